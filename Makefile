@@ -1,0 +1,39 @@
+# make run: from nothing to numbers. make test: the whole suite. make check: the same with linters.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+
+.PHONY: run test check lint install clean
+
+run: install
+	$(BIN)/python -m kdjax train --config=experiments/digits_compare.py --workdir=runs/digits
+
+test: install
+	$(BIN)/python -m pytest -n 2
+
+check: lint test
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+install: $(READY)
+
+# uv is ten times faster than pip and takes the same constraints; pip serves where it is not had
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "kdjax needs Python 3.11 or newer: make PYTHON=python3.12 run"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv || true
+	if [ -x $(BIN)/uv ]; then \
+		$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt -e '.[dev]'; \
+	else \
+		$(BIN)/python -m pip install --constraint constraints.txt -e '.[dev]'; \
+	fi
+	touch $@
+
+clean:
+	rm -rf $(VENV) .cache runs build dist

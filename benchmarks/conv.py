@@ -1,0 +1,118 @@
+"""How much does kdjax.models.conv gain over lax's convolution on this machine?
+
+    python benchmarks/conv.py [--members 8] [--repeats 9]
+
+Prints medians in milliseconds of interleaved runs, lax / ours and their ratio: gradients of whole
+small networks (one member, and `vmap` over members, the sweep's case), then single contractions.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import models
+from kdjax.models import conv as conv_module
+from kdjax.types import Variables
+
+# batch, size, in, out, kernel, stride
+SHAPES = (
+    (128, 32, 3, 16, 3, 1),
+    (128, 32, 16, 16, 3, 1),
+    (128, 32, 16, 32, 3, 2),
+    (128, 32, 16, 32, 1, 2),
+    (128, 16, 32, 64, 3, 2),
+    (128, 8, 64, 64, 3, 1),
+    (64, 28, 1, 16, 3, 2),
+    (64, 14, 16, 32, 3, 2),
+    (64, 4, 16, 32, 3, 2),
+)
+NETWORKS = (("cnn", 64, (28, 28, 1)), ("cnn", 64, (8, 8, 1)), ("resnet8", 32, (32, 32, 3)))
+
+
+def main() -> None:
+    """Run both parts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--members", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=9)
+    args = parser.parse_args()
+    for name, batch, shape in NETWORKS:
+        for members in (1, args.members):
+            network(name, batch, shape, members, args.repeats)
+    for shape in SHAPES:
+        contractions(shape, args.repeats)
+
+
+def network(name: str, batch: int, shape: tuple[int, ...], members: int, repeats: int) -> None:
+    """Time the gradient of a training loss for all members at once."""
+    model = models.build(name, num_classes=10)
+    image = jax.random.normal(jax.random.key(0), (batch, *shape))
+    keys = jax.random.split(jax.random.key(1), members)
+    variables = jax.jit(jax.vmap(lambda key: model.init(key, {"image": image})))(keys)
+
+    def gradient(params: Any, stats: Any) -> Any:
+        def loss(params: Any) -> jax.Array:
+            inputs = Variables(params, stats)
+            return (model.apply(inputs, {"image": image}, train=True)[0].logits ** 2).mean()
+
+        return jax.grad(loss)(params)
+
+    call = jax.vmap(gradient)
+    row = compare(lambda: lambda v: call(v.params, v.stats), (variables,), repeats)
+    print(f"{name} {batch} x {shape}, {members} member(s), gradient: {row}", flush=True)
+
+
+def contractions(shape: tuple[int, ...], repeats: int) -> None:
+    """Time the convolution and its two gradients."""
+    batch, size, channels, features, window, stride = shape
+    x = jax.random.normal(jax.random.key(0), (batch, size, size, channels))
+    kernel = jax.random.normal(jax.random.key(1), (window, window, channels, features))
+    pad = (window // 2, window // 2)
+
+    def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return conv_module.conv2d(x, kernel, strides=(stride, stride), padding=(pad, pad))
+
+    y = conv(x, kernel)
+    print(f"{shape}", flush=True)
+    calls = {
+        "forward": lambda x, kernel, y: conv(x, kernel),
+        "input gradient": lambda x, kernel, y: jax.vjp(lambda x: conv(x, kernel), x)[1](y),
+        "weight gradient": lambda x, kernel, y: jax.vjp(lambda k: conv(x, k), kernel)[1](y),
+    }
+    for what, call in calls.items():
+        print(f"  {what}: {compare(lambda call=call: call, (x, kernel, y), repeats)}", flush=True)
+
+
+def compare(make: Callable[[], Callable[..., Any]], args: tuple[Any, ...], repeats: int) -> str:
+    """Time a call with lax's convolution and with ours, interleaved."""
+    compiled = {}
+    for which, contraction in (("lax", _only_lax), ("ours", _OURS)):
+        conv_module._contraction = contraction
+        call = make()
+        compiled[which] = jax.jit(lambda *args, call=call: call(*args)).lower(*args).compile()
+    conv_module._contraction = _OURS
+    times: dict[str, list[float]] = {which: [] for which in compiled}
+    for _ in range(repeats + 1):  # the first round warms up
+        for which, call in compiled.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call(*args))
+            times[which].append(time.perf_counter() - start)
+    lax_ms, ours_ms = (1e3 * statistics.median(times[which][1:]) for which in ("lax", "ours"))
+    return f"{lax_ms:.2f} / {ours_ms:.2f} ms = {lax_ms / ours_ms:.2f}"
+
+
+_OURS = conv_module._contraction
+
+
+def _only_lax(out: int, geometry: Any) -> Callable[..., jax.Array]:
+    del out
+    return lambda x, kernel: conv_module._lax(x, kernel, geometry)
+
+
+if __name__ == "__main__":
+    jnp.zeros(1).block_until_ready()
+    main()

@@ -1,0 +1,291 @@
+"""From a config to a run: the only reader of a ConfigDict, and the only place for names.
+
+`build(config)` checks everything that can be checked without training: keys, types, names,
+numbers, shapes of features, files. What it returns holds functions, not strings.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from kdjax import config as configs
+from kdjax import data, exports, players, terms
+from kdjax.methods import Player, co_train
+from kdjax.train import sweep
+from kdjax.train.step import Optimizer, Prepare
+from kdjax.types import Array, Batch, Method, Source, UserError, Variables
+
+
+class Variant(NamedTuple):
+    """One static program of a run: what is compiled once, and the members it is mapped over."""
+
+    name: str
+    config: Mapping[str, Any]
+    table: Mapping[str, Player]
+    method: Callable[[str | None], Method]  # of the axis name
+    tx: Mapping[str, Optimizer]
+    members: tuple[Mapping[str, Any], ...]  # swept values, "seed" always among them
+    hparams: tuple[Mapping[str, Any], ...]
+    parameters: Mapping[str, int]  # by role
+    given: Mapping[str, Variables]  # roles that start from a file
+    from_variant: Mapping[str, str]  # roles that start from an earlier variant
+
+
+class Run(NamedTuple):
+    """All that a config says, as functions and numbers."""
+
+    config: Mapping[str, Any]
+    source: Source
+    prepare_train: Prepare
+    prepare_eval: Callable[[Batch], Batch]
+    variants: tuple[Variant, ...]
+
+
+def complete(config: Any) -> dict[str, Any]:
+    """A config (ConfigDict or dict) as a plain dict with every default filled in."""
+    plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    return configs.complete(plain, players.term_scalars())
+
+
+def build(config: Any) -> Run:
+    """Build a run from a config.
+
+    Args:
+      config: a ConfigDict or a dict; what it does not say is filled in from `config.DEFAULTS`.
+
+    Raises:
+      UserError: one line that names the key and what would be right.
+    """
+    whole = complete(config)
+    configs.check(whole)
+    _check_numbers(whole)
+    source = _load(whole)
+    prepare_train, prepare_eval = _prepare(whole, source)
+    plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
+    found: list[Variant] = []
+    for name, said in configs.variants(plain).items():
+        where = "config" if name == "default" else f"config.variants.{name}"
+        full = configs.complete(said, players.term_scalars())
+        configs.check(full, where)
+        try:
+            found.append(_variant(name, full, source, prepare_eval, [v.name for v in found]))
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+    return Run(whole, source, prepare_train, prepare_eval, tuple(found))
+
+
+def _variant(
+    name: str,
+    config: Mapping[str, Any],
+    source: Source,
+    prepare: Callable[[Batch], Batch],
+    earlier: list[str],
+) -> Variant:
+    if not config["roles"]:
+        raise UserError("roles is empty; it needs at least one role with a model and terms")
+
+    def method(axis_name: str | None) -> tuple[dict[str, Player], Method]:
+        table = {r: players.make_player(r, config, source, axis_name) for r in config["roles"]}
+        try:
+            return table, co_train(table, axis_name=axis_name)
+        except ValueError as error:
+            raise UserError(f"roles.{error}") from error
+
+    table, plain = method(None)
+    hparams = {r: players.player_hparams(said, table[r]) for r, said in config["roles"].items()}
+    members = sweep.members({"seed": [config["seed"]], **config["sweep"]}, config["sweep_mode"])
+    shapes = _check_shapes(plain, table, hparams, source, prepare)
+    given, from_variant = _given(config, shapes, earlier)
+    return Variant(
+        name=name,
+        config=config,
+        table=table,
+        method=lambda axis_name: method(axis_name)[1],
+        tx={role: players.player_optimizer(role, config) for role in plain.trains},
+        members=tuple(members),
+        hparams=tuple(_place(hparams, member, table) for member in members),
+        parameters={
+            role: sum(x.size for x in jax.tree.leaves(v.params)) for role, v in shapes.items()
+        },
+        given=given,
+        from_variant=from_variant,
+    )
+
+
+def _check_shapes(
+    method: Method,
+    table: Mapping[str, Player],
+    hparams: Mapping[str, Any],
+    source: Source,
+    prepare: Callable[[Batch], Batch],
+) -> dict[str, Variables]:
+    """Trace one step without computing it; returns the shapes of all variables by role.
+
+    Raises:
+      UserError: an image that a network cannot take; two layers of a feature term that do not
+        exist or differ in width.
+    """
+    batch = jax.eval_shape(prepare, example_batch(source))
+    key = jax.random.key(0)
+    shapes, outputs = {}, {}
+    for role, player in table.items():
+        try:
+            shapes[role] = jax.eval_shape(player.model.init, key, batch)
+            apply = functools.partial(player.model.apply, train=False)
+            outputs[role], _ = jax.eval_shape(apply, shapes[role], batch)
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            size = "x".join(map(str, source.spec.shape))
+            line = str(error).split("\n")[0]
+            raise UserError(f"roles.{role}.model cannot take {size} images: {line}") from error
+    for role, player in table.items():
+        for name, term in player.terms.items():
+            if term.definition.layers is not None:
+                for peer in term.toward:
+                    where = f"roles.{role}.terms.{name}"
+                    _check_layers(where, role, peer, term.definition.layers, outputs)
+    params = {role: v.params for role, v in shapes.items()}
+    stats = {role: v.stats for role, v in shapes.items()}
+    jax.eval_shape(method.loss, params, stats, batch, hparams, key)
+    return shapes
+
+
+def _check_layers(
+    where: str, role: str, peer: str, layers: tuple[str, str], outputs: Mapping[str, Any]
+) -> None:
+    found = []
+    for owner, layer in zip((role, peer), layers, strict=True):
+        features = outputs[owner].features
+        if layer not in features:
+            known = ", ".join(sorted(features)) or "none"
+            raise UserError(f"{where}: {owner} has no layer {layer!r}; it has {known}")
+        found.append(features[layer].shape[1:])
+    if found[0] != found[1]:
+        raise UserError(
+            f"{where}: layer {layers[0]!r} of {role} is {found[0]} and layer {layers[1]!r} of "
+            f"{peer} is {found[1]}; give {role} an adapter (roles.{role}.adapter.layer = "
+            f"{layers[0]!r}, .width = {found[1][-1]}) and use {layers[0] + '_adapted'!r}"
+        )
+
+
+def _given(
+    config: Mapping[str, Any], shapes: Mapping[str, Variables], earlier: list[str]
+) -> tuple[dict[str, Variables], dict[str, str]]:
+    """Weights that do not start at random: from a file, or from an earlier variant by name."""
+    files, names = {}, {}
+    for role, said in config["roles"].items():
+        where = f"roles.{role}"
+        if said["checkpoint"] is not None and said["from_variant"] is not None:
+            raise UserError(f"{where} sets both checkpoint and from_variant; remove one")
+        if said["checkpoint"] is not None:
+            try:
+                files[role] = exports.load(said["checkpoint"], said["model"], shapes[role])
+            except UserError as error:
+                raise UserError(f"{where}.checkpoint: {error}") from error
+        elif said["from_variant"] is not None:
+            if said["from_variant"] not in earlier:
+                known = ", ".join(earlier) or "none"
+                raise UserError(
+                    f"{where}.from_variant is {said['from_variant']!r}; earlier variants: {known}"
+                )
+            names[role] = said["from_variant"]
+        elif not said["terms"]:
+            raise UserError(
+                f"{where} has no terms, so it never learns: set {where}.checkpoint (a folder "
+                f"written by `export`) or {where}.from_variant, or give it terms"
+            )
+    return files, names
+
+
+def _place(
+    hparams: Mapping[str, Any], member: Mapping[str, Any], table: Mapping[str, Player]
+) -> Mapping[str, Any]:
+    """Put one member's swept values into the hparams, each checked against its domain."""
+    for path, value in member.items():
+        whole = path == "seed" and isinstance(value, int)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise UserError(f"sweep.{path} holds {value!r}; it must hold numbers")
+        if path == "seed":
+            if not whole or value < 0:
+                raise UserError(f"seed is {value!r}; it must be a whole number >= 0")
+            continue
+        hparams = sweep.place(hparams, path, float(value))
+    for role, player in table.items():
+        for name, term in player.terms.items():
+            for scalar, domain in term.definition.scalars.items():
+                value = hparams[role]["terms"][name][scalar]
+                try:
+                    terms.check_domain(scalar, value, domain)
+                except UserError as error:
+                    raise UserError(f"roles.{role}.terms.{name}.{error}") from error
+        for key, value in hparams[role].get("optimizer", {}).items():
+            if not value >= 0:
+                raise UserError(f"roles.{role}.optimizer.{key} is {value}; it must be >= 0")
+    return hparams
+
+
+def example_batch(source: Source) -> dict[str, np.ndarray]:
+    """A raw batch of two zeros, for shapes."""
+    dtype = np.uint8 if source.spec.scale == 255 else np.float32
+    return {
+        "image": np.zeros((2, *source.spec.shape), dtype),
+        "label": np.zeros(2, np.int32),
+        "id": np.zeros(2, np.int32),
+        "mask": np.ones(2, np.float32),
+    }
+
+
+def _prepare(config: Mapping[str, Any], source: Source) -> tuple[Prepare, Callable[[Batch], Batch]]:
+    make = data.prepare(source.spec, augment=config["data"]["augment"])
+
+    def train(batch: Batch, key: Array) -> Batch:
+        batch = dict(batch)
+        return make(data.lookup(batch.pop("arrays", None), batch), key)
+
+    return train, make
+
+
+def _load(config: Mapping[str, Any]) -> Source:
+    said = dict(config["data"])
+    said.pop("augment")
+    name = said.pop("name")
+    if not name:
+        raise UserError(f"data.name is not set; there are {', '.join(data.known())}")
+    for key in ("validation", "test"):  # a flag turns 300 into 300.0
+        if isinstance(said[key], float) and said[key] >= 1 and said[key].is_integer():
+            said[key] = int(said[key])
+    source = data.load(
+        name,
+        batch_size=config["batch_size"],
+        eval_batch_size=config["eval_batch_size"],
+        **said,
+    )
+    for split in ("validation", "test"):
+        if not source.size.get(split):
+            raise UserError(
+                f"data.{split} leaves no {split} examples; every choice is made on validation "
+                "and every number reported on test, so that both are needed"
+            )
+    return source
+
+
+def _check_numbers(config: Mapping[str, Any]) -> None:
+    for key in ("num_steps", "batch_size", "eval_batch_size", "keep_checkpoints", "ece_bins"):
+        if config[key] < 1:
+            raise UserError(f"{key} is {config[key]}; it must be >= 1")
+    for key in ("log_every", "eval_every", "checkpoint_every", "grad_norm_every", "devices"):
+        if config[key] < 0:
+            raise UserError(f"{key} is {config[key]}; it must be >= 0")
+    if config["parallel"] not in ("pmap", "mesh"):
+        raise UserError(f"parallel is {config['parallel']!r}; it must be pmap or mesh")
+    if config["devices"] > jax.device_count():
+        raise UserError(f"devices is {config['devices']}; this machine has {jax.device_count()}")
+    devices = config["devices"] or jax.device_count()
+    for key in ("batch_size", "eval_batch_size"):
+        if config[key] % devices:
+            raise UserError(
+                f"{key} is {config[key]}, not a multiple of the {devices} devices; "
+                f"use {config[key] // devices * devices or devices}, or set devices"
+            )

@@ -1,0 +1,191 @@
+"""The command line: `python -m kdjax train | eval | export | report | list`."""
+
+import argparse
+import ast
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdjax.errors import RunError, UserError
+
+HELP = """\
+Knowledge distillation beyond one KL: train networks beside each other, from a config file.
+
+  python -m kdjax train --config=experiments/digits_compare.py --workdir=runs/digits
+  python -m kdjax train --config=experiments/digits_bdkd.py --workdir=runs/x \\
+      --config.roles.student.terms.balanced_kl.temperature=4
+  python -m kdjax export --workdir=runs/x --role=student --out=student
+  python -m kdjax report runs/* --out=report.html
+  python -m kdjax list
+
+The same train command resumes a run that was stopped. Exit status: 0 done, 2 a mistake in the
+config, a flag or a file (one line says which), 1 a run that failed.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if rest and args.command != "train":
+        parser.error(f"unknown argument {rest[0]}")
+    try:
+        _cache()
+        return args.run(args, rest, argv)
+    except UserError as error:
+        _say(f"kdjax: {error}")
+        return 2
+    except RunError as error:
+        _say(f"kdjax: {error}")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m kdjax", description=HELP, formatter_class=form, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run: Any, text: str, **options: Any) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(run=run)
+        return command
+
+    train = add("train", _train, "train from a config, or resume; prints and writes a report")
+    train.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="an experiment")
+    train.add_argument("--workdir", required=True, type=Path, help="where everything is written")
+    train.epilog = "Any --config.key=value overrides the experiment; `list` names the keys."
+    evaluate = add("eval", _eval, "score a trained workdir again, from its checkpoints")
+    evaluate.add_argument("--workdir", required=True, type=Path)
+    export = add("export", _export, "write a trained network as model.safetensors + config.json")
+    export.add_argument("--workdir", required=True, type=Path)
+    export.add_argument("--role", required=True, help="teacher, student, ...")
+    export.add_argument("--out", required=True, type=Path, help="a new folder")
+    export.add_argument("--variant", help="which variant (default: the only one)")
+    export.add_argument("--member", type=int, help="default: the chosen one of the first seed")
+    report = add("report", _report, "one page for several workdirs")
+    report.add_argument("workdirs", nargs="+", type=Path)
+    report.add_argument("--out", type=Path, default=Path("report.html"))
+    add("list", _list, "models, losses, data sets, optimizers, experiments and config keys")
+    return parser
+
+
+def _train(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
+    from kdjax import flags, run, summary, workdir
+    from kdjax.build import build
+    from kdjax.report import html
+    from kdjax.train.loop import Stopped
+
+    experiment = flags.read(args.config, rest)
+    built = build(experiment.config)
+    command = "python -m kdjax " + shlex.join(argv)
+    with workdir.occupy(args.workdir):
+        workdir.adopt(args.workdir, built.config, command)
+        try:
+            outcomes = run.train(built, args.workdir, _say)
+        except Stopped as stopped:
+            _say(f"{stopped}; the same command goes on from there")
+            return 0
+        report = summary.make_report(
+            built, outcomes, title=experiment.title, command=command, complete=True
+        )
+        workdir.write_json(args.workdir / "report.json", report)
+        page = html.write(args.workdir)
+    _show(report)
+    _say(f"report: {page}")
+    return 0
+
+
+def _eval(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
+    from kdjax import run, summary, workdir
+    from kdjax.build import build
+
+    built = build(workdir.read_config(args.workdir))
+    outcomes = run.evaluate(built, args.workdir, _say)
+    if not outcomes:
+        raise UserError(f"workdir {args.workdir} holds no finished variant; train first")
+    complete = len(outcomes) == len(built.variants)
+    command = "python -m kdjax " + shlex.join(argv)
+    _show(
+        summary.make_report(
+            built, outcomes, title=str(args.workdir), command=command, complete=complete
+        )
+    )
+    return 0
+
+
+def _export(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
+    from kdjax import exports, run, workdir
+    from kdjax.build import build
+
+    built = build(workdir.read_config(args.workdir))
+    where = exports.from_workdir(
+        built,
+        run.reread(built, args.workdir, _say),
+        role=args.role,
+        out=args.out,
+        variant=args.variant,
+        member=args.member,
+    )
+    _say(f"{where} -> {args.out}")
+    return 0
+
+
+def _report(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
+    from kdjax.report import html
+
+    _say(f"report: {html.combine(args.workdirs, args.out)}")
+    return 0
+
+
+def _list(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
+    from kdjax import config, data, models, terms
+    from kdjax.train import optimizer
+
+    first = lambda f: (f.__doc__ or "").strip().split("\n")[0]  # noqa: E731
+    lines = ["models: " + ", ".join(models.names()), "", "losses (terms of a role):"]
+    lines += [f"  {name:18} {first(define)}" for name, define in terms.DEFINITIONS.items()]
+    lines += ["", "data sets: " + ", ".join(data.known())]
+    lines += ["optimizers: " + ", ".join(optimizer.DIRECTIONS), "", "experiments:"]
+    for path in sorted(Path("experiments").glob("*.py")):
+        title = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
+        lines.append(f"  {path.as_posix():36} {title}")
+    lines += ["", "config keys and defaults:"]
+    tables = {"": config.DEFAULTS, "roles.<role>.": config.ROLE}
+    tables["roles.<role>.terms.<term>."] = config.TERM
+    for prefix, table in tables.items():
+        for key, value in table.items():
+            lines.append(f"  {prefix}{key} = {json.dumps(value)}")
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def _show(report: dict[str, Any]) -> None:
+    from kdjax.report import tables
+
+    tables.show(tables.results(report))
+    paired = tables.differences(report)
+    if paired is not None:
+        tables.show(paired)
+
+
+def _cache() -> None:
+    """Keep compiled programs between runs, unless the user has said where or not to."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    import jax
+
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(home / "kdjax" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,259 @@
+"""Configs as plain nested dicts: defaults, overrides, and what is refused.
+
+An experiment says only what it decides; `complete` fills in the rest, so that every key below
+can be set by a flag. Roles and terms are open tables with a fixed set of keys inside.
+"""
+
+import copy
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kdjax.errors import UserError
+
+DEFAULTS: dict[str, Any] = {
+    "seed": 0,
+    "num_steps": 1000,
+    "batch_size": 128,
+    "eval_batch_size": 256,
+    "log_every": 50,
+    "eval_every": 0,
+    "checkpoint_every": 500,
+    "grad_norm_every": 0,
+    "keep_checkpoints": 2,
+    "parallel": "pmap",
+    "devices": 0,  # 0: all
+    "members_per_program": 0,  # 0: as many as fit in memory
+    "members_over_devices": True,
+    "precision": "float32",
+    "tensorboard": True,
+    "ece_bins": 15,
+    "data": {
+        "name": "",
+        "path": None,
+        "validation": 0.1,
+        "test": None,
+        "split_seed": 0,
+        "augment": "none",
+        "image_size": None,
+        "limit": None,
+        "workers": 0,
+        "on_device": "auto",
+        "shape": None,
+        "num_classes": None,
+    },
+    "roles": {},
+    "variants": {},
+    "sweep": {},
+    "sweep_mode": "grid",
+    "select": {"role": "student", "metric": "accuracy"},
+}
+ROLE: dict[str, Any] = {
+    "model": {"name": ""},
+    "checkpoint": None,
+    "from_variant": None,
+    "optimizer": {
+        "name": "sgd",
+        "learning_rate": 0.1,
+        "weight_decay": 0.0,
+        "momentum": 0.9,
+        "nesterov": False,
+        "clip_norm": None,
+        "decay": "all",
+        "schedule": {"name": "cosine", "warmup_steps": 0, "boundaries": (), "factor": 0.1},
+    },
+    "terms": {},
+    "pause": {"name": None, "watch": None},
+    "adapter": {"layer": None, "width": None},
+}
+TERM: dict[str, Any] = {
+    "toward": (),
+    "weight": 1.0,
+    "temperature_squared": None,
+    "ramp": {"name": None, "steps": 0, "boundaries": (), "factors": ()},
+}
+# Keys whose contents are not fixed here.
+OPEN = ("variants", "sweep")
+# Values that are None until somebody sets them, with the type they take.
+OPTIONAL: dict[str, type | tuple[type, ...]] = {
+    "data.path": str,
+    "data.validation": (int, float),
+    "data.test": (int, float),
+    "data.image_size": int,
+    "data.limit": int,
+    "data.on_device": (str, bool),
+    "data.shape": (tuple, list),
+    "data.num_classes": int,
+    "roles.*.checkpoint": str,
+    "roles.*.from_variant": str,
+    "roles.*.optimizer.clip_norm": (int, float),
+    "roles.*.pause.name": str,
+    "roles.*.pause.watch": str,
+    "roles.*.adapter.layer": str,
+    "roles.*.adapter.width": int,
+    "roles.*.terms.*.toward": (str, tuple, list),
+    "roles.*.terms.*.temperature_squared": bool,
+    "roles.*.terms.*.ramp.name": str,
+}
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay `over` upon `base`, deeply; dotted keys are paths.
+
+    >>> merge({"a": {"b": 1, "c": 2}}, {"a.b": 3, "a": {"d": 4}})
+    {'a': {'b': 3, 'c': 2, 'd': 4}}
+    """
+    found = copy.deepcopy(dict(base))
+    for key, value in over.items():
+        if key == "sweep":  # its keys are dotted paths themselves
+            table = {**(found.get(key) or {}), **(value or {})}
+            found[key] = {path: values for path, values in table.items() if values is not None}
+            continue
+        head, _, rest = key.partition(".")
+        if rest:
+            value = {rest: value}
+        if isinstance(value, Mapping) and isinstance(found.get(head, {}), Mapping):
+            found[head] = merge(found.get(head, {}), value)
+        else:
+            found[head] = copy.deepcopy(value)
+    return found
+
+
+def without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop the entries that a variant has set to None: that is how it removes a role or a term."""
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def complete(
+    given: Mapping[str, Any], term_scalars: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    """Fill in every default.
+
+    Args:
+      given: what an experiment says.
+      term_scalars: the scalars of every known term, with their defaults.
+    """
+    found = merge(DEFAULTS, given)
+    if not isinstance(found["roles"], Mapping):
+        raise UserError(f"roles is {found['roles']!r}; it must be a table of role -> player")
+    roles = {}
+    for name, role in without_none(found["roles"]).items():
+        if not isinstance(role, Mapping):
+            raise UserError(f"roles.{name} is {role!r}; it must be a table (model, terms, ...)")
+        roles[name] = merge(ROLE, role)
+        roles[name]["terms"] = {
+            term: merge({**TERM, **term_scalars.get(term, {})}, said)
+            for term, said in without_none(roles[name]["terms"] or {}).items()
+        }
+    return {**found, "roles": roles}
+
+
+def variants(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The experiment of each variant, before defaults; one called "default" if none is named."""
+    base = {k: v for k, v in config.items() if k != "variants"}
+    named = config.get("variants") or {}
+    if not named:
+        return {"default": dict(base)}
+    return {name: merge(base, over or {}) for name, over in named.items()}
+
+
+def check(config: Mapping[str, Any], where: str = "config") -> None:
+    """Refuse unknown keys and wrong types in a completed config.
+
+    Raises:
+      UserError: one line with the key, and the nearest known key or the right type.
+    """
+    for path, value, known in _walk(config):
+        if known is _UNKNOWN:
+            key = path.rpartition(".")
+            near = difflib.get_close_matches(key[2], value, n=1)
+            hint = (
+                f"did you mean {_join(key[0], near[0])}?" if near else f"known: {', '.join(value)}"
+            )
+            raise UserError(f"{where}: unknown key {path}; {hint}")
+        _check_type(path, value, known, where)
+
+
+_UNKNOWN = object()
+
+
+def _walk(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (path, value, default) of all leaves; for unknown keys (path, known keys, _UNKNOWN)."""
+    roles = config["roles"]
+    yield from _level({k: v for k, v in config.items() if k != "roles"}, DEFAULTS, "")
+    for role, player in roles.items():
+        fixed = {k: v for k, v in player.items() if k not in ("terms", "model")}
+        known = {k: v for k, v in ROLE.items() if k not in ("terms", "model")}
+        yield from _level(fixed, known, f"roles.{role}", also=("terms", "model"))
+        yield f"roles.{role}.model.name", player["model"].get("name"), ""
+        for term, said in player["terms"].items():
+            # the scalars of a term are checked where its definition is known (build.py)
+            own = {k: v for k, v in said.items() if k in TERM}
+            yield from _level(own, TERM, f"roles.{role}.terms.{term}")
+
+
+def _level(
+    config: Mapping[str, Any], known: Mapping[str, Any], prefix: str, also: Sequence[str] = ()
+) -> Iterator[tuple[str, Any, Any]]:
+    for key, value in config.items():
+        path = _join(prefix, key)
+        if key not in known:
+            yield path, [*known, *also], _UNKNOWN
+        elif isinstance(known[key], Mapping) and key not in OPEN:
+            if not isinstance(value, Mapping):
+                yield path, value, {}
+            else:
+                yield from _level(value, known[key], path)
+        else:
+            yield path, value, known[key]
+
+
+def _check_type(path: str, value: Any, known: Any, where: str) -> None:
+    parts = path.split(".")
+    if parts[0] == "roles":
+        parts[1] = "*"
+        if parts[2] == "terms":
+            parts[3] = "*"
+    optional = OPTIONAL.get(".".join(parts))
+    if optional is not None:
+        if value is None or _is(value, optional):
+            return
+        right = optional
+    elif (
+        known is None
+        or _is(value, type(known))
+        or (_is(known, float) and _is(value, int))
+        or (_is(known, tuple) and _is(value, list))
+    ):
+        return
+    else:
+        right = type(known)
+    names = " or ".join(t.__name__ for t in (right if isinstance(right, tuple) else (right,)))
+    raise UserError(f"{where}: {path} is {value!r}; it must be of type {names}")
+
+
+def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
+    """Isinstance, but a bool is no number."""
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if isinstance(value, bool):
+        return bool in kinds
+    if dict in kinds or Mapping in kinds:
+        return isinstance(value, Mapping)
+    return isinstance(value, kinds)
+
+
+def _join(prefix: str, key: str) -> str:
+    return f"{prefix}.{key}" if prefix else key
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines `key: old -> new` for all leaves in which two configs differ."""
+    found = []
+    for key in sorted({*old, *new}):
+        path = _join(prefix, key)
+        a, b = old.get(key, "(unset)"), new.get(key, "(unset)")
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += differences(a, b, path)
+        elif a != b:
+            found.append(f"{path}: {a!r} -> {b!r}")
+    return found

@@ -1,0 +1,144 @@
+"""Data on the host: `load(name, ...)` returns a `Source` for any of the names in `known()`.
+
+To add a set that fits into memory, write a function that returns an `images.ImageSet` in a file
+of its own and a line in `_read`; for one that must be decoded or streamed, a function that returns
+a `stream.RecordSet`. What runs inside the compiled step (gather, crop, flip, normalise) is in
+`augment`.
+"""
+
+from kdjax.data import images, readers, stream
+from kdjax.data.augment import AUGMENTS, lookup, normalize, prepare, random_crop_flip
+from kdjax.data.folder import folder
+from kdjax.data.images import ImageSet
+from kdjax.data.splits import Options
+from kdjax.data.stream import RecordSet
+from kdjax.data.synthetic import synthetic
+from kdjax.data.tfds_source import tfds_set
+from kdjax.types import Source, UserError
+
+__all__ = ["AUGMENTS", "known", "load", "lookup", "normalize", "prepare", "random_crop_flip"]
+
+_OWN = ("digits", "npz", "idx", "folder", "synthetic", "tiny_imagenet")
+_TFDS = (  # every other image classification set of tfds works too
+    "cifar10",
+    "cifar100",
+    "fashion_mnist",
+    "imagenet2012",
+    "imagenet_resized/32x32",
+    "imagenet_resized/64x64",
+    "imagenette",
+    "kmnist",
+    "mnist",
+    "stl10",
+    "svhn_cropped",
+)
+
+
+def known() -> list[str]:
+    """Return the names that `load` takes: our own, and the commonest of tfds' many."""
+    return [*_OWN, *_TFDS]
+
+
+def load(
+    name: str,
+    *,
+    path: str | None = None,
+    batch_size: int,
+    eval_batch_size: int = 256,
+    validation: float | int = 0.1,
+    test: float | int | None = None,
+    split_seed: int = 0,
+    image_size: int | None = None,
+    on_device: bool | str = "auto",
+    workers: int = 0,
+    limit: int | None = None,
+    shape: tuple[int, ...] | None = None,
+    num_classes: int | None = None,
+) -> Source:
+    """Return a data set as a `Source`.
+
+    Args:
+        name: one of `known()`, or any image classification set of tfds.
+        path: the file or folder of "npz", "idx", "folder" and "tiny_imagenet"; the data_dir of
+            tfds sets (default ~/tensorflow_datasets).
+        batch_size: of training, over all devices.
+        eval_batch_size: of evaluation, over all devices; the last batch is padded.
+        validation: fraction or count taken from the training split, stratified (a plain random
+            sample where labels are unknown before decoding: tfds sets that are streamed). Sets
+            that ship both a validation and a test split keep theirs.
+        test: fraction or count for sets that ship no test split (digits, flat folders: default
+            0.25).
+        split_seed: of both splits, and of the synthetic set.
+        image_size: height and width to which folders and tfds sets are resized.
+        on_device: True sets `Source.arrays`, False never does, "auto" does up to 1 GiB.
+        workers: processes that decode a streamed set; 0 uses threads.
+        limit: so many training examples (stratified), after the other splits were cut.
+        shape: of the synthetic set; any other set must have it.
+        num_classes: of the synthetic set; any other set must have it (npz and idx without class
+            names take it as given).
+
+    Raises:
+        UserError: one line naming the key or file and what would be right.
+    """
+    options = Options(
+        batch_size, eval_batch_size, validation, test, split_seed, on_device, workers, limit
+    )
+    _check_on_device(on_device)
+    found = _read(name, path, options, image_size, shape, num_classes)
+    if isinstance(found, ImageSet):
+        if image_size is not None and (image_size, image_size) != found.train.image.shape[1:3]:
+            raise UserError(
+                f"data.image_size is {image_size} but {found.where} holds images "
+                f"{found.train.image.shape[1:]}; only folders and tfds sets are resized"
+            )
+        source = images.build(found, options)
+    else:
+        source = stream.build(found, options)
+    _check_expected(name, source, shape, num_classes)
+    return source
+
+
+def _read(
+    name: str,
+    path: str | None,
+    options: Options,
+    image_size: int | None,
+    shape: tuple[int, ...] | None,
+    num_classes: int | None,
+) -> ImageSet | RecordSet:
+    """Return the `ImageSet` or `RecordSet` of a name; imports that take seconds stay inside."""
+    if name == "digits":
+        return readers.digits()
+    if name == "npz":
+        return readers.npz(path, num_classes, needs_test=options.test is None)
+    if name == "idx":
+        return readers.idx(path, num_classes)
+    if name == "synthetic":
+        return synthetic(tuple(shape or (8, 8, 1)), num_classes or 10, seed=options.split_seed)
+    if name == "folder":
+        return folder(path, image_size)
+    if name == "tiny_imagenet":
+        from kdjax.data.tiny_imagenet import tiny_imagenet
+
+        return tiny_imagenet(path, image_size)
+    return tfds_set(name, path, image_size, known())
+
+
+def _check_on_device(on_device: bool | str) -> None:
+    if on_device not in (True, False, "auto"):
+        raise UserError(f"data.on_device is {on_device!r}; it must be True, False or 'auto'")
+
+
+def _check_expected(
+    name: str, source: Source, shape: tuple[int, ...] | None, num_classes: int | None
+) -> None:
+    if shape is not None and tuple(shape) != source.spec.shape:
+        raise UserError(
+            f"data.shape is {tuple(shape)} but {name} holds images {source.spec.shape}; "
+            "leave it out"
+        )
+    if num_classes is not None and num_classes != source.spec.num_classes:
+        raise UserError(
+            f"data.num_classes is {num_classes} but {name} has {source.spec.num_classes} classes; "
+            "leave it out"
+        )

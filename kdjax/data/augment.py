@@ -1,0 +1,135 @@
+"""What happens to a batch inside the compiled step: gather, crop, flip, normalise.
+
+The host hands over raw pixels (or only row numbers); everything here is pure, works under jit,
+vmap (one key per sweep member) and pmap, and draws every example's randomness from one key.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kdjax.types import Batch, Spec, UserError
+
+__all__ = ["AUGMENTS", "lookup", "normalize", "prepare", "random_crop_flip"]
+
+AUGMENTS = ("none", "crop", "crop_flip")
+PADDING = 4  # pixels on each side; the common choice for 32 x 32 images
+
+
+def normalize(
+    image: Array, mean: Sequence[float], std: Sequence[float], scale: float = 255.0
+) -> Array:
+    """Return (image / scale - mean) / std in float32.
+
+    Args:
+        image: [..., channel] of any dtype.
+        mean: per channel, in units of image / scale.
+        std: per channel, in units of image / scale, positive.
+        scale: 255 for uint8 pixels, 1 for floats.
+
+    >>> normalize(jnp.array([0, 255], jnp.uint8)[:, None], (0.5,), (0.25,)).tolist()
+    [[-2.0], [2.0]]
+    """
+    center = jnp.asarray(mean, jnp.float32)
+    spread = jnp.asarray(std, jnp.float32)
+    return (image.astype(jnp.float32) / jnp.float32(scale) - center) / spread
+
+
+def random_crop_flip(
+    images: Array, key: Array, *, padding: int = PADDING, flip: bool = True
+) -> Array:
+    """Shift every image by up to `padding` pixels, black moving in, and mirror half of them.
+
+    The offset is uniform over the (2 padding + 1)^2 crops of the zero-padded image, the mirror
+    a fair coin, each example on its own. Zero is a black *raw* pixel: normalise afterwards.
+
+    Args:
+        images: [batch, height, width, channel], any dtype.
+        key: consumed.
+        padding: zeros added on each side, >= 0.
+        flip: whether to mirror left to right.
+
+    Returns:
+        The same shape and dtype.
+
+    Raises:
+        ValueError: unless images has four axes and padding >= 0.
+    """
+    if images.ndim != 4 or padding < 0:
+        raise ValueError(
+            f"images {images.shape} must be [batch, height, width, channel], padding {padding} >= 0"
+        )
+    batch, height, width, _ = images.shape
+    key_row, key_column, key_flip = jax.random.split(key, 3)
+    top = jax.random.randint(key_row, (batch, 1), 0, 2 * padding + 1)
+    left = jax.random.randint(key_column, (batch, 1), 0, 2 * padding + 1)
+    rows = top + jnp.arange(height)
+    columns = left + jnp.arange(width)
+    if flip:
+        mirrored = jax.random.bernoulli(key_flip, shape=(batch, 1))
+        columns = jnp.where(mirrored, columns[:, ::-1], columns)
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    # One gather: on the CPU 1.6 times faster than a vmapped slice, 13 times than a chain of selects
+    example = jnp.arange(batch)[:, None, None]
+    index = (example, rows[:, :, None], columns[:, None, :])
+    return padded.at[index].get(mode="promise_in_bounds")
+
+
+def prepare(
+    spec: Spec, *, augment: str = "none", padding: int = PADDING
+) -> Callable[..., dict[str, Any]]:
+    """Return the function (batch, key=None) that makes a raw batch ready for a model.
+
+    The result has "image" float32 normalised by the spec, "label" int32, "mask" float32 (ones
+    where the batch has none) and every other entry of the batch untouched. It augments only when
+    a key is given, so the same function serves evaluation.
+
+    Args:
+        spec: of the data set.
+        augment: "none", "crop" (random shift) or "crop_flip" (shift and mirror).
+        padding: the largest shift in pixels.
+
+    Raises:
+        UserError: on an unknown `augment`; the returned function raises on an image whose shape
+            is not the spec's.
+    """
+    if augment not in AUGMENTS:
+        raise UserError(f"data.augment is {augment!r}; choose from {', '.join(AUGMENTS)}")
+
+    def prepare_batch(batch: Batch, key: Array | None = None) -> dict[str, Any]:
+        image = jnp.asarray(batch["image"])
+        if tuple(image.shape[1:]) != tuple(spec.shape):
+            raise UserError(
+                f"image has shape {image.shape[1:]} but the data set's spec says {spec.shape}"
+            )
+        if key is not None and augment != "none":
+            image = random_crop_flip(image, key, padding=padding, flip=augment == "crop_flip")
+        mask = batch["mask"] if "mask" in batch else jnp.ones(image.shape[0], jnp.float32)
+        return {
+            **batch,
+            "image": normalize(image, spec.mean, spec.std, spec.scale),
+            "label": jnp.asarray(batch["label"], jnp.int32),
+            "mask": jnp.asarray(mask, jnp.float32),
+        }
+
+    return prepare_batch
+
+
+def lookup(arrays: Mapping[str, Any] | None, batch: Batch) -> dict[str, Any]:
+    """Fill a batch that holds only "id" with the rows of a device-resident training split.
+
+    A batch that brings its own images passes unchanged, and so does any batch when `arrays` is
+    None: one step serves small and streamed sets.
+
+    Args:
+        arrays: `Source.arrays`, moved to the device.
+        batch: with "id" int32 [batch].
+    """
+    if arrays is None or "image" in batch:
+        return dict(batch)
+    rows = batch["id"]
+    gathered = {name: jnp.take(value, rows, axis=0, mode="clip") for name, value in arrays.items()}
+    return {**batch, **gathered}

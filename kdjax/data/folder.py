@@ -1,0 +1,112 @@
+"""A folder of pictures in subfolders named after their class.
+
+Layouts: train/CLASS/*.png with val/CLASS or test/CLASS (both: val validates, test tests), or
+CLASS/*.png alone, from which `splits.plan` cuts the test split. JPEG, PNG, BMP, GIF and WebP.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from kdjax.data.decode import fit, open_picture, picture_channels
+from kdjax.data.readers import existing
+from kdjax.data.stream import Records, RecordSet
+from kdjax.types import UserError
+
+__all__ = ["folder"]
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
+_VALIDATION = ("val", "validation", "valid")
+
+
+def folder(path: str | None, image_size: int | None = None) -> RecordSet:
+    """Return the set in a folder.
+
+    Args:
+        path: of the folder, see the module for its layout.
+        image_size: height and width to which pictures are resized (shorter side, then centre
+            crop); None takes the size of the first one, and the others must have it too.
+
+    Raises:
+        UserError: on a folder without class subfolders, an empty class, a class that is only in
+            the test split, and files that are no pictures.
+    """
+    root = existing(path, "a folder with train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png")
+    train = root / "train" if (root / "train").is_dir() else root
+    names = _classes(train)
+    if len(names) < 2:
+        raise UserError(
+            f"data.path={path}: {train} has {len(names)} class subfolders with pictures; "
+            "at least two are needed, one folder per class"
+        )
+    listed = _list(train, names)
+    firsts = {label: file for file, label in reversed(listed)}
+    channels = max(picture_channels(file) for file in firsts.values())
+    first = fit(open_picture(listed[0][0], channels), channels, image_size)
+    others = {} if train == root else _other_splits(root, names)
+    make = partial(_records, channels=channels, size=image_size)
+    return RecordSet(
+        where=f"data.path={path}",
+        train=make(listed),
+        test=make(others["test"]) if "test" in others else None,
+        validation=make(others["validation"]) if "validation" in others else None,
+        shape=first.shape,
+        class_names=names,
+    )
+
+
+def _classes(split: Path) -> tuple[str, ...]:
+    """Return the subfolders, refusing one without pictures."""
+    if not split.is_dir():
+        raise UserError(f"data.path={split} is not a folder; give one with a subfolder per class")
+    names = sorted(p.name for p in split.iterdir() if p.is_dir() and not p.name.startswith("."))
+    for name in names:
+        if not any(p.suffix.lower() in _SUFFIXES for p in (split / name).rglob("*")):
+            raise UserError(
+                f"{split / name} holds no pictures ({', '.join(sorted(_SUFFIXES))}); "
+                "fill it or remove it"
+            )
+    return tuple(names)
+
+
+def _list(split: Path, names: tuple[str, ...]) -> list[tuple[Path, int]]:
+    index = {name: label for label, name in enumerate(names)}
+    strangers = [name for name in _classes(split) if name not in index]
+    if strangers:
+        raise UserError(
+            f"{split / strangers[0]} has no counterpart in the training split; its classes are "
+            f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
+        )
+    return [
+        (file, label)
+        for name, label in index.items()
+        for file in sorted((split / name).rglob("*"))
+        if file.suffix.lower() in _SUFFIXES
+    ]
+
+
+def _other_splits(root: Path, names: tuple[str, ...]) -> dict[str, list[tuple[Path, int]]]:
+    """Return "test" and "validation" as far as they exist; a lone val serves as the test split."""
+    found = {}
+    for split, spellings in (("test", ("test",)), ("validation", _VALIDATION)):
+        for spelling in spellings:
+            if (root / spelling).is_dir():
+                found[split] = _list(root / spelling, names)
+                if not found[split]:
+                    raise UserError(f"{root / spelling} has no class subfolders; add or remove it")
+    if "validation" in found and "test" not in found:
+        found["test"] = found.pop("validation")
+    return found
+
+
+def _records(listed: list[tuple[Path, int]], *, channels: int, size: int | None) -> Records:
+    files = [str(file) for file, _ in listed]
+    label = np.array([kind for _, kind in listed], np.int32)
+    return Records(partial(_get, files, label, channels, size), len(files), label)
+
+
+def _get(
+    files: list[str], label: np.ndarray, channels: int, size: int | None, row: int
+) -> tuple[np.ndarray, int]:
+    return fit(open_picture(Path(files[row]), channels), channels, size), int(label[row])

@@ -1,0 +1,199 @@
+"""Readers of sets that lie in one file or folder: digits, npz, idx.
+
+Each returns an `images.ImageSet` of checked arrays or raises one `UserError`.
+"""
+
+import gzip
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from kdjax.data.images import ImageSet, Pair, check
+from kdjax.types import UserError
+
+__all__ = ["digits", "idx", "npz"]
+
+
+def digits() -> ImageSet:
+    """Return scikit-learn's 1,797 digits: uint8 [8, 8, 1] with values 0 to 16, no test split."""
+    from sklearn.datasets import load_digits  # its import takes a second
+
+    flat, label = load_digits(return_X_y=True)
+    image = np.asarray(flat).reshape(-1, 8, 8).astype(np.uint8)
+    train = check(image, np.asarray(label), 10, "digits", "train")
+    return ImageSet("digits", train, None, None, 10, tuple("0123456789"), 16.0)
+
+
+def npz(path: str | None, num_classes: int | None = None, *, needs_test: bool = True) -> ImageSet:
+    """Read an .npz with x_train, y_train, x_test, y_test and, optionally, class_names.
+
+    Args:
+        path: the file.
+        num_classes: the number of classes; otherwise class_names or the labels tell.
+        needs_test: False lets x_test and y_test be missing.
+
+    Raises:
+        UserError: on a missing file or key, pickled arrays and everything `images.check` refuses.
+    """
+    arrays = _read_npz(path)
+    where = f"data.path={path}"
+    test_keys = ("x_test", "y_test") if needs_test or "x_test" in arrays else ()
+    missing = [key for key in ("x_train", "y_train", *test_keys) if key not in arrays]
+    if missing:
+        hint = " (or set data.test to split one off)" if missing[0] == "x_test" else ""
+        raise UserError(
+            f"{where} lacks the keys {', '.join(missing)}{hint}; "
+            f"it holds {', '.join(sorted(arrays)) or 'nothing'}"
+        )
+    names = _class_names(arrays.get("class_names"), where)
+    test = (arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None
+    return assemble(
+        where, (arrays["x_train"], arrays["y_train"]), test, names, num_classes=num_classes
+    )
+
+
+def assemble(
+    where: str,
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray] | None,
+    names: tuple[str, ...] | None,
+    *,
+    num_classes: int | None,
+) -> ImageSet:
+    """Check both splits against each other and return the set.
+
+    Raises:
+        UserError: also on splits of unlike shape or dtype, and on a class without a training
+            example where neither names nor `num_classes` say that it exists.
+    """
+    if names and num_classes is not None and len(names) != num_classes:
+        raise UserError(f"data.num_classes is {num_classes} but {where} names {len(names)} classes")
+    stated = num_classes if num_classes is not None else (len(names) if names else None)
+    trained = check(*train, stated, where, "train")
+    count = stated if stated is not None else _count_classes(trained.label, where)
+    tested = None if test is None else check(*test, count, where, "test")
+    if tested is not None:
+        _check_alike(trained, tested, where)
+    scale = 255.0 if trained.image.dtype == np.uint8 else 1.0
+    named = names or tuple(str(index) for index in range(count))
+    return ImageSet(where, trained, tested, None, count, named, scale)
+
+
+def _count_classes(label: np.ndarray, where: str) -> int:
+    """Return max + 1, after refusing gaps: labels from 1, or a stray one, would pass otherwise."""
+    count = int(label.max()) + 1
+    present = np.unique(label)
+    if len(present) < count:
+        gap = int(np.argmax(present != np.arange(len(present))))
+        raise UserError(
+            f"{where}: y_train goes up to {count - 1} but label {gap} never occurs; labels run "
+            "from 0 without gaps unless data.num_classes or the key class_names says otherwise"
+        )
+    return count
+
+
+def _check_alike(train: Pair, test: Pair, where: str) -> None:
+    if train.image.shape[1:] != test.image.shape[1:] or train.image.dtype != test.image.dtype:
+        raise UserError(
+            f"{where}: x_train holds {train.image.dtype} {train.image.shape[1:]} but x_test "
+            f"{test.image.dtype} {test.image.shape[1:]}; both must be alike"
+        )
+
+
+def _read_npz(path: str | None) -> dict[str, np.ndarray]:
+    file = existing(path, "an .npz file with x_train, y_train, x_test, y_test")
+    try:
+        with np.load(file, allow_pickle=False) as loaded:
+            if not hasattr(loaded, "files"):
+                raise UserError(f"data.path={path} is a single array; save it with np.savez")
+            return {key: loaded[key] for key in loaded.files}
+    except UserError:
+        raise
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        pickled = "allow_pickle" in str(error) or "pickle" in str(error).lower()
+        reason = "holds pickled objects" if pickled else "is not a readable .npz"
+        raise UserError(
+            f"data.path={path} {reason}; write plain arrays with np.savez_compressed"
+        ) from error
+
+
+def existing(path: str | None, wanted: str) -> Path:
+    """Return a path that exists, or say what data.path should have been."""
+    if not path:
+        raise UserError(f"data.path is not set; give {wanted}")
+    if not Path(path).exists():
+        raise UserError(f"data.path={path} does not exist; give {wanted}")
+    return Path(path)
+
+
+def _class_names(names: np.ndarray | None, where: str) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if names.ndim != 1 or names.dtype.kind not in "SU" or len(names) == 0:
+        raise UserError(
+            f"{where}: class_names is {names.dtype} {names.shape}; it must be a list of strings"
+        )
+    return tuple(n.decode("utf-8", "replace") if isinstance(n, bytes) else str(n) for n in names)
+
+
+# The magic of an idx file: two zeros, a type (8 = unsigned byte), the number of dimensions.
+_IDX_IMAGES, _IDX_LABELS = 0x803, 0x801
+_IDX_NAMES = {
+    ("train", "images"): ("train-images-idx3-ubyte", "train-images.idx3-ubyte"),
+    ("train", "labels"): ("train-labels-idx1-ubyte", "train-labels.idx1-ubyte"),
+    ("test", "images"): ("t10k-images-idx3-ubyte", "t10k-images.idx3-ubyte"),
+    ("test", "labels"): ("t10k-labels-idx1-ubyte", "t10k-labels.idx1-ubyte"),
+}
+
+
+def idx(path: str | None, num_classes: int | None = None) -> ImageSet:
+    """Read a folder with MNIST's four idx files, plain or gzipped.
+
+    Debian's dataset-fashion-mnist puts them into /usr/share/datasets/fashion-mnist.
+
+    Raises:
+        UserError: on a missing, truncated or foreign file.
+    """
+    folder = existing(path, "the folder of train-images-idx3-ubyte(.gz) and its three siblings")
+    arrays = {
+        key: _read_idx(_find_idx(folder, names), _IDX_IMAGES if key[1] == "images" else _IDX_LABELS)
+        for key, names in _IDX_NAMES.items()
+    }
+    return assemble(
+        f"data.path={path}",
+        (arrays["train", "images"], arrays["train", "labels"]),
+        (arrays["test", "images"], arrays["test", "labels"]),
+        None,
+        num_classes=num_classes,
+    )
+
+
+def _find_idx(folder: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        for suffix in ("", ".gz"):
+            if (folder / (name + suffix)).is_file():
+                return folder / (name + suffix)
+    raise UserError(f"data.path={folder} has no file {names[0]} or {names[0]}.gz")
+
+
+def _read_idx(file: Path, magic: int) -> np.ndarray:
+    try:
+        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{file} cannot be read as gzip ({error}); fetch it again") from error
+    dims = magic & 0xFF
+    header = 4 * (1 + dims)
+    if len(raw) < header or int.from_bytes(raw[:4], "big") != magic:
+        raise UserError(
+            f"{file} starts with 0x{raw[:4].hex()}; an idx file of {dims}-dimensional bytes starts "
+            f"with 0x{magic:08x}"
+        )
+    shape = tuple(int(n) for n in np.frombuffer(raw, ">u4", dims, offset=4))
+    if len(raw) - header != np.prod(shape, dtype=np.int64):
+        raise UserError(
+            f"{file} has {len(raw) - header} bytes of data but its header says {shape}; "
+            "the file is truncated or damaged: fetch it again"
+        )
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)

@@ -1,0 +1,191 @@
+"""Sets that are decoded example by example: kept in memory when small, else streamed with grain.
+
+A reader returns a `RecordSet`. Streaming walks through the same permutations as in-memory sets
+(`splits.epoch_order`), computed from the position alone: any step can be the first, whatever the
+number of worker processes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdjax.data import images
+from kdjax.data.images import ImageSet, Pair, channel_moments, pad_batch
+from kdjax.data.splits import Options, batch_rows, epoch_order, plan
+from kdjax.types import EvalBatches, Source, Spec, TrainBatches, UserError
+
+__all__ = ["RecordSet", "Records", "build"]
+
+_MOMENTS_SAMPLE = 1024  # images behind mean and std of a streamed set: errors of about 1 per cent
+_END = 2**62  # examples in an endless stream
+_THREADS, _BUFFER = 4, 4  # batches, not examples, are what a thread makes and the buffer holds
+
+
+class Records(NamedTuple):
+    """One stored split: `get(row)` -> (uint8 [height, width, channel], label), picklable.
+
+    `label` [size] where the labels are known without decoding (splits are stratified then).
+    """
+
+    get: Callable[[int], tuple[np.ndarray, int]]
+    size: int
+    label: np.ndarray | None = None
+
+
+class RecordSet(NamedTuple):
+    """What a reader found, like `images.ImageSet`; `shape` is that of every example."""
+
+    where: str
+    train: Records
+    test: Records | None
+    validation: Records | None
+    shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+
+
+def build(found: RecordSet, options: Options) -> Source:
+    """Return the `Source` of a set: in memory if `on_device` (or small, for "auto"), else streamed.
+
+    The statistics of a streamed set come from 1,024 training images, evenly spaced.
+
+    Raises:
+        UserError: from `splits.plan`, and on an example of another shape or label.
+    """
+    bytes_needed = found.train.size * int(np.prod(found.shape))
+    auto = options.on_device == "auto"
+    if bytes_needed <= images.ON_DEVICE_LIMIT if auto else options.on_device:
+        return images.build(_materialise(found), options)
+    splits = _splits(found, options)
+    size = {name: len(rows) for name, (_, rows) in splits.items()}
+    fetch = {name: partial(_fetch, found, *split) for name, split in splits.items()}
+    sample = np.unique(np.linspace(0, size["train"] - 1, _MOMENTS_SAMPLE).astype(int))
+    mean, std = channel_moments(np.stack([fetch["train"](row)["image"] for row in sample]), 255.0)
+    return Source(
+        spec=Spec(found.shape, len(found.class_names), found.class_names, mean, std, 255.0),
+        size=size,
+        train=_train_batches(fetch["train"], size["train"], options),
+        evals={
+            name: _eval_batches(fetch[name], size[name], options.eval_batch_size) for name in size
+        },
+    )
+
+
+def _splits(found: RecordSet, options: Options) -> dict[str, tuple[Records, np.ndarray]]:
+    """Return by split the stored records and which of their rows belong to it."""
+    known = found.train.label
+    rows = plan(
+        np.zeros(found.train.size, np.int32) if known is None else known,
+        found.where,
+        options,
+        has_test=found.test is not None,
+        has_validation=found.validation is not None,
+    )
+    splits = {"train": (found.train, rows.train)}
+    for name, held, shipped in (
+        ("validation", rows.validation, found.validation),
+        ("test", rows.test, found.test),
+    ):
+        if held is not None:
+            splits[name] = (found.train, held)
+        elif shipped is not None:
+            splits[name] = (shipped, np.arange(shipped.size))
+    return splits
+
+
+def _materialise(found: RecordSet) -> ImageSet:
+    def read(records: Records | None) -> Pair | None:
+        if records is None:
+            return None
+        image = np.empty((records.size, *found.shape), np.uint8)
+        label = np.empty(records.size, np.int32)
+        everything = np.arange(records.size)
+        for row in range(records.size):
+            example = _fetch(found, records, everything, row)
+            image[row], label[row] = example["image"], example["label"]
+        return Pair(image, label)
+
+    train = read(found.train)
+    if train is None or not len(train.label):
+        raise UserError(f"{found.where} has no training examples; give at least one")
+    return ImageSet(
+        found.where,
+        train,
+        read(found.test),
+        read(found.validation),
+        len(found.class_names),
+        found.class_names,
+        255.0,
+    )
+
+
+def _fetch(found: RecordSet, records: Records, rows: np.ndarray, row: int) -> dict[str, Any]:
+    """Return example `row` of a split, checked; "id" is `row`."""
+    image, label = records.get(int(rows[row]))
+    if image.shape != found.shape:
+        raise UserError(
+            f"{found.where}: example {rows[row]} has shape {image.shape} but the first one "
+            f"{found.shape}; set data.image_size to resize them all"
+        )
+    if not 0 <= label < len(found.class_names):
+        raise UserError(
+            f"{found.where}: example {rows[row]} has label {label}, out of range "
+            f"[0, {len(found.class_names)})"
+        )
+    return {
+        "image": image,
+        "label": np.int32(label),
+        "id": np.int32(row),
+        "mask": np.float32(1),
+    }
+
+
+def _train_example(
+    fetch: Callable[[int], dict], size: int, batch_size: int, seed: int, position: int
+) -> dict[str, Any]:
+    """Return the example at a position of the endless stream; see `splits.batch_rows`."""
+    step, offset = divmod(position, batch_size)
+    epoch, index = divmod(step, size // batch_size)
+    return fetch(int(epoch_order(size, seed, epoch)[index * batch_size + offset]))
+
+
+def _batches(
+    example: Callable[[int], dict[str, Any]], start: int, stop: int, batch_size: int, workers: int
+) -> Iterator[Mapping[str, np.ndarray]]:
+    """Yield example(start), ... example(stop - 1) in batches, decoded ahead in order."""
+    import grain  # a second that in-memory sets need not wait for
+
+    positions = grain.MapDataset.range(start, stop)
+    options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_BUFFER)
+    stream = positions.map(example).batch(batch_size).to_iter_dataset(options)
+    if workers > 0:
+        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    iterator = iter(stream)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()  # worker processes would outlive the generator
+
+
+def _train_batches(
+    fetch: Callable[[int], dict[str, Any]], size: int, options: Options
+) -> TrainBatches:
+    batch_size = options.batch_size
+
+    def batches(step: int, seed: int) -> Iterator[Mapping[str, np.ndarray]]:
+        batch_rows(size, batch_size, seed, step)  # refuses a bad seed here, not in a worker
+        example = partial(_train_example, fetch, size, batch_size, seed)
+        yield from _batches(example, step * batch_size, _END, batch_size, options.workers)
+
+    return batches
+
+
+def _eval_batches(
+    fetch: Callable[[int], dict[str, Any]], size: int, batch_size: int
+) -> EvalBatches:
+    def batches() -> Iterator[Mapping[str, np.ndarray]]:
+        for batch in _batches(fetch, 0, size, batch_size, workers=0):
+            yield pad_batch(batch["image"], batch["label"], batch["id"], batch_size)
+
+    return batches

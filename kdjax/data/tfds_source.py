@@ -1,0 +1,130 @@
+"""Any image classification set of TensorFlow Datasets by name, read without TensorFlow.
+
+The set must lie on disk in the array_record format; nothing is ever downloaded from here, because
+preparing most sets needs TensorFlow and hours, and belongs in a command of its own.
+"""
+
+import difflib
+import importlib
+import os
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from kdjax.data.decode import fit
+from kdjax.data.stream import Records, RecordSet
+from kdjax.types import UserError
+
+__all__ = ["from_builder", "tfds_set"]
+
+
+def tfds_set(
+    name: str, path: str | None, image_size: int | None, known: Sequence[str]
+) -> RecordSet:
+    """Return a tfds set that lies under the tfds data_dir `path` (default ~/tensorflow_datasets).
+
+    Args:
+        name: "cifar10", "imagenet_resized/64x64", ... with config and version as tfds writes them.
+        path: the data_dir.
+        image_size: see `folder.folder`; needed where pictures differ in size.
+        known: the names to offer when there is no such set.
+
+    Raises:
+        UserError: on an unknown name, a set that is not on disk or not in the array_record format,
+            and one without images and class labels.
+    """
+    return from_builder(_builder(name, path, known), name, path, image_size)
+
+
+def _builder(name: str, path: str | None, known: Sequence[str]) -> Any:
+    import tensorflow_datasets as tfds  # two seconds that digits and npz need not wait for
+
+    for attempt in range(2):
+        try:
+            return tfds.builder(name, data_dir=path, file_format="array_record")
+        except tfds.core.DatasetNotFoundError as error:
+            if attempt == 0:  # some register only when their package is imported
+                importlib.import_module("tensorflow_datasets.image_classification")
+                continue
+            everything = tfds.list_builders(with_community_datasets=False)
+            near = difflib.get_close_matches(name, [*known, *everything], 1, cutoff=0.5)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise UserError(
+                f"data.name is {name!r}, which is unknown; {hint}Choose from "
+                f"{', '.join(known)} or any image classification set of tfds"
+            ) from error
+        except (ValueError, ImportError, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"data.name is {name!r}, which tfds refuses: {reason}") from error
+    raise AssertionError("unreachable")
+
+
+def from_builder(builder: Any, name: str, path: str | None, image_size: int | None) -> RecordSet:
+    """Return the set of a prepared tfds builder; arguments as in `tfds_set`."""
+    where = f"data.name={name}"
+    image_key, label_key = builder.info.supervised_keys or ("image", "label")
+    features: Any = builder.info.features if hasattr(builder.info.features, "get") else {}
+    label: Any = features.get(label_key)
+    pixels: Any = features.get(image_key)
+    if getattr(label, "num_classes", None) is None or len(getattr(pixels, "shape", ())) != 3:
+        raise UserError(f"{where} has no image and class label; choose a classification set")
+    channels = int(pixels.shape[-1])
+    keys = (image_key, label_key)
+
+    def records(split: str) -> Records:
+        source = _open(builder, split, name, path)
+        if len(source) == 0:
+            raise UserError(f"{where}: its {split} split is empty; prepare it again")
+        return Records(partial(_get, source, keys, channels, image_size), len(source))
+
+    train = records("train")
+    splits = {split: records(split) for split in _eval_splits(builder)}
+    if "test" in splits and splits["test"].get(0)[1] < 0:  # labels withheld, as in imagenet2012
+        del splits["test"]
+    if "test" not in splits and "validation" in splits:
+        splits["test"] = splits.pop("validation")
+    known_size = None not in pixels.shape
+    if image_size is None and not known_size:
+        raise UserError(f"{where} holds pictures of several sizes; set data.image_size")
+    size = pixels.shape[:2] if image_size is None else (image_size, image_size)
+    return RecordSet(
+        where=where,
+        train=train,
+        test=splits.get("test"),
+        validation=splits.get("validation"),
+        shape=(*size, channels),
+        class_names=tuple(label.names or map(str, range(label.num_classes))),
+    )
+
+
+def _eval_splits(builder: Any) -> tuple[str, ...]:
+    """Return which of test and validation exist; tfds' mock knows no splits but serves them all."""
+    if not builder.info.splits:
+        return ("test",)
+    return tuple(split for split in ("test", "validation") if split in builder.info.splits)
+
+
+def _open(builder: Any, split: str, name: str, path: str | None) -> Any:
+    folder = path or os.path.join("~", "tensorflow_datasets")
+    command = f"tfds build {name} --data_dir={folder} --file_format=array_record"
+    try:
+        return builder.as_data_source(split)
+    except (NotImplementedError, ValueError) as error:
+        raise UserError(
+            f"data.name={name} lies in {builder.data_dir} in a format without random access; "
+            f"move it away and run: {command}"
+        ) from error
+    except (KeyError, AssertionError, OSError, ImportError) as error:
+        raise UserError(
+            f"data.name={name} is not in data.path={folder}; on a machine with a network and "
+            f"pip install 'kdjax[tf]', run: {command}"
+        ) from error
+
+
+def _get(
+    source: Any, keys: tuple[str, str], channels: int, size: int | None, row: int
+) -> tuple[np.ndarray, int]:
+    example = source[row]
+    return fit(np.asarray(example[keys[0]]), channels, size), int(example[keys[1]])

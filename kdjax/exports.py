@@ -1,0 +1,147 @@
+"""Networks on disk, for others and for the next run: model.safetensors beside config.json."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax import models
+from kdjax.models import convert
+from kdjax.types import Model, UserError, Variables
+
+if TYPE_CHECKING:
+    from kdjax.build import Run
+    from kdjax.run import Story
+
+FORMAT = "kdjax-model-1"
+
+
+def save(folder: Path, variables: Variables, about: Mapping[str, Any]) -> None:
+    """Write a network.
+
+    Args:
+      folder: created; must not already hold an export.
+      variables: of one network, not stacked.
+      about: what config.json says beside the format: "model" (name and options), "num_classes",
+        "shape", "mean", "std", "scale", and where it came from.
+
+    Raises:
+      UserError: the folder holds an export already, or cannot be written.
+    """
+    if (folder / "model.safetensors").exists():
+        raise UserError(f"{folder} already holds model.safetensors; name a new folder")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        convert.to_safetensors(variables, folder / "model.safetensors", {"format": FORMAT})
+        text = json.dumps({"format": FORMAT, **about}, indent=2, default=str)
+        (folder / "config.json").write_text(text + "\n")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Read the config.json of an export."""
+    folder = Path(path)
+    if (folder / "checkpoints").is_dir():
+        raise UserError(
+            f"{folder} is the workdir of a run: first `python -m kdjax export "
+            f"--workdir={folder} --role=teacher --out=DIR`, then give DIR"
+        )
+    try:
+        about = json.loads((folder / "config.json").read_text())
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} holds no config.json; give a folder written by `export`"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}/config.json cannot be read: {error}") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise UserError(f"{folder}/config.json is not of format {FORMAT}: export it with kdjax")
+    return about
+
+
+def load(path: str | Path, model: Mapping[str, Any], template: Variables) -> Variables:
+    """Read a network that must be the one a config describes.
+
+    Args:
+      path: a folder written by `save`.
+      model: the config's table, with "name".
+      template: shapes of its variables.
+
+    Raises:
+      UserError: another architecture, or tensors that do not fit; all differences are named.
+    """
+    about = describe(path)
+    if about["model"].get("name") != model.get("name"):
+        raise UserError(
+            f"{path} holds a {about['model'].get('name')}, but model.name is {model.get('name')}"
+        )
+    try:
+        return convert.restore(template, convert.from_safetensors(Path(path) / "model.safetensors"))
+    except UserError as error:
+        raise UserError(f"{path} does not fit {model.get('name')}: {error}") from error
+
+
+def restore(path: str | Path) -> tuple[Model, Variables, dict[str, Any]]:
+    """Build the network of an export and read its variables.
+
+    Returns:
+      The model, its variables, and config.json as a dict (with "mean", "std" and "scale", by
+      which images are normalised: `(image / scale - mean) / std`).
+
+    Raises:
+      UserError: as `load`.
+    """
+    about = describe(path)
+    options = {k: v for k, v in about["model"].items() if k != "name"}
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+    model = models.build(about["model"]["name"], num_classes=about["num_classes"], **options)
+    batch = {"image": jnp.zeros((1, *about["shape"]))}
+    template = jax.eval_shape(model.init, jax.random.key(0), batch)
+    return model, load(path, about["model"], template), about
+
+
+def from_workdir(
+    run: "Run", story: "Story", *, role: str, out: Path, variant: str | None, member: int | None
+) -> str:
+    """Write the trained network of a role of a run; returns a line that says which.
+
+    Args:
+      run: from `build`.
+      story: from `run.reread`.
+      role: whose network; a projector for a term is left out.
+      out: a new folder.
+      variant: by name; may be left out if there is one.
+      member: its number; by default the chosen one with the first seed.
+
+    Raises:
+      UserError: no such variant, role or member, or it is not trained yet.
+    """
+    names = list(story.outcomes)
+    if not names:
+        raise UserError("no variant of this run is finished; train first")
+    if variant is None and len(names) > 1:
+        raise UserError(f"--variant is not given; there are {', '.join(names)}")
+    name = variant or names[0]
+    if name not in names:
+        raise UserError(f"--variant={name}: no such finished variant; there are {', '.join(names)}")
+    found = next(v for v in run.variants if v.name == name)
+    if role not in found.table:
+        raise UserError(f"--role={role}: no such role; there are {', '.join(found.table)}")
+    if member is None:
+        member = story.outcomes[name]["chosen"][role]["members"][0]
+    if not 0 <= member < len(found.members):
+        raise UserError(f"--member={member}; there are 0 to {len(found.members) - 1}")
+    pieces = [Variables(s.params[role], s.stats[role]) for s in story.states(found)]
+    merged = jax.tree.map(lambda *xs: np.concatenate(xs)[member], *pieces)
+    said = found.config["roles"][role]
+    if said["adapter"]["layer"] is not None:
+        merged = Variables(merged.params["network"], merged.stats)
+    spec = run.source.spec._asdict()
+    about = {"model": said["model"], "role": role, "variant": name, "member": member}
+    save(out, merged, {**about, "values": dict(found.members[member]), **spec})
+    return f"{role} of {name}, member {member} {dict(found.members[member])}"

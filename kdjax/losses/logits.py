@@ -1,0 +1,38 @@
+"""The log-space arithmetic that the losses share: float32 inside, whatever dtype comes in."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from kdjax.losses.checks import Number
+from kdjax.types import Array
+
+__all__ = ["expectation", "kl", "log_probabilities", "pick"]
+
+
+def log_probabilities(logits: ArrayLike, temperature: Number = 1.0) -> Array:
+    """Log of softmax(z / T) over the last axis, float32."""
+    return jax.nn.log_softmax(jnp.asarray(logits, jnp.float32) / temperature, axis=-1)
+
+
+def expectation(log_p: Array, values: Array) -> Array:
+    """sum_c p_c values_c, where a class of probability 0 may hold an infinite or NaN value."""
+    p = jnp.exp(log_p)
+    # Masked before the product: 0 * inf would be NaN in the value and again in the gradient.
+    return jnp.sum(p * jnp.where(p > 0, values, 0.0), axis=-1)
+
+
+def kl(log_p: Array, log_q: Array) -> Array:
+    """KL(p || q) in nats, from log-probabilities."""
+    return expectation(log_p, log_p - log_q)
+
+
+def pick(values: Array, labels: ArrayLike) -> Array:
+    """values[..., labels]; NaN for a label outside [0, classes), negative ones included."""
+    # JAX would read -1 as "the last class": a padding label must not pass as a class.
+    labels = jnp.asarray(labels)
+    labels = jnp.where(labels < 0, values.shape[-1], labels)
+    picked = jnp.take_along_axis(
+        values, labels[..., None], axis=-1, mode="fill", fill_value=jnp.nan
+    )
+    return picked[..., 0]

@@ -1,0 +1,158 @@
+"""What online distillation among peers adds: KDCL's targets and SwitOKD's switch.
+
+A target made of several networks' logits is a constant by definition, so it is detached here.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Int, Num
+
+from kdjax.losses.checks import Number, check_labels, check_pair
+from kdjax.losses.divergence import cross_entropy, forward_kl, total_variation
+from kdjax.losses.logits import log_probabilities, pick
+from kdjax.types import Array, UserError
+
+__all__ = ["SwitchSignal", "least_cross_entropy_kl", "minimum_logit_kl", "switch_signal"]
+
+
+def _check_networks(own_logits: ArrayLike, all_logits: ArrayLike, labels: ArrayLike) -> None:
+    if jnp.ndim(all_logits) < 1 or jnp.shape(all_logits)[1:] != jnp.shape(own_logits):
+        raise UserError(
+            f"all_logits: shape {jnp.shape(all_logits)} must be [networks, *batch, classes] for "
+            f"own_logits of shape {jnp.shape(own_logits)}"
+        )
+    check_labels(own_logits, labels)
+
+
+def minimum_logit_kl(
+    own_logits: Float[ArrayLike, "*batch classes"],
+    all_logits: Float[ArrayLike, "networks *batch classes"],
+    labels: Int[ArrayLike, "*batch"],
+    *,
+    temperature: Number = 2.0,
+) -> Float[Array, "*batch"]:
+    """KL(target || own) with KDCL's minimum-logit target z*_c = min_k (z_kc - z_ky).
+
+    Each class takes its logit from the network that gives it least beside the label y, so no
+    network is surer of the label than the target. The target is detached.
+
+    Returns:
+        [*batch], nats; NaN where a label lies outside [0, classes).
+
+    Raises:
+        UserError: shapes that disagree, labels that are not integers, temperature <= 0.
+
+    Source: Guo et al. 2020, "Online Knowledge Distillation via Collaborative Learning", MinLogit.
+
+    >>> peers = jnp.array([[3.0, 0.0], [1.0, 0.0]])
+    >>> print(minimum_logit_kl(peers[0], peers, jnp.array(0)) > 0.0)
+    False
+    """
+    _check_networks(own_logits, all_logits, labels)
+    everyone = jax.lax.stop_gradient(jnp.asarray(all_logits, jnp.float32))
+    of_label = jax.vmap(pick, in_axes=(0, None))(everyone, labels)
+    target = jnp.min(everyone - of_label[..., None], axis=0)
+    return forward_kl(own_logits, target, temperature=temperature)
+
+
+def least_cross_entropy_kl(
+    own_logits: Float[ArrayLike, "*batch classes"],
+    all_logits: Float[ArrayLike, "networks *batch classes"],
+    labels: Int[ArrayLike, "*batch"],
+    *,
+    temperature: Number = 2.0,
+) -> Float[Array, "*batch"]:
+    """KL(target || own) with KDCL's naive target: per example the network with the least CE.
+
+    The target is detached; where the own network is the best, the loss is 0.
+
+    Returns:
+        [*batch], nats.
+
+    Raises:
+        UserError: shapes that disagree, labels that are not integers, temperature <= 0.
+
+    Source: Guo et al. 2020 (KDCL-Naive); choosing per example, not per batch, is our reading.
+
+    >>> peers = jnp.array([[3.0, 0.0], [1.0, 0.0]])
+    >>> print(least_cross_entropy_kl(peers[0], peers, jnp.array(0)))
+    0.0
+    """
+    _check_networks(own_logits, all_logits, labels)
+    everyone = jax.lax.stop_gradient(jnp.asarray(all_logits, jnp.float32))
+    errors = jax.vmap(cross_entropy, in_axes=(0, None))(everyone, labels)
+    best = jnp.argmin(errors, axis=0)[None, ..., None]
+    target = jnp.take_along_axis(everyone, best, axis=0)[0]
+    return forward_kl(own_logits, target, temperature=temperature)
+
+
+class SwitchSignal(NamedTuple):
+    """Batch means that decide whether SwitOKD pauses the teacher; all scalars, all detached.
+
+    `gap` mean ||p_s - p_t||_1; `threshold` delta; `student_error` and `teacher_error` the mean L1
+    distances to the one-hot label; `expert`: the teacher is paused on this batch.
+    """
+
+    gap: Float[Array, ""]
+    threshold: Float[Array, ""]
+    student_error: Float[Array, ""]
+    teacher_error: Float[Array, ""]
+    expert: Bool[Array, ""]
+
+
+def switch_signal(
+    student_logits: Float[ArrayLike, "*batch classes"],
+    teacher_logits: Float[ArrayLike, "*batch classes"],
+    labels: Int[ArrayLike, "*batch"],
+    *,
+    mask: Num[ArrayLike, "*batch"] | None = None,
+) -> SwitchSignal:
+    """SwitOKD's switch: is the gap to the teacher too wide for the teacher to go on training?
+
+    With G = mean ||p_s - p_t||_1, a and b the mean L1 distances of student and teacher to the
+    one-hot label (T = 1): delta = a - exp(-b / (a + b)) b, and `expert` iff G > delta and b < a.
+    It couples the batch: pass the gathered logits of all devices.
+
+    Args:
+        student_logits: z_s.
+        teacher_logits: z_t.
+        labels: class indices.
+        mask: 1 for examples that count, 0 for padding; None counts all.
+
+    Returns:
+        a SwitchSignal of scalars, L1 distances between 0 and 2.
+
+    Raises:
+        UserError: shapes that disagree, labels that are not integers.
+
+    Source: Qian et al. 2022, "Switchable Online Knowledge Distillation" (arXiv 2209.04996).
+
+    >>> student, teacher = jnp.array([[0.0, 0.4, -9.0]]), jnp.array([[0.0, -9.0, 0.0]])
+    >>> print(switch_signal(student, teacher, jnp.array([0])).expert)
+    True
+    """
+    check_pair(student_logits, teacher_logits)
+    check_labels(student_logits, labels)
+    if mask is not None and jnp.shape(mask) != jnp.shape(labels):
+        raise UserError(
+            f"mask: shape {jnp.shape(mask)} must be that of the labels {jnp.shape(labels)}"
+        )
+    counted = jnp.ones(jnp.shape(labels), bool) if mask is None else jnp.asarray(mask) > 0
+
+    def mean(per_example: Array) -> Array:
+        count = jnp.maximum(jnp.sum(counted), 1)  # an empty batch has gap 0, not NaN
+        kept = jnp.where(counted, per_example, 0.0)
+        return jax.lax.stop_gradient(jnp.sum(kept) / count)
+
+    def label_distance(logits: ArrayLike) -> Array:
+        # ||p - onehot||_1 = 2 (1 - p_y), without cancellation where p_y is nearly 1
+        return -2 * jnp.expm1(pick(log_probabilities(logits), labels))
+
+    gap = mean(2 * total_variation(student_logits, teacher_logits))
+    a, b = mean(label_distance(student_logits)), mean(label_distance(teacher_logits))
+    share = b / jnp.where(a + b > 0, a + b, 1.0)
+    threshold = a - jnp.exp(-share) * b
+    return SwitchSignal(gap, threshold, a, b, (gap > threshold) & (b < a))

@@ -1,0 +1,180 @@
+"""Co-training: every pairwise method as one table of players and their terms.
+
+    players = {
+        "teacher": Player(teacher, {"ce": ce, "forward_kl": toward_student}),
+        "student": Player(student, {"ce": ce, "balanced_kl": toward_teacher}),
+    }
+
+A player without terms is frozen: no gradient, no statistics, evaluation mode. With a frozen
+teacher the same function is offline distillation. Every summand belongs to one role and sees
+the others under stop_gradient, so that the sum of all may be differentiated at once.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import losses
+from kdjax.terms import Term
+from kdjax.types import Array, Aux, Batch, Method, Model, Outputs, Scalars, Variables
+
+# pause(own, peer, batch) -> bool scalar: True while the role must not step
+Pause = Callable[[Outputs, Outputs, Batch], Array]
+
+
+class Player(NamedTuple):
+    """A network, what it minimises, and (SwitOKD) when it waits: (rule, the role it watches)."""
+
+    model: Model
+    terms: Mapping[str, Term]
+    pause: tuple[Pause, str] | None = None
+
+
+def role_key(key: Array, role: str) -> Array:
+    """A key of its own for each role, whatever the order and number of roles."""
+    return jax.random.fold_in(key, zlib.crc32(role.encode()) & 0x7FFFFFFF)
+
+
+def switokd_pause(own: Outputs, peer: Outputs, batch: Batch) -> Array:
+    """SwitOKD's expert mode: the teacher (own) waits while it is too far ahead of the student."""
+    signal = losses.switch_signal(peer.logits, own.logits, batch["label"], mask=batch.get("mask"))
+    return signal.expert
+
+
+def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> Method:
+    """Build the method of a table of players.
+
+    Args:
+      players: by role; a player without terms is frozen.
+      axis_name: the mapped axis over which the batch is divided (under pmap), or None.
+
+    Returns:
+      A Method. Its metrics: `<role>/loss`, `<role>/accuracy`, `<role>/<term>/raw` (mean of the
+      loss), `<role>/<term>/weighted` (after weight, T^2 and ramp), `<role>/active`.
+
+    Raises:
+      ValueError: a term or a pause rule looks toward a role that does not play, or to itself.
+    """
+    _check(players)
+    trains = tuple(role for role, player in players.items() if player.terms)
+
+    def init(key: Array, batch: Batch) -> dict[str, Variables]:
+        return {r: p.model.init(role_key(key, r), batch) for r, p in players.items()}
+
+    def loss(params, stats, batch: Batch, hparams, key: Array, step: Array | int = 0):
+        batch = {"mask": jnp.ones(batch["label"].shape, jnp.float32), **batch}
+        outputs, new_stats = {}, {}
+        for role, player in players.items():
+            outputs[role], new_stats[role] = player.model.apply(
+                Variables(params[role], stats[role]),
+                batch,
+                train=bool(player.terms),
+                key=role_key(key, role),
+            )
+        detached = jax.lax.stop_gradient(outputs)
+        total, metrics = jnp.float32(0), {}
+        for role in trains:
+            share, found = _player_loss(
+                role, players[role], outputs, detached, batch, hparams[role], step, axis_name
+            )
+            total, metrics = total + share, {**metrics, **found}
+        for role in players:
+            correct = jnp.argmax(detached[role].logits, axis=-1) == batch["label"]
+            metrics[f"{role}/accuracy"] = _mean_share(correct, batch["mask"], axis_name)
+        active = {
+            role: ~player.pause[0](
+                *_gather((detached[role], detached[player.pause[1]], batch), axis_name)
+            )
+            for role, player in players.items()
+            if player.pause is not None
+        }
+        for role, value in active.items():
+            metrics[f"{role}/active"] = value / _devices(axis_name)
+        return total, Aux(new_stats, metrics, active)
+
+    return Method(init, loss, trains)
+
+
+def _player_loss(
+    role: str,
+    player: Player,
+    outputs: Mapping[str, Outputs],
+    detached: Mapping[str, Outputs],
+    batch: Batch,
+    hparams: Mapping[str, Mapping[str, Scalars]],
+    step: Array,
+    axis_name: str | None,
+) -> tuple[Array, dict[str, Array]]:
+    """Sum the terms of one role; returns this device's share and its metrics."""
+    total, metrics = jnp.float32(0), {}
+    for name, term in player.terms.items():
+        scalars = dict(hparams["terms"][name])
+        factor = scalars.pop("weight")
+        if term.squared:
+            factor = factor * scalars["temperature"] ** 2
+        if term.ramp is not None:
+            factor = factor * term.ramp(step)
+        peers = tuple(detached[peer] for peer in term.toward)
+        raw = _term_share(term, outputs[role], peers, batch, scalars, axis_name)
+        total = total + factor * raw
+        metrics[f"{role}/{name}/raw"] = raw
+        metrics[f"{role}/{name}/weighted"] = factor * raw
+    metrics[f"{role}/loss"] = total
+    return total, metrics
+
+
+def _term_share(
+    term: Term,
+    own: Outputs,
+    peers: tuple[Outputs, ...],
+    batch: Batch,
+    scalars: Scalars,
+    axis_name: str | None,
+) -> Array:
+    """Mean over the global batch (this device's share of it) and over the peers."""
+    definition = term.definition
+    if definition.coupled:
+        own, peers, batch = _gather((own, peers, batch), axis_name)
+    groups = [peers] if definition.peers != "each" else [(peer,) for peer in peers]
+    values = [definition.value(own, group, batch, scalars) for group in groups]
+    if definition.coupled:
+        return sum(values, jnp.float32(0)) / (len(values) * _devices(axis_name))
+    shares = [_mean_share(value, batch["mask"], axis_name) for value in values]
+    return sum(shares, jnp.float32(0)) / len(shares)
+
+
+def _mean_share(values: Array, mask: Array, axis_name: str | None) -> Array:
+    """This device's part of the masked mean over all devices; the parts sum to the mean."""
+    count = jnp.sum(mask)
+    if axis_name is not None:
+        count = jax.lax.psum(count, axis_name)
+    # where, not a product: a masked row may hold NaN
+    return jnp.sum(jnp.where(mask > 0, values * mask, 0.0)) / jnp.maximum(count, 1.0)
+
+
+def _gather(tree, axis_name: str | None):
+    """The global batch on every device."""
+    if axis_name is None:
+        return tree
+    return jax.tree.map(lambda x: jax.lax.all_gather(x, axis_name, tiled=True), tree)
+
+
+def _devices(axis_name: str | None) -> int:
+    return 1 if axis_name is None else jax.lax.axis_size(axis_name)
+
+
+def _check(players: Mapping[str, Player]) -> None:
+    for role, player in players.items():
+        watched = [("pause", player.pause[1])] if player.pause else []
+        watched += [(name, peer) for name, term in player.terms.items() for peer in term.toward]
+        for name, peer in watched:
+            if peer not in players or peer == role:
+                others = ", ".join(sorted(set(players) - {role})) or "none"
+                raise ValueError(
+                    f"{role}: {name} looks toward {peer!r}, which is not another player ({others})"
+                )
+    if not any(player.terms for player in players.values()):
+        raise ValueError("no role has terms: nothing would be trained")

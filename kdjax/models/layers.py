@@ -1,0 +1,56 @@
+"""The small layers that the image networks share: batch norm, pooling and the last linear map."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from kdjax.types import UserError
+
+__all__ = ["batch_norm", "compute_dtype", "global_average", "linear"]
+
+
+def batch_norm(*, train: bool, axis_name: str | None, dtype: Any, name: str) -> nn.BatchNorm:
+    """Make a batch norm with PyTorch's epsilon 1e-5 and momentum .1 (.9 as Flax counts it).
+
+    Mean and variance are taken in float32. With `axis_name` they are those of the batches of all
+    devices together. The running variance follows the biased batch variance, as always in Flax;
+    PyTorch multiplies it by n / (n - 1), n = batch * height * width.
+    """
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=dtype,
+        axis_name=axis_name,
+        name=name,
+    )
+
+
+def linear(features: int, *, name: str, dtype: Any = jnp.float32) -> nn.Dense:
+    """Make a linear layer with weights uniform within 1 / sqrt(fan_in) and zero bias."""
+    init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    return nn.Dense(features, kernel_init=init, dtype=dtype, name=name)
+
+
+def global_average(x: jax.Array) -> jax.Array:
+    """Average [batch, height, width, channel] over the image to [batch, channel] float32."""
+    return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+
+
+def compute_dtype(dtype: Any) -> Any:
+    """Return the floating type that a config names ("bfloat16", None, ...).
+
+    Raises:
+      UserError: it is no floating type.
+    """
+    if dtype is None:
+        return None
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        raise UserError(f'dtype is {dtype!r}: use "float32", "bfloat16" or None')
+    return found

@@ -1,0 +1,141 @@
+"""The one bridge between Flax modules and `kdjax.types.Model`."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import flax.errors
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from kdjax.models.layers import linear
+from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
+
+__all__ = ["from_linen", "with_adapter"]
+
+
+def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
+    """Make a `Model` of a Flax module whose call is `module(x)` or `module(x, train=...)`.
+
+    `x` is `batch[input_key]`. The module returns `Outputs` (put the input of the last linear
+    layer under features["pooled"]) or a bare array of logits, which gets no features. Collections
+    other than "params" ("batch_stats", say) are the model's stats: training updates them,
+    evaluation returns the very object it was given. A key, if given, feeds dropout.
+
+    `init` reads the shape and type of the input only, never its values. It is written to be
+    compiled: call it as `jax.jit(model.init)(key, batch)`.
+
+    Raises:
+      UserError: (by init or apply) the batch lacks `input_key`; the input does not fit the
+        parameters; the module returns something else.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from flax import linen as nn
+    >>> model = from_linen(nn.Dense(3))
+    >>> batch = {"image": jnp.ones((2, 4))}
+    >>> variables = jax.jit(model.init)(jax.random.key(0), batch)
+    >>> outputs, stats = model.apply(variables, batch, train=True)
+    >>> outputs.logits.shape, stats
+    ((2, 3), {})
+    """
+    takes_train = "train" in inspect.signature(type(module).__call__).parameters
+    name = type(module).__name__
+
+    def init(key: Array, batch: Batch) -> Variables:
+        x = _input(batch, input_key, name)
+        flag: dict[str, Any] = {"train": False} if takes_train else {}
+        zeros = jnp.zeros((1, *x.shape[1:]), x.dtype)
+        collections = dict(module.init(key, zeros, **flag))
+        params = collections.pop("params", {})
+        collections.pop("intermediates", None)
+        return Variables(params, collections)
+
+    def apply(
+        variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
+    ) -> tuple[Outputs, PyTree]:
+        x = jnp.asarray(_input(batch, input_key, name))
+        tree = {"params": variables.params, **variables.stats}
+        flag: dict[str, Any] = {"train": train} if takes_train else {}
+        rngs = None if key is None else {"dropout": key}
+        try:
+            if train and variables.stats:
+                mutable = list(variables.stats)
+                found, moved = module.apply(tree, x, rngs=rngs, mutable=mutable, **flag)
+                stats = {collection: moved[collection] for collection in mutable}
+            else:
+                found, stats = module.apply(tree, x, rngs=rngs, **flag), variables.stats
+        except flax.errors.ScopeParamShapeError as error:
+            raise UserError(_misfit(name, input_key, x.shape, error)) from error
+        return _outputs(found, name), stats
+
+    return Model(init, apply)
+
+
+def with_adapter(model: Model, *, layer: str, width: int, kind: str = "linear") -> Model:
+    """Give a model one more feature, "<layer>_adapted": `layer` projected to `width` channels.
+
+    The projector is trained with the model: params become {"network": the model's, "adapter":
+    the projector's}; stats stay the model's. On feature maps [batch, height, width, channel] a
+    linear adapter acts on the channels, which is a 1x1 convolution.
+
+    Args:
+      model: whose feature is projected.
+      layer: a name in its outputs' features.
+      width: channels of the new feature.
+      kind: "linear", the only one so far.
+
+    Raises:
+      UserError: unknown kind, width below 1, or (by init and apply) no such layer.
+    """
+    if kind != "linear":
+        raise UserError(f'adapter of layer "{layer}": kind is {kind!r}: use "linear"')
+    if width < 1:
+        raise UserError(f'adapter of layer "{layer}": width is {width}: use at least 1')
+    adapter = linear(width, name="adapter")
+
+    def init(key: Array, batch: Batch) -> Variables:
+        network_key, adapter_key = jax.random.split(key)
+        network = model.init(network_key, batch)
+        shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch.items()}
+        outputs, _ = jax.eval_shape(lambda v, b: model.apply(v, b, train=False), network, shapes)
+        channels = _feature(outputs, layer).shape[-1]
+        projector = adapter.init(adapter_key, jnp.zeros((1, channels)))["params"]
+        return Variables({"network": network.params, "adapter": projector}, network.stats)
+
+    def apply(
+        variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
+    ) -> tuple[Outputs, PyTree]:
+        network = Variables(variables.params["network"], variables.stats)
+        outputs, stats = model.apply(network, batch, train=train, key=key)
+        adapted = adapter.apply({"params": variables.params["adapter"]}, _feature(outputs, layer))
+        features = {**outputs.features, f"{layer}_adapted": adapted}
+        return Outputs(outputs.logits, features), stats
+
+    return Model(init, apply)
+
+
+def _input(batch: Batch, key: str, name: str) -> Any:
+    if key not in batch:
+        raise UserError(f'{name} reads batch["{key}"], but the batch has {sorted(batch)}')
+    return batch[key]
+
+
+def _feature(outputs: Outputs, layer: str) -> Any:
+    if layer not in outputs.features:
+        known = ", ".join(sorted(outputs.features)) or "none"
+        raise UserError(f'adapter: no feature "{layer}"; the model has: {known}')
+    return outputs.features[layer]
+
+
+def _outputs(found: Any, name: str) -> Outputs:
+    if isinstance(found, Outputs):
+        return Outputs(found.logits.astype(jnp.float32), dict(found.features))
+    if isinstance(found, tuple | list | Mapping):
+        raise UserError(f"{name} returns a {type(found).__name__}: return Outputs or logits")
+    return Outputs(found.astype(jnp.float32), {})
+
+
+def _misfit(name: str, key: str, shape: tuple[int, ...], error: Exception) -> str:
+    what = str(error).split(" (http")[0].rstrip(".")
+    return f'{name}: batch["{key}"] of shape {shape} does not fit the parameters: {what}'

@@ -1,0 +1,54 @@
+"""A multilayer perceptron on flattened images."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from kdjax.models.layers import compute_dtype, linear
+from kdjax.types import Outputs, UserError
+
+__all__ = ["Mlp", "mlp"]
+
+
+class Mlp(nn.Module):
+    """Linear layers with ReLU between them; see `mlp`."""
+
+    num_classes: int
+    hidden: tuple[int, ...]
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
+        """Map [batch, ...] to logits [batch, num_classes] and features "hidden0", ..., "pooled"."""
+        x = x.reshape(x.shape[0], -1)
+        features = {}
+        for index, width in enumerate(self.hidden):
+            init = nn.initializers.he_normal()
+            x = nn.Dense(width, kernel_init=init, dtype=self.dtype, name=f"hidden{index}")(x)
+            x = features[f"hidden{index}"] = nn.relu(x)
+        features["pooled"] = x.astype(jnp.float32)
+        return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
+
+
+def mlp(
+    *,
+    num_classes: int,
+    hidden: Sequence[int] = (128, 128),
+    dtype: Any = None,
+    axis_name: str | None = None,
+) -> Mlp:
+    """Make a perceptron with ReLU layers of the given widths; () gives a linear classifier.
+
+    `axis_name` is accepted as by every network, and has nothing to synchronise.
+
+    Raises:
+      UserError: a width is below 1.
+    """
+    del axis_name
+    widths = tuple(hidden)
+    if any(not isinstance(width, int) or width < 1 for width in widths):
+        raise UserError(f"mlp: hidden is {widths}: every width is a whole number of at least 1")
+    return Mlp(num_classes=num_classes, hidden=widths, dtype=compute_dtype(dtype))

@@ -1,0 +1,102 @@
+"""A variant's members as compiled functions: what is built once and called at every step."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from kdjax.build import Run, Variant, example_batch
+from kdjax.train import parallel
+from kdjax.train.evaluate import make_predict
+from kdjax.train.parallel import Layout
+from kdjax.train.step import make_grad_norms, make_step
+from kdjax.train.sweep import init_members, vmap_members
+from kdjax.types import Method, State, Variables
+
+
+class Program(NamedTuple):
+    """Compiled functions over stacked members, and where they live."""
+
+    method: Method
+    seeds: tuple[int, ...]
+    layout: Layout  # of training batches
+    eval_layout: Layout
+    axes: State
+    step: Callable[[State, Any], tuple[State, Any]]
+    grad_norms: Callable[[State, Any], Any]
+    predict: Callable[[State, Any], Any]
+
+
+def make_program(
+    run: Run,
+    variant: Variant,
+    members: Sequence[int],
+    given: Mapping[str, tuple[Variables, bool]],
+) -> tuple[Program, State]:
+    """Build the program of some members of a variant, and their state before the first step.
+
+    Args:
+      run: for the data and how it is prepared.
+      variant: whose members.
+      members: their numbers.
+      given: role -> (variables from elsewhere, whether stacked by member).
+    """
+    seeds = tuple(int(variant.members[m]["seed"]) for m in members)
+    devices = run.config["devices"] or jax.device_count()
+    plain = variant.method(None)
+    batch = jax.device_put(run.prepare_eval(example_batch(run.source)))
+    hparams = [variant.hparams[m] for m in members]
+    state, axes = init_members(plain, variant.tx, seeds, batch, hparams, given)
+    layout, eval_layout = _layouts(run.config, devices, axes, seeds)
+    method = variant.method(layout.axis_name)
+    stacked = len(set(seeds)) > 1
+
+    def over_members(f: Callable, *, batches: bool, state_out: bool) -> Callable:
+        return vmap_members(f, axes, stacked_batch=batches, state_out=state_out)
+
+    step = make_step(method, variant.tx, layout.axis_name, prepare=run.prepare_train)
+    norms = make_grad_norms(method, layout.axis_name, prepare=run.prepare_train)
+    models = {role: player.model for role, player in variant.table.items()}
+    predict = make_predict(models, run.prepare_eval)
+    program = Program(
+        method=method,
+        seeds=seeds,
+        layout=layout,
+        eval_layout=eval_layout,
+        axes=axes,
+        step=layout.compile_step(over_members(step, batches=stacked, state_out=True)),
+        grad_norms=layout.compile_map(over_members(norms, batches=stacked, state_out=False)),
+        predict=eval_layout.compile_map(over_members(predict, batches=False, state_out=False)),
+    )
+    return program, state
+
+
+def _layouts(
+    config: Mapping[str, Any], devices: int, axes: State, seeds: Sequence[int]
+) -> tuple[Layout, Layout]:
+    """Layouts of training and of evaluation; they place a state alike."""
+    stacked = len(set(seeds)) > 1
+    if devices == 1:
+        return parallel.one_device(), parallel.one_device()
+    if config["members_over_devices"] and len(seeds) > 1 and len(seeds) % devices == 0:
+        make = parallel.pmap_members
+        return make(devices, axes, stacked_batch=stacked), make(devices, axes, stacked_batch=False)
+    make = parallel.mesh_data if config["parallel"] == "mesh" else parallel.pmap_data
+    return make(devices, stacked_batch=stacked), make(devices, stacked_batch=False)
+
+
+def feed(run: Run, program: Program, start: int) -> Iterator[dict[str, Any]]:
+    """Yield device batches from batch number `start` on: one for all, or one a member by seed."""
+    streams = {seed: run.source.train(start, seed) for seed in sorted(set(program.seeds))}
+    arrays = run.source.arrays
+    constants = {} if arrays is None else {"arrays": program.layout.share(dict(arrays))}
+    while True:
+        found = {seed: next(stream) for seed, stream in streams.items()}
+        if len(found) == 1:
+            (batch,) = found.values()
+        else:
+            names = next(iter(found.values()))
+            rows = {name: [found[seed][name] for seed in program.seeds] for name in names}
+            batch = {name: np.stack(row) for name, row in rows.items()}
+        yield {**program.layout.put(batch), **constants}

@@ -1,0 +1,102 @@
+# pyright: reportAttributeAccessIssue=false
+# The generated protobuf modules build their classes at import time, out of pyright's sight.
+"""TensorBoard event files, written without open handles or threads.
+
+A sweep has hundreds of members and TensorBoard wants a folder for each. tensorboardX's writer
+holds one file, one queue and one thread per folder; here records are collected in memory and
+appended a few at a time, so that the number of members does not matter.
+"""
+
+import re
+import struct
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboardX.crc32c import crc32c
+from tensorboardX.proto import event_pb2, summary_pb2
+
+__all__ = ["Events"]
+
+# A record is handed over when this many wait in its folder, or when any has waited this long.
+_MAX_WAITING = 64
+_MAX_SECONDS = 10.0
+
+
+class Events:
+    """Scalars by folder: `root/<variant>/<member>/events.out.tfevents.<n>`."""
+
+    def __init__(self, root: Path) -> None:
+        """Write below `root`; nothing is created before the first scalar."""
+        self._root = root
+        self._files: dict[Path, Path] = {}  # folder -> the file this process appends to
+        self._waiting: dict[Path, list[bytes]] = {}
+        self._handed_over = time.monotonic()
+        self._kept: Mapping[tuple[str, str], int] | None = None
+
+    def resume(self, last_steps: Mapping[tuple[str, str], int]) -> None:
+        """Hide what earlier processes wrote after `last_steps[variant, member]`.
+
+        Folders that are missing from `last_steps` are hidden from step 0 on.
+        """
+        self._files.clear()
+        self._waiting.clear()
+        self._kept = dict(last_steps)
+
+    def add(self, run: tuple[str, str], step: int, scalars: Mapping[str, float]) -> None:
+        """Append `scalars` (tag -> value) of one step to the folder of `run`."""
+        folder = self._root.joinpath(*(_folder_name(part) for part in run))
+        values = [summary_pb2.Summary.Value(tag=k, simple_value=v) for k, v in scalars.items()]
+        event = event_pb2.Event(
+            wall_time=time.time(), step=step, summary=summary_pb2.Summary(value=values)
+        )
+        if folder not in self._files:
+            self._open(folder, run)
+        waiting = self._waiting.setdefault(folder, [])
+        waiting.append(_record(event))
+        if len(waiting) >= _MAX_WAITING:
+            self._append(folder)
+        if time.monotonic() - self._handed_over > _MAX_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write out every record that waits."""
+        for folder in self._waiting:
+            self._append(folder)
+        self._handed_over = time.monotonic()
+
+    def _open(self, folder: Path, run: tuple[str, str]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        earlier = len(list(folder.glob("events.out.tfevents.*")))
+        # A new file for each process: behind a half-written record nothing would be read.
+        self._files[folder] = folder / f"events.out.tfevents.{earlier:010d}.kdjax"
+        head = [event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2")]
+        if earlier and self._kept is not None:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            first = self._kept.get(run, -1) + 1
+            head.append(event_pb2.Event(wall_time=time.time(), step=first, session_log=start))
+        self._waiting[folder] = [_record(event) for event in head]
+
+    def _append(self, folder: Path) -> None:
+        if self._waiting[folder]:
+            with self._files[folder].open("ab") as file:
+                file.write(b"".join(self._waiting[folder]))
+            self._waiting[folder] = []
+
+
+def _record(event: event_pb2.Event) -> bytes:
+    """Frame one event: length, checksum of the length, data, checksum of the data."""
+    data = event.SerializeToString()
+    length = struct.pack("<Q", len(data))
+    return length + _checksum(length) + data + _checksum(data)
+
+
+def _checksum(data: bytes) -> bytes:
+    """Mask a CRC-32C the way TFRecord files do (rotated by 15, plus a constant)."""
+    crc = crc32c(data)
+    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def _folder_name(text: str) -> str:
+    """Keep a variant's name from leaving the folder: "../x" -> "_._x"."""
+    return re.sub(r"[^\w.\-]", "_", re.sub(r"^\.", "_", text)) or "_"

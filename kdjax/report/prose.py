@@ -1,0 +1,96 @@
+"""The sentences of a report: what was run, how the choice was made, what came out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kdjax.report.columns import column_of, format_mean
+from kdjax.report.summary import (
+    baseline_of,
+    diverged,
+    mean_over_seeds,
+    paired,
+    roles_of,
+    short_names,
+    summarise,
+)
+
+__all__ = ["summary"]
+
+Report = Mapping[str, Any]
+
+
+def summary(report: Report, split: str = "test") -> str:
+    """Say in a few plain sentences what the numbers of `report` do and do not show."""
+    sentences = [_what_ran(report), _how_chosen(report), _what_came_out(report, split)]
+    lost = diverged(report)
+    if lost:
+        total = sum(len(variant["members"]) for variant in report["variants"])
+        sentences.append(f"{len(lost)} of {total} members diverged.")
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _what_ran(report: Report) -> str:
+    data, count = report.get("data") or {}, len(report["variants"])
+    sizes = ", ".join(f"{size:,} {split}" for split, size in (data.get("sizes") or {}).items())
+    where = f" on {data['name']}" if data.get("name") else ""
+    examples = f" ({sizes} examples)" if sizes else ""
+    length = ""
+    if report.get("steps"):
+        length = f" for {report['steps']:,} steps"
+        length += f" of {report['batch_size']:,} examples" if report.get("batch_size") else ""
+        length += f" ({report['epochs']:.1f} epochs)" if report.get("epochs") else ""
+    variants = "One variant was" if count == 1 else f"{count} variants were"
+    return f"{variants} trained{where}{examples}{length}."
+
+
+def _how_chosen(report: Report) -> str:
+    selection = report.get("selection") or {}
+    over = list(selection.get("over") or [])
+    whole = report.get("complete", False)
+    last = f"All numbers are of the state after the last {'' if whole else 'finished '}step"
+    if not over:
+        return f"{last}; nothing was chosen on any split."
+    names = " and ".join(short_names(over).values())
+    was = "was" if len(over) == 1 else "were"
+    metric = column_of(str(selection.get("metric", "accuracy"))).title.removesuffix(" %")
+    return (
+        f"{last}. For each variant and role, {names} {was} chosen by the mean {metric} on the"
+        f" {selection.get('split', 'validation')} split, not on the test split."
+    )
+
+
+def _what_came_out(report: Report, split: str) -> str:
+    role = roles_of(report)[0] if roles_of(report) else "student"
+    column = column_of("accuracy")
+    means = {
+        variant["name"]: summarise(variant, role, "accuracy", split)
+        for variant in report["variants"]
+        if role in variant["roles"]
+    }
+    means = {name: mean for name, mean in means.items() if mean.n}
+    if not means:
+        return ""
+    best = max(means, key=lambda name: means[name].mean)
+    seeds = means[best].n
+    over = "of one seed" if seeds == 1 else f"mean ± sd over {seeds} seeds"
+    value = f"{format_mean(means[best], column)} % ({over})"
+    if len(means) == 1:
+        return f"The {role}'s {split} accuracy is {value}."
+    text = f"The highest {role} {split} accuracy is that of {best}: {value}"
+    baseline = baseline_of(report)
+    if best == baseline or baseline not in means:
+        return f"{text}."
+    text += f"; {baseline} has {format_mean(means[baseline], column)} %."
+    pairs = paired(report, best, baseline, role, "accuracy", split)
+    if pairs.size < 2:
+        return text
+    difference = mean_over_seeds(pairs)
+    text += (
+        f" Paired by seed, the difference is {format_mean(difference, column)} points and"
+        f" positive in {int(np.sum(pairs > 0))} of {pairs.size} seeds."
+    )
+    if abs(difference.mean) <= difference.sd:
+        text += " That is within one sd of the paired differences."
+    return text

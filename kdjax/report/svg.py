@@ -1,0 +1,84 @@
+"""How every figure of a report looks, and how it becomes a small SVG inside a page."""
+
+import io
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+__all__ = ["SIZE", "legend", "styles", "svg"]
+
+Report = Mapping[str, Any]
+
+# The palette of Okabe and Ito ("Color Universal Design"), without its yellow, which is too faint
+# for lines on white. Further variants repeat the colours with another dash and marker.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "--", ":")
+_MARKERS = "osD^vPX"
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: small, sharp, searchable
+    "svg.hashsalt": "kdjax",
+    "text.parse_math": False,  # a name may hold dollar signs
+    "font.family": "sans-serif",
+    "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"],
+    "font.size": 10.0,
+    "axes.titlesize": 11.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+}
+SIZE = (4.8, 3.5)  # inches of 72 units
+
+
+def styles(report: Report) -> dict[str, dict[str, Any]]:
+    """Give each variant one colour, dash and marker, the same in every figure."""
+    return {
+        variant["name"]: {
+            "color": _COLOURS[index % len(_COLOURS)],
+            "linestyle": _DASHES[index // len(_COLOURS) % len(_DASHES)],
+            "marker": _MARKERS[index % len(_MARKERS)],
+        }
+        for index, variant in enumerate(report["variants"])
+    }
+
+
+def legend(figure: Figure, report: Report, names: Mapping[str, Any]) -> None:
+    """Name the variants in lines below the axes."""
+    if len(report["variants"]) == 1:
+        return
+    shown = {name: style for name, style in styles(report).items() if name in names}
+    handles = [Line2D([], [], linewidth=2, **style) for style in shown.values()]
+    # matplotlib leaves out labels that begin with an underscore: a zero-width space saves them.
+    labels = [f"\u200b{name}" for name in shown]
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, handlelength=1.8)
+
+
+def svg(draw: Callable[[Figure], None], label: str, size: tuple[float, float] = SIZE) -> str:
+    """Draw into an SVG without prolog, metadata or idle ids, fit to stand inside a page."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"\s*<!--.*?-->", "", text, flags=re.DOTALL)
+    used = set(re.findall(r"#([\w.\-]+)", text))
+    text = re.sub(r' id="([\w.\-]+)"', lambda m: m[0] if m[1] in used else "", text)
+    text = re.sub(r' (d|x|y)="([^"]*)"', _round_numbers, text)
+    name = re.sub(r"[<>&\"']", " ", label)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{name}" ', 1)
+
+
+def _round_numbers(attribute: re.Match[str]) -> str:
+    """Cut coordinates (never a label) to a hundredth of a point."""
+    return re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0])

@@ -1,0 +1,282 @@
+"""Running: each variant in turn, its members as one program, everything on disk and resumable.
+
+workdir/checkpoints/<variant>/<first>-<last>/<step>/     orbax, the newest few
+workdir/checkpoints/<variant>/<first>-<last>/done.json   what these members came to
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from kdjax import selection, workdir
+from kdjax.build import Run, Variant
+from kdjax.program import Program, make_program
+from kdjax.recorder import Recorder, score
+from kdjax.report.log import MetricsLog
+from kdjax.train import checkpoint, loop
+from kdjax.types import State, UserError, Variables
+
+Say = Callable[[str], None]
+
+
+class Part(NamedTuple):
+    """Some members of a variant, trained by one program."""
+
+    variant: Variant
+    members: tuple[int, ...]
+    folder: Path
+
+
+def parts(run: Run, variant: Variant, folder: Path) -> list[Part]:
+    """Divide a variant's members into programs, `members_per_program` each."""
+    count = len(variant.members)
+    size = min(run.config["members_per_program"] or count, count)
+    return [
+        Part(variant, tuple(range(a, min(a + size, count))), folder / "checkpoints" / variant.name)
+        for a in range(0, count, size)
+    ]
+
+
+def part_folder(part: Part) -> Path:
+    """Where the checkpoints of a part lie."""
+    return part.folder / f"{part.members[0]}-{part.members[-1]}"
+
+
+class Story:
+    """What the variants of a run have come to so far, in order: later ones may build on it."""
+
+    def __init__(self, run: Run, folder: Path, say: Say) -> None:
+        """Begin before the first variant."""
+        self.run, self.folder, self.say = run, folder, say
+        self.outcomes: dict[str, dict[str, Any]] = {}
+        self.weights: dict[str, dict[str, Variables]] = {}
+        self.wanted = {name for v in run.variants for name in v.from_variant.values()}
+
+    def tell(self, variant: Variant, done: Sequence[Mapping[str, Any]]) -> None:
+        """Add a finished variant."""
+        self.outcomes[variant.name] = _join(self.run, variant, done)
+        if variant.name in self.wanted:
+            states = self.states(variant)
+            merge = lambda *xs: np.concatenate(xs)  # noqa: E731
+            self.weights[variant.name] = {
+                role: jax.tree.map(
+                    merge, *(Variables(s.params[role], s.stats[role]) for s in states)
+                )
+                for role in variant.table
+            }
+
+    def states(self, variant: Variant) -> list[State]:
+        """The last states of a variant's parts, on the host, every role stacked by member."""
+        return [
+            load_part(self.run, part, self.given(variant, part.members), self.say)
+            for part in parts(self.run, variant, self.folder)
+        ]
+
+    def given(self, variant: Variant, members: Sequence[int]) -> dict[str, tuple[Variables, bool]]:
+        """Weights from elsewhere: role -> (variables, whether stacked by member)."""
+        found = {role: (variables, False) for role, variables in variant.given.items()}
+        for role, name in variant.from_variant.items():
+            rows = self._rows(variant, members, role, name)
+            one = len(set(rows)) == 1
+            index = rows[0] if one else np.array(rows)
+            tree = jax.tree.map(lambda x, index=index: x[index], self.weights[name][role])
+            found[role] = (tree, not one)
+        return found
+
+    def _rows(self, variant: Variant, members: Sequence[int], role: str, name: str) -> list[int]:
+        """The chosen members of an earlier variant that have the seeds of these members."""
+        outcome = self.outcomes[name]
+        by_seed = selection.by_seed(outcome["members"], outcome["chosen"][role])
+        seeds = [variant.members[m]["seed"] for m in members]
+        for seed in seeds:
+            if seed not in by_seed:
+                raise UserError(
+                    f"config.variants.{variant.name}: roles.{role}.from_variant is {name!r}, "
+                    f"which has no good member with seed {seed}; it has {sorted(by_seed)}"
+                )
+        return [by_seed[seed] for seed in seeds]
+
+
+def train(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
+    """Train what is left to train, and return the outcomes of all variants.
+
+    Args:
+      run: from `build`.
+      folder: the workdir, already adopted.
+      say: prints one line.
+
+    Returns:
+      A list of {"name", "members", "chosen", "bins", "seconds"}, one a variant.
+
+    Raises:
+      RunError: a non-finite loss in all members of a program, or a signal.
+      UserError: damaged files.
+    """
+    log = MetricsLog(folder, tensorboard=run.config["tensorboard"])
+    story = Story(run, folder, say)
+    try:
+        written = 0  # bytes of the metrics file that belong to finished parts
+        for variant in run.variants:
+            done = []
+            for part in parts(run, variant, folder):
+                outcome = _finished(part)
+                if outcome is None:
+                    given = story.given(variant, part.members)
+                    outcome = _train_part(run, part, given, log, written, say)
+                written = outcome["offset"]
+                done.append(outcome)
+            story.tell(variant, done)
+    finally:
+        log.close()
+    return list(story.outcomes.values())
+
+
+def reread(run: Run, folder: Path, say: Say) -> Story:
+    """The story of the finished variants of a workdir, nothing being trained."""
+    story = Story(run, folder, say)
+    for variant in run.variants:
+        done = [_finished(part) for part in parts(run, variant, folder)]
+        if any(outcome is None for outcome in done):
+            break
+        story.tell(variant, done)
+    return story
+
+
+def evaluate(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
+    """Score all finished variants again, from their checkpoints; outcomes as `train` gives."""
+    story = reread(run, folder, say)
+    found = []
+    for variant in run.variants:
+        if variant.name not in story.outcomes:
+            continue
+        done = []
+        for part in parts(run, variant, folder):
+            given = story.given(variant, part.members)
+            program, state = _restored(run, part, given, say)
+            old = _finished(part)
+            health = loop.Health(len(part.members), old["diverged"])
+            again = score(run, variant, part.members, program, state, health)
+            done.append({**old, **again})
+        found.append(_join(run, variant, done))
+    return found
+
+
+def _finished(part: Part) -> dict[str, Any] | None:
+    path = part_folder(part) / "done.json"
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); remove it to evaluate again") from error
+
+
+def _join(run: Run, variant: Variant, done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Put the parts of a variant together and choose on validation."""
+    members = [member for outcome in done for member in outcome["members"]]
+    select = run.config["select"]
+    chosen = {r: selection.choose(members, r, variant.table, select) for r in variant.table}
+    bins = {
+        role: {
+            when: {
+                name: np.concatenate([np.asarray(o["bins"][role][when][name]) for o in done])
+                for name in ("count", "accuracy", "confidence")
+            }
+            for when in ("before", "after")
+        }
+        for role in variant.table
+    }
+    seconds = sum(outcome["seconds"] for outcome in done)
+    return {
+        "name": variant.name,
+        "members": members,
+        "chosen": chosen,
+        "bins": bins,
+        "seconds": seconds,
+    }
+
+
+def load_part(run: Run, part: Part, given: Mapping[str, Any], say: Say) -> State:
+    """The last state of a part, on the host, every role stacked by member.
+
+    Raises:
+      UserError: no good checkpoint.
+    """
+    program, state = _restored(run, part, given, say)
+    state = jax.device_get(state)
+    repeat = lambda x: np.repeat(np.asarray(x)[None], len(part.members), axis=0)  # noqa: E731
+    params, stats = dict(state.params), dict(state.stats)
+    for role, axis in program.axes.params.items():
+        if axis is None:
+            params[role], stats[role] = jax.tree.map(repeat, (params[role], stats[role]))
+    return state._replace(params=params, stats=stats)
+
+
+def _restored(run: Run, part: Part, given: Mapping[str, Any], say: Say) -> tuple[Program, State]:
+    program, state = make_program(run, part.variant, part.members, given)
+    manager = checkpoint.open_manager(part_folder(part), keep=run.config["keep_checkpoints"])
+    try:
+        found = checkpoint.restore(manager, state, program.method.trains, say)
+    finally:
+        manager.close()
+    if found is None:
+        raise UserError(f"{part_folder(part)} holds no good checkpoint; train first")
+    return program, found[0]
+
+
+def _train_part(
+    run: Run,
+    part: Part,
+    given: Mapping[str, tuple[Variables, bool]],
+    log: MetricsLog,
+    written: int,
+    say: Say,
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    program, state = make_program(run, part.variant, part.members, given)
+    manager = checkpoint.open_manager(part_folder(part), keep=run.config["keep_checkpoints"])
+    try:
+        found = checkpoint.restore(manager, state, program.method.trains, say)
+        record = {"offset": written, "diverged": {}, "frozen": _frozen(given, program)}
+        if found is not None:
+            state, record = found[0], {**record, **found[1]}
+            _check_frozen(part, given, program, record)
+            say(f"{part.variant.name}: resumed from step {int(state.step)}")
+        log.truncate(record["offset"])
+        health = loop.Health(len(part.members), record["diverged"])
+        recorder = Recorder(
+            run, part.variant, part.members, program, log, manager, health, record["frozen"]
+        )
+        state = recorder.fit(state)
+        manager.wait_until_finished()
+        outcome = score(run, part.variant, part.members, program, state, health)
+        recorder.test(outcome)
+        outcome["diverged"] = {str(k): text for k, text in health.diverged.items()}
+        outcome["seconds"] = time.perf_counter() - started
+        outcome["offset"] = log.offset()
+        workdir.write_json(part_folder(part) / "done.json", outcome)
+        return outcome
+    finally:
+        manager.close()
+
+
+def _frozen(given: Mapping[str, tuple[Variables, bool]], program: Program) -> dict[str, str]:
+    return {
+        role: checkpoint.digest(variables)
+        for role, (variables, _) in given.items()
+        if role not in program.method.trains
+    }
+
+
+def _check_frozen(part: Part, given, program: Program, record: Mapping[str, Any]) -> None:
+    for role, found in _frozen(given, program).items():
+        if record["frozen"].get(role) != found:
+            raise UserError(
+                f"roles.{role} of {part.variant.name}: its weights are not those that this run "
+                "began with; put the old file back or start in a new workdir"
+            )

@@ -1,0 +1,1 @@
+"""Training: state, step, loop, devices, sweeps, checkpoints. Receives methods, builds none."""

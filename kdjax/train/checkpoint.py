@@ -1,0 +1,113 @@
+"""Checkpoints: one state, whole and verified, through orbax.
+
+A checkpoint holds the trained part of a State (frozen roles are named by path and hash
+instead), and a small record: the step, the byte offset of the metrics file, a digest of all
+arrays, and what the run was. A checkpoint whose arrays do not match the digest is set aside and
+the one before is taken.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from kdjax.types import PyTree, State, UserError
+
+Say = Callable[[str], None]
+
+
+def digest(tree: PyTree) -> str:
+    """A hash of names, shapes, types and bytes of all arrays of a tree."""
+    found = hashlib.blake2b(digest_size=16)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.ascontiguousarray(jax.device_get(leaf))
+        found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def open_manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
+    """Open (and create) a folder of checkpoints, of which the newest `keep` stay."""
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=True, enable_async_checkpointing=True
+    )
+    return ocp.CheckpointManager(folder.resolve(), options=options)
+
+
+def save(
+    manager: ocp.CheckpointManager, state: State, trains: tuple[str, ...], record: Mapping[str, Any]
+) -> None:
+    """Write the trained part of a state in the background; the arrays are copied first."""
+    part = trained_part(state, trains)
+    step = int(state.step)
+    if step in manager.all_steps():
+        return
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(part),
+            record=ocp.args.JsonSave({**record, "step": step, "digest": digest(part)}),
+        ),
+    )
+
+
+def restore(
+    manager: ocp.CheckpointManager, state: State, trains: tuple[str, ...], say: Say
+) -> tuple[State, dict[str, Any]] | None:
+    """Read the newest good checkpoint into a state of the same shapes; None if there is none.
+
+    Raises:
+      UserError: a checkpoint of other roles, networks or numbers of members.
+    """
+    template = jax.tree.map(ocp.utils.to_shape_dtype_struct, trained_part(state, trains))
+    for step in sorted(manager.all_steps(), reverse=True):
+        try:
+            part, record = _read(manager, step, template)
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001  a damaged file may fail in any way
+            _set_aside(manager, step, say, str(error).split("\n")[0][:200])
+            continue
+        if digest(part) != record["digest"]:
+            _set_aside(manager, step, say, "its arrays differ from their digest")
+            continue
+        return merge(state, part), record
+    return None
+
+
+def _read(manager: ocp.CheckpointManager, step: int, template: PyTree):
+    record = manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
+    found = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template)))
+    return found["state"], record["record"]
+
+
+def _set_aside(manager: ocp.CheckpointManager, step: int, say: Say, why: str) -> None:
+    """Rename a damaged checkpoint, so that nothing is lost and its step can be written again."""
+    folder = Path(manager.directory) / str(step)
+    aside = folder.with_name(f"damaged-{step}")
+    for number in range(1, 1000):
+        if not aside.exists():
+            break
+        aside = folder.with_name(f"damaged-{step}-{number}")
+    folder.rename(aside)
+    manager.reload()
+    say(f"checkpoint {folder} is damaged ({why}); kept as {aside.name}, trying the one before")
+
+
+def trained_part(state: State, trains: tuple[str, ...]) -> State:
+    """The state without its frozen roles, which a checkpoint names by path and hash instead."""
+    part = lambda tree: {role: tree[role] for role in trains}  # noqa: E731
+    return state._replace(params=part(state.params), stats=part(state.stats))
+
+
+def merge(state: State, part: State) -> State:
+    """Put a trained part back beside the frozen roles of `state`."""
+    return part._replace(
+        params={**state.params, **part.params}, stats={**state.stats, **part.stats}
+    )

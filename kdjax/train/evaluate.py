@@ -1,0 +1,48 @@
+"""Evaluation: every example once, whatever the padding and the number of devices."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax.train.parallel import Layout
+from kdjax.types import Batch, Model, PyTree, State, Variables
+
+Predict = Callable[[State, Batch], Mapping[str, jax.Array]]
+
+
+def make_predict(models: Mapping[str, Model], prepare: Callable[[Batch], Batch]) -> Predict:
+    """Build `predict(state, raw batch) -> {role: logits [batch, classes]}`, in evaluation mode."""
+
+    def predict(state: State, batch: Batch) -> dict[str, jax.Array]:
+        batch = prepare(batch)
+        logits = {}
+        for role, model in models.items():
+            variables = Variables(state.params[role], state.stats[role])
+            logits[role] = model.apply(variables, batch, train=False)[0].logits
+        return logits
+
+    return predict
+
+
+def collect(
+    predict: Callable[[State, PyTree], PyTree],
+    state: State,
+    batches: Iterable[Mapping[str, Any]],
+    layout: Layout,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Run a compiled `predict` over a split.
+
+    Returns:
+      Logits by role, [member?, examples, classes], and labels [examples], padding removed.
+    """
+    logits: dict[str, list[np.ndarray]] = {}
+    labels = []
+    for batch in batches:
+        found = layout.join(predict(state, layout.put(batch)))
+        real = np.asarray(batch["mask"]) > 0
+        labels.append(np.asarray(batch["label"])[real])
+        for role, values in found.items():
+            logits.setdefault(role, []).append(values[..., real, :])
+    return {r: np.concatenate(v, axis=-2) for r, v in logits.items()}, np.concatenate(labels)

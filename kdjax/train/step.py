@@ -1,0 +1,149 @@
+"""The one pure step, written for one device; `parallel.py` maps it over many.
+
+state = init_state(method, tx, key, batch, hparams)
+step = make_step(method, tx)
+state, metrics = jax.jit(step, donate_argnums=0)(state, batch)
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from kdjax.types import Array, Aux, Batch, Method, PyTree, Scalars, State
+
+# scalars (learning_rate, weight_decay) -> transformation; they may be traced
+Optimizer = Callable[[Scalars], optax.GradientTransformation]
+# prepare(raw batch, key) -> batch as models want it
+Prepare = Callable[[Batch, Array], Batch]
+StepFunction = Callable[[State, Batch], tuple[State, Mapping[str, Array]]]
+
+
+def init_state(
+    method: Method,
+    tx: Mapping[str, Optimizer],
+    key: Array,
+    batch: Batch,
+    hparams: Mapping[str, Any],
+) -> State:
+    """Make the state before the first step.
+
+    Args:
+      method: the players.
+      tx: an optimizer for every role that trains.
+      key: a typed PRNG key; kept in the state, constant.
+      batch: one batch as the models see it (float images); only its shapes matter.
+      hparams: role -> {"terms": {term: scalars}, "optimizer": scalars}.
+    """
+    variables = method.init(key, batch)
+    params = {role: v.params for role, v in variables.items()}
+    stats = {role: v.stats for role, v in variables.items()}
+    hparams = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), dict(hparams))
+    opt = init_opt(method, tx, params, hparams)
+    return State(jnp.int32(0), key, params, stats, opt, hparams)
+
+
+def init_opt(method: Method, tx: Mapping[str, Optimizer], params, hparams) -> dict[str, PyTree]:
+    """Fresh optimizer states, for the roles that train."""
+    return {r: tx[r](hparams[r]["optimizer"]).init(params[r]) for r in method.trains}
+
+
+def make_step(
+    method: Method,
+    tx: Mapping[str, Optimizer],
+    axis_name: str | None = None,
+    *,
+    prepare: Prepare | None = None,
+) -> StepFunction:
+    """Build `step(state, batch) -> (state, metrics)`.
+
+    Args:
+      method: what is minimised; its `trains` alone are differentiated, so that a frozen role
+        costs no backward pass.
+      tx: an optimizer for every role that trains.
+      axis_name: the axis over which the batch is divided, if the step will be mapped over one.
+      prepare: turns a raw batch into one for the models, inside the compiled step.
+
+    Returns:
+      A pure function. Its metrics are global means, with `<role>/grad_norm` added.
+    """
+
+    def step(state: State, batch: Batch):
+        batch, model_key = _ready(state, batch, prepare, axis_name)
+        trained = {role: state.params[role] for role in method.trains}
+
+        def objective(trained) -> tuple[Array, Aux]:
+            params = {**state.params, **trained}
+            return method.loss(params, state.stats, batch, state.hparams, model_key, state.step)
+
+        grads, aux = jax.grad(objective, has_aux=True)(trained)
+        grads, metrics = _total((grads, dict(aux.metrics)), axis_name)
+        new = _update(method, tx, state, grads, aux)
+        for role in method.trains:
+            metrics[f"{role}/grad_norm"] = optax.global_norm(grads[role])
+        return new, metrics
+
+    return step
+
+
+def make_grad_norms(
+    method: Method, axis_name: str | None = None, *, prepare: Prepare | None = None
+) -> Callable[[State, Batch], Mapping[str, Array]]:
+    """Build `norms(state, batch) -> {"<role>/<term>/grad_norm": scalar}`.
+
+    One forward pass and a backward pass a term: for now and then, not for every step.
+    """
+
+    def norms(state: State, batch: Batch):
+        batch, key = _ready(state, batch, prepare, axis_name)
+        found = {}
+        for role in method.trains:
+
+            def weighted(own, role=role):
+                params = {**state.params, role: own}
+                _, aux = method.loss(params, state.stats, batch, state.hparams, key, state.step)
+                prefix, suffix = f"{role}/", "/weighted"
+                return {
+                    name.removesuffix(suffix): value
+                    for name, value in aux.metrics.items()
+                    if name.startswith(prefix) and name.endswith(suffix)
+                }
+
+            values, pull = jax.vjp(weighted, state.params[role])
+            for name in values:
+                one = {n: jnp.ones_like(v) * (n == name) for n, v in values.items()}
+                grads = _total(pull(one)[0], axis_name)
+                found[f"{name}/grad_norm"] = optax.global_norm(grads)
+        return found
+
+    return norms
+
+
+def _ready(state: State, batch: Batch, prepare: Prepare | None, axis_name: str | None):
+    """Prepare the batch; returns it with the key for the models."""
+    data_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    if prepare is not None:
+        batch = prepare(batch, data_key)
+    if axis_name is not None:  # other dropout on each device
+        model_key = jax.random.fold_in(model_key, jax.lax.axis_index(axis_name))
+    return batch, model_key
+
+
+def _total(shares, axis_name: str | None):
+    """Sum the devices' shares of a global mean."""
+    return shares if axis_name is None else jax.lax.psum(shares, axis_name)
+
+
+def _update(method: Method, tx: Mapping[str, Optimizer], state: State, grads, aux: Aux) -> State:
+    params, stats, opt = dict(state.params), dict(state.stats), dict(state.opt)
+    for role in method.trains:
+        transform = tx[role](state.hparams[role]["optimizer"])
+        updates, new_opt = transform.update(grads[role], opt[role], params[role])
+        new = (optax.apply_updates(params[role], updates), aux.stats[role], new_opt)
+        if role in aux.active:  # a select, so that a waiting role stays bit-identical
+            old = (params[role], stats[role], opt[role])
+            new = jax.tree.map(lambda n, o, on=aux.active[role]: jnp.where(on, n, o), new, old)
+        params[role], stats[role], opt[role] = new
+    return State(state.step + 1, state.key, params, stats, opt, state.hparams)

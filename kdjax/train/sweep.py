@@ -1,0 +1,165 @@
+"""Sweeps: many runs as one program, by stacking states and mapping the step over them.
+
+A swept value is a traced scalar in `hparams` (or the seed), so that the program is compiled
+once for all members. What is not swept is not stacked: a frozen teacher runs once for all.
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax.train.step import Optimizer, init_state
+from kdjax.types import Array, Batch, Method, PyTree, State, UserError, Variables
+
+Member = Mapping[str, Any]  # dotted path -> value
+
+
+def members(table: Mapping[str, Sequence[Any]], mode: str = "grid") -> list[dict[str, Any]]:
+    """List a sweep's members.
+
+    Args:
+      table: dotted path -> values, in the order of the table; the last path varies fastest.
+      mode: "grid" (every combination) or "zip" (the i-th values together).
+
+    Raises:
+      UserError: an empty list of values, an unknown mode, or zipped lists of unequal length.
+    """
+    for path, values in table.items():
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            raise UserError(f"sweep.{path} is {values!r}; it must be a list of one value or more")
+    if mode == "grid":
+        rows = itertools.product(*table.values())
+    elif mode == "zip":
+        lengths = {path: len(values) for path, values in table.items()}
+        if len(set(lengths.values())) > 1:
+            raise UserError(f"sweep_mode is zip, but the lists differ in length: {lengths}")
+        rows = zip(*table.values(), strict=True) if table else [()]
+    else:
+        raise UserError(f"sweep_mode is {mode!r}; it must be grid or zip")
+    return [dict(zip(table, row, strict=True)) for row in rows]
+
+
+def place(hparams: Mapping[str, Any], path: str, value: float) -> dict[str, Any]:
+    """Return `hparams` with the scalar at a dotted config path replaced.
+
+    `roles.student.terms.balanced_kl.temperature`, `roles.*.optimizer.learning_rate`, ...: a star
+    stands for every role that has the rest of the path.
+
+    Raises:
+      UserError: the path does not lead to a traced scalar (it would change shapes or the graph).
+    """
+    parts = path.split(".")
+    roles = list(hparams) if len(parts) > 2 and parts[1] == "*" else parts[1:2]
+    found = dict(hparams)
+    hit = False
+    for role in roles:
+        if parts[0] == "roles" and _has(found.get(role), parts[2:]):
+            found[role] = _set(found[role], parts[2:], value)
+            hit = True
+    if not hit:
+        known = ", ".join(["seed", *scalar_paths(hparams)])
+        raise UserError(
+            f"sweep.{path} is not a number that one program can sweep "
+            f"(use `variants` for what changes shapes or the graph); it can sweep {known}"
+        )
+    return found
+
+
+def scalar_paths(hparams: Mapping[str, Any]) -> list[str]:
+    """All dotted paths that a sweep may name."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(dict(hparams))
+    return ["roles." + ".".join(str(entry.key) for entry in path) for path, _ in flat]
+
+
+def _has(tree: Any, parts: Sequence[str]) -> bool:
+    for part in parts:
+        if not isinstance(tree, Mapping) or part not in tree:
+            return False
+        tree = tree[part]
+    return bool(parts) and not isinstance(tree, Mapping)
+
+
+def _set(tree: Mapping[str, Any], parts: Sequence[str], value: float) -> dict[str, Any]:
+    inner = value if len(parts) == 1 else _set(tree[parts[0]], parts[1:], value)
+    return {**tree, parts[0]: inner}
+
+
+def stack(trees: Sequence[PyTree]) -> PyTree:
+    """Stack trees of arrays on a new first axis."""
+    return jax.tree.map(lambda *xs: jnp.stack(xs), *trees)
+
+
+def init_members(
+    method: Method,
+    tx: Mapping[str, Optimizer],
+    seeds: Sequence[int],
+    batch: Batch,
+    hparams: Sequence[Mapping[str, Any]],
+    given: Mapping[str, tuple[Variables, bool]],
+) -> tuple[State, State]:
+    """Make the stacked state of all members, and the axes over which it is stacked.
+
+    Args:
+      method: the players.
+      tx: optimizers by role.
+      seeds: one a member.
+      batch: one prepared batch, not stacked; only its shapes matter.
+      hparams: one tree a member.
+      given: role -> (variables that come from elsewhere, whether they are stacked by member).
+
+    Returns:
+      The state, and a State of `vmap` axes: 0 where stacked, None where shared.
+    """
+    one_seed = len(set(seeds)) == 1  # then all members see the same order and augmentation
+    key_axis = None if one_seed else 0
+    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    table = stack([jax.tree.map(np.float32, dict(h)) for h in hparams])
+    fresh = lambda tree: {r: v for r, v in tree.items() if r not in given}  # noqa: E731
+
+    def init(key: Array, member_hparams: Mapping[str, Any]) -> State:
+        state = init_state(method, tx, key, batch, member_hparams)
+        # what comes from elsewhere is dropped inside the program, hence never computed
+        return state._replace(params=fresh(state.params), stats=fresh(state.stats))
+
+    mapped = jax.vmap(init, in_axes=(key_axis, 0), out_axes=State(None, key_axis, 0, 0, 0, 0))
+    state = jax.jit(mapped)(keys[0] if one_seed else keys, table)
+    params, stats, axes = dict(state.params), dict(state.stats), dict.fromkeys(hparams[0], 0)
+    for role, (variables, stacked) in given.items():
+        if not stacked and role in method.trains:
+            variables = stack([variables] * len(seeds))
+        elif not stacked:
+            axes[role] = None
+        params[role], stats[role] = variables
+    by_role = {role: axes[role] for role in params}
+    return (
+        state._replace(params=params, stats=stats),
+        State(None, key_axis, by_role, by_role, dict.fromkeys(method.trains, 0), 0),
+    )
+
+
+def vmap_members(
+    f: Callable, axes: State, *, stacked_batch: bool, state_out: bool
+) -> Callable[[State, Mapping[str, Any]], Any]:
+    """Map `f(state, batch)` over members.
+
+    Args:
+      f: a step (`state_out`), returning (state, metrics), or a function returning one tree.
+      axes: where the state is stacked, from `init_members`.
+      stacked_batch: whether batches carry a member axis; `batch["arrays"]` never does.
+      state_out: whether `f` is a step.
+    """
+
+    def mapped(state: State, batch: Mapping[str, Any]) -> Any:
+        own = {name: value for name, value in batch.items() if name != "arrays"}
+        shared = {name: value for name, value in batch.items() if name == "arrays"}
+        return jax.vmap(
+            lambda s, b: f(s, {**b, **shared}),
+            in_axes=(axes, 0 if stacked_batch else None),
+            out_axes=(axes, 0) if state_out else 0,
+        )(state, own)
+
+    return mapped

@@ -1,0 +1,150 @@
+"""The vocabulary of kdjax: what a model, a method, a state and a data source are.
+
+Everything else in the package is a plain function over these tuples. Shapes are written beside
+the names; `role` is the name of a player ("teacher", "student", ...), and every mapping keyed
+by role holds exactly the roles of the method.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+from kdjax.errors import RunError, UserError
+
+__all__ = [
+    "Apply",
+    "Array",
+    "Aux",
+    "Batch",
+    "Method",
+    "Metrics",
+    "Model",
+    "Outputs",
+    "PyTree",
+    "RunError",
+    "Scalars",
+    "Source",
+    "Spec",
+    "State",
+    "UserError",
+    "Variables",
+]
+
+Array = jax.Array
+PyTree = Any
+Batch = Mapping[str, Any]  # "image" [batch, height, width, channel], "label" int32 [batch], ...
+Metrics = Mapping[str, Array]  # "<role>/<metric>" or "<role>/<term>/<quantity>" -> scalar
+Scalars = Mapping[str, Any]  # name -> traced scalar
+EvalBatches = Callable[[], Iterator[Mapping[str, Any]]]
+TrainBatches = Callable[[int, int], Iterator[Mapping[str, Any]]]
+
+
+class Outputs(NamedTuple):
+    """What a network says of a batch.
+
+    `logits` [batch, classes] float32; `features` maps a layer's name to its activations, always
+    with "pooled" [batch, width], the input of the last linear layer.
+    """
+
+    logits: Array
+    features: Mapping[str, Array]
+
+
+class Variables(NamedTuple):
+    """All arrays of one network: `params` receive gradients, `stats` (batch norm) do not."""
+
+    params: PyTree
+    stats: PyTree
+
+
+class Apply(Protocol):
+    """The forward pass of a model; `key` is needed in training by models with dropout."""
+
+    def __call__(
+        self, variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
+    ) -> tuple[Outputs, PyTree]:
+        """Return the outputs and the stats after this batch (unchanged when not training)."""
+        ...
+
+
+class Model(NamedTuple):
+    """A network as two pure functions: all that the rest of kdjax knows of it."""
+
+    init: Callable[[Array, Batch], Variables]  # init(key, batch) -> Variables
+    apply: Apply  # apply(variables, batch, *, train, key) -> (Outputs, stats)
+
+
+class Aux(NamedTuple):
+    """What a method returns beside its scalar loss.
+
+    `stats` by role, after this batch; `metrics`; `active` by role (bool scalar): a role mapped
+    to False takes no step on this batch (params, stats and optimizer stay bit-identical). Roles
+    that are missing from `active` always step.
+    """
+
+    stats: Mapping[str, PyTree]
+    metrics: Metrics
+    active: Mapping[str, Array]
+
+
+class Method(NamedTuple):
+    """Who plays and what is minimised.
+
+    `init(key, batch) -> {role: Variables}`; `loss(params, stats, batch, hparams, key, step) ->
+    (scalar, Aux)` with `params`, `stats` and `hparams` by role; `trains`: the roles that receive
+    gradients.
+
+    Under an axis name `scalar` and the metrics are *this device's share* of the global mean:
+    their sum over devices is the global value.
+    """
+
+    init: Callable[[Array, Batch], dict[str, Variables]]
+    loss: Callable[..., tuple[Array, Aux]]
+    trains: tuple[str, ...]
+
+
+class State(NamedTuple):
+    """Everything that training changes or depends on, by role: one pytree, one checkpoint."""
+
+    step: Array  # int32 []
+    key: Array  # typed PRNG key []; constant, a step folds in its number
+    params: Mapping[str, PyTree]
+    stats: Mapping[str, PyTree]
+    opt: Mapping[str, PyTree]  # the roles that train only
+    hparams: Mapping[str, Any]  # role -> "terms" -> term -> scalar, and role -> "optimizer"
+
+
+class Spec(NamedTuple):
+    """What a model must know of a data set.
+
+    `shape` (height, width, channel) of an example; `mean` and `std` per channel, in units of the
+    stored pixels divided by `scale` (255 for uint8 images, 1 for floats).
+    """
+
+    shape: tuple[int, ...]
+    num_classes: int
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float
+
+
+class Source(NamedTuple):
+    """A data set on the host, numpy only.
+
+    `size`: examples by split ("train", "validation", "test"). `train(step, seed)` yields batches
+    for ever, the first one being batch number `step`; the same (seed, step) gives the same batch
+    whatever came before. `evals[split]()` yields the whole split once, in order, the last batch
+    padded to full size with mask 0. Batches are dicts of "image" (raw: uint8 or float32), "label"
+    int32, "id" int32, "mask" float32.
+
+    Small sets set `arrays`: the whole training split ("image", "label", aligned with "id" = the
+    row). They live on the device, and `train` yields only {"id": int32 [batch]}.
+    """
+
+    spec: Spec
+    size: Mapping[str, int]
+    train: TrainBatches
+    evals: Mapping[str, EvalBatches]
+    arrays: Mapping[str, Any] | None = None

@@ -1,0 +1,126 @@
+"""The folder of a run: who may use it, what it was made with, and files that appear whole."""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import kdjax
+from kdjax.config import differences
+from kdjax.types import UserError
+
+# What may differ when a run goes on: it changes where and how fast, not what is computed.
+MAY_CHANGE = (
+    "checkpoint_every",
+    "devices",
+    "keep_checkpoints",
+    "members_over_devices",
+    "members_per_program",
+    "parallel",
+    "tensorboard",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes, and the commit of kdjax if it runs from a checkout."""
+    found = {"python": platform.python_version(), "kdjax": kdjax.__version__}
+    for name in ("jax", "jaxlib", "flax", "optax", "numpy"):
+        found[name] = importlib.metadata.version(name)
+    home = Path(__file__).parent
+    git = ["git", "-C", str(home), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(git, capture_output=True, text=True, timeout=5, check=True)
+        found["commit"] = done.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return found
+
+
+def device() -> str:
+    """Name the accelerator, "cpu x1"."""
+    return f"{jax.devices()[0].device_kind} x{jax.device_count()}"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file that is there whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(part, path)
+
+
+def plain(value: Any) -> Any:
+    """A config as JSON knows it: tuples are lists."""
+    return json.loads(json.dumps(value))
+
+
+@contextmanager
+def occupy(workdir: Path) -> Iterator[None]:
+    """Hold a workdir for this process; the kernel lets go when the process ends, however.
+
+    Raises:
+      UserError: it cannot be written, or another process holds it.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        handle = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"workdir {workdir} cannot be written ({error.strerror})") from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"workdir {workdir} is in use by another process; wait for it or name another"
+            ) from None
+        yield
+
+
+def adopt(workdir: Path, config: Mapping[str, Any], command: str) -> None:
+    """Write config.json into a new workdir, or check that an old one holds the same config.
+
+    Raises:
+      UserError: the workdir belongs to another config (all differing keys shown) or holds
+        something that is no run.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        old = read_config(workdir)
+        kept = {k: v for k, v in old.items() if k not in MAY_CHANGE}
+        said = {k: v for k, v in plain(config).items() if k not in MAY_CHANGE}
+        found = differences(kept, said)
+        if found:
+            raise UserError(
+                f"workdir {workdir} holds a run with another config: {'; '.join(found)}. "
+                "Name another workdir, or give the same config to resume"
+            )
+        return
+    if (workdir / "metrics.jsonl").exists() or (workdir / "checkpoints").exists():
+        raise UserError(f"workdir {workdir} holds results but no config.json; name a new folder")
+    content = {"config": plain(config), "versions": versions(), "command": command}
+    try:
+        write_json(path, content)
+    except OSError as error:
+        raise UserError(f"workdir {workdir} cannot be written ({error.strerror})") from error
+
+
+def read_config(workdir: Path) -> dict[str, Any]:
+    """The config that a workdir was made with.
+
+    Raises:
+      UserError: no run there, or a damaged file.
+    """
+    path = workdir / "config.json"
+    try:
+        return json.loads(path.read_text())["config"]
+    except FileNotFoundError:
+        raise UserError(f"workdir {workdir} holds no config.json; is it a kdjax run?") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error

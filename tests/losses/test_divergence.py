@@ -1,0 +1,213 @@
+"""Divergences against scipy in float64, and the identities they must obey."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from jax.test_util import check_grads
+from jaxtyping import config as jaxtyping_config
+from scipy import special
+
+from kdjax import losses
+
+PAIRS = [losses.forward_kl, losses.reverse_kl, losses.jensen_shannon, losses.total_variation]
+PAIRS += [losses.weighted_kl, losses.balanced_kl]
+
+
+def pair(seed=0, shape=(6, 5), scale=2.0):
+    rng = np.random.default_rng(seed)
+    return tuple(jnp.array(scale * rng.normal(size=shape), jnp.float32) for _ in range(2))
+
+
+def gradients(function, *args):
+    """Value, and the gradients of its sum: that of each example, since examples do not mix."""
+    return function(*args), jax.grad(lambda *a: jnp.sum(function(*a)), argnums=(0, 1))(*args)
+
+
+def close(actual, expected, rtol=1e-5):
+    """Relative to the largest entry: one float32 rounding of a logit reaches every class."""
+    expected = np.asarray(expected, np.float64)
+    scale = max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(np.asarray(actual), expected, rtol=rtol, atol=3e-6 * scale)
+
+
+def softmax(z, temperature=1.0):
+    return special.softmax(np.asarray(z, np.float64) / temperature, axis=-1)
+
+
+def scipy_kl(p, q):
+    return special.rel_entr(p, q).sum(-1)
+
+
+class TestCrossEntropy:
+    def test_label_smoothing_against_scipy(self):
+        z, _ = pair()
+        labels = jnp.array([0, 1, 2, 3, 4, 0])
+        log_p = special.log_softmax(np.asarray(z, np.float64), axis=-1)
+        for e in (0.0, 0.1, 0.9):
+            target = (1 - e) * np.eye(5)[np.asarray(labels)] + e / 5
+            ours = losses.cross_entropy(z, labels, label_smoothing=e)
+            close(ours, -(target * log_p).sum(-1))
+            check_grads(
+                lambda a, e=e: losses.cross_entropy(a, labels, label_smoothing=e),
+                (z,), order=2, modes=["rev"], atol=0.02, rtol=0.02,  # float32 differences
+            )  # fmt: skip
+
+    def test_a_label_that_is_no_class_gives_nan_not_the_last_class(self):
+        out = losses.cross_entropy(jnp.zeros((3, 4)), jnp.array([-1, 4, 3]))
+        assert np.isnan(out).tolist() == [True, True, False]
+
+
+class TestDirection:
+    def test_forward_is_teacher_first_and_reverse_student_first(self):
+        (s, t), (p, q) = pair(1), (softmax(a, 2.0) for a in pair(1))
+        close(losses.forward_kl(s, t, temperature=2.0), scipy_kl(q, p))
+        close(losses.reverse_kl(s, t, temperature=2.0), scipy_kl(p, q))
+
+    def test_jensen_shannon_against_scipy_and_its_weight_is_the_teacher_s(self):
+        (s, t), (p, q) = pair(2), (softmax(a) for a in pair(2))
+        for w in (0.1, 0.5, 0.8):
+            m = w * q + (1 - w) * p
+            expected = w * scipy_kl(q, m) + (1 - w) * scipy_kl(p, m)
+            close(losses.jensen_shannon(s, t, weight=w), expected)
+
+    def test_jensen_shannon_vanishes_at_both_ends_at_the_rate_of_a_kl(self):
+        (s, t), (p, q) = pair(3), (softmax(a) for a in pair(3))
+        w = 1e-4
+        start, end = (losses.jensen_shannon(s, t, weight=x) for x in (w, 1 - w))
+        assert float(start.max()) < 5e-3
+        assert float(end.max()) < 5e-3
+        np.testing.assert_allclose(start / w, scipy_kl(q, p), rtol=0.03)  # the limit, w -> 0
+        np.testing.assert_allclose(end / w, scipy_kl(p, q), rtol=0.03)
+
+    def test_emphasis_spreads_a_sure_student_and_sharpens_an_unsure_one(self):
+        sure, unsure = jnp.array([[3.0, 0.0, 0.0]]), jnp.array([[0.5, 0.0, 0.0]])
+        for s, t, emphasised in (
+            (sure, unsure, losses.forward_kl),
+            (unsure, sure, losses.reverse_kl),
+        ):
+            extra = losses.balanced_kl(s, t, emphasis=5.0) - losses.weighted_kl(s, t)
+            close(extra, 4.0 * emphasised(s, t))
+
+    def test_weighted_reaches_each_ablation(self):
+        s, t = pair(4)
+        for (d, v), expected in {
+            (1.0, 0.0): losses.forward_kl(s, t),
+            (0.0, 1.0): losses.reverse_kl(s, t),
+        }.items():
+            close(losses.weighted_kl(s, t, forward_weight=d, reverse_weight=v), expected)
+
+
+class TestIdentities:
+    @pytest.mark.parametrize("function", PAIRS)
+    def test_zero_with_zero_gradient_at_equal_outputs(self, function):
+        s, _ = pair(5)
+        value, grads = gradients(function, s, s)
+        assert np.all(np.asarray(value) == 0)
+        assert max(np.abs(g).max() for g in grads) < 1e-6
+
+    @pytest.mark.parametrize("function", PAIRS)
+    def test_gradients_in_both_arguments(self, function):
+        check_grads(
+            lambda a, b: function(a, b, temperature=1.5), pair(6), order=1,
+            modes=["fwd", "rev"], atol=0.02, rtol=0.02,  # float32 differences
+        )  # fmt: skip
+
+    def test_jensen_shannon_where_some_classes_tie(self):
+        # log p_t - log p_s is exactly 0 on class 2: a subgradient would be wrong there.
+        s, t = jnp.log(jnp.array([0.5, 0.25, 0.25])), jnp.log(jnp.array([0.25, 0.5, 0.25]))
+        grad = jax.grad(lambda a: losses.jensen_shannon(a, t, weight=0.3))(s)
+        p, q = softmax(s), softmax(t)
+        ratio = np.log(p / (0.3 * q + 0.7 * p))
+        close(grad, 0.7 * p * (ratio - (p * ratio).sum()))
+
+    def test_gradients_times_t_squared_hardly_depend_on_t(self):
+        s, t = pair(7)
+        for function in (losses.forward_kl, losses.reverse_kl, losses.balanced_kl):
+            norms = [
+                temperature**2
+                * float(jnp.linalg.norm(gradients(
+                    lambda a, b, f=function, x=temperature: f(a, b, temperature=x), s, t
+                )[1][0]))
+                for temperature in (5.0, 10.0, 20.0)
+            ]  # fmt: skip
+            assert max(norms) < 1.2 * min(norms), (function.__name__, norms)
+
+    @settings(max_examples=60, derandomize=True, deadline=None, database=None)
+    @given(hnp.arrays(np.float32, (2, 4, 3), elements=st.floats(-60, 60, width=32)))
+    def test_bounds_symmetry_and_shift(self, z):
+        out = _all(jnp.array(z[0]), jnp.array(z[1]))
+        for name, low, high in (
+            ("forward_kl", 0, np.inf), ("reverse_kl", 0, np.inf), ("jensen_shannon", 0, np.log(2)),
+            ("total_variation", 0, 1), ("entropy", 0, np.log(3)),
+        ):  # fmt: skip
+            assert np.all(out[name] >= low - 1e-5), name
+            assert np.all(out[name] <= high + 1e-5), name
+        assert np.all(
+            out["total_variation"] <= np.sqrt(np.maximum(out["forward_kl"], 0) / 2) + 1e-3
+        )
+        swapped = _all(jnp.array(z[1]), jnp.array(z[0]))
+        for name in ("jensen_shannon", "total_variation"):
+            np.testing.assert_allclose(out[name], swapped[name], atol=1e-6)
+        np.testing.assert_allclose(out["forward_kl"], swapped["reverse_kl"], atol=1e-6)
+        moved = _all(jnp.array(z[0]) + 30.0, jnp.array(z[1]) - 20.0)
+        for name, value in out.items():
+            np.testing.assert_allclose(moved[name], value, rtol=1e-4, atol=1e-4)  # rounded logits
+
+    @pytest.mark.parametrize("function", PAIRS)
+    def test_a_class_ruled_out_by_both_is_as_if_absent(self, function):
+        s, t = pair(8)
+        without = gradients(function, s[:, :-1], t[:, :-1])
+        with_it = gradients(function, s.at[:, -1].set(-jnp.inf), t.at[:, -1].set(-jnp.inf))
+        close(with_it[0], without[0])
+        for a, b in zip(with_it[1], without[1], strict=True):
+            close(a[:, :-1], b)
+            assert np.all(np.asarray(a[:, -1]) == 0)
+
+
+@jax.jit
+def _all(s, t):
+    out = {f.__name__: f(s, t) for f in PAIRS[:4]}
+    return out | {"entropy": losses.entropy(s)}
+
+
+class TestErrors:
+    @pytest.fixture(autouse=True)
+    def _ours_not_jaxtyping_s(self):
+        before = jaxtyping_config.jaxtyping_disable
+        jaxtyping_config.update("jaxtyping_disable", True)
+        yield
+        jaxtyping_config.update("jaxtyping_disable", before)
+
+    @pytest.mark.parametrize("function", PAIRS)
+    def test_shapes_that_would_broadcast(self, function):
+        with pytest.raises(ValueError, match=r"\(4, 3\).*\(1, 3\)"):
+            function(jnp.zeros((4, 3)), jnp.zeros((1, 3)))
+
+    @pytest.mark.parametrize(("name", "value", "function"), [
+        *(("temperature", bad, f) for f in PAIRS for bad in (0, -1.0, np.nan, np.inf)),
+        *(("weight", bad, losses.jensen_shannon) for bad in (0, 1.0, -0.1, np.float32(2))),
+        *((name, 0.0, losses.balanced_kl) for name in ("emphasis", "entropy_temperature")),
+        *((f"{x}_weight", -1.0, losses.weighted_kl) for x in ("forward", "reverse")),
+    ])  # fmt: skip
+    def test_a_scalar_out_of_range_is_named(self, name, value, function):
+        with pytest.raises(ValueError, match=f"^{name}: must"):
+            function(jnp.zeros((2, 3)), jnp.zeros((2, 3)), **{name: value})
+
+    def test_labels(self):
+        z = jnp.zeros((2, 3))
+        with pytest.raises(ValueError, match=r"labels: shape \(3,\).*\(2, 3\)"):
+            losses.cross_entropy(z, jnp.zeros(3, jnp.int32))
+        with pytest.raises(ValueError, match="labels: dtype float32 must be an integer"):
+            losses.cross_entropy(z, jnp.zeros(2))
+        with pytest.raises(ValueError, match=r"label_smoothing: must lie in \[0, 1\)"):
+            losses.cross_entropy(z, jnp.zeros(2, jnp.int32), label_smoothing=1.0)
+
+    def test_traced_scalars_are_not_checked(self):
+        s, t = pair(9)
+        out = jax.vmap(lambda w: losses.jensen_shannon(s, t, weight=w))(jnp.array([0.2, 0.5]))
+        close(out[1], losses.jensen_shannon(s, t))
+        jax.jit(lambda x: losses.balanced_kl(s, t, temperature=x, emphasis=x))(-1.0)

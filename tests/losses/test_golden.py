@@ -1,0 +1,123 @@
+"""Divergences against arrays that other people's unmodified implementations computed."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import losses
+
+GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "divergence.npz")
+TRANSPORT = np.load(pathlib.Path(__file__).parents[1] / "golden" / "transport_divergence.npz")
+CASES = ["b5_c2", "b8_c10", "equal_b8_c100", "extreme50_b8_c10", "onehot50_right_b6_c10"]
+CASES += ["zeros_b4_c10", "b16_c100"]
+FOUR = [losses.forward_kl, losses.reverse_kl, losses.jensen_shannon, losses.total_variation]
+
+
+def golden(case, key):
+    return GOLDEN[f"{case}/{key}"]
+
+
+def logits_of(case):
+    return golden(case, "in/s_logits"), golden(case, "in/t_logits")
+
+
+def gradients(function, *args):
+    """Value, and the gradients of its sum: that of each example, since examples do not mix."""
+    return function(*args), jax.grad(lambda *a: jnp.sum(function(*a)), argnums=(0, 1))(*args)
+
+
+def close(actual, expected, rtol=1e-5):
+    """Relative to the largest entry: one float32 rounding of a logit reaches every class."""
+    expected = np.asarray(expected, np.float64)
+    scale = max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(np.asarray(actual), expected, rtol=rtol, atol=3e-6 * scale)
+
+
+@pytest.mark.parametrize("temperature", [1, 4])
+@pytest.mark.parametrize("case", CASES)
+def test_both_directions_and_entropies(case, temperature):
+    key = f"persample_switokd_T{temperature}/f64/"
+    s, t = logits_of(case)
+    for function, name in ((losses.forward_kl, "f"), (losses.reverse_kl, "r")):
+        value, (grad_s, grad_t) = gradients(
+            lambda a, b, f=function: f(a, b, temperature=float(temperature)), s, t
+        )
+        close(value, golden(case, f"{key}{name}kl"))
+        if f"{case}/{key}g{name}s" in GOLDEN:
+            close(grad_s, golden(case, f"{key}g{name}s"))
+            close(grad_t, golden(case, f"{key}g{name}t"))
+    close(losses.entropy(s, temperature=temperature), golden(case, f"{key}Hs"))
+    close(losses.entropy(t, temperature=temperature), golden(case, f"{key}Ht"))
+
+
+@pytest.mark.parametrize("emphasis", [1.0, 3.0])
+@pytest.mark.parametrize("case", ["b5_c2", "b8_c10", "equal_b8_c100", "zeros_b4_c10"])
+def test_balanced_is_the_golden_combination(case, emphasis):
+    s, t = logits_of(case)
+    for entropy_temperature in (1, 4):
+        entropies = f"persample_switokd_T{entropy_temperature}/f64/H"
+        h_s, h_t = golden(case, entropies + "s"), golden(case, entropies + "t")
+        d, v = np.where(h_t > h_s, emphasis, 1.0), np.where(h_s > h_t, emphasis, 1.0)
+        of = {k: golden(case, f"persample_switokd_T4/f64/{k}") for k in
+              ("fkl", "rkl", "gfs", "grs", "gft", "grt")}  # fmt: skip
+        value, (grad_s, grad_t) = gradients(
+            lambda a, b, h=entropy_temperature: losses.balanced_kl(
+                a, b, temperature=4.0, emphasis=emphasis, entropy_temperature=h
+            ),
+            s, t,
+        )  # fmt: skip
+        close(value, d * of["fkl"] + v * of["rkl"])
+        close(grad_s, d[:, None] * of["gfs"] + v[:, None] * of["grs"])
+        close(grad_t, d[:, None] * of["gft"] + v[:, None] * of["grt"])
+
+
+@pytest.mark.parametrize("case", ["b5_c2", "b8_c10", "equal_b8_c100", "zeros_b4_c10"])
+def test_an_independent_balanced_loss_has_the_same_student_gradient(case):
+    # That implementation uses the cross-entropy with the teacher as its forward part.
+    s, t = logits_of(case)
+    grad = jax.grad(lambda a: jnp.mean(losses.balanced_kl(a, t, emphasis=3.0)))(s)
+    close(grad, golden(case, "BDKD_abkd_w3/f32/grad_s"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_hinton_needs_t_squared_and_the_batch_mean(case):
+    s, t = logits_of(case)
+    for temperature in (1.0, 2.0, 4.0):
+        ours = temperature**2 * jnp.mean(losses.forward_kl(s, t, temperature=temperature))
+        close(ours, golden(case, f"KD_mdistiller_T{temperature:.0f}/f64/value"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_mutual_learning_of_three(case):
+    peers = [golden(case, f"in/{k}_logits") for k in ("s", "t", "third")]
+    labels = golden(case, "in/labels")
+
+    def loss(own, others):
+        toward = sum(jnp.mean(losses.forward_kl(own, other)) for other in others)
+        return jnp.mean(losses.cross_entropy(own, labels)) + toward / len(others)
+
+    for i, own in enumerate(peers):
+        value, grad = jax.value_and_grad(loss)(own, peers[:i] + peers[i + 1 :])
+        close(value, golden(case, "DML3_chxy95/f64/values")[i])
+        if f"{case}/DML3_chxy95/f64/grad_{i}" in GOLDEN:
+            close(grad, golden(case, f"DML3_chxy95/f64/grad_{i}"))
+
+
+@pytest.mark.parametrize("case", ["B4_C3_normal", "B32_C2_onehot50", "B4_C100_extremenoisy"])
+def test_four_divergences_at_temperature_two(case):
+    s, t = TRANSPORT[f"{case}/student"], TRANSPORT[f"{case}/teacher"]
+    for function, name in zip(FOUR, ("kl", "rkl", "js", "tv"), strict=True):
+        close(jnp.mean(function(s, t, temperature=2.0)), TRANSPORT[f"{case}/{name}_T2"])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_l1_gap_is_twice_the_total_variation(case):
+    value, (grad_s, grad_t) = gradients(losses.total_variation, *logits_of(case))
+    close(2 * jnp.mean(value), golden(case, "L1_gap_switokd_T1/f64/value"))
+    # With logits of +-50 many probabilities tie exactly: any subgradient is right there.
+    if f"{case}/L1_gap_switokd_T1/f64/grad_s" in GOLDEN and case != "extreme50_b8_c10":
+        close(2 * grad_s / len(value), golden(case, "L1_gap_switokd_T1/f64/grad_s"))
+        close(2 * grad_t / len(value), golden(case, "L1_gap_switokd_T1/f64/grad_t"))

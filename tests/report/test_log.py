@@ -1,0 +1,181 @@
+import io
+import json
+import math
+import struct
+
+import numpy as np
+import pytest
+from rich.console import Console
+from tensorboardX.proto import event_pb2
+
+from kdjax.errors import UserError
+from kdjax.report import log
+
+
+def test_lines_hold_what_was_written(tmp_path):
+    writer = log.MetricsLog(tmp_path, tensorboard=False)
+    writer.write(3, "train", {"student/loss": np.float32(0.5)})
+    writer.write(
+        4, "validation", {"student/accuracy": 1, "student/nll": math.nan, "student/ece": math.inf},
+        variant="bdkd", member=2,
+        swept={"seed": np.int32(7), "roles.*.optimizer.learning_rate": 0.1},
+    )  # fmt: skip
+    writer.close()
+    assert log.read(tmp_path / "metrics.jsonl") == [
+        {"step": 3, "split": "train", "student/loss": 0.5},
+        {
+            "step": 4, "split": "validation", "variant": "bdkd", "member": 2, "seed": 7,
+            "roles.*.optimizer.learning_rate": 0.1,
+            "student/accuracy": 1.0, "student/nll": None, "student/ece": None,
+        },
+    ]  # fmt: skip
+    assert not (tmp_path / "events").exists()
+
+
+def test_truncate_then_append_equals_an_uninterrupted_log(tmp_path):
+    def steps(writer, first, last):
+        for step in range(first, last):
+            writer.write(step, "train", {"student/loss": 1 / (step + 1)}, member=step % 2)
+
+    whole = log.MetricsLog(tmp_path / "whole", tensorboard=False)
+    steps(whole, 0, 9)
+    whole.close()
+    killed = log.MetricsLog(tmp_path / "killed", tensorboard=False)
+    steps(killed, 0, 5)
+    offset = killed.offset()
+    steps(killed, 5, 8)
+    killed.close()
+    with (tmp_path / "killed/metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 8, "spl')
+    assert offset < (tmp_path / "killed/metrics.jsonl").stat().st_size
+    resumed = log.MetricsLog(tmp_path / "killed", tensorboard=False)
+    resumed.truncate(offset)
+    steps(resumed, 5, 9)
+    resumed.close()
+    paths = [tmp_path / name / "metrics.jsonl" for name in ("whole", "killed")]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+@pytest.mark.parametrize("text", ["", '{"step": 1, "split": "train"}\n'])
+@pytest.mark.parametrize("rest", ['{"step": 2, "split": "tr', '{"step": 2, "x": "' + "x" * 70000])
+def test_half_written_line_is_dropped(tmp_path, text, rest):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(text + rest)
+    assert len(log.read(path)) == text.count("\n")
+    writer = log.MetricsLog(tmp_path, tensorboard=False)
+    assert writer.offset() == len(text)
+    writer.write(2, "train", {})
+    writer.close()
+    assert log.read(path)[-1] == {"step": 2, "split": "train"}
+
+
+def test_offset_inside_a_line_drops_that_line(tmp_path):
+    writer = log.MetricsLog(tmp_path, tensorboard=False)
+    writer.write(1, "train", {})
+    first = writer.offset()
+    writer.write(2, "train", {})
+    writer.truncate(first + 5)
+    assert writer.offset() == first
+
+
+def test_mistakes_are_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be read"):
+        log.read(tmp_path / "none.jsonl")
+    (tmp_path / "bad.jsonl").write_text('{"step": 1, "split": "train"}\nnot json\n')
+    with pytest.raises(UserError, match=r"bad\.jsonl, line 2"):
+        log.read(tmp_path / "bad.jsonl")
+    writer = log.MetricsLog(tmp_path / "run", tensorboard=False)
+    with pytest.raises(UserError, match=r"0 bytes, but the checkpoint was taken at 10"):
+        writer.truncate(10)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written.*name a folder"):
+        log.MetricsLog(tmp_path / "file")
+
+
+def test_tensorboard_records_survive_a_resume(tmp_path):
+    writer = log.MetricsLog(tmp_path)
+    for step in range(3):
+        writer.write(step, "train", {"student/loss": 0.5 * step}, variant="../b", member=1)
+    offset = writer.offset()
+    writer.write(3, "train", {"student/loss": 9.0}, variant="../b", member=1)
+    writer.close()
+    again = log.MetricsLog(tmp_path)
+    again.truncate(offset)
+    again.write(3, "train", {"student/loss": 1.5}, variant="../b", member=1)
+    again.close()
+    folders = {path.parent for path in tmp_path.rglob("*tfevents*")}
+    assert folders == {tmp_path / "events/_._b/1"}
+    first, second = (_events(path) for path in sorted(next(iter(folders)).iterdir()))
+    scalars = [(e.step, e.summary.value[0].tag, e.summary.value[0].simple_value) for e in first[1:]]
+    assert scalars[:3] == [(s, "train/student/loss", 0.5 * s) for s in range(3)]
+    assert first[0].file_version == "brain.Event:2"
+    # TensorBoard drops what it read of this step and later ones when it meets a START.
+    assert (second[1].step, second[1].session_log.status) == (3, event_pb2.SessionLog.START)
+    assert second[2].summary.value[0].simple_value == 1.5
+
+
+def _events(path):
+    data, found = path.read_bytes(), []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        body = data[12 : 12 + length]
+        assert struct.unpack("<I", data[8:12])[0] == _masked_crc32c(data[:8])
+        assert struct.unpack("<I", data[12 + length : 16 + length])[0] == _masked_crc32c(body)
+        found.append(event_pb2.Event.FromString(body))
+        data = data[16 + length :]
+    return found
+
+
+def _masked_crc32c(data):
+    # Bit by bit, from the polynomial of RFC 3720: independent of the table that the writer uses.
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _progress(terminal, interval):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=100)
+    with log.Progress(4, label="bdkd [x]", console=console, interval=interval) as progress:
+        for step in range(1, 5):
+            progress.update(step, {"loss": 1 / step, "accuracy": 0.5}, 1234.5)
+        progress.say("saved [bold]checkpoint[/bold] 4")
+    return out.getvalue()
+
+
+def test_progress_without_a_terminal_prints_plain_lines():
+    lines = _progress(terminal=False, interval=1e9).splitlines()
+    assert lines[0] == "bdkd [x]  step 1/4  loss 1  accuracy 0.5  1,234 images/s"
+    assert lines[1].startswith("bdkd [x]  step 4/4  loss 0.25  accuracy 0.5")
+    assert lines[1].endswith("left")
+    assert lines[2:] == ["saved [bold]checkpoint[/bold] 4"]
+    assert len(_progress(terminal=False, interval=0.0).splitlines()) == 5
+
+
+def test_progress_that_stops_early_says_where():
+    out = io.StringIO()
+    with log.Progress(9, label="a", console=Console(file=out)) as progress:
+        progress.update(1, {}, 1.0)
+        progress.update(2, {}, 1.0)
+    assert [line.split("  ")[1] for line in out.getvalue().splitlines()] == ["step 1/9", "step 2/9"]
+
+
+def test_progress_on_a_terminal_shows_a_bar():
+    text = _progress(terminal=True, interval=10.0)
+    assert "4/4" in text
+    assert "bdkd [x]" in text
+    assert "saved [bold]checkpoint[/bold] 4" in text
+
+
+def test_log_of_a_sweep_is_json_line_by_line(tmp_path):
+    writer = log.MetricsLog(tmp_path)
+    for member in range(130):  # more folders than anyone would hold open
+        writer.write(1, "train", {"student/loss": 1.0}, variant="a", member=member)
+    writer.close()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["member"] for line in lines] == list(range(130))
+    assert len(list((tmp_path / "events/a").iterdir())) == 130

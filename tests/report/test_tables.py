@@ -1,0 +1,186 @@
+import copy
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+
+from kdjax.errors import UserError
+from kdjax.report import summary, tables
+
+
+def _test_values(report, variant, role, metric):
+    found = next(v for v in report["variants"] if v["name"] == variant)
+    wanted = found["chosen"][role]["members"]
+    return np.array([found["members"][m]["results"]["test"][f"{role}/{metric}"] for m in wanted])
+
+
+def test_results_are_numpys_mean_and_sample_sd(report):
+    table = tables.results(report)
+    assert table.header[:5] == ("variant", "role", "learning_rate", "seeds", "accuracy %")
+    assert [row[:2] for row in table.rows] == [
+        ("alone", "student"), ("kd", "student"), ("bdkd", "student"),
+        ("alone", "teacher"), ("kd", "teacher (frozen)"), ("bdkd", "teacher"),
+    ]  # fmt: skip
+    units = {"accuracy %": ("accuracy", 100, 2), "ECE %": ("ece", 100, 2), "NLL": ("nll", 1, 3),
+             "Brier": ("brier", 1, 3), "fitted T": ("temperature", 1, 2)}  # fmt: skip
+    for row in table.rows:
+        for title, (metric, scale, digits) in units.items():
+            values = scale * _test_values(report, row[0], row[1].split()[0], metric)
+            expected = f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
+            assert row[table.header.index(title)] == expected
+        assert row[3] == "3"
+    assert table.rules == {3}
+
+
+def test_bold_is_the_best_mean_of_a_role(report):
+    table = tables.results(report)
+    for title, metric, best in (("accuracy %", "accuracy", np.argmax), ("NLL", "nll", np.argmin)):
+        column = table.header.index(title)
+        for first, role in ((0, "student"), (3, "teacher")):
+            names = [row[0] for row in table.rows[first : first + 3]]
+            means = [_test_values(report, name, role, metric).mean() for name in names]
+            bold = {row for row, c in table.bold if c == column and first <= row < first + 3}
+            assert bold == {first + best(means)}
+    assert not {c for _, c in table.bold} & {table.header.index("fitted T"), 0, 1, 2, 3}
+
+
+def test_sweep_grid_averages_over_seeds(report):
+    path = "roles.*.optimizer.learning_rate"
+    grid = tables.sweep_grid(report, "bdkd", "student", "accuracy")
+    assert grid.paths == (path,)
+    assert grid.axes == ((0.003, 0.01, 0.03, 0.1),)
+    for index, value in enumerate(grid.axes[0]):
+        scores = [
+            m["results"]["validation"]["student/accuracy"]
+            for m in report["variants"][2]["members"]
+            if m["values"][path] == value
+        ]
+        np.testing.assert_allclose(grid.mean[index], np.mean(scores), rtol=1e-12)
+        np.testing.assert_allclose(grid.sd[index], np.std(scores, ddof=1), rtol=1e-12)
+    np.testing.assert_array_equal(grid.seeds, 3)
+    chosen = report["variants"][2]["chosen"]["student"]["values"][path]
+    assert grid.axes[0][grid.chosen[0]] == chosen
+
+
+def test_sweep_grid_of_two_paths_and_a_missing_point(build_report):
+    sweep = {"a.temperature": [4.0, 1.0, 2.0], "b.temperature": [0.5, 1.5]}
+    report = build_report(("default",), sweep=sweep)
+    members = report["variants"][0]["members"]
+    kept = [m for m in members if list(m["values"].values())[1:] != [1.0, 1.5]]
+    report["variants"][0]["members"] = kept
+    grid = tables.sweep_grid(report, "default", "student", "accuracy")
+    assert grid.axes == ((1.0, 2.0, 4.0), (0.5, 1.5))
+    assert math.isnan(grid.mean[0, 1])
+    assert grid.seeds.tolist() == [[3, 0], [3, 3], [3, 3]]
+    assert summary.short_names(list(grid.paths)) == {p: p for p in sweep}
+
+
+def test_paired_difference_goes_seed_by_seed(report):
+    chosen = report["variants"][2]["chosen"]["student"]["members"]
+    chosen.reverse()  # the order of members is not the order of seeds
+    table = tables.differences(report)
+    assert table is not None
+    row = next(row for row in table.rows if row[0] == "bdkd")
+    ours = 100 * _test_values(report, "bdkd", "student", "accuracy")[::-1]
+    theirs = 100 * _test_values(report, "alone", "student", "accuracy")
+    difference = ours - theirs
+    assert row[1] == "3"
+    expected = [np.sum(difference > 0), np.sum(difference == 0), np.sum(difference < 0)]
+    assert row[2] == "/".join(map(str, expected))
+    assert row[3] == f"{difference.mean():+.2f} ± {difference.std(ddof=1):.2f}"
+
+
+def test_diverged_members_are_left_out_and_named(report):
+    variant = report["variants"][1]
+    lost = variant["chosen"]["student"]["members"][0]
+    member = variant["members"][lost]
+    member["diverged"] = "step 12: student/ce is not finite"
+    for scores in member["results"].values():
+        scores.update(dict.fromkeys(scores, None))
+    table = tables.results(report)
+    row = table.rows[1]
+    assert row[3] == "2 of 3"
+    rest = [
+        variant["members"][m]["results"]["test"]["student/accuracy"]
+        for m in variant["chosen"]["student"]["members"][1:]
+    ]
+    assert row[4] == f"{100 * np.mean(rest):.2f} ± {100 * np.std(rest, ddof=1):.2f}"
+    assert any("kd: 1 diverged" in note and "step 12" in note for note in table.notes)
+    pairs = tables.differences(report)
+    assert pairs is not None
+    assert pairs.rows[0][1] == "2"
+
+
+def test_one_variant_one_member_one_role(build_report):
+    report = build_report(("default",), roles=("student",), sweep={}, seeds=1)
+    table = tables.results(report)
+    value = report["variants"][0]["members"][0]["results"]["test"]["student/accuracy"]
+    assert table.header[:4] == ("variant", "role", "seeds", "accuracy %")
+    assert table.rows[0][:4] == ("default", "student", "1", f"{100 * value:.2f}")
+    assert not table.bold
+    assert tables.differences(report) is None
+    assert tables.sweep_grid(report, "default", "student", "accuracy").paths == ()
+
+
+def test_swept_without_a_choice_is_not_averaged_over_the_sweep(report):
+    for variant in report["variants"]:
+        del variant["chosen"]
+    assert {row[2:4] for row in tables.results(report).rows} == {("-", "0")}
+
+
+def test_renderers(report):
+    table = tables.results(report)._replace(rows=(("a|b*<i>[/]", *["x"] * 9),) * 2)
+    markdown = tables.as_markdown(table)
+    assert "a\\|b\\*\\<i>\\[/]" in markdown
+    assert len({line.replace("\\|", "").count("|") for line in markdown.splitlines()[2:6]}) == 1
+    page = tables.as_html(table)
+    assert "a|b*&lt;i&gt;[/]" in page
+    assert 'class="number best"' in page
+    out = io.StringIO()
+    tables.show(table, file=out)
+    assert "a|b*<i>[/]" in out.getvalue()
+
+
+def test_file_gets_whole_lines(report):
+    out = io.StringIO()
+    table = tables.results(report)
+    tables.show(table, file=out)
+    assert all(cell in out.getvalue() for row in table.rows for cell in row)
+
+
+def test_overview_has_a_row_a_run_and_variant(report, build_report):
+    lone = build_report(("default",), roles=("peer_a", "peer_b"), sweep={}, seeds=2)
+    table = tables.overview([("one", report), ("two", lone)])
+    assert [row[0] for row in table.rows] == ["one"] * 3 + ["two"]
+    assert table.rows[-1][2:5] == ("default", "peer_a", "2")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.pop("variants"), "'variants' is not a list"),
+        (lambda r: r.update(variants=[]), "at least one variant"),
+        (lambda r: r.update(config=[1]), "'config' is not a dict"),
+        (lambda r: r["variants"][1].pop("name"), r"variants\[1\] has no 'name'"),
+        (lambda r: r["variants"][0].pop("members"), r"variants\[0\] has no 'members'"),
+        (lambda r: r["variants"][0].update(roles={}), r"variants\[0\] has no role"),
+        (lambda r: r["variants"][0]["members"][2].pop("results"), r"members\[2\] has no"),
+    ],
+)
+def test_damaged_report_is_one_line(tmp_path, report, change, message):
+    damaged = copy.deepcopy(report)
+    change(damaged)
+    (tmp_path / "report.json").write_text(json.dumps(damaged))
+    with pytest.raises(UserError, match=message) as caught:
+        summary.load(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_report_and_no_json(tmp_path):
+    with pytest.raises(UserError, match=r"report\.json: cannot be read"):
+        summary.load(tmp_path)
+    (tmp_path / "report.json").write_text('{"title": ')
+    with pytest.raises(UserError, match=r"report\.json: not JSON"):
+        summary.load(tmp_path)
