@@ -165,6 +165,10 @@ class TestTemperature:
         nothing = calibration.fit_temperature(logits, labels, mask=jnp.zeros(60))
         assert float(nothing) == 1.0
 
+    def test_nan_in_nan_out(self):
+        logits, labels = data()
+        assert np.isnan(calibration.fit_temperature(logits.at[3, 1].set(jnp.nan), labels))
+
     def test_it_carries_no_gradient(self):
         logits, labels = data(7)
         assert np.all(np.asarray(jax.grad(calibration.fit_temperature)(logits, labels)) == 0)

@@ -17,6 +17,7 @@ __all__ = ["AUGMENTS", "lookup", "normalize", "prepare", "random_crop_flip"]
 
 AUGMENTS = ("none", "crop", "crop_flip")
 PADDING = 4  # pixels on each side; the common choice for 32 x 32 images
+_DRAWS = 2**30  # so many that the remainder by an odd number of offsets is uniform to 1e-8
 
 
 def normalize(
@@ -39,16 +40,24 @@ def normalize(
 
 
 def random_crop_flip(
-    images: Array, key: Array, *, padding: int = PADDING, flip: bool = True
+    images: Array,
+    key: Array,
+    *,
+    ids: Array | None = None,
+    padding: int = PADDING,
+    flip: bool = True,
 ) -> Array:
     """Shift every image by up to `padding` pixels, black moving in, and mirror half of them.
 
     The offset is uniform over the (2 padding + 1)^2 crops of the zero-padded image, the mirror
-    a fair coin, each example on its own. Zero is a black *raw* pixel: normalise afterwards.
+    a fair coin, each example on its own. They depend on the key and on the example's id alone, so
+    that a batch divided over devices is augmented as the whole one is. Zero is a black *raw*
+    pixel: normalise afterwards.
 
     Args:
         images: [batch, height, width, channel], any dtype.
         key: consumed.
+        ids: int32 [batch], by default the position in the batch.
         padding: zeros added on each side, >= 0.
         flip: whether to mirror left to right.
 
@@ -63,13 +72,13 @@ def random_crop_flip(
             f"images {images.shape} must be [batch, height, width, channel], padding {padding} >= 0"
         )
     batch, height, width, _ = images.shape
-    key_row, key_column, key_flip = jax.random.split(key, 3)
-    top = jax.random.randint(key_row, (batch, 1), 0, 2 * padding + 1)
-    left = jax.random.randint(key_column, (batch, 1), 0, 2 * padding + 1)
+    ids = jnp.arange(batch) if ids is None else ids
+    drawn = jax.vmap(lambda i: jax.random.randint(jax.random.fold_in(key, i), (3,), 0, _DRAWS))(ids)
+    top, left = ((drawn[:, axis, None] % (2 * padding + 1)) for axis in (0, 1))
     rows = top + jnp.arange(height)
     columns = left + jnp.arange(width)
     if flip:
-        mirrored = jax.random.bernoulli(key_flip, shape=(batch, 1))
+        mirrored = drawn[:, 2, None] % 2 == 1
         columns = jnp.where(mirrored, columns[:, ::-1], columns)
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     # One gather: on the CPU 1.6 times faster than a vmapped slice, 13 times than a chain of selects
@@ -106,7 +115,8 @@ def prepare(
                 f"image has shape {image.shape[1:]} but the data set's spec says {spec.shape}"
             )
         if key is not None and augment != "none":
-            image = random_crop_flip(image, key, padding=padding, flip=augment == "crop_flip")
+            flip = augment == "crop_flip"
+            image = random_crop_flip(image, key, ids=batch.get("id"), padding=padding, flip=flip)
         mask = batch["mask"] if "mask" in batch else jnp.ones(image.shape[0], jnp.float32)
         return {
             **batch,

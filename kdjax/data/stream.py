@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import flags
 
 from kdjax.data import images
 from kdjax.data.images import ImageSet, Pair, channel_moments, pad_batch
@@ -160,6 +161,8 @@ def _batches(
     options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_BUFFER)
     stream = positions.map(example).batch(batch_size).to_iter_dataset(options)
     if workers > 0:
+        if not flags.FLAGS.is_parsed():  # grain reads an absl flag here, also in a notebook
+            flags.FLAGS.mark_as_parsed()
         stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     iterator = iter(stream)
     try:

@@ -56,8 +56,8 @@ def _builder(name: str, path: str | None, known: Sequence[str]) -> Any:
                 f"{', '.join(known)} or any image classification set of tfds"
             ) from error
         except (ValueError, ImportError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"data.name is {name!r}, which tfds refuses: {reason}") from error
+            reason = " ".join(str(error).split())[-200:]  # tfds ends with what there is
+            raise UserError(f"data.name is {name!r}, which tfds refuses: ...{reason}") from error
     raise AssertionError("unreachable")
 
 
@@ -65,7 +65,8 @@ def from_builder(builder: Any, name: str, path: str | None, image_size: int | No
     """Return the set of a prepared tfds builder; arguments as in `tfds_set`."""
     where = f"data.name={name}"
     image_key, label_key = builder.info.supervised_keys or ("image", "label")
-    features: Any = builder.info.features if hasattr(builder.info.features, "get") else {}
+    whole = builder.info.features
+    features: Any = dict(whole.items()) if hasattr(whole, "items") else {}
     label: Any = features.get(label_key)
     pixels: Any = features.get(image_key)
     if getattr(label, "num_classes", None) is None or len(getattr(pixels, "shape", ())) != 3:

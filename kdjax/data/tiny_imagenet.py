@@ -31,6 +31,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
     """Images with the wnid as label; `manual_dir` is the folder tiny-imagenet-200."""
 
     VERSION = tfds.core.Version(_VERSION)
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Unzip {_FOLDER}.zip."
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features.FeaturesDict(

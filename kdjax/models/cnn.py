@@ -7,7 +7,7 @@ import jax
 from flax import linen as nn
 
 from kdjax.models.conv import Conv
-from kdjax.models.layers import batch_norm, compute_dtype, global_average, linear
+from kdjax.models.layers import batch_norm, compute_dtype, global_average, layer_widths, linear
 from kdjax.types import Outputs, UserError
 
 __all__ = ["Cnn", "cnn"]
@@ -49,11 +49,11 @@ def cnn(
     images of 8 to 64 pixels on a CPU.
 
     Raises:
-      UserError: no width is given, or one is below 1.
+      UserError: `widths` is no list of widths or is empty, or `dtype` no floating type.
     """
-    found = tuple(widths)
-    if not found or any(not isinstance(width, int) or width < 1 for width in found):
-        raise UserError(f"cnn: widths is {found}: give one or more whole numbers of at least 1")
+    found = layer_widths("cnn: widths", widths)
+    if not found:
+        raise UserError("cnn: widths is empty: give at least one")
     return Cnn(
         num_classes=num_classes, widths=found, dtype=compute_dtype(dtype), axis_name=axis_name
     )

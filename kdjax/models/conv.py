@@ -28,10 +28,6 @@ Array = jax.Array
 Padding = tuple[tuple[int, int], tuple[int, int]]
 X, KERNEL, Y = 0, 1, 2  # the slots of the trilinear form
 
-# Below this many output pixels in a batch lax's strided weight gradient is the faster one
-# (2 cores, 16 to 64 channels; equal near 4,000 to 8,000).
-_FEW_PIXELS = 8192
-
 
 class Conv(nn.Module):
     """A convolution with PyTorch's padding: k // 2 zeros on each side, whatever the stride.
@@ -111,13 +107,12 @@ def _contraction(out: int, geometry: _Geometry) -> Callable[[Array, Array], Arra
 
     @jax.custom_batching.custom_vmap
     def single(a: Array, b: Array) -> Array:
-        form = _by_products if _is_products(out, geometry, a.shape, b.shape) else _by_lax
+        form = _by_products if _is_products(out, geometry, a.shape) else _by_lax
         return form(out, geometry, a, b)
 
     @single.def_vmap
     def rule(members: int, batched: list[bool], a: Array, b: Array) -> tuple[Array, bool]:
-        shapes = [x.shape[is_batched:] for x, is_batched in zip((a, b), batched, strict=True)]
-        if _is_products(out, geometry, *shapes):
+        if _is_products(out, geometry, a.shape[batched[0] :]):
             axes = tuple(0 if is_batched else None for is_batched in batched)
             form = functools.partial(_by_products, out, geometry)
             return jax.vmap(form, in_axes=axes)(a, b), True
@@ -153,19 +148,17 @@ def _fold_members(contract: Callable[..., Array], out: int, a: Array, b: Array) 
     return result.reshape(*images.shape[:2], *result.shape[1:])
 
 
-def _is_products(out: int, geometry: _Geometry, a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+def _is_products(out: int, geometry: _Geometry, first: tuple[int, ...]) -> bool:
     """Decide by what was measured on the CPU between lax and a matrix product per kernel tap."""
     if geometry.groups != 1:
         return False
     if geometry.window == (1, 1):
         return True
     if out == Y:
-        return a[-1] == 1
-    if geometry.strides == (1, 1):
-        return False
-    if out == X:
-        return True
-    return b[0] * b[1] * b[2] >= _FEW_PIXELS and a[-1] >= 16
+        return first[-1] == 1
+    # The weight gradient stays with lax: as products of strided slices it won or lost by a third,
+    # with the load of the machine.
+    return out == X and geometry.strides != (1, 1)
 
 
 def _lax(x: Array, kernel: Array, geometry: _Geometry) -> Array:

@@ -1,5 +1,6 @@
 """The small layers that the image networks share: batch norm, pooling and the last linear map."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ from flax import linen as nn
 
 from kdjax.types import UserError
 
-__all__ = ["batch_norm", "compute_dtype", "global_average", "linear"]
+__all__ = ["batch_norm", "compute_dtype", "global_average", "layer_widths", "linear"]
 
 
 def batch_norm(*, train: bool, axis_name: str | None, dtype: Any, name: str) -> nn.BatchNorm:
@@ -53,4 +54,16 @@ def compute_dtype(dtype: Any) -> Any:
         found = None
     if found is None or not jnp.issubdtype(found, jnp.floating):
         raise UserError(f'dtype is {dtype!r}: use "float32", "bfloat16" or None')
+    return found
+
+
+def layer_widths(name: str, widths: Any) -> tuple[int, ...]:
+    """Return a config's list of layer widths as a tuple.
+
+    Raises:
+      UserError: it is no list of whole numbers of at least 1; `name` says which option.
+    """
+    found = tuple(widths) if isinstance(widths, Sequence) else None
+    if found is None or any(not isinstance(width, int) or width < 1 for width in found):
+        raise UserError(f"{name} is {widths!r}: use a list of whole numbers of at least 1")
     return found

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kdjax.models.layers import compute_dtype, linear
-from kdjax.types import Outputs, UserError
+from kdjax.models.layers import compute_dtype, layer_widths, linear
+from kdjax.types import Outputs
 
 __all__ = ["Mlp", "mlp"]
 
@@ -45,10 +45,8 @@ def mlp(
     `axis_name` is accepted as by every network, and has nothing to synchronise.
 
     Raises:
-      UserError: a width is below 1.
+      UserError: `hidden` is no list of widths, or `dtype` no floating type.
     """
     del axis_name
-    widths = tuple(hidden)
-    if any(not isinstance(width, int) or width < 1 for width in widths):
-        raise UserError(f"mlp: hidden is {widths}: every width is a whole number of at least 1")
+    widths = layer_widths("mlp: hidden", hidden)
     return Mlp(num_classes=num_classes, hidden=widths, dtype=compute_dtype(dtype))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from kdjax.models.conv import Conv
-from kdjax.models.layers import batch_norm, compute_dtype, global_average, linear
+from kdjax.models.layers import batch_norm, compute_dtype, global_average, layer_widths, linear
 from kdjax.types import Outputs, UserError
 
 __all__ = ["ResNet", "resnet"]
@@ -110,10 +110,10 @@ def resnet(
     Raises:
       UserError: impossible depth, widths or shortcut.
     """
-    found = tuple(widths)
+    found = layer_widths("resnet: widths", widths)
     if depth < 8 or (depth - 2) % 6:
         raise UserError(f"resnet: depth is {depth}: use 6n + 2, that is 8, 14, 20, ...")
-    if len(found) != 4 or min(found) < 1:
+    if len(found) != 4:
         raise UserError(f"resnet: widths is {found}: give four, of the stem and of three stages")
     if shortcut not in ("conv", "pad"):
         raise UserError(f'resnet: shortcut is {shortcut!r}: use "conv" or "pad"')

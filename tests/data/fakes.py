@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from kdjax.data.stream import Records, RecordSet
+from kdjax.types import UserError
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 
@@ -70,3 +71,9 @@ def records(train=50, test=7, labelled=True, get=example) -> RecordSet:
     return RecordSet(
         "fake", Records(get, train, label), Records(example, test), None, (4, 4, 3), ("a", "b", "c")
     )
+
+
+def fail_from(first: int, row: int):
+    if row >= first:
+        raise UserError(f"example {row} is bad")
+    return {"id": np.int32(row)}

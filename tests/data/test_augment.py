@@ -73,11 +73,12 @@ class TestRandomCropFlip:
             data.random_crop_flip(jnp.asarray(IMAGES[0]), jax.random.key(0))
 
 
-class TestPrepare:
-    batch = {"image": IMAGES, "label": np.zeros(64, np.int64), "id": np.arange(64)}
+BATCH = {"image": IMAGES, "label": np.zeros(64, np.int64), "id": np.arange(64)}
 
+
+class TestPrepare:
     def test_normalises_and_completes(self):
-        result = data.prepare(SPEC)(self.batch)
+        result = data.prepare(SPEC)(BATCH)
         reference = (IMAGES.astype(np.float64) / 255 - SPEC.mean) / SPEC.std
         # float32 division, subtraction, division: a few units of 6e-8 at values up to 4
         assert np.allclose(result["image"], reference, atol=2e-6)
@@ -88,14 +89,14 @@ class TestPrepare:
 
     def test_keeps_the_mask(self):
         mask = np.arange(64) < 60
-        assert data.prepare(SPEC)({**self.batch, "mask": mask})["mask"].sum() == 60
+        assert data.prepare(SPEC)({**BATCH, "mask": mask})["mask"].sum() == 60
 
     def test_augments_only_with_a_key(self):
-        plain = data.prepare(SPEC)(self.batch)["image"]
+        plain = data.prepare(SPEC)(BATCH)["image"]
         augmenting = data.prepare(SPEC, augment="crop_flip")
-        assert np.array_equal(augmenting(self.batch)["image"], plain)
-        assert np.array_equal(data.prepare(SPEC)(self.batch, jax.random.key(0))["image"], plain)
-        assert not np.array_equal(augmenting(self.batch, jax.random.key(0))["image"], plain)
+        assert np.array_equal(augmenting(BATCH)["image"], plain)
+        assert np.array_equal(data.prepare(SPEC)(BATCH, jax.random.key(0))["image"], plain)
+        assert not np.array_equal(augmenting(BATCH, jax.random.key(0))["image"], plain)
 
     def test_border_is_black_before_normalising(self):
         white = {"image": np.full((32, 8, 6, 3), 255, np.uint8), "label": np.zeros(32)}
@@ -108,7 +109,7 @@ class TestPrepare:
 
     def test_crop_does_not_mirror(self):
         key = jax.random.key(3)
-        image = data.prepare(SPEC, augment="crop", padding=2)(self.batch, key)["image"]
+        image = data.prepare(SPEC, augment="crop", padding=2)(BATCH, key)["image"]
         shifted = data.random_crop_flip(jnp.asarray(IMAGES), key, padding=2, flip=False)
         assert np.array_equal(image, data.normalize(shifted, SPEC.mean, SPEC.std, SPEC.scale))
 
@@ -116,13 +117,13 @@ class TestPrepare:
     def test_any_pixel_type(self, dtype):
         batch = {"image": IMAGES.astype(dtype), "label": np.zeros(64)}
         image = data.prepare(SPEC, augment="crop_flip")(batch, jax.random.key(0))["image"]
-        reference = data.prepare(SPEC, augment="crop_flip")(self.batch, jax.random.key(0))["image"]
+        reference = data.prepare(SPEC, augment="crop_flip")(BATCH, jax.random.key(0))["image"]
         assert np.array_equal(image, reference)
 
     def test_eager_is_jit_is_vmap_over_keys(self):
         prepare = data.prepare(SPEC, augment="crop_flip")
         keys = jax.random.split(jax.random.key(0), 3)
-        batch = {name: jnp.asarray(value) for name, value in self.batch.items()}
+        batch = {name: jnp.asarray(value) for name, value in BATCH.items()}
         members = jax.jit(jax.vmap(prepare, in_axes=(None, 0)))(batch, keys)["image"]
         one = jax.jit(prepare)(batch, keys[1])["image"]
         # compiled division may fuse into a multiplication: the last bit
@@ -147,16 +148,17 @@ class TestPrepare:
             data.prepare(SPEC)({"image": IMAGES[:, :6], "label": np.zeros(64)})
 
 
-class TestLookup:
-    arrays = {"image": jnp.asarray(IMAGES), "label": jnp.arange(64)}
+ARRAYS = {"image": jnp.asarray(IMAGES), "label": jnp.arange(64)}
 
+
+class TestLookup:
     def test_gathers_inside_the_step(self):
         ids = np.array([5, 0, 63], np.int32)
-        batch = jax.jit(data.lookup)(self.arrays, {"id": ids})
+        batch = jax.jit(data.lookup)(ARRAYS, {"id": ids})
         assert np.array_equal(batch["image"], IMAGES[ids])
         assert batch["label"].tolist() == ids.tolist() == batch["id"].tolist()
 
     def test_whole_batches_pass(self):
         batch = {"id": np.zeros(2, np.int32), "image": IMAGES[:2]}
-        assert data.lookup(self.arrays, batch)["image"] is batch["image"]
+        assert data.lookup(ARRAYS, batch)["image"] is batch["image"]
         assert data.lookup(None, {"id": batch["id"]}) == {"id": batch["id"]}

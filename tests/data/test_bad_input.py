@@ -84,7 +84,7 @@ def test_npz_truncated(tmp_path):
 
 def test_npy(tmp_path):
     np.save(tmp_path / "x.npy", np.zeros(3))
-    refused("is a single array", "npz", path=str(tmp_path / "x.npy"))
+    refused("is not a readable .npz", "npz", path=str(tmp_path / "x.npy"))
 
 
 @pytest.mark.parametrize("name", ["npz", "idx", "folder", "tiny_imagenet"])

@@ -72,10 +72,13 @@ class TestFolder:
     def test_sizes_must_agree(self, tmp_path, on_device):
         fakes.write_pictures(tmp_path)
         Image.new("RGB", (9, 8)).save(tmp_path / "cat" / "5.png")
-        with pytest.raises(UserError, match=r"shape \(8, 9, 3\).*set data\.image_size"):
+
+        def read():
             source = data.load("folder", path=str(tmp_path), batch_size=2, on_device=on_device)
-            for split in source.size:
-                images(source, split)
+            return [images(source, split) for split in source.size]
+
+        with pytest.raises(UserError, match=r"shape \(8, 9, 3\).*set data\.image_size"):
+            read()
 
     def test_refuses(self, tmp_path):
         def refused(pattern):

@@ -1,5 +1,7 @@
 """In-memory sets: splits, batches, statistics."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -173,6 +175,17 @@ class TestSynthetic:
     def test_refuses(self, bad):
         with pytest.raises(UserError, match=r"^data\."):
             data.load("synthetic", batch_size=8, **bad)
+
+
+def test_debians_fashion_mnist():
+    path = Path("/usr/share/datasets/fashion-mnist")
+    if not path.exists():
+        pytest.skip("the Debian package dataset-fashion-mnist is not installed")
+    source = data.load("idx", path=str(path), batch_size=32)
+    assert source.size == {"train": 54000, "validation": 6000, "test": 10000}
+    assert source.spec.mean[0] == pytest.approx(
+        0.286, abs=0.002
+    )  # the published mean of all 60,000
 
 
 @pytest.mark.parametrize(

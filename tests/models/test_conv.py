@@ -9,17 +9,16 @@ from jax import lax
 from kdjax.models.conv import conv2d
 
 # batch, size, in, out, kernel, stride, groups: every branch of the choice between lax and matrix
-# products (1x1, one input channel, strided with few and with many pixels) and an odd size.
+# products (1x1, one input channel, strided) and odd sizes.
 CASES = {
     "plain": (2, (6, 6), 3, 4, 3, 1, 1),
     "strided": (2, (7, 6), 3, 4, 3, 2, 1),
-    "strided_many": (33, (32, 32), 16, 2, 3, 2, 1),
     "one_channel": (2, (6, 5), 1, 4, 3, 2, 1),
     "pointwise": (2, (5, 5), 3, 4, 1, 1, 1),
     "pointwise_strided": (2, (6, 7), 3, 4, 1, 2, 1),
     "grouped": (2, (6, 6), 4, 6, 3, 2, 2),
 }
-# float32 sums of up to 16,896 products in another order
+# float32 sums of up to 72 products in another order
 TOLERANCE = 1e-5
 
 
@@ -86,7 +85,7 @@ def test_second_derivatives_equal_lax(case):
     _close(found, jax.jit(_penalty_gradients(_theirs(options)))(x, kernel))
 
 
-@pytest.mark.parametrize("case", ["plain", "strided", "strided_many", "one_channel", "pointwise"])
+@pytest.mark.parametrize("case", ["plain", "strided", "one_channel", "pointwise"])
 @pytest.mark.parametrize("axes", [(0, 0), (None, 0), (0, None)])
 def test_vmap_of_gradients_equals_a_loop(case, axes):
     members = 2

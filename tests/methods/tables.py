@@ -1,0 +1,146 @@
+"""Six methods on tiny networks, and what the tests of methods and training share."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax import models, terms
+from kdjax.methods import Player, co_train, switokd_pause
+from kdjax.train.optimizer import make_optimizer, make_schedule
+from kdjax.train.step import init_state, make_step
+
+CLASSES = 4
+METHODS = ("alone", "kd", "dml", "kdcl", "switokd", "bdkd")
+MUTUAL = METHODS[2:]
+
+
+def term(name, *, toward=(), **options):
+    return terms.make_term(terms.DEFINITIONS[name](), toward=toward, **options)
+
+
+def network(kind, role, axis_name=None):
+    """"cnn" has batch norm, "mlp" has none; the teacher is the wider one."""
+    wide = role == "teacher"
+    if kind == "mlp":
+        return models.build("mlp", num_classes=CLASSES, hidden=(12,) if wide else (8,))
+    widths = (4, 8) if wide else (4,)
+    return models.build("cnn", num_classes=CLASSES, widths=widths, axis_name=axis_name)
+
+
+def players(method, kind="cnn", axis_name=None):
+    """The table of a method, with the scalars of specs and published defaults."""
+    t, s = ("teacher",), ("student",)
+    extra = {
+        "alone": ({}, {}),
+        "kd": (None, {"forward_kl": term("forward_kl", toward=t, scalars={"temperature": 4.0})}),
+        "dml": (
+            {"forward_kl": term("forward_kl", toward=s)},
+            {"forward_kl": term("forward_kl", toward=t)},
+        ),
+        "kdcl": (
+            {"minimum_logit": term("minimum_logit", toward=s)},
+            {"minimum_logit": term("minimum_logit", toward=t)},
+        ),
+        "bdkd": (
+            {"forward_kl": term("forward_kl", toward=s, scalars={"temperature": 2.0})},
+            {"balanced_kl": term("balanced_kl", toward=t, scalars={"temperature": 2.0})},
+        ),
+    }
+    extra["switokd"] = extra["dml"]
+    pause = (switokd_pause, "student") if method == "switokd" else None
+    own = dict(zip(("teacher", "student"), extra[method], strict=True))
+    ce = {"ce": term("ce")}
+    return {
+        role: Player(
+            network(kind, role, axis_name),
+            {} if more is None else {**ce, **more},
+            pause if role == "teacher" else None,
+        )
+        for role, more in own.items()
+    }
+
+
+def hparams(table, learning_rate=0.1, weight_decay=1e-3):
+    """What a config would make: the terms' scalars and the optimizer's, for roles that train."""
+    rates = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    return {
+        role: {
+            "terms": {name: dict(t.scalars) for name, t in player.terms.items()},
+            "optimizer": rates,
+        }
+        if player.terms
+        else {}
+        for role, player in table.items()
+    }
+
+
+def batch(seed=0, count=16):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": rng.normal(size=(count, 8, 8, 1)).astype(np.float32),
+        "label": rng.integers(0, CLASSES, count).astype(np.int32),
+        "mask": np.ones(count, np.float32),
+        "id": np.arange(count, dtype=np.int32),
+    }
+
+
+def optimizers(table):
+    sgd = make_optimizer("sgd", make_schedule("constant", num_steps=10), momentum=0.9)
+    return {role: sgd for role, player in table.items() if player.terms}
+
+
+@functools.cache
+def start(name, kind="cnn"):
+    """The state before the first step, on the host."""
+    table = players(name, kind)
+    init = jax.jit(lambda key, b, h: init_state(co_train(table), optimizers(table), key, b, h))
+    return jax.device_get(init(jax.random.key(3), batch(), hparams(table)))
+
+
+def step(name, kind="cnn", axis_name=None, prepare=None):
+    table = players(name, kind, axis_name)
+    method = co_train(table, axis_name=axis_name)
+    return make_step(method, optimizers(table), axis_name, prepare=prepare)
+
+
+def evaluate(table, variables, b, key=None, step=0):
+    """The loss, the gradients of all roles, and what else the method says, in one program."""
+    method = co_train(table)
+    params = {role: v.params for role, v in variables.items()}
+    stats = {role: v.stats for role, v in variables.items()}
+    key = jax.random.key(0) if key is None else key
+    scalars = jax.tree.map(jnp.float32, hparams(table))
+
+    @jax.jit
+    def run(params, b, scalars, step):
+        def loss(params):
+            return method.loss(params, stats, b, scalars, key, step)
+
+        (total, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        return total, grads, aux
+
+    return run(params, b, scalars, jnp.float32(step))
+
+
+def make_variables(table, seed=0):
+    return jax.jit(co_train(table).init)(jax.random.key(seed), batch())
+
+
+def logits(table, variables, b):
+    """Logits in float64, by role, as the loss sees them."""
+    return {
+        role: np.asarray(
+            p.model.apply(variables[role], b, train=bool(p.terms), key=None)[0].logits, np.float64
+        )
+        for role, p in table.items()
+    }
+
+
+def same(a, b):
+    """Bit for bit."""
+    return all(
+        np.array_equal(np.asarray(x), np.asarray(y))
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )

@@ -1,0 +1,231 @@
+"""Every method's loss against the definition in float64 numpy, and where gradients must not go."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import models, terms
+from kdjax.methods import Player, co_train
+from tests.methods import tables
+
+CLOSE = {"rtol": 2e-5, "atol": 1e-6}  # float32 sums of 16 examples against float64
+
+
+def log_softmax(z):
+    z = z - z.max(-1, keepdims=True)
+    return z - np.log(np.exp(z).sum(-1, keepdims=True))
+
+
+def kl(target, own, temperature=1.0):
+    """KL(target || own) of logits, per example."""
+    p, q = log_softmax(target / temperature), log_softmax(own / temperature)
+    return (np.exp(p) * (p - q)).sum(-1)
+
+
+def ce(z, label):
+    return -log_softmax(z)[np.arange(len(label)), label]
+
+
+def entropy(z):
+    return -(np.exp(log_softmax(z)) * log_softmax(z)).sum(-1)
+
+
+def found(method, seed=0):
+    """Losses and metrics of a method on MLPs, with the logits they were computed from."""
+    table = tables.players(method, "mlp")
+    variables = tables.make_variables(table, seed)
+    batch = tables.batch(5)
+    total, _, aux = tables.evaluate(table, variables, batch)
+    return total, aux, tables.logits(table, variables, batch), batch["label"]
+
+
+def test_alone():
+    total, aux, z, label = found("alone")
+    assert np.allclose(total, ce(z["teacher"], label).mean() + ce(z["student"], label).mean())
+    right = np.mean(z["student"].argmax(-1) == label)
+    assert np.allclose(aux.metrics["student/accuracy"], right)
+
+
+def test_offline_distillation_weighs_as_hinton():
+    table = tables.players("kd", "mlp")
+    toward = {"toward": ("teacher",), "scalars": {"temperature": 4.0}, "weight": 0.9}
+    student = {
+        "ce": tables.term("ce", weight=0.1),
+        "forward_kl": tables.term("forward_kl", **toward),
+    }
+    table["student"] = Player(table["student"].model, student)
+    variables, batch = tables.make_variables(table), tables.batch(5)
+    total, _, aux = tables.evaluate(table, variables, batch)
+    z = tables.logits(table, variables, batch)
+    far = kl(z["teacher"], z["student"], 4.0).mean()
+    expected = 0.1 * ce(z["student"], batch["label"]).mean() + 0.9 * 16 * far
+    assert np.allclose(total, expected, **CLOSE)
+    assert np.allclose(aux.metrics["student/forward_kl/raw"], far, **CLOSE)
+    assert np.allclose(aux.metrics["student/forward_kl/weighted"], 0.9 * 16 * far, **CLOSE)
+    assert "teacher/loss" not in aux.metrics
+    assert "teacher/accuracy" in aux.metrics
+
+
+def test_mutual_learning_averages_over_three_peers():
+    roles = ("a", "b", "c")
+    table = {}
+    for width, role in enumerate(roles, start=6):
+        others = tuple(r for r in roles if r != role)
+        model = models.build("mlp", num_classes=tables.CLASSES, hidden=(width,))
+        own = {"ce": tables.term("ce"), "forward_kl": tables.term("forward_kl", toward=others)}
+        table[role] = Player(model, own)
+    variables, batch = tables.make_variables(table), tables.batch(5)
+    _, _, aux = tables.evaluate(table, variables, batch)
+    z = tables.logits(table, variables, batch)
+    for role in roles:
+        peers = [kl(z[other], z[role]).mean() for other in roles if other != role]
+        expected = ce(z[role], batch["label"]).mean() + sum(peers) / 2
+        assert np.allclose(aux.metrics[f"{role}/loss"], expected, **CLOSE)
+
+
+def test_bdkd():
+    total, aux, z, label = found("bdkd")
+    t, s = z["teacher"], z["student"]
+    forward = np.where(entropy(t) > entropy(s), 2.0, 1.0)
+    reverse = np.where(entropy(s) > entropy(t), 2.0, 1.0)
+    assert {1.0, 2.0} == set(forward), "both sides of the rule must occur for this test to tell"
+    balanced = (forward * kl(t, s, 2.0) + reverse * kl(s, t, 2.0)).mean()
+    student = ce(s, label).mean() + 4 * balanced
+    teacher = ce(t, label).mean() + 4 * kl(s, t, 2.0).mean()
+    assert np.allclose(aux.metrics["student/balanced_kl/raw"], balanced, **CLOSE)
+    assert np.allclose(aux.metrics["student/loss"], student, **CLOSE)
+    assert np.allclose(aux.metrics["teacher/loss"], teacher, **CLOSE)
+    assert np.allclose(total, student + teacher, **CLOSE)
+
+
+def test_kdcl():
+    _, aux, z, label = found("kdcl")
+    both = np.stack([z["teacher"], z["student"]])
+    of_label = np.take_along_axis(both, np.broadcast_to(label, (2, 16))[..., None], -1)
+    target = (both - of_label).min(0)
+    for role in ("teacher", "student"):
+        expected = ce(z[role], label).mean() + 4 * kl(target, z[role], 2.0).mean()
+        assert np.allclose(aux.metrics[f"{role}/loss"], expected, **CLOSE)
+
+
+def test_switokd_signal():
+    def l1(p, q):
+        return np.abs(p - q).sum(-1).mean()
+
+    seen = set()
+    for seed in range(6):
+        _, aux, z, label = found("switokd", seed)
+        p, q = (np.exp(log_softmax(z[role])) for role in ("student", "teacher"))
+        onehot = np.eye(tables.CLASSES)[label]
+        a, b = l1(p, onehot), l1(q, onehot)
+        expert = bool(l1(p, q) > a - np.exp(-b / (a + b)) * b and b < a)
+        seen.add(expert)
+        assert bool(aux.active["teacher"]) == (not expert)
+        assert float(aux.metrics["teacher/active"]) == (not expert)
+    assert seen == {True, False}, "both modes must occur for this test to tell"
+
+
+@pytest.mark.parametrize("method", tables.METHODS)
+def test_no_gradient_leaks(method):
+    table = tables.players(method, "mlp")
+    variables, batch = tables.make_variables(table), tables.batch(5)
+    scalars = jax.tree.map(jnp.float32, tables.hparams(table))
+    players = co_train(table)
+
+    @jax.jit
+    def pull_all(params):
+        def losses(params):
+            stats = {role: v.stats for role, v in variables.items()}
+            _, aux = players.loss(params, stats, batch, scalars, jax.random.key(0), 0)
+            return {role: aux.metrics[f"{role}/loss"] for role in players.trains}
+
+        values, pull = jax.vjp(losses, params)
+        return {
+            role: pull({r: jnp.float32(r == role) for r in values})[0] for role in players.trains
+        }
+
+    grads = pull_all({role: v.params for role, v in variables.items()})
+    for role, by_role in grads.items():
+        for other, tree in by_role.items():
+            moved = [bool(np.any(np.asarray(leaf) != 0)) for leaf in jax.tree.leaves(tree)]
+            assert all(moved) if other == role else not any(moved), (role, other)
+
+
+class TestTemperatureSquared:
+    def table(self, temperature, squared):
+        table = tables.players("kd", "mlp")
+        said = {"toward": ("teacher",), "scalars": {"temperature": temperature}}
+        own = {"forward_kl": tables.term("forward_kl", squared=squared, **said)}
+        return {**table, "student": Player(table["student"].model, own)}
+
+    @pytest.mark.parametrize(("squared", "factor"), [(None, 9.0), (True, 9.0), (False, 1.0)])
+    def test_raw_and_weighted(self, squared, factor):
+        table = self.table(3.0, squared)
+        total, _, aux = tables.evaluate(table, tables.make_variables(table), tables.batch(5))
+        raw = aux.metrics["student/forward_kl/raw"]
+        assert np.allclose(aux.metrics["student/forward_kl/weighted"], factor * raw)
+        assert np.allclose(total, factor * raw)
+
+    def test_gradient_keeps_its_scale(self):
+        # T^2 KL tends to a quadratic form in the logits: its gradient no longer depends on T
+        norms = []
+        for temperature in (20.0, 80.0):
+            table = self.table(temperature, None)
+            _, grads, _ = tables.evaluate(table, tables.make_variables(table), tables.batch(5))
+            norms.append(np.linalg.norm(np.concatenate(
+                [np.ravel(leaf) for leaf in jax.tree.leaves(grads["student"])]
+            )))
+        assert norms[0] == pytest.approx(norms[1], rel=0.1)
+
+    def test_refused_without_a_temperature(self):
+        with pytest.raises(terms.UserError, match="temperature_squared"):
+            tables.term("ce", squared=True)
+
+
+RAMPS = {
+    "linear": (terms.linear_ramp(10), {0: 0.0, 4: 0.4, 25: 1.0}),
+    "sigmoid": (terms.sigmoid_ramp(10), {0: np.exp(-5), 5: np.exp(-1.25), 10: 1.0, 99: 1.0}),
+    "cosine": (terms.cosine_ramp(10), {0: 1.0, 5: 0.5, 10: 0.0, 99: 0.0}),
+    "piecewise": (
+        terms.piecewise_ramp((3, 6), (1.0, 0.5, 0.0)),
+        {0: 1.0, 2: 1.0, 3: 0.5, 5: 0.5, 6: 0.0, 9: 0.0},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RAMPS)
+def test_ramp_follows_its_formula(name):
+    ramp, values = RAMPS[name]
+    for step, value in values.items():
+        assert float(ramp(jnp.int32(step))) == pytest.approx(value, abs=1e-6)
+
+
+def test_ramp_multiplies_the_term():
+    table = tables.players("kd", "mlp")
+    own = {"ce": tables.term("ce", weight=3.0, ramp=terms.linear_ramp(10))}
+    table["student"] = Player(table["student"].model, own)
+    variables = tables.make_variables(table)
+    for step, factor in ((0, 0.0), (5, 1.5), (30, 3.0)):
+        _, _, aux = tables.evaluate(table, variables, tables.batch(5), step=step)
+        raw = aux.metrics["student/ce/raw"]
+        assert np.allclose(aux.metrics["student/ce/weighted"], factor * raw, rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["kdcl", "switokd", "bdkd"])
+def test_mask_is_slicing(method):
+    table = tables.players(method, "mlp")
+    variables, whole = tables.make_variables(table), tables.batch(5)
+    sliced = {name: value[:11] for name, value in whole.items()}
+    padded = {**whole, "mask": np.where(np.arange(16) < 11, 1, 0).astype(np.float32)}
+    padded["image"] = whole["image"].copy()
+    padded["image"][11:] = np.nan
+    padded["label"] = np.where(np.arange(16) < 11, whole["label"], -1).astype(np.int32)
+    total, grads, aux = tables.evaluate(table, variables, sliced)
+    total_padded, grads_padded, aux_padded = tables.evaluate(table, variables, padded)
+    for a, b in zip(
+        jax.tree.leaves((total, grads, aux.metrics)),
+        jax.tree.leaves((total_padded, grads_padded, aux_padded.metrics)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, **CLOSE)

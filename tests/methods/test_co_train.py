@@ -1,0 +1,184 @@
+"""What one step moves and what it leaves alone, bit for bit; one trace; what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import losses
+from kdjax.methods import Player, co_train, switokd_pause
+from tests.methods import tables
+
+
+@pytest.fixture(scope="module")
+def stepped():
+    """Name of a method -> the states before and after two steps, and the last metrics."""
+    known = {}
+
+    def run(name):
+        if name not in known:
+            step, state = jax.jit(tables.step(name)), tables.start(name)
+            for number in range(2):
+                state, metrics = step(state, tables.batch(number))
+            known[name] = (tables.start(name), jax.device_get(state), metrics)
+        return known[name]
+
+    return run
+
+
+@pytest.mark.parametrize("name", tables.METHODS)
+def test_all_that_trains_moves(stepped, name):
+    before, after, metrics = stepped(name)
+    assert int(after.step) == 2
+    assert all(np.isfinite(value) for value in metrics.values())
+    for role in after.opt:
+        for part in ("params", "stats", "opt"):
+            old, new = getattr(before, part)[role], getattr(after, part)[role]
+            for (path, x), y in zip(
+                jax.tree_util.tree_flatten_with_path(old)[0], jax.tree.leaves(new), strict=True
+            ):
+                assert not np.array_equal(x, y), (role, part, jax.tree_util.keystr(path))
+        assert metrics[f"{role}/grad_norm"] > 0
+
+
+def test_frozen_teacher_is_bit_identical(stepped):
+    before, after, _ = stepped("kd")
+    assert set(after.opt) == {"student"}
+    assert jax.tree.leaves(before.stats["teacher"]), "the teacher must have statistics"
+    assert tables.same(before.params["teacher"], after.params["teacher"])
+    assert tables.same(before.stats["teacher"], after.stats["teacher"])
+
+
+def test_frozen_teacher_sees_its_stored_statistics():
+    table = tables.players("kd")
+    variables, batch = tables.make_variables(table), tables.batch()
+    _, _, aux = tables.evaluate(table, variables, batch)
+    teacher = table["teacher"].model
+    z, _ = teacher.apply(variables["teacher"], batch, train=False)
+    right = np.mean(np.argmax(z.logits, -1) == batch["label"])
+    assert np.allclose(aux.metrics["teacher/accuracy"], right)
+
+
+def test_state_keeps_key_and_hparams(stepped):
+    before, after, _ = stepped("bdkd")
+    assert jnp.array_equal(jax.random.key_data(before.key), jax.random.key_data(after.key))
+    assert tables.same(before.hparams, after.hparams)
+
+
+def test_one_trace_for_all_values():
+    traces = []
+
+    def prepare(batch, key):
+        traces.append(1)
+        return batch
+
+    step, state = jax.jit(tables.step("bdkd", "mlp", prepare=prepare)), tables.start("bdkd", "mlp")
+    seen = []
+    for scale in (1.0, 2.0, 0.5):
+        scaled = jax.tree.map(lambda x, k=scale: np.float32(x * k), state.hparams)
+        seen.append(float(step(state._replace(hparams=scaled), tables.batch())[1]["student/loss"]))
+    step(state._replace(step=np.int32(7)), tables.batch(1))
+    assert len(traces) == 1
+    assert len(set(seen)) == 3, "the scalars must matter"
+
+
+class TestSwitokd:
+    @pytest.fixture(scope="class")
+    def run(self):
+        """Step from one and the same state on a batch of either mode; momentum is not zero."""
+        state = tables.start("switokd")
+        fc = state.params["teacher"]["fc"]
+        sure = {**state.params["teacher"], "fc": {**fc, "kernel": fc["kernel"] * 20}}
+        rng = np.random.default_rng(0)
+        opt = jax.tree.map(
+            lambda x: rng.normal(size=np.shape(x)).astype(x.dtype) if np.ndim(x) else x, state.opt
+        )
+        state = state._replace(params={**state.params, "teacher": sure}, opt=opt)
+        table, batch = tables.players("switokd"), tables.batch()
+        z = {}
+        for role, player in table.items():
+            variables = (state.params[role], state.stats[role])
+            z[role] = player.model.apply(_variables(*variables), batch, train=True)[0].logits
+        step = jax.jit(tables.step("switokd"))
+        found = {}
+        for mode, role in (("expert", "teacher"), ("learning", "student")):
+            label = np.argmax(z[role], -1).astype(np.int32)
+            signal = losses.switch_signal(z["student"], z["teacher"], label)
+            assert bool(signal.expert) == (mode == "expert")
+            found[mode] = step(state, {**batch, "label": label})
+        return jax.device_get(state), found
+
+    def test_expert_mode_pauses_the_teacher_exactly(self, run):
+        before, found = run
+        after, metrics = found["expert"]
+        assert metrics["teacher/active"] == 0
+        for part in ("params", "stats", "opt"):
+            old, new = getattr(before, part), getattr(after, part)
+            assert tables.same(old["teacher"], new["teacher"]), part
+            assert not tables.same(old["student"], new["student"]), part
+        assert metrics["teacher/grad_norm"] > 0, "it would have moved"
+
+    def test_learning_mode_moves_both(self, run):
+        before, found = run
+        after, metrics = found["learning"]
+        assert metrics["teacher/active"] == 1
+        for part in ("params", "stats", "opt"):
+            for role in ("teacher", "student"):
+                old, new = getattr(before, part)[role], getattr(after, part)[role]
+                assert not tables.same(old, new), (part, role)
+
+
+def _variables(params, stats):
+    from kdjax.types import Variables
+
+    return Variables(params, stats)
+
+
+class TestRefusals:
+    def model(self):
+        return tables.network("mlp", "student")
+
+    @pytest.mark.parametrize("peer", ["teecher", "student"])
+    def test_toward_must_be_another_player(self, peer):
+        own = {"forward_kl": tables.term("forward_kl", toward=(peer,))}
+        table = {"student": Player(self.model(), own), "teacher": Player(self.model(), {})}
+        with pytest.raises(ValueError, match=rf"student: forward_kl .*'{peer}'.*\(teacher\)"):
+            co_train(table)
+
+    def test_pause_must_watch_another_player(self):
+        own = {"ce": tables.term("ce")}
+        table = {"student": Player(self.model(), own, (switokd_pause, "nobody"))}
+        with pytest.raises(ValueError, match=r"student: pause .*'nobody'.*\(none\)"):
+            co_train(table)
+
+    def test_somebody_must_train(self):
+        with pytest.raises(ValueError, match="no role has terms"):
+            co_train({"teacher": Player(self.model(), {})})
+
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            ({"name": "forward_kl"}, "needs `toward`"),
+            ({"name": "ce", "toward": ("teacher",)}, "remove `toward`"),
+            ({"name": "ce", "scalars": {"temprature": 1.0}}, "'temprature'.*weight, label_smooth"),
+            (
+                {"name": "forward_kl", "toward": ("t",), "scalars": {"temperature": 0.0}},
+                "temperature is 0; it must be > 0",
+            ),
+            (
+                {"name": "balanced_kl", "toward": ("t",), "scalars": {"emphasis": -1.0}},
+                "emphasis is -1; it must be > 0",
+            ),
+            (
+                {"name": "jensen_shannon", "toward": ("t",), "scalars": {"mixture": 1.0}},
+                r"mixture is 1; it must be in \(0, 1\)",
+            ),
+            (
+                {"name": "forward_kl", "toward": ("t",), "scalars": {"temperature": float("nan")}},
+                "temperature is nan; it must be a finite number",
+            ),
+        ],
+    )
+    def test_terms(self, options, says):
+        with pytest.raises(ValueError, match=says):
+            tables.term(**options)
