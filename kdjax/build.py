@@ -5,6 +5,7 @@ numbers, shapes of features, files. What it returns holds functions, not strings
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -12,8 +13,8 @@ import jax
 import numpy as np
 
 from kdjax import config as configs
-from kdjax import data, exports, players, terms
-from kdjax.methods import Player, co_train
+from kdjax import data, exports, players, selection, terms
+from kdjax.methods import Player, co_train, player_hparams
 from kdjax.train import sweep
 from kdjax.train.step import Optimizer, Prepare
 from kdjax.types import Array, Batch, Method, Source, UserError, Variables
@@ -74,6 +75,7 @@ def build(config: Any) -> Run:
             found.append(_variant(name, full, source, prepare_eval, [v.name for v in found]))
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
+    selection.check(whole["select"], [role for variant in found for role in variant.table])
     return Run(whole, source, prepare_train, prepare_eval, tuple(found))
 
 
@@ -86,6 +88,8 @@ def _variant(
 ) -> Variant:
     if not config["roles"]:
         raise UserError("roles is empty; it needs at least one role with a model and terms")
+    if not any(said["terms"] for said in config["roles"].values()):
+        raise UserError("no role has terms, so nothing would be trained; give one a table of terms")
 
     def method(axis_name: str | None) -> tuple[dict[str, Player], Method]:
         table = {r: players.make_player(r, config, source, axis_name) for r in config["roles"]}
@@ -95,7 +99,10 @@ def _variant(
             raise UserError(f"roles.{error}") from error
 
     table, plain = method(None)
-    hparams = {r: players.player_hparams(said, table[r]) for r, said in config["roles"].items()}
+    hparams = {}
+    for role, said in config["roles"].items():
+        rates = {key: float(said["optimizer"][key]) for key in ("learning_rate", "weight_decay")}
+        hparams[role] = player_hparams(table[role], **rates)
     members = sweep.members({"seed": [config["seed"]], **config["sweep"]}, config["sweep_mode"])
     shapes = _check_shapes(plain, table, hparams, source, prepare)
     given, from_variant = _given(config, shapes, earlier)
@@ -136,6 +143,8 @@ def _check_shapes(
             shapes[role] = jax.eval_shape(player.model.init, key, batch)
             apply = functools.partial(player.model.apply, train=False)
             outputs[role], _ = jax.eval_shape(apply, shapes[role], batch)
+        except UserError as error:
+            raise UserError(f"roles.{role}: {error}") from error
         except (TypeError, ValueError, ZeroDivisionError) as error:
             size = "x".join(map(str, source.spec.shape))
             line = str(error).split("\n")[0]
@@ -214,26 +223,29 @@ def _place(
         hparams = sweep.place(hparams, path, float(value))
     for role, player in table.items():
         for name, term in player.terms.items():
-            for scalar, domain in term.definition.scalars.items():
+            domains = {**term.definition.scalars, "weight": terms.Scalar(1.0)}
+            for scalar, domain in domains.items():
                 value = hparams[role]["terms"][name][scalar]
                 try:
                     terms.check_domain(scalar, value, domain)
                 except UserError as error:
                     raise UserError(f"roles.{role}.terms.{name}.{error}") from error
         for key, value in hparams[role].get("optimizer", {}).items():
-            if not value >= 0:
-                raise UserError(f"roles.{role}.optimizer.{key} is {value}; it must be >= 0")
+            if not 0 <= value < math.inf:
+                raise UserError(
+                    f"roles.{role}.optimizer.{key} is {value}; it must be >= 0 and finite"
+                )
     return hparams
 
 
-def example_batch(source: Source) -> dict[str, np.ndarray]:
-    """A raw batch of two zeros, for shapes."""
+def example_batch(source: Source, size: int = 2) -> dict[str, np.ndarray]:
+    """A raw batch of zeros, for shapes."""
     dtype = np.uint8 if source.spec.scale == 255 else np.float32
     return {
-        "image": np.zeros((2, *source.spec.shape), dtype),
-        "label": np.zeros(2, np.int32),
-        "id": np.zeros(2, np.int32),
-        "mask": np.ones(2, np.float32),
+        "image": np.zeros((size, *source.spec.shape), dtype),
+        "label": np.zeros(size, np.int32),
+        "id": np.zeros(size, np.int32),
+        "mask": np.ones(size, np.float32),
     }
 
 

@@ -216,9 +216,8 @@ def adaptive_calibration_error(
 ) -> Scalar:
     """ECE over equal-mass bins: inner edge k is the confidence of rank ceil(k N / num_bins).
 
-    Equal confidences share a bin, so the order of the examples does not matter; where there are
-    no ties, bins differ by one example at most. Source: Nguyen and O'Connor 2015
-    (arXiv 1508.05154); of the top label, not of each class.
+    Equal confidences share a bin, so the order of the examples does not matter. Source: Nguyen and
+    O'Connor 2015 (arXiv 1508.05154); of the top label, not of each class.
 
     Returns:
         [], between 0 and 1; couples the batch.

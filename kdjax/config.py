@@ -105,7 +105,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = copy.deepcopy(dict(base))
     for key, value in over.items():
-        if key == "sweep":  # its keys are dotted paths themselves
+        if key == "sweep" and isinstance(value or {}, Mapping):  # its keys are dotted paths
             table = {**(found.get(key) or {}), **(value or {})}
             found[key] = {path: values for path, values in table.items() if values is not None}
             continue
@@ -134,18 +134,28 @@ def complete(
       term_scalars: the scalars of every known term, with their defaults.
     """
     found = merge(DEFAULTS, given)
-    if not isinstance(found["roles"], Mapping):
-        raise UserError(f"roles is {found['roles']!r}; it must be a table of role -> player")
+    _check_table("roles", found["roles"], "role -> player")
     roles = {}
     for name, role in without_none(found["roles"]).items():
-        if not isinstance(role, Mapping):
-            raise UserError(f"roles.{name} is {role!r}; it must be a table (model, terms, ...)")
+        _check_table(f"roles.{name}", role, "model, terms, ...")
         roles[name] = merge(ROLE, role)
+        _check_table(f"roles.{name}.model", roles[name]["model"], "name and options")
+        _check_table(f"roles.{name}.terms", roles[name]["terms"] or {}, "loss -> its numbers")
         roles[name]["terms"] = {
-            term: merge({**TERM, **term_scalars.get(term, {})}, said)
+            term: _complete_term(f"roles.{name}.terms.{term}", said, term_scalars.get(term, {}))
             for term, said in without_none(roles[name]["terms"] or {}).items()
         }
     return {**found, "roles": roles}
+
+
+def _complete_term(path: str, said: Any, scalars: Mapping[str, float]) -> dict[str, Any]:
+    _check_table(path, said, "toward, weight, ...")
+    return merge({**TERM, **scalars}, said)
+
+
+def _check_table(path: str, value: Any, holds: str) -> None:
+    if not isinstance(value, Mapping):
+        raise UserError(f"{path} is {value!r}; it must be a table ({holds})")
 
 
 def variants(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -154,6 +164,8 @@ def variants(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     named = config.get("variants") or {}
     if not named:
         return {"default": dict(base)}
+    for name, over in named.items():
+        _check_table(f"variants.{name}", over or {}, "what it overrides")
     return {name: merge(base, over or {}) for name, over in named.items()}
 
 

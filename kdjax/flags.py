@@ -1,7 +1,9 @@
 """An experiment file and its `--config.key=value` overrides, typed, with one-line errors."""
 
+import ast
 import difflib
 import importlib.util
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,8 @@ from ml_collections import ConfigDict, config_dict, config_flags
 from kdjax.build import complete
 from kdjax.config import OPTIONAL, check
 from kdjax.types import UserError
+
+SWEEP = "--config.sweep."
 
 
 class Experiment(NamedTuple):
@@ -26,27 +30,30 @@ def read(file: str, overrides: Sequence[str]) -> Experiment:
 
     Args:
       file: an experiment with `get_config(arg="")`.
-      overrides: "--config.path=value" strings.
+      overrides: "--config.path=value" strings; "--config.sweep.path=[values]" may name a path
+        that the file does not sweep.
 
     Raises:
       UserError: no such file, a file that fails, an unknown key, a value of the wrong type.
     """
     path, _, arg = file.partition(":")
-    module = _load(Path(path))
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{path} has no get_config(arg=''); see experiments/ for examples")
-    given = module.get_config(arg)
-    lines = (module.__doc__ or "").strip().split("\n")
+    title, given = _load(Path(path), arg)
     whole = complete(given)
     check(whole, path)
+    swept = [text for text in overrides if text.startswith(SWEEP)]
+    whole["sweep"] = {**whole["sweep"], **dict(_swept(text) for text in swept)}
     table = _to_config_dict(whole, "")
-    return Experiment(lines[0] or Path(path).stem, _override(table, overrides).to_dict())
+    rest = [text for text in overrides if text not in swept]
+    return Experiment(title, _override(table, rest).to_dict())
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, arg: str) -> tuple[str, ConfigDict | Mapping[str, Any]]:
+    """The title of an experiment file and what its get_config returns."""
     if not path.is_file():
-        near = sorted(p.as_posix() for p in path.parent.glob("*.py") if p.name[0] != "_")
-        hint = f"; there are {', '.join(near)}" if near else ""
+        folder = path if path.is_dir() else path.parent
+        names = sorted(p.name for p in folder.glob("*.py") if p.name[0] != "_")
+        near = difflib.get_close_matches(path.name, names, n=3) or names
+        hint = f"; there are {', '.join(str(folder / name) for name in near)}" if near else ""
         raise UserError(f"--config: no file {path}{hint}")
     spec = importlib.util.spec_from_file_location(f"kdjax_experiment_{path.stem}", path)
     if spec is None or spec.loader is None:
@@ -54,9 +61,32 @@ def _load(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        given = module.get_config(arg) if hasattr(module, "get_config") else None
     except Exception as error:
-        raise UserError(f"--config: {path} fails: {type(error).__name__}: {error}") from error
-    return module
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == spec.origin
+        ]
+        where = f"{path}, line {lines[-1]}" if lines else path
+        said = " ".join(str(error).split())
+        raise UserError(f"--config: {where} fails: {type(error).__name__}: {said}") from error
+    if not isinstance(given, ConfigDict | Mapping):
+        raise UserError(
+            f"--config: {path} must have a get_config(arg='') that returns a ConfigDict; "
+            "see experiments/ for examples"
+        )
+    return (module.__doc__ or "").strip().split("\n")[0] or path.stem, given
+
+
+def _swept(text: str) -> tuple[str, tuple[Any, ...]]:
+    """Read `--config.sweep.PATH=VALUES`, whose path is a key of its own, dots and all."""
+    path, _, said = text.removeprefix(SWEEP).partition("=")
+    try:
+        values = ast.literal_eval(said)
+    except (ValueError, SyntaxError):
+        values = None
+    if not isinstance(values, tuple | list):
+        raise UserError(f"{text}: write the values as a list, {SWEEP}{path}=[0.1, 0.3]")
+    return path, tuple(values)
 
 
 def _to_config_dict(tree: Mapping[str, Any], prefix: str) -> ConfigDict:
@@ -95,10 +125,23 @@ def _override(table: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     try:
         rest = values(argv)
     except (flags.Error, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+        said = " ".join(str(error).split()).removeprefix("flag ")
+        raise UserError(said + _right(table, said)) from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is no override; write --config.key=value")
     return values["config"].value
+
+
+def _right(table: ConfigDict, said: str) -> str:
+    """The type that an override should have had, from the flags library's complaint."""
+    name, equals, _ = said.partition("=")
+    *parents, last = name.removeprefix("--config.").split(".")
+    node: Any = table
+    for part in parents:
+        node = node[part] if isinstance(node, ConfigDict) and part in node else None
+    if not equals or not isinstance(node, ConfigDict) or last not in node:
+        return ""
+    return f"; it must be of type {node.get_type(last).__name__}"
 
 
 def _check_key(table: ConfigDict, text: str) -> None:

@@ -22,7 +22,7 @@ RAMPS: Mapping[str, Callable[[Mapping[str, Any]], terms.Ramp]] = {
     "linear": lambda said: terms.linear_ramp(_steps(said)),
     "sigmoid": lambda said: terms.sigmoid_ramp(_steps(said)),
     "cosine": lambda said: terms.cosine_ramp(_steps(said)),
-    "piecewise": lambda said: terms.piecewise_ramp(said["boundaries"], said["factors"]),
+    "piecewise": lambda said: terms.piecewise_ramp(said["boundaries"], _factors(said)),
 }
 
 
@@ -63,14 +63,6 @@ def make_player(
         model = models.with_adapter(model, layer=adapter["layer"], width=adapter["width"])
     found = {name: _term(role, name, term) for name, term in said["terms"].items()}
     return Player(model, found, _pause(role, said["pause"]))
-
-
-def player_hparams(said: Mapping[str, Any], player: Player) -> dict[str, Any]:
-    """All numbers of a role that the compiled step takes as arguments."""
-    if not player.terms:
-        return {}
-    rates = {k: float(said["optimizer"][k]) for k in ("learning_rate", "weight_decay")}
-    return {"terms": {n: dict(t.scalars) for n, t in player.terms.items()}, "optimizer": rates}
 
 
 def player_optimizer(role: str, config: Mapping[str, Any]) -> Optimizer:
@@ -132,3 +124,13 @@ def _steps(said: Mapping[str, Any]) -> int:
     if said["steps"] < 1:
         raise UserError(f"ramp.steps is {said['steps']}; it must be >= 1")
     return said["steps"]
+
+
+def _factors(said: Mapping[str, Any]) -> tuple[float, ...]:
+    boundaries, factors = tuple(said["boundaries"]), tuple(said["factors"])
+    if len(factors) != len(boundaries) + 1 or list(boundaries) != sorted(boundaries):
+        raise UserError(
+            f"ramp.boundaries is {boundaries} and ramp.factors {factors}; boundaries must rise, "
+            "and there must be one factor more than boundaries"
+        )
+    return factors

@@ -4,7 +4,6 @@ workdir/checkpoints/<variant>/<first>-<last>/<step>/     orbax, the newest few
 workdir/checkpoints/<variant>/<first>-<last>/done.json   what these members came to
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,11 +13,12 @@ import jax
 import numpy as np
 
 from kdjax import selection, workdir
-from kdjax.build import Run, Variant
+from kdjax.build import Run, Variant, example_batch
 from kdjax.program import Program, make_program
 from kdjax.recorder import Recorder, score
 from kdjax.report.log import MetricsLog
-from kdjax.train import checkpoint, loop
+from kdjax.train import checkpoint, loop, memory
+from kdjax.train.step import init_state
 from kdjax.types import State, UserError, Variables
 
 Say = Callable[[str], None]
@@ -33,13 +33,35 @@ class Part(NamedTuple):
 
 
 def parts(run: Run, variant: Variant, folder: Path) -> list[Part]:
-    """Divide a variant's members into programs, `members_per_program` each."""
-    count = len(variant.members)
-    size = min(run.config["members_per_program"] or count, count)
+    """Divide a variant's members into programs, as many members each as fit into memory.
+
+    The division is written down, because a resumed run must not divide anew.
+    """
+    count, home = len(variant.members), folder / "checkpoints" / variant.name
+    plan = home / "plan.json"
+    if plan.exists():
+        size = workdir.read_json(plan)["members_per_program"]
+    else:
+        size = run.config["members_per_program"] or _fitting(run, variant)
+        home.mkdir(parents=True, exist_ok=True)
+        workdir.write_json(plan, {"members_per_program": size})
     return [
-        Part(variant, tuple(range(a, min(a + size, count))), folder / "checkpoints" / variant.name)
-        for a in range(0, count, size)
+        Part(variant, tuple(range(a, min(a + size, count))), home) for a in range(0, count, size)
     ]
+
+
+def _fitting(run: Run, variant: Variant) -> int:
+    """How many members of a variant fit on each device, times the devices they may spread over."""
+    count, shapes = len(variant.members), example_batch(run.source, run.config["batch_size"])
+    if count == 1:
+        return 1
+    batch = jax.eval_shape(run.prepare_eval, shapes)
+    method, key = variant.method(None), jax.random.key(0)
+    state = jax.eval_shape(
+        lambda k, b: init_state(method, variant.tx, k, b, variant.hparams[0]), key, batch
+    )
+    each = memory.member_bytes(method, state, batch)
+    return memory.fitting(count, each, memory.free_bytes(jax.local_devices()[0]))
 
 
 def part_folder(part: Part) -> Path:
@@ -168,12 +190,7 @@ def evaluate(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
 
 def _finished(part: Part) -> dict[str, Any] | None:
     path = part_folder(part) / "done.json"
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); remove it to evaluate again") from error
+    return workdir.read_json(path) if path.exists() else None
 
 
 def _join(run: Run, variant: Variant, done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

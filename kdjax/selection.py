@@ -4,11 +4,41 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kdjax.config import DEFAULTS
 from kdjax.methods import Player
-from kdjax.types import RunError
+from kdjax.types import RunError, UserError
 
+METRICS = (
+    "accuracy",
+    "agreement",
+    "nll",
+    "brier",
+    "ece",
+    "adaptive_ece",
+    "classwise_ece",
+    "maximum_ce",
+    "nll_calibrated",
+    "brier_calibrated",
+    "ece_calibrated",
+)
 HIGHER_IS_BETTER = ("accuracy", "agreement")
 Members = Sequence[Mapping[str, Any]]  # {"member", "values", "diverged", "results"}
+
+
+def check(select: Mapping[str, str], roles: Sequence[str]) -> None:
+    """Refuse a role that never plays and a metric that does not exist.
+
+    The default role need not play: where it does not, each role is its own judge.
+
+    Raises:
+      UserError: naming the key and what there is.
+    """
+    if select["metric"] not in METRICS:
+        known = ", ".join(METRICS)
+        raise UserError(f"select.metric is {select['metric']!r}; there are {known}")
+    if select["role"] not in roles and select["role"] != DEFAULTS["select"]["role"]:
+        known = ", ".join(dict.fromkeys(roles))
+        raise UserError(f"select.role is {select['role']!r}; there are {known}")
 
 
 def choose(

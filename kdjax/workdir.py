@@ -56,6 +56,20 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(part, path)
 
 
+def read_json(path: Path) -> Any:
+    """Read a file that `write_json` wrote.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} is damaged ({error}); put it back or remove the workdir"
+        ) from error
+
+
 def plain(value: Any) -> Any:
     """A config as JSON knows it: tuples are lists."""
     return json.loads(json.dumps(value))

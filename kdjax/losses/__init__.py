@@ -14,6 +14,7 @@ from kdjax.losses.divergence import (
     total_variation,
     weighted_kl,
 )
+from kdjax.losses.feature import feature_mse
 from kdjax.losses.peers import (
     SwitchSignal,
     least_cross_entropy_kl,
@@ -26,6 +27,7 @@ __all__ = [
     "balanced_kl",
     "cross_entropy",
     "entropy",
+    "feature_mse",
     "forward_kl",
     "jensen_shannon",
     "least_cross_entropy_kl",

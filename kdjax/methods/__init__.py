@@ -1,5 +1,5 @@
 """Methods: who plays and what is minimised."""
 
-from kdjax.methods.co_train import Pause, Player, co_train, switokd_pause
+from kdjax.methods.co_train import Pause, Player, co_train, player_hparams, switokd_pause
 
-__all__ = ["Pause", "Player", "co_train", "switokd_pause"]
+__all__ = ["Pause", "Player", "co_train", "player_hparams", "switokd_pause"]

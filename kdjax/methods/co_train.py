@@ -12,7 +12,7 @@ the others under stop_gradient, so that the sum of all may be differentiated at 
 
 import zlib
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,19 @@ def switokd_pause(own: Outputs, peer: Outputs, batch: Batch) -> Array:
     return signal.expert
 
 
+def player_hparams(
+    player: Player, *, learning_rate: float, weight_decay: float = 0.0
+) -> dict[str, Any]:
+    """All numbers of a player that a compiled step takes as arguments; {} if it is frozen."""
+    if not player.terms:
+        return {}
+    rates = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    return {
+        "terms": {name: dict(term.scalars) for name, term in player.terms.items()},
+        "optimizer": rates,
+    }
+
+
 def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> Method:
     """Build the method of a table of players.
 
@@ -65,7 +78,7 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
         return {r: p.model.init(role_key(key, r), batch) for r, p in players.items()}
 
     def loss(params, stats, batch: Batch, hparams, key: Array, step: Array | int = 0):
-        batch = {"mask": jnp.ones(batch["label"].shape, jnp.float32), **batch}
+        batch = _blank({"mask": jnp.ones(batch["label"].shape, jnp.float32), **batch})
         outputs, new_stats = {}, {}
         for role, player in players.items():
             outputs[role], new_stats[role] = player.model.apply(
@@ -153,6 +166,18 @@ def _mean_share(values: Array, mask: Array, axis_name: str | None) -> Array:
         count = jax.lax.psum(count, axis_name)
     # where, not a product: a masked row may hold NaN
     return jnp.sum(jnp.where(mask > 0, values * mask, 0.0)) / jnp.maximum(count, 1.0)
+
+
+def _blank(batch: Batch) -> Batch:
+    """Zero the masked rows of float inputs: 0 times a NaN there would reach every gradient."""
+    real = batch["mask"] > 0
+
+    def blank(x: Array) -> Array:
+        if not jnp.issubdtype(jnp.result_type(x), jnp.floating) or jnp.shape(x)[:1] != real.shape:
+            return x
+        return jnp.where(real.reshape(-1, *[1] * (jnp.ndim(x) - 1)), x, 0)
+
+    return {name: blank(x) for name, x in batch.items()}
 
 
 def _gather(tree, axis_name: str | None):

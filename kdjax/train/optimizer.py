@@ -62,7 +62,7 @@ def make_schedule(
 
 def make_optimizer(
     name: str,
-    schedule: optax.Schedule,
+    schedule: optax.Schedule = optax.constant_schedule(1.0),  # noqa: B008  a pure function
     *,
     momentum: float = 0.9,
     nesterov: bool = False,

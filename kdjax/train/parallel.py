@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -108,7 +109,7 @@ def pmap_members(devices: int, axes: State, *, stacked_batch: bool) -> Layout:
     divide = lambda x: _divide(x, devices, axis=0)  # noqa: E731
 
     def place(state: State) -> State:
-        parts = _by_axis(axes, state, divide, lambda x: x[None].repeat(devices, axis=0))
+        parts = _by_axis(axes, state, divide, lambda x: _copies(x, devices))
         return jax.device_put(parts, sharding)
 
     def fetch(state: State) -> State:
@@ -159,14 +160,13 @@ def _sharding(devices: int, spec: PartitionSpec) -> NamedSharding:
 
 def _spread(tree: PyTree, devices: int, sharding: NamedSharding) -> PyTree:
     """Give every device a copy, as pmap's leading axis."""
-    return jax.device_put(
-        jax.tree.map(lambda x: x[None].repeat(devices, axis=0), jax.tree.map(_array, tree)),
-        sharding,
-    )
+    return jax.device_put(jax.tree.map(lambda x: _copies(x, devices), tree), sharding)
 
 
-def _array(x: Any) -> Any:
-    return x if isinstance(x, jax.Array) else np.asarray(x)
+def _copies(x: Any, devices: int) -> Any:
+    """[...] -> [devices, ...]; typed keys have no `repeat`, but broadcast."""
+    broadcast = jnp.broadcast_to if isinstance(x, jax.Array) else np.broadcast_to
+    return broadcast(x, (devices, *x.shape))
 
 
 def _divide(x: Any, devices: int, *, axis: int) -> Any:

@@ -26,7 +26,8 @@ def members(table: Mapping[str, Sequence[Any]], mode: str = "grid") -> list[dict
       mode: "grid" (every combination) or "zip" (the i-th values together).
 
     Raises:
-      UserError: an empty list of values, an unknown mode, or zipped lists of unequal length.
+      UserError: an empty list of values, an unknown mode, zipped lists of unequal length, or
+        two members alike.
     """
     for path, values in table.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
@@ -40,7 +41,13 @@ def members(table: Mapping[str, Sequence[Any]], mode: str = "grid") -> list[dict
         rows = zip(*table.values(), strict=True) if table else [()]
     else:
         raise UserError(f"sweep_mode is {mode!r}; it must be grid or zip")
-    return [dict(zip(table, row, strict=True)) for row in rows]
+    found = [dict(zip(table, row, strict=True)) for row in rows]
+    seen: set[str] = set()
+    for member in found:
+        if repr(member) in seen:
+            raise UserError(f"sweep names {member} twice; each member must differ from the others")
+        seen.add(repr(member))
+    return found
 
 
 def place(hparams: Mapping[str, Any], path: str, value: float) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class Row(NamedTuple):
     axes: tuple[int, ...] = (0, 0)  # of the batch in each argument
     couples: bool = False  # the examples of a batch: [] out instead of [batch]
     harsh: tuple[dict[str, Any], ...] = tuple(HARSH)  # keywords to be finite with
+    one_axis: bool = False  # feature maps: all axes but the first are of the example
     call: Callable[..., Any] | None = None  # where the plain call does not return the loss
 
 
@@ -60,6 +61,7 @@ ROWS = {
     "balanced_kl": Row(pair),
     "cross_entropy": Row(labelled, smooth=(0,), harsh=({}, {"label_smoothing": 0.1})),
     "entropy": Row(one, smooth=(0,), axes=(0,)),
+    "feature_mse": Row(pair, harsh=({},), one_axis=True),
     "forward_kl": Row(pair),
     "jensen_shannon": Row(
         pair, harsh=tuple({**t, "weight": w} for t in HARSH for w in (1e-3, 0.5, 0.999))
@@ -126,7 +128,7 @@ def test_vmap_is_a_loop(name):
     )
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if not ROWS[n].couples])
+@pytest.mark.parametrize("name", [n for n in NAMES if not (ROWS[n].couples or ROWS[n].one_axis)])
 def test_examples_do_not_mix_and_batch_axes_may_be_many_or_none(name):
     args, axes = inputs_of(name), ROWS[name].axes
     together = function_of(name)(*args)

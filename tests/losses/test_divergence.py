@@ -92,6 +92,10 @@ class TestDirection:
             extra = losses.balanced_kl(s, t, emphasis=5.0) - losses.weighted_kl(s, t)
             close(extra, 4.0 * emphasised(s, t))
 
+    def test_equal_entropies_are_not_emphasised(self):
+        s, t = jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 2.0]])  # far apart, equally sure
+        close(losses.balanced_kl(s, t, emphasis=5.0), losses.weighted_kl(s, t), rtol=1e-6)
+
     def test_weighted_reaches_each_ablation(self):
         s, t = pair(4)
         for (d, v), expected in {

@@ -105,6 +105,11 @@ class TestSwitch:
         assert bool(losses.switch_signal(student, teacher, y).expert)
         assert not bool(losses.switch_signal(teacher, student, y).expert)  # the student is better
         assert not bool(losses.switch_signal(student, student + 0.01, y).expert)
+        student, teacher = jnp.array([[0.0, 0.0, -200.0]]), jnp.array([[0.0, -200.0, 0.0]])
+        tie = losses.switch_signal(student, teacher, y)  # far apart and equally wrong
+        assert float(tie.teacher_error) == float(tie.student_error)
+        assert float(tie.gap) > float(tie.threshold)
+        assert not bool(tie.expert)
 
     def test_it_carries_no_gradient(self):
         (s, t, _), y = networks(3)

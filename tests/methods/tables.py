@@ -9,7 +9,8 @@ import numpy as np
 from kdjax import models, terms
 from kdjax.methods import Player, co_train, switokd_pause
 from kdjax.train.optimizer import make_optimizer, make_schedule
-from kdjax.train.step import init_state, make_step
+from kdjax.train.step import init_opt, make_step
+from kdjax.types import State
 
 CLASSES = 4
 METHODS = ("alone", "kd", "dml", "kdcl", "switokd", "bdkd")
@@ -21,11 +22,11 @@ def term(name, *, toward=(), **options):
 
 
 def network(kind, role, axis_name=None):
-    """"cnn" has batch norm, "mlp" has none; the teacher is the wider one."""
+    """ "cnn" has batch norm, "mlp" has none; the teacher is the wider one."""
     wide = role == "teacher"
     if kind == "mlp":
         return models.build("mlp", num_classes=CLASSES, hidden=(12,) if wide else (8,))
-    widths = (4, 8) if wide else (4,)
+    widths = (6,) if wide else (4,)
     return models.build("cnn", num_classes=CLASSES, widths=widths, axis_name=axis_name)
 
 
@@ -92,11 +93,23 @@ def optimizers(table):
 
 
 @functools.cache
+def _init(kind):
+    return jax.jit(co_train(players("alone", kind)).init)
+
+
+def make_variables(kind, seed=0):
+    """All methods have the same networks, hence one compiled init a kind."""
+    return jax.device_get(_init(kind)(jax.random.key(seed), batch()))
+
+
 def start(name, kind="cnn"):
     """The state before the first step, on the host."""
-    table = players(name, kind)
-    init = jax.jit(lambda key, b, h: init_state(co_train(table), optimizers(table), key, b, h))
-    return jax.device_get(init(jax.random.key(3), batch(), hparams(table)))
+    table, variables = players(name, kind), make_variables(kind)
+    params = {role: v.params for role, v in variables.items()}
+    stats = {role: v.stats for role, v in variables.items()}
+    scalars = jax.tree.map(np.float32, hparams(table))
+    opt = jax.device_get(init_opt(co_train(table), optimizers(table), params, scalars))
+    return State(np.int32(0), jax.random.key(3), params, stats, opt, scalars)
 
 
 def step(name, kind="cnn", axis_name=None, prepare=None):
@@ -105,27 +118,23 @@ def step(name, kind="cnn", axis_name=None, prepare=None):
     return make_step(method, optimizers(table), axis_name, prepare=prepare)
 
 
-def evaluate(table, variables, b, key=None, step=0):
-    """The loss, the gradients of all roles, and what else the method says, in one program."""
+def evaluator(table):
+    """Compile `f(variables, batch, step=0) -> (loss, gradients of all roles, Aux)` of a table."""
     method = co_train(table)
-    params = {role: v.params for role, v in variables.items()}
-    stats = {role: v.stats for role, v in variables.items()}
-    key = jax.random.key(0) if key is None else key
     scalars = jax.tree.map(jnp.float32, hparams(table))
 
     @jax.jit
-    def run(params, b, scalars, step):
-        def loss(params):
-            return method.loss(params, stats, b, scalars, key, step)
+    def run(variables, batch, step=0.0):
+        stats = {role: v.stats for role, v in variables.items()}
 
+        def loss(params):
+            return method.loss(params, stats, batch, scalars, jax.random.key(0), step)
+
+        params = {role: v.params for role, v in variables.items()}
         (total, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
         return total, grads, aux
 
-    return run(params, b, scalars, jnp.float32(step))
-
-
-def make_variables(table, seed=0):
-    return jax.jit(co_train(table).init)(jax.random.key(seed), batch())
+    return run
 
 
 def logits(table, variables, b):
@@ -136,6 +145,13 @@ def logits(table, variables, b):
         )
         for role, p in table.items()
     }
+
+
+def scaled(variables, role, factor):
+    """Variables with a role's last layer multiplied: a surer network."""
+    fc = variables[role].params["fc"]
+    params = {**variables[role].params, "fc": {**fc, "kernel": fc["kernel"] * np.float32(factor)}}
+    return {**variables, role: variables[role]._replace(params=params)}
 
 
 def same(a, b):

@@ -9,6 +9,7 @@ from kdjax import models, terms
 from kdjax.methods import Player, co_train
 from tests.methods import tables
 
+BATCH = tables.batch(5)
 CLOSE = {"rtol": 2e-5, "atol": 1e-6}  # float32 sums of 16 examples against float64
 
 
@@ -31,12 +32,10 @@ def entropy(z):
     return -(np.exp(log_softmax(z)) * log_softmax(z)).sum(-1)
 
 
-def found(method, seed=0):
+def found(method):
     """Losses and metrics of a method on MLPs, with the logits they were computed from."""
-    table = tables.players(method, "mlp")
-    variables = tables.make_variables(table, seed)
-    batch = tables.batch(5)
-    total, _, aux = tables.evaluate(table, variables, batch)
+    table, variables, batch = tables.players(method, "mlp"), tables.make_variables("mlp"), BATCH
+    total, _, aux = tables.evaluator(table)(variables, batch)
     return total, aux, tables.logits(table, variables, batch), batch["label"]
 
 
@@ -55,8 +54,8 @@ def test_offline_distillation_weighs_as_hinton():
         "forward_kl": tables.term("forward_kl", **toward),
     }
     table["student"] = Player(table["student"].model, student)
-    variables, batch = tables.make_variables(table), tables.batch(5)
-    total, _, aux = tables.evaluate(table, variables, batch)
+    variables, batch = tables.make_variables("mlp"), BATCH
+    total, _, aux = tables.evaluator(table)(variables, batch)
     z = tables.logits(table, variables, batch)
     far = kl(z["teacher"], z["student"], 4.0).mean()
     expected = 0.1 * ce(z["student"], batch["label"]).mean() + 0.9 * 16 * far
@@ -75,8 +74,8 @@ def test_mutual_learning_averages_over_three_peers():
         model = models.build("mlp", num_classes=tables.CLASSES, hidden=(width,))
         own = {"ce": tables.term("ce"), "forward_kl": tables.term("forward_kl", toward=others)}
         table[role] = Player(model, own)
-    variables, batch = tables.make_variables(table), tables.batch(5)
-    _, _, aux = tables.evaluate(table, variables, batch)
+    variables, batch = jax.jit(co_train(table).init)(jax.random.key(0), BATCH), BATCH
+    _, _, aux = tables.evaluator(table)(variables, batch)
     z = tables.logits(table, variables, batch)
     for role in roles:
         peers = [kl(z[other], z[role]).mean() for other in roles if other != role]
@@ -113,9 +112,13 @@ def test_switokd_signal():
     def l1(p, q):
         return np.abs(p - q).sum(-1).mean()
 
-    seen = set()
-    for seed in range(6):
-        _, aux, z, label = found("switokd", seed)
+    table, seen = tables.players("switokd", "mlp"), set()
+    evaluate = tables.evaluator(table)
+    for factor, right in ((1, "teacher"), (1, "student"), (9, "teacher"), (9, "student")):
+        variables = tables.scaled(tables.make_variables("mlp"), "teacher", factor)
+        z = tables.logits(table, variables, BATCH)
+        label = z[right].argmax(-1).astype(np.int32)
+        _, _, aux = evaluate(variables, {**BATCH, "label": label})
         p, q = (np.exp(log_softmax(z[role])) for role in ("student", "teacher"))
         onehot = np.eye(tables.CLASSES)[label]
         a, b = l1(p, onehot), l1(q, onehot)
@@ -129,7 +132,7 @@ def test_switokd_signal():
 @pytest.mark.parametrize("method", tables.METHODS)
 def test_no_gradient_leaks(method):
     table = tables.players(method, "mlp")
-    variables, batch = tables.make_variables(table), tables.batch(5)
+    variables, batch = tables.make_variables("mlp"), BATCH
     scalars = jax.tree.map(jnp.float32, tables.hparams(table))
     players = co_train(table)
 
@@ -162,7 +165,7 @@ class TestTemperatureSquared:
     @pytest.mark.parametrize(("squared", "factor"), [(None, 9.0), (True, 9.0), (False, 1.0)])
     def test_raw_and_weighted(self, squared, factor):
         table = self.table(3.0, squared)
-        total, _, aux = tables.evaluate(table, tables.make_variables(table), tables.batch(5))
+        total, _, aux = tables.evaluator(table)(tables.make_variables("mlp"), BATCH)
         raw = aux.metrics["student/forward_kl/raw"]
         assert np.allclose(aux.metrics["student/forward_kl/weighted"], factor * raw)
         assert np.allclose(total, factor * raw)
@@ -172,10 +175,12 @@ class TestTemperatureSquared:
         norms = []
         for temperature in (20.0, 80.0):
             table = self.table(temperature, None)
-            _, grads, _ = tables.evaluate(table, tables.make_variables(table), tables.batch(5))
-            norms.append(np.linalg.norm(np.concatenate(
-                [np.ravel(leaf) for leaf in jax.tree.leaves(grads["student"])]
-            )))
+            _, grads, _ = tables.evaluator(table)(tables.make_variables("mlp"), BATCH)
+            norms.append(
+                np.linalg.norm(
+                    np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(grads["student"])])
+                )
+            )
         assert norms[0] == pytest.approx(norms[1], rel=0.1)
 
     def test_refused_without_a_temperature(self):
@@ -205,9 +210,9 @@ def test_ramp_multiplies_the_term():
     table = tables.players("kd", "mlp")
     own = {"ce": tables.term("ce", weight=3.0, ramp=terms.linear_ramp(10))}
     table["student"] = Player(table["student"].model, own)
-    variables = tables.make_variables(table)
+    variables, evaluate = tables.make_variables("mlp"), tables.evaluator(table)
     for step, factor in ((0, 0.0), (5, 1.5), (30, 3.0)):
-        _, _, aux = tables.evaluate(table, variables, tables.batch(5), step=step)
+        _, _, aux = evaluate(variables, BATCH, float(step))
         raw = aux.metrics["student/ce/raw"]
         assert np.allclose(aux.metrics["student/ce/weighted"], factor * raw, rtol=1e-6)
 
@@ -215,14 +220,14 @@ def test_ramp_multiplies_the_term():
 @pytest.mark.parametrize("method", ["kdcl", "switokd", "bdkd"])
 def test_mask_is_slicing(method):
     table = tables.players(method, "mlp")
-    variables, whole = tables.make_variables(table), tables.batch(5)
+    variables, whole, evaluate = tables.make_variables("mlp"), BATCH, tables.evaluator(table)
     sliced = {name: value[:11] for name, value in whole.items()}
     padded = {**whole, "mask": np.where(np.arange(16) < 11, 1, 0).astype(np.float32)}
     padded["image"] = whole["image"].copy()
     padded["image"][11:] = np.nan
     padded["label"] = np.where(np.arange(16) < 11, whole["label"], -1).astype(np.int32)
-    total, grads, aux = tables.evaluate(table, variables, sliced)
-    total_padded, grads_padded, aux_padded = tables.evaluate(table, variables, padded)
+    total, grads, aux = evaluate(variables, sliced)
+    total_padded, grads_padded, aux_padded = evaluate(variables, padded)
     for a, b in zip(
         jax.tree.leaves((total, grads, aux.metrics)),
         jax.tree.leaves((total_padded, grads_padded, aux_padded.metrics)),

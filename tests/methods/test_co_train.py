@@ -51,8 +51,8 @@ def test_frozen_teacher_is_bit_identical(stepped):
 
 def test_frozen_teacher_sees_its_stored_statistics():
     table = tables.players("kd")
-    variables, batch = tables.make_variables(table), tables.batch()
-    _, _, aux = tables.evaluate(table, variables, batch)
+    variables, batch = tables.make_variables("cnn"), tables.batch()
+    _, _, aux = tables.evaluator(table)(variables, batch)
     teacher = table["teacher"].model
     z, _ = teacher.apply(variables["teacher"], batch, train=False)
     right = np.mean(np.argmax(z.logits, -1) == batch["label"])
@@ -86,23 +86,18 @@ class TestSwitokd:
     @pytest.fixture(scope="class")
     def run(self):
         """Step from one and the same state on a batch of either mode; momentum is not zero."""
-        state = tables.start("switokd")
-        fc = state.params["teacher"]["fc"]
-        sure = {**state.params["teacher"], "fc": {**fc, "kernel": fc["kernel"] * 20}}
+        table, batch, state = tables.players("switokd"), tables.batch(), tables.start("switokd")
+        variables = tables.scaled(tables.make_variables("cnn"), "teacher", 20)
         rng = np.random.default_rng(0)
         opt = jax.tree.map(
             lambda x: rng.normal(size=np.shape(x)).astype(x.dtype) if np.ndim(x) else x, state.opt
         )
-        state = state._replace(params={**state.params, "teacher": sure}, opt=opt)
-        table, batch = tables.players("switokd"), tables.batch()
-        z = {}
-        for role, player in table.items():
-            variables = (state.params[role], state.stats[role])
-            z[role] = player.model.apply(_variables(*variables), batch, train=True)[0].logits
+        params = {role: v.params for role, v in variables.items()}
+        state, z = state._replace(params=params, opt=opt), tables.logits(table, variables, batch)
         step = jax.jit(tables.step("switokd"))
         found = {}
-        for mode, role in (("expert", "teacher"), ("learning", "student")):
-            label = np.argmax(z[role], -1).astype(np.int32)
+        for mode, choose in (("expert", np.argmax), ("learning", np.argmin)):
+            label = choose(z["teacher"], -1).astype(np.int32)
             signal = losses.switch_signal(z["student"], z["teacher"], label)
             assert bool(signal.expert) == (mode == "expert")
             found[mode] = step(state, {**batch, "label": label})
@@ -126,12 +121,6 @@ class TestSwitokd:
             for role in ("teacher", "student"):
                 old, new = getattr(before, part)[role], getattr(after, part)[role]
                 assert not tables.same(old, new), (part, role)
-
-
-def _variables(params, stats):
-    from kdjax.types import Variables
-
-    return Variables(params, stats)
 
 
 class TestRefusals:

@@ -1,0 +1,64 @@
+"""How many members of a sweep fit into a device, estimated before anything is compiled."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax.types import Batch, Method, PyTree, State
+
+SHARE = 0.8  # of the memory that is free; the rest is for the compiler's temporaries
+
+
+def tree_bytes(tree: PyTree) -> int:
+    """Size of all arrays (or shapes) of a tree."""
+    leaves = [x for x in jax.tree.leaves(tree) if hasattr(x, "dtype")]
+    return sum(int(np.prod(x.shape)) * _itemsize(x.dtype) for x in leaves)
+
+
+def _itemsize(dtype: Any) -> int:
+    return 8 if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else dtype.itemsize
+
+
+def member_bytes(method: Method, state: State, batch: Batch) -> int:
+    """What one member needs for a step: its state twice, its gradients, its saved activations.
+
+    Args:
+      method: what is minimised.
+      state: of one member; shapes suffice (`jax.eval_shape`).
+      batch: one prepared batch of full size; shapes suffice.
+    """
+
+    def saved(trained: Mapping[str, PyTree], state: State, batch: Batch) -> PyTree:
+        def objective(trained: Mapping[str, PyTree]) -> Any:
+            params = {**state.params, **trained}
+            return method.loss(params, state.stats, batch, state.hparams, state.key, state.step)
+
+        # the pullback is a tree whose leaves are what the backward pass keeps
+        return jax.vjp(objective, trained, has_aux=True)[1]
+
+    trained = {role: state.params[role] for role in method.trains}
+    kept = jax.eval_shape(saved, trained, state, batch)
+    return 2 * tree_bytes(state) + tree_bytes(trained) + tree_bytes(kept)
+
+
+def free_bytes(device: jax.Device) -> int:
+    """Memory that a device still has: its own, or the machine's for a CPU."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable:"))
+    except (OSError, StopIteration):  # not Linux: half of what is built in
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def fitting(members: int, each: int, free: int) -> int:
+    """How many members go into one program: as few programs as possible, evenly filled."""
+    most = max(1, int(SHARE * free) // max(each, 1))
+    programs = -(-members // most)
+    return -(-members // programs)

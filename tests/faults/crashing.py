@@ -1,0 +1,57 @@
+"""The command line in a process that dies at a chosen moment: `crashing.py MOMENT N -- ARGV`.
+
+A kill from outside hits whatever the process is doing then; one from inside, at the moment that
+matters, is the same to the kernel and to the files, and a test with it cannot be late.
+"""
+
+import os
+import signal
+import sys
+
+from kdjax import workdir
+from kdjax.cli import main
+from kdjax.report.log import MetricsLog
+from kdjax.train import checkpoint
+
+
+def die(number: int = signal.SIGKILL) -> None:
+    os.kill(os.getpid(), number)
+
+
+def after(target, name: str, count: int, then) -> None:
+    """Let the `count`-th call of `target.name` be followed by `then(*args)`."""
+    original, calls = getattr(target, name), [0]
+
+    def wrapped(*args, **kwargs):
+        calls[0] += 1
+        found = original(*args, **kwargs)
+        if calls[0] == count:
+            then(*args)
+        return found
+
+    setattr(target, name, wrapped)
+
+
+def unwritten(path, content) -> None:
+    """Die when a part is about to be declared done."""
+    if path.name == "done.json":
+        die()
+
+
+def arm(moment: str, count: int) -> None:
+    if moment == "line":
+        after(MetricsLog, "write", count, lambda *_: die())
+    elif moment == "save":  # orbax writes in the background: it has just begun
+        after(checkpoint, "save", count, lambda *_: die())
+    elif moment == "done":
+        workdir.write_json = unwritten
+    elif moment == "term":
+        after(MetricsLog, "write", count, lambda *_: die(signal.SIGTERM))
+    elif moment != "never":
+        raise ValueError(moment)
+
+
+if __name__ == "__main__":
+    moment, count, _, *argv = sys.argv[1:]
+    arm(moment, int(count))
+    sys.exit(main(argv))

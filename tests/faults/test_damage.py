@@ -1,0 +1,100 @@
+"""Damaged files: said in a line, kept aside, and no harm to the result."""
+
+import shutil
+
+import pytest
+
+from kdjax import cli
+from tests.faults.commands import refused, train
+from tests.faults.runs import assert_same
+
+PART = ("checkpoints", "kd", "0-3")
+
+
+@pytest.fixture
+def undone(whole, tmp_path, no_page):
+    """A copy of the finished run whose second variant is not recorded as done: it resumes."""
+    shutil.copytree(whole[1], tmp_path / "run")
+    folder = tmp_path.joinpath("run", *PART)
+    (folder / "done.json").unlink()
+    (tmp_path / "run" / "report.json").unlink()
+    return folder
+
+
+def largest(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def truncate(step):
+    file = largest(step / "state")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip(step):
+    file = largest(step / "state")
+    content = bytearray(file.read_bytes())
+    for place in range(100, len(content), 500):
+        content[place] ^= 255
+    file.write_bytes(bytes(content))
+
+
+def wrong_digest(step):
+    (file,) = [
+        p for p in (step / "record").rglob("*") if p.is_file() and b"digest" in p.read_bytes()
+    ]
+    file.write_text(file.read_text().replace('"digest": "', '"digest": "0'))
+
+
+DAMAGE = {
+    "truncated": truncate,
+    "flipped bits": flip,
+    "arrays missing": lambda step: shutil.rmtree(step / "state"),
+    "record empty": lambda step: largest(step / "record").write_text(""),
+    "arrays not those of the record": wrong_digest,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_the_checkpoint_before_is_taken(damage, undone, whole, tmp_path, capsys):
+    damage(undone / "60")
+    assert cli.main(train(whole[0], tmp_path / "run")) == 0
+    err = capsys.readouterr().err
+    (line,) = [x for x in err.splitlines() if "damaged" in x]
+    assert str(undone / "60") in line
+    assert "kept as damaged-60, trying the one before" in line
+    assert "kd: resumed from step 50" in err
+    assert "Traceback" not in err
+    assert (undone / "damaged-60").is_dir()
+    assert_same(tmp_path / "run", whole[1])
+
+
+def test_without_a_good_checkpoint_the_part_begins_again(undone, whole, tmp_path, capsys):
+    for step in ("50", "60"):
+        truncate(undone / step)
+    assert cli.main(train(whole[0], tmp_path / "run")) == 0
+    err = capsys.readouterr().err
+    assert err.count("trying the one before") == 2
+    assert "kd: resumed" not in err
+    assert_same(tmp_path / "run", whole[1])
+
+
+def test_half_a_line_of_metrics_is_dropped(undone, whole, tmp_path):
+    path = tmp_path / "run" / "metrics.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) - 40])  # inside the last of the test lines
+    assert cli.main(train(whole[0], tmp_path / "run")) == 0
+    assert_same(tmp_path / "run", whole[1])
+
+
+def test_lost_lines_of_metrics_are_refused(undone, whole, tmp_path, capsys):
+    path = tmp_path / "run" / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:1000])
+    refused(capsys, train(whole[0], tmp_path / "run"), str(path), "lines are missing")
+
+
+@pytest.mark.parametrize("name", ["config.json", "checkpoints/kd/0-3/done.json"])
+def test_a_damaged_json_is_named(name, whole, tmp_path, capsys):
+    shutil.copytree(whole[1], tmp_path / "run")
+    (tmp_path / "run" / name).write_text('{"config":')
+    keep = tmp_path / "run"
+    refused(capsys, train(whole[0], keep), str(keep / name), keep=keep)
