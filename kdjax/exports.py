@@ -132,16 +132,16 @@ def from_workdir(
     found = next(v for v in run.variants if v.name == name)
     if role not in found.table:
         raise UserError(f"--role={role}: no such role; there are {', '.join(found.table)}")
-    if member is None:
-        member = story.outcomes[name]["chosen"][role]["members"][0]
-    if not 0 <= member < len(found.members):
-        raise UserError(f"--member={member}; there are 0 to {len(found.members) - 1}")
+    chosen: int = story.outcomes[name]["chosen"][role]["members"][0]
+    row = chosen if member is None else member
+    if not 0 <= row < len(found.members):
+        raise UserError(f"--member={row}; there are 0 to {len(found.members) - 1}")
     pieces = [Variables(s.params[role], s.stats[role]) for s in story.states(found)]
-    merged = jax.tree.map(lambda *xs: np.concatenate(xs)[member], *pieces)
+    merged = jax.tree.map(lambda *xs: np.concatenate(xs)[row], *pieces)
     said = found.config["roles"][role]
     if said["adapter"]["layer"] is not None:
         merged = Variables(merged.params["network"], merged.stats)
     spec = run.source.spec._asdict()
-    about = {"model": said["model"], "role": role, "variant": name, "member": member}
-    save(out, merged, {**about, "values": dict(found.members[member]), **spec})
-    return f"{role} of {name}, member {member} {dict(found.members[member])}"
+    about = {"model": said["model"], "role": role, "variant": name, "member": row}
+    save(out, merged, {**about, "values": dict(found.members[row]), **spec})
+    return f"{role} of {name}, member {row} {dict(found.members[row])}"

@@ -6,7 +6,7 @@ import importlib.util
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
@@ -129,7 +129,7 @@ def _override(table: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
         raise UserError(said + _right(table, said)) from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is no override; write --config.key=value")
-    return values["config"].value
+    return cast(ConfigDict, values["config"].value)
 
 
 def _right(table: ConfigDict, said: str) -> str:

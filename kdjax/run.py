@@ -162,8 +162,9 @@ def reread(run: Run, folder: Path, say: Say) -> Story:
     """The story of the finished variants of a workdir, nothing being trained."""
     story = Story(run, folder, say)
     for variant in run.variants:
-        done = [_finished(part) for part in parts(run, variant, folder)]
-        if any(outcome is None for outcome in done):
+        pieces = parts(run, variant, folder)
+        done = [outcome for part in pieces if (outcome := _finished(part)) is not None]
+        if len(done) < len(pieces):
             break
         story.tell(variant, done)
     return story
@@ -180,7 +181,7 @@ def evaluate(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
         for part in parts(run, variant, folder):
             given = story.given(variant, part.members)
             program, state = _restored(run, part, given, say)
-            old = _finished(part)
+            old = workdir.read_json(part_folder(part) / "done.json")
             health = loop.Health(len(part.members), old["diverged"])
             again = score(run, variant, part.members, program, state, health)
             done.append({**old, **again})
@@ -263,8 +264,9 @@ def _train_part(
         if found is not None:
             state, record = found[0], {**record, **found[1]}
             _check_frozen(part, given, program, record)
-            say(f"{part.variant.name}: resumed from step {int(state.step)}")
         log.truncate(record["offset"])
+        if found is not None:
+            say(f"{part.variant.name}: resumed from step {int(state.step)}")
         health = loop.Health(len(part.members), record["diverged"])
         recorder = Recorder(
             run, part.variant, part.members, program, log, manager, health, record["frozen"]

@@ -17,7 +17,7 @@ from kdjax import losses
 from kdjax.types import Array, Batch, Outputs, Scalars, UserError
 
 Value = Callable[[Outputs, Sequence[Outputs], Batch, Scalars], Array]
-Ramp = Callable[[Array], Array]  # step -> factor
+Ramp = Callable[[Array | int], Array]  # step -> factor
 
 POSITIVE = (0.0, math.inf)  # open intervals
 UNIT = (0.0, 1.0)

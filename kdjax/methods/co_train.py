@@ -97,13 +97,12 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
         for role in players:
             correct = jnp.argmax(detached[role].logits, axis=-1) == batch["label"]
             metrics[f"{role}/accuracy"] = _mean_share(correct, batch["mask"], axis_name)
-        active = {
-            role: ~player.pause[0](
-                *_gather((detached[role], detached[player.pause[1]], batch), axis_name)
-            )
-            for role, player in players.items()
-            if player.pause is not None
-        }
+        active = {}
+        for role, player in players.items():
+            if player.pause is not None:
+                waits, watched = player.pause
+                seen = _gather((detached[role], detached[watched], batch), axis_name)
+                active[role] = ~waits(*seen)
         for role, value in active.items():
             metrics[f"{role}/active"] = value / _devices(axis_name)
         return total, Aux(new_stats, metrics, active)
@@ -118,7 +117,7 @@ def _player_loss(
     detached: Mapping[str, Outputs],
     batch: Batch,
     hparams: Mapping[str, Mapping[str, Scalars]],
-    step: Array,
+    step: Array | int,
     axis_name: str | None,
 ) -> tuple[Array, dict[str, Array]]:
     """Sum the terms of one role; returns this device's share and its metrics."""
@@ -180,7 +179,7 @@ def _blank(batch: Batch) -> Batch:
     return {name: blank(x) for name, x in batch.items()}
 
 
-def _gather(tree, axis_name: str | None):
+def _gather(tree: Any, axis_name: str | None) -> Any:
     """The global batch on every device."""
     if axis_name is None:
         return tree

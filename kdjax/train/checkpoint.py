@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -24,7 +25,7 @@ def digest(tree: PyTree) -> str:
     """A hash of names, shapes, types and bytes of all arrays of a tree."""
     found = hashlib.blake2b(digest_size=16)
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         array = np.ascontiguousarray(jax.device_get(leaf))
         found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
@@ -43,7 +44,7 @@ def open_manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
 def save(
     manager: ocp.CheckpointManager, state: State, trains: tuple[str, ...], record: Mapping[str, Any]
 ) -> None:
-    """Write the trained part of a state in the background; the arrays are copied first."""
+    """Write the trained part of a state; the files are written while training goes on."""
     part = trained_part(state, trains)
     step = int(state.step)
     if step in manager.all_steps():

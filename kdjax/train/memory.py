@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kdjax.types import Batch, Method, PyTree, State
@@ -20,7 +21,7 @@ def tree_bytes(tree: PyTree) -> int:
 
 
 def _itemsize(dtype: Any) -> int:
-    return 8 if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else dtype.itemsize
+    return 8 if jnp.issubdtype(dtype, jax.dtypes.prng_key) else dtype.itemsize
 
 
 def member_bytes(method: Method, state: State, batch: Batch) -> int:
@@ -45,7 +46,7 @@ def member_bytes(method: Method, state: State, batch: Batch) -> int:
     return 2 * tree_bytes(state) + tree_bytes(trained) + tree_bytes(kept)
 
 
-def free_bytes(device: jax.Device) -> int:
+def free_bytes(device: Any) -> int:
     """Memory that a device still has: its own, or the machine's for a CPU."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:

@@ -53,7 +53,7 @@ def one_device() -> Layout:
     return Layout(
         devices=1,
         axis_name=None,
-        place=jax.device_put,
+        place=lambda tree: jax.device_put(tree, may_alias=False),  # a step consumes its state
         fetch=same,
         put=jax.device_put,
         share=jax.device_put,
@@ -143,7 +143,7 @@ def mesh_data(devices: int, *, stacked_batch: bool) -> Layout:
     return Layout(
         devices=devices,
         axis_name=None,
-        place=lambda tree: jax.device_put(tree, whole),
+        place=lambda tree: jax.device_put(tree, whole, may_alias=False),
         fetch=lambda tree: tree,
         put=lambda batch: jax.device_put(dict(batch), divided),
         share=lambda tree: jax.device_put(tree, whole),

@@ -132,9 +132,10 @@ def init_members(
         # what comes from elsewhere is dropped inside the program, hence never computed
         return state._replace(params=fresh(state.params), stats=fresh(state.stats))
 
-    mapped = jax.vmap(init, in_axes=(key_axis, 0), out_axes=State(None, key_axis, 0, 0, 0, 0))
+    mapped = jax.vmap(init, in_axes=(key_axis, 0), out_axes=_axes(key_axis, 0, 0, 0))
     state = jax.jit(mapped)(keys[0] if one_seed else keys, table)
-    params, stats, axes = dict(state.params), dict(state.stats), dict.fromkeys(hparams[0], 0)
+    params, stats = dict(state.params), dict(state.stats)
+    axes: dict[str, int | None] = dict.fromkeys(hparams[0], 0)
     for role, (variables, stacked) in given.items():
         if not stacked and role in method.trains:
             variables = stack([variables] * len(seeds))
@@ -144,8 +145,13 @@ def init_members(
     by_role = {role: axes[role] for role in params}
     return (
         state._replace(params=params, stats=stats),
-        State(None, key_axis, by_role, by_role, dict.fromkeys(method.trains, 0), 0),
+        _axes(key_axis, by_role, by_role, dict.fromkeys(method.trains, 0)),
     )
+
+
+def _axes(key: int | None, params: Any, stats: Any, opt: Any) -> State:
+    """A State of axes instead of arrays: the step is shared, the hparams are stacked."""
+    return State._make((None, key, params, stats, opt, 0))
 
 
 def vmap_members(

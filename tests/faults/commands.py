@@ -53,11 +53,11 @@ def train(config: Path, workdir: Path, *flags):
 
 
 def snapshot(folder: Path):
-    """Contents and times of all files below a folder; None if there is no such folder."""
+    """Contents of all files below a folder; None if there is no such folder."""
     if not folder.exists():
         return None
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
-    return [(p, p.read_bytes(), p.stat().st_mtime_ns) for p in files]
+    return [(p, p.read_bytes()) for p in files]
 
 
 def refused(capsys, argv, *words, status=2, keep: Path | None = None):

@@ -59,9 +59,24 @@ def run(argv, moment="never", count=1):
     )
 
 
+def newest(part):
+    """The folder of the last checkpoint of a part."""
+    return max((p for p in part.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+
+
+def largest(folder):
+    return max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def truncate(checkpoint):
+    """Cut the arrays of a checkpoint in half."""
+    file = largest(checkpoint / "state")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
 def read_state(folder):
     """All arrays of the last checkpoint of a part, by path, and its record."""
-    step = max(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    step = int(newest(folder).name)
     with ocp.CheckpointManager(folder.resolve()) as manager:
         found = manager.restore(
             step,

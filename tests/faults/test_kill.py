@@ -4,7 +4,7 @@ import json
 import signal
 
 from tests.faults.commands import train
-from tests.faults.runs import LINES, assert_same, results, run
+from tests.faults.runs import LINES, assert_same, newest, results, run, truncate
 
 
 def test_the_undisturbed_run_is_complete(whole):
@@ -35,7 +35,11 @@ def test_killed_again_and_again(whole, tmp_path):
     assert stopped.returncode == 0, stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert "is saved; the same command goes on from there" in stopped.stderr
+    saved = newest(tmp_path / "run" / "checkpoints" / "kd" / "0-3")
+    truncate(saved)
     ended = run(argv)
     assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert f"checkpoint {saved} is damaged" in ended.stderr
     assert "kd: resumed from step " in ended.stderr
     assert_same(tmp_path / "run", undisturbed)

@@ -79,20 +79,19 @@ SWEPT = {
         },
     },
     "sweep": {
-        "seed": tuple(range(8)),
+        "seed": (0, 1, 2, 3),
         # small: at rates of 1 rounding grows tenfold a step
-        "roles.*.optimizer.learning_rate": tuple(0.01 * (1 + i) for i in range(8)),
+        "roles.*.optimizer.learning_rate": tuple(0.01 * (1 + i) for i in range(4)),
     },
     "sweep_mode": "zip",
 }
 
 
 @functools.cache
-def sweep_after(devices, over_members, parallel_mode="pmap"):
+def sweep_after(devices, over_members):
     """A whole program as `run` uses it: state, metrics, gradient norms and predictions."""
-    said = {"devices": devices, "members_over_devices": over_members, "parallel": parallel_mode}
-    run = build({**SWEPT, **said})
-    program, state = make_program(run, run.variants[0], tuple(range(8)), {})
+    run = build({**SWEPT, "devices": devices, "members_over_devices": over_members})
+    program, state = make_program(run, run.variants[0], tuple(range(4)), {})
     layout, batches = program.layout, feed(run, program, 0)
     state = layout.place(state)
     norms = layout.read(program.grad_norms(state, next(feed(run, program, 0))))
@@ -107,4 +106,4 @@ def sweep_after(devices, over_members, parallel_mode="pmap"):
 
 @pytest.mark.parametrize("over_members", [True, False], ids=["members", "batch"])
 def test_a_sweep_over_devices(over_members):
-    assert_close(sweep_after(8, over_members), sweep_after(1, True))
+    assert_close(sweep_after(4, over_members), sweep_after(1, True))

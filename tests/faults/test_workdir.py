@@ -1,0 +1,156 @@
+"""Folders that are in use, of another run, not writable or no run at all."""
+
+import json
+
+import pytest
+
+from kdjax import cli, workdir
+from tests.faults.commands import base, experiment, refused, train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run with two variants of two members: (its config, its workdir)."""
+    folder = tmp_path_factory.mktemp("trained")
+    said = base(variants={"a": {}, "b": {}}, sweep={"seed": (0, 1)}, num_steps=2)
+    config = experiment(folder, said)
+    assert cli.main(train(config, folder / "run")) == 0
+    return config, folder / "run"
+
+
+def test_a_second_process_is_refused(trained, capsys):
+    config, folder = trained
+    with workdir.occupy(folder):
+        refused(capsys, train(config, folder), str(folder), "in use", keep=folder)
+    with workdir.occupy(folder):  # and it is free again
+        pass
+
+
+def test_another_config_is_refused_with_the_keys(trained, capsys):
+    config, folder = trained
+    flags = ("--config.num_steps=3", "--config.roles.student.optimizer.momentum=0.5")
+    words = (
+        f"workdir {folder} holds a run with another config",
+        "num_steps: 2 -> 3",
+        "roles.student.optimizer.momentum: 0.9 -> 0.5",
+    )
+    line = refused(capsys, train(config, folder, *flags), *words, keep=folder)
+    assert "batch_size" not in line
+    swept = "--config.sweep.seed=(0,1,2)"
+    refused(capsys, train(config, folder, swept), "sweep.seed: [0, 1] -> [0, 1, 2]", keep=folder)
+
+
+def test_what_changes_no_number_may_change(trained, capsys):
+    config, folder = trained
+    before = (folder / "metrics.jsonl").read_bytes()
+    assert cli.main(train(config, folder, "--config.checkpoint_every=1")) == 0
+    assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_finished_run_is_not_trained_again(trained, capsys, monkeypatch):
+    config, folder = trained
+    monkeypatch.setattr("kdjax.run._train_part", None)
+    before = json.loads((folder / "report.json").read_text())
+    assert cli.main(train(config, folder)) == 0
+    assert json.loads((folder / "report.json").read_text())["variants"] == before["variants"]
+
+
+def test_a_workdir_that_cannot_be_written(tmp_path, capsys):
+    config = experiment(tmp_path, base())  # root may write anywhere, but not below a file
+    argv = train(config, config / "run")
+    refused(capsys, argv, f"workdir {config / 'run'} cannot be written", keep=tmp_path)
+
+
+def test_a_folder_of_something_else(tmp_path, capsys):
+    config = experiment(tmp_path, base())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_text("mine\n")
+    refused(capsys, train(config, tmp_path / "run"), "no config.json", keep=tmp_path / "run")
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_commands_on_a_folder_that_is_no_run(exists, tmp_path, capsys):
+    folder = tmp_path / "run"
+    if exists:
+        folder.mkdir()
+    out = tmp_path / "out"
+    where = f"--workdir={folder}"
+    refused(capsys, ["eval", where], str(folder), "config.json")
+    refused(capsys, ["export", where, "--role=student", f"--out={out}"], "config.json")
+    refused(capsys, ["report", folder, f"--out={out}"], str(folder), "report.json")
+    assert folder.exists() == exists
+    assert not out.exists()
+
+
+def test_a_run_that_is_not_finished(tmp_path, capsys):
+    config = experiment(tmp_path, base())
+    folder = tmp_path / "run"
+    from kdjax import flags
+
+    folder.mkdir()
+    workdir.adopt(folder, flags.read(str(config), []).config, "train")
+    where = f"--workdir={folder}"
+    refused(capsys, ["eval", where], str(folder), "train first")
+    out = tmp_path / "out"
+    refused(capsys, ["export", where, "--role=student", f"--out={out}"], "train first")
+    refused(capsys, ["report", folder], str(folder), "kdjax train")
+    assert not out.exists()
+
+
+def test_exports_of_what_is_not_there(trained, tmp_path, capsys):
+    _, folder = trained
+    out = tmp_path / "out"
+
+    def refuse(*flags, words):
+        argv = ["export", f"--workdir={folder}", f"--out={out}", *flags]
+        refused(capsys, argv, *words, keep=folder)
+        assert not out.exists()
+
+    refuse("--role=student", words=("--variant is not given", "a, b"))
+    refuse("--role=student", "--variant=c", words=("--variant=c", "a, b"))
+    refuse("--role=pupil", "--variant=a", words=("--role=pupil", "teacher, student"))
+    for member in ("2", "-1"):
+        flags = ("--role=student", "--variant=a", f"--member={member}")
+        refuse(*flags, words=(f"--member={member}", "0 to 1"))
+
+
+def test_an_export_never_replaces_one(trained, tmp_path, capsys):
+    out = tmp_path / "out"
+    argv = ["export", f"--workdir={trained[1]}", "--role=student", "--variant=a", f"--out={out}"]
+    assert cli.main(argv) == 0
+    refused(capsys, [*argv, "--member=1"], str(out), "already holds", keep=out)
+    (out / "model.safetensors").unlink()  # a config.json alone is somebody's too
+    refused(capsys, argv, str(out), "already holds config.json", keep=out)
+
+
+def test_an_export_into_a_file(trained, tmp_path, capsys):
+    out = tmp_path / "file"
+    out.write_text("mine")
+    argv = ["export", f"--workdir={trained[1]}", "--role=student", "--variant=a", f"--out={out}"]
+    refused(capsys, argv, str(out), "cannot be written", keep=tmp_path)
+
+
+def test_a_report_that_cannot_be_written(trained, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    refused(capsys, ["report", trained[1], f"--out={file}/r.html"], str(file), keep=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        ([], "COMMAND"),
+        (["trian"], "trian"),
+        (["train", "--workdir=x"], "--config"),
+        (["train", "--config=x"], "--workdir"),
+        (["eval", "--workdir=x", "--role=student"], "--role"),
+        (["export", "--workdir=x", "--role=student"], "--out"),
+        (["export", "--workdir=x", "--role=student", "--out=y", "--member=one"], "--member"),
+        (["report"], "workdirs"),
+    ],
+)
+def test_a_command_that_is_not_one(argv, word, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(argv)
+    assert stopped.value.code == 2
+    assert word in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,180 @@
+"""Checkpoints: exact, verified, and refused where they belong to something else."""
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.train import checkpoint
+from kdjax.types import UserError
+from tests.methods import tables
+
+TRAINS = ("teacher", "student")
+
+
+def scrambled(name="bdkd", seed=1):
+    """A state in which no array is zero, momentum included."""
+    rng = np.random.default_rng(seed)
+    state = tables.start(name)
+    noisy = jax.tree.map(
+        lambda x: np.asarray(rng.normal(size=np.shape(x)), np.asarray(x).dtype),
+        (state.params, state.stats, state.opt),
+    )
+    params, stats, opt = noisy
+    return state._replace(
+        step=np.int32(5), key=jax.random.key(11), params=params, stats=stats, opt=opt
+    )
+
+
+def at(state, step):
+    return jax.device_put(state._replace(step=np.int32(step)))
+
+
+@pytest.fixture
+def manager(tmp_path):
+    opened = checkpoint.open_manager(tmp_path / "checkpoints", keep=3)
+    yield opened
+    opened.close()
+
+
+def write(manager, *states, trains=TRAINS):
+    for state in states:
+        checkpoint.save(manager, state, trains, {"offset": 7 * int(state.step)})
+    manager.wait_until_finished()
+
+
+def test_round_trip_is_exact(manager):
+    state = at(scrambled(), 5)
+    write(manager, state)
+    template = at(tables.start("bdkd"), 0)
+    found, record = checkpoint.restore(manager, template, TRAINS, print)
+    assert checkpoint.digest(found) == checkpoint.digest(state)
+    assert tables.same(found._replace(key=0), state._replace(key=0))
+    assert jax.tree.structure(found) == jax.tree.structure(state)
+    assert jax.dtypes.issubdtype(found.key.dtype, jax.dtypes.prng_key)
+    assert np.array_equal(jax.random.bits(found.key), jax.random.bits(state.key))
+    assert record["step"] == 5
+    assert record["offset"] == 35
+
+
+def test_nothing_there(manager):
+    assert checkpoint.restore(manager, at(scrambled(), 0), TRAINS, print) is None
+
+
+def test_frozen_roles_are_not_written_but_kept(manager):
+    state = at(scrambled("kd"), 5)
+    write(manager, state, trains=("student",))
+    other = at(scrambled("kd", seed=2), 0)
+    found, _ = checkpoint.restore(manager, other, ("student",), print)
+    assert tables.same(found.params["student"], state.params["student"])
+    assert tables.same(found.params["teacher"], other.params["teacher"])
+    assert tables.same(found.stats["teacher"], other.stats["teacher"])
+
+
+def test_saving_a_step_again_changes_nothing(manager):
+    first, second = at(scrambled(), 5), at(scrambled(seed=2), 5)
+    write(manager, first, second)
+    found, _ = checkpoint.restore(manager, second, TRAINS, print)
+    assert tables.same(found.params, first.params)
+
+
+def test_newest_few_are_kept(manager):
+    state = scrambled()
+    write(manager, *(at(state, step) for step in range(1, 6)))
+    assert sorted(manager.all_steps()) == [3, 4, 5]
+
+
+def test_digest_sees_every_bit_and_name():
+    tree = {"a": np.ones(3, np.float32), "b": jax.random.key(0)}
+    digest = checkpoint.digest(tree)
+    flipped = tree["a"].copy()
+    flipped.view(np.int32)[1] ^= 1
+    others = [
+        {**tree, "a": flipped},
+        {**tree, "a": tree["a"].astype(np.float64)},
+        {**tree, "a": tree["a"][None]},
+        {**tree, "b": jax.random.key(1)},
+        {"c": tree["a"], "b": tree["b"]},
+    ]
+    assert digest == checkpoint.digest(jax.tree.map(lambda x: x.copy(), tree))
+    assert digest not in [checkpoint.digest(other) for other in others]
+
+
+def data_files(folder):
+    """The files of a checkpoint, the largest first."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return sorted(files, key=lambda path: -path.stat().st_size)
+
+
+def truncate(folder):
+    path = data_files(folder)[0]
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(folder):
+    """Damage the middle of the largest file of arrays."""
+    path = max((p for p in folder.rglob("d/*")), key=lambda p: p.stat().st_size)
+    content = bytearray(path.read_bytes())
+    for place in range(len(content) // 3, len(content) // 3 + 64):
+        content[place] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+def lose(folder):
+    for path in data_files(folder):
+        path.unlink()
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, lose])
+def test_a_damaged_newest_falls_back(tmp_path, damage):
+    folder, state, lines = tmp_path / "checkpoints", scrambled(), []
+    manager = checkpoint.open_manager(folder, keep=3)
+    write(manager, at(state, 2), at(state, 4))
+    manager.close()
+    damage(folder / "4")
+
+    manager = checkpoint.open_manager(folder, keep=3)
+    found, record = checkpoint.restore(manager, at(state, 0), TRAINS, lines.append)
+    assert int(found.step) == record["step"] == 2
+    assert tables.same(found.params, state.params)
+    assert len(lines) == 1
+    assert "checkpoints/4 is damaged (" in lines[0]
+    assert "kept as damaged-4, trying the one before" in lines[0]
+    assert (folder / "damaged-4").is_dir()
+    write(manager, at(state, 4))  # its number is free again
+    assert sorted(manager.all_steps()) == [2, 4]
+    manager.close()
+
+
+def test_a_digest_that_differs_is_damage(manager, tmp_path, monkeypatch):
+    lines = []
+    write(manager, at(scrambled(), 2))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "digest", lambda tree: "0" * 32)
+        write(manager, at(scrambled(), 4))
+    found, _ = checkpoint.restore(manager, at(scrambled(), 0), TRAINS, lines.append)
+    assert int(found.step) == 2
+    assert "differ from their digest" in lines[0]
+
+
+class TestRefusals:
+    """A checkpoint of something else is no damage: it is refused and left alone."""
+
+    def refused(self, manager, state, trains):
+        with pytest.raises(UserError) as error:
+            checkpoint.restore(manager, state, trains, print)
+        assert sorted(manager.all_steps()) == [5]
+        return str(error.value)
+
+    def test_other_roles(self, manager):
+        write(manager, at(scrambled("kd"), 5), trains=("student",))
+        text = self.refused(manager, at(scrambled("bdkd"), 0), TRAINS)
+        assert "checkpoints/5" in text
+        assert "teacher" in text
+
+    def test_other_shapes(self, manager):
+        state = at(scrambled(), 5)
+        write(manager, state)
+        wider = jax.tree.map(lambda x: np.stack([x, x]), state.params)
+        text = self.refused(manager, state._replace(params=wider), TRAINS)
+        assert "params" in text
+        assert "(2, " in text

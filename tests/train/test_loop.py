@@ -1,0 +1,154 @@
+"""The loop's order of events, and what it makes of values that are not finite; without jax."""
+
+import itertools
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from kdjax.train.loop import Every, Health, Hooks, Stopped, fit
+from kdjax.types import RunError
+
+NAN = float("nan")
+
+
+def row(members=1, **values):
+    """A row of metrics: finite but for what is given (`a__b` is the metric "a/b")."""
+    found = {
+        "student/ce/raw": [1.0] * members,
+        "student/ce/weighted": [1.0] * members,
+        "student/loss": [1.0] * members,
+        "student/grad_norm": [1.0] * members,
+    }
+    found |= {name.replace("__", "/"): value for name, value in values.items()}
+    return {name: np.array(value) for name, value in found.items()}
+
+
+class TestHealth:
+    def test_finite_says_nothing(self):
+        health = Health(2)
+        assert health.check(1, [row(2), row(2)]) == []
+        assert health.diverged == {}
+
+    def test_names_member_step_role_and_term_once(self):
+        health = Health(3)
+        bad = row(3, student__ce__raw=[1.0, NAN, 1.0], student__loss=[1.0, NAN, 1.0])
+        assert health.check(7, [row(3), bad, bad]) == ["member 1: step 8: student/ce is not finite"]
+        assert health.check(10, [bad]) == []
+        assert health.diverged == {1: "step 8: student/ce is not finite"}
+
+    @pytest.mark.parametrize(
+        ("values", "culprit"),
+        [
+            ({"student__grad_norm": [np.inf]}, "student/grad_norm"),
+            ({"student__grad_norm": [NAN], "student__loss": [NAN]}, "student/loss"),
+            (
+                {"student__loss": [NAN], "teacher__forward_kl__weighted": [NAN]},
+                "teacher/forward_kl",
+            ),
+            ({"student__loss": [NAN], "student__ce__raw": [-np.inf]}, "student/ce"),
+        ],
+    )
+    def test_the_most_telling_metric(self, values, culprit):
+        with pytest.raises(RunError, match=rf"^step 3: {culprit} is not finite\. The last good"):
+            Health(1).check(3, [row(**values)])
+
+    def test_stops_when_nobody_is_left(self):
+        health = Health(2, {"0": "step 2: student/loss is not finite"})
+        with pytest.raises(RunError, match="member 0: step 2: .*; member 1: step 5: student/loss"):
+            health.check(5, [row(2, student__loss=[NAN, NAN])])
+
+
+def run(tmp, *, every, num_steps=6, start=0, members=1, bad=(), at_step=lambda number: None):
+    """Fit with hooks that only write down what was called."""
+    calls = []
+
+    def step(state, batch):
+        at_step(batch)
+        lost = {m: NAN if batch >= s else 1.0 for m, s in bad}
+        losses = [lost.get(m, 1.0) for m in range(members)]
+        return state + 1, row(members, student__loss=losses, number=[batch] * members)
+
+    hooks = Hooks(
+        step=step,
+        read=lambda rows: list(rows),
+        log=lambda number, values: calls.append(("log", number, float(values["number"][0]))),
+        evaluate=lambda number, state: calls.append(("evaluate", number)),
+        save=lambda state: calls.append(("save", state)),
+        grad_norms=lambda state, batch: {"extra": np.array([1.0])},
+        tick=lambda number, values, speed: calls.append(("tick", number)),
+        warn=lambda text: calls.append(("warn", text)),
+    )
+    tmp["calls"] = calls
+    fit(
+        hooks,
+        start,
+        itertools.count(start + 1),
+        start=start,
+        num_steps=num_steps,
+        images_per_step=4,
+        every=Every(*every),
+        health=Health(members),
+    )
+    return calls
+
+
+def only(calls, *names):
+    return [call for call in calls if call[0] in names]
+
+
+class TestFit:
+    def test_log_then_validate_then_save(self):
+        calls = only(run({}, every=(2, 4, 4, 0)), "log", "evaluate", "save")
+        assert calls == [
+            ("log", 2, 2.0),
+            ("log", 4, 4.0),
+            ("evaluate", 4),
+            ("save", 4),
+            ("log", 6, 6.0),
+            ("evaluate", 6),
+            ("save", 6),
+        ]
+
+    def test_zero_means_only_at_the_end(self):
+        calls = only(run({}, every=(0, 0, 0, 0)), "log", "evaluate", "save")
+        assert calls == [("log", 6, 6.0), ("evaluate", 6), ("save", 6)]
+
+    def test_goes_on_from_the_step_given(self):
+        calls = only(run({}, every=(2, 0, 3, 0), start=3), "log", "save")
+        assert calls == [("log", 4, 4.0), ("log", 6, 6.0), ("save", 6)]
+
+    def test_nothing_left_to_do(self):
+        assert run({}, every=(1, 1, 1, 0), start=6) == []
+
+    def test_no_checkpoint_follows_a_value_that_is_not_finite(self):
+        kept = {}
+        with pytest.raises(RunError, match="step 3: student/loss is not finite"):
+            run(kept, every=(4, 2, 2, 0), bad=[(0, 3)])
+        assert only(kept["calls"], "log", "evaluate", "save") == [("evaluate", 2), ("save", 2)]
+
+    def test_one_diverged_member_does_not_stop_the_others(self):
+        calls = run({}, every=(3, 0, 3, 0), members=2, bad=[(1, 2)])
+        assert only(calls, "warn") == [("warn", "member 1: step 2: student/loss is not finite")]
+        assert only(calls, "save") == [("save", 3), ("save", 6)]
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_saves_and_stops(self, number):
+        before, kept = signal.getsignal(number), {}
+        with pytest.raises(Stopped, match="stopped at step 4, which is saved"):
+            run(
+                kept,
+                every=(0, 0, 0, 0),
+                at_step=lambda step: os.kill(os.getpid(), number) if step == 4 else None,
+            )
+        assert only(kept["calls"], "save", "log") == [("save", 4)]
+        assert signal.getsignal(number) == before
+
+    def test_a_signal_at_the_last_step_ends_the_run_as_usual(self):
+        calls = run(
+            {},
+            every=(0, 0, 0, 0),
+            at_step=lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 6 else None,
+        )
+        assert only(calls, "save", "log") == [("log", 6, 6.0), ("save", 6)]

@@ -1,0 +1,217 @@
+"""Sweeps: which members there are, and that each is the run it would have been alone."""
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.build import build
+from kdjax.program import feed, make_program
+from kdjax.train import sweep
+from kdjax.types import UserError
+
+RATE, TEMPERATURE = (
+    "roles.*.optimizer.learning_rate",
+    "roles.student.terms.forward_kl.temperature",
+)
+# the same sums in another order of multiplication: a member in a stack is a batched product
+CLOSE = {"rtol": 2e-5, "atol": 2e-6}
+
+
+class TestMembers:
+    def test_grid_varies_the_last_path_fastest(self):
+        found = sweep.members({"seed": [0, 1], "x": [1.0, 2.0]})
+        assert found == [{"seed": a, "x": b} for a in (0, 1) for b in (1.0, 2.0)]
+
+    def test_zip(self):
+        found = sweep.members({"seed": [0, 1], "x": [1.0, 2.0]}, "zip")
+        assert found == [{"seed": 0, "x": 1.0}, {"seed": 1, "x": 2.0}]
+
+    @pytest.mark.parametrize("mode", ["grid", "zip"])
+    def test_nothing_swept_is_one_member(self, mode):
+        assert sweep.members({}, mode) == [{}]
+
+    @pytest.mark.parametrize(
+        ("table", "mode", "says"),
+        [
+            ({"seed": []}, "grid", "sweep.seed is .*a list of one value or more"),
+            ({"seed": "012"}, "grid", "sweep.seed is '012'; it must be a list"),
+            ({"seed": 3}, "grid", "sweep.seed is 3; it must be a list"),
+            ({"seed": [0, 1], "x": [1.0]}, "zip", "differ in length: .*'seed': 2, 'x': 1"),
+            ({"seed": [0]}, "product", "sweep_mode is 'product'; it must be grid or zip"),
+        ],
+    )
+    def test_refusals(self, table, mode, says):
+        with pytest.raises(UserError, match=says):
+            sweep.members(table, mode)
+
+
+class TestPlace:
+    HPARAMS = {  # noqa: RUF012
+        "teacher": {},
+        "student": {
+            "terms": {"ce": {"weight": 1.0}, "forward_kl": {"weight": 1.0, "temperature": 2.0}},
+            "optimizer": {"learning_rate": 0.1, "weight_decay": 0.0},
+        },
+        "peer": {
+            "terms": {"ce": {"weight": 1.0}},
+            "optimizer": {"learning_rate": 0.1, "weight_decay": 0.0},
+        },
+    }
+
+    def test_one_role(self):
+        found = sweep.place(self.HPARAMS, TEMPERATURE, 4.0)
+        assert found["student"]["terms"]["forward_kl"] == {"weight": 1.0, "temperature": 4.0}
+        assert found["student"]["terms"]["ce"] == {"weight": 1.0}
+        assert found["peer"] == self.HPARAMS["peer"]
+        assert self.HPARAMS["student"]["terms"]["forward_kl"]["temperature"] == 2.0
+
+    def test_star_is_every_role_that_has_the_rest(self):
+        found = sweep.place(self.HPARAMS, RATE, 0.3)
+        rates = {
+            role: said.get("optimizer", {}).get("learning_rate") for role, said in found.items()
+        }
+        assert rates == {"teacher": None, "student": 0.3, "peer": 0.3}
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "roles.student.model.hidden",
+            "roles.student.terms.forward_kl",
+            "roles.student.terms.forward_kl.temprature",
+            "roles.pupil.optimizer.learning_rate",
+            "roles.teacher.optimizer.learning_rate",
+            "batch_size",
+            "student.optimizer.learning_rate",
+        ],
+    )
+    def test_refusals_name_what_can_be_swept(self, path):
+        says = rf"sweep.{path} is not a number .*`variants` .*seed, .*{TEMPERATURE}".replace(
+            ".", r"\."
+        )
+        with pytest.raises(UserError, match=says.replace(r"\.*", ".*")):
+            sweep.place(self.HPARAMS, path, 1.0)
+
+
+def config(**changes):
+    return {
+        "num_steps": 5,
+        "batch_size": 16,
+        "eval_batch_size": 32,
+        "devices": 1,
+        "data": {"name": "synthetic", "num_classes": 4, "shape": (6, 6, 1), "augment": "crop_flip"},
+        "roles": {
+            "teacher": {
+                "model": {"name": "mlp", "hidden": (12,)},
+                "terms": {"ce": {}},
+            },
+            "student": {
+                "model": {"name": "mlp", "hidden": (8,)},
+                "terms": {"ce": {}, "forward_kl": {"toward": "teacher", "temperature": 2.0}},
+            },
+        },
+        **changes,
+    }
+
+
+def train(run, members=None, given=None, steps=4):
+    members = range(len(run.variants[0].members)) if members is None else members
+    program, state = make_program(run, run.variants[0], tuple(members), given or {})
+    batches = feed(run, program, 0)
+    for _ in range(steps):
+        state, metrics = program.step(state, next(batches))
+    return program, jax.device_get(state), jax.device_get(metrics)
+
+
+def row(tree, member):
+    return jax.tree.map(lambda x: x[member], tree)
+
+
+def assert_close(found, expected):
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, **CLOSE)
+
+
+@pytest.fixture(scope="module")
+def swept():
+    table = {"seed": (0, 5, 9), RATE: (0.1, 0.02, 0.05), TEMPERATURE: (1.0, 4.0, 2.0)}
+    return train(build(config(sweep=table, sweep_mode="zip")))
+
+
+@pytest.mark.parametrize("member", [0, 2])
+def test_a_member_is_the_single_run(swept, member):
+    _, states, metrics = swept
+    seed, rate, temperature = [(0, 0.1, 1.0), None, (9, 0.05, 2.0)][member]
+    single = config(seed=seed)
+    for role in ("teacher", "student"):
+        single["roles"][role]["optimizer"] = {"learning_rate": rate}
+    single["roles"]["student"]["terms"]["forward_kl"]["temperature"] = temperature
+    _, alone, expected = train(build(single))
+    for part in ("params", "opt", "hparams"):
+        assert_close(row(getattr(states, part), member), row(getattr(alone, part), 0))
+    assert_close(row(metrics, member), row(expected, 0))
+    key = jax.random.key_data(states.key)[member]
+    assert np.array_equal(key, jax.random.key_data(alone.key))
+
+
+def test_members_differ_and_are_compiled_once(swept):
+    program, states, _ = swept
+    kernel = states.params["student"]["fc"]["kernel"]
+    assert not np.allclose(kernel[0], kernel[1])
+    assert program.step._cache_size() == 1
+
+
+def test_a_part_of_the_members_gives_the_same(swept):
+    table = {"seed": (0, 5, 9), RATE: (0.1, 0.02, 0.05), TEMPERATURE: (1.0, 4.0, 2.0)}
+    _, states, _ = train(build(config(sweep=table, sweep_mode="zip")), members=(1, 2))
+    assert_close(states.params, row(swept[1].params, np.array([1, 2])))
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    """Two members that share one frozen teacher, or have a copy each."""
+    said = config(sweep={RATE: (0.1, 0.02)})
+    said["roles"]["teacher"].update(terms={}, from_variant="first")
+    said["variants"] = {
+        "first": {
+            "roles.student": None,
+            "roles.teacher.terms": {"ce": {}},
+            "roles.teacher.from_variant": None,
+        },
+        "kd": {},
+    }
+    run = build(said)
+    run = run._replace(variants=run.variants[1:])
+    model, batch = run.variants[0].table["teacher"].model, {"image": np.zeros((1, 6, 6, 1), "f4")}
+    variables = jax.jit(model.init)(jax.random.key(8), batch)
+    copies = sweep.stack([variables, variables])
+    return (
+        variables,
+        train(run, given={"teacher": (variables, False)}),
+        train(run, given={"teacher": (copies, True)}),
+    )
+
+
+def test_a_frozen_teacher_is_not_stacked(frozen):
+    variables, (program, state, _), (stacked, stacked_state, _) = frozen
+    assert program.axes.params == {"teacher": None, "student": 0}
+    assert program.axes.stats == {"teacher": None, "student": 0}
+    assert stacked.axes.params == {"teacher": 0, "student": 0}
+    assert set(state.opt) == {"student"}
+    for a, b in zip(
+        jax.tree.leaves(state.params["teacher"]), jax.tree.leaves(variables.params), strict=True
+    ):
+        assert np.array_equal(a, b)
+    assert stacked_state.params["teacher"]["fc"]["kernel"].shape[0] == 2
+
+
+def test_a_shared_teacher_teaches_as_copies_do(frozen):
+    _, (_, shared, metrics), (_, copies, expected) = frozen
+    assert_close(shared.params["student"], copies.params["student"])
+    assert_close(metrics, expected)
+    assert not np.allclose(*shared.params["student"]["fc"]["kernel"])
+
+
+def test_one_seed_is_one_order_of_the_data(frozen):
+    _, (program, state, _), _ = frozen
+    assert program.axes.key is None
+    assert state.key.shape == ()
