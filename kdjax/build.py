@@ -4,16 +4,15 @@
 numbers, shapes of features, files. What it returns holds functions, not strings.
 """
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from kdjax import config as configs
 from kdjax import data, exports, players, selection, terms
+from kdjax.checks import check_numbers, check_shapes
 from kdjax.methods import Player, co_train, player_hparams
 from kdjax.train import sweep
 from kdjax.train.step import Optimizer, Prepare
@@ -62,7 +61,7 @@ def build(config: Any) -> Run:
     """
     whole = complete(config)
     configs.check(whole)
-    _check_numbers(whole)
+    check_numbers(whole)
     source = _load(whole)
     prepare_train, prepare_eval = _prepare(whole, source)
     plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
@@ -104,7 +103,7 @@ def _variant(
         rates = {key: float(said["optimizer"][key]) for key in ("learning_rate", "weight_decay")}
         hparams[role] = player_hparams(table[role], **rates)
     members = sweep.members({"seed": [config["seed"]], **config["sweep"]}, config["sweep_mode"])
-    shapes = _check_shapes(plain, table, hparams, source, prepare)
+    shapes = check_shapes(plain, table, hparams, source, prepare)
     given, from_variant = _given(config, shapes, earlier)
     return Variant(
         name=name,
@@ -120,63 +119,6 @@ def _variant(
         given=given,
         from_variant=from_variant,
     )
-
-
-def _check_shapes(
-    method: Method,
-    table: Mapping[str, Player],
-    hparams: Mapping[str, Any],
-    source: Source,
-    prepare: Callable[[Batch], Batch],
-) -> dict[str, Variables]:
-    """Trace one step without computing it; returns the shapes of all variables by role.
-
-    Raises:
-      UserError: an image that a network cannot take; two layers of a feature term that do not
-        exist or differ in width.
-    """
-    batch = jax.eval_shape(prepare, example_batch(source))
-    key = jax.random.key(0)
-    shapes, outputs = {}, {}
-    for role, player in table.items():
-        try:
-            shapes[role] = jax.eval_shape(player.model.init, key, batch)
-            apply = functools.partial(player.model.apply, train=False)
-            outputs[role], _ = jax.eval_shape(apply, shapes[role], batch)
-        except UserError as error:
-            raise UserError(f"roles.{role}: {error}") from error
-        except (TypeError, ValueError, ZeroDivisionError) as error:
-            size = "x".join(map(str, source.spec.shape))
-            line = str(error).split("\n")[0]
-            raise UserError(f"roles.{role}.model cannot take {size} images: {line}") from error
-    for role, player in table.items():
-        for name, term in player.terms.items():
-            if term.definition.layers is not None:
-                for peer in term.toward:
-                    where = f"roles.{role}.terms.{name}"
-                    _check_layers(where, role, peer, term.definition.layers, outputs)
-    params = {role: v.params for role, v in shapes.items()}
-    stats = {role: v.stats for role, v in shapes.items()}
-    jax.eval_shape(method.loss, params, stats, batch, hparams, key)
-    return shapes
-
-
-def _check_layers(
-    where: str, role: str, peer: str, layers: tuple[str, str], outputs: Mapping[str, Any]
-) -> None:
-    found = []
-    for owner, layer in zip((role, peer), layers, strict=True):
-        features = outputs[owner].features
-        if layer not in features:
-            known = ", ".join(sorted(features)) or "none"
-            raise UserError(f"{where}: {owner} has no layer {layer!r}; it has {known}")
-        found.append(features[layer].shape[1:])
-    if found[0] != found[1]:
-        raise UserError(
-            f"{where}: layer {layers[0]!r} of {role} is {found[0]} and layer {layers[1]!r} of "
-            f"{peer} is {found[1]}; give {role} an adapter (roles.{role}.adapter.layer = "
-            f"{layers[0]!r}, .width = {found[1][-1]}) and use {layers[0] + '_adapted'!r}"
-        )
 
 
 def _given(
@@ -238,17 +180,6 @@ def _place(
     return hparams
 
 
-def example_batch(source: Source, size: int = 2) -> dict[str, np.ndarray]:
-    """A raw batch of zeros, for shapes."""
-    dtype = np.uint8 if source.spec.scale == 255 else np.float32
-    return {
-        "image": np.zeros((size, *source.spec.shape), dtype),
-        "label": np.zeros(size, np.int32),
-        "id": np.zeros(size, np.int32),
-        "mask": np.ones(size, np.float32),
-    }
-
-
 def _prepare(config: Mapping[str, Any], source: Source) -> tuple[Prepare, Callable[[Batch], Batch]]:
     make = data.prepare(source.spec, augment=config["data"]["augment"])
 
@@ -281,23 +212,3 @@ def _load(config: Mapping[str, Any]) -> Source:
                 "and every number reported on test, so that both are needed"
             )
     return source
-
-
-def _check_numbers(config: Mapping[str, Any]) -> None:
-    for key in ("num_steps", "batch_size", "eval_batch_size", "keep_checkpoints", "ece_bins"):
-        if config[key] < 1:
-            raise UserError(f"{key} is {config[key]}; it must be >= 1")
-    for key in ("log_every", "eval_every", "checkpoint_every", "grad_norm_every", "devices"):
-        if config[key] < 0:
-            raise UserError(f"{key} is {config[key]}; it must be >= 0")
-    if config["parallel"] not in ("pmap", "mesh"):
-        raise UserError(f"parallel is {config['parallel']!r}; it must be pmap or mesh")
-    if config["devices"] > jax.device_count():
-        raise UserError(f"devices is {config['devices']}; this machine has {jax.device_count()}")
-    devices = config["devices"] or jax.device_count()
-    for key in ("batch_size", "eval_batch_size"):
-        if config[key] % devices:
-            raise UserError(
-                f"{key} is {config[key]}, not a multiple of the {devices} devices; "
-                f"use {config[key] // devices * devices or devices}, or set devices"
-            )

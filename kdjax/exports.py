@@ -32,8 +32,9 @@ def save(folder: Path, variables: Variables, about: Mapping[str, Any]) -> None:
     Raises:
       UserError: the folder holds an export already, or cannot be written.
     """
-    if (folder / "model.safetensors").exists():
-        raise UserError(f"{folder} already holds model.safetensors; name a new folder")
+    for name in ("model.safetensors", "config.json"):
+        if (folder / name).exists():
+            raise UserError(f"{folder} already holds {name}; name a new folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         convert.to_safetensors(variables, folder / "model.safetensors", {"format": FORMAT})

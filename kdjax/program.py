@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from kdjax.build import Run, Variant, example_batch
+from kdjax.build import Run, Variant
+from kdjax.checks import example_batch
 from kdjax.train import parallel
 from kdjax.train.evaluate import make_predict
 from kdjax.train.parallel import Layout

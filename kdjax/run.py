@@ -7,66 +7,21 @@ workdir/checkpoints/<variant>/<first>-<last>/done.json   what these members came
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from kdjax import selection, workdir
-from kdjax.build import Run, Variant, example_batch
+from kdjax.build import Run, Variant
+from kdjax.parts import Part, finished, part_folder, parts
 from kdjax.program import Program, make_program
 from kdjax.recorder import Recorder, score
 from kdjax.report.log import MetricsLog
-from kdjax.train import checkpoint, loop, memory
-from kdjax.train.step import init_state
+from kdjax.train import checkpoint, loop
 from kdjax.types import State, UserError, Variables
 
 Say = Callable[[str], None]
-
-
-class Part(NamedTuple):
-    """Some members of a variant, trained by one program."""
-
-    variant: Variant
-    members: tuple[int, ...]
-    folder: Path
-
-
-def parts(run: Run, variant: Variant, folder: Path) -> list[Part]:
-    """Divide a variant's members into programs, as many members each as fit into memory.
-
-    The division is written down, because a resumed run must not divide anew.
-    """
-    count, home = len(variant.members), folder / "checkpoints" / variant.name
-    plan = home / "plan.json"
-    if plan.exists():
-        size = workdir.read_json(plan)["members_per_program"]
-    else:
-        size = run.config["members_per_program"] or _fitting(run, variant)
-        home.mkdir(parents=True, exist_ok=True)
-        workdir.write_json(plan, {"members_per_program": size})
-    return [
-        Part(variant, tuple(range(a, min(a + size, count))), home) for a in range(0, count, size)
-    ]
-
-
-def _fitting(run: Run, variant: Variant) -> int:
-    """How many members of a variant fit on each device, times the devices they may spread over."""
-    count, shapes = len(variant.members), example_batch(run.source, run.config["batch_size"])
-    if count == 1:
-        return 1
-    batch = jax.eval_shape(run.prepare_eval, shapes)
-    method, key = variant.method(None), jax.random.key(0)
-    state = jax.eval_shape(
-        lambda k, b: init_state(method, variant.tx, k, b, variant.hparams[0]), key, batch
-    )
-    each = memory.member_bytes(method, state, batch)
-    return memory.fitting(count, each, memory.free_bytes(jax.local_devices()[0]))
-
-
-def part_folder(part: Part) -> Path:
-    """Where the checkpoints of a part lie."""
-    return part.folder / f"{part.members[0]}-{part.members[-1]}"
 
 
 class Story:
@@ -146,7 +101,7 @@ def train(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
         for variant in run.variants:
             done = []
             for part in parts(run, variant, folder):
-                outcome = _finished(part)
+                outcome = finished(part)
                 if outcome is None:
                     given = story.given(variant, part.members)
                     outcome = _train_part(run, part, given, log, written, say)
@@ -163,7 +118,7 @@ def reread(run: Run, folder: Path, say: Say) -> Story:
     story = Story(run, folder, say)
     for variant in run.variants:
         pieces = parts(run, variant, folder)
-        done = [outcome for part in pieces if (outcome := _finished(part)) is not None]
+        done = [outcome for part in pieces if (outcome := finished(part)) is not None]
         if len(done) < len(pieces):
             break
         story.tell(variant, done)
@@ -187,11 +142,6 @@ def evaluate(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
             done.append({**old, **again})
         found.append(_join(run, variant, done))
     return found
-
-
-def _finished(part: Part) -> dict[str, Any] | None:
-    path = part_folder(part) / "done.json"
-    return workdir.read_json(path) if path.exists() else None
 
 
 def _join(run: Run, variant: Variant, done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -33,6 +33,12 @@ def digest(tree: PyTree) -> str:
     return found.hexdigest()
 
 
+def describe(tree: PyTree) -> dict[str, str]:
+    """Name -> "float32 (3, 4)" of all arrays of a tree."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path): f"{x.dtype} {tuple(x.shape)}" for path, x in leaves}
+
+
 def open_manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
     """Open (and create) a folder of checkpoints, of which the newest `keep` stay."""
     options = ocp.CheckpointManagerOptions(
@@ -53,7 +59,9 @@ def save(
         step,
         args=ocp.args.Composite(
             state=ocp.args.StandardSave(part),
-            record=ocp.args.JsonSave({**record, "step": step, "digest": digest(part)}),
+            record=ocp.args.JsonSave(
+                {**record, "step": step, "digest": digest(part), "arrays": describe(part)}
+            ),
         ),
     )
 
@@ -66,10 +74,10 @@ def restore(
     Raises:
       UserError: a checkpoint of other roles, networks or numbers of members.
     """
-    template = jax.tree.map(ocp.utils.to_shape_dtype_struct, trained_part(state, trains))
+    wanted = trained_part(state, trains)
     for step in sorted(manager.all_steps(), reverse=True):
         try:
-            part, record = _read(manager, step, template)
+            part, record = _read(manager, step, wanted)
         except UserError:
             raise
         except Exception as error:  # noqa: BLE001  a damaged file may fail in any way
@@ -82,10 +90,26 @@ def restore(
     return None
 
 
-def _read(manager: ocp.CheckpointManager, step: int, template: PyTree):
+def _read(manager: ocp.CheckpointManager, step: int, wanted: PyTree):
     record = manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
+    arrays = record["record"].get("arrays", describe(wanted))  # the first checkpoints had none
+    _check_arrays(Path(manager.directory) / str(step), arrays, wanted)
+    template = jax.tree.map(ocp.utils.to_shape_dtype_struct, wanted)
     found = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template)))
     return found["state"], record["record"]
+
+
+def _check_arrays(folder: Path, found: Mapping[str, str], wanted: PyTree) -> None:
+    """Refuse a checkpoint of something else, which is no damage."""
+    expected = describe(wanted)
+    # networks first: they say more than their optimizers
+    for name in sorted({*found, *expected}, key=lambda n: (not n.startswith(".params"), n)):
+        there, here = found.get(name, "absent"), expected.get(name, "absent")
+        if there != here:
+            raise UserError(
+                f"checkpoint {folder} belongs to another run: {name.lstrip('.')} is {there} there "
+                f"and {here} here; name another workdir"
+            )
 
 
 def _set_aside(manager: ocp.CheckpointManager, step: int, say: Say, why: str) -> None:

@@ -32,10 +32,11 @@ def after(target, name: str, count: int, then) -> None:
     setattr(target, name, wrapped)
 
 
-def unwritten(path, content) -> None:
+def undone(path, content, write=workdir.write_json) -> None:
     """Die when a part is about to be declared done."""
     if path.name == "done.json":
         die()
+    write(path, content)
 
 
 def arm(moment: str, count: int) -> None:
@@ -44,7 +45,7 @@ def arm(moment: str, count: int) -> None:
     elif moment == "save":  # orbax writes in the background: it has just begun
         after(checkpoint, "save", count, lambda *_: die())
     elif moment == "done":
-        workdir.write_json = unwritten
+        workdir.write_json = undone
     elif moment == "term":
         after(MetricsLog, "write", count, lambda *_: die(signal.SIGTERM))
     elif moment != "never":

@@ -1,6 +1,8 @@
 """Damaged files: said in a line, kept aside, and no harm to the result."""
 
+import gc
 import shutil
+import sys
 
 import pytest
 
@@ -8,10 +10,15 @@ from kdjax import cli
 from tests.faults.commands import refused, train
 from tests.faults.runs import assert_same, largest, truncate
 
-# tensorstore's abandoned reads are collected at any later time, with their errors
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
 PART = ("checkpoints", "kd", "0-3")
+
+
+@pytest.fixture(autouse=True)
+def _abandoned_reads(monkeypatch):
+    """Collect orbax's abandoned reads here: their errors would be printed at any later time."""
+    yield
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    gc.collect()
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ class TestHealth:
 
     def test_stops_when_nobody_is_left(self):
         health = Health(2, {"0": "step 2: student/loss is not finite"})
-        with pytest.raises(RunError, match="member 0: step 2: .*; member 1: step 5: student/loss"):
+        with pytest.raises(RunError, match=r"member 0: step 2: .*; member 1: step 5: student/loss"):
             health.check(5, [row(2, student__loss=[NAN, NAN])])
 
 

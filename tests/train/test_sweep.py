@@ -116,7 +116,7 @@ def config(**changes):
 def train(run, members=None, given=None, steps=4):
     members = range(len(run.variants[0].members)) if members is None else members
     program, state = make_program(run, run.variants[0], tuple(members), given or {})
-    batches = feed(run, program, 0)
+    state, batches = program.layout.place(state), feed(run, program, 0)
     for _ in range(steps):
         state, metrics = program.step(state, next(batches))
     return program, jax.device_get(state), jax.device_get(metrics)

@@ -1,0 +1,63 @@
+"""How a variant's members are divided into programs, and where each program's files lie."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from kdjax import workdir
+from kdjax.build import Run, Variant
+from kdjax.checks import example_batch
+from kdjax.train import memory
+from kdjax.train.step import init_state
+
+
+class Part(NamedTuple):
+    """Some members of a variant, trained by one program."""
+
+    variant: Variant
+    members: tuple[int, ...]
+    folder: Path
+
+
+def parts(run: Run, variant: Variant, folder: Path) -> list[Part]:
+    """Divide a variant's members into programs, as many members each as fit into memory.
+
+    The division is written down, because a resumed run must not divide anew.
+    """
+    count, home = len(variant.members), folder / "checkpoints" / variant.name
+    plan = home / "plan.json"
+    if plan.exists():
+        size = workdir.read_json(plan)["members_per_program"]
+    else:
+        size = run.config["members_per_program"] or _fitting(run, variant)
+        home.mkdir(parents=True, exist_ok=True)
+        workdir.write_json(plan, {"members_per_program": size})
+    return [
+        Part(variant, tuple(range(a, min(a + size, count))), home) for a in range(0, count, size)
+    ]
+
+
+def _fitting(run: Run, variant: Variant) -> int:
+    """How many members of a variant fit on each device, times the devices they may spread over."""
+    count, shapes = len(variant.members), example_batch(run.source, run.config["batch_size"])
+    if count == 1:
+        return 1
+    batch = jax.eval_shape(run.prepare_eval, shapes)
+    method, key = variant.method(None), jax.random.key(0)
+    state = jax.eval_shape(
+        lambda k, b: init_state(method, variant.tx, k, b, variant.hparams[0]), key, batch
+    )
+    each = memory.member_bytes(method, state, batch)
+    return memory.fitting(count, each, memory.free_bytes(jax.local_devices()[0]))
+
+
+def part_folder(part: Part) -> Path:
+    """Where the checkpoints of a part lie."""
+    return part.folder / f"{part.members[0]}-{part.members[-1]}"
+
+
+def finished(part: Part) -> dict[str, Any] | None:
+    """What the members of a finished part came to; None if it is not finished."""
+    path = part_folder(part) / "done.json"
+    return workdir.read_json(path) if path.exists() else None

@@ -1,0 +1,182 @@
+"""Whole runs on synthetic images: stopped, killed, damaged and diverging ones."""
+
+import json
+import os
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax import run as running
+from kdjax.build import build
+from kdjax.train import checkpoint
+from kdjax.train.loop import Stopped
+from kdjax.types import RunError
+
+RATE = "roles.*.optimizer.learning_rate"
+
+
+def config(**changes):
+    return {
+        "num_steps": 6,
+        "batch_size": 16,
+        "eval_batch_size": 64,
+        "devices": 1,
+        "log_every": 1,
+        "eval_every": 3,
+        "checkpoint_every": 2,
+        "grad_norm_every": 3,
+        "tensorboard": False,
+        "data": {
+            "name": "synthetic",
+            "num_classes": 4,
+            "shape": (6, 6, 1),
+            "augment": "crop_flip",
+            "limit": 160,
+        },
+        "roles": {
+            "teacher": {
+                "model": {"name": "cnn", "widths": (4,)},
+                "terms": {"ce": {}, "forward_kl": {"toward": "student"}},
+            },
+            "student": {
+                "model": {"name": "mlp", "hidden": (8,)},
+                "terms": {"ce": {}, "balanced_kl": {"toward": "teacher"}},
+            },
+        },
+        "sweep": {"seed": (0, 4)},
+        **changes,
+    }
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing may catch it."""
+
+
+def interrupted(run, batch, deed):
+    """The run, with something happening while it waits for a batch."""
+
+    def train(step, seed):
+        for number, value in enumerate(run.source.train(step, seed), start=step):
+            if number == batch and seed == 0:
+                deed()
+            yield value
+
+    return run._replace(source=run.source._replace(train=train))
+
+
+def kill():
+    raise Killed
+
+
+def ending(run, folder, lines=None):
+    """What a finished workdir holds, without wall times: digests, metrics, outcome."""
+    part = running.parts(run, run.variants[0], folder)[0]
+    found = running.load_part(run, part, {}, (lines if lines is not None else []).append)
+    outcome = json.loads((running.part_folder(part) / "done.json").read_text())
+    return (
+        checkpoint.digest(found),
+        (folder / "metrics.jsonl").read_text(),
+        {**outcome, "seconds": 0},
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run: the run, its folder, how it ended."""
+    folder, run = tmp_path_factory.mktemp("whole"), build(config())
+    running.train(run, folder, print)
+    return run, folder, ending(run, folder)
+
+
+def test_metrics_are_complete_and_in_order(whole):
+    lines = [json.loads(line) for line in whole[2][1].splitlines()]
+    seen = [(line["step"], line["split"], line["member"]) for line in lines]
+    expected = []
+    for step in range(1, 7):
+        expected += [(step, "train", 0), (step, "train", 1)]
+        if step % 3 == 0:
+            expected += [(step, "validation", 0), (step, "validation", 1)]
+    assert seen == [*expected, (6, "test", 0), (6, "test", 1)]
+    assert [line["seed"] if "seed" in line else line["swept"]["seed"] for line in lines[:2]] == [
+        0,
+        4,
+    ]
+    assert "student/balanced_kl/grad_norm" in lines[4]
+    assert "student/balanced_kl/grad_norm" not in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("batch", "deed", "resumes"),
+    [
+        (3, lambda: os.kill(os.getpid(), signal.SIGTERM), 4),
+        (5, kill, 4),
+        (1, kill, None),
+    ],
+    ids=["sigterm", "killed", "killed at once"],
+)
+def test_stop_and_resume_is_uninterrupted(whole, tmp_path, batch, deed, resumes):
+    run, _, expected = whole
+    with pytest.raises((Stopped, Killed)):
+        running.train(interrupted(run, batch, deed), tmp_path, print)
+    lines = []
+    running.train(build(config()), tmp_path, lines.append)
+    assert lines == ([f"default: resumed from step {resumes}"] if resumes else [])
+    assert ending(run, tmp_path) == expected
+
+
+def test_a_finished_run_is_left_alone(whole, tmp_path):
+    run, folder, expected = whole
+    again = shutil.copytree(folder, tmp_path / "again")
+    running.train(interrupted(run, 0, kill), again, print)
+    assert ending(run, again) == expected
+
+
+def test_a_damaged_newest_checkpoint_costs_nothing(whole, tmp_path):
+    run, folder, expected = whole
+    again = shutil.copytree(folder, tmp_path / "again")
+    part = running.part_folder(running.parts(run, run.variants[0], again)[0])
+    (part / "done.json").unlink()
+    largest = max((p for p in (part / "6").rglob("d/*")), key=lambda p: p.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-7])
+    lines = []
+    running.train(run, again, lines.append)
+    assert "6 is damaged" in lines[0]
+    assert lines[1] == "default: resumed from step 4"
+    assert (part / "damaged-6").is_dir()
+    assert ending(run, again) == expected
+
+
+def test_a_diverging_member_is_reported_and_the_rest_goes_on(tmp_path, capsys):
+    said = config(sweep={RATE: (0.1, 1e30)})
+    run = build(said)
+    (outcome,) = running.train(run, tmp_path, print)
+    good, bad = outcome["members"]
+    assert good["diverged"] is None
+    assert bad["diverged"].startswith("step 2: ")
+    assert "is not finite" in bad["diverged"]
+    shown = capsys.readouterr()
+    assert "member 1: step 2: " in shown.out + shown.err
+    assert outcome["chosen"]["student"] == {"values": {RATE: 0.1}, "members": [0]}
+    alone = running.load_part(
+        run, running.parts(run, run.variants[0], tmp_path)[0], {}, print
+    ).params["student"]
+    assert all(np.all(np.isfinite(leaf[0])) for leaf in jax.tree.leaves(alone))
+
+
+def test_all_diverged_fails_and_keeps_the_last_good_checkpoint(tmp_path):
+    said = config(sweep={})
+    for role in said["roles"].values():
+        # the rate jumps after the fourth step, whose state is saved
+        schedule = {"name": "step", "boundaries": (4,), "factor": 1e30}
+        role["optimizer"] = {"learning_rate": 0.1, "schedule": schedule}
+    run = build(said)
+    with pytest.raises(RunError, match=r"^step [56]: \S+ is not finite\. The last good checkpoint"):
+        running.train(run, tmp_path, print)
+    part = running.parts(run, run.variants[0], tmp_path)[0]
+    steps = sorted(int(p.name) for p in running.part_folder(part).iterdir() if p.name.isdigit())
+    assert steps == [2, 4]
+    state = running.load_part(run, part, {}, print)
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state.params))
