@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", required=True, type=Path, help="a new folder")
     export.add_argument("--variant", help="which variant (default: the only one)")
     export.add_argument("--member", type=int, help="default: the chosen one of the first seed")
-    report = add("report", _report, "one page for several workdirs")
+    report = add("report", _report, "one page (.html) or its tables (.md) for several workdirs")
     report.add_argument("workdirs", nargs="+", type=Path)
     report.add_argument("--out", type=Path, default=Path("report.html"))
     add("list", _list, "models, losses, data sets, optimizers, experiments and config keys")
@@ -138,9 +138,10 @@ def _export(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) 
 
 
 def _report(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
-    from kdjax.report import html
+    from kdjax.report import html, markdown
 
-    _say(f"report: {html.combine(args.workdirs, args.out)}")
+    combine = markdown.combine if args.out.suffix == ".md" else html.combine
+    _say(f"report: {combine(args.workdirs, args.out)}")
     return 0
 
 
@@ -154,7 +155,10 @@ def _list(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) ->
     lines += ["", "data sets: " + ", ".join(data.known())]
     lines += ["optimizers: " + ", ".join(optimizer.DIRECTIONS), "", "experiments:"]
     for path in sorted(Path("experiments").glob("*.py")):
-        title = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
+        try:
+            title = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
+        except (SyntaxError, ValueError) as error:
+            title = f"(cannot be read: {error})"
         lines.append(f"  {path.as_posix():36} {title}")
     lines += ["", "config keys and defaults:"]
     tables = {"": config.DEFAULTS, "roles.<role>.": config.ROLE}

@@ -62,6 +62,9 @@ def describe(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{folder}/config.json cannot be read: {error}") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise UserError(f"{folder}/config.json is not of format {FORMAT}: export it with kdjax")
+    lacking = [key for key in ("model", "num_classes", "shape") if key not in about]
+    if lacking:
+        raise UserError(f"{folder}/config.json lacks {', '.join(lacking)}: export it anew")
     return about
 
 

@@ -65,7 +65,9 @@ def choose(
 
     def rank(group: Members) -> tuple[float, float, float]:
         lost = sum(m["diverged"] is not None for m in group)
-        return lost, sign * _mean(group, judge, metric), _mean(group, judge, "nll")
+        score = _mean(group, judge, metric)
+        score = sign * score if math.isfinite(score) else math.inf  # none: last, whatever the sign
+        return lost, score, _mean(group, judge, "nll")
 
     best = min(groups, key=lambda key: rank(groups[key]))
     kept = [m["member"] for m in groups[best] if m["diverged"] is None]

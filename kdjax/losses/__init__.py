@@ -1,9 +1,11 @@
 """Losses: plain functions on arrays, student first, teacher second, then keyword-only scalars.
 
 They return one float32 number an example, in nats where it is an information; they never
-average, weight or multiply by T^2.
+average, weight or multiply by T^2. The few that couple the batch return one number and say so.
 """
 
+from kdjax.losses.contrastive import ContrastMemory, contrast_init, contrast_loss
+from kdjax.losses.decoupled import correlation, decoupled_kl
 from kdjax.losses.divergence import (
     balanced_kl,
     cross_entropy,
@@ -14,25 +16,52 @@ from kdjax.losses.divergence import (
     total_variation,
     weighted_kl,
 )
-from kdjax.losses.feature import feature_mse
+from kdjax.losses.feature import (
+    attention_transfer,
+    class_mean_cosine,
+    feature_mse,
+    hierarchical_context,
+    norm_direction,
+    stepwise_norm,
+)
 from kdjax.losses.peers import (
     SwitchSignal,
     least_cross_entropy_kl,
     minimum_logit_kl,
     switch_signal,
 )
+from kdjax.losses.relation import (
+    probabilistic_knowledge_transfer,
+    relational_angle,
+    relational_distance,
+    similarity_preserving,
+)
 
 __all__ = [
+    "ContrastMemory",
     "SwitchSignal",
+    "attention_transfer",
     "balanced_kl",
+    "class_mean_cosine",
+    "contrast_init",
+    "contrast_loss",
+    "correlation",
     "cross_entropy",
+    "decoupled_kl",
     "entropy",
     "feature_mse",
     "forward_kl",
+    "hierarchical_context",
     "jensen_shannon",
     "least_cross_entropy_kl",
     "minimum_logit_kl",
+    "norm_direction",
+    "probabilistic_knowledge_transfer",
+    "relational_angle",
+    "relational_distance",
     "reverse_kl",
+    "similarity_preserving",
+    "stepwise_norm",
     "switch_signal",
     "total_variation",
     "weighted_kl",

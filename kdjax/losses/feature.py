@@ -1,17 +1,32 @@
-"""Losses on features: what two layers say of the same image.
+"""Losses on features, one number an example: what two layers say of the same image.
 
-Features are [batch, ...] with one batch axis; the two layers must have one shape. Where widths
-differ, the student carries a projector (`models.with_adapter`): losses own no parameters.
+Student first, teacher second. Feature maps are [batch, height, width, channel]; where widths
+differ, the student carries a projector (`models.with_adapter`): losses own no parameters. All is
+computed in float32, stays finite at zero features, and is never averaged over the batch. Nothing
+is detached unless a function says so.
 """
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int
 
+from kdjax.losses.checks import Number, check_positive
+from kdjax.losses.vectors import check_batches, check_same_features, norm, ratio, rows, unit
 from kdjax.types import Array, UserError
+
+__all__ = [
+    "attention_transfer",
+    "class_mean_cosine",
+    "feature_mse",
+    "hierarchical_context",
+    "norm_direction",
+    "stepwise_norm",
+]
 
 
 def feature_mse(
-    student_features: Float[Array, "batch ..."], teacher_features: Float[Array, "batch ..."]
+    student_features: Float[ArrayLike, "batch ..."], teacher_features: Float[ArrayLike, "batch ..."]
 ) -> Float[Array, " batch"]:
     """Mean squared difference of two layers: mean_j (s_j - t_j)^2 over all but the batch axis.
 
@@ -23,15 +38,206 @@ def feature_mse(
 
     Source: FitNets, Romero et al. 2015 (arXiv 1412.6550), equation 3, without its factor 1/2.
 
-    >>> import jax.numpy as jnp
     >>> feature_mse(jnp.zeros((2, 4)), jnp.ones((2, 4)))
     Array([1., 1.], dtype=float32)
     """
+    check_same_features(student_features, teacher_features)
+    return jnp.mean((rows(student_features) - rows(teacher_features)) ** 2, axis=-1)
+
+
+def norm_direction(
+    student_features: Float[ArrayLike, "*batch width"],
+    teacher_features: Float[ArrayLike, "*batch width"],
+    class_means: Float[ArrayLike, "classes width"],
+    labels: Int[ArrayLike, "*batch"],
+) -> Float[Array, "*batch"]:
+    """ND: 1 - <f_s, e_y> / max(||f_s||, ||f_t||), e_y the direction of the label's class mean.
+
+    A student feature shorter than the teacher's is drawn along e_y, which turns and lengthens it;
+    a longer one, or one as long, only turns: there the loss is 1 - cos. The maximum is not
+    detached. A class mean of 0, or two features of 0, give 1 without gradient.
+
+    Args:
+        student_features: f_s, the input of the last linear layer.
+        teacher_features: f_t of the same images.
+        class_means: mean of f_t over the training images of each class.
+        labels: y, class indices.
+
+    Returns:
+        [*batch], between 0 and 2; NaN where a label lies outside [0, classes).
+
+    Raises:
+        UserError: features that differ in shape, class means of another width, labels that do not
+            fit or are not integers.
+
+    Source: Wang et al. 2023 (arXiv 2305.17007); the tie is the published code's.
+
+    >>> f_s, f_t, means = jnp.array([1.0, 0.0]), jnp.array([4.0, 0.0]), jnp.array([[2.0, 0.0]])
+    >>> print(norm_direction(f_s, f_t, means, jnp.array(0)))
+    0.75
+    """
+    check_same_features(student_features, teacher_features, "[*batch, width]")
+    direction = _direction_of(class_means, labels, student_features)
+    student = jnp.asarray(student_features, jnp.float32)
+    own, other = norm(student), norm(jnp.asarray(teacher_features, jnp.float32))
+    # Not jnp.maximum: at a tie it would send half of the gradient to each side.
+    longest = jnp.where(own >= other, own, other)
+    return 1 - ratio(jnp.sum(student * direction, axis=-1), longest)
+
+
+def class_mean_cosine(
+    student_features: Float[ArrayLike, "*batch width"],
+    class_means: Float[ArrayLike, "classes width"],
+    labels: Int[ArrayLike, "*batch"],
+) -> Float[Array, "*batch"]:
+    """ND's direction alone: 1 - cos(f_s, e_y), e_y the direction of the label's class mean.
+
+    Returns:
+        [*batch], between 0 and 2; 1 without gradient where either vector is 0, NaN where a label
+        lies outside [0, classes).
+
+    Raises:
+        UserError: class means of another width, labels that do not fit or are not integers.
+
+    Source: Wang et al. 2023 (arXiv 2305.17007), an ablation of ND.
+
+    >>> print(class_mean_cosine(jnp.array([0.0, 3.0]), jnp.array([[2.0, 0.0]]), jnp.array(0)))
+    1.0
+    """
+    direction = _direction_of(class_means, labels, student_features)
+    student = jnp.asarray(student_features, jnp.float32)
+    return 1 - jnp.sum(unit(student) * direction, axis=-1)
+
+
+def _direction_of(class_means: ArrayLike, labels: ArrayLike, features: ArrayLike) -> Array:
+    shape, means = jnp.shape(features), jnp.asarray(class_means, jnp.float32)
+    if len(shape) < 1 or means.ndim != 2 or means.shape[-1] != shape[-1]:
+        raise UserError(
+            f"class_means: shape {means.shape} must be [classes, width] for features of shape "
+            f"{shape}"
+        )
+    labels = jnp.asarray(labels)
+    if labels.shape != shape[:-1] or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise UserError(
+            f"labels: {labels.dtype} {labels.shape} must be integers of shape {shape[:-1]}"
+        )
+    # A negative index would be read from the end: a padding label must not pass as a class.
+    labels = jnp.where(labels < 0, means.shape[0], labels)
+    return unit(means).at[labels].get(mode="fill", fill_value=jnp.nan)
+
+
+def stepwise_norm(
+    student_features: Float[ArrayLike, "*batch width"], *, step: Number = 1.0
+) -> Float[Array, "*batch"]:
+    """ND's norm alone (SIFN): (||f|| - (||f|| as a constant + step))^2, to lengthen a feature.
+
+    The value is step^2 always; the gradient is -2 step f / ||f||, and 0 at f = 0.
+
+    Returns:
+        [*batch], step^2.
+
+    Raises:
+        UserError: no axis, step <= 0.
+
+    Source: Wang et al. 2023 (arXiv 2305.17007), an ablation of ND; Xu et al. 2019
+    (arXiv 1811.07456), equation 6, with the target of the same forward pass.
+
+    >>> print(jax.grad(stepwise_norm)(jnp.array([3.0, 4.0])).round(3))
+    [-1.2 -1.6]
+    """
+    check_positive("step", step)
+    if jnp.ndim(student_features) < 1:
+        raise UserError("features: a scalar must be [*batch, width]")
+    length = norm(jnp.asarray(student_features, jnp.float32))
+    # ||f|| - ||f|| first: beside a length of 1e8 a step of 1 would be rounded away.
+    return ((length - jax.lax.stop_gradient(length)) - step) ** 2
+
+
+def attention_transfer(
+    student_features: Float[ArrayLike, "batch ... student_channel"],
+    teacher_features: Float[ArrayLike, "batch ... teacher_channel"],
+) -> Float[Array, " batch"]:
+    """Attention transfer: mean_j (a_s / ||a_s|| - a_t / ||a_t||)_j^2, a_j = mean_c f_jc^2.
+
+    j runs over the positions; the numbers of channels may differ, the positions may not.
+
+    Returns:
+        [batch], at most 2 / positions; a map of zeros counts as 0.
+
+    Raises:
+        UserError: other batch or positions, or no axis between batch and channel.
+
+    Source: Zagoruyko and Komodakis 2017 (arXiv 1612.03928), equation 2 with p = 2, as a mean.
+
+    >>> loud = jnp.array([[[1.0], [0.0]]])  # one image of two positions and one channel
+    >>> print(attention_transfer(loud, 5 * loud), attention_transfer(loud, 1 - loud))
+    [0.] [1.]
+    """
+    check_batches(student_features, teacher_features)
     shapes = jnp.shape(student_features), jnp.shape(teacher_features)
-    if shapes[0] != shapes[1] or len(shapes[0]) < 2:
+    if len(shapes[0]) < 3 or shapes[0][:-1] != shapes[1][:-1]:
+        raise UserError(
+            f"features: student {shapes[0]} and teacher {shapes[1]} must be [batch, height, width, "
+            "channel] with the same height and width"
+        )
+    s, t = (
+        unit(rows(jnp.mean(jnp.asarray(f, jnp.float32) ** 2, axis=-1)))
+        for f in (student_features, teacher_features)
+    )
+    return jnp.mean((s - t) ** 2, axis=-1)
+
+
+def hierarchical_context(
+    student_features: Float[ArrayLike, "batch height width channel"],
+    teacher_features: Float[ArrayLike, "batch height width channel"],
+) -> Float[Array, " batch"]:
+    """ReviewKD's HCL of one level: mean squared differences of a pyramid of pooled maps.
+
+    The whole map counts 1; averaged over 4 x 4, 2 x 2 and 1 x 1 cells (those smaller than the
+    map) it counts 1/2, 1/4, 1/8, in this order; divided by the sum of the weights. Over several
+    levels the losses add up.
+
+    Returns:
+        [batch] float32.
+
+    Raises:
+        UserError: the shapes differ or are not [batch, height, width, channel].
+
+    Source: Chen et al. 2021 (arXiv 2104.09044), section 3.3; weights of the published code.
+
+    >>> print(hierarchical_context(jnp.zeros((1, 8, 8, 3)), jnp.ones((1, 8, 8, 3))))
+    [1.]
+    """
+    shapes = jnp.shape(student_features), jnp.shape(teacher_features)
+    if shapes[0] != shapes[1] or len(shapes[0]) != 4:
         raise UserError(
             f"features: student {shapes[0]} and teacher {shapes[1]} must have one shape "
-            "[batch, ...]"
+            "[batch, height, width, channel]"
         )
-    gap = student_features.astype(jnp.float32) - teacher_features.astype(jnp.float32)
-    return jnp.mean(gap.reshape(gap.shape[0], -1) ** 2, axis=-1)
+    # Pooling is linear: pool the difference, not the two maps.
+    gap = jnp.asarray(student_features, jnp.float32) - jnp.asarray(teacher_features, jnp.float32)
+    height, width = gap.shape[1:3]
+    total, weight, weights = jnp.mean(rows(gap) ** 2, axis=-1), 1.0, 1.0
+    for cells in (4, 2, 1):
+        if cells < min(height, width):
+            weight /= 2
+            weights += weight
+            total += weight * jnp.mean(rows(_pool(gap, cells)) ** 2, axis=-1)
+    return total / weights
+
+
+def _pool(maps: Array, cells: int) -> Array:
+    """Averages over cells x cells windows; windows overlap where the size is no multiple."""
+    batch, height, width, channels = maps.shape
+    if height % cells == 0 and width % cells == 0:
+        windows = maps.reshape(batch, cells, height // cells, cells, width // cells, channels)
+        return jnp.mean(windows, axis=(2, 4))
+    down, across = _windows(cells, height), _windows(cells, width)
+    return jnp.einsum("ih,bhwc,jw->bijc", down, maps, across, precision=jax.lax.Precision.HIGHEST)
+
+
+def _windows(cells: int, size: int) -> Array:
+    """Averaging matrix [cells, size]: window i is floor(i size/cells) .. ceil((i+1) size/cells)."""
+    i, position = jnp.arange(cells)[:, None], jnp.arange(size)
+    inside = (position >= i * size // cells) & (position < -(-(i + 1) * size // cells))
+    return inside / jnp.sum(inside, axis=1, keepdims=True)

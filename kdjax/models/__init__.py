@@ -11,18 +11,24 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from kdjax.models import torch_names
 from kdjax.models.cnn import cnn
 from kdjax.models.convert import (
+    first_kernel,
     flatten,
     from_safetensors,
     from_torch,
     restore,
     to_safetensors,
-    torch_names,
+    to_torch,
 )
 from kdjax.models.linen import from_linen, with_adapter
 from kdjax.models.mlp import mlp
+from kdjax.models.mobilenet import mobilenet_v1, mobilenet_v2
 from kdjax.models.resnet import resnet
+from kdjax.models.resnet_imagenet import resnet_imagenet
+from kdjax.models.shufflenet import shuffle_v1, shuffle_v2
+from kdjax.models.vgg import vgg
 from kdjax.models.wide_resnet import wide_resnet
 from kdjax.types import Model, UserError, Variables
 
@@ -36,6 +42,8 @@ __all__ = [
     "parameter_count",
     "restore",
     "to_safetensors",
+    "to_torch",
+    "torch_options",
     "with_adapter",
 ]
 
@@ -49,6 +57,12 @@ _NETWORKS: dict[str, Callable[..., nn.Module]] = {
         f"wrn_{depth}_{widen}": functools.partial(wide_resnet, depth=depth, widen=widen)
         for depth, widen in ((16, 1), (16, 2), (40, 1), (40, 2))
     },
+    **{f"vgg{d}": functools.partial(vgg, depth=d) for d in (8, 11, 13, 16, 19)},
+    **{f"ResNet{d}": functools.partial(resnet_imagenet, depth=d) for d in (18, 34, 50, 101)},
+    "MobileNetV1": mobilenet_v1,
+    "MobileNetV2": mobilenet_v2,
+    "ShuffleV1": shuffle_v1,
+    "ShuffleV2": shuffle_v2,
 }
 
 
@@ -60,7 +74,8 @@ def build(name: str, *, num_classes: int, **options: Any) -> Model:
       num_classes: width of the logits.
       **options: of that network, all optional: `dtype` (of the computation; parameters and
         logits stay float32), `axis_name` (batch norm over all devices of that pmap axis),
-        "mlp": `hidden`; "cnn": `widths`; "resnet...": `shortcut`.
+        "mlp": `hidden`; "cnn": `widths`; "resnet...": `shortcut`; "ResNet...": `stem`
+        ("cifar" by default, or "imagenet"); "MobileNetV2": `width`.
 
     Raises:
       UserError: unknown name or option, or an option with an impossible value.
@@ -94,10 +109,10 @@ def parameter_count(variables: Variables) -> int:
 
 
 def load_torch(name: str, tensors: Mapping[str, np.ndarray]) -> Variables:
-    """Read a PyTorch checkpoint of a "resnet..." or "wrn_..." into our variables.
+    """Read a PyTorch checkpoint of any network here but "mlp" and "cnn" into our variables.
 
-    The number of classes is that of the last linear layer. A ResNet without projections gets
-    the variables of `shortcut="pad"`: build the model with that option.
+    The number of classes is that of the last linear layer, and `torch_options` are taken from
+    the tensors: build the model with those.
 
     Args:
       name: as for `build`.
@@ -106,19 +121,31 @@ def load_torch(name: str, tensors: Mapping[str, np.ndarray]) -> Variables:
     Raises:
       UserError: the name is no such network; tensors are missing, unexpected or misshapen.
     """
-    factory = _factory(name)
-    if not name.startswith(("resnet", "wrn_")):
-        raise UserError(f'model "{name}" has no PyTorch names; a "resnet..." or "wrn_..." has')
-    found = torch_names(tensors)
-    weight = found.get("fc.weight")
-    if weight is None or weight.ndim != 2:
-        near = ", ".join(list(found)[-2:]) or "nothing"
-        raise UserError(f'model "{name}": no "fc.weight" [classes, width]; the last are {near}')
-    options = {}
-    if name.startswith("resnet") and not any(".downsample." in tensor for tensor in found):
-        options = {"shortcut": "pad"}
-    module = factory(num_classes=weight.shape[0], **options)
-    return from_torch(from_linen(module), found, what=f'"{name}"')
+    options = torch_options(name, tensors)
+    classes = torch_names.last_layer(tensors, f'model "{name}"').shape[0]
+    return from_torch(name, build(name, num_classes=classes, **options), tensors)
+
+
+def torch_options(name: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Say with which options `build` makes the network that PyTorch's tensors belong to.
+
+    A "resnet..." without projections has `shortcut="pad"`; a "ResNet..." whose first kernel is
+    7x7 has `stem="imagenet"`; the width of a "MobileNetV2" is that of its first layer.
+
+    Raises:
+      UserError: no PyTorch code of that network is known.
+    """
+    first = first_kernel(tensors)
+    window = 3 if first is None else first.shape[2]
+    torch_names.dialect(name, window=window)
+    if name.startswith("resnet"):
+        projects = any(".downsample." in tensor or ".shortcut." in tensor for tensor in tensors)
+        return {} if projects else {"shortcut": "pad"}
+    if name.startswith("ResNet"):
+        return {"stem": "imagenet"} if window == 7 else {}
+    if name == "MobileNetV2" and first is not None and first.shape[0] != 16:
+        return {"width": first.shape[0] / 32}
+    return {}
 
 
 def _factory(name: str) -> Callable[..., nn.Module]:

@@ -150,10 +150,12 @@ def _fold_members(contract: Callable[..., Array], out: int, a: Array, b: Array) 
 
 def _is_products(out: int, geometry: _Geometry, first: tuple[int, ...]) -> bool:
     """Decide by what was measured on the CPU between lax and a matrix product per kernel tap."""
-    if geometry.groups != 1:
-        return False
     if geometry.window == (1, 1):
         return True
+    if geometry.groups != 1:
+        # Depthwise as sums of shifted products: 4 to 350 times faster than lax, whose grouped
+        # convolutions run one thread and scalar code.
+        return _is_depthwise(out, geometry.groups, first)
     if out == Y:
         return first[-1] == 1
     # The weight gradient stays with lax: as products of strided slices it won or lost by a third,
@@ -186,24 +188,48 @@ def _by_lax(out: int, geometry: _Geometry, a: Array, b: Array) -> Array:
 
 
 def _by_products(out: int, geometry: _Geometry, a: Array, b: Array) -> Array:
-    """Contract by a matrix product per kernel tap (ungrouped convolutions only)."""
+    """Contract by a matrix product per kernel tap and group."""
     height, width = geometry.window
     taps = [(i, j) for i in range(height) for j in range(width)]
-    wide = jnp.promote_types(a.dtype, jnp.float32)  # bfloat16 would round every partial sum
-    product = functools.partial(lax.dot_general, preferred_element_type=wide)
     if out == Y:
-        terms = [
-            product(_pixels(a, geometry, tap), b[tap], (((3,), (0,)), ((), ()))) for tap in taps
-        ]
+        terms = [_product(out, geometry, _pixels(a, geometry, tap), b[tap]) for tap in taps]
         return functools.reduce(jnp.add, terms).astype(a.dtype)
     if out == KERNEL:
-        pixels = (((0, 1, 2), (0, 1, 2)), ((), ()))
-        blocks = [product(_pixels(a, geometry, tap), b, pixels) for tap in taps]
+        blocks = [_product(out, geometry, _pixels(a, geometry, tap), b) for tap in taps]
         return jnp.stack(blocks).reshape(height, width, *blocks[0].shape).astype(a.dtype)
-    terms = [_spread(product(b, a[tap], (((3,), (1,)), ((), ()))), geometry, tap) for tap in taps]
+    terms = [_spread(_product(out, geometry, a[tap], b), geometry, tap) for tap in taps]
     (top, _), (left, _) = geometry.padding
     total = functools.reduce(jnp.add, terms)
     return total[:, top : top + geometry.size[0], left : left + geometry.size[1]].astype(a.dtype)
+
+
+def _product(out: int, geometry: _Geometry, a: Array, b: Array) -> Array:
+    """Contract at one tap: two of pixels [b, h, w, in], kernel [in / groups, out] and y."""
+    wide = jnp.promote_types(a.dtype, jnp.float32)  # bfloat16 would round every partial sum
+    if geometry.groups == 1:
+        if out == X:
+            a, b = b, a
+        axes = {Y: ((3,), (0,)), X: ((3,), (1,)), KERNEL: ((0, 1, 2), (0, 1, 2))}[out]
+        return lax.dot_general(a, b, (axes, ((), ())), preferred_element_type=wide)
+    depthwise = _is_depthwise(out, geometry.groups, a.shape)
+    a, b = (x.reshape(*x.shape[:-1], geometry.groups, -1) for x in (a, b))
+    if depthwise:
+        # [.., group, 1] times [.., group, out / groups]
+        if out == Y:
+            found = a.astype(wide) * b[0]
+        elif out == X:
+            found = (b.astype(wide) * a[0]).sum(-1, keepdims=True)
+        else:
+            found = (a.astype(wide) * b).sum((0, 1, 2))[None]
+    else:
+        form = {Y: "bhwgi,igo->bhwgo", X: "igo,bhwgo->bhwgi", KERNEL: "bhwgi,bhwgo->igo"}[out]
+        found = jnp.einsum(form, a, b, preferred_element_type=wide)
+    return found.reshape(*found.shape[:-2], -1)
+
+
+def _is_depthwise(out: int, groups: int, first: tuple[int, ...]) -> bool:
+    """Say whether each group has one input channel; `first` as in `_is_products`."""
+    return (first[-2] if out == X else first[-1] // groups) == 1
 
 
 def _pixels(x: Array, geometry: _Geometry, tap: tuple[int, int]) -> Array:

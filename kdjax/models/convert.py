@@ -1,4 +1,4 @@
-"""Weights in and out: PyTorch's tensor names, safetensors files, flat names and trees."""
+"""Weights in and out: PyTorch's tensors, safetensors files, flat names and trees."""
 
 import os
 from collections.abc import Mapping
@@ -11,22 +11,18 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from kdjax.models import torch_names
 from kdjax.types import Model, PyTree, UserError, Variables
 
-__all__ = ["flatten", "from_safetensors", "from_torch", "restore", "to_safetensors"]
-
-# Ours -> PyTorch's, replaced in this order within "layer1_0/shortcut_conv/kernel". The names on
-# the right are those of the usual CIFAR checkpoints: a ResNet's blocks are layer1.0, a WRN's
-# block1.layer.0; the projection is downsample.0 or convShortcut.
-_TORCH_NAMES = (
-    ("shortcut_conv/", "downsample/0/"),
-    ("shortcut_bn/", "downsample/1/"),
-    ("shortcut/", "convShortcut/"),
-    ("/kernel", "/weight"),
-    ("/scale", "/weight"),
-    ("/mean", "/running_mean"),
-    ("/var", "/running_var"),
-)
+__all__ = [
+    "first_kernel",
+    "flatten",
+    "from_safetensors",
+    "from_torch",
+    "restore",
+    "to_safetensors",
+    "to_torch",
+]
 
 
 def flatten(variables: Variables) -> dict[str, Any]:
@@ -105,63 +101,63 @@ def from_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: not a whole safetensors file: {error}") from error
 
 
-def from_torch(model: Model, tensors: Mapping[str, np.ndarray], *, what: str) -> Variables:
-    """Turn PyTorch's tensors of a ResNet or WRN into variables of the same network of ours.
+def from_torch(name: str, model: Model, tensors: Mapping[str, np.ndarray]) -> Variables:
+    """Turn PyTorch's tensors of a network into variables of the same network of ours.
 
     Args:
+      name: of the network, as for `models.build`.
       model: the network that the tensors belong to.
       tensors: by PyTorch's names; convolutions OIHW, linear layers [out, in]. A "module." in
-        front and num_batches_tracked are ignored, and "linear." is read as "fc.".
-      what: names the network in errors.
+        front and num_batches_tracked are ignored.
 
     Raises:
       UserError: tensors are missing, unexpected or of another shape; lists all of them, by
         PyTorch's names and in its layout.
     """
-    found = torch_names(tensors)
-    channels = found["conv1.weight"].shape[1] if _is_kernel(found.get("conv1.weight")) else 3
+    first = first_kernel(tensors)
+    window, channels = (3, 3) if first is None else (first.shape[2], first.shape[1])
+    said = torch_names.dialect(name, window=window)
+    found = torch_names.normalise(tensors, said)
     image = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
     template = jax.eval_shape(model.init, jax.random.key(0), {"image": image})
     expected = flatten(template)
-    names = {name: _torch_name(name) for name in expected}
-    shapes = {names[name]: _torch_shape(leaf.shape) for name, leaf in expected.items()}
-    _check(shapes, found, f"the tensors are not those of {what}")
-    return restore(template, {name: _from_torch_layout(found[names[name]]) for name in expected})
+    names = {path: torch_names.to_name(path, said) for path in expected}
+    shapes = {names[path]: torch_names.shapes_of(leaf.shape) for path, leaf in expected.items()}
+    _check(shapes, found, f'the tensors are not those of "{name}"')
+    return restore(template, {path: _from_torch_layout(found[names[path]]) for path in expected})
 
 
-def torch_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Normalise the names of a checkpoint: see `from_torch`."""
-    found = {}
-    for name, tensor in tensors.items():
-        plain = name.removeprefix("module.")
-        if plain.startswith("linear."):
-            plain = "fc." + plain.removeprefix("linear.")
-        if not plain.endswith("num_batches_tracked"):
-            found[plain] = np.asarray(tensor)
-    return found
+def to_torch(name: str, variables: Variables) -> dict[str, np.ndarray]:
+    """Turn variables of a network into tensors as its PyTorch code names and lays them out.
+
+    The inverse of `load_torch`, exactly. The counters num_batches_tracked, which PyTorch fills
+    in by itself, are left out.
+
+    Raises:
+      UserError: no PyTorch code of that network is known.
+    """
+    flat = flatten(variables)
+    first = next((leaf for leaf in flat.values() if np.ndim(leaf) == 4), None)
+    said = torch_names.dialect(name, window=3 if first is None else first.shape[0])
+    return {torch_names.to_name(path, said): _to_torch_layout(flat[path]) for path in flat}
 
 
-def _is_kernel(tensor: np.ndarray | None) -> bool:
-    return tensor is not None and tensor.ndim == 4
-
-
-def _torch_name(name: str) -> str:
-    name = name.removeprefix("params/").removeprefix("stats/batch_stats/")
-    for ours, theirs in _TORCH_NAMES:
-        name = name.replace(ours, theirs)
-    first, _, rest = name.partition("/")
-    stage, block, index = first.partition("_")
-    if block:
-        first = f"{stage}.layer.{index}" if stage.startswith("block") else f"{stage}.{index}"
-    return ".".join([first, *rest.split("/")])
-
-
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else tuple(shape[::-1])
+def first_kernel(tensors: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Find the weight OIHW of the first convolution of any network that `from_torch` knows."""
+    for name in ("conv1.weight", "conv1.0.weight", "block0.0.weight", "model.0.0.weight"):
+        for tensor in (tensors.get(name), tensors.get(f"module.{name}")):
+            if tensor is not None and np.ndim(tensor) == 4:
+                return np.asarray(tensor)
+    return None
 
 
 def _from_torch_layout(tensor: np.ndarray) -> np.ndarray:
     return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
+
+
+def _to_torch_layout(leaf: Any) -> np.ndarray:
+    array = np.asarray(leaf)
+    return np.array(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T, order="C")
 
 
 def _check(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Any], what: str) -> None:

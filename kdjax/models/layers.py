@@ -1,15 +1,34 @@
 """The small layers that the image networks share: batch norm, pooling and the last linear map."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from kdjax.models.conv import Conv
 from kdjax.types import UserError
 
-__all__ = ["batch_norm", "compute_dtype", "global_average", "layer_widths", "linear"]
+__all__ = [
+    "Mode",
+    "batch_norm",
+    "compute_dtype",
+    "conv_norm",
+    "global_average",
+    "halve",
+    "layer_widths",
+    "linear",
+    "smallest_image",
+]
+
+
+class Mode(NamedTuple):
+    """What all layers of a network are told alike."""
+
+    train: bool
+    axis_name: str | None
+    dtype: Any
 
 
 def batch_norm(*, train: bool, axis_name: str | None, dtype: Any, name: str) -> nn.BatchNorm:
@@ -29,6 +48,31 @@ def batch_norm(*, train: bool, axis_name: str | None, dtype: Any, name: str) -> 
     )
 
 
+def conv_norm(
+    x: jax.Array,
+    features: int,
+    mode: Mode,
+    names: tuple[str, str],
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    groups: int = 1,
+    use_bias: bool = False,
+) -> jax.Array:
+    """Convolve and normalise, inside a compact method; `names` are those of the two layers."""
+    conv = Conv(
+        features,
+        (kernel, kernel),
+        (stride, stride),
+        groups=groups,
+        use_bias=use_bias,
+        dtype=mode.dtype,
+        name=names[0],
+    )
+    norm = batch_norm(train=mode.train, axis_name=mode.axis_name, dtype=mode.dtype, name=names[1])
+    return norm(conv(x))
+
+
 def linear(features: int, *, name: str, dtype: Any = jnp.float32) -> nn.Dense:
     """Make a linear layer with weights uniform within 1 / sqrt(fan_in) and zero bias."""
     init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -38,6 +82,20 @@ def linear(features: int, *, name: str, dtype: Any = jnp.float32) -> nn.Dense:
 def global_average(x: jax.Array) -> jax.Array:
     """Average [batch, height, width, channel] over the image to [batch, channel] float32."""
     return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
+
+
+def halve(x: jax.Array) -> jax.Array:
+    """Take the maximum of each 2x2 window of [batch, height, width, channel]; odd edges drop."""
+    batch, height, width, channels = x.shape
+    even = x[:, : height // 2 * 2, : width // 2 * 2]
+    return even.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
+
+
+def smallest_image(name: str, x: jax.Array, pixels: int) -> None:
+    """Refuse images that a network would halve to nothing."""
+    if x.ndim == 4 and min(x.shape[1:3]) < pixels:
+        size = f"{x.shape[1]}x{x.shape[2]}"
+        raise UserError(f"{name} cannot take {size} images: use at least {pixels}x{pixels}")
 
 
 def compute_dtype(dtype: Any) -> Any:

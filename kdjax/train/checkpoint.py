@@ -6,7 +6,9 @@ arrays, and what the run was. A checkpoint whose arrays do not match the digest 
 the one before is taken.
 """
 
+import gc
 import hashlib
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -81,13 +83,23 @@ def restore(
         except UserError:
             raise
         except Exception as error:  # noqa: BLE001  a damaged file may fail in any way
-            _set_aside(manager, step, say, str(error).split("\n")[0][:200])
-            continue
-        if digest(part) != record["digest"]:
-            _set_aside(manager, step, say, "its arrays differ from their digest")
-            continue
-        return merge(state, part), record
+            why = str(error).split("\n")[0][:200]
+        else:
+            if digest(part) == record["digest"]:
+                return merge(state, part), record
+            why = "its arrays differ from their digest"
+        _forget_reads()
+        _set_aside(manager, step, say, why)
     return None
+
+
+def _forget_reads() -> None:
+    """Collect orbax's abandoned reads; at any later time they would print their errors."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
 
 
 def _read(manager: ocp.CheckpointManager, step: int, wanted: PyTree):

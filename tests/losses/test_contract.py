@@ -1,7 +1,8 @@
 """What every public loss promises, whatever it computes: one row a name, none may be missing.
 
 To add a loss, add a row. `inputs(rng, scale)` builds its positional arguments for one batch,
-float arrays of the size `scale`; `smooth` are the positions that may receive gradients.
+float arrays of the size `scale`; `smooth` are the positions that may receive gradients. Feature
+losses take [batch, width] where they can, with as many columns as there are classes.
 """
 
 import inspect
@@ -47,28 +48,68 @@ def peers(rng, scale):
     return logits(rng, scale), jnp.stack(pair(rng, scale)), labels(rng)
 
 
+def maps(rng, scale):
+    shape = (BATCH, 6, 6, CLASSES)
+    return tuple(
+        jnp.array(scale * rng.normal(size=shape), jnp.float32).clip(-1e4, 1e4) for _ in range(2)
+    )
+
+
+def with_means(rng, scale):
+    return *pair(rng, scale), logits(rng, scale)[:CLASSES], labels(rng)
+
+
+def with_means_alone(rng, scale):
+    return logits(rng, scale), logits(rng, scale)[:CLASSES], labels(rng)
+
+
+def remembered(rng, scale):
+    return *pair(rng, scale), jnp.array(rng.permutation(6)[:BATCH], jnp.int32)
+
+
+def contrast(student, teacher, ids):
+    memory = losses.contrast_init(jax.random.key(0), jnp.arange(6) % 2, width=CLASSES)
+    return losses.contrast_loss(
+        student, teacher, ids, memory, jax.random.key(1), num_negatives=5
+    )[0]  # fmt: skip
+
+
 class Row(NamedTuple):
     inputs: Callable[..., tuple]
     smooth: tuple[int, ...] = (0, 1)
-    axes: tuple[int, ...] = (0, 0)  # of the batch in each argument
+    axes: tuple[int | None, ...] = (0, 0)  # of the batch in each argument
     couples: bool = False  # the examples of a batch: [] out instead of [batch]
     harsh: tuple[dict[str, Any], ...] = tuple(HARSH)  # keywords to be finite with
-    one_axis: bool = False  # feature maps: all axes but the first are of the example
+    one_axis: bool = False  # all axes but the first are of the example, or it needs the batch
     call: Callable[..., Any] | None = None  # where the plain call does not return the loss
 
 
 ROWS = {
+    "attention_transfer": Row(maps, harsh=({},), one_axis=True),
     "balanced_kl": Row(pair),
+    "class_mean_cosine": Row(
+        with_means_alone, smooth=(0,), axes=(0, None, 0), harsh=({},)
+    ),
+    "contrast_loss": Row(remembered, harsh=({},), one_axis=True, call=contrast),
+    "correlation": Row(pair, couples=True),
     "cross_entropy": Row(labelled, smooth=(0,), harsh=({}, {"label_smoothing": 0.1})),
+    "decoupled_kl": Row(labelled_pair, axes=(0, 0, 0)),
     "entropy": Row(one, smooth=(0,), axes=(0,)),
     "feature_mse": Row(pair, harsh=({},), one_axis=True),
     "forward_kl": Row(pair),
+    "hierarchical_context": Row(maps, harsh=({},), one_axis=True),
     "jensen_shannon": Row(
         pair, harsh=tuple({**t, "weight": w} for t in HARSH for w in (1e-3, 0.5, 0.999))
     ),
     "least_cross_entropy_kl": Row(peers, smooth=(0,), axes=(0, 1, 0)),
     "minimum_logit_kl": Row(peers, smooth=(0,), axes=(0, 1, 0)),
+    "norm_direction": Row(with_means, axes=(0, 0, None, 0), harsh=({},)),
+    "probabilistic_knowledge_transfer": Row(pair, couples=True, harsh=({},)),
+    "relational_angle": Row(pair, couples=True, harsh=({},)),
+    "relational_distance": Row(pair, couples=True, harsh=({},)),
     "reverse_kl": Row(pair),
+    "similarity_preserving": Row(maps, couples=True, harsh=({},)),
+    "stepwise_norm": Row(one, smooth=(0,), axes=(0,), harsh=({}, {"step": 1e-3})),
     "switch_signal": Row(
         labelled_pair, smooth=(), couples=True, harsh=({},),
         call=lambda *a, **k: losses.switch_signal(*a, **k).threshold,
@@ -76,7 +117,10 @@ ROWS = {
     "total_variation": Row(pair),
     "weighted_kl": Row(pair),
 }  # fmt: skip
-NAMES = sorted(n for n in losses.__all__ if not inspect.isclass(getattr(losses, n)))
+NOT_LOSSES = {"contrast_init"}
+NAMES = sorted(
+    n for n in set(losses.__all__) - NOT_LOSSES if not inspect.isclass(getattr(losses, n))
+)
 
 
 def function_of(name):
@@ -132,11 +176,15 @@ def test_vmap_is_a_loop(name):
 def test_examples_do_not_mix_and_batch_axes_may_be_many_or_none(name):
     args, axes = inputs_of(name), ROWS[name].axes
     together = function_of(name)(*args)
-    alone = [function_of(name)(*(jnp.take(a, i, x) for a, x in zip(args, axes, strict=True)))
-             for i in range(BATCH)]  # fmt: skip
+    alone = [
+        function_of(name)(
+            *(a if x is None else jnp.take(a, i, x) for a, x in zip(args, axes, strict=True))
+        )
+        for i in range(BATCH)
+    ]
     np.testing.assert_allclose(jnp.stack(alone), together, rtol=1e-5, atol=1e-6)
     folded = (
-        a.reshape(*a.shape[:x], 2, BATCH // 2, *a.shape[x + 1 :])
+        a if x is None else a.reshape(*a.shape[:x], 2, BATCH // 2, *a.shape[x + 1 :])
         for a, x in zip(args, axes, strict=True)
     )
     out = function_of(name)(*folded)

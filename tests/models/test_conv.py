@@ -17,6 +17,9 @@ CASES = {
     "pointwise": (2, (5, 5), 3, 4, 1, 1, 1),
     "pointwise_strided": (2, (6, 7), 3, 4, 1, 2, 1),
     "grouped": (2, (6, 6), 4, 6, 3, 2, 2),
+    "grouped_pointwise": (2, (5, 4), 6, 9, 1, 2, 3),
+    "depthwise": (2, (6, 7), 4, 4, 3, 2, 4),
+    "depthwise_doubled": (2, (5, 6), 3, 6, 3, 1, 3),
 }
 # float32 sums of up to 72 products in another order
 TOLERANCE = 1e-5
@@ -78,14 +81,14 @@ def test_value_and_gradients_equal_lax(case):
     _close(both(_ours(options)), both(_theirs(options)))
 
 
-@pytest.mark.parametrize("case", ["plain", "strided", "one_channel", "pointwise", "grouped"])
+@pytest.mark.parametrize("case", ["plain", "strided", "one_channel", "pointwise", "depthwise"])
 def test_second_derivatives_equal_lax(case):
     x, kernel, options = _arrays(case)
     found = jax.jit(_penalty_gradients(_ours(options)))(x, kernel)
     _close(found, jax.jit(_penalty_gradients(_theirs(options)))(x, kernel))
 
 
-@pytest.mark.parametrize("case", ["plain", "strided", "one_channel", "pointwise"])
+@pytest.mark.parametrize("case", ["plain", "strided", "pointwise", "depthwise"])
 @pytest.mark.parametrize("axes", [(0, 0), (None, 0), (0, None)])
 def test_vmap_of_gradients_equals_a_loop(case, axes):
     members = 2
@@ -136,7 +139,7 @@ def test_pmap_of_vmap():
     _close(found, jax.vmap(jax.vmap(_gradients(_theirs(options))))(x, kernel))
 
 
-@pytest.mark.parametrize("case", ["plain", "strided", "pointwise"])
+@pytest.mark.parametrize("case", ["plain", "strided", "pointwise", "depthwise"])
 def test_bfloat16_stays_bfloat16_and_is_accurate(case):
     x, kernel, options = _arrays(case)
     low = [a.astype(jnp.bfloat16) for a in (x, kernel)]

@@ -38,7 +38,7 @@ def config(**changes):
         },
         "roles": {
             "teacher": {
-                "model": {"name": "cnn", "widths": (4,)},
+                "model": {"name": "mlp", "hidden": (12,)},
                 "terms": {"ce": {}, "forward_kl": {"toward": "student"}},
             },
             "student": {
@@ -100,10 +100,7 @@ def test_metrics_are_complete_and_in_order(whole):
         if step % 3 == 0:
             expected += [(step, "validation", 0), (step, "validation", 1)]
     assert seen == [*expected, (6, "test", 0), (6, "test", 1)]
-    assert [line["seed"] if "seed" in line else line["swept"]["seed"] for line in lines[:2]] == [
-        0,
-        4,
-    ]
+    assert [line["seed"] for line in lines[:2]] == [0, 4]
     assert "student/balanced_kl/grad_norm" in lines[4]
     assert "student/balanced_kl/grad_norm" not in lines[0]
 
@@ -139,8 +136,8 @@ def test_a_damaged_newest_checkpoint_costs_nothing(whole, tmp_path):
     again = shutil.copytree(folder, tmp_path / "again")
     part = running.part_folder(running.parts(run, run.variants[0], again)[0])
     (part / "done.json").unlink()
-    largest = max((p for p in (part / "6").rglob("d/*")), key=lambda p: p.stat().st_size)
-    largest.write_bytes(largest.read_bytes()[:-7])
+    for path in (part / "6").rglob("d/*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     lines = []
     running.train(run, again, lines.append)
     assert "6 is damaged" in lines[0]

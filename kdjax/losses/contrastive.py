@@ -1,0 +1,176 @@
+"""CRD: contrastive distillation against a memory of embeddings, as two pure functions.
+
+`contrast_init` makes the memory, `contrast_loss` returns the loss and the next memory: it is
+state, to be kept and checkpointed with the rest. The embeddings come from projectors that are part
+of the networks (the published setting: one linear layer to 128 numbers on either side).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Int
+
+from kdjax.losses.checks import Number, check_fraction, check_positive
+from kdjax.losses.vectors import products, unit
+from kdjax.types import Array, UserError
+
+__all__ = ["ContrastMemory", "contrast_init", "contrast_loss"]
+
+
+class ContrastMemory(NamedTuple):
+    """What CRD remembers of the training set; row i belongs to the image with id i.
+
+    `order` lists all rows by class; that of image i takes `count[i]` places from `start[i]` on.
+    `log_normalizers` are CRD's log Z / rows for student and teacher, fixed by the first batch
+    (`started`).
+    """
+
+    student: Float[Array, "rows width"]
+    teacher: Float[Array, "rows width"]
+    order: Int[Array, " rows"]
+    start: Int[Array, " rows"]
+    count: Int[Array, " rows"]
+    log_normalizers: Float[Array, "2"]
+    started: Bool[Array, ""]
+
+
+def contrast_init(key: Array, labels: Int[ArrayLike, " rows"], *, width: int) -> ContrastMemory:
+    """A memory of random directions for a training set, given the label of each of its images.
+
+    Raises:
+        UserError: labels that are not [rows] integers of at least two classes, width < 1.
+
+    Source: Tian et al. 2020 (arXiv 1910.10699); entries uniform in +-sqrt(3 / width), as in the
+    published code, then of length 1.
+
+    >>> memory = contrast_init(jax.random.key(0), jnp.array([1, 0, 1]), width=4)
+    >>> print(memory.student.shape, memory.order, memory.start, memory.count)
+    (3, 4) [1 0 2] [1 0 1] [2 1 2]
+    """
+    labels = jnp.asarray(labels)
+    if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise UserError(f"labels: {labels.dtype} {labels.shape} must be [rows] class indices")
+    if width < 1:
+        raise UserError(f"width: must be the length of an embedding, at least 1, got {width}")
+    if not isinstance(labels, Tracer) and bool(jnp.all(labels == labels[:1])):
+        raise UserError("labels: all images are of one class, so that there are no negatives")
+    order = jnp.argsort(labels, stable=True).astype(jnp.int32)
+    start, end = (
+        jnp.searchsorted(labels[order], labels, side=side).astype(jnp.int32)
+        for side in ("left", "right")
+    )
+    student, teacher = (
+        unit(jax.random.uniform(k, (labels.shape[0], width), minval=-1.0, maxval=1.0))
+        for k in jax.random.split(key)
+    )
+    return ContrastMemory(
+        student, teacher, order, start, end - start, jnp.zeros(2), jnp.array(False)
+    )
+
+
+def contrast_loss(
+    student_embedding: Float[ArrayLike, "batch width"],
+    teacher_embedding: Float[ArrayLike, "batch width"],
+    ids: Int[ArrayLike, " batch"],
+    memory: ContrastMemory,
+    key: Array,
+    *,
+    num_negatives: int = 16384,
+    temperature: Number = 0.07,
+    momentum: Number = 0.5,
+) -> tuple[Float[Array, " batch"], ContrastMemory]:
+    """CRD: tell an image's own remembered embedding from those of other classes; both sides.
+
+    With v = f / ||f||, the student's logit for row j is u_j = <v_s, teacher_j> / T - log Z' -
+    log(num_negatives), and its loss -log sigmoid(u_own) - sum_negatives log sigmoid(-u_j); the
+    teacher's is the same with the sides swapped. log Z' is the log mean of exp(<.,.> / T) over the
+    first batch. The memory is detached, and moves afterwards: row <- unit(momentum row +
+    (1 - momentum) v). Over several devices pass the gathered batch.
+
+    Args:
+        student_embedding: f_s; any length but 0.
+        teacher_embedding: f_t.
+        ids: row of each image in the memory, without repeats.
+        memory: from `contrast_init` or the call before.
+        key: consumed; draws the negatives (uniform over other classes, with replacement).
+        num_negatives: N > 0.
+        temperature: T > 0.
+        momentum: in [0, 1).
+
+    Returns:
+        ([batch] nats, the memory after this batch).
+
+    Raises:
+        UserError: shapes that disagree, num_negatives < 1, temperature <= 0, momentum outside
+            [0, 1).
+
+    Source: Tian et al. 2020 (arXiv 1910.10699), equations 17 to 19; log space and the missing
+    1e-7 of the published code are ours, and so are negatives with replacement.
+
+    >>> keys, f = jax.random.split(jax.random.key(0)), jnp.eye(3)
+    >>> memory = contrast_init(keys[0], jnp.array([0, 1, 2]), width=3)
+    >>> loss, memory = contrast_loss(f, f, jnp.arange(3), memory, keys[1], num_negatives=8)
+    >>> print(loss.shape, memory.started)
+    (3,) True
+    """
+    _check(student_embedding, teacher_embedding, ids, memory, num_negatives)
+    check_positive("temperature", temperature)
+    check_fraction("momentum", momentum, zero=True)
+    student, teacher = (
+        unit(jnp.asarray(f, jnp.float32)) for f in (student_embedding, teacher_embedding)
+    )
+    ids = jnp.asarray(ids)
+    chosen = jnp.concatenate([ids[:, None], _negatives(key, ids, memory, num_negatives)], axis=1)
+    scores = jnp.stack(
+        [_scores(student, memory.teacher, chosen), _scores(teacher, memory.student, chosen)]
+    )
+    scores = scores / temperature
+    first = jax.nn.logsumexp(scores, axis=(1, 2)) - jnp.log(float(chosen.size))
+    normalizers = jax.lax.stop_gradient(jnp.where(memory.started, memory.log_normalizers, first))
+    logits = scores - normalizers[:, None, None] - jnp.log(float(num_negatives))
+    own = -jax.nn.log_sigmoid(logits[..., 0])
+    others = -jnp.sum(jax.nn.log_sigmoid(-logits[..., 1:]), axis=-1)
+    after = memory._replace(
+        student=_moved(memory.student, ids, student, momentum),
+        teacher=_moved(memory.teacher, ids, teacher, momentum),
+        log_normalizers=normalizers,
+        started=jnp.array(True),
+    )
+    return jnp.sum(own + others, axis=0), after
+
+
+def _check(
+    student: ArrayLike, teacher: ArrayLike, ids: ArrayLike, memory: ContrastMemory, negatives: int
+) -> None:
+    wanted = (*jnp.shape(ids), memory.student.shape[-1])
+    if jnp.ndim(ids) != 1 or jnp.shape(student) != wanted or jnp.shape(teacher) != wanted:
+        raise UserError(
+            f"embeddings: student {jnp.shape(student)} and teacher {jnp.shape(teacher)} must be "
+            f"[batch, {wanted[-1]}] (the memory's width) with ids [batch], got {jnp.shape(ids)}"
+        )
+    if not jnp.issubdtype(jnp.result_type(ids), jnp.integer):
+        raise UserError(f"ids: dtype {jnp.result_type(ids)} must be an integer")
+    if negatives < 1:
+        raise UserError(f"num_negatives: must be at least 1, got {negatives}")
+
+
+def _negatives(key: Array, ids: Array, memory: ContrastMemory, number: int) -> Array:
+    """Rows of other classes [batch, number]: a place outside the own class's stretch of order."""
+    start, count = memory.start[ids][:, None], memory.count[ids][:, None]
+    place = jax.random.randint(key, (*ids.shape, number), 0, memory.order.shape[0] - count)
+    return memory.order[jnp.where(place < start, place, place + count)]
+
+
+def _scores(embedding: Array, remembered: Array, chosen: Array) -> Array:
+    # All rows by one product, then a choice: gathering [batch, negatives, width] embeddings would
+    # move width times as many numbers.
+    every = products(embedding, jax.lax.stop_gradient(remembered))
+    return jnp.take_along_axis(every, chosen, axis=1)
+
+
+def _moved(remembered: Array, ids: Array, embedding: Array, momentum: Number) -> Array:
+    moved = unit(momentum * remembered[ids] + (1 - momentum) * embedding)
+    return jax.lax.stop_gradient(remembered.at[ids].set(moved))

@@ -1,0 +1,136 @@
+"""Losses that split or loosen Hinton's: DKD and DIST, without their T^2.
+
+Both look at softmax(z / T) of the student and of the teacher, in float32; nothing is detached.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int
+
+from kdjax.losses.checks import (
+    Number,
+    check_labels,
+    check_not_negative,
+    check_pair,
+    check_positive,
+)
+from kdjax.losses.logits import kl, pick
+from kdjax.losses.vectors import norm
+from kdjax.types import Array, UserError
+
+__all__ = ["correlation", "decoupled_kl"]
+
+_EPSILON = 1e-8  # in DIST's denominator, the reference implementation's
+
+
+def decoupled_kl(
+    student_logits: Float[ArrayLike, "*batch classes"],
+    teacher_logits: Float[ArrayLike, "*batch classes"],
+    labels: Int[ArrayLike, "*batch"],
+    *,
+    alpha: Number = 1.0,
+    beta: Number = 8.0,
+    temperature: Number = 4.0,
+) -> Float[Array, "*batch"]:
+    """Decoupled KL: alpha KL(b_t || b_s) + beta KL(q_t || q_s), teacher to student in both.
+
+    b = (p_y, 1 - p_y) is the label against the rest (TCKD), q the other classes renormalised
+    (NCKD); forward_kl is the sum with weights 1 and 1 - p_y of the teacher. With two classes
+    NCKD is 0.
+
+    Args:
+        student_logits: z_s.
+        teacher_logits: z_t.
+        labels: y, class indices.
+        alpha: weight of TCKD, >= 0.
+        beta: weight of NCKD, >= 0.
+        temperature: T > 0.
+
+    Returns:
+        [*batch], nats; NaN where a label lies outside [0, classes).
+
+    Raises:
+        UserError: shapes that disagree, fewer than two classes, labels that are not integers,
+            a weight < 0, temperature <= 0.
+
+    Source: Zhao et al. 2022 (arXiv 2203.08679), equations 6 and 7, without T^2.
+
+    >>> student, teacher = jnp.array([0.0, 0.0, 500.0]), jnp.array([0.0, 0.0, 0.0])
+    >>> loss = decoupled_kl(student, teacher, jnp.array(2), beta=0.0, temperature=1.0)
+    >>> print(loss.round())  # 2/3 of the teacher's mass is where the student has e^-499.3
+    332.0
+    """
+    check_pair(student_logits, teacher_logits)
+    check_labels(student_logits, labels)
+    check_not_negative("alpha", alpha)
+    check_not_negative("beta", beta)
+    check_positive("temperature", temperature)
+    if jnp.shape(student_logits)[-1] < 2:
+        raise UserError(f"logits: {jnp.shape(student_logits)} must have at least two classes")
+    target_s, others_s = _split(student_logits, labels, temperature)
+    target_t, others_t = _split(teacher_logits, labels, temperature)
+    return alpha * kl(target_t, target_s) + beta * kl(others_t, others_s)
+
+
+def _split(logits: ArrayLike, labels: ArrayLike, temperature: Number) -> tuple[Array, Array]:
+    """Log of (p_y, 1 - p_y), and of the other classes renormalised, -inf at the label."""
+    z = jnp.asarray(logits, jnp.float32) / temperature
+    is_label = jnp.arange(z.shape[-1]) == jnp.asarray(labels)[..., None]
+    # The label is left out of the sums. Subtracting a large constant from it instead, as is
+    # usual, loses all digits of the others, and 1 - p_y is 0 where p_y rounds to 1.
+    others = jnp.where(is_label, -jnp.inf, z)
+    lead = pick(z, labels) - jax.nn.logsumexp(others, axis=-1)  # the log odds of the label
+    target = jnp.stack([jax.nn.log_sigmoid(lead), jax.nn.log_sigmoid(-lead)], axis=-1)
+    return target, jax.nn.log_softmax(others, axis=-1)
+
+
+def correlation(
+    student_logits: Float[ArrayLike, "*batch classes"],
+    teacher_logits: Float[ArrayLike, "*batch classes"],
+    *,
+    beta: Number = 1.0,
+    gamma: Number = 1.0,
+    temperature: Number = 1.0,
+) -> Float[Array, ""]:
+    """DIST: beta (1 - mean_i r(p_s[i], p_t[i])) + gamma (1 - mean_c r(p_s[:, c], p_t[:, c])).
+
+    r is Pearson's correlation, with 1e-8 in its denominator: over the classes of an example, and
+    over the examples for a class. It couples the batch: pass the gathered logits of all devices.
+    Of one example alone the second part is exactly 1, without gradient.
+
+    Args:
+        student_logits: z_s.
+        teacher_logits: z_t.
+        beta: weight of the correlations within examples, >= 0.
+        gamma: weight of the correlations within classes, >= 0.
+        temperature: T > 0.
+
+    Returns:
+        [], between 0 and 2 (beta + gamma); without a unit.
+
+    Raises:
+        UserError: shapes that differ, a weight < 0, temperature <= 0.
+
+    Source: Huang et al. 2022 (arXiv 2205.10536), equations 6 to 10, without T^2.
+
+    >>> z = jnp.array([[1.0, 0.0, 2.0], [0.0, 3.0, 1.0]])
+    >>> print(correlation(z, z).round(3), correlation(-z, z, gamma=0.0) > 1)
+    0.0 True
+    """
+    check_pair(student_logits, teacher_logits)
+    check_not_negative("beta", beta)
+    check_not_negative("gamma", gamma)
+    check_positive("temperature", temperature)
+    s, t = (
+        jax.nn.softmax(jnp.asarray(z, jnp.float32) / temperature, axis=-1)
+        for z in (student_logits, teacher_logits)
+    )
+    s, t = (p.reshape(-1, p.shape[-1]) for p in (s, t))
+    return beta * (1 - jnp.mean(_pearson(s, t))) + gamma * (1 - jnp.mean(_pearson(s.T, t.T)))
+
+
+def _pearson(x: Array, y: Array) -> Array:
+    """Correlation of each row of x with that row of y; 0 for a constant row."""
+    x, y = (a - jnp.mean(a, axis=-1, keepdims=True) for a in (x, y))
+    return jnp.sum(x * y, axis=-1) / (norm(x) * norm(y) + _EPSILON)

@@ -1,0 +1,140 @@
+"""MobileNets: V1 (arXiv 1704.04861) and V2 (arXiv 1801.04381), of depthwise convolutions."""
+
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from kdjax.models.layers import Mode, compute_dtype, conv_norm, global_average, linear
+from kdjax.types import Outputs, UserError
+
+__all__ = ["MobileNetV1", "MobileNetV2", "mobilenet_v1", "mobilenet_v2"]
+
+# V1, one row a block: output channels, stride. V2, one row a group of blocks: expansion, output
+# channels at width 1, blocks, stride of the first; stride 1 in the second group, for small images.
+_V1 = (
+    (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2),
+    (1024, 1),
+)  # fmt: skip
+_V2 = (
+    (1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)  # fmt: skip
+# The last block of each stage: where the next one halves the image.
+_V1_STAGES = {3: 1, 5: 2, 11: 3, 13: 4}
+_V2_STAGES = {1: 1, 2: 2, 4: 3, 6: 4}
+
+
+class MobileNetV1(nn.Module):
+    """A 3x3 convolution and 13 depthwise separable ones; see `mobilenet_v1`."""
+
+    num_classes: int
+    dtype: Any = None
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
+        """Map [batch, height, width, channel] to logits and the features of `mobilenet_v1`."""
+        mode = Mode(train, self.axis_name, self.dtype)
+        x = nn.relu(conv_norm(x, 32, mode, ("model_0_0", "model_0_1"), stride=2))
+        features = {"stem": x}
+        for block, (width, stride) in enumerate(_V1, start=1):
+            first, channels = f"model_{block}", x.shape[-1]
+            names = (f"{first}_0", f"{first}_1")
+            x = nn.relu(conv_norm(x, channels, mode, names, stride=stride, groups=channels))
+            before = conv_norm(x, width, mode, (f"{first}_3", f"{first}_4"), kernel=1)
+            x = nn.relu(before)
+            if stage := _V1_STAGES.get(block):
+                features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
+        features["pooled"] = global_average(x)
+        return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
+
+
+class Inverted(nn.Module):
+    """Expand by 1x1, filter each channel, project by 1x1 without ReLU; a sum if shapes allow."""
+
+    features: int
+    expansion: int
+    stride: int
+    mode: Mode
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [batch, height, width, in] to [batch, height', width', features]."""
+        wide = x.shape[-1] * self.expansion
+        y = nn.relu(conv_norm(x, wide, self.mode, ("conv_0", "conv_1"), kernel=1))
+        names = ("conv_3", "conv_4")
+        y = nn.relu(conv_norm(y, wide, self.mode, names, stride=self.stride, groups=wide))
+        y = conv_norm(y, self.features, self.mode, ("conv_6", "conv_7"), kernel=1)
+        return x + y if self.stride == 1 and x.shape == y.shape else y
+
+
+class MobileNetV2(nn.Module):
+    """A 3x3 convolution of stride 2, inverted residuals, a 1x1 one; see `mobilenet_v2`."""
+
+    num_classes: int
+    width: float
+    dtype: Any = None
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
+        """Map [batch, height, width, channel] to logits and the features of `mobilenet_v2`."""
+        mode = Mode(train, self.axis_name, self.dtype)
+        stem = int(32 * self.width)
+        x = nn.relu(conv_norm(x, stem, mode, ("conv1_0", "conv1_1"), stride=2))
+        features = {"stem": x}
+        for group, (expansion, channels, count, stride) in enumerate(_V2):
+            for index in range(count):
+                block = Inverted(
+                    int(channels * self.width),
+                    expansion,
+                    stride if index == 0 else 1,
+                    mode,
+                    name=f"blocks_{group}_{index}",
+                )
+                x = block(x)
+            if stage := _V2_STAGES.get(group):
+                features[f"stage{stage}"] = x
+        last = max(1280, int(1280 * self.width))
+        x = nn.relu(conv_norm(x, last, mode, ("conv2_0", "conv2_1"), kernel=1))
+        features["pooled"] = global_average(x)
+        return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
+
+
+def mobilenet_v1(
+    *, num_classes: int, dtype: Any = None, axis_name: str | None = None
+) -> MobileNetV1:
+    """Make MobileNetV1 at full width, for images of about 224 pixels (any size runs).
+
+    Features: "stem", "stage1" to "stage4" (after the last ReLU before the 2nd, 3rd and 4th
+    halving and at the end), "stage1_pre", ... (before that ReLU), "pooled" [batch, 1024].
+
+    Raises:
+      UserError: `dtype` is no floating type.
+    """
+    return MobileNetV1(num_classes=num_classes, dtype=compute_dtype(dtype), axis_name=axis_name)
+
+
+def mobilenet_v2(
+    *, num_classes: int, width: float = 0.5, dtype: Any = None, axis_name: str | None = None
+) -> MobileNetV2:
+    """Make MobileNetV2 for small images: 32 pixels are halved four times, with ReLU, not ReLU6.
+
+    Features: "stem", "stage1" to "stage4" (after the groups of blocks 1, 2, 4 and 6, counted from
+    0; they end without a ReLU), "pooled" [batch, 1280].
+
+    Args:
+      num_classes: width of the logits.
+      width: factor on all channels but the last 1280, which it can only raise.
+      dtype: of the computation.
+      axis_name: pmap axis over which batch norm is taken.
+
+    Raises:
+      UserError: a width that leaves a layer without channels.
+    """
+    if not width >= 1 / 16:
+        raise UserError(f"MobileNetV2: width is {width}: use at least 0.0625")
+    return MobileNetV2(
+        num_classes=num_classes, width=width, dtype=compute_dtype(dtype), axis_name=axis_name
+    )

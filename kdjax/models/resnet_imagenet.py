@@ -1,0 +1,120 @@
+"""Residual networks of four stages, 18 to 101 layers, after He et al. (arXiv 1512.03385).
+
+The strided convolution of a bottleneck is the 3x3 one, as in the usual PyTorch weights ("v1.5").
+"""
+
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from kdjax.models.layers import Mode, compute_dtype, conv_norm, global_average, linear
+from kdjax.types import Outputs, UserError
+
+__all__ = ["ResNetImagenet", "resnet_imagenet"]
+
+# Depth -> blocks in each stage, and whether they are bottlenecks.
+_BLOCKS = {
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+}
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, or 1x1, 3x3 and 1x1 to fourfold width, beside a shortcut."""
+
+    width: int
+    stride: int
+    bottleneck: bool
+    mode: Mode
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [batch, height, width, in] to the sum, before its ReLU."""
+        mode, width, stride = self.mode, self.width, self.stride
+        if self.bottleneck:
+            out = 4 * width
+            y = nn.relu(conv_norm(x, width, mode, ("conv1", "bn1"), kernel=1))
+            y = nn.relu(conv_norm(y, width, mode, ("conv2", "bn2"), stride=stride))
+            y = conv_norm(y, out, mode, ("conv3", "bn3"), kernel=1)
+        else:
+            out = width
+            y = nn.relu(conv_norm(x, width, mode, ("conv1", "bn1"), stride=stride))
+            y = conv_norm(y, width, mode, ("conv2", "bn2"))
+        if x.shape == y.shape:
+            return x + y
+        names = ("shortcut_conv", "shortcut_bn")
+        return conv_norm(x, out, mode, names, kernel=1, stride=stride) + y
+
+
+class ResNetImagenet(nn.Module):
+    """A stem and four stages of 64 to 512 channels; see `resnet_imagenet`."""
+
+    num_classes: int
+    depth: int
+    stem: str
+    dtype: Any = None
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
+        """Map [batch, height, width, channel] to logits and features of `resnet_imagenet`."""
+        mode = Mode(train, self.axis_name, self.dtype)
+        if self.stem == "imagenet":
+            x = nn.relu(conv_norm(x, 64, mode, ("conv1", "bn1"), kernel=7, stride=2))
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        else:
+            x = nn.relu(conv_norm(x, 64, mode, ("conv1", "bn1")))
+        features = {"stem": x}
+        counts, bottleneck = _BLOCKS[self.depth]
+        for stage, count in enumerate(counts, start=1):
+            before = x
+            for index in range(count):
+                stride = 2 if stage > 1 and index == 0 else 1
+                name = f"layer{stage}_{index}"
+                block = Block(64 * 2 ** (stage - 1), stride, bottleneck, mode, name=name)
+                before = block(x)
+                x = nn.relu(before)
+            features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
+        features["pooled"] = global_average(x)
+        return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
+
+
+def resnet_imagenet(
+    *,
+    num_classes: int,
+    depth: int,
+    stem: str = "cifar",
+    dtype: Any = None,
+    axis_name: str | None = None,
+) -> ResNetImagenet:
+    """Make a ResNet-18, -34, -50 or -101.
+
+    Features: "stem" (with its max-pool, if it has one), "stage1" to "stage4" (each after its last
+    ReLU), "stage1_pre", ... (before that ReLU), "pooled" [batch, 512] or, from depth 50 on,
+    [batch, 2048].
+
+    Args:
+      num_classes: width of the logits.
+      depth: 18, 34, 50 or 101.
+      stem: "cifar", a 3x3 convolution, for images of about 32 pixels, or "imagenet", a 7x7 one of
+        stride 2 and a 3x3 max-pool of stride 2, for about 224.
+      dtype: of the computation.
+      axis_name: pmap axis over which batch norm is taken.
+
+    Raises:
+      UserError: another depth or stem.
+    """
+    if depth not in _BLOCKS:
+        raise UserError(f"ResNet: depth is {depth}: use one of {', '.join(map(str, _BLOCKS))}")
+    if stem not in ("cifar", "imagenet"):
+        raise UserError(f'ResNet{depth}: stem is {stem!r}: use "cifar" or "imagenet"')
+    return ResNetImagenet(
+        num_classes=num_classes,
+        depth=depth,
+        stem=stem,
+        dtype=compute_dtype(dtype),
+        axis_name=axis_name,
+    )

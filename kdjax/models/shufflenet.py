@@ -1,0 +1,158 @@
+"""ShuffleNets for small images: V1 (arXiv 1707.01083) and V2 (arXiv 1807.11164)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from kdjax.models.layers import Mode, compute_dtype, conv_norm, global_average, linear
+from kdjax.types import Outputs
+
+__all__ = ["ShuffleV1", "ShuffleV2", "shuffle_v1", "shuffle_v2"]
+
+# One row a stage: channels, blocks (the first of which halves the image).
+_V1 = ((240, 4), (480, 8), (960, 4))
+_V2 = ((116, 4), (232, 8), (464, 4))
+_STEM = 24
+_GROUPS = 3  # of V1
+
+
+class GroupedBlock(nn.Module):
+    """Grouped 1x1, shuffle, depthwise 3x3, grouped 1x1; stride 2 joins the averaged input."""
+
+    features: int
+    stride: int
+    mode: Mode
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [batch, height, width, in] to the sum or the join, before its ReLU."""
+        made = self.features - (x.shape[-1] if self.stride == 2 else 0)
+        middle = made // 4
+        # The few channels of the stem are not divided.
+        groups = 1 if x.shape[-1] == _STEM else _GROUPS
+        y = conv_norm(x, middle, self.mode, ("conv1", "bn1"), kernel=1, groups=groups)
+        y = shuffle(nn.relu(y), groups)
+        names = ("conv2", "bn2")
+        y = conv_norm(y, middle, self.mode, names, stride=self.stride, groups=middle)
+        names = ("conv3", "bn3")
+        y = conv_norm(nn.relu(y), made, self.mode, names, kernel=1, groups=_GROUPS)
+        if self.stride == 1:
+            return x + y
+        pads = ((1, 1), (1, 1))
+        mean = nn.avg_pool(x, (3, 3), strides=(2, 2), padding=pads, count_include_pad=True)
+        return jnp.concatenate([y, mean.astype(y.dtype)], axis=-1)
+
+
+class ShuffleV1(nn.Module):
+    """A 1x1 convolution and three stages of grouped blocks; see `shuffle_v1`."""
+
+    num_classes: int
+    dtype: Any = None
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
+        """Map [batch, height, width, channel] to logits and the features of `shuffle_v1`."""
+        mode = Mode(train, self.axis_name, self.dtype)
+        x = nn.relu(conv_norm(x, _STEM, mode, ("conv1", "bn1"), kernel=1))
+        features = {"stem": x}
+        for stage, (width, count) in enumerate(_V1, start=1):
+            before = x
+            for index in range(count):
+                stride = 2 if index == 0 else 1
+                before = GroupedBlock(width, stride, mode, name=f"layer{stage}_{index}")(x)
+                x = nn.relu(before)
+            features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
+        features["pooled"] = global_average(x)
+        return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
+
+
+class DownBlock(nn.Module):
+    """Two branches of stride 2 on all channels, joined and shuffled."""
+
+    features: int
+    mode: Mode
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [batch, height, width, in] to [batch, height / 2, width / 2, features]."""
+        mode, half, channels = self.mode, self.features // 2, x.shape[-1]
+        y = conv_norm(x, channels, mode, ("conv1", "bn1"), stride=2, groups=channels)
+        left = nn.relu(conv_norm(y, half, mode, ("conv2", "bn2"), kernel=1))
+        y = nn.relu(conv_norm(x, half, mode, ("conv3", "bn3"), kernel=1))
+        y = conv_norm(y, half, mode, ("conv4", "bn4"), stride=2, groups=half)
+        right = nn.relu(conv_norm(y, half, mode, ("conv5", "bn5"), kernel=1))
+        return shuffle(jnp.concatenate([left, right], axis=-1), 2)
+
+
+class SplitBlock(nn.Module):
+    """One half of the channels passes, the other goes through a bottleneck; then a shuffle."""
+
+    mode: Mode
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Map [batch, height, width, in] to the same shape, after and before the last ReLU."""
+        mode, half = self.mode, x.shape[-1] // 2
+        passed, y = x[..., :half], x[..., half:]
+        y = nn.relu(conv_norm(y, half, mode, ("conv1", "bn1"), kernel=1))
+        y = conv_norm(y, half, mode, ("conv2", "bn2"), groups=half)
+        y = conv_norm(y, half, mode, ("conv3", "bn3"), kernel=1)
+        before = shuffle(jnp.concatenate([passed.astype(y.dtype), y], axis=-1), 2)
+        # What passed is the output of a ReLU already: it stays as it is.
+        return nn.relu(before), before
+
+
+class ShuffleV2(nn.Module):
+    """A 1x1 convolution, three stages of split blocks, a 1x1 one; see `shuffle_v2`."""
+
+    num_classes: int
+    dtype: Any = None
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
+        """Map [batch, height, width, channel] to logits and the features of `shuffle_v2`."""
+        mode = Mode(train, self.axis_name, self.dtype)
+        x = nn.relu(conv_norm(x, _STEM, mode, ("conv1", "bn1"), kernel=1))
+        features = {"stem": x}
+        for stage, (width, count) in enumerate(_V2, start=1):
+            before = x = DownBlock(width, mode, name=f"layer{stage}_0")(x)
+            for index in range(1, count):
+                x, before = SplitBlock(mode, name=f"layer{stage}_{index}")(x)
+            features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
+        x = nn.relu(conv_norm(x, 1024, mode, ("conv2", "bn2"), kernel=1))
+        features["pooled"] = global_average(x)
+        return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
+
+
+def shuffle(x: jax.Array, groups: int) -> jax.Array:
+    """Deal the channels of [batch, height, width, channel] out: the first of each group first."""
+    dealt = x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2)
+    return dealt.reshape(x.shape)
+
+
+def shuffle_v1(*, num_classes: int, dtype: Any = None, axis_name: str | None = None) -> ShuffleV1:
+    """Make ShuffleNetV1 with three groups; ReLU follows the depthwise convolutions too.
+
+    Features: "stem", "stage1", "stage2", "stage3" (each after its last ReLU), "stage1_pre", ...
+    (before that ReLU), "pooled" [batch, 960].
+
+    Raises:
+      UserError: `dtype` is no floating type.
+    """
+    return ShuffleV1(num_classes=num_classes, dtype=compute_dtype(dtype), axis_name=axis_name)
+
+
+def shuffle_v2(*, num_classes: int, dtype: Any = None, axis_name: str | None = None) -> ShuffleV2:
+    """Make ShuffleNetV2 at its published width 1.
+
+    Features: "stem", "stage1", "stage2", "stage3" (each after its last shuffle), "stage1_pre",
+    ... (the same before the last ReLU, in the same order of channels), "pooled" [batch, 1024].
+
+    Raises:
+      UserError: `dtype` is no floating type.
+    """
+    return ShuffleV2(num_classes=num_classes, dtype=compute_dtype(dtype), axis_name=axis_name)

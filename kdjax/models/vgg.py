@@ -1,0 +1,83 @@
+"""VGG networks with batch norm for small images, after Simonyan and Zisserman (arXiv 1409.1556)."""
+
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from kdjax.models.layers import (
+    Mode,
+    compute_dtype,
+    conv_norm,
+    global_average,
+    halve,
+    linear,
+    smallest_image,
+)
+from kdjax.types import Outputs, UserError
+
+__all__ = ["Vgg", "vgg"]
+
+_WIDTHS = (64, 128, 256, 512, 512)
+# Convolutions in each of the five blocks; depth 8 is the shortened net of the distillation papers.
+_CONVOLUTIONS = {
+    8: (1, 1, 1, 1, 1),
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+
+
+class Vgg(nn.Module):
+    """Five blocks of 3x3 convolutions with bias, batch norm and ReLU; see `vgg`."""
+
+    num_classes: int
+    depth: int
+    dtype: Any = None
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
+        """Map [batch, height, width, channel] to logits and the features listed in `vgg`."""
+        smallest_image(f"vgg{self.depth}", x, 8)
+        mode = Mode(train, self.axis_name, self.dtype)
+        halvings = 4 if min(x.shape[1:3]) >= 64 else 3
+        features = {}
+        for stage, (width, count) in enumerate(
+            zip(_WIDTHS, _CONVOLUTIONS[self.depth], strict=True)
+        ):
+            before = x
+            for index in range(count):
+                # Numbered as in a sequence of convolution, batch norm and ReLU.
+                names = (f"block{stage}_{3 * index}", f"block{stage}_{3 * index + 1}")
+                before = conv_norm(x, width, mode, names, use_bias=True)
+                x = nn.relu(before)
+            features |= {f"stage{stage}_pre": before, f"stage{stage}": x} if stage else {"stem": x}
+            if stage < halvings:
+                x = halve(x)
+        features["pooled"] = global_average(x)
+        return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
+
+
+def vgg(*, num_classes: int, depth: int, dtype: Any = None, axis_name: str | None = None) -> Vgg:
+    """Make a VGG with one linear layer on the average of its last block.
+
+    A 2x2 max-pool follows each of the first three blocks (the first four from 64 pixels on).
+    Features: "stem" (the first block), "stage1" to "stage4" (each after its last ReLU, before its
+    pool), "stage1_pre", ... (the same before that ReLU), "pooled" [batch, 512].
+
+    Args:
+      num_classes: width of the logits.
+      depth: 8, 11, 13, 16 or 19.
+      dtype: of the computation.
+      axis_name: pmap axis over which batch norm is taken.
+
+    Raises:
+      UserError: another depth, or (by init and apply) images below 8 pixels.
+    """
+    if depth not in _CONVOLUTIONS:
+        raise UserError(f"vgg: depth is {depth}: use one of {', '.join(map(str, _CONVOLUTIONS))}")
+    return Vgg(
+        num_classes=num_classes, depth=depth, dtype=compute_dtype(dtype), axis_name=axis_name
+    )

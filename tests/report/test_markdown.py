@@ -1,0 +1,31 @@
+"""The Markdown file: the same numbers as the tables, one section a run."""
+
+import json
+
+import pytest
+
+from kdjax.errors import UserError
+from kdjax.report import markdown, tables
+
+
+def test_every_run_has_its_tables_and_its_command(tmp_path, report):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.json").write_text(json.dumps(report))
+    out = markdown.combine([tmp_path / "one", tmp_path / "two"], tmp_path / "deep" / "all.md")
+    text = out.read_text()
+    assert [line[:7] for line in text.split("\n") if line.startswith("## ")] == [
+        "## one:",
+        "## two:",
+    ]
+    assert text.count(tables.as_markdown(tables.results(report))) == 2
+    assert text.count(f"Command: `{report['command']}`") == 2
+
+
+def test_what_cannot_be_written_is_named(tmp_path, report):
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        markdown.combine([tmp_path], tmp_path / "file" / "all.md")
+    with pytest.raises(UserError, match="no workdir"):
+        markdown.combine([], tmp_path / "all.md")

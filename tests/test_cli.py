@@ -1,0 +1,215 @@
+"""The commands as a newcomer uses them, from `list` to `report`."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from kdjax import cli, models, terms
+from tests.faults.commands import base, experiment, train
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TEMPERATURE = "roles.student.terms.balanced_kl.temperature"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """BD-KD at two temperatures, then a student beside the frozen teacher of the first."""
+    folder = tmp_path_factory.mktemp("trained")
+    frozen = {"terms": {"ce": None}, "from_variant": "both"}
+    said = base(
+        num_steps=6,
+        eval_every=3,
+        variants={"both": {}, "offline": {"roles.teacher": frozen}},
+        sweep={TEMPERATURE: (1.0, 3.0)},
+    )
+    config = experiment(folder, said, title="Two ways.")
+    shown = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "_show", shown.append)
+        assert cli.main(train(config, folder / "run")) == 0
+    return folder / "run", shown[0]
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_what_it_promises(trained):
+    workdir, shown = trained
+    assert {p.name for p in workdir.iterdir() if p.name[0] != "."} == {
+        "config.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "report.json",
+        "report.html",
+    }
+    report = json.loads((workdir / "report.json").read_text())
+    assert report == json.loads(json.dumps(shown))
+    assert report["title"] == "Two ways."
+    assert report["complete"]
+    assert [v["name"] for v in report["variants"]] == ["both", "offline"]
+    assert "python -m kdjax train" in report["command"]
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["config"]["num_steps"] == 6
+    assert config["config"]["roles"]["student"]["optimizer"]["momentum"] == 0.9  # resolved
+    assert {"python", "jax", "flax", "kdjax"} <= set(config["versions"])
+    page = (workdir / "report.html").read_text()
+    assert "Two ways." in page
+    assert "<script" not in page
+
+
+def test_the_pinned_keys_of_metrics(trained):
+    found = lines(trained[0])
+    assert {line["split"] for line in found} == {"train", "validation", "test"}
+    for line in found:
+        assert list(line)[:4] == ["step", "split", "variant", "member"]
+        assert line["variant"] in ("both", "offline")
+        assert line["seed"] == 0
+        assert line[TEMPERATURE] == (1.0, 3.0)[line["member"]]
+        assert 0 <= line["student/accuracy"] <= 1
+        if line["split"] != "train":
+            for role in ("teacher", "student"):
+                assert {f"{role}/{name}" for name in ("ece", "nll", "brier")} <= set(line)
+        else:
+            assert {"student/loss", "student/ce/raw", "student/balanced_kl/weighted"} <= set(line)
+    train_steps = [x["step"] for x in found if x["split"] == "train" and x["variant"] == "both"]
+    assert train_steps == [2, 2, 4, 4, 6, 6]
+    # the offline teacher is frozen: what it does on a split never changes
+    teacher = {
+        (x["split"], x["teacher/nll"])
+        for x in found
+        if x["variant"] == "offline" and x["split"] != "train"
+    }
+    assert len(teacher) == 2
+
+
+def test_a_plain_run_names_neither_variant_nor_member(tmp_path, no_page):
+    config = experiment(tmp_path, base(num_steps=2))
+    assert cli.main(train(config, tmp_path / "run")) == 0
+    for line in lines(tmp_path / "run"):
+        assert not {"variant", "member", "seed"} & set(line)
+        assert list(line)[:2] == ["step", "split"]
+    assert [x["step"] for x in lines(tmp_path / "run") if x["split"] == "train"] == [2]
+
+
+@pytest.fixture
+def no_page(monkeypatch):
+    monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
+
+
+def test_eval_finds_the_numbers_of_the_report(trained, monkeypatch):
+    workdir, report = trained
+    before = (workdir / "metrics.jsonl").read_bytes()
+    shown = []
+    monkeypatch.setattr(cli, "_show", shown.append)
+    assert cli.main(["eval", f"--workdir={workdir}"]) == 0
+    assert shown[0]["variants"] == report["variants"]
+    assert shown[0]["selection"] == report["selection"]
+    assert shown[0]["complete"]
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_table_on_stdout(trained, capsys):
+    cli._show(trained[1])
+    out = capsys.readouterr().out
+    for word in ("both", "offline", "student", "teacher (frozen)", "accuracy", "ECE", "NLL"):
+        assert word in out
+    best = trained[1]["variants"][0]["chosen"]["student"]["members"][0]
+    accuracy = trained[1]["variants"][0]["members"][best]["results"]["test"]["student/accuracy"]
+    assert f"{100 * accuracy:.2f}" in out
+
+
+def test_one_page_for_two_runs(trained, tmp_path, capsys):
+    out = tmp_path / "deep" / "all.html"
+    assert cli.main(["report", str(trained[0]), str(trained[0]), f"--out={out}"]) == 0
+    assert str(out) in capsys.readouterr().err
+    assert out.read_text().count("Two ways.") >= 2
+
+
+def test_list_names_everything_there_is(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert cli.main(["list"]) == 0
+    out, err = capsys.readouterr()
+    assert not err
+    for name in (*models.names(), *terms.DEFINITIONS, "digits", "cifar100", "adamw"):
+        assert name in out
+    assert re.search(r"experiments/digits_compare\.py\s+Six ways", out)
+    for key in (
+        "num_steps = 1000",
+        "roles.<role>.checkpoint = null",
+        "roles.<role>.terms.<term>.weight",
+    ):
+        assert key in out
+
+
+def test_list_works_anywhere(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "broken.py").write_text("def get_config(:\n")
+    assert cli.main(["list"]) == 0
+    assert "experiments/broken.py" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--help"], ("train", "eval", "export", "report", "list", "Exit status", "resumes")),
+        (["train", "--help"], ("--config", "--workdir", "--config.key=value")),
+        (["eval", "--help"], ("--workdir",)),
+        (["export", "--help"], ("--role", "--out", "--variant", "--member")),
+        (["report", "--help"], ("--out",)),
+    ],
+)
+def test_help(argv, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(argv)
+    assert stopped.value.code == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in words)
+
+
+def test_overrides_reach_the_run(tmp_path, no_page):
+    """The command of the README, cut short."""
+    config = ROOT / "experiments" / "digits_bdkd.py"
+    flags = (
+        f"--config.{TEMPERATURE}=4",
+        "--config.num_steps=2",
+        "--config.devices=1",
+        "--config.tensorboard=false",
+        "--config.roles.student.model.hidden=(8,)",
+        "--config.roles.student.optimizer.clip_norm=5",
+        "--config.data.limit=200",
+    )
+    assert cli.main(train(config, tmp_path / "run", *flags)) == 0
+    said = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    student = said["roles"]["student"]
+    assert student["terms"]["balanced_kl"]["temperature"] == 4.0
+    assert student["model"]["hidden"] == [8]
+    assert student["optimizer"]["clip_norm"] == 5
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["data"]["sizes"]["train"] == 200
+    assert report["variants"][0]["roles"]["student"]["parameters"] == 64 * 8 + 8 + 8 * 10 + 10
+    # T^2 = 16 stands before the loss
+    (line,) = [x for x in lines(tmp_path / "run") if x["split"] == "train"]
+    raw, weighted = (line[f"student/balanced_kl/{name}"] for name in ("raw", "weighted"))
+    assert weighted == pytest.approx(16 * raw, rel=1e-6)
+
+
+def test_the_exit_status_reaches_the_shell(tmp_path):
+    """`python -m kdjax`, as a process."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kdjax", "eval", f"--workdir={tmp_path}"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert str(tmp_path) in done.stderr

@@ -1,0 +1,172 @@
+"""Configs: merging, defaults, variants, what is refused, what differs."""
+
+import copy
+
+import pytest
+
+from kdjax import config
+from kdjax.types import UserError
+
+SCALARS = {"ce": {"label_smoothing": 0.0}, "forward_kl": {"temperature": 1.0}}
+
+
+def given():
+    return {
+        "num_steps": 7,
+        "roles": {
+            "teacher": {"model": {"name": "mlp", "hidden": (8,)}, "terms": {"ce": {}}},
+            "student": {
+                "model": {"name": "mlp"},
+                "terms": {"ce": {}, "forward_kl": {"toward": "teacher"}},
+            },
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("base", "over", "right"),
+    [
+        ({"a": 1}, {}, {"a": 1}),
+        ({"a": 1, "b": 2}, {"a": 3}, {"a": 3, "b": 2}),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}, {"a": {"b": 3, "c": 2}}),
+        ({"a": {"b": 1, "c": 2}}, {"a.b": 3}, {"a": {"b": 3, "c": 2}}),
+        ({"a": {"b": {"c": 1}}}, {"a.b.d": 2}, {"a": {"b": {"c": 1, "d": 2}}}),
+        ({}, {"a.b.c": 1}, {"a": {"b": {"c": 1}}}),
+        ({"a": 1}, {"a": {"b": 2}}, {"a": {"b": 2}}),
+        ({"a": {"b": 1}}, {"a": None}, {"a": None}),
+        ({"a": {"b": 1}}, {"a.b": None}, {"a": {"b": None}}),
+        ({"a": (1, 2)}, {"a": (3,)}, {"a": (3,)}),
+        # the keys of a sweep are dotted paths themselves: not taken apart
+        ({"sweep": {"x.y": (1,)}}, {"sweep": {"z.w": (2,)}}, {"sweep": {"x.y": (1,), "z.w": (2,)}}),
+        ({"sweep": {"x.y": (1,)}}, {"sweep": {"x.y": (3, 4)}}, {"sweep": {"x.y": (3, 4)}}),
+        ({"sweep": {"x.y": (1,), "z": (2,)}}, {"sweep": {"x.y": None}}, {"sweep": {"z": (2,)}}),
+    ],
+)
+def test_merge(base, over, right):
+    kept = copy.deepcopy((base, over))
+    found = config.merge(base, over)
+    assert found == right
+    assert (base, over) == kept
+
+
+def test_merge_shares_nothing():
+    base, over = {"a": {"b": [1]}}, {"c": {"d": [2]}}
+    found = config.merge(base, over)
+    found["a"]["b"].append(9)
+    found["c"]["d"].append(9)
+    assert base == {"a": {"b": [1]}}
+    assert over == {"c": {"d": [2]}}
+
+
+def test_complete_fills_in_every_default():
+    found = config.complete(given(), SCALARS)
+    assert found["num_steps"] == 7
+    assert {k for k in found if k not in given()} == set(config.DEFAULTS) - set(given())
+    student = found["roles"]["student"]
+    assert set(student) == set(config.ROLE)
+    assert student["model"] == {"name": "mlp"}
+    assert student["terms"]["forward_kl"] == {
+        **config.TERM,
+        "toward": "teacher",
+        "temperature": 1.0,
+    }
+    config.check(found)
+
+
+def test_complete_is_idempotent_and_leaves_its_input_alone():
+    said = given()
+    once = config.complete(said, SCALARS)
+    assert said == given()
+    assert config.complete(once, SCALARS) == once
+
+
+def test_none_removes_a_role_and_a_term():
+    said = given()
+    said["roles"]["student"]["terms"]["ce"] = None
+    said["roles"]["third"] = None
+    found = config.complete(said, SCALARS)
+    assert list(found["roles"]) == ["teacher", "student"]
+    assert list(found["roles"]["student"]["terms"]) == ["forward_kl"]
+
+
+def test_variants_are_laid_over_the_rest():
+    said = {**given(), "variants": {"a": {}, "b": {"roles.teacher.terms": {"ce": None}}, "c": None}}
+    found = config.variants(said)
+    assert list(found) == ["a", "b", "c"]
+    assert found["a"] == found["c"] == given()
+    assert found["b"]["roles"]["teacher"]["terms"] == {"ce": None}
+    assert found["b"]["roles"]["student"] == given()["roles"]["student"]
+    assert config.variants(given()) == {"default": given()}
+    assert config.variants({**given(), "variants": {}}) == {"default": given()}
+
+
+def test_a_variant_may_sweep_more_or_less():
+    said = {**given(), "sweep": {"seed": (0, 1), "x.y": (1.0,)}}
+    said["variants"] = {"a": {"sweep": {"x.y": None}}, "b": {"sweep": {"z": (2,)}}}
+    found = config.variants(said)
+    assert found["a"]["sweep"] == {"seed": (0, 1)}
+    assert found["b"]["sweep"] == {"seed": (0, 1), "x.y": (1.0,), "z": (2,)}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("num_stesp", 1, "config: unknown key num_stesp; did you mean num_steps?"),
+        ("xyzzy", 1, "config: unknown key xyzzy; known: seed, num_steps"),
+        ("data.nam", "x", "config: unknown key data.nam; did you mean data.name?"),
+        ("roles.student.term", {}, "unknown key roles.student.term; did you mean"),
+        (
+            "roles.student.optimizer.schedule.warmup",
+            1,
+            "did you mean roles.student.optimizer.schedule.warmup_steps?",
+        ),
+        ("roles.student.terms.ce.ramp.step", 1, "did you mean roles.student.terms.ce.ramp.steps?"),
+        ("num_steps", "7", "config: num_steps is '7'; it must be of type int"),
+        ("num_steps", 7.0, "config: num_steps is 7.0; it must be of type int"),
+        ("tensorboard", 1, "config: tensorboard is 1; it must be of type bool"),
+        ("data.path", 3, "config: data.path is 3; it must be of type str"),
+        ("data.test", "x", "config: data.test is 'x'; it must be of type int or float"),
+        ("roles.student.adapter.width", 1.5, "roles.student.adapter.width is 1.5; it must be of"),
+        ("roles.student.optimizer.momentum", None, "momentum is None; it must be of type float"),
+        ("roles.student.optimizer.learning_rate", True, "is True; it must be of type float"),
+        ("roles.student.optimizer", 3, "roles.student.optimizer is 3; it must be of type dict"),
+        ("roles.student.terms.ce.weight", "x", "terms.ce.weight is 'x'; it must be of type float"),
+    ],
+)
+def test_check_refuses(path, value, message):
+    found = config.merge(config.complete(given(), SCALARS), {path: value})
+    with pytest.raises(UserError) as caught:
+        config.check(found)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("roles.student.optimizer.learning_rate", 1),  # a whole number is a number
+        ("roles.student.optimizer.clip_norm", 5),
+        ("roles.student.optimizer.schedule.boundaries", [1, 2]),
+        ("roles.student.terms.forward_kl.toward", ["teacher"]),
+        ("roles.student.terms.ce.temperature_squared", True),
+        ("roles.student.checkpoint", "folder"),
+        ("data.test", 300),
+        ("data.on_device", False),
+        ("data.shape", [8, 8, 1]),
+    ],
+)
+def test_check_lets_pass(path, value):
+    config.check(config.merge(config.complete(given(), SCALARS), {path: value}))
+
+
+def test_differences_are_the_leaves_that_differ():
+    old = {"a": 1, "b": {"c": 2, "d": [1, 2]}, "e": "x", "same": {"f": None}}
+    new = {"a": 1, "b": {"c": 3, "d": [1, 3]}, "g": 0, "same": {"f": None}}
+    assert config.differences(old, new) == [
+        "b.c: 2 -> 3",
+        "b.d: [1, 2] -> [1, 3]",
+        "e: 'x' -> '(unset)'",
+        "g: '(unset)' -> 0",
+    ]
+    assert config.differences(old, old) == []
+    assert config.differences({"a": {"b": 1}}, {"a": 2}) == ["a: {'b': 1} -> 2"]

@@ -1,0 +1,208 @@
+"""A trained network leaves a run and enters the next one, or anybody's program, unchanged."""
+
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax import calibration, cli, data, exports, models
+from kdjax.types import UserError
+from tests.faults.commands import base, experiment, refused, train
+from tests.faults.runs import read_state
+
+TEMPERATURE = "roles.student.terms.balanced_kl.temperature"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A sweep of two; the student has an adapter and batch norm: (workdir, report, out)."""
+    folder = tmp_path_factory.mktemp("trained")
+    said = base(
+        num_steps=12,
+        roles__student__model={"name": "cnn", "widths": (4, 6)},
+        roles__student__adapter={"layer": "pooled", "width": 8},
+        roles__student__terms__hint={"toward": "teacher", "own_layer": "pooled_adapted"},
+        sweep={TEMPERATURE: (1.0, 3.0)},
+    )
+    config = experiment(folder, said)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
+        assert cli.main(train(config, folder / "run")) == 0
+    for role, member in (("teacher", 0), ("student", 1)):
+        export(folder / "run", role, folder / role, f"--member={member}")
+    report = json.loads((folder / "run" / "report.json").read_text())
+    return folder / "run", report, folder
+
+
+@pytest.fixture
+def no_page(monkeypatch):
+    monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
+
+
+def export(workdir, role, out, *flags):
+    argv = ["export", f"--workdir={workdir}", f"--role={role}", f"--out={out}", *flags]
+    assert cli.main(argv) == 0
+
+
+def images_of(said):
+    """Raw images and labels of the test split, from the export's own numbers."""
+    source = data.load(
+        "synthetic", batch_size=8, shape=tuple(said["shape"]), num_classes=said["num_classes"]
+    )
+    rows = [
+        {key: value[batch["mask"] > 0] for key, value in batch.items()}
+        for batch in source.evals["test"]()
+    ]
+    return tuple(np.concatenate([row[key] for row in rows]) for key in ("image", "label"))
+
+
+@pytest.mark.parametrize(("role", "member"), [("teacher", 0), ("student", 1)])
+def test_restored_logits_score_as_the_run_says(role, member, trained):
+    _, report, folder = trained
+    model, variables, about = exports.restore(folder / role)
+    images, labels = images_of(about)
+    mean, std = np.array(about["mean"]), np.array(about["std"])
+    batch = {"image": ((images / about["scale"] - mean) / std).astype(np.float32)}
+    outputs, stats = jax.jit(lambda v, b: model.apply(v, b, train=False))(variables, batch)
+    assert jax.tree.all(jax.tree.map(np.array_equal, stats, variables.stats))
+    right = report["variants"][0]["members"][member]["results"]["test"]
+    assert np.mean(np.argmax(outputs.logits, -1) == labels) == pytest.approx(
+        right[f"{role}/accuracy"], abs=1e-7
+    )
+    # float32, compiled differently
+    nll = np.mean(calibration.negative_log_likelihood(outputs.logits, labels))
+    assert nll == pytest.approx(right[f"{role}/nll"], rel=2e-5)
+    ece = calibration.expected_calibration_error(outputs.logits, labels)
+    assert ece == pytest.approx(right[f"{role}/ece"], rel=1e-4)
+
+
+def test_exported_arrays_are_those_of_the_checkpoint(trained):
+    workdir, _, folder = trained
+    _, state, _ = read_state(workdir / "checkpoints" / "default" / "0-1")
+    for role, member in (("teacher", 0), ("student", 1)):
+        flat = models.from_safetensors(folder / role / "model.safetensors")
+        params = state.params[role] if hasattr(state, "params") else state["params"][role]
+        own = params.get("network", params)
+        paths = jax.tree.leaves_with_path(own)
+        assert len([name for name in flat if name.startswith("params/")]) == len(paths)
+        for path, stacked in paths:
+            name = "/".join(["params", *(p.key for p in path)])
+            assert np.array_equal(flat[name], stacked[member])
+
+
+def test_the_adapter_is_left_out(trained):
+    _, _, folder = trained
+    flat = models.from_safetensors(folder / "student" / "model.safetensors")
+    assert not [name for name in flat if "adapter" in name or "network" in name]
+    model = models.build("cnn", num_classes=3, widths=(4, 6))
+    batch = {"image": np.zeros((1, 4, 4, 1), np.float32)}
+    template = jax.eval_shape(model.init, jax.random.key(0), batch)
+    models.restore(template, flat)
+
+
+def test_what_config_json_says(trained):
+    _, _, folder = trained
+    said = json.loads((folder / "student" / "config.json").read_text())
+    assert said["format"] == exports.FORMAT
+    assert said["model"] == {"name": "cnn", "widths": [4, 6]}
+    assert (said["role"], said["variant"], said["member"]) == ("student", "default", 1)
+    assert said["values"] == {"seed": 0, TEMPERATURE: 3.0}
+    assert (said["shape"], said["num_classes"]) == ([4, 4, 1], 3)
+    assert len(said["mean"]) == len(said["std"]) == 1
+    assert said["scale"] == 255
+
+
+def test_the_chosen_member_is_the_default(trained, tmp_path):
+    workdir, report, _ = trained
+    chosen = report["variants"][0]["chosen"]["student"]["members"][0]
+    export(workdir, "student", tmp_path / "default")
+    export(workdir, "student", tmp_path / "chosen", f"--member={chosen}")
+    export(workdir, "student", tmp_path / "other", f"--member={1 - chosen}")
+    default, same, other = (
+        (tmp_path / name / "model.safetensors").read_bytes()
+        for name in ("default", "chosen", "other")
+    )
+    assert default == same != other
+
+
+def frozen(folder, given: pathlib.Path):
+    said = base(
+        num_steps=4, roles__teacher__terms={}, roles__teacher__checkpoint=str(given), seed=5
+    )
+    return experiment(folder, said)
+
+
+def test_an_export_is_the_next_run_s_frozen_teacher(trained, tmp_path, no_page):
+    _, before, folder = trained
+    config = frozen(tmp_path, folder / "teacher")
+    assert cli.main(train(config, tmp_path / "run")) == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    (variant,) = report["variants"]
+    teacher = variant["roles"]["teacher"]
+    assert not teacher["trains"]
+    assert teacher["source"] == f"checkpoint {folder / 'teacher'}"
+    old = before["variants"][0]["members"][0]["results"]["test"]
+    new = variant["members"][0]["results"]["test"]
+    for name in ("accuracy", "nll", "ece"):
+        assert new[f"teacher/{name}"] == pytest.approx(old[f"teacher/{name}"], rel=1e-6)
+    _, state, record = read_state(tmp_path / "run" / "checkpoints" / "default" / "0-0")
+    params = state.params if hasattr(state, "params") else state["params"]
+    assert list(params) == ["student"]  # the teacher stands there by its hash
+    assert list(record["frozen"]) == ["teacher"]
+    # and it leaves this run again, bit for bit
+    export(tmp_path / "run", "teacher", tmp_path / "again")
+    first, again = (
+        models.from_safetensors(f / "model.safetensors")
+        for f in (folder / "teacher", tmp_path / "again")
+    )
+    assert first.keys() == again.keys()
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+def test_a_teacher_that_was_exchanged_meanwhile_is_refused(trained, tmp_path, no_page, capsys):
+    _, _, folder = trained
+    shutil.copytree(folder / "teacher", tmp_path / "given")
+    config = frozen(tmp_path, tmp_path / "given")
+    assert cli.main(train(config, tmp_path / "run")) == 0
+    (tmp_path / "run" / "checkpoints" / "default" / "0-0" / "done.json").unlink()
+    path = tmp_path / "given" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    argv = train(config, tmp_path / "run")
+    refused(capsys, argv, "roles.teacher", "not those that this run began with")
+
+
+def test_training_goes_on_from_an_export(trained, tmp_path, no_page):
+    """With a learning rate of 0 the role ends as it was given."""
+    _, _, folder = trained
+    given = folder / "teacher"
+    said = base(num_steps=2, roles__teacher__checkpoint=str(given), roles__student=None)
+    said["roles"]["teacher"]["optimizer"] = {"learning_rate": 0.0}
+    assert cli.main(train(experiment(tmp_path, said), tmp_path / "run")) == 0
+    export(tmp_path / "run", "teacher", tmp_path / "again")
+    first, again = (
+        models.from_safetensors(f / "model.safetensors") for f in (given, tmp_path / "again")
+    )
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+def test_restore_names_what_is_wrong(trained, tmp_path):
+    with pytest.raises(UserError, match=r"config\.json"):
+        exports.restore(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UserError, match=exports.FORMAT):
+        exports.restore(tmp_path)
+    said = json.loads((trained[2] / "student" / "config.json").read_text())
+    said["model"]["widths"] = [4, 7]
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    shutil.copy(trained[2] / "student" / "model.safetensors", tmp_path)
+    with pytest.raises(UserError, match="of another shape"):
+        exports.restore(tmp_path)
+    said.pop("num_classes")
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match="num_classes"):
+        exports.restore(tmp_path)

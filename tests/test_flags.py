@@ -1,0 +1,161 @@
+"""An experiment file and its overrides: types kept, order kept, dotted sweeps."""
+
+import pathlib
+
+import pytest
+
+from kdjax import flags
+from kdjax.types import UserError
+
+FILE = '''"""What it is.
+
+More of it.
+"""
+from ml_collections import ConfigDict
+
+def get_config(arg=""):
+    config = ConfigDict({
+        "num_steps": 5 if arg == "short" else 50,
+        "data": {"name": "digits"},
+        "roles": {
+            "zeta": {"model": {"name": "mlp", "hidden": (16,)}, "terms": {"ce": {}}},
+            "alpha": {
+                "model": {"name": "mlp"},
+                "terms": {"ce": {}, "balanced_kl": {"toward": "zeta"}},
+            },
+        },
+    }, sort_keys=False)
+    config.sweep = ConfigDict(
+        {"roles.*.optimizer.learning_rate": (0.1, 0.2), "seed": (0, 1)},
+        allow_dotted_keys=True, sort_keys=False)
+    return config
+'''
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "mine.py").write_text(FILE)
+    return tmp_path / "mine.py"
+
+
+def at(table, path):
+    for part in path.split("."):
+        table = table[part]
+    return table
+
+
+def test_the_file_alone(file):
+    title, config = flags.read(str(file), [])
+    assert title == "What it is."
+    assert config["num_steps"] == 50
+    assert set(config["roles"]) == {"zeta", "alpha"}
+    assert list(config["sweep"]) == ["roles.*.optimizer.learning_rate", "seed"]
+    assert config["roles"]["alpha"]["terms"]["balanced_kl"]["emphasis"] == 2.0
+    assert config["data"]["path"] is None
+    assert flags.read(f"{file}:short", []).config["num_steps"] == 5
+
+
+def test_a_plain_dict_keeps_its_order(tmp_path):
+    path = tmp_path / "plain.py"
+    roles = {name: {"model": {"name": "mlp"}, "terms": {"ce": {}}} for name in "cab"}
+    said = {"roles": roles, "variants": {name: {} for name in "zyx"}}
+    path.write_text(f"def get_config(arg=''):\n    return {said!r}\n")
+    found = flags.read(str(path), ["--config.num_steps=3"]).config
+    assert list(found["roles"]) == ["c", "a", "b"]
+    assert list(found["variants"]) == ["z", "y", "x"]
+
+
+def test_a_file_without_docstring_is_called_by_its_name(tmp_path):
+    path = tmp_path / "plain.py"
+    path.write_text("def get_config(arg=''):\n    return {'roles': {}}\n")
+    assert flags.read(str(path), []).title == "plain"
+
+
+B = "roles.alpha.terms.balanced_kl."
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "value"),
+    [
+        ("num_steps", "12", 12),
+        ("seed", "3", 3),
+        ("data.limit", "100", 100),  # unset in the file, yet it knows its type
+        ("data.path", "some/where.npz", "some/where.npz"),
+        ("data.path", "3", "3"),
+        ("data.on_device", "False", False),
+        ("data.shape", "(8,8,1)", (8, 8, 1)),
+        ("data.test", "0.5", 0.5),
+        ("data.test", "300", 300),
+        ("tensorboard", "false", False),
+        ("tensorboard", "True", True),
+        ("parallel", "mesh", "mesh"),
+        (B + "temperature", "4", 4.0),  # a number with a point in the file stays one
+        (B + "temperature", "4.5", 4.5),
+        (B + "weight", "1e-3", 1e-3),
+        (B + "temperature_squared", "false", False),
+        (B + "toward", "zeta", "zeta"),
+        (B + "ramp.name", "linear", "linear"),
+        (B + "ramp.boundaries", "(1,2)", (1, 2)),
+        ("roles.zeta.checkpoint", "folder", "folder"),
+        ("roles.zeta.model.hidden", "(4,8)", (4, 8)),
+        ("roles.zeta.model.hidden", "4", (4,)),
+        ("roles.zeta.optimizer.clip_norm", "1", 1),
+        ("roles.zeta.optimizer.clip_norm", "0.5", 0.5),
+        ("roles.zeta.adapter.width", "7", 7),
+        ("sweep.seed", "(5,6,7)", (5, 6, 7)),
+    ],
+)
+def test_an_override_has_the_type_of_its_key(file, path, text, value):
+    before = flags.read(str(file), []).config
+    after = flags.read(str(file), [f"--config.{path}={text}"]).config
+    found = at(after, path)
+    assert found == value
+    assert type(found) is type(value)
+    parent, _, last = path.rpartition(".")
+    (at(before, parent) if parent else before)[last] = found
+    assert after == before  # nothing else has changed
+
+
+def test_a_sweep_may_be_changed_and_added_by_its_dotted_path(file):
+    rate, temperature = "roles.*.optimizer.learning_rate", B + "temperature"
+    said = [f"--config.sweep.{rate}=[0.5]", f"--config.sweep.{temperature}=(1.0, 2.0)"]
+    found = flags.read(str(file), [*said, "--config.num_steps=3"]).config
+    assert found["sweep"] == {rate: (0.5,), "seed": (0, 1), temperature: (1.0, 2.0)}
+    assert found["num_steps"] == 3
+    for wrong in ("0.5", "", "[0.5", "{}", "open('x')"):
+        with pytest.raises(UserError, match="write the values as a list"):
+            flags.read(str(file), [f"--config.sweep.{rate}={wrong}"])
+
+
+def test_the_last_of_two_overrides_counts(file):
+    said = ["--config.num_steps=3", "--config.num_steps=4"]
+    assert flags.read(str(file), said).config["num_steps"] == 4
+
+
+def test_variants_can_be_overridden(tmp_path):
+    path = tmp_path / "two.py"
+    path.write_text(
+        FILE.replace(
+            "    return config",
+            "    config.variants = {'a': {'roles': {'alpha': {'terms': "
+            "{'balanced_kl': {'temperature': 2.0}}}}}}\n    return config",
+        )
+    )
+    key = "variants.a.roles.alpha.terms.balanced_kl.temperature"
+    assert at(flags.read(str(path), [f"--config.{key}=3"]).config, key) == 3.0
+    with pytest.raises(UserError, match=r"did you mean --config\.variants\.a\.roles\.alpha\?"):
+        flags.read(str(path), ["--config.variants.a.roles.alfa.checkpoint=x"])
+
+
+def test_reading_leaves_no_flag_behind(file):
+    from absl import flags as absl_flags
+
+    before = set(absl_flags.FLAGS)
+    flags.read(str(file), ["--config.num_steps=3"])
+    assert set(absl_flags.FLAGS) == before
+
+
+def test_a_relative_path_is_taken_from_here(file, monkeypatch):
+    monkeypatch.chdir(file.parent)
+    assert flags.read("mine.py", []).config["num_steps"] == 50
+    assert pathlib.Path("mine.py").exists()

@@ -1,0 +1,150 @@
+"""Which of a sweep's members is reported."""
+
+import pytest
+
+from kdjax import config, selection
+from kdjax.methods import Player
+from kdjax.terms import DEFINITIONS, make_term
+from kdjax.types import RunError, UserError
+
+RATE = "roles.*.optimizer.learning_rate"
+SELECT = {"role": "student", "metric": "accuracy"}
+CE = make_term(DEFINITIONS["ce"]())
+
+
+def player(*toward):
+    terms = {f"kl_{p}": make_term(DEFINITIONS["forward_kl"](), toward=(p,)) for p in toward}
+    return Player(None, {"ce": CE, **terms})
+
+
+ALONE = {"teacher": player(), "student": player()}
+OFFLINE = {"teacher": Player(None, {}), "student": player("teacher")}
+MUTUAL = {"teacher": player("student"), "student": player("teacher")}
+
+
+def member(number, seed, rate, *, diverged=None, agreement=0.5, **scores):
+    """`scores`: student=(accuracy, nll), teacher=(accuracy, nll)."""
+    validation = {"agreement": agreement}
+    for role, (accuracy, nll) in scores.items():
+        validation |= {f"{role}/accuracy": accuracy, f"{role}/nll": nll}
+    return {
+        "member": number,
+        "values": {"seed": seed, RATE: rate},
+        "diverged": diverged,
+        "results": {"validation": validation},
+    }
+
+
+def grid(*accuracies):
+    """Members of two seeds a rate: accuracies (first seed, second seed) of the student."""
+    return [
+        member(2 * i + s, s, 0.1 * (i + 1), student=(value, 1.0), teacher=(1 - value, 1.0))
+        for i, pair in enumerate(accuracies)
+        for s, value in enumerate(pair)
+    ]
+
+
+def test_the_best_mean_over_seeds_wins():
+    members = grid((0.9, 0.1), (0.7, 0.6), (0.2, 0.2))
+    found = selection.choose(members, "student", MUTUAL, SELECT)
+    assert found == {"values": {RATE: 0.2}, "members": [2, 3]}
+    assert selection.by_seed(members, found) == {0: 2, 1: 3}
+
+
+def test_a_lower_error_is_better():
+    members = [
+        member(0, 0, 0.1, student=(0.9, 2.0), teacher=(0.0, 0.0)),
+        member(1, 0, 0.2, student=(0.8, 1.0), teacher=(0.0, 0.0)),
+    ]
+    choose = selection.choose
+    assert choose(members, "student", MUTUAL, SELECT)["members"] == [0]
+    assert choose(members, "student", MUTUAL, {**SELECT, "metric": "nll"})["members"] == [1]
+
+
+def test_a_metric_of_both_roles():
+    scores = {"student": (0.5, 1.0), "teacher": (0.5, 1.0)}
+    members = [member(i, 0, i, agreement=a, **scores) for i, a in enumerate((0.3, 0.9, 0.4))]
+    select = {**SELECT, "metric": "agreement"}
+    assert selection.choose(members, "student", MUTUAL, select)["members"] == [1]
+
+
+def test_ties_go_to_the_lower_nll_then_to_the_first():
+    members = [
+        member(i, 0, i, student=(0.9, nll), teacher=(0.0, 0.0))
+        for i, nll in enumerate((2.0, 1.0, 1.0))
+    ]
+    assert selection.choose(members, "student", MUTUAL, SELECT)["members"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("table", "chosen"),
+    [
+        (ALONE, {"student": [0], "teacher": [1]}),  # each by its own
+        (OFFLINE, {"student": [0], "teacher": [0]}),
+        (MUTUAL, {"student": [0], "teacher": [0]}),
+    ],
+    ids=["alone", "offline", "mutual"],
+)
+def test_who_learn_together_are_one_choice(table, chosen):
+    members = [
+        member(0, 0, 0.1, student=(0.9, 1.0), teacher=(0.2, 1.0)),
+        member(1, 0, 0.2, student=(0.8, 1.0), teacher=(0.7, 1.0)),
+    ]
+    found = {r: selection.choose(members, r, table, SELECT)["members"] for r in table}
+    assert found == chosen
+
+
+def test_the_judge_may_be_the_teacher():
+    members = grid((0.9, 0.9), (0.1, 0.1))
+    select = {**SELECT, "role": "teacher"}
+    assert selection.choose(members, "student", MUTUAL, select)["members"] == [2, 3]
+
+
+def test_without_the_judge_a_role_judges_itself():
+    table = {"first": player("second"), "second": player("first")}
+    members = [
+        member(0, 0, 0.1, first=(0.9, 1.0), second=(0.1, 1.0)),
+        member(1, 0, 0.2, first=(0.8, 1.0), second=(0.2, 1.0)),
+    ]
+    assert selection.choose(members, "first", table, SELECT)["members"] == [0]
+    assert selection.choose(members, "second", table, SELECT)["members"] == [1]
+
+
+def test_values_with_a_diverged_member_are_passed_over():
+    members = grid((0.99, 0.99), (0.5, 0.5))
+    members[1]["diverged"] = "step 3: student/ce is not finite"
+    assert selection.choose(members, "student", MUTUAL, SELECT)["members"] == [2, 3]
+
+
+def test_where_all_values_lost_a_member_the_rest_is_kept():
+    members = grid((0.9, 0.9), (0.5, 0.5))
+    members[1]["diverged"] = members[3]["diverged"] = "step 3"
+    members[1]["results"]["validation"]["student/accuracy"] = None
+    found = selection.choose(members, "student", MUTUAL, SELECT)
+    assert found["members"] == [0]
+    assert selection.by_seed(members, found) == {0: 0}
+
+
+def test_nothing_is_left_when_all_have_diverged():
+    members = grid((0.9, 0.9))
+    for row in members:
+        row["diverged"] = "step 1"
+    with pytest.raises(RunError, match="lower learning rates"):
+        selection.choose(members, "student", MUTUAL, SELECT)
+
+
+def test_a_diverged_score_is_never_the_best():
+    members = grid((0.5, 0.5), (0.4, 0.4))
+    for row in members[:2]:
+        row["results"]["validation"]["student/accuracy"] = float("nan")
+    assert selection.choose(members, "student", MUTUAL, SELECT)["members"] == [2, 3]
+
+
+def test_check():
+    for metric in selection.METRICS:
+        selection.check({"role": "teacher", "metric": metric}, ["teacher", "student"])
+    selection.check(config.DEFAULTS["select"], ["first", "second"])  # nobody asked for it
+    with pytest.raises(UserError, match=r"select\.role is 'x'; there are a, b$"):
+        selection.check({"role": "x", "metric": "nll"}, ["a", "b", "a"])
+    with pytest.raises(UserError, match=r"select\.metric is 'loss'; there are accuracy, "):
+        selection.check({"role": "a", "metric": "loss"}, ["a"])
