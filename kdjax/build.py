@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import jax
 
 from kdjax import config as configs
-from kdjax import data, exports, players, selection, terms
+from kdjax import data, exports, models, players, selection, terms
 from kdjax.checks import check_numbers, check_shapes
 from kdjax.methods import Player, co_train, player_hparams
 from kdjax.train import sweep
 from kdjax.train.step import Optimizer, Prepare
-from kdjax.types import Array, Batch, Method, Source, UserError, Variables
+from kdjax.types import Array, Batch, Method, Model, Source, UserError, Variables
 
 
 class Variant(NamedTuple):
@@ -32,6 +32,7 @@ class Variant(NamedTuple):
     parameters: Mapping[str, int]  # by role
     given: Mapping[str, Variables]  # roles that start from a file
     from_variant: Mapping[str, str]  # roles that start from an earlier variant
+    means: Mapping[str, tuple[Model, str]]  # frozen roles asked for class means: network, layer
 
 
 class Run(NamedTuple):
@@ -118,6 +119,11 @@ def _variant(
         },
         given=given,
         from_variant=from_variant,
+        means={
+            role: (players.make_network(role, config, source, None), layer)
+            for role in table
+            if (layer := players.means_layer(role, config)) is not None
+        },
     )
 
 
@@ -130,9 +136,15 @@ def _given(
         where = f"roles.{role}"
         if said["checkpoint"] is not None and said["from_variant"] is not None:
             raise UserError(f"{where} sets both checkpoint and from_variant; remove one")
+        if said["checkpoint"] is not None and said["adapter"]["layer"] is not None:
+            raise UserError(
+                f"{where} sets both checkpoint and adapter; an export holds no adapter, so a "
+                "network that has one must start at random"
+            )
         if said["checkpoint"] is not None:
             try:
-                files[role] = exports.load(said["checkpoint"], said["model"], shapes[role])
+                template = models.detach(shapes[role])
+                files[role] = exports.load(said["checkpoint"], said["model"], template)
             except UserError as error:
                 raise UserError(f"{where}.checkpoint: {error}") from error
         elif said["from_variant"] is not None:

@@ -72,10 +72,15 @@ def check_shapes(
             raise UserError(f"roles.{role}.model cannot take {size} images: {line}") from error
     for role, player in table.items():
         for name, term in player.terms.items():
-            if term.definition.layers is not None:
-                for peer in term.toward:
-                    where = f"roles.{role}.terms.{name}"
-                    _check_layers(where, role, peer, term.definition.layers, outputs)
+            where = f"roles.{role}.terms.{name}"
+            for peer in term.toward:
+                if term.definition.class_means is not None and table[peer].terms:
+                    raise UserError(
+                        f"{where}: class means are of a frozen network, but {peer} trains; give "
+                        f"roles.{peer} no terms and a checkpoint or from_variant"
+                    )
+                for layers in term.definition.layers:
+                    _check_layers(where, (role, peer), layers, term.definition.match, outputs)
     params = {role: v.params for role, v in shapes.items()}
     stats = {role: v.stats for role, v in shapes.items()}
     jax.eval_shape(method.loss, params, stats, batch, hparams, key)
@@ -83,18 +88,27 @@ def check_shapes(
 
 
 def _check_layers(
-    where: str, role: str, peer: str, layers: tuple[str, str], outputs: Mapping[str, Any]
+    where: str,
+    owners: tuple[str, str],
+    layers: tuple[str, str],
+    match: str,
+    outputs: Mapping[str, Any],
 ) -> None:
     found = []
-    for owner, layer in zip((role, peer), layers, strict=True):
+    for owner, layer in zip(owners, layers, strict=True):
         features = outputs[owner].features
         if layer not in features:
             known = ", ".join(sorted(features)) or "none"
             raise UserError(f"{where}: {owner} has no layer {layer!r}; it has {known}")
         found.append(features[layer].shape[1:])
-    if found[0] != found[1]:
-        raise UserError(
-            f"{where}: layer {layers[0]!r} of {role} is {found[0]} and layer {layers[1]!r} of "
-            f"{peer} is {found[1]}; give {role} an adapter (roles.{role}.adapter.layer = "
-            f"{layers[0]!r}, .width = {found[1][-1]}) and use {layers[0] + '_adapted'!r}"
-        )
+    one = [shape[:-1] for shape in found] if match == "space" else found
+    if match == "free" or one[0] == one[1]:
+        return
+    (own, peer), (a, b) = owners, layers
+    wants = f"{where}: layer {a!r} of {own} is {found[0]} and layer {b!r} of {peer} is {found[1]}; "
+    if match == "space" or found[0][:-1] != found[1][:-1]:
+        raise UserError(wants + "choose layers of one height and width (own_layer, peer_layer)")
+    raise UserError(
+        f"{wants}give {own} an adapter (roles.{own}.adapter.layer = {a!r}, .width = "
+        f"{found[1][-1]}) and use {a + '_adapted'!r}"
+    )

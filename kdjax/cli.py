@@ -1,4 +1,4 @@
-"""The command line: `python -m kdjax train | eval | export | report | list`."""
+"""The command line: `python -m kdjax train | eval | export | import | report | list`."""
 
 import argparse
 import ast
@@ -19,6 +19,7 @@ Knowledge distillation beyond one KL: train networks beside each other, from a c
   python -m kdjax train --config=experiments/digits_bdkd.py --workdir=runs/x \\
       --config.roles.student.terms.balanced_kl.temperature=4
   python -m kdjax export --workdir=runs/x --role=student --out=student
+  python -m kdjax import --model=resnet56 --weights=resnet56.th --out=teacher
   python -m kdjax report runs/* --out=report.html
   python -m kdjax list
 
@@ -69,6 +70,20 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", required=True, type=Path, help="a new folder")
     export.add_argument("--variant", help="which variant (default: the only one)")
     export.add_argument("--member", type=int, help="default: the chosen one of the first seed")
+    export.add_argument(
+        "--format",
+        choices=("kdjax", "torch"),
+        default="kdjax",
+        help="torch: torch.safetensors with PyTorch's names beside it",
+    )
+    bring = add("import", _import, "write PyTorch's weights as a checkpoint that a role can take")
+    bring.add_argument("--model", required=True, help="one of `list`, as resnet56")
+    bring.add_argument("--weights", required=True, metavar="FILE", help=".npz .safetensors .pth")
+    bring.add_argument("--out", required=True, type=Path, help="a new folder")
+    bring.add_argument("--shape", default="32,32,3", help="height,width,channels of its images")
+    bring.add_argument("--mean", help="by channel, as .485,.456,.406; the images' normalisation")
+    bring.add_argument("--std", help="by channel; given with --mean")
+    bring.add_argument("--scale", default="255", help="what images are divided by first")
     report = add("report", _report, "one page (.html) or its tables (.md) for several workdirs")
     report.add_argument("workdirs", nargs="+", type=Path)
     report.add_argument("--out", type=Path, default=Path("report.html"))
@@ -134,7 +149,34 @@ def _export(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) 
         member=args.member,
     )
     _say(f"{where} -> {args.out}")
+    if args.format == "torch":
+        from kdjax import imports
+
+        _say(f"PyTorch's names -> {imports.write_torch(args.out)}")
     return 0
+
+
+def _import(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
+    from kdjax import imports
+
+    said = imports.import_weights(
+        args.model,
+        args.weights,
+        args.out,
+        shape=[int(x) for x in _numbers("--shape", args.shape) or ()],
+        mean=_numbers("--mean", args.mean),
+        std=_numbers("--std", args.std),
+        scale=(_numbers("--scale", args.scale) or [0.0])[0],
+    )
+    _say(f"{args.model} -> {args.out}: {said}")
+    return 0
+
+
+def _numbers(flag: str, text: str | None) -> list[float] | None:
+    try:
+        return None if text is None else [float(x) for x in text.split(",")]
+    except ValueError:
+        raise UserError(f"{flag}={text}: use numbers with commas between them") from None
 
 
 def _report(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:

@@ -141,7 +141,7 @@ def from_workdir(
     if not 0 <= row < len(found.members):
         raise UserError(f"--member={row}; there are 0 to {len(found.members) - 1}")
     pieces = [Variables(s.params[role], s.stats[role]) for s in story.states(found)]
-    merged = jax.tree.map(lambda *xs: np.concatenate(xs)[row], *pieces)
+    merged = models.detach(jax.tree.map(lambda *xs: np.concatenate(xs)[row], *pieces))
     said = found.config["roles"][role]
     if said["adapter"]["layer"] is not None:
         merged = Variables(merged.params["network"], merged.stats)

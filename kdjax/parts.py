@@ -27,7 +27,7 @@ def parts(run: Run, variant: Variant, folder: Path) -> list[Part]:
     """
     count, home = len(variant.members), folder / "checkpoints" / variant.name
     plan = home / "plan.json"
-    if plan.exists():
+    if is_begun(variant, folder):
         size = workdir.read_json(plan)["members_per_program"]
     else:
         size = run.config["members_per_program"] or _fitting(run, variant)
@@ -36,6 +36,11 @@ def parts(run: Run, variant: Variant, folder: Path) -> list[Part]:
     return [
         Part(variant, tuple(range(a, min(a + size, count))), home) for a in range(0, count, size)
     ]
+
+
+def is_begun(variant: Variant, folder: Path) -> bool:
+    """Whether the members of a variant have been divided, hence perhaps trained."""
+    return (folder / "checkpoints" / variant.name / "plan.json").exists()
 
 
 def _fitting(run: Run, variant: Variant) -> int:

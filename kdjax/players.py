@@ -11,7 +11,7 @@ from kdjax import models, terms
 from kdjax.methods import Pause, Player, switokd_pause
 from kdjax.train import optimizer
 from kdjax.train.step import Optimizer
-from kdjax.types import Source, UserError
+from kdjax.types import Model, Source, UserError
 
 PRECISIONS = {
     "float32": jnp.float32,
@@ -36,10 +36,10 @@ def term_scalars() -> dict[str, dict[str, float]]:
     return found
 
 
-def make_player(
+def make_network(
     role: str, config: Mapping[str, Any], source: Source, axis_name: str | None
-) -> Player:
-    """Build the network and the terms of one role; `axis_name` as in `co_train`."""
+) -> Model:
+    """Build the network of one role, without what terms add to it."""
     said = config["roles"][role]
     options = {k: v for k, v in said["model"].items() if k != "name"}
     if not said["model"].get("name"):
@@ -47,7 +47,7 @@ def make_player(
     if config["precision"] not in PRECISIONS:
         raise UserError(f"precision is {config['precision']!r}; there are {_list(PRECISIONS)}")
     try:
-        model = models.build(
+        return models.build(
             said["model"]["name"],
             num_classes=source.spec.num_classes,
             dtype=PRECISIONS[config["precision"]],
@@ -56,6 +56,21 @@ def make_player(
         )
     except UserError as error:
         raise UserError(f"roles.{role}.model: {error}") from error
+
+
+def make_player(
+    role: str, config: Mapping[str, Any], source: Source, axis_name: str | None
+) -> Player:
+    """Build the network and the terms of one role; `axis_name` as in `co_train`."""
+    said, model = config["roles"][role], make_network(role, config, source, axis_name)
+    layer = means_layer(role, config)
+    if layer is not None:
+        model = models.with_class_means(
+            model,
+            layer=layer,
+            name=terms.class_means_name(layer),
+            num_classes=source.spec.num_classes,
+        )
     adapter = said["adapter"]
     if adapter["layer"] is not None:
         if not adapter["width"]:
@@ -63,6 +78,27 @@ def make_player(
         model = models.with_adapter(model, layer=adapter["layer"], width=adapter["width"])
     found = {name: _term(role, name, term) for name, term in said["terms"].items()}
     return Player(model, found, _pause(role, said["pause"]))
+
+
+def means_layer(role: str, config: Mapping[str, Any]) -> str | None:
+    """The layer of a role whose class means some other role's term needs, if any."""
+    layers = set()
+    for other, said in config["roles"].items():
+        for name, term in said["terms"].items():
+            toward = (term["toward"],) if isinstance(term["toward"], str) else term["toward"]
+            if other != role and role in toward and name in terms.DEFINITIONS:
+                layers.add(_define(name, term).class_means)
+    layers.discard(None)
+    if len(layers) > 1:
+        raise UserError(f"roles.{role}: class means of several layers are asked for: {layers}")
+    return next(iter(layers), None)
+
+
+def _define(name: str, said: Mapping[str, Any]) -> terms.Definition:
+    """A term's definition with the layers that the config names."""
+    define = terms.DEFINITIONS[name]
+    known = inspect.signature(define).parameters
+    return define(**{key: said[key] for key in known if key in said})
 
 
 def player_optimizer(role: str, config: Mapping[str, Any]) -> Optimizer:
@@ -85,8 +121,7 @@ def _term(role: str, name: str, said: Mapping[str, Any]) -> terms.Term:
     where = f"roles.{role}.terms.{name}"
     if name not in terms.DEFINITIONS:
         raise UserError(f"{where}: no such loss; there are {_list(terms.DEFINITIONS)}")
-    define = terms.DEFINITIONS[name]
-    static = {k: said[k] for k in inspect.signature(define).parameters if k in said}
+    static = inspect.signature(terms.DEFINITIONS[name]).parameters
     scalars = {k: v for k, v in said.items() if k not in configs.TERM and k not in static}
     toward = (said["toward"],) if isinstance(said["toward"], str) else tuple(said["toward"])
     ramp = said["ramp"]["name"]
@@ -97,7 +132,7 @@ def _term(role: str, name: str, said: Mapping[str, Any]) -> terms.Term:
             raise UserError(f"{where}.{key} is {value!r}; it must be a number")
     try:
         return terms.make_term(
-            define(**static),
+            _define(name, said),
             toward=toward,
             scalars=scalars,
             weight=said["weight"],

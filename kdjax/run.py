@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from kdjax import selection, workdir
+from kdjax import models, selection, workdir
 from kdjax.build import Run, Variant
-from kdjax.parts import Part, finished, part_folder, parts
+from kdjax.class_means import class_means, kept
+from kdjax.parts import Part, finished, is_begun, part_folder, parts
 from kdjax.program import Program, make_program
 from kdjax.recorder import Recorder, score
 from kdjax.report.log import MetricsLog
-from kdjax.train import checkpoint, loop
+from kdjax.train import checkpoint, loop, sweep
 from kdjax.types import State, UserError, Variables
 
 Say = Callable[[str], None]
@@ -56,14 +58,41 @@ class Story:
 
     def given(self, variant: Variant, members: Sequence[int]) -> dict[str, tuple[Variables, bool]]:
         """Weights from elsewhere: role -> (variables, whether stacked by member)."""
-        found = {role: (variables, False) for role, variables in variant.given.items()}
+        found = {}
+        for role, variables in variant.given.items():
+            found[role] = (self._with_means(variant, role, variables), False)
         for role, name in variant.from_variant.items():
             rows = self._rows(variant, members, role, name)
-            one = len(set(rows)) == 1
-            index = rows[0] if one else np.array(rows)
-            tree = jax.tree.map(lambda x, index=index: x[index], self.weights[name][role])
+            weights = models.detach(self.weights[name][role])
+            trees = {}
+            for row in sorted(set(rows)):
+                own = jax.tree.map(lambda x, row=row: x[row], weights)
+                trees[row] = self._with_means(variant, role, own)
+            one = len(trees) == 1
+            tree = trees[rows[0]] if one else sweep.stack([trees[row] for row in rows])
             found[role] = (tree, not one)
         return found
+
+    def _with_means(self, variant: Variant, role: str, variables: Variables) -> Variables:
+        """Attach class means to a frozen network that is asked for them."""
+        if role not in variant.means:
+            return variables
+        said, (model, layer) = variant.config["data"], variant.means[role]
+        about = {"data": said, "sizes": dict(self.run.source.size), "layer": layer}
+        means = kept(
+            self.folder,
+            variables,
+            about,
+            lambda: class_means(
+                model,
+                variables,
+                self.run.source,
+                layer=layer,
+                augment=said["augment"],
+                seed=said["split_seed"],
+            ),
+        )
+        return models.attach(variables, jnp.asarray(means))
 
     def _rows(self, variant: Variant, members: Sequence[int], role: str, name: str) -> list[int]:
         """The chosen members of an earlier variant that have the seeds of these members."""
@@ -117,9 +146,9 @@ def reread(run: Run, folder: Path, say: Say) -> Story:
     """The story of the finished variants of a workdir, nothing being trained."""
     story = Story(run, folder, say)
     for variant in run.variants:
-        pieces = parts(run, variant, folder)
+        pieces = parts(run, variant, folder) if is_begun(variant, folder) else []
         done = [outcome for part in pieces if (outcome := finished(part)) is not None]
-        if len(done) < len(pieces):
+        if not pieces or len(done) < len(pieces):
             break
         story.tell(variant, done)
     return story

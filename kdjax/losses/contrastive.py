@@ -23,16 +23,16 @@ __all__ = ["ContrastMemory", "contrast_init", "contrast_loss"]
 class ContrastMemory(NamedTuple):
     """What CRD remembers of the training set; row i belongs to the image with id i.
 
-    `order` lists all rows by class; that of image i takes `count[i]` places from `start[i]` on.
-    `log_normalizers` are CRD's log Z / rows for student and teacher, fixed by the first batch
-    (`started`).
+    `order` lists all rows by class; the class of image i takes `class_size[i]` places of it, from
+    `class_start[i]` on. `log_normalizers` are log(Z / rows) of student and teacher, fixed by the
+    first batch (`started`).
     """
 
     student: Float[Array, "rows width"]
     teacher: Float[Array, "rows width"]
     order: Int[Array, " rows"]
-    start: Int[Array, " rows"]
-    count: Int[Array, " rows"]
+    class_start: Int[Array, " rows"]
+    class_size: Int[Array, " rows"]
     log_normalizers: Float[Array, "2"]
     started: Bool[Array, ""]
 
@@ -47,7 +47,7 @@ def contrast_init(key: Array, labels: Int[ArrayLike, " rows"], *, width: int) ->
     published code, then of length 1.
 
     >>> memory = contrast_init(jax.random.key(0), jnp.array([1, 0, 1]), width=4)
-    >>> print(memory.student.shape, memory.order, memory.start, memory.count)
+    >>> print(memory.student.shape, memory.order, memory.class_start, memory.class_size)
     (3, 4) [1 0 2] [1 0 1] [2 1 2]
     """
     labels = jnp.asarray(labels)
@@ -159,7 +159,7 @@ def _check(
 
 def _negatives(key: Array, ids: Array, memory: ContrastMemory, number: int) -> Array:
     """Rows of other classes [batch, number]: a place outside the own class's stretch of order."""
-    start, count = memory.start[ids][:, None], memory.count[ids][:, None]
+    start, count = memory.class_start[ids][:, None], memory.class_size[ids][:, None]
     place = jax.random.randint(key, (*ids.shape, number), 0, memory.order.shape[0] - count)
     return memory.order[jnp.where(place < start, place, place + count)]
 

@@ -78,10 +78,11 @@ def norm_direction(
     """
     check_same_features(student_features, teacher_features, "[*batch, width]")
     direction = _direction_of(class_means, labels, student_features)
-    student = jnp.asarray(student_features, jnp.float32)
-    own, other = norm(student), norm(jnp.asarray(teacher_features, jnp.float32))
-    # Not jnp.maximum: at a tie it would send half of the gradient to each side.
-    longest = jnp.where(own >= other, own, other)
+    student, teacher = (jnp.asarray(f, jnp.float32) for f in (student_features, teacher_features))
+    # ||f_s||^2 - ||f_t||^2 in one sum, exactly 0 for equal features: two norms that are rounded
+    # apart would break the tie. jnp.maximum would send half of a tie's gradient to each side.
+    excess = jnp.sum((student - teacher) * (student + teacher), axis=-1)
+    longest = jnp.where(excess >= 0, norm(student), norm(teacher))
     return 1 - ratio(jnp.sum(student * direction, axis=-1), longest)
 
 

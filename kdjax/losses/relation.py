@@ -5,11 +5,20 @@ batch: they return one number, a mean over pairs or triples, and want the gather
 devices. Both sides receive gradients; float32; finite where examples coincide or are 0.
 """
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from kdjax.losses.vectors import check_batches, norm, products, ratio, rows, smooth_l1, unit
+from kdjax.losses.vectors import (
+    check_batches,
+    gram,
+    ratio,
+    rows,
+    smooth_l1,
+    squared_distances,
+    unit,
+)
 from kdjax.types import Array
 
 __all__ = [
@@ -39,7 +48,7 @@ def similarity_preserving(
     0.0
     """
     check_batches(student_features, teacher_features)
-    s, t = (unit(products(f, f)) for f in (rows(student_features), rows(teacher_features)))
+    s, t = (unit(gram(f)) for f in (rows(student_features), rows(teacher_features)))
     return jnp.mean((s - t) ** 2)
 
 
@@ -48,7 +57,8 @@ def relational_distance(
 ) -> Float[Array, ""]:
     """RKD's distance part: mean_ij h(d_s / mu_s - d_t / mu_t), d_ij = ||f_i - f_j||.
 
-    h is the smooth L1 penalty, mu the mean of the distances that are not 0.
+    h is the smooth L1 penalty, mu the mean of the distances that are not 0. Examples closer than
+    1e-6 of the usual distance count as one place, here and in the angles.
 
     Returns:
         [] float32; couples the batch. 0 where all examples coincide.
@@ -64,15 +74,23 @@ def relational_distance(
     0.0
     """
     check_batches(student_features, teacher_features)
-    s, t = (_distances(rows(f)) for f in (student_features, teacher_features))
+    s, t = (_relative_distances(rows(f)) for f in (student_features, teacher_features))
     return jnp.mean(smooth_l1(s - t))
 
 
-def _distances(x: Array) -> Array:
-    # Of the differences, not of inner products: those lose the distance of close examples.
-    distances = norm(x[:, None] - x[None])
-    mean = ratio(jnp.sum(distances), jnp.sum(distances > 0).astype(jnp.float32))
-    return ratio(distances, mean)
+def _lengths(x: Array) -> tuple[Array, Array]:
+    """Squared distances of all pairs, and their roots; 0 for examples that nearly coincide."""
+    squared = squared_distances(x)
+    # Closer than 1e-6 of what is usual is one place: the gradient of an angle grows as 1 / length,
+    # and there it would be all rounding, or infinite.
+    apart = squared > jax.lax.stop_gradient(1e-12 * jnp.mean(squared))
+    return squared, jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
+
+
+def _relative_distances(x: Array) -> Array:
+    _, length = _lengths(x)
+    mean = ratio(jnp.sum(length), jnp.sum(length > 0).astype(jnp.float32))
+    return ratio(length, mean)
 
 
 def relational_angle(
@@ -80,7 +98,7 @@ def relational_angle(
 ) -> Float[Array, ""]:
     """RKD's angle part: mean_ijk h(cos_s - cos_t), of the angle at example i between j and k.
 
-    h is the smooth L1 penalty. Needs batch^3 + batch^2 width numbers of memory.
+    h is the smooth L1 penalty. Time grows with batch^3, memory with batch^2.
 
     Returns:
         [], between 0 and 3/2; couples the batch. Where two of three coincide the cosine is 0.
@@ -96,13 +114,22 @@ def relational_angle(
     0.0
     """
     check_batches(student_features, teacher_features)
-    s, t = (_angles(rows(f)) for f in (student_features, teacher_features))
-    return jnp.mean(smooth_l1(s - t))
+    s, t = (_lengths(rows(f)) for f in (student_features, teacher_features))
+    inverses = [ratio(jnp.ones_like(length), length) for _, length in (s, t)]
+    sides = s[0], t[0]
 
+    @jax.checkpoint
+    def at_one(vertex: tuple[list[Array], list[Array]]) -> Array:
+        cosines = [
+            0.5 * (near[:, None] + near - side) * (inverse[:, None] * inverse)
+            for near, inverse, side in zip(*vertex, sides, strict=True)
+        ]
+        return jnp.sum(smooth_l1(cosines[0] - cosines[1]))
 
-def _angles(x: Array) -> Array:
-    toward = unit(x[None] - x[:, None])  # [i, j]: from i to j
-    return products(toward, toward)
+    # By the law of cosines, from the sides of the triangles alone: inner products of differences
+    # would cost `width` times as much. One vertex at a time keeps the work in the cache.
+    sums = jax.lax.map(at_one, (list(sides), inverses))
+    return jnp.sum(sums) / float(sides[0].shape[0]) ** 3
 
 
 def probabilistic_knowledge_transfer(
@@ -130,6 +157,5 @@ def probabilistic_knowledge_transfer(
 
 
 def _neighbours(x: Array) -> Array:
-    direction = unit(x)
-    similarity = (products(direction, direction) + 1) / 2
+    similarity = (gram(unit(x)) + 1) / 2
     return ratio(similarity, jnp.sum(similarity, axis=-1, keepdims=True))

@@ -9,11 +9,13 @@ from kdjax.types import Array, UserError
 __all__ = [
     "check_batches",
     "check_same_features",
+    "gram",
     "norm",
     "products",
     "ratio",
     "rows",
     "smooth_l1",
+    "squared_distances",
     "unit",
 ]
 
@@ -76,6 +78,38 @@ def products(x: Array, y: Array) -> Array:
     """Inner products of all rows of x [..., n, width] and of y [..., m, width]: [..., n, m]."""
     # Accelerators would round the factors to bfloat16 or TF32, and cosines near 1 with them.
     return jnp.einsum("...nd,...md->...nm", x, y, precision=jax.lax.Precision.HIGHEST)
+
+
+@jax.custom_jvp
+def gram(x: Array) -> Array:
+    """Inner products of all pairs of rows of x [n, width]: [n, n]."""
+    return products(x, x)
+
+
+@gram.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # One product and its transpose; differentiating both factors would make two.
+    change = products(tangents[0], primals[0])
+    return gram(primals[0]), change + change.T
+
+
+@jax.custom_jvp
+def squared_distances(x: Array) -> Array:
+    """||x_i - x_j||^2 for all pairs of rows of x [n, width]: [n, n], exactly 0 for equal rows."""
+    # Of the differences: x^2 + y^2 - 2 x y would lose the distance of close rows. One column at a
+    # time, because the [n, n] sum then stays in the cache; the unrolled columns are one kernel.
+    zeros = jnp.zeros((x.shape[0], x.shape[0]), x.dtype)
+    add = lambda total, column: (total + (column[:, None] - column) ** 2, None)  # noqa: E731
+    return jax.lax.scan(add, zeros, x.T, unroll=8)[0]
+
+
+@squared_distances.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # The derivative, too, needs differences only, but there products cost much less and lose
+    # nothing that matters once the common offset is gone.
+    x, change = primals[0] - jnp.mean(primals[0], axis=0), tangents[0]
+    own, cross = jnp.sum(change * x, axis=-1), products(change, x)
+    return squared_distances(primals[0]), 2 * (own[:, None] + own[None] - cross - cross.T)
 
 
 def smooth_l1(gap: Array) -> Array:

@@ -11,7 +11,7 @@ the others under stop_gradient, so that the sum of all may be differentiated at 
 """
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -101,8 +101,9 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
         for role, player in players.items():
             if player.pause is not None:
                 waits, watched = player.pause
-                seen = _gather((detached[role], detached[watched], batch), axis_name)
-                active[role] = ~waits(*seen)
+                seen = detached[role].logits, detached[watched].logits
+                own, peer = (Outputs(z, {}) for z in _gather(seen, axis_name))
+                active[role] = ~waits(own, peer, _gather(_labels(batch), axis_name))
         for role, value in active.items():
             metrics[f"{role}/active"] = value / _devices(axis_name)
         return total, Aux(new_stats, metrics, active)
@@ -148,8 +149,11 @@ def _term_share(
 ) -> Array:
     """Mean over the global batch (this device's share of it) and over the peers."""
     definition = term.definition
-    if definition.coupled:
-        own, peers, batch = _gather((own, peers, batch), axis_name)
+    if definition.coupled:  # only what the term looks at travels between devices
+        own = _gather(_part(own, [a for a, _ in definition.layers]), axis_name)
+        kept = [b for _, b in definition.layers]
+        peers = tuple(_gather(_part(peer, kept), axis_name) for peer in peers)
+        batch = _gather(_labels(batch), axis_name)
     groups = [peers] if definition.peers != "each" else [(peer,) for peer in peers]
     values = [definition.value(own, group, batch, scalars) for group in groups]
     if definition.coupled:
@@ -184,6 +188,14 @@ def _gather(tree: Any, axis_name: str | None) -> Any:
     if axis_name is None:
         return tree
     return jax.tree.map(lambda x: jax.lax.all_gather(x, axis_name, tiled=True), tree)
+
+
+def _part(outputs: Outputs, layers: Sequence[str]) -> Outputs:
+    return Outputs(outputs.logits, {name: outputs.features[name] for name in layers})
+
+
+def _labels(batch: Batch) -> Batch:
+    return {name: batch[name] for name in ("label", "mask")}
 
 
 def _devices(axis_name: str | None) -> int:

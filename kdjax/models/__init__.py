@@ -23,6 +23,7 @@ from kdjax.models.convert import (
     to_torch,
 )
 from kdjax.models.linen import from_linen, with_adapter
+from kdjax.models.means import attach, detach, with_class_means
 from kdjax.models.mlp import mlp
 from kdjax.models.mobilenet import mobilenet_v1, mobilenet_v2
 from kdjax.models.resnet import resnet
@@ -33,7 +34,9 @@ from kdjax.models.wide_resnet import wide_resnet
 from kdjax.types import Model, UserError, Variables
 
 __all__ = [
+    "attach",
     "build",
+    "detach",
     "flatten",
     "from_linen",
     "from_safetensors",
@@ -45,6 +48,7 @@ __all__ = [
     "to_torch",
     "torch_options",
     "with_adapter",
+    "with_class_means",
 ]
 
 _X4 = (32, 64, 128, 256)

@@ -22,7 +22,10 @@ __all__ = [
     "restore",
     "to_safetensors",
     "to_torch",
+    "write_safetensors",
 ]
+
+_MAX_LISTED = 12  # names in an error, of each kind
 
 
 def flatten(variables: Variables) -> dict[str, Any]:
@@ -52,7 +55,8 @@ def restore(template: Variables, tensors: Mapping[str, Any]) -> Variables:
       Variables like the template, in its types.
 
     Raises:
-      UserError: tensors are missing, unexpected or of another shape; lists all of them.
+      UserError: tensors are missing, unexpected or of another shape; lists them (twelve of a
+        kind at most).
     """
     expected = flatten(template)
     shapes = {name: tuple(leaf.shape) for name, leaf in expected.items()}
@@ -70,7 +74,20 @@ def restore(template: Variables, tensors: Mapping[str, Any]) -> Variables:
 def to_safetensors(
     variables: Variables, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write all arrays of a network under their flat names; the file appears whole or not at all.
+    """Write all arrays of a network under their flat names, as `write_safetensors` does.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    write_safetensors(flatten(variables), path, metadata)
+
+
+def write_safetensors(
+    arrays: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write arrays by name; the file appears whole or not at all.
 
     Raises:
       UserError: the file cannot be written.
@@ -78,9 +95,9 @@ def to_safetensors(
     target = Path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     # safetensors writes the raw buffer: a transposed view would be stored in the wrong order.
-    arrays = {name: np.array(leaf, order="C") for name, leaf in flatten(variables).items()}
+    plain = {name: np.array(leaf, order="C") for name, leaf in arrays.items()}
     try:
-        safetensors.numpy.save_file(arrays, partial, dict(metadata or {}))
+        safetensors.numpy.save_file(plain, partial, dict(metadata or {}))
         os.replace(partial, target)
     except (OSError, safetensors.SafetensorError) as error:
         partial.unlink(missing_ok=True)
@@ -111,8 +128,8 @@ def from_torch(name: str, model: Model, tensors: Mapping[str, np.ndarray]) -> Va
         front and num_batches_tracked are ignored.
 
     Raises:
-      UserError: tensors are missing, unexpected or of another shape; lists all of them, by
-        PyTorch's names and in its layout.
+      UserError: tensors are missing, unexpected or of another shape; lists them (twelve of
+        a kind at most) by PyTorch's names and in its layout.
     """
     first = first_kernel(tensors)
     window, channels = (3, 3) if first is None else (first.shape[2], first.shape[1])
@@ -169,6 +186,12 @@ def _check(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Any], wh
         if name in tensors and tuple(np.shape(tensors[name])) != shape
     ]
     kinds = (("missing", missing), ("unexpected", extra), ("of another shape", misshapen))
-    faults = [f"{kind}: {', '.join(names)}" for kind, names in kinds if names]
+    faults = [f"{kind}: {_listed(names)}" for kind, names in kinds if names]
     if faults:
         raise UserError(f"{what}; {'; '.join(faults)}")
+
+
+def _listed(names: list[str]) -> str:
+    # Another depth differs in hundreds of tensors; the first few say so.
+    more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(names[:_MAX_LISTED]) + more

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from kdjax.models.layers import Mode, compute_dtype, conv_norm, global_average, linear
 from kdjax.types import Outputs
@@ -40,8 +41,9 @@ class GroupedBlock(nn.Module):
         y = conv_norm(nn.relu(y), made, self.mode, names, kernel=1, groups=_GROUPS)
         if self.stride == 1:
             return x + y
-        pads = ((1, 1), (1, 1))
-        mean = nn.avg_pool(x, (3, 3), strides=(2, 2), padding=pads, count_include_pad=True)
+        # The zeros around the image count in the average, as in PyTorch.
+        pads = ((0, 0), (1, 1), (1, 1), (0, 0))
+        mean = lax.reduce_window(x, 0.0, lax.add, (1, 3, 3, 1), (1, 2, 2, 1), pads) / 9
         return jnp.concatenate([y, mean.astype(y.dtype)], axis=-1)
 
 

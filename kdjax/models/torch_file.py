@@ -1,55 +1,62 @@
 """Tensors from PyTorch's files (.pth, .pt, .th), without PyTorch and without running them.
 
 Such a file is a program for Python's unpickler: reading it the usual way runs whatever it says.
-Here its instructions are only looked at (`pickle_reader`), and the few results that describe
-tensors are understood; a file that asks for anything else is refused, by the name it asks for.
-Both containers are read: the zip archive (since PyTorch 1.6), whose numbers lie in files of their
-own, and the older sequence of pickles, which the numbers follow.
+Here its instructions are only looked at (`pickle_reader`), and the few that describe tensors are
+understood; a file that asks for anything else is refused, by the name it asks for. Both containers
+are read: the zip archive (since PyTorch 1.6), where the numbers lie in members of their own, and
+the older sequence of pickles, after which the numbers follow.
 """
 
 import io
+import math
 import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.models.pickle_reader import Global, Record, read_pickle
+from kdjax.models.pickle_reader import Global, Understand, read_pickle
 from kdjax.types import UserError
 
 __all__ = ["from_torch_file"]
 
-# Numbers of the older container, as PyTorch writes them first.
+# With these two numbers the older container begins.
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
-# The largest description of a network, not of its numbers, that is looked at.
-_MAX_PICKLE = 64 * 2**20
+_MAX_DESCRIPTION = 64 * 2**20  # bytes; the numbers are not part of it
+# What zipfile and numpy raise where bytes are wrong.
+_DAMAGED = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 # Keys under which training scripts keep the weights, the likeliest first.
-_USUAL = ("state_dict", "model", "net", "model_state_dict", "network", "student", "model_state")
-# Storage -> the type of its numbers; bfloat16, which numpy lacks, is widened.
+_USUAL = ("state_dict", "model", "net", "model_state_dict", "network", "student", "params")
 _TYPES = {
-    "FloatStorage": "f4",
-    "DoubleStorage": "f8",
-    "HalfStorage": "f2",
-    "BFloat16Storage": "u2",
-    "LongStorage": "i8",
-    "IntStorage": "i4",
-    "ShortStorage": "i2",
+    "FloatStorage": "<f4",
+    "DoubleStorage": "<f8",
+    "HalfStorage": "<f2",
+    "BFloat16Storage": "<u2",  # numpy lacks it: the bits are widened to float32
+    "LongStorage": "<i8",
+    "IntStorage": "<i4",
+    "ShortStorage": "<i2",
     "CharStorage": "i1",
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
-_GLOBALS = {
-    ("collections", "OrderedDict"),
-    ("torch._utils", "_rebuild_tensor"),
-    ("torch._utils", "_rebuild_tensor_v2"),
-    ("torch._utils", "_rebuild_parameter"),
-    ("torch", "Size"),
-    *(("torch", storage) for storage in _TYPES),
-}
+_ORDERED = Global("collections", "OrderedDict")
+_SIZE = Global("torch", "Size")
+_PARAMETER = Global("torch._utils", "_rebuild_parameter")
+_TENSORS = {Global("torch._utils", name) for name in ("_rebuild_tensor", "_rebuild_tensor_v2")}
+_STORAGES = {Global("torch", name): name for name in _TYPES}
+_UNDERSTOOD = {_ORDERED, _SIZE, _PARAMETER, *_TENSORS, *_STORAGES}
 
 
 class _Storage(NamedTuple):
@@ -61,7 +68,7 @@ class _Storage(NamedTuple):
 
 
 class _Tensor(NamedTuple):
-    """A view of a storage, not read yet; strides count numbers."""
+    """A view of a storage; offset and strides count numbers."""
 
     storage: _Storage
     offset: int
@@ -69,117 +76,204 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-class _Fault(Exception):
-    """What is wrong with a file, to be said after its name."""
+# key of a storage -> its bytes
+_Numbers = Callable[[str], bytes | memoryview]
 
 
 def from_torch_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read the tensors of a state dict, or of the state dict in a training checkpoint.
 
-    Among several state dicts the one under "state_dict", "model", "net", ... is taken. bfloat16
-    comes back as float32, every other type as it is.
+    Among several state dicts in a checkpoint the one under "state_dict", "model", "net", ... is
+    taken.
 
     Args:
-      path: a file written by `torch.save` of a dict (not of a whole module).
+      path: written by `torch.save` of a dict; a whole pickled module is refused.
 
     Returns:
-      The tensors by PyTorch's names, in its layouts; give them to `load_torch`.
+      The tensors by PyTorch's names and in its layouts, as read-only views; bfloat16 comes as
+      float32, every other type as it is. Give them to `load_torch`.
 
     Raises:
-      UserError: the file is missing, damaged or no PyTorch file; it asks for an object other
-        than tensors, or holds no state dict or several; one line says which.
+      UserError: the file is missing, damaged or not of PyTorch; it asks for an object other than
+        tensors; it holds no state dict, or several. One line says which.
     """
     try:
         with open(path, "rb") as file:
-            head = file.read(4)
-            file.seek(0)
-            if head[:2] == b"PK":
-                value, read = _open_zip(file)
-            elif head[:1] == b"\x80":
-                value, read = _open_legacy(file)
-            else:
-                raise _Fault("it is no PyTorch file: neither a zip archive nor a pickle")
-            cached: dict[_Storage, np.ndarray] = {}
-            tensors = _state_dict(value)
-            return {name: _view(name, tensor, read, cached) for name, tensor in tensors.items()}
+            content = file.read()
+        if content[:4] == b"PK\x03\x04":
+            value, numbers = _open_zip(content)
+        elif content[:1] == b"\x80":
+            value, numbers = _open_legacy(content)
+        else:
+            raise UserError("neither a zip archive nor a pickle, so no file of PyTorch")
+        tensors, loaded = _state_dict(value), {}
+        return {name: _view(name, tensor, numbers, loaded) for name, tensor in tensors.items()}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give the path of a .pth, .pt or .th file") from None
-    except _Fault as fault:
-        raise UserError(f"{path}: {fault}") from None
-    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read, the file may be damaged: {error}") from error
+    except UserError as error:
+        said = " ".join(str(error).split())  # names in a damaged file may hold line ends
+        raise UserError(f"{path}: {said}") from error
+    except _DAMAGED as error:
+        said = str(error).split("\n")[0] or type(error).__name__
+        raise UserError(f"{path}: cannot be read, perhaps damaged: {said}") from error
 
 
-_Reader = Callable[[_Storage], bytes]
-
-
-def _open_zip(file: Any) -> tuple[Any, _Reader]:
-    archive = zipfile.ZipFile(file)
-    members = {info.filename: info for info in archive.infolist()}
-    found = [name for name in members if name.endswith("data.pkl") and name.count("/") <= 1]
-    if len(found) != 1:
-        raise _Fault("this zip archive is no PyTorch file: it has no data.pkl")
-    prefix = found[0].removesuffix("data.pkl")
-    for info in members.values():
-        # PyTorch compresses nothing; so what is read is never more than the file is long.
-        if info.compress_type != zipfile.ZIP_STORED:
-            raise _Fault(f"{info.filename} is compressed, which PyTorch never does")
-    if members[found[0]].file_size > _MAX_PICKLE:
-        raise _Fault(f"{found[0]} has {members[found[0]].file_size} bytes; at most {_MAX_PICKLE}")
+def _open_zip(content: bytes) -> tuple[Any, _Numbers]:
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    sizes = {info.filename: info.file_size for info in archive.infolist()}
+    descriptions = [name for name in sizes if name.split("/")[-1] == "data.pkl"]
+    if len(descriptions) != 1:
+        raise UserError("a zip archive without a data.pkl, so no file of PyTorch")
+    # torch.save compresses nothing; so no more is read than the file is long.
+    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+        raise UserError(
+            "its members are compressed, which no state dict is: refused; save it with torch.save"
+        )
+    if sum(sizes.values()) > len(content):
+        raise UserError("its members overlap: refused")
+    prefix = descriptions[0].removesuffix("data.pkl")
+    if sizes[descriptions[0]] > _MAX_DESCRIPTION:
+        raise UserError(f"{descriptions[0]} has more than {_MAX_DESCRIPTION} bytes: refused")
     order = f"{prefix}byteorder"
-    if order in members and archive.read(order) != b"little":
-        raise _Fault("its numbers are big-endian; save it again on a usual machine")
+    if order in sizes and archive.read(order) != b"little":
+        raise UserError("its numbers are big-endian: save it on a little-endian machine")
 
-    def read(storage: _Storage) -> bytes:
-        name = f"{prefix}data/{storage.key}"
-        if name not in members:
-            raise _Fault(f"{name} is missing from the archive")
+    def numbers(key: str) -> bytes:
+        name = f"{prefix}data/{key}"
+        if name not in sizes:
+            raise UserError(f"{name} is missing in the archive")
         return archive.read(name)
 
-    return _describe(io.BytesIO(archive.read(found[0]))), read
+    return read_pickle(io.BytesIO(archive.read(descriptions[0])), _understand({})), numbers
 
 
-def _open_legacy(file: Any) -> tuple[Any, _Reader]:
-    length = os.fstat(file.fileno()).st_size
-    if _describe(file) != _MAGIC:
-        raise _Fault("it is a pickle, but not one of PyTorch")
-    if (protocol := _describe(file)) != _PROTOCOL:
-        raise _Fault(f"it is of PyTorch's format {protocol}; {_PROTOCOL} is known")
-    system = _describe(file)
-    if isinstance(system, Mapping) and system.get("little_endian") is False:
-        raise _Fault("its numbers are big-endian; save it again on a usual machine")
-    value, keys = _describe(file), _describe(file)
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise _Fault("it does not say which numbers follow")
-    kinds = {storage.key: storage.kind for storage in _storages(value)}
-    places: dict[str, tuple[int, int]] = {}
-    for key in keys:
-        counted = file.read(8)
-        if len(counted) < 8:
-            raise _Fault("it ends before its numbers")
-        size = struct.unpack("<q", counted)[0] * np.dtype(_TYPES[kinds.get(key, "ByteStorage")]).itemsize
-        start = file.tell()
-        if key not in kinds or not 0 <= size <= length - start:
-            raise _Fault(f"the numbers of storage {key} are not whole")
-        places[key] = (start, size)
-        file.seek(size, os.SEEK_CUR)
+def _open_legacy(content: bytes) -> tuple[Any, _Numbers]:
+    file, storages = io.BytesIO(content), {}
+    understand = _understand(storages)
+    if read_pickle(file, understand) != _MAGIC:
+        raise UserError("a pickle, but not of PyTorch")
+    protocol, system = read_pickle(file, understand), read_pickle(file, understand)
+    if protocol != _PROTOCOL or not isinstance(system, dict):
+        raise UserError(f"it does not follow PyTorch's protocol {_PROTOCOL}")
+    if system.get("little_endian") is not True:
+        raise UserError("its numbers are big-endian: save it on a little-endian machine")
+    value, keys = read_pickle(file, understand), read_pickle(file, understand)
+    if not isinstance(keys, list) or any(key not in storages for key in map(str, keys)):
+        raise UserError("its description is damaged: the list of its storages")
+    places, place = {}, file.tell()
+    for key in map(str, keys):
+        count = int.from_bytes(content[place : place + 8], "little")
+        width = np.dtype(_TYPES[storages[key].kind]).itemsize
+        places[key] = (place + 8, place + 8 + count * width)
+        place = places[key][1]
+    whole = memoryview(content)
 
-    def read(storage: _Storage) -> bytes:
-        if storage.key not in places:
-            raise _Fault(f"the numbers of storage {storage.key} are missing")
-        start, size = places[storage.key]
-        file.seek(start)
-        return file.read(size)
+    def numbers(key: str) -> memoryview:
+        if key not in places:
+            raise UserError(f"the numbers of storage {key} are missing")
+        start, stop = places[key]
+        return whole[start:stop]
 
-    return value, read
+    return value, numbers
 
 
-def _describe(file: Any) -> Any:
-    return None
+def _understand(storages: dict[str, _Storage]) -> Understand:
+    """Understand what describes tensors; the storages met are put into `storages`."""
+
+    def name(asked: Global) -> Global:
+        if asked not in _UNDERSTOOD:
+            what = f"{asked.module}.{asked.name}"[:80]
+            raise UserError(
+                f"it asks for {what}, which is no tensor: refused; save the state dict alone"
+            )
+        return asked
+
+    def call(called: Any, arguments: tuple[Any, ...]) -> Any:
+        if called == _ORDERED:
+            return _ordered(*arguments)
+        if called == _SIZE and len(arguments) == 1 and isinstance(arguments[0], tuple | list):
+            return tuple(arguments[0])
+        if called == _PARAMETER and arguments and isinstance(arguments[0], _Tensor):
+            return arguments[0]
+        if called in _TENSORS and len(arguments) >= 4:
+            return _tensor(*arguments[:4])
+        raise UserError("its description is damaged: a call that makes no tensor")
+
+    def reference(said: Any) -> _Storage:
+        """Read ("storage", type, key, device, size), and None for the views of old files."""
+        if not isinstance(said, tuple) or len(said) not in (5, 6) or said[0] != "storage":
+            what = said[0] if isinstance(said, tuple) and said else said
+            raise UserError(f"it refers to {str(what)[:40]!r}, which is no storage: refused")
+        if said[5:] not in ((), (None,)) or said[1] not in _STORAGES:
+            raise UserError("it has a storage of an unknown type: refused")
+        if not isinstance(said[4], int) or said[4] < 0:
+            raise UserError("its description is damaged: the size of a storage")
+        storage = _Storage(str(said[2]), _STORAGES[said[1]], said[4])
+        if storages.setdefault(storage.key, storage) != storage:
+            raise UserError(f"its description is damaged: storage {storage.key} differs")
+        return storage
+
+    return Understand(name, call, reference)
+
+
+def _ordered(pairs: Iterable[Any] = ()) -> dict[str, Any]:
+    if any(not isinstance(key, str) for key, _ in pairs):
+        raise UserError("it has an ordered dict whose keys are no names: refused")
+    return dict(pairs)
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> _Tensor:
+    if not (isinstance(storage, _Storage) and isinstance(offset, int)):
+        raise UserError("its description is damaged: a tensor without a storage")
+    if not all(isinstance(sizes, tuple) and len(sizes) <= 32 for sizes in (shape, strides)):
+        raise UserError("its description is damaged: the shape of a tensor")
+    if any(not isinstance(n, int) or n < 0 for n in (offset, *shape, *strides)):
+        raise UserError("its description is damaged: the shape of a tensor")
+    last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+    count = math.prod(shape)
+    if count and (last >= storage.size or count > storage.size):
+        raise UserError("its description is damaged: a tensor is larger than its storage")
+    return _Tensor(storage, offset, shape, strides)
+
+
+def _state_dict(value: Any) -> dict[str, _Tensor]:
+    if not isinstance(value, Mapping):
+        raise UserError("it holds no dict; save the state dict of the network")
+    if _is_state_dict(value):
+        return dict(value)
+    found = {key: inner for key, inner in value.items() if _is_state_dict(inner)}
+    chosen = [key for key in _USUAL if key in found][:1] or list(found)
+    if len(chosen) != 1:
+        what = "no state dict" if not chosen else "several state dicts"
+        keys = ", ".join(str(key) for key in list(value)[:20]) or "none"
+        raise UserError(f"it holds {what}; its keys are: {keys}")
+    return dict(found[chosen[0]])
+
+
+def _is_state_dict(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(k, str) and isinstance(v, _Tensor) for k, v in value.items())
 
 
 def _view(
-    name: str, tensor: _Tensor, read: _Reader, cached: dict[_Storage, np.ndarray]
+    name: str, tensor: _Tensor, numbers: _Numbers, loaded: dict[str, np.ndarray]
 ) -> np.ndarray:
-    """Read a tensor; several may share a storage, none may reach beyond it."""
-    return np.zeros(0)
+    key, kind, size = tensor.storage
+    if key not in loaded:
+        content, width = numbers(key), np.dtype(_TYPES[kind]).itemsize
+        if len(content) < size * width:
+            raise UserError(
+                f"{name}: its numbers are cut short, {len(content)} bytes of {size * width}"
+            )
+        found = np.frombuffer(content, _TYPES[kind], size)
+        if kind == "BFloat16Storage":
+            found = (found.astype(np.uint32) << 16).view(np.float32)
+        loaded[key] = found
+    array = loaded[key]
+    if not math.prod(tensor.shape):
+        return np.zeros(tensor.shape, array.dtype)
+    steps = tuple(step * array.itemsize for step in tensor.strides)
+    return np.lib.stride_tricks.as_strided(
+        array[tensor.offset :], tensor.shape, steps, writeable=False
+    )

@@ -104,7 +104,7 @@ def _forget_reads() -> None:
 
 def _read(manager: ocp.CheckpointManager, step: int, wanted: PyTree):
     record = manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
-    arrays = record["record"].get("arrays", describe(wanted))  # the first checkpoints had none
+    arrays = record["record"]["arrays"]
     _check_arrays(Path(manager.directory) / str(step), arrays, wanted)
     template = jax.tree.map(ocp.utils.to_shape_dtype_struct, wanted)
     found = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template)))

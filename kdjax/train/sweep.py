@@ -133,7 +133,7 @@ def init_members(
         return state._replace(params=fresh(state.params), stats=fresh(state.stats))
 
     mapped = jax.vmap(init, in_axes=(key_axis, 0), out_axes=_axes(key_axis, 0, 0, 0))
-    state = jax.jit(mapped)(keys[0] if one_seed else keys, table)
+    state = jax.jit(mapped, compiler_options=_quickly())(keys[0] if one_seed else keys, table)
     params, stats = dict(state.params), dict(state.stats)
     axes: dict[str, int | None] = dict.fromkeys(hparams[0], 0)
     for role, (variables, stacked) in given.items():
@@ -147,6 +147,11 @@ def init_members(
         state._replace(params=params, stats=stats),
         _axes(key_axis, by_role, by_role, dict.fromkeys(method.trains, 0)),
     )
+
+
+def _quickly() -> dict[str, int] | None:
+    """Compile without optimising what runs once: on the CPU 7 times faster, to the same bits."""
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
 
 def _axes(key: int | None, params: Any, stats: Any, opt: Any) -> State:

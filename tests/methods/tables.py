@@ -50,6 +50,8 @@ def players(method, kind="cnn", axis_name=None):
         ),
     }
     extra["switokd"] = extra["dml"]
+    names = ("correlation", "relational_distance")  # both couple the examples of a batch
+    extra["coupled"] = ({}, {name: term(name, toward=t) for name in names})
     pause = (switokd_pause, "student") if method == "switokd" else None
     own = dict(zip(("teacher", "student"), extra[method], strict=True))
     ce = {"ce": term("ce")}

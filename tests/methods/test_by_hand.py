@@ -7,6 +7,7 @@ import pytest
 
 from kdjax import models, terms
 from kdjax.methods import Player, co_train
+from kdjax.types import UserError
 from tests.methods import tables
 
 BATCH = tables.batch(5)
@@ -184,7 +185,7 @@ class TestTemperatureSquared:
         assert norms[0] == pytest.approx(norms[1], rel=0.1)
 
     def test_refused_without_a_temperature(self):
-        with pytest.raises(terms.UserError, match="temperature_squared"):
+        with pytest.raises(UserError, match="temperature_squared"):
             tables.term("ce", squared=True)
 
 

@@ -1,5 +1,7 @@
 """Networks by name: sizes, features, statistics, precision, members under vmap."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,9 @@ from kdjax import models
 from kdjax.types import UserError, Variables
 
 # Trainable parameters with 100 and with 10 classes, and the pooled width. Depths 14 and 44 are not
-# in the published table: six more layers add 97,216, as from depth 8 to 20 to 32.
+# in the published table: six more layers add 97,216, as from depth 8 to 20 to 32. A vgg is its 3x3
+# convolutions with bias, two numbers a channel for batch norm and one linear layer: 11, 16 and 19
+# add to 13 or take from it 9 * in * out + 3 * out for each convolution.
 COUNTS = {
     "resnet8": (83_892, 78_042, 64),
     "resnet14": (181_108, 175_258, 64),
@@ -24,6 +28,21 @@ COUNTS = {
     "wrn_16_2": (703_284, 691_674, 128),
     "wrn_40_1": (569_780, 563_930, 64),
     "wrn_40_2": (2_255_156, 2_243_546, 128),
+    "vgg8": (3_965_028, 3_918_858, 512),
+    "vgg11": (9_277_284, 9_231_114, 512),
+    "vgg13": (9_462_180, 9_416_010, 512),
+    "vgg16": (14_774_436, 14_728_266, 512),
+    "vgg19": (20_086_692, 20_040_522, 512),
+    # 18, 34 and 101 as published for the 3x3 stem with 10 classes
+    "ResNet18": (11_220_132, 11_173_962, 512),
+    "ResNet34": (21_328_292, 21_282_122, 512),
+    "ResNet50": (23_705_252, 23_520_842, 2048),
+    "ResNet101": (42_697_380, 42_512_970, 2048),
+    # 4,231,976 with 1000 classes, less 1025 a class
+    "MobileNetV1": (3_309_476, 3_217_226, 1024),
+    "MobileNetV2": (812_836, 697_546, 1280),
+    "ShuffleV1": (949_258, 862_768, 960),
+    "ShuffleV2": (1_355_528, 1_263_278, 1024),
     # by hand: 3072 * 128 + 128 + 128 * 128 + 128 + 129 * classes
     "mlp": (422_756, 411_146, 128),
     # by hand: 9 * (3 * 16 + 16 * 32 + 32 * 64) + 2 * (16 + 32 + 64) + 65 * classes
@@ -38,6 +57,13 @@ def _shapes(model, batch=IMAGES, train=False):
     return variables, jax.eval_shape(lambda v, b: model.apply(v, b, train=train), variables, batch)
 
 
+@functools.cache
+def _traced(name):
+    """Trace a network of ten classes once for all tests; the deep ones take seconds."""
+    variables, (outputs, _) = _shapes(models.build(name, num_classes=10))
+    return variables, outputs
+
+
 def _small_cnn(**options):
     model = models.build("cnn", num_classes=3, widths=(4, 8), **options)
     return model, jax.jit(model.init)(jax.random.key(0), SMALL)
@@ -49,26 +75,61 @@ def test_every_name_has_its_row():
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_parameter_counts_and_pooled_width(name):
-    for classes, count in zip((100, 10), COUNTS[name], strict=False):
-        model = models.build(name, num_classes=classes)
-        variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
-        assert models.parameter_count(variables) == count
-    outputs, _ = _shapes(model)[1]
+    many, few, width = COUNTS[name]
+    variables, outputs = _traced(name)
+    assert models.parameter_count(variables) == few
     assert outputs.logits.shape == (2, 10)
-    assert outputs.features["pooled"].shape == (2, COUNTS[name][2])
+    assert outputs.features["pooled"].shape == (2, width)
+    # only the last layer knows the classes
+    assert variables.params["fc"]["kernel"].shape == (width, 10)
+    assert many == few + 90 * (width + 1)
 
 
 @pytest.mark.parametrize(
-    ("name", "widths"), [("resnet8", (16, 16, 32, 64)), ("wrn_16_2", (16, 32, 64, 128))]
+    ("name", "sizes", "widths"),
+    [
+        ("resnet8", (32, 32, 16, 8), (16, 16, 32, 64)),
+        ("wrn_16_2", (32, 32, 16, 8), (16, 32, 64, 128)),
+        ("vgg11", (32, 16, 8, 4, 4), (64, 128, 256, 512, 512)),
+        ("ResNet18", (32, 32, 16, 8, 4), (64, 64, 128, 256, 512)),
+        ("ResNet50", (32, 32, 16, 8, 4), (64, 256, 512, 1024, 2048)),
+        ("MobileNetV1", (16, 8, 4, 2, 1), (32, 128, 256, 512, 1024)),
+        ("MobileNetV2", (16, 16, 8, 4, 2), (16, 12, 16, 48, 160)),
+        ("ShuffleV1", (32, 16, 8, 4), (24, 240, 480, 960)),
+        ("ShuffleV2", (32, 16, 8, 4), (24, 116, 232, 464)),
+    ],
 )
-def test_named_features(name, widths):
-    outputs, _ = _shapes(models.build(name, num_classes=10))[1]
-    sizes = (32, 32, 16, 8)
-    expected = {"pooled": (2, widths[3]), "stem": (2, 32, 32, widths[0])}
-    for stage in (1, 2, 3):
-        shape = (2, sizes[stage], sizes[stage], widths[stage])
-        expected |= {f"stage{stage}": shape, f"stage{stage}_pre": shape}
+def test_named_features(name, sizes, widths):
+    _, outputs = _traced(name)
+    pooled = {"MobileNetV2": 1280, "ShuffleV2": 1024}.get(name, widths[-1])
+    expected = {"pooled": (2, pooled)}
+    for stage, (size, width) in enumerate(zip(sizes, widths, strict=True)):
+        shape = (2, size, size, width)
+        expected[f"stage{stage}" if stage else "stem"] = shape
+        # the blocks of MobileNetV2 end without an activation
+        if stage and name != "MobileNetV2":
+            expected[f"stage{stage}_pre"] = shape
     assert {name: feature.shape for name, feature in outputs.features.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("ResNet18", 11_689_512), ("ResNet34", 21_797_672), ("ResNet50", 25_557_032),
+     ("ResNet101", 44_549_160), ("MobileNetV1", 4_231_976)],
+)  # fmt: skip
+def test_networks_for_imagenet(name, count):
+    options = {"stem": "imagenet"} if name.startswith("ResNet") else {}
+    model = models.build(name, num_classes=1000, **options)
+    images = {"image": jax.ShapeDtypeStruct((2, 224, 224, 3), jnp.float32)}
+    variables, (outputs, _) = _shapes(model, images)
+    assert models.parameter_count(variables) == count
+    assert [outputs.features[f"stage{stage}"].shape[1] for stage in (1, 2, 3, 4)] == [56, 28, 14, 7]
+
+
+def test_vgg_halves_larger_images_once_more():
+    images = {"image": jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)}
+    outputs, _ = _shapes(models.build("vgg8", num_classes=10), images)[1]
+    assert [outputs.features[f"stage{stage}"].shape[1] for stage in (1, 2, 3, 4)] == [32, 16, 8, 4]
 
 
 def test_wrn_of_any_depth():
@@ -76,7 +137,9 @@ def test_wrn_of_any_depth():
     assert outputs.features["pooled"].shape == (2, 192)
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet8", "wrn_10_1"])
+@pytest.mark.parametrize(
+    "name", ["mlp", "cnn", "resnet8", "wrn_10_1", "vgg8", "ResNet18", "MobileNetV2", "ShuffleV1"]
+)
 def test_bfloat16_keeps_parameters_statistics_and_logits_in_float32(name):
     model = models.build(name, num_classes=10, dtype="bfloat16")
     variables, (outputs, stats) = _shapes(model, train=True)
@@ -175,6 +238,9 @@ def test_batch_norm_over_an_axis_equals_the_whole_batch():
         ("mlp", {"hidden": 128}, "mlp: hidden is 128: use a list"),
         ("cnn", {"widths": ()}, "cnn: widths is empty"),
         ("resnet20", {"widths": (16, 16, 32)}, "give four"),
+        ("ResNet18", {"stem": "big"}, 'ResNet18: stem is \'big\': use "cifar" or "imagenet"'),
+        ("MobileNetV2", {"width": 0.01}, "width is 0.01: use at least"),
+        ("vgg13", {"depth": 16}, 'no option "depth"'),
         ("mlp", {"dtype": "int8"}, "dtype is 'int8'"),
         ("mlp", {"dtype": "floot"}, "dtype is 'floot'"),
         ("mlp", {"num_classes": 0}, "num_classes is 0"),
@@ -184,6 +250,12 @@ def test_mistakes_are_one_clear_line(name, options, says):
     with pytest.raises(UserError, match=says) as caught:
         models.build(name, **{"num_classes": 10, **options})
     assert "\n" not in str(caught.value)
+
+
+def test_images_that_would_vanish_are_refused():
+    images = {"image": jax.ShapeDtypeStruct((2, 7, 7, 3), jnp.float32)}
+    with pytest.raises(UserError, match="vgg8 cannot take 7x7 images: use at least 8x8"):
+        _shapes(models.build("vgg8", num_classes=10), images)
 
 
 def test_an_image_of_another_size_or_rank_is_refused():

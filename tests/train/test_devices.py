@@ -56,6 +56,11 @@ def test_eight_are_one(method, layout):
 
 
 @pytest.mark.parametrize("layout", ["pmap", "mesh"])
+def test_terms_that_couple_examples_see_the_whole_batch(layout):
+    assert_close(after("coupled", layout, "mlp"), after("coupled", "one", "mlp"))
+
+
+@pytest.mark.parametrize("layout", ["pmap", "mesh"])
 def test_augmentation_does_not_depend_on_the_division(layout):
     one = after("bdkd", "one", "mlp", "crop_flip")
     assert not tables.same(one[0].params, after("bdkd", "one", "mlp")[0].params)

@@ -1,0 +1,101 @@
+"""Class means of a frozen network's features, as ND needs them: one pass before training."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax import data
+from kdjax.train import checkpoint
+from kdjax.train.parallel import Layout, one_device
+from kdjax.types import Batch, Model, Source, UserError, Variables
+
+Prepare = Callable[[Batch, jax.Array], Batch]
+
+
+def class_means(
+    model: Model,
+    variables: Variables,
+    source: Source,
+    *,
+    layer: str = "pooled",
+    augment: str = "none",
+    seed: int = 0,
+    layout: Layout | None = None,
+) -> np.ndarray:
+    """Mean feature of each class over the training split, the network in evaluation mode.
+
+    One pass, every example once, augmented as in training; sums in float64. The result does not
+    depend on the batch size or on the number of devices beyond rounding of the features.
+
+    Args:
+      model: whose features.
+      variables: of the model, not stacked.
+      source: its training split is read.
+      layer: a feature [batch, width].
+      augment: as `data.augment` in a config.
+      seed: of the augmentation.
+      layout: `parallel.one_device()`, the default, `pmap_data` or `mesh_data`.
+
+    Returns:
+      [classes, width] float32.
+
+    Raises:
+      UserError: a class without examples (named), or no such layer.
+    """
+    layout = layout or one_device()
+    prepare, key = data.prepare(source.spec, augment=augment), jax.random.key(seed)
+
+    def features(variables: Variables, batch: Batch) -> jax.Array:
+        outputs, _ = model.apply(variables, prepare(batch, key), train=False)
+        if layer not in outputs.features:
+            known = ", ".join(sorted(outputs.features)) or "none"
+            raise UserError(f"class means: no layer {layer!r}; the network has {known}")
+        return outputs.features[layer][None]  # layouts know members: there is one
+
+    compiled, placed = layout.compile_map(features), layout.place(variables)
+    classes = source.spec.num_classes
+    total, count = None, np.zeros(classes, np.int64)
+    for batch in source.evals["train"]():
+        found = np.asarray(layout.join(compiled(placed, layout.put(batch)))[0], np.float64)
+        real = np.asarray(batch["mask"]) > 0
+        labels = np.asarray(batch["label"])[real]
+        total = np.zeros((classes, found.shape[-1])) if total is None else total
+        np.add.at(total, labels, found[real])
+        count += np.bincount(labels, minlength=classes)
+    if total is None or not count.all():
+        empty = [source.spec.class_names[c] for c in np.flatnonzero(count == 0)]
+        raise UserError(
+            f"class means: no training examples of class {', '.join(empty) or 'any'}; remove the "
+            "class or lower data.validation"
+        )
+    return (total / count[:, None]).astype(np.float32)
+
+
+def kept(
+    folder: Path, variables: Variables, about: Mapping[str, Any], compute: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """Class means from a run's folder, or computed and put there.
+
+    Args:
+      folder: of the run.
+      variables: of the network; their hash is part of the file's name.
+      about: what else decides the result (data, augmentation, layer): part of the name too.
+      compute: called if there is no such file.
+    """
+    said = json.dumps(about, sort_keys=True, default=str) + checkpoint.digest(variables)
+    path = folder / "class_means" / f"{hashlib.blake2b(said.encode(), digest_size=12).hexdigest()}"
+    file = path.with_suffix(".npz")
+    if file.exists():
+        with np.load(file, allow_pickle=False) as found:
+            return found["class_means"]
+    means = compute()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part.npz")
+    np.savez(part, class_means=means, about=np.array(said))
+    part.rename(file)
+    return means

@@ -1,0 +1,56 @@
+"""Files of weights: what each kind of file holds, by name, whatever wrote it."""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from kdjax.models.convert import from_safetensors
+from kdjax.models.torch_file import from_torch_file
+from kdjax.types import UserError
+
+__all__ = ["read_weights"]
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read all arrays of a file by name; nothing that the file says is run.
+
+    Args:
+      path: a .npz, .safetensors, .pth, .pt or .th file.
+
+    Returns:
+      The arrays as the file names and lays them out; give them to `load_torch` or `restore`.
+
+    Raises:
+      UserError: another kind of file; it is missing, damaged, or holds more than arrays.
+    """
+    readers: dict[str, Callable[..., dict[str, np.ndarray]]] = {
+        ".npz": _from_npz,
+        ".safetensors": from_safetensors,
+        ".pth": from_torch_file,
+        ".pt": from_torch_file,
+        ".th": from_torch_file,
+    }
+    kind = Path(path).suffix.lower()
+    if kind not in readers:
+        raise UserError(f"{path}: use a file of weights: {', '.join(readers)}")
+    return readers[kind](path)
+
+
+def _from_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file; give the path of a .npz file")
+    try:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise UserError(f"{path}: holds one array without a name: use a .npz file")
+        with found as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        said = str(error).split("\n")[0]
+        raise UserError(f"{path}: no whole .npz file of plain arrays: {said}") from error

@@ -1,0 +1,52 @@
+"""Class means as a statistic of a frozen network: they travel with its variables."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
+
+
+def with_class_means(model: Model, *, layer: str, name: str, num_classes: int) -> Model:
+    """Let a network show its class means, [classes, width], as the feature `name`.
+
+    Its stats become {"network": the model's, "class_means": array}; `init` fills them with zeros,
+    `attach` with what was measured.
+
+    Args:
+      model: to be frozen.
+      layer: whose means; a feature [batch, width].
+      name: of the new feature.
+      num_classes: rows.
+    """
+
+    def init(key: Array, batch: Batch) -> Variables:
+        network = model.init(key, batch)
+        outputs, _ = jax.eval_shape(lambda v, b: model.apply(v, b, train=False), network, batch)
+        width = outputs.features[layer].shape[-1]
+        return attach(network, jnp.zeros((num_classes, width), jnp.float32))
+
+    def apply(
+        variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
+    ) -> tuple[Outputs, PyTree]:
+        network = Variables(variables.params, variables.stats["network"])
+        outputs, stats = model.apply(network, batch, train=train, key=key)
+        means = variables.stats["class_means"]
+        kept = variables.stats if not train else {"network": stats, "class_means": means}
+        return Outputs(outputs.logits, {**outputs.features, name: means}), kept
+
+    return Model(init, apply)
+
+
+def attach(variables: Variables, means: Array) -> Variables:
+    """Put class means beside the statistics of a plain network."""
+    return Variables(variables.params, {"network": variables.stats, "class_means": means})
+
+
+def detach(variables: Variables) -> Variables:
+    """The plain network again."""
+    stats = variables.stats
+    if isinstance(stats, Mapping) and set(stats) == {"network", "class_means"}:
+        stats = stats["network"]
+    return Variables(variables.params, stats)

@@ -1,0 +1,186 @@
+"""DKD and DIST against golden arrays and plain numpy in float64."""
+
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from kdjax import losses
+from kdjax.types import UserError
+from tests.losses import references
+
+GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "decoupled.npz")
+NAMES = sorted(key.removesuffix("/f64/value") for key in GOLDEN if key.endswith("/value"))
+DKD = [name for name in NAMES if "/DKD" in name]
+DIST = [name for name in NAMES if "/DIST" in name]
+
+
+def setting(name):
+    """The arrays of a golden case, and the numbers in its name."""
+    case = name.split("/")[0]
+    arrays = [jnp.asarray(GOLDEN[f"{case}/in/{k}"]) for k in ("s_logits", "t_logits", "labels")]
+    first, second, temperature = re.fullmatch(r".*_[ab]([\d.]+)_[bg](\d+)_T(\d+)", name).groups()
+    return arrays, (float(first), float(second), float(temperature))
+
+
+def close(actual, expected, rtol=1e-5):
+    """Relative to the largest entry: one float32 rounding of a logit reaches every class."""
+    expected = np.asarray(expected, np.float64)
+    np.testing.assert_allclose(
+        np.asarray(actual), expected, rtol=rtol, atol=rtol / 2 * max(1.0, np.abs(expected).max())
+    )
+
+
+def logits(seed=0, shape=(4, 5), scale=2.0):
+    rng = np.random.default_rng(seed)
+    s, t = (jnp.array(scale * rng.normal(size=shape), jnp.float32) for _ in range(2))
+    return s, t, jnp.array(rng.integers(0, shape[-1], shape[:-1]), jnp.int32)
+
+
+class TestDecoupled:
+    @pytest.mark.parametrize("name", DKD)
+    def test_golden_values_and_gradients(self, name):
+        (s, t, labels), (alpha, beta, temperature) = setting(name)
+
+        def loss(z):
+            each = losses.decoupled_kl(
+                z, t, labels, alpha=alpha, beta=beta, temperature=temperature
+            )  # fmt: skip
+            return temperature**2 * jnp.mean(each)
+
+        # Logits of +-50 and T = 1: the reference is NaN in float32 and loses digits in float64,
+        # because it takes the label away by a large constant.
+        loose = name.startswith("extreme50") and temperature == 1
+        value, grad = jax.value_and_grad(loss)(s)
+        close(value, GOLDEN[f"{name}/f64/value"], 2e-4 if loose else 1e-5)
+        close(grad, GOLDEN[f"{name}/f64/grad_s"], 2e-4 if loose else 1e-5)
+
+    def test_against_numpy_in_both_arguments(self):
+        s, t, labels = logits()
+        keywords = {"alpha": 0.5, "beta": 3.0, "temperature": 1.5}
+
+        def plain(s, t):
+            return references.decoupled_kl(s, t, labels, *keywords.values())
+
+        close(losses.decoupled_kl(s, t, labels, **keywords), plain(s, t))
+        grads = jax.grad(
+            lambda *a: jnp.sum(losses.decoupled_kl(*a, labels, **keywords)), argnums=(0, 1)
+        )(s, t)
+        for position, grad in enumerate(grads):
+            close(grad, references.central(plain, (s, t), position))
+        check_grads(
+            lambda a, b: losses.decoupled_kl(a, b, labels), (s, t), order=1,
+            modes=["fwd", "rev"], atol=0.02, rtol=0.02,  # float32 differences
+        )  # fmt: skip
+
+    def test_hinton_is_the_sum_weighted_by_the_teacher(self):
+        s, t, labels = logits(1)
+        one, other = (
+            losses.decoupled_kl(s, t, labels, alpha=a, beta=1.0 - a, temperature=2.0)
+            for a in (1.0, 0.0)
+        )
+        rest = -jnp.expm1(-losses.cross_entropy(t / 2, labels))
+        close(one + rest * other, losses.forward_kl(s, t, temperature=2.0))
+
+    @pytest.mark.parametrize("size", [50.0, 1e4])
+    def test_finite_and_right_where_the_label_is_certain(self, size):
+        s, t, label = jnp.array([size, 0.0, 1.0]), jnp.array([size, 1.0, 0.0]), jnp.array(0)
+        value, grad = jax.value_and_grad(
+            lambda z: losses.decoupled_kl(z, t, label, alpha=1.0, beta=2.0, temperature=1.0)
+        )(s)
+        p = np.exp(1) / (1 + np.exp(1))  # the other two: (1 - p, p) against (p, 1 - p)
+        close(value, 2 * (2 * p - 1), 1e-6)
+        close(grad, [0.0, 2 * (1 - 2 * p), 2 * (2 * p - 1)], 1e-6)
+
+    def test_of_two_classes_only_the_first_part_is_left(self):
+        s, t, labels = logits(2, (3, 2))
+        rest, grad = jax.value_and_grad(
+            lambda z: jnp.sum(losses.decoupled_kl(z, t, labels, alpha=0.0))
+        )(s)
+        assert rest == 0
+        assert np.all(np.asarray(grad) == 0)
+        close(losses.decoupled_kl(s, t, labels), losses.forward_kl(s, t, temperature=4.0))
+
+    def test_a_class_ruled_out_by_both_is_as_if_absent(self):
+        s, t, labels = logits(3)
+        labels = labels % 4
+        value = losses.decoupled_kl(s[:, :4], t[:, :4], labels)
+        close(losses.decoupled_kl(*(z.at[:, 4].set(-jnp.inf) for z in (s, t)), labels), value)
+
+    def test_a_label_that_is_no_class_gives_nan(self):
+        out = losses.decoupled_kl(jnp.zeros((3, 4)), jnp.zeros((3, 4)), jnp.array([-1, 4, 3]))
+        assert np.isnan(out).tolist() == [True, True, False]
+
+    def test_errors(self):
+        z, labels = jnp.zeros((2, 3)), jnp.zeros(2, jnp.int32)
+        for name, value in (("alpha", -1.0), ("beta", np.nan), ("temperature", 0.0)):
+            with pytest.raises(UserError, match=f"^{name}: must"):
+                losses.decoupled_kl(z, z, labels, **{name: value})
+        with pytest.raises(UserError, match=r"\(2, 1\) must have at least two classes"):
+            losses.decoupled_kl(z[:, :1], z[:, :1], labels)
+        with pytest.raises(UserError, match=r"student \(2, 3\) and teacher \(1, 3\)"):
+            losses.decoupled_kl(z, z[:1], labels)
+        with pytest.raises(UserError, match="labels: dtype float32"):
+            losses.decoupled_kl(z, z, jnp.zeros(2))
+
+
+class TestCorrelation:
+    @pytest.mark.parametrize("name", DIST)
+    def test_golden_values_and_gradients(self, name):
+        (s, t, _), (beta, gamma, temperature) = setting(name)
+
+        def loss(z):
+            value = losses.correlation(z, t, beta=beta, gamma=gamma, temperature=temperature)
+            return temperature**2 * value
+
+        value, grad = jax.value_and_grad(loss)(s)
+        close(value, GOLDEN[f"{name}/f64/value"])
+        close(grad, GOLDEN[f"{name}/f64/grad_s"])
+
+    def test_against_numpy_in_both_arguments(self):
+        s, t, _ = logits(4)
+
+        def plain(s, t):
+            return references.correlation(s, t, 2.0, 0.5, 1.5)
+
+        def ours(s, t):
+            return losses.correlation(s, t, beta=2.0, gamma=0.5, temperature=1.5)
+
+        close(ours(s, t), plain(s, t))
+        for position, grad in enumerate(jax.grad(ours, argnums=(0, 1))(s, t)):
+            close(grad, references.central(plain, (s, t), position))
+        check_grads(
+            ours, (s, t), order=1, modes=["fwd", "rev"], atol=0.02, rtol=0.02
+        )  # fmt: skip
+
+    def test_one_example_has_no_classes_to_correlate(self):
+        s, t, _ = logits(5, (1, 4))
+        value, grad = jax.value_and_grad(lambda z: losses.correlation(z, t, beta=0.0))(s)
+        assert value == 1
+        assert np.all(np.asarray(grad) == 0)
+        assert losses.correlation(s[0], t[0]) == losses.correlation(s, t)
+
+    def test_zero_at_equal_outputs_and_under_affine_changes_of_the_probabilities(self):
+        s, _, _ = logits(6)
+        p = jax.nn.softmax(s, axis=-1)
+        flatter = jnp.log(0.5 * p + 0.1)  # the same in rank and in proportion
+        close(losses.correlation(s, s), 0.0)
+        close(losses.correlation(flatter, s), 0.0)
+
+    def test_leading_axes_are_one_batch(self):
+        s, t, _ = logits(7, (2, 3, 4))
+        close(
+            losses.correlation(s, t), losses.correlation(s.reshape(6, 4), t.reshape(6, 4)), 1e-6
+        )  # fmt: skip
+
+    def test_errors(self):
+        z = jnp.zeros((2, 3))
+        for name, value in (("beta", -1.0), ("gamma", np.inf), ("temperature", 0.0)):
+            with pytest.raises(UserError, match=f"^{name}: must"):
+                losses.correlation(z, z, **{name: value})
+        with pytest.raises(UserError, match=r"student \(2, 3\) and teacher \(1, 3\)"):
+            losses.correlation(z, z[:1])

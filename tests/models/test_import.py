@@ -1,0 +1,108 @@
+"""Weights from elsewhere become a checkpoint, and go back to PyTorch's names."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from kdjax import exports, models
+from kdjax.cli import main
+from kdjax.imports import import_weights, write_torch
+from kdjax.types import UserError
+
+DATA = pathlib.Path(__file__).parents[2] / "../shared/data"
+TEACHER = DATA / "teachers/resnet56_cifar10_jpegft.npz"
+
+
+@pytest.fixture
+def tensors():
+    """A small trained network as PyTorch would save it."""
+    model = models.build("resnet8", num_classes=10, shortcut="pad")
+    batch = {"image": jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+    return models.to_torch("resnet8", variables)
+
+
+def test_import_and_back_is_exact(tmp_path, tensors, capsys):
+    weights, out = tmp_path / "w.npz", tmp_path / "teacher"
+    np.savez(weights, **{f"module.{name}": tensor for name, tensor in tensors.items()})
+    flags = [f"--weights={weights}", f"--out={out}", "--mean=.5,.5,.5", "--std=.2,.2,.2"]
+    assert main(["import", "--model=resnet8", *flags]) == 0
+    assert "model.name=resnet8, model.shortcut=pad" in capsys.readouterr().err
+    about = json.loads((out / "config.json").read_text())
+    assert about["model"] == {"name": "resnet8", "shortcut": "pad"}
+    assert (about["num_classes"], about["shape"], about["scale"]) == (10, [32, 32, 3], 255)
+    assert (about["mean"], about["std"]) == ([0.5] * 3, [0.2] * 3)
+    back = safetensors.numpy.load_file(write_torch(out))
+    assert set(back) == set(tensors)
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(back[name], tensor)
+    # what was written reads as weights again
+    again = import_weights("resnet8", out / "torch.safetensors", tmp_path / "again")
+    assert again.startswith("10 classes")
+    assert json.loads((tmp_path / "again/config.json").read_text())["mean"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"num_classes": 7}, "has 10 classes, but num_classes is 7"),
+        ({"shape": (32, 32)}, r"shape is \(32, 32\)"),
+        ({"shape": (32, 32, 1)}, "takes images of 3 channels, but shape says 1"),
+        ({"mean": (0.5,) * 3}, "both mean and std"),
+        ({"mean": (0.5,), "std": (0.2,)}, "mean has 1 numbers for 3 channels"),
+        ({"mean": (0.5,) * 3, "std": (0.2, 0, 0.2)}, "must be greater than 0"),
+        ({"scale": 0}, "must be greater than 0"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(tmp_path, tensors, options, says):
+    np.savez(tmp_path / "w.npz", **tensors)
+    with pytest.raises(UserError, match=says):
+        import_weights("resnet8", tmp_path / "w.npz", tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_tensors_that_do_not_fit_are_listed(tmp_path, tensors):
+    path = tmp_path / "w.npz"
+    np.savez(path, **tensors)
+    with pytest.raises(UserError, match=rf'{path}: the tensors are not those of "resnet14"; miss'):
+        import_weights("resnet14", path, tmp_path / "out")
+    with pytest.raises(UserError, match=rf'{path}: model "mlp" has no PyTorch names'):
+        import_weights("mlp", path, tmp_path / "out")
+    tensors["fc.bias"][3] = np.nan
+    np.savez(path, **tensors)
+    with pytest.raises(UserError, match=r"NaN or infinite numbers in fc\.bias"):
+        import_weights("resnet8", path, tmp_path / "out")
+
+
+def test_mistakes_on_the_command_line_exit_with_2(tmp_path, tensors, capsys):
+    np.savez(tmp_path / "w.npz", **tensors)
+    flags = ["import", "--model=resnet8", f"--weights={tmp_path / 'w.npz'}"]
+    assert main([*flags, f"--out={tmp_path / 'out'}", "--shape=32x32x3"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert main([*flags, f"--out={tmp_path / 'out'}"]) == 0
+    assert main([*flags, f"--out={tmp_path / 'out'}"]) == 2
+    assert "already holds model.safetensors" in capsys.readouterr().err
+
+
+def test_a_real_teacher_imports_and_keeps_its_logits(tmp_path):
+    if not TEACHER.exists():
+        pytest.skip(f"{TEACHER} is not here")
+    statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    import_weights("resnet56", TEACHER, tmp_path / "teacher", **statistics)
+    model, variables, about = exports.restore(tmp_path / "teacher")
+    mean, std = np.array(about["mean"]), np.array(about["std"])
+    arrays = np.load(DATA / "cifar10_jpeg_5k.npz")
+    images, labels = arrays["x_test"][:200], arrays["y_test"][:200]
+    batch = {"image": np.float32((images / about["scale"] - mean) / std)}
+    found = jax.jit(lambda v: model.apply(v, batch, train=False)[0].logits)(variables)
+    reference = np.load(DATA / "teachers/reference_logits.npz")
+    expected = reference["resnet56_cifar10_jpegft__x_test"][:200]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert np.mean(np.argmax(found, 1) == labels) == np.mean(np.argmax(expected, 1) == labels)

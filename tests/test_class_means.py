@@ -1,0 +1,134 @@
+"""Class means of a frozen network: what they are, and how a run uses and keeps them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import data, models
+from kdjax.build import build
+from kdjax.class_means import class_means, kept
+from kdjax.errors import UserError
+from kdjax.run import train
+from kdjax.train import parallel
+
+
+def source(**options):
+    said = {"shape": (4, 4, 1), "num_classes": 3, "batch_size": 16, "eval_batch_size": 16}
+    return data.load("synthetic", validation=0.2, **{**said, **options})
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = models.build("mlp", num_classes=3, hidden=(5,))
+    variables = jax.jit(model.init)(jax.random.key(0), {"image": jnp.zeros((1, 4, 4, 1))})
+    return model, variables
+
+
+def test_they_are_the_means_in_float64(network):
+    model, variables = network
+    found = source()
+    prepare = data.prepare(found.spec)
+    batch = prepare({k: jnp.asarray(v) for k, v in found.arrays.items()})
+    features = np.asarray(model.apply(variables, batch, train=False)[0].features["pooled"])
+    labels = found.arrays["label"]
+    expected = [features[labels == c].astype(np.float64).mean(axis=0) for c in range(3)]
+    np.testing.assert_allclose(class_means(model, variables, found), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("augment", ["none", "crop_flip"])
+def test_devices_and_batch_size_change_nothing(network, augment):
+    one = class_means(*network, source(), augment=augment)
+    layout = parallel.pmap_data(8, stacked_batch=False)
+    eight = class_means(*network, source(eval_batch_size=64), augment=augment, layout=layout)
+    np.testing.assert_allclose(eight, one, rtol=2e-5, atol=1e-6)
+    np.testing.assert_array_equal(class_means(*network, source(), augment=augment), one)
+
+
+def test_a_class_without_examples_is_named(network):
+    found = source()
+    lacking = {k: v[found.arrays["label"] != 1] for k, v in found.arrays.items()}
+
+    def batches():
+        size = len(lacking["label"])
+        extra = {"id": np.arange(size, dtype=np.int32), "mask": np.ones(size, np.float32)}
+        yield {**lacking, **extra}
+
+    found = found._replace(evals={**found.evals, "train": batches})
+    name = found.spec.class_names[1]
+    with pytest.raises(UserError, match=f"no training examples of class {name}"):
+        class_means(*network, found)
+    with pytest.raises(UserError, match="no layer 'stage9'"):
+        class_means(*network, source(), layer="stage9")
+
+
+def test_they_are_computed_once_for_a_network_and_its_data(network, tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return np.ones((3, 5), np.float32) * len(calls)
+
+    _, variables = network
+    other = jax.tree.map(lambda x: x + 1, variables)
+    for weights, number in [(variables, 1), (variables, 2), (other, 1)]:
+        first = kept(tmp_path, weights, {"data": number}, compute)
+        again = kept(tmp_path, weights, {"data": number}, compute)
+        np.testing.assert_array_equal(again, first)
+    assert len(calls) == 3
+
+
+def config(**student):
+    optimizer = {"name": "sgd", "learning_rate": 0.05}
+    player = {"optimizer": optimizer, "terms": {"ce": {}}}
+    adapter = {"layer": "pooled", "width": 6}
+    return {
+        "num_steps": 4,
+        "batch_size": 16,
+        "devices": 1,
+        "tensorboard": False,
+        "data": {"name": "synthetic", "shape": (4, 4, 1), "num_classes": 3, "validation": 0.2},
+        "roles": {
+            "teacher": {**player, "model": {"name": "mlp", "hidden": (6,)}},
+            "student": {**player, "model": {"name": "mlp", "hidden": (4,)}, "adapter": adapter},
+        },
+        "variants": {
+            "alone": {},
+            "nd": {
+                "roles": {
+                    "teacher": {"terms": {"ce": None}, "from_variant": "alone"},
+                    "student": {
+                        "terms": {
+                            "norm_direction": {
+                                "toward": "teacher",
+                                "own_layer": "pooled_adapted",
+                                **student,
+                            }
+                        }
+                    },
+                }
+            },
+        },
+        "sweep": {"seed": (0, 1)},
+    }
+
+
+def test_nd_trains_from_each_seeds_own_teacher_and_keeps_its_means(tmp_path):
+    (tmp_path / "run").mkdir()
+    outcomes = train(build(config()), tmp_path / "run", lambda _: None)
+    assert [outcome["name"] for outcome in outcomes] == ["alone", "nd"]
+    assert len(list((tmp_path / "run" / "class_means").glob("*.npz"))) == 2
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert "student/norm_direction/raw" in lines
+
+
+def test_a_teacher_that_trains_has_no_class_means():
+    said = config()
+    said["variants"]["nd"]["roles"]["teacher"] = {}
+    with pytest.raises(UserError, match="class means are of a frozen network, but teacher trains"):
+        build(said)
+
+
+def test_widths_that_differ_ask_for_an_adapter():
+    with pytest.raises(UserError, match=r"'pooled' of student is \(4,\).*'pooled' of teacher is"):
+        build(config(own_layer="pooled"))
