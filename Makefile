@@ -11,7 +11,7 @@ run: install
 	$(BIN)/python -m kdjax train --config=experiments/digits_compare.py --workdir=runs/digits
 
 test: install
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: lint test
 
