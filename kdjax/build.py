@@ -16,7 +16,7 @@ from kdjax.checks import check_numbers, check_shapes
 from kdjax.methods import Player, co_train, player_hparams
 from kdjax.train import sweep
 from kdjax.train.step import Optimizer, Prepare
-from kdjax.types import Array, Batch, Method, Model, Source, UserError, Variables
+from kdjax.types import Array, Batch, Method, Model, Source, Spec, UserError, Variables
 
 
 class Variant(NamedTuple):
@@ -105,7 +105,7 @@ def _variant(
         hparams[role] = player_hparams(table[role], **rates)
     members = sweep.members({"seed": [config["seed"]], **config["sweep"]}, config["sweep_mode"])
     shapes = check_shapes(plain, table, hparams, source, prepare)
-    given, from_variant = _given(config, shapes, earlier)
+    given, from_variant = _given(config, shapes, source.spec, earlier)
     return Variant(
         name=name,
         config=config,
@@ -128,7 +128,7 @@ def _variant(
 
 
 def _given(
-    config: Mapping[str, Any], shapes: Mapping[str, Variables], earlier: list[str]
+    config: Mapping[str, Any], shapes: Mapping[str, Variables], spec: Spec, earlier: list[str]
 ) -> tuple[dict[str, Variables], dict[str, str]]:
     """Weights that do not start at random: from a file, or from an earlier variant by name."""
     files, names = {}, {}
@@ -144,7 +144,7 @@ def _given(
         if said["checkpoint"] is not None:
             try:
                 template = models.detach(shapes[role])
-                files[role] = exports.load(said["checkpoint"], said["model"], template)
+                files[role] = exports.load(said["checkpoint"], said["model"], template, spec)
             except UserError as error:
                 raise UserError(f"{where}.checkpoint: {error}") from error
         elif said["from_variant"] is not None:
@@ -204,7 +204,8 @@ def _prepare(config: Mapping[str, Any], source: Source) -> tuple[Prepare, Callab
 
 def _load(config: Mapping[str, Any]) -> Source:
     said = dict(config["data"])
-    said.pop("augment")
+    for key in ("augment", "mean", "std"):
+        del said[key]
     name = said.pop("name")
     if not name:
         raise UserError(f"data.name is not set; there are {', '.join(data.known())}")
@@ -223,4 +224,19 @@ def _load(config: Mapping[str, Any]) -> Source:
                 f"data.{split} leaves no {split} examples; every choice is made on validation "
                 "and every number reported on test, so that both are needed"
             )
-    return source
+    return source._replace(spec=_normalised(source.spec, config["data"]))
+
+
+def _normalised(spec: Spec, said: Mapping[str, Any]) -> Spec:
+    """The spec with the mean and std that a config gives instead of the training split's."""
+    for key in ("mean", "std"):
+        values = said[key]
+        if values is None:
+            continue
+        if len(values) != spec.shape[-1] or (key == "std" and not all(v > 0 for v in values)):
+            raise UserError(
+                f"data.{key} is {tuple(values)}; it must hold {spec.shape[-1]} numbers, one a "
+                f"channel{', all > 0' if key == 'std' else ''}"
+            )
+        spec = spec._replace(**{key: tuple(float(value) for value in values)})
+    return spec

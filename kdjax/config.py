@@ -35,6 +35,8 @@ DEFAULTS: dict[str, Any] = {
         "test": None,
         "split_seed": 0,
         "augment": "none",
+        "mean": None,  # of each channel; None: of the training split
+        "std": None,
         "image_size": None,
         "limit": None,
         "workers": 0,
@@ -83,6 +85,8 @@ OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "data.limit": int,
     "data.on_device": (str, bool),
     "data.shape": (tuple, list),
+    "data.mean": (tuple, list),
+    "data.std": (tuple, list),
     "data.num_classes": int,
     "roles.*.checkpoint": str,
     "roles.*.from_variant": str,

@@ -11,13 +11,14 @@ import numpy as np
 
 from kdjax import models
 from kdjax.models import convert
-from kdjax.types import Model, UserError, Variables
+from kdjax.types import Model, Spec, UserError, Variables
 
 if TYPE_CHECKING:
     from kdjax.build import Run
     from kdjax.run import Story
 
 FORMAT = "kdjax-model-1"
+SLACK = 0.02  # in standard deviations: what another split of the same data may differ by
 
 
 def save(folder: Path, variables: Variables, about: Mapping[str, Any]) -> None:
@@ -68,18 +69,24 @@ def describe(path: str | Path) -> dict[str, Any]:
     return about
 
 
-def load(path: str | Path, model: Mapping[str, Any], template: Variables) -> Variables:
+def load(
+    path: str | Path, model: Mapping[str, Any], template: Variables, spec: Spec | None = None
+) -> Variables:
     """Read a network that must be the one a config describes.
 
     Args:
       path: a folder written by `save`.
       model: the config's table, with "name".
       template: shapes of its variables.
+      spec: of the data that it will see; compared with that of the data it has seen.
 
     Raises:
-      UserError: another architecture, or tensors that do not fit; all differences are named.
+      UserError: another architecture, tensors that do not fit (all differences are named), or
+        images of another size, number of classes or normalisation.
     """
     about = describe(path)
+    if spec is not None:
+        _check_spec(path, about, spec)
     if about["model"].get("name") != model.get("name"):
         raise UserError(
             f"{path} holds a {about['model'].get('name')}, but model.name is {model.get('name')}"
@@ -88,6 +95,32 @@ def load(path: str | Path, model: Mapping[str, Any], template: Variables) -> Var
         return convert.restore(template, convert.from_safetensors(Path(path) / "model.safetensors"))
     except UserError as error:
         raise UserError(f"{path} does not fit {model.get('name')}: {error}") from error
+
+
+def _check_spec(path: str | Path, about: Mapping[str, Any], spec: Spec) -> None:
+    """Refuse data that a network was not trained for."""
+    if about["num_classes"] != spec.num_classes:
+        raise UserError(
+            f"{path} knows {about['num_classes']} classes, but the data has {spec.num_classes}"
+        )
+    if list(about["shape"]) != list(spec.shape):
+        raise UserError(
+            f"{path} has seen images of {tuple(about['shape'])}, but the data has {spec.shape}"
+        )
+    if about.get("mean") is None or about.get("std") is None:
+        return  # an import that did not say
+    for name in ("mean", "std"):
+        pairs = zip(about[name], getattr(spec, name), spec.std, strict=True)
+        if max(abs(old - new) / unit for old, new, unit in pairs) > SLACK:
+            raise UserError(
+                f"{path} has seen images normalised by {name} {_shown(about[name])}, but the data "
+                f"has {_shown(getattr(spec, name))}: set data.mean={_shown(about['mean'])} and "
+                f"data.std={_shown(about['std'])}"
+            )
+
+
+def _shown(values: Any) -> str:
+    return "(" + ",".join(f"{value:.4g}" for value in values) + ",)"
 
 
 def restore(path: str | Path) -> tuple[Model, Variables, dict[str, Any]]:

@@ -8,9 +8,20 @@ there are. It is a jax setting, not an environment variable, so that child proce
 import pathlib
 
 import jax
+import pytest
+from jaxtyping import config as jaxtyping_config
 
 _CACHE = pathlib.Path(__file__).resolve().parents[1] / ".cache" / "jax"
 jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture
+def without_jaxtyping():
+    """For tests of our own messages, which users without a type checker see."""
+    before = jaxtyping_config.jaxtyping_disable
+    jaxtyping_config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping_config.update("jaxtyping_disable", before)

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxtyping import config as jaxtyping_config
 from scipy import optimize, special
 
 from kdjax import calibration
@@ -210,14 +209,8 @@ class TestContract:
         assert np.all(np.isfinite(np.array(empty)))
 
 
+@pytest.mark.usefixtures("without_jaxtyping")
 class TestErrors:
-    @pytest.fixture(autouse=True)
-    def _ours_not_jaxtyping_s(self):
-        before = jaxtyping_config.jaxtyping_disable
-        jaxtyping_config.update("jaxtyping_disable", True)
-        yield
-        jaxtyping_config.update("jaxtyping_disable", before)
-
     @pytest.mark.parametrize("name", sorted(ROWS))
     def test_shapes_and_dtypes(self, name):
         logits = jnp.zeros((4, 3))

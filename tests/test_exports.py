@@ -5,10 +5,12 @@ import pathlib
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from kdjax import calibration, cli, data, exports, models
+from kdjax.build import build
 from kdjax.types import UserError
 from tests.faults.commands import base, experiment, refused, train
 from tests.faults.runs import read_state
@@ -206,3 +208,33 @@ def test_restore_names_what_is_wrong(trained, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(said))
     with pytest.raises(UserError, match="num_classes"):
         exports.restore(tmp_path)
+
+
+def test_other_data_than_a_teacher_has_seen_is_refused(tmp_path):
+    """Size, classes and normalisation are compared; the remedy can be typed as it stands."""
+    config = {
+        "num_steps": 2,
+        "batch_size": 8,
+        "devices": 1,
+        "data": {"name": "synthetic", "shape": (4, 4, 1), "num_classes": 3, "validation": 0.2},
+        "roles": {
+            "teacher": {"model": {"name": "mlp", "hidden": (4,)}, "checkpoint": str(tmp_path)},
+            "student": {"model": {"name": "mlp", "hidden": (4,)}, "terms": {"ce": {}}},
+        },
+    }
+    alone = {**config, "roles": {"student": config["roles"]["student"]}}
+    spec = build(alone).source.spec
+    model = models.build("mlp", num_classes=3, hidden=(4,))
+    variables = model.init(jax.random.key(0), {"image": jnp.zeros((1, 4, 4, 1))})
+    about = {"model": {"name": "mlp", "hidden": (4,)}, **spec._asdict()}
+    exports.save(tmp_path, variables, about)
+    build(config)
+    for change, text in [
+        ({"shape": (2, 8, 1)}, r"has seen images of \(4, 4, 1\), but the data has \(2, 8, 1\)"),
+        ({"num_classes": 4}, "knows 3 classes, but the data has 4"),
+        ({"mean": (0.9,)}, r"normalised by mean .* set data.mean=\("),
+        ({"std": (0.9,)}, r"normalised by std"),
+        ({"std": (0.0,)}, r"data.std is \(0.0,\); it must hold 1 numbers"),
+    ]:
+        with pytest.raises(UserError, match=text):
+            build({**config, "data": {**config["data"], **change}})

@@ -53,7 +53,7 @@ FILES = {
     "model option of no sense": ({STUDENT + "model__hidden": (0,)}, ("hidden is (0,)",)),
     "unknown loss": (
         {STUDENT + "terms__balanced": {}},
-        ("roles.student.terms.balanced", "there are balanced_kl"),
+        ("roles.student.terms.balanced", "there are attention_transfer, balanced_kl"),
     ),
     "toward nobody": ({BALANCED + "toward": None}, ("terms.balanced_kl", "toward")),
     "toward a missing role": (

@@ -142,6 +142,7 @@ class TestMemory:
         jax.tree.map(np.testing.assert_array_equal, first, repeat)
 
 
+@pytest.mark.usefixtures("without_jaxtyping")
 class TestErrors:
     def test_of_init(self):
         with pytest.raises(UserError, match="one class"):

@@ -115,6 +115,7 @@ class TestDecoupled:
         out = losses.decoupled_kl(jnp.zeros((3, 4)), jnp.zeros((3, 4)), jnp.array([-1, 4, 3]))
         assert np.isnan(out).tolist() == [True, True, False]
 
+    @pytest.mark.usefixtures("without_jaxtyping")
     def test_errors(self):
         z, labels = jnp.zeros((2, 3)), jnp.zeros(2, jnp.int32)
         for name, value in (("alpha", -1.0), ("beta", np.nan), ("temperature", 0.0)):
@@ -177,6 +178,7 @@ class TestCorrelation:
             losses.correlation(s, t), losses.correlation(s.reshape(6, 4), t.reshape(6, 4)), 1e-6
         )  # fmt: skip
 
+    @pytest.mark.usefixtures("without_jaxtyping")
     def test_errors(self):
         z = jnp.zeros((2, 3))
         for name, value in (("beta", -1.0), ("gamma", np.inf), ("temperature", 0.0)):

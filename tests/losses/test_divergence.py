@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from jax.test_util import check_grads
-from jaxtyping import config as jaxtyping_config
 from scipy import special
 
 from kdjax import losses
@@ -178,14 +177,8 @@ def _all(s, t):
     return out | {"entropy": losses.entropy(s)}
 
 
+@pytest.mark.usefixtures("without_jaxtyping")
 class TestErrors:
-    @pytest.fixture(autouse=True)
-    def _ours_not_jaxtyping_s(self):
-        before = jaxtyping_config.jaxtyping_disable
-        jaxtyping_config.update("jaxtyping_disable", True)
-        yield
-        jaxtyping_config.update("jaxtyping_disable", before)
-
     @pytest.mark.parametrize("function", PAIRS)
     def test_shapes_that_would_broadcast(self, function):
         with pytest.raises(ValueError, match=r"\(4, 3\).*\(1, 3\)"):

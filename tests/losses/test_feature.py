@@ -153,6 +153,7 @@ def test_pyramid_of_a_difference_without_mean_is_the_whole_map_alone():
     close(losses.hierarchical_context(board, jnp.zeros_like(board)), [1 / 1.875])
 
 
+@pytest.mark.usefixtures("without_jaxtyping")
 class TestErrors:
     def test_shapes(self):
         with pytest.raises(UserError, match=r"student \(2, 3\) and teacher \(2, 4\)"):

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.test_util import check_grads
-from jaxtyping import config as jaxtyping_config
 from scipy import special
 
 from kdjax import losses
@@ -117,14 +116,8 @@ class TestSwitch:
         assert all(np.all(np.asarray(g) == 0) for g in grads)
 
 
+@pytest.mark.usefixtures("without_jaxtyping")
 class TestErrors:
-    @pytest.fixture(autouse=True)
-    def _ours_not_jaxtyping_s(self):
-        before = jaxtyping_config.jaxtyping_disable
-        jaxtyping_config.update("jaxtyping_disable", True)
-        yield
-        jaxtyping_config.update("jaxtyping_disable", before)
-
     @pytest.mark.parametrize("function", KDCL)
     def test_networks(self, function):
         every, labels = networks()

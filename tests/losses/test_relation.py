@@ -89,6 +89,7 @@ def test_close_examples_keep_their_distance():
     close(losses.relational_angle(line, line - 1e3), 0.0)
 
 
+@pytest.mark.usefixtures("without_jaxtyping")
 @pytest.mark.parametrize("function", ALL)
 def test_another_batch_is_named(function):
     with pytest.raises(UserError, match=r"student \(4, 3\) and teacher \(3, 3\)"):
