@@ -33,6 +33,7 @@ class Variant(NamedTuple):
     given: Mapping[str, Variables]  # roles that start from a file
     from_variant: Mapping[str, str]  # roles that start from an earlier variant
     means: Mapping[str, tuple[Model, str]]  # frozen roles asked for class means: network, layer
+    cached: Mapping[str, tuple[Model, tuple[str, ...]]]  # frozen roles with a cache, its layers
 
 
 class Run(NamedTuple):
@@ -119,6 +120,14 @@ def _variant(
         },
         given=given,
         from_variant=from_variant,
+        cached={
+            role: (
+                players.make_network(role, config, source, None),
+                players.cached_layers(role, config),
+            )
+            for role, said in config["roles"].items()
+            if said["cache"]
+        },
         means={
             role: (players.make_network(role, config, source, None), layer)
             for role in table
@@ -193,11 +202,13 @@ def _place(
 
 
 def _prepare(config: Mapping[str, Any], source: Source) -> tuple[Prepare, Callable[[Batch], Batch]]:
+    still = config["data"]["augment"] == "none"  # then a frozen network may answer from a cache
     make = data.prepare(source.spec, augment=config["data"]["augment"])
 
     def train(batch: Batch, key: Array) -> Batch:
         batch = dict(batch)
-        return make(data.lookup(batch.pop("arrays", None), batch), key)
+        found = make(data.lookup(batch.pop("arrays", None), batch), key)
+        return {**found, models.ROW: batch["id"]} if still else found
 
     return train, make
 

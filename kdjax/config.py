@@ -54,6 +54,7 @@ ROLE: dict[str, Any] = {
     "model": {"name": ""},
     "checkpoint": None,
     "from_variant": None,
+    "cache": False,  # of a frozen role: its outputs are computed once for each example
     "optimizer": {
         "name": "sgd",
         "learning_rate": 0.1,

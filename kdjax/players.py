@@ -63,6 +63,10 @@ def make_player(
 ) -> Player:
     """Build the network and the terms of one role; `axis_name` as in `co_train`."""
     said, model = config["roles"][role], make_network(role, config, source, axis_name)
+    if said["cache"]:
+        _check_cache(role, config)
+        layers = cached_layers(role, config)
+        model = models.with_cache(model, size=source.size["train"], layers=layers)
     layer = means_layer(role, config)
     if layer is not None:
         model = models.with_class_means(
@@ -80,14 +84,38 @@ def make_player(
     return Player(model, found, _pause(role, said["pause"]))
 
 
+def _check_cache(role: str, config: Mapping[str, Any]) -> None:
+    if config["roles"][role]["terms"]:
+        raise UserError(f"roles.{role}.cache is set, but {role} trains: its outputs change")
+    if config["data"]["augment"] != "none":
+        raise UserError(
+            f"roles.{role}.cache is set, but data.augment is {config['data']['augment']!r}: each "
+            "view of an image has outputs of its own; set data.augment=none or cache=False"
+        )
+
+
+def cached_layers(role: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The features of a role that other roles' terms look at."""
+    found: dict[str, None] = {}
+    for name, term in _terms_toward(role, config):
+        found |= dict.fromkeys(theirs for _, theirs in _define(name, term).layers)
+    return tuple(found)
+
+
+def _terms_toward(role: str, config: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Name and table of every term that looks at a role."""
+    return [
+        (name, term)
+        for other, said in config["roles"].items()
+        for name, term in said["terms"].items()
+        if other != role and name in terms.DEFINITIONS
+        if role in ((term["toward"],) if isinstance(term["toward"], str) else term["toward"])
+    ]
+
+
 def means_layer(role: str, config: Mapping[str, Any]) -> str | None:
     """The layer of a role whose class means some other role's term needs, if any."""
-    layers = set()
-    for other, said in config["roles"].items():
-        for name, term in said["terms"].items():
-            toward = (term["toward"],) if isinstance(term["toward"], str) else term["toward"]
-            if other != role and role in toward and name in terms.DEFINITIONS:
-                layers.add(_define(name, term).class_means)
+    layers = {_define(name, term).class_means for name, term in _terms_toward(role, config)}
     layers.discard(None)
     if len(layers) > 1:
         raise UserError(f"roles.{role}: class means of several layers are asked for: {layers}")

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kdjax import models, selection, workdir
 from kdjax.build import Run, Variant
-from kdjax.class_means import class_means, kept
+from kdjax.frozen import equip
 from kdjax.parts import Part, finished, is_begun, part_folder, parts
 from kdjax.program import Program, make_program
 from kdjax.recorder import Recorder, score
@@ -60,39 +59,18 @@ class Story:
         """Weights from elsewhere: role -> (variables, whether stacked by member)."""
         found = {}
         for role, variables in variant.given.items():
-            found[role] = (self._with_means(variant, role, variables), False)
+            found[role] = (equip(self.run, variant, role, variables, self.folder), False)
         for role, name in variant.from_variant.items():
             rows = self._rows(variant, members, role, name)
             weights = models.detach(self.weights[name][role])
             trees = {}
             for row in sorted(set(rows)):
                 own = jax.tree.map(lambda x, row=row: x[row], weights)
-                trees[row] = self._with_means(variant, role, own)
+                trees[row] = equip(self.run, variant, role, own, self.folder)
             one = len(trees) == 1
             tree = trees[rows[0]] if one else sweep.stack([trees[row] for row in rows])
             found[role] = (tree, not one)
         return found
-
-    def _with_means(self, variant: Variant, role: str, variables: Variables) -> Variables:
-        """Attach class means to a frozen network that is asked for them."""
-        if role not in variant.means:
-            return variables
-        said, (model, layer) = variant.config["data"], variant.means[role]
-        about = {"data": said, "sizes": dict(self.run.source.size), "layer": layer}
-        means = kept(
-            self.folder,
-            variables,
-            about,
-            lambda: class_means(
-                model,
-                variables,
-                self.run.source,
-                layer=layer,
-                augment=said["augment"],
-                seed=said["split_seed"],
-            ),
-        )
-        return models.attach(variables, jnp.asarray(means))
 
     def _rows(self, variant: Variant, members: Sequence[int], role: str, name: str) -> list[int]:
         """The chosen members of an earlier variant that have the seeds of these members."""

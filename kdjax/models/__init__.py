@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from kdjax.models import torch_names
+from kdjax.models.cache import ROW, attach_cache, with_cache
 from kdjax.models.cnn import cnn
 from kdjax.models.convert import (
     first_kernel,
@@ -34,7 +35,9 @@ from kdjax.models.wide_resnet import wide_resnet
 from kdjax.types import Model, UserError, Variables
 
 __all__ = [
+    "ROW",
     "attach",
+    "attach_cache",
     "build",
     "detach",
     "flatten",
@@ -48,6 +51,7 @@ __all__ = [
     "to_torch",
     "torch_options",
     "with_adapter",
+    "with_cache",
     "with_class_means",
 ]
 

@@ -1,0 +1,94 @@
+"""A frozen network's cache: the same training, without its forward pass."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.build import build
+from kdjax.errors import UserError
+from kdjax.run import train
+
+TERMS = {
+    "ce": {},
+    "forward_kl": {"toward": "teacher", "temperature": 2.0},
+    "hint": {"toward": "teacher"},
+    "norm_direction": {"toward": "teacher"},
+}
+
+
+def config(*, cache, augment="none", frozen=True):
+    optimizer = {"name": "sgd", "learning_rate": 0.05}
+    player = {"optimizer": optimizer, "terms": {"ce": {}}}
+    frozen_teacher = {"terms": {"ce": None}, "from_variant": "alone"} if frozen else {}
+    return {
+        "num_steps": 6,
+        "batch_size": 16,
+        "log_every": 1,
+        "devices": 1,
+        "tensorboard": False,
+        "data": {
+            "name": "synthetic",
+            "shape": (8, 8, 1),
+            "num_classes": 3,
+            "validation": 0.2,
+            "augment": augment,
+        },
+        "roles": {
+            "teacher": {**player, "model": {"name": "cnn", "widths": (4,)}},
+            "student": {**player, "model": {"name": "cnn", "widths": (4,)}},
+        },
+        "variants": {
+            "alone": {},
+            "kd": {
+                "roles": {
+                    "teacher": {**frozen_teacher, "cache": cache},
+                    "student": {"terms": TERMS},
+                }
+            },
+        },
+        "sweep": {"seed": (0, 1)},
+    }
+
+
+def test_the_cache_changes_nothing_but_the_work(tmp_path):
+    lines = []
+    for cache in (False, True):
+        (tmp_path / str(cache)).mkdir()
+        train(build(config(cache=cache)), tmp_path / str(cache), lambda _: None)
+        text = (tmp_path / str(cache) / "metrics.jsonl").read_text()
+        lines.append([json.loads(line) for line in text.splitlines()])
+    for plain, cached in zip(*lines, strict=True):
+        assert list(plain) == list(cached)
+        for name, value in plain.items():
+            if isinstance(value, float):
+                np.testing.assert_allclose(cached[name], value, rtol=2e-4, atol=1e-5, err_msg=name)
+            else:
+                assert cached[name] == value
+
+
+def test_the_network_is_not_in_the_cached_step():
+    """The teacher's convolutions are gone from the program, not merely unused."""
+    from kdjax.checks import example_batch
+
+    counts = []
+    for cache in (False, True):
+        run = build(config(cache=cache))
+        variant = run.variants[1]
+        method, key = variant.method(None), jax.random.key(0)
+        raw = example_batch(run.source)
+        batch = jax.eval_shape(run.prepare_train, raw, key)
+        shapes = jax.eval_shape(method.init, key, batch)
+        params = {role: v.params for role, v in shapes.items()}
+        stats = {role: v.stats for role, v in shapes.items()}
+        text = str(jax.make_jaxpr(method.loss)(params, stats, batch, variant.hparams[0], key))
+        counts.append(text.count("conv_general_dilated") + text.count("dot_general"))
+    assert counts[1] < counts[0]
+
+
+def test_where_a_cache_would_be_wrong_it_is_refused():
+    with pytest.raises(UserError, match="each view of an image has outputs of its own"):
+        build(config(cache=True, augment="crop_flip"))
+    with pytest.raises(UserError, match="but teacher trains: its outputs change"):
+        build({**config(cache=True, frozen=False)})
