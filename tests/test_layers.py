@@ -36,8 +36,9 @@ RULES = {
     "config": ({"errors"}, set()),
 }
 FREE = {  # read configs, flags and files, and put everything together
-    "__init__", "__main__", "build", "checks", "class_means", "cli", "exports", "flags", "imports",
-    "parts", "players", "program", "recorder", "run", "scoring", "selection", "summary", "workdir",
+    "__init__", "__main__", "build", "checks", "class_means", "cli", "exports", "flags", "frozen",
+    "imports", "parts", "players", "program", "recorder", "run", "scoring", "selection", "summary",
+    "workdir",
 }  # fmt: skip
 LOWER = {"losses", "terms", "methods", "models", "data", "train", "report", "types"}
 

@@ -1,0 +1,101 @@
+"""Eleven ways to follow a real teacher: offline distillation on 5,000 photographs.
+
+Teacher: a trained ResNet-56 (import its PyTorch weights first); student: a ResNet-8 with a
+hundredth of the work. Rows: alone, KD, DKD, DIST, hint (FitNet), AT, SP, ND alone, and KD++,
+DKD++, DIST++ (the base with ND). Weights are those of the published tables for CIFAR-100 pairs,
+KD-like terms ramp up over 20 of 30 epochs as there; ND does not.
+
+    python -m kdjax import --model=resnet56 --weights=resnet56_cifar10_jpegft.npz \
+        --mean=.485,.456,.406 --std=.229,.224,.225 --out=teachers/resnet56
+    python -m kdjax train --config=experiments/cifar10_jpeg_offline.py \
+        --config.data.path=cifar10_jpeg_5k.npz \
+        --config.roles.teacher.checkpoint=teachers/resnet56 --workdir=runs/cifar10_offline
+
+Every row sweeps the learning rate (2 values x 3 seeds, one program); validation chooses.
+
+Expected time: several hours on 2 CPU cores. Expected result: not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+EPOCH = 27  # steps of 128 in 3,500 images
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    smoke = arg == "smoke"
+    data = {"name": "npz", "path": None, "validation": 500, "augment": "crop_flip"}
+    data |= {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # the teacher's
+    if smoke:
+        data |= {"name": "synthetic", "shape": (32, 32, 3), "num_classes": 10, "validation": 0.2}
+    student = {"name": "cnn", "widths": (4, 6, 8)} if smoke else {"name": "resnet8"}
+    # a frozen teacher: no terms (the smoke test trains it, for want of a checkpoint)
+    teacher_terms = {"ce": {"weight": 1.0}} if smoke else {}
+    config = ConfigDict(
+        {
+            "seed": 0,
+            "num_steps": 2 if smoke else 30 * EPOCH,
+            "batch_size": 16 if smoke else 128,
+            "log_every": 50,
+            "eval_every": 3 * EPOCH,
+            "checkpoint_every": 3 * EPOCH,
+            "parallel": "pmap",
+            "data": data,
+            "roles": {
+                "teacher": {
+                    "model": student if smoke else {"name": "resnet56", "shortcut": "pad"},
+                    "checkpoint": None,
+                    "optimizer": {"name": "sgd", "learning_rate": 0.1},
+                    "terms": teacher_terms,
+                },
+                "student": {
+                    "model": student,
+                    "checkpoint": None,
+                    "optimizer": {
+                        "name": "sgd",
+                        "learning_rate": 0.1,
+                        "momentum": 0.9,
+                        "nesterov": True,
+                        "weight_decay": 5e-4,
+                    },
+                    "terms": {"ce": {"weight": 1.0}},
+                },
+            },
+        }
+    )
+    table = rows()
+    table = {name: table[name] for name in ("dkd", "sp")} if smoke else table
+    variants: dict = {"alone": {} if smoke else {"roles": {"teacher": None}}}
+    for name, row in table.items():
+        terms = {term: {"toward": "teacher", **said} for term, said in row.items()}
+        variants[name] = {"roles": {"student": {"terms": terms}}}
+    config.variants = ConfigDict(variants, sort_keys=False)
+    rates, seeds = ((0.1,), (0,)) if smoke else ((0.03, 0.1), (0, 1, 2))
+    config.sweep = ConfigDict(
+        {"roles.student.optimizer.learning_rate": rates, "seed": seeds},
+        allow_dotted_keys=True,
+        sort_keys=False,
+    )
+    return config
+
+
+def rows() -> dict:
+    """Name -> the student's terms beside cross-entropy (weights of resnet56 -> resnet20)."""
+    ramp = {"ramp": {"name": "linear", "steps": 20 * EPOCH}}
+    kd = {"forward_kl": {"temperature": 4.0, **ramp}}
+    dkd = {"decoupled_kl": {"alpha": 1.0, "beta": 2.0, "temperature": 4.0, **ramp}}
+    dist = {"correlation": {"weight": 2.0, "temperature": 4.0, **ramp}}
+    return {
+        "kd": kd,
+        "dkd": dkd,
+        "dist": dist,
+        "hint": {"hint": {"weight": 100.0, "own_layer": "stage2", "peer_layer": "stage2"}},
+        "at": {"attention_transfer": {"weight": 1000.0}},
+        "sp": {"similarity_preserving": {"weight": 3000.0}},
+        "nd": {"norm_direction": {"weight": 2.0}},
+        "kdpp": {**kd, "norm_direction": {"weight": 2.0}},
+        "dkdpp": {
+            "decoupled_kl": {**dkd["decoupled_kl"], "alpha": 2.5, "beta": 4.0},
+            "norm_direction": {"weight": 3.5},
+        },
+        "distpp": {**dist, "norm_direction": {"weight": 1.0}},
+    }
