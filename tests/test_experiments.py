@@ -77,7 +77,8 @@ def test_the_full_config_is_sound(path):
         shape, classes = next(found for part, found in SETS.items() if part in path.name)
         stand_in = {"name": "synthetic", "shape": shape, "num_classes": classes}
         config["data"] = {**config["data"], **stand_in, "path": None, "workers": 0}
-    config["variants"] = dict(list(config["variants"].items())[:2])
+    waits = any(not role["terms"] for role in config["roles"].values())  # for a checkpoint
+    config["variants"] = dict(list(config["variants"].items())[: 1 if waits else 2])
     assert build.build(config).variants
 
 
