@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
-    optimizer = {"name": "sgd", "learning_rate": 0.03, "momentum": 0.9, "weight_decay": 5e-4}
+    optimizer = {"name": "sgd", "learning_rate": 0.3, "momentum": 0.9, "weight_decay": 5e-4}
     data = {"name": "npz", "path": None, "validation": 500, "augment": "crop_flip"}
     if smoke:
         data |= {"name": "synthetic", "shape": (32, 32, 3), "num_classes": 10, "validation": 0.2}
