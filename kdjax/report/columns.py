@@ -11,7 +11,8 @@ __all__ = ["COLUMNS", "Column", "column_of", "format_mean", "format_value"]
 class Column(NamedTuple):
     """How a metric is shown: `scale` times the value, with `digits` decimals.
 
-    `sign` is +1 or -1 where more or less of it is better, 0 where neither is.
+    `sign` is +1 or -1 where more or less of it is better. It is 0 where neither is, and for
+    calibration errors, which a network that guesses can have near zero: none is marked as best.
     """
 
     metric: str
@@ -23,11 +24,11 @@ class Column(NamedTuple):
 
 COLUMNS = (
     Column("accuracy", "accuracy %", 100.0, 2, +1),
-    Column("ece", "ECE %", 100.0, 2, -1),
+    Column("ece", "ECE %", 100.0, 2, 0),
     Column("nll", "NLL", 1.0, 3, -1),
     Column("brier", "Brier", 1.0, 3, -1),
     Column("temperature", "fitted T", 1.0, 2, 0),
-    Column("ece_calibrated", "ECE % at T", 100.0, 2, -1),
+    Column("ece_calibrated", "ECE % at T", 100.0, 2, 0),
 )
 
 

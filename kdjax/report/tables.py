@@ -72,7 +72,7 @@ def results(report: Report, split: str = "test") -> Table:
     header = ("variant", "role", *swept.values(), "seeds")
     groups = frozenset(r for r in range(1, len(shown)) if shown[r][0] != shown[r - 1][0])
     bold = _best(means, columns, [role for role, _ in shown], len(header))
-    spread = ("Bold: the best mean of a role, whatever its distance to the next.",)
+    spread = ("Bold: the best mean of a role, whatever its distance to the next; not for ECE.",)
     return Table(
         title=f"{split}, mean ± sd over seeds",
         header=(*header, *(column.title for column in columns)),
