@@ -229,7 +229,6 @@ def _train_part(
             run, part.variant, part.members, program, log, manager, health, record["frozen"]
         )
         state = recorder.fit(state)
-        manager.wait_until_finished()
         outcome = score(run, part.variant, part.members, program, state, health)
         recorder.test(outcome)
         outcome["diverged"] = {str(k): text for k, text in health.diverged.items()}
@@ -238,6 +237,7 @@ def _train_part(
         workdir.write_json(part_folder(part) / "done.json", outcome)
         return outcome
     finally:
+        checkpoint.seal(manager)
         manager.close()
 
 

@@ -8,6 +8,7 @@ the one before is taken.
 
 import gc
 import hashlib
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ import orbax.checkpoint as ocp
 from kdjax.types import PyTree, State, UserError
 
 Say = Callable[[str], None]
+SEALS = "seals"  # a folder beside the checkpoints
 
 
 def digest(tree: PyTree) -> str:
@@ -57,6 +59,7 @@ def save(
     step = int(state.step)
     if step in manager.all_steps():
         return
+    seal(manager)
     manager.save(
         step,
         args=ocp.args.Composite(
@@ -66,6 +69,55 @@ def save(
             ),
         ),
     )
+
+
+def seal(manager: ocp.CheckpointManager) -> None:
+    """Wait for what is being written, and note size and hash of every file of each checkpoint.
+
+    Damage is then seen without reading the arrays: a reader that meets a truncated file prints
+    tracebacks from threads of its own, at any later time.
+    """
+    manager.wait_until_finished()
+    folder = Path(manager.directory)
+    seals = folder / SEALS
+    seals.mkdir(exist_ok=True)
+    steps = set(manager.all_steps())
+    for step in steps:
+        target = seals / f"{step}.json"
+        if not target.exists():
+            part = target.with_suffix(".part")
+            part.write_text(json.dumps(_files(folder / str(step))))
+            part.rename(target)
+    for old in seals.glob("*.json"):
+        if int(old.stem) not in steps:
+            old.unlink()
+
+
+def _files(folder: Path) -> dict[str, list]:
+    """Size and hash of every file below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): [
+            path.stat().st_size,
+            hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(),
+        ]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _broken_seal(folder: Path, step: int) -> str | None:
+    """What is wrong with the files of a checkpoint; None if nothing is, or nothing is known."""
+    try:
+        noted = json.loads((folder / SEALS / f"{step}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    found = _files(folder / str(step))
+    for name in sorted({*noted, *found}):
+        if name not in found:
+            return f"its file {name} is missing"
+        if noted.get(name) != found[name]:
+            return f"its file {name} has changed since it was written"
+    return None
 
 
 def restore(
@@ -78,6 +130,10 @@ def restore(
     """
     wanted = trained_part(state, trains)
     for step in sorted(manager.all_steps(), reverse=True):
+        broken = _broken_seal(Path(manager.directory), step)
+        if broken is not None:  # seen before orbax opens it
+            _set_aside(manager, step, say, broken)
+            continue
         try:
             part, record = _read(manager, step, wanted)
         except UserError:
@@ -133,6 +189,7 @@ def _set_aside(manager: ocp.CheckpointManager, step: int, say: Say, why: str) ->
             break
         aside = folder.with_name(f"damaged-{step}-{number}")
     folder.rename(aside)
+    (folder.parent / SEALS / f"{step}.json").unlink(missing_ok=True)
     manager.reload()
     say(f"checkpoint {folder} is damaged ({why}); kept as {aside.name}, trying the one before")
 

@@ -173,3 +173,23 @@ class TestRefusals:
         text = self.refused(manager, state._replace(params=wider), TRAINS)
         assert "params" in text
         assert "(2, " in text
+
+
+def test_a_seal_sees_damage_and_forgets_what_is_set_aside(manager):
+    """A file that has changed is seen without orbax, and its step can be written and read anew."""
+    folder = manager.directory
+    write(manager, at(scrambled(), 5), at(scrambled(), 6))
+    checkpoint.seal(manager)
+    files = [path for path in (folder / "6").rglob("*") if path.is_file()]
+    victim = max(files, key=lambda path: path.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:-1] + b"?")
+    said = []
+    found, _ = checkpoint.restore(manager, at(scrambled(), 0), TRAINS, said.append)
+    assert int(found.step) == 5
+    assert "has changed since it was written" in said[0]
+    assert victim.name in said[0]
+    write(manager, at(scrambled(seed=3), 6))
+    checkpoint.seal(manager)
+    found, _ = checkpoint.restore(manager, at(scrambled(), 0), TRAINS, said.append)
+    assert int(found.step) == 6
+    assert len(said) == 1
