@@ -1,5 +1,7 @@
 """Checkpoints: exact, verified, and refused where they belong to something else."""
 
+import pathlib
+
 import jax
 import numpy as np
 import pytest
@@ -177,7 +179,7 @@ class TestRefusals:
 
 def test_a_seal_sees_damage_and_forgets_what_is_set_aside(manager):
     """A file that has changed is seen without orbax, and its step can be written and read anew."""
-    folder = manager.directory
+    folder = pathlib.Path(manager.directory)
     write(manager, at(scrambled(), 5), at(scrambled(), 6))
     checkpoint.seal(manager)
     files = [path for path in (folder / "6").rglob("*") if path.is_file()]
