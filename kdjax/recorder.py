@@ -86,7 +86,8 @@ class Recorder:
         """Loss and accuracy of the role that is chosen by, averaged over healthy members."""
         role = self.run.config["select"]["role"]
         role = role if role in self.variant.table else next(iter(self.variant.table))
-        good = [row for row in range(len(self.members)) if row not in self.health.diverged]
+        rows = range(len(self.members))
+        good = [row for row in rows if row not in self.health.diverged] or list(rows)
         found = {}
         for name in ("loss", "accuracy"):
             if f"{role}/{name}" in values:

@@ -224,7 +224,12 @@ def _train_part(
         log.truncate(record["offset"])
         if found is not None:
             say(f"{part.variant.name}: resumed from step {int(state.step)}")
-        health = loop.Health(len(part.members), record["diverged"])
+        health = loop.Health(
+            len(part.members),
+            record["diverged"],
+            first=part.members[0],
+            whole=len(part.members) == len(part.variant.members),
+        )
         recorder = Recorder(
             run, part.variant, part.members, program, log, manager, health, record["frozen"]
         )
@@ -237,8 +242,10 @@ def _train_part(
         workdir.write_json(part_folder(part) / "done.json", outcome)
         return outcome
     finally:
-        checkpoint.seal(manager)
-        manager.close()
+        try:
+            checkpoint.seal(manager)
+        finally:
+            manager.close()
 
 
 def _frozen(given: Mapping[str, tuple[Variables, bool]], program: Program) -> dict[str, str]:

@@ -54,16 +54,30 @@ class Stopped(RunError):
 class Health:
     """Which members are still finite, and where the others ceased to be."""
 
-    def __init__(self, members: int, known: Mapping[str, str] | None = None) -> None:
-        """Start with what an earlier part of the run found (member -> what happened)."""
-        self.members = members
+    def __init__(
+        self,
+        members: int,
+        known: Mapping[str, str] | None = None,
+        *,
+        first: int = 0,
+        whole: bool = True,
+    ) -> None:
+        """Start with what an earlier part of the run found (row -> what happened).
+
+        Args:
+          members: rows of this program.
+          known: from a checkpoint.
+          first: number of the first row's member, by which the lines name it.
+          whole: these are all members there are, so that the run ends when none is finite.
+        """
+        self.members, self.first, self.whole = members, first, whole
         self.diverged: dict[int, str] = {int(m): text for m, text in (known or {}).items()}
 
     def check(self, first_step: int, rows: Sequence[Values]) -> list[str]:
         """Look for the first non-finite value of each member; returns a line for each new one.
 
         Raises:
-          RunError: no member is finite any more.
+          RunError: no member is finite any more, and these are all.
         """
         said = []
         for offset, row in enumerate(rows):
@@ -71,9 +85,10 @@ class Health:
                 name = _culprit(row, member)
                 if name is not None:
                     self.diverged[member] = f"step {first_step + offset}: {name} is not finite"
-                    said.append(f"member {member}: {self.diverged[member]}")
-        if len(self.diverged) == self.members:
-            every = "; ".join(f"member {m}: {t}" for m, t in list(self.diverged.items())[:3])
+                    said.append(f"member {self.first + member}: {self.diverged[member]}")
+        if self.whole and len(self.diverged) == self.members:
+            known = list(self.diverged.items())[:3]
+            every = "; ".join(f"member {self.first + m}: {text}" for m, text in known)
             where = every if self.members > 1 else next(iter(self.diverged.values()))
             raise RunError(
                 f"{where}. The last good checkpoint is kept; a lower learning rate, a higher "
