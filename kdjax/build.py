@@ -215,7 +215,7 @@ def _prepare(config: Mapping[str, Any], source: Source) -> tuple[Prepare, Callab
 
 def _load(config: Mapping[str, Any]) -> Source:
     said = dict(config["data"])
-    for key in ("augment", "mean", "std"):
+    for key in ("augment", "mean", "std", "seed"):
         del said[key]
     name = said.pop("name")
     if not name:

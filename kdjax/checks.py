@@ -19,6 +19,8 @@ def check_numbers(config: Mapping[str, Any]) -> None:
     for key in ("log_every", "eval_every", "checkpoint_every", "grad_norm_every", "devices"):
         if config[key] < 0:
             raise UserError(f"{key} is {config[key]}; it must be >= 0")
+    if config["data"]["seed"] is not None and config["data"]["seed"] < 0:
+        raise UserError(f"data.seed is {config['data']['seed']}; it must be >= 0")
     if config["parallel"] not in ("pmap", "mesh"):
         raise UserError(f"parallel is {config['parallel']!r}; it must be pmap or mesh")
     if config["devices"] > jax.device_count():

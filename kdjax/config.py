@@ -34,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
         "validation": 0.1,
         "test": None,
         "split_seed": 0,
+        "seed": None,  # of order and augmentation; None: of the run or the member
         "augment": "none",
         "mean": None,  # of each channel; None: of the training split
         "std": None,
@@ -80,6 +81,7 @@ OPEN = ("variants", "sweep")
 # Values that are None until somebody sets them, with the type they take.
 OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "data.path": str,
+    "data.seed": int,
     "data.validation": (int, float),
     "data.test": (int, float),
     "data.image_size": int,

@@ -20,7 +20,7 @@ class Program(NamedTuple):
     """Compiled functions over stacked members, and where they live."""
 
     method: Method
-    seeds: tuple[int, ...]
+    seeds: tuple[int, ...]  # of order and augmentation, one a member
     layout: Layout  # of training batches
     eval_layout: Layout
     axes: State
@@ -44,25 +44,28 @@ def make_program(
       given: role -> (variables from elsewhere, whether stacked by member).
     """
     seeds = tuple(int(variant.members[m]["seed"]) for m in members)
+    common = run.config["data"]["seed"]  # then one batch for all, and one pass of a frozen teacher
+    orders = seeds if common is None else (int(common),) * len(seeds)
     devices = run.config["devices"] or jax.device_count()
     plain = variant.method(None)
     batch = jax.device_put(run.prepare_eval(example_batch(run.source)))
     hparams = [variant.hparams[m] for m in members]
     state, axes = init_members(plain, variant.tx, seeds, batch, hparams, given)
-    layout, eval_layout = _layouts(run.config, devices, axes, seeds)
+    layout, eval_layout = _layouts(run.config, devices, axes, orders)
     method = variant.method(layout.axis_name)
-    stacked = len(set(seeds)) > 1
+    stacked = len(set(orders)) > 1
 
     def over_members(f: Callable, *, batches: bool, state_out: bool) -> Callable:
         return vmap_members(f, axes, stacked_batch=batches, state_out=state_out)
 
-    step = make_step(method, variant.tx, layout.axis_name, prepare=run.prepare_train)
-    norms = make_grad_norms(method, layout.axis_name, prepare=run.prepare_train)
+    ready = {"prepare": run.prepare_train, "data_seed": common}
+    step = make_step(method, variant.tx, layout.axis_name, **ready)
+    norms = make_grad_norms(method, layout.axis_name, **ready)
     models = {role: player.model for role, player in variant.table.items()}
     predict = make_predict(models, run.prepare_eval)
     program = Program(
         method=method,
-        seeds=seeds,
+        seeds=orders,
         layout=layout,
         eval_layout=eval_layout,
         axes=axes,

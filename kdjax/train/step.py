@@ -56,6 +56,7 @@ def make_step(
     axis_name: str | None = None,
     *,
     prepare: Prepare | None = None,
+    data_seed: int | None = None,
 ) -> StepFunction:
     """Build `step(state, batch) -> (state, metrics)`.
 
@@ -65,13 +66,15 @@ def make_step(
       tx: an optimizer for every role that trains.
       axis_name: the axis over which the batch is divided, if the step will be mapped over one.
       prepare: turns a raw batch into one for the models, inside the compiled step.
+      data_seed: augment by this seed instead of the state's key, so that members of a sweep
+        with seeds of their own see the same batch (and a frozen teacher sees it once).
 
     Returns:
       A pure function. Its metrics are global means, with `<role>/grad_norm` added.
     """
 
     def step(state: State, batch: Batch):
-        batch, model_key = _ready(state, batch, prepare, axis_name)
+        batch, model_key = _ready(state, batch, prepare, axis_name, data_seed)
         trained = {role: state.params[role] for role in method.trains}
 
         def objective(trained) -> tuple[Array, Aux]:
@@ -89,7 +92,11 @@ def make_step(
 
 
 def make_grad_norms(
-    method: Method, axis_name: str | None = None, *, prepare: Prepare | None = None
+    method: Method,
+    axis_name: str | None = None,
+    *,
+    prepare: Prepare | None = None,
+    data_seed: int | None = None,
 ) -> Callable[[State, Batch], Mapping[str, Array]]:
     """Build `norms(state, batch) -> {"<role>/<term>/grad_norm": scalar}`.
 
@@ -97,7 +104,7 @@ def make_grad_norms(
     """
 
     def norms(state: State, batch: Batch):
-        batch, key = _ready(state, batch, prepare, axis_name)
+        batch, key = _ready(state, batch, prepare, axis_name, data_seed)
         found = {}
         for role in method.trains:
 
@@ -121,9 +128,18 @@ def make_grad_norms(
     return norms
 
 
-def _ready(state: State, batch: Batch, prepare: Prepare | None, axis_name: str | None):
+def _ready(
+    state: State,
+    batch: Batch,
+    prepare: Prepare | None,
+    axis_name: str | None,
+    data_seed: int | None,
+) -> tuple[Batch, Array]:
     """Prepare the batch; returns it with the key for the models."""
     data_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    if data_seed is not None:
+        common = jax.random.fold_in(jax.random.key(data_seed), state.step)
+        data_key = jax.random.split(common)[0]
     if prepare is not None:
         batch = prepare(batch, data_key)
     if axis_name is not None:  # other dropout on each device
