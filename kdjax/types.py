@@ -120,6 +120,10 @@ class Spec(NamedTuple):
 
     `shape` (height, width, channel) of an example; `mean` and `std` per channel, in units of the
     stored pixels divided by `scale` (255 for uint8 images, 1 for floats).
+
+    Text sets `inputs`: what else than "label", "id" and "mask" a batch holds, by name, as (shape of
+    one example at the greatest length, dtype); `vocab_size`; `task`, whose metrics are reported.
+    `shape` is then (length,); `num_classes` 1 is a regression.
     """
 
     shape: tuple[int, ...]
@@ -128,6 +132,9 @@ class Spec(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: float
+    inputs: Mapping[str, tuple[tuple[int, ...], str]] = {}
+    vocab_size: int = 0
+    task: str = ""
 
 
 class Source(NamedTuple):
