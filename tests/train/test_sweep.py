@@ -215,3 +215,49 @@ def test_one_seed_is_one_order_of_the_data(frozen):
     _, (program, state, _), _ = frozen
     assert program.axes.key is None
     assert state.key.shape == ()
+
+
+@pytest.fixture(scope="module")
+def common_order():
+    said = config(sweep={"seed": (0, 5)})
+    said["data"] = {**said["data"], "seed": 3}
+    said["roles"]["teacher"].update(terms={}, checkpoint=None, from_variant="first")
+    said["variants"] = {
+        "first": {
+            "roles.student": None,
+            "roles.teacher.terms": {"ce": {}},
+            "roles.teacher.from_variant": None,
+        },
+        "kd": {},
+    }
+    run = build(said)
+    run = run._replace(variants=run.variants[1:])
+    model, batch = run.variants[0].table["teacher"].model, {"image": np.zeros((1, 6, 6, 1), "f4")}
+    return run, jax.jit(model.init)(jax.random.key(8), batch)
+
+
+def test_members_of_a_common_order_are_the_single_runs(common_order):
+    run, teacher = common_order
+    _, states, metrics = train(run, given={"teacher": (teacher, False)})
+    assert not np.allclose(*states.params["student"]["fc"]["kernel"])  # other initial weights
+    for member in (0, 1):
+        _, alone, expected = train(run, (member,), given={"teacher": (teacher, False)})
+        assert_close(row(states.params["student"], member), row(alone.params["student"], 0))
+        assert_close(row(metrics, member), row(expected, 0))
+
+
+@pytest.mark.parametrize(("seed", "passes"), [(3, 1), (None, 2)])
+def test_a_frozen_teacher_sees_a_common_order_once(common_order, seed, passes):
+    """The teacher's product is [images, pixels] x [pixels, hidden] once, or for each member."""
+    run, teacher = common_order
+    run = run._replace(config={**run.config, "data": {**run.config["data"], "seed": seed}})
+    program, state = make_program(run, run.variants[0], (0, 1), {"teacher": (teacher, False)})
+    batch = next(feed(run, program, 0))
+    found = str(jax.make_jaxpr(program.step)(program.layout.place(state), batch))
+    assert found.count("f32[16,12]") > 0 if passes == 1 else "f32[16,12]" not in found
+    assert batch["id"].shape == ((16,) if passes == 1 else (2, 16))
+
+
+def test_a_common_order_is_seeded_by_a_whole_number():
+    with pytest.raises(UserError, match="data.seed is -1; it must be >= 0"):
+        build(config(data={"name": "synthetic", "seed": -1}))
