@@ -1,0 +1,140 @@
+"""What a step with two networks costs beside its parts.
+
+A frozen teacher should add its forward pass and nothing else, and co-training should cost the two
+steps:
+
+    offline / (student step + teacher forward)        aim <= 1.05
+    co-training / (teacher step + student step)       aim <= 1.05
+
+Every call is compiled by itself; all take turns, and the ratios are of medians.
+
+    python benchmarks/step.py [--repeats=15] [--batch=64] [--only=mlp]
+"""
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from kdjax.build import build
+from kdjax.program import feed, make_program
+from kdjax.types import Variables
+
+PAIRS = {
+    "mlp": ({"name": "mlp", "hidden": (1024, 1024)}, {"name": "mlp", "hidden": (512,)}),
+    "resnet": ({"name": "resnet20"}, {"name": "resnet8"}),
+}
+KL = {"temperature": 4.0}
+
+
+def config(teacher: dict[str, Any], student: dict[str, Any], batch: int) -> dict[str, Any]:
+    """Images of CIFAR's size made up in memory, one device."""
+    return {
+        "num_steps": 1000,
+        "batch_size": batch,
+        "devices": 1,
+        "data": {"name": "synthetic", "shape": (32, 32, 3), "augment": "crop_flip"},
+        "roles": {
+            "teacher": {"model": teacher, "terms": {}},
+            "student": {"model": student, "terms": {}},
+        },
+    }
+
+
+def calls(teacher: dict[str, Any], student: dict[str, Any], batch: int) -> dict[str, Callable]:
+    """The five things to time, each compiled and warm."""
+    base = config(teacher, student, batch)
+    ce, kl = {"ce": {}}, {"forward_kl": {**KL, "toward": "teacher"}}
+    back = {"forward_kl": {**KL, "toward": "student"}}
+    found = {}
+    for name, terms in {
+        "student step": {"student": ce},
+        "teacher step": {"teacher": ce},
+        "offline": {"student": {**ce, **kl}, "teacher": {}},
+        "co-training": {"student": {**ce, **kl}, "teacher": {**ce, **back}},
+    }.items():
+        said = copy.deepcopy(base)
+        said["roles"] = {r: {**said["roles"][r], "terms": terms[r]} for r in terms}
+        found[name] = stepper(said)
+    found["teacher forward"] = forward(base)
+    return found
+
+
+def stepper(said: dict[str, Any]) -> Callable[[], None]:
+    """A training step that goes on from its own state; a frozen role starts at random."""
+    said = copy.deepcopy(said)
+    frozen = [role for role, player in said["roles"].items() if not player["terms"]]
+    if frozen:  # as if from an earlier variant; nothing is read
+        trains = {"roles": {r: {"terms": {"ce": {}}, "from_variant": None} for r in frozen}}
+        rest = {"roles": {r: None for r in said["roles"] if r not in frozen}}
+        said["variants"] = {"first": {"roles": {**trains["roles"], **rest["roles"]}}, "second": {}}
+        said["roles"] = {
+            r: {**player, **({"from_variant": "first"} if r in frozen else {})}
+            for r, player in said["roles"].items()
+        }
+    run = build(said)
+    variant = run.variants[-1]
+    given: dict[str, tuple[Variables, bool]] = {}
+    for role in frozen:
+        batch = run.prepare_eval(next(run.source.evals["test"]()))
+        model = variant.table[role].model
+        given[role] = (jax.jit(model.init)(jax.random.key(0), batch), False)
+    program, state = make_program(run, variant, (0,), given)
+    kept = {"state": program.layout.place(state)}
+    batches = feed(run, program, 0)
+
+    def call() -> None:
+        kept["state"], metrics = program.step(kept["state"], next(batches))
+        jax.block_until_ready((kept["state"], metrics))
+
+    return call
+
+
+def forward(said: dict[str, Any]) -> Callable[[], None]:
+    """The teacher's evaluation on a prepared batch."""
+    run = build({**said, "roles": {"teacher": {**said["roles"]["teacher"], "terms": {"ce": {}}}}})
+    model = run.variants[0].table["teacher"].model
+    raw = next(run.source.evals["train"]())
+    batch = {k: v[: said["batch_size"]] for k, v in run.prepare_eval(raw).items()}
+    variables = jax.jit(model.init)(jax.random.key(0), batch)
+    apply = jax.jit(lambda v, b: model.apply(v, b, train=False)[0].logits)
+    return lambda: jax.block_until_ready(apply(variables, batch))
+
+
+def medians(table: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median seconds of each call, taking turns."""
+    times: dict[str, list[float]] = {name: [] for name in table}
+    for turn in range(repeats + 2):  # two rounds warm up
+        for name, call in table.items():
+            start = time.perf_counter()
+            call()
+            if turn > 1:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(kept) for name, kept in times.items()}
+
+
+def main() -> None:
+    """Print the ratios of each pair."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--only", choices=list(PAIRS), help="one pair of networks")
+    args = parser.parse_args()
+    print(f"jax {jax.__version__} on {jax.default_backend()}, batch {args.batch}\n")
+    print("| pair | offline / (student + teacher forward) | co-training / (teacher + student) |")
+    print("|---|---:|---:|", flush=True)
+    for name, (teacher, student) in PAIRS.items():
+        if args.only not in (None, name):
+            continue
+        t = medians(calls(teacher, student, args.batch), args.repeats)
+        offline = t["offline"] / (t["student step"] + t["teacher forward"])
+        both = t["co-training"] / (t["teacher step"] + t["student step"])
+        print(f"| {name} | {offline:.2f} | {both:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
