@@ -1,0 +1,262 @@
+"""Contraction: noise in the network forgets, and what is forgotten cannot overfit.
+
+The coefficient eta of a channel is the largest ratio of a divergence after it to that before it.
+Noise counts only if it is there at test time too. Information in nats. numpy in, float64 out; a
+JAX array in, JAX out.
+
+Source: strong data-processing inequalities as used in arXiv 2404.03176; constants reconstructed.
+"""
+
+from kdjax.bounds.backend import (
+    Numbers,
+    Result,
+    backend,
+    check_fraction,
+    check_not_negative,
+    check_positive,
+    check_true,
+    check_whole,
+    floats,
+)
+from kdjax.types import UserError
+
+__all__ = [
+    "activation_diameter",
+    "contraction_product",
+    "dropconnect_contraction",
+    "dropout_contraction",
+    "finite_parameter_bound",
+    "gaussian_noise_contraction",
+    "label_aware_bound",
+    "log_parameter_count",
+]
+
+_AT_TEST = "a network without noise at test time contracts nothing"
+
+
+def _survival(q: Numbers, count: Numbers) -> Result:
+    """1 - q^count, exact also where q^count is near 1; 1 at q = 0."""
+    xp, _ = backend(q, count)
+    chance, times = floats(xp, q), floats(xp, count)
+    # log 0 would poison the gradient, also where the branch is not taken.
+    inner = xp.where(chance > 0, chance, 0.5)
+    return xp.where(chance > 0, 0.0 - xp.expm1(times * xp.log(inner)), 1.0)[()]
+
+
+def dropout_contraction(q: Numbers, width: Numbers) -> Result:
+    """Coefficient of dropout on a vector, attained: eta = 1 - q^width.
+
+    Args:
+        q: probability that a unit is dropped, each on its own.
+        width: units of the vector.
+
+    Returns:
+        In [0, 1], broadcast over the arguments.
+
+    Raises:
+        UserError: q outside [0, 1], width not a whole number >= 1.
+
+    Source: reconstruction (erasure channel: all is lost with probability q^width).
+
+    >>> print(float(dropout_contraction(0.5, 2)))
+    0.75
+    """
+    check_fraction("q", q)
+    check_whole("width", width, 1)
+    return _survival(q, width)
+
+
+def dropconnect_contraction(q: Numbers, d_out: Numbers, d_in: Numbers) -> Result:
+    """Coefficient of DropConnect on a d_out x d_in matrix, attained: 1 - q^(d_out d_in).
+
+    Returns:
+        In [0, 1], broadcast over the arguments.
+
+    Raises:
+        UserError: q outside [0, 1], a dimension that is not a whole number >= 1.
+
+    Source: reconstruction (all is lost when every connection is).
+
+    >>> print(float(dropconnect_contraction(0.5, 1, 2)))
+    0.75
+    """
+    check_fraction("q", q)
+    check_whole("d_out", d_out, 1)
+    check_whole("d_in", d_in, 1)
+    xp, _ = backend(q, d_out, d_in)
+    return _survival(q, floats(xp, d_out) * floats(xp, d_in))
+
+
+def activation_diameter(amplitude: Numbers, width: Numbers) -> Result:
+    """Diameter of the outputs of `width` units with values in [-a, a]: 2 a sqrt(width).
+
+    Raises:
+        UserError: an unbounded activation (a infinite: ReLU), a width that is not >= 1.
+
+    >>> print(float(activation_diameter(1.0, 4)))  # tanh
+    4.0
+    """
+    check_positive("amplitude (of a bounded activation: tanh 1, ReLU has none)", amplitude)
+    check_whole("width", width, 1)
+    xp, _ = backend(amplitude, width)
+    return 2 * floats(xp, amplitude) * xp.sqrt(floats(xp, width))
+
+
+def gaussian_noise_contraction(diameter: Numbers, sigma: Numbers) -> Result:
+    """Upper bound of the coefficient of added Gaussian noise on bounded signals.
+
+    eta <= min{1 - 2 Q(D / 2s), 1 - exp(-D^2 / (4 s^2))}: the largest total variation between two
+    outputs (Dobrushin), and one minus their least squared Bhattacharyya coefficient.
+
+    Args:
+        diameter: D, of the set of signals (`activation_diameter`).
+        sigma: s, standard deviation of the noise of each coordinate.
+
+    Returns:
+        In [0, 1], broadcast over the arguments.
+
+    Raises:
+        UserError: an unbounded signal (its coefficient is 1: nothing contracts), sigma <= 0.
+
+    Source: Polyanskiy and Wu 2017 (arXiv 1508.06025) for the two forms; figures reconstructed.
+
+    >>> print(round(float(gaussian_noise_contraction(1.0, 1.0)), 6))
+    0.221199
+    """
+    check_not_negative("diameter (unbounded signals have coefficient 1)", diameter)
+    check_positive("sigma", sigma)
+    xp, special = backend(diameter, sigma)
+    ratio = floats(xp, diameter) / floats(xp, sigma)
+    total_variation = special.erf(ratio / 8**0.5)
+    return xp.minimum(total_variation, -xp.expm1(-(ratio**2) / 4))
+
+
+def contraction_product(coefficients: Numbers) -> Result:
+    """Coefficient of layers in a row, an upper value: prod_l eta_l over the last axis.
+
+    Raises:
+        UserError: a coefficient outside [0, 1].
+
+    >>> print(float(contraction_product([0.5, 0.5])))
+    0.25
+    """
+    check_fraction("coefficients", coefficients)
+    xp, _ = backend(coefficients)
+    return xp.prod(floats(xp, coefficients), axis=-1)
+
+
+def label_aware_bound(
+    label_information: Numbers,
+    input_information: Numbers,
+    coefficients: Numbers,
+    *,
+    sub_gaussian: Numbers,
+    noise_at_test: bool = True,
+) -> Result:
+    """Upper bound of |gen|: sqrt(2) s / n sum_i sqrt(I(Y_i;W) + prod eta_l I(X_i;W|Y_i)).
+
+    The label reaches the loss without noise, so only what the input says beyond it contracts.
+    Assumes iid samples, an s-sub-Gaussian loss, and noise in training and at test time.
+
+    Args:
+        label_information: I(Y_i; W), [samples], nats.
+        input_information: I(X_i; W | Y_i), [samples], nats.
+        coefficients: eta_l, [layers].
+        sub_gaussian: s, in the unit of the loss.
+        noise_at_test: whether the test pass is noisy too.
+
+    Returns:
+        [], in the unit of the loss.
+
+    Raises:
+        UserError: coefficients outside [0, 1], negative information, shapes that disagree, no
+            noise at test time.
+
+    Source: reconstruction.
+
+    >>> print(float(label_aware_bound([0.0], [0.16], [0.5], sub_gaussian=0.5)).__round__(6))
+    0.2
+    """
+    check_true("noise_at_test", noise_at_test, _AT_TEST)
+    check_not_negative("label_information", label_information)
+    check_not_negative("input_information", input_information)
+    check_positive("sub_gaussian", sub_gaussian)
+    xp, _ = backend(label_information, input_information, coefficients, sub_gaussian)
+    label, rest = floats(xp, label_information), floats(xp, input_information)
+    if label.shape != rest.shape or label.size == 0:
+        raise UserError(
+            f"label_information: shape {label.shape} must be that of input_information "
+            f"{rest.shape}, with at least one sample"
+        )
+    kept = label + contraction_product(coefficients) * rest
+    roots = xp.where(kept > 0, xp.sqrt(xp.where(kept > 0, kept, 1.0)), 0.0)
+    return 2**0.5 * floats(xp, sub_gaussian) * xp.mean(roots)
+
+
+def log_parameter_count(widths: Numbers, levels: Numbers) -> Result:
+    """ln|W| of a dense network whose weights take `levels` values: sum_l d_l d_(l-1) ln K.
+
+    Args:
+        widths: d_0 (input) to d_L (output).
+        levels: K, values that one weight takes.
+
+    Returns:
+        [], nats.
+
+    Raises:
+        UserError: fewer than two widths, widths or levels that are not whole numbers >= 1.
+
+    >>> print(round(float(log_parameter_count([2, 2, 1], 2)), 6))  # 6 ln 2
+    4.158883
+    """
+    check_whole("widths", widths, 1)
+    check_whole("levels", levels, 1)
+    xp, _ = backend(widths, levels)
+    d = floats(xp, widths)
+    if d.ndim != 1 or d.size < 2:
+        raise UserError(f"widths: shape {d.shape} must be [layers + 1], input and output at least")
+    return xp.sum(d[1:] * d[:-1]) * xp.log(floats(xp, levels))
+
+
+def finite_parameter_bound(
+    label_information: Numbers,
+    log_count: Numbers,
+    coefficients: Numbers,
+    *,
+    sub_gaussian: Numbers,
+    noise_at_test: bool = True,
+) -> Result:
+    """Upper bound of |gen|: s sqrt(2/n [sum_i I(Y_i;W) + prod eta_l ln|W|]).
+
+    Deeper and narrower is smaller at an equal number of weights. Assumptions as in
+    `label_aware_bound`, and weights out of a finite set.
+
+    Args:
+        label_information: I(Y_i; W), [samples], nats; its length is n.
+        log_count: ln|W|, nats (`log_parameter_count`).
+        coefficients: eta_l, [layers].
+        sub_gaussian: s, in the unit of the loss.
+        noise_at_test: whether the test pass is noisy too.
+
+    Returns:
+        [], in the unit of the loss.
+
+    Raises:
+        UserError: coefficients outside [0, 1], negative information, no sample, no noise at test
+            time.
+
+    Source: reconstruction.
+
+    >>> print(float(finite_parameter_bound([0, 0], 0.5, [0.5], sub_gaussian=1.0)))
+    0.5
+    """
+    check_true("noise_at_test", noise_at_test, _AT_TEST)
+    check_not_negative("label_information", label_information)
+    check_not_negative("log_count", log_count)
+    check_positive("sub_gaussian", sub_gaussian)
+    xp, _ = backend(label_information, log_count, coefficients, sub_gaussian)
+    label = floats(xp, label_information)
+    if label.ndim != 1 or label.size == 0:
+        raise UserError(f"label_information: shape {label.shape} must be [samples], not empty")
+    total = xp.sum(label) + contraction_product(coefficients) * floats(xp, log_count)
+    return floats(xp, sub_gaussian) * xp.sqrt(2 / label.size * total)

@@ -1,0 +1,68 @@
+"""What host-side estimators accept: samples as rows, and weights that are a distribution."""
+
+from typing import Any
+
+import numpy as np
+
+from kdjax.types import UserError
+
+__all__ = ["check_neighbours", "check_weights", "point_pair", "points"]
+
+_OFF = 1e-5  # how far float32 weights may be from a sum of 1
+
+
+def points(name: str, value: Any) -> np.ndarray:
+    """Return samples as float64 [n, d]; [n] counts as [n, 1].
+
+    Raises:
+        UserError: another rank, no sample, non-finite numbers.
+    """
+    array = np.asarray(value, np.float64)
+    array = array[:, None] if array.ndim == 1 else array
+    if array.ndim != 2 or array.size == 0:
+        raise UserError(f"{name}: shape {array.shape} must be [samples, width], not empty")
+    if not np.isfinite(array).all():
+        row = int(np.argmin(np.isfinite(array).all(axis=1)))
+        raise UserError(f"{name}: row {row} is not finite; remove it or train without divergence")
+    return array
+
+
+def point_pair(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return two samples of one width as float64 [n, d] and [m, d].
+
+    Raises:
+        UserError: as `points`, or widths that differ.
+    """
+    first, second = points("x", x), points("y", y)
+    if first.shape[1] != second.shape[1]:
+        raise UserError(f"x, y: widths {first.shape[1]} and {second.shape[1]} must be equal")
+    return first, second
+
+
+def check_weights(name: str, value: Any, count: int) -> np.ndarray:
+    """Return weights as float64 [count] that sum to 1; None is uniform.
+
+    Raises:
+        UserError: another shape, a negative or non-finite weight, a sum that is not 1.
+    """
+    if value is None:
+        return np.full(count, 1 / count)
+    array = np.asarray(value, np.float64)
+    if array.shape != (count,):
+        raise UserError(f"{name}: shape {array.shape} must be ({count},), a weight a sample")
+    total = array.sum()
+    if not np.isfinite(total) or array.min() < 0 or abs(total - 1) > _OFF:
+        raise UserError(
+            f"{name}: weights must be >= 0 and sum to 1, got least {array.min():g}, sum {total:g}"
+        )
+    return array / total
+
+
+def check_neighbours(k: int, available: int, what: str) -> None:
+    """Refuse a number of neighbours that is not in [1, available].
+
+    Raises:
+        UserError: saying how many neighbours there are.
+    """
+    if not 1 <= k <= available:
+        raise UserError(f"k: must lie in [1, {available}] for {what}, got {k}")
