@@ -1,0 +1,271 @@
+"""Readers of GLUE and SuperGLUE: folders of tsv or jsonl files (also gzipped), and tfds.
+
+Only the labelled files are read: the official development set is what we test on, because the
+labels of the official test sets are not public. Nothing is downloaded.
+"""
+
+import gzip
+import importlib
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kdjax.data.text_tasks import Row, Task, fields
+from kdjax.types import UserError
+
+__all__ = ["Example", "TextSplits", "read", "read_file"]
+
+
+class Example(NamedTuple):
+    """One example: its texts, and `label`, the number of its class or its score.
+
+    Examples of one `unit` stay in one split and those of one `group` are judged together (MultiRC:
+    passage and question); elsewhere each is its own.
+    """
+
+    fields: Mapping[str, str]
+    label: float
+    unit: int
+    group: tuple[int, int]
+
+
+class TextSplits(NamedTuple):
+    """What was read: `evals` by split ("test", ...); no "test" where it is to be cut from train."""
+
+    where: str
+    train: list[Example]
+    evals: Mapping[str, list[Example]]
+
+
+def read(task: Task, path: str | None, train_file: str | None = None) -> TextSplits:
+    """Return a task's examples from the folder `path`, or from tfds.
+
+    Args:
+        task: of `text_tasks.TASKS`.
+        path: the task's folder, the folder of all tasks, or a data_dir of tfds (None: its default).
+        train_file: the file to train on where it is not "train", without its ending: "train400",
+            "train_sentences"; the development file itself ("val") leaves the cutting of a test
+            split to the caller.
+
+    Raises:
+        UserError: one line naming the file, the line in it and what would be right.
+    """
+    folder = None if path is None else _folder(task, path)
+    if folder is None:
+        if train_file is not None:
+            raise UserError(f"data.train_file is {train_file!r}, which tfds has not; leave it out")
+        return _read_tfds(task, path)
+    dev = {split: file for split, (file, _) in _dev(task).items()}
+    name = _train_name(folder, task) if train_file is None else train_file
+    train = read_file(task, _find(folder, task, name))
+    evals = {
+        split: read_file(task, _find(folder, task, file))
+        for split, file in dev.items()
+        if file != train_file
+    }
+    return TextSplits(f"data.path={path}", train, evals)
+
+
+def _dev(task: Task) -> Mapping[str, tuple[str, str]]:
+    file = "dev" if task.name.startswith("glue/") else "val"
+    return task.dev or {"test": (file, "validation")}
+
+
+def _files(folder: Path, task: Task) -> dict[str, Path]:
+    """Return the task's files by name without endings; a plain file goes before a gzipped one."""
+    ending = ".tsv" if task.name.startswith("glue/") else ".jsonl"
+    return {
+        file.name.removesuffix(suffix): file
+        for suffix in (f"{ending}.gz", ending)
+        for file in sorted(folder.glob(f"*{suffix}"))
+    }
+
+
+def _folder(task: Task, path: str) -> Path | None:
+    """Return where the task's files are; None is a data_dir of tfds."""
+    root = Path(path).expanduser()
+    for folder in (root / task.folder, root):
+        if _files(folder, task):
+            return folder
+    if Path(root, task.name.split("/")[0]).is_dir():
+        return None
+    ending = "tsv" if task.name.startswith("glue/") else "jsonl"
+    raise UserError(
+        f"data.path={path} holds no train.{ending}(.gz), neither itself nor in {task.folder}/, "
+        f"and no {task.name} of tfds; give such a folder"
+    )
+
+
+def _train_name(folder: Path, task: Task) -> str:
+    found = [name for name in _files(folder, task) if name.startswith("train")]
+    if "train" in found or not found:
+        return "train"
+    if len(found) > 1:
+        raise UserError(f"{folder} holds {', '.join(found)}; set data.train_file to one of them")
+    return found[0]
+
+
+def _find(folder: Path, task: Task, name: str) -> Path:
+    files = _files(folder, task)
+    if name not in files:
+        raise UserError(f"{folder} holds no file {name!r}; it has {', '.join(sorted(files))}")
+    return files[name]
+
+
+def read_file(task: Task, file: Path) -> list[Example]:
+    """Return the examples of a tsv or jsonl file.
+
+    Raises:
+        UserError: on an unreadable or empty file, a missing column, a wrong label.
+    """
+    numbered = _tsv(task, file) if ".tsv" in file.suffixes else _jsonl(file)
+    found: list[Example] = []
+    for number, row in numbered:
+        found += _examples(task, row, len(found), f"{file} line {number}")
+    if not found:
+        raise UserError(f"{file} has no examples; give at least one")
+    return found
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Yield line numbers from 1 and lines; only a line feed ends one, quotes are literal."""
+    opened = gzip.open if file.suffix == ".gz" else open
+    try:
+        with opened(file, "rt", encoding="utf-8-sig", newline="\n") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read ({error}); fetch it again, in UTF-8") from error
+
+
+def _tsv(task: Task, file: Path) -> Iterator[tuple[int, Row]]:
+    header = task.header
+    for number, line in _lines(file):
+        cells = line.split("\t")
+        if not header:
+            header = tuple(cells)
+            names = {task.label, *(task.columns.get(n, n) for n in _fields(task))}
+            missing = sorted(names - set(header))
+            if missing:
+                raise UserError(
+                    f"{file} lacks the column {', '.join(map(repr, missing))}; its first line says "
+                    f"{', '.join(map(repr, header))}"
+                )
+            continue
+        if len(cells) != len(header):
+            raise UserError(
+                f"{file} line {number} has {len(cells)} columns; {task.name} needs {len(header)}: "
+                f"{', '.join(header)}"
+            )
+        yield number, dict(zip(header, cells, strict=True))
+
+
+def _jsonl(file: Path) -> Iterator[tuple[int, Row]]:
+    for number, line in _lines(file):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"{file} line {number} is not JSON ({error})") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{file} line {number} is a {type(row).__name__}; give a JSON object")
+        yield number, row
+
+
+def _fields(task: Task) -> tuple[str, ...]:
+    return fields(task.first, task.second, task.prompt, *task.answers)
+
+
+def _examples(task: Task, row: Row, first: int, where: str) -> Iterator[Example]:
+    """Yield the examples of a stored row, the first of them number `first`."""
+    try:
+        unfolded = list(task.unfold(row))
+    except KeyError as error:
+        raise UserError(f"{where} has no {error}; it has {', '.join(row)}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{where} is not a row of {task.name}: {error}") from error
+    for number, flat in enumerate(unfolded, first):
+        texts = {}
+        for name in _fields(task):
+            text = flat.get(task.columns.get(name, name), flat.get(name))
+            if not isinstance(text, str):
+                keys = ", ".join(flat)
+                raise UserError(f"{where}: {name!r} is {text!r}; it must be text (has {keys})")
+            texts[name] = text.strip()
+        unit = flat.get("unit", number)
+        label = _label(task, flat.get(task.label, flat.get("label")), where)
+        yield Example(texts, label, unit, (unit, flat.get("group", 0)))
+
+
+def _label(task: Task, value: Any, where: str) -> float:
+    if task.bounds is not None:
+        low, high = task.bounds
+        try:
+            score = float(value)
+        except (TypeError, ValueError):
+            score = float("nan")
+        if not low <= score <= high:
+            raise UserError(f"{where}: {task.label} is {value!r}; give a number in [{low}, {high}]")
+        return score
+    spellings = task.labels or task.class_names
+    if str(value) not in spellings:
+        raise UserError(
+            f"{where}: {task.label} is {value!r}; {task.name} has {', '.join(spellings)}"
+        )
+    return spellings.index(str(value))
+
+
+def _read_tfds(task: Task, path: str | None) -> TextSplits:
+    name = task.tfds or task.name
+    builder = _builder(name, path)
+    where = f"data.task={task.name}"
+    splits = {"train": "train", **{split: stored for split, (_, stored) in _dev(task).items()}}
+    found = {
+        split: _stored(task, _open(builder, name, stored, path), f"{where}, tfds' split {stored}")
+        for split, stored in splits.items()
+    }
+    return TextSplits(where, found.pop("train"), found)
+
+
+def _stored(task: Task, rows: Iterable[Row], where: str) -> list[Example]:
+    found: list[Example] = []
+    spellings = task.labels or task.class_names
+    for number, row in enumerate(rows):
+        plain: dict[str, Any] = {
+            key: value.decode() if isinstance(value, bytes) else value for key, value in row.items()
+        }
+        label = plain["label"]
+        if task.bounds is None and 0 <= label < len(spellings):  # the order of classes is tfds' own
+            plain["label"] = spellings[int(label)]
+        found += _examples(task, plain, len(found), f"{where}, example {number}")
+    if not found:
+        raise UserError(f"{where} is empty; prepare it again")
+    return found
+
+
+def _builder(name: str, path: str | None) -> Any:
+    import tensorflow_datasets as tfds  # seconds that folders need not wait for
+
+    try:
+        # tfds.text needs TensorFlow, but not this part of it.
+        importlib.import_module(f"tensorflow_datasets.text.{name.split('/')[0]}")
+        return tfds.builder(name, data_dir=path, file_format="array_record")
+    except (ImportError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[-120:]
+        raise UserError(
+            f"data.task={name}: tfds refuses it (...{reason}); super_glue needs "
+            "pip install 'kdjax[tf]', or give the folder of its files in data.path"
+        ) from error
+
+
+def _open(builder: Any, name: str, split: str, path: str | None) -> Any:
+    try:
+        return builder.as_data_source(split)
+    except (KeyError, AssertionError, OSError, ImportError, NotImplementedError, ValueError) as e:
+        folder = path or "~/tensorflow_datasets"
+        raise UserError(
+            f"data.task={name} is not in data.path={folder} as array_record; with a network, run: "
+            f"tfds build {name} --data_dir={folder} --file_format=array_record"
+        ) from e

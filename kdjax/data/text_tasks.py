@@ -1,0 +1,241 @@
+"""The tasks of GLUE and SuperGLUE as one table: fields, labels, metrics, and their words.
+
+Every template is a `str.format` string over the fields of an example. Names, fields and the order
+of the classes are those of tfds. Sources: GLUE, arXiv 1804.07461; SuperGLUE, arXiv 1905.00537; the
+prompts are kdjax's own.
+"""
+
+import difflib
+import string
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from kdjax.types import UserError
+
+__all__ = ["TASKS", "Prompt", "Task", "answers", "fields", "lookup", "prompt", "sides"]
+
+Row = Mapping[str, Any]  # an example as the file has it
+
+
+class Prompt(NamedTuple):
+    """A text of which only the part `long` is cut, from its end, where it does not fit."""
+
+    before: str
+    long: str
+    after: str
+
+
+def _as_it_is(row: Row) -> Iterable[Row]:
+    return (row,)
+
+
+class Task(NamedTuple):
+    """What kdjax must know of a task.
+
+    `class_names` in the order of the label; a regression has `bounds` and no answers. `metrics`:
+    the first one is what the benchmark's tables print.
+    """
+
+    name: str
+    folder: str  # as GLUE and SuperGLUE name it
+    first: str  # text of an encoder, and ...
+    second: str  # ... the other one of the pair; "" for single sentences
+    prompt: str  # text before the answer, for generative models
+    long: str  # the field of the prompt that is cut where it does not fit
+    answers: tuple[str, ...]  # one a class
+    class_names: tuple[str, ...]
+    metrics: tuple[str, ...]
+    labels: tuple[str, ...] = ()  # how files spell the classes; () is as `class_names`
+    label: str = "label"
+    columns: Mapping[str, str] = {}  # field -> its name in files, where that is another one
+    header: tuple[str, ...] = ()  # columns of a file without a header
+    dev: Mapping[str, tuple[str, str]] = {}  # split -> (file, tfds split); {} is the usual one
+    bounds: tuple[float, float] | None = None
+    unfold: Callable[[Row], Iterable[Row]] = _as_it_is  # a stored row -> examples
+    tfds: str = ""  # "" is as `name`
+
+
+def _multirc(row: Row) -> Iterable[Row]:
+    """Yield an example for each answer; `unit` is its passage and `group` its question."""
+    if "passage" not in row:  # tfds has unfolded it already
+        yield {**row, "unit": row["idx"]["paragraph"], "group": row["idx"]["question"]}
+        return
+    for question in row["passage"]["questions"]:
+        for answer in question["answers"]:
+            yield {
+                "paragraph": row["passage"]["text"],
+                "question": question["question"],
+                "answer": answer["text"],
+                "label": answer["label"],
+                "unit": row["idx"],
+                "group": question["idx"],
+            }
+
+
+def _wsc(row: Row) -> Iterable[Row]:
+    """Put stars around the pronoun: its index counts words, and is wrong in a few rows."""
+    flat = {**row, **row.get("target", {})}
+    words, span = flat["text"].split(), flat["span2_text"].split()
+
+    def same(at: int) -> bool:
+        found = [word.strip(string.punctuation).lower() for word in words[at : at + len(span)]]
+        return found == [word.strip(string.punctuation).lower() for word in span]
+
+    near = sorted(range(len(words)), key=lambda at: abs(at - flat["span2_index"]))
+    first = next((at for at in near if same(at)), None)
+    if not span or first is None:
+        raise ValueError(f"span2_text {flat['span2_text']!r} must be words of its text")
+    words[first] = "*" + words[first]
+    words[first + len(span) - 1] += "*"
+    yield {**flat, "marked": " ".join(words), "pronoun": flat["span2_text"]}
+
+
+_BINARY, _BOOLEAN = ("0", "1"), ("False", "True")
+_ENTAILED = ("entailment", "not_entailment")
+_PARAPHRASE = "First: {{{0}}}\nSecond: {{{1}}}\nQuestion: Do both say the same?\nAnswer:"
+_FOLLOWS = "Text: {{{0}}}\nClaim: {{{1}}}\nQuestion: Does the claim follow from the text?\nAnswer:"
+
+_ALL = (
+    Task(
+        "glue/cola", "CoLA", "{sentence}", "",
+        "Sentence: {sentence}\nQuestion: Is this good grammar?\nAnswer:", "sentence", ("no", "yes"),
+        ("unacceptable", "acceptable"), ("matthews", "accuracy"), _BINARY, "is_acceptable",
+        header=("source", "is_acceptable", "note", "sentence"),
+    ),
+    Task(
+        "glue/sst2", "SST-2", "{sentence}", "",
+        "Review: {sentence}\nQuestion: Is it negative or positive?\nAnswer:", "sentence",
+        ("negative", "positive"), ("negative", "positive"), ("accuracy",), _BINARY,
+    ),
+    Task(
+        "glue/mrpc", "MRPC", "{sentence1}", "{sentence2}",
+        _PARAPHRASE.format("sentence1", "sentence2"), "sentence1", ("no", "yes"),
+        ("not_equivalent", "equivalent"), ("f1", "accuracy"), _BINARY, "Quality",
+        {"sentence1": "#1 String", "sentence2": "#2 String"},
+    ),
+    Task(
+        "glue/stsb", "STS-B", "{sentence1}", "{sentence2}", "", "", (), ("score",),
+        ("pearson", "spearman"), label="score", bounds=(0.0, 5.0),
+    ),
+    Task(
+        "glue/qqp", "QQP", "{question1}", "{question2}",
+        _PARAPHRASE.format("question1", "question2"), "question1", ("no", "yes"),
+        ("not_duplicate", "duplicate"), ("f1", "accuracy"), _BINARY, "is_duplicate",
+    ),
+    Task(
+        "glue/mnli", "MNLI", "{premise}", "{hypothesis}",
+        _FOLLOWS.format("premise", "hypothesis"), "premise", ("yes", "maybe", "no"),
+        ("entailment", "neutral", "contradiction"), ("accuracy",), label="gold_label",
+        columns={"premise": "sentence1", "hypothesis": "sentence2"},
+        dev={
+            "test": ("dev_matched", "validation_matched"),
+            "test_mismatched": ("dev_mismatched", "validation_mismatched"),
+        },
+    ),
+    Task(
+        "glue/qnli", "QNLI", "{question}", "{sentence}",
+        "Text: {sentence}\nQuestion: {question}\nDoes the text answer the question?\nAnswer:",
+        "sentence", ("yes", "no"), _ENTAILED, ("accuracy",),
+    ),
+    Task(
+        "glue/rte", "RTE", "{sentence1}", "{sentence2}", _FOLLOWS.format("sentence1", "sentence2"),
+        "sentence1", ("yes", "no"), _ENTAILED, ("accuracy",),
+    ),
+    Task(
+        "glue/wnli", "WNLI", "{sentence1}", "{sentence2}",
+        _FOLLOWS.format("sentence1", "sentence2"), "sentence1", ("no", "yes"),
+        ("not_entailment", "entailment"), ("accuracy",), _BINARY,
+    ),
+    Task(
+        "super_glue/boolq", "BoolQ", "{question}", "{passage}",
+        "Text: {passage}\nQuestion: {question}?\nAnswer:", "passage", ("no", "yes"), _BOOLEAN,
+        ("accuracy",),
+    ),
+    Task(
+        "super_glue/cb", "CB", "{premise}", "{hypothesis}",
+        _FOLLOWS.format("premise", "hypothesis"), "premise", ("yes", "no", "maybe"),
+        ("entailment", "contradiction", "neutral"), ("macro_f1", "accuracy"),
+    ),
+    Task(
+        "super_glue/copa", "COPA", "{premise} What was the {question}?", "{choice1} Or: {choice2}",
+        "{premise}\nQuestion: What was the {question} of this?\nAnswer:", "premise",
+        ("{choice1}", "{choice2}"), ("choice1", "choice2"), ("accuracy",), _BINARY,
+    ),
+    Task(
+        "super_glue/multirc", "MultiRC", "{paragraph}", "{question} {answer}",
+        "Text: {paragraph}\nQuestion: {question}\nIs this a right answer: {answer}\nAnswer:",
+        "paragraph", ("no", "yes"), _BOOLEAN, ("f1", "exact_match"), _BINARY, unfold=_multirc,
+    ),
+    Task(
+        "super_glue/rte", "RTE", "{premise}", "{hypothesis}",
+        _FOLLOWS.format("premise", "hypothesis"), "premise", ("yes", "no"), _ENTAILED,
+        ("accuracy",),
+    ),
+    Task(
+        "super_glue/wic", "WiC", "{word}: {sentence1}", "{sentence2}",
+        "First: {sentence1}\nSecond: {sentence2}\n"
+        "Question: Does the word {word} have the same meaning in both?\nAnswer:",
+        "sentence1", ("no", "yes"), _BOOLEAN, ("accuracy",),
+    ),
+    Task(
+        "super_glue/wsc", "WSC", "{marked}", "{span1_text}",
+        "Text: {marked}\nQuestion: Does *{pronoun}* mean {span1_text}?\nAnswer:", "marked",
+        ("no", "yes"), _BOOLEAN, ("accuracy",), unfold=_wsc, tfds="super_glue/wsc.fixed",
+    ),
+)  # fmt: skip
+
+TASKS: Mapping[str, Task] = {task.name: task for task in _ALL}
+
+
+def lookup(name: str) -> Task:
+    """Return the task of a name such as "glue/sst2" or "super_glue/boolq".
+
+    Raises:
+        UserError: on an unknown name, with the nearest one.
+
+    >>> lookup("glue/cola").metrics
+    ('matthews', 'accuracy')
+    """
+    if name in TASKS:
+        return TASKS[name]
+    ends = {task.rsplit("/", 1)[1]: task for task in TASKS}  # for a name without its benchmark
+    wanted = name.lower().replace("superglue", "super_glue").replace("-", "")
+    near = ends.get(wanted) or next(iter(difflib.get_close_matches(wanted, TASKS, 1, 0.6)), None)
+    hint = f"did you mean {near}? " if near else ""
+    raise UserError(
+        f"data.task is {name!r}, which is unknown; {hint}The tasks are {', '.join(TASKS)}"
+    )
+
+
+def fields(*templates: str) -> tuple[str, ...]:
+    """Return the fields that templates name, each once, in order.
+
+    >>> fields("{word}: {sentence1}", "{sentence2} {word}")
+    ('word', 'sentence1', 'sentence2')
+    """
+    parsed = (part for template in templates for part in string.Formatter().parse(template))
+    return tuple(dict.fromkeys(name for _, name, _, _ in parsed if name))
+
+
+def sides(task: Task, texts: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what an encoder reads of an example with these fields: one text, or a pair.
+
+    >>> sides(TASKS["super_glue/wic"], {"word": "f", "sentence1": "f g", "sentence2": "f h"})
+    ('f: f g', 'f h')
+    """
+    return tuple(side.format(**texts) for side in (task.first, task.second) if side)
+
+
+def prompt(task: Task, texts: Mapping[str, str]) -> Prompt:
+    r"""Return what a generative model reads of an example with these fields.
+
+    >>> prompt(TASKS["super_glue/boolq"], {"passage": "A is B.", "question": "is a b"}).after
+    '\nQuestion: is a b?\nAnswer:'
+    """
+    before, after = task.prompt.split("{" + task.long + "}")
+    return Prompt(before.format(**texts), texts[task.long], after.format(**texts))
+
+
+def answers(task: Task, texts: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the answers among which it chooses, one a class."""
+    return tuple(answer.format(**texts) for answer in task.answers)

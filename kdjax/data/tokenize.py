@@ -1,0 +1,274 @@
+"""From text to token ids by the library `tokenizers` (extra `text`): WordPiece, or its own file.
+
+Encoded texts are ragged: all ids in one array, one text after the other. `save` writes a
+vocabulary beside a run; `wordpiece` and `from_file` read it back.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdjax.data.text_tasks import Prompt
+from kdjax.types import UserError
+
+__all__ = [
+    "Encoded",
+    "Tokenizer",
+    "encode",
+    "encode_answers",
+    "encode_prompts",
+    "from_file",
+    "from_words",
+    "save",
+    "train_wordpiece",
+    "wordpiece",
+    "words",
+]
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_PADS = ("[PAD]", "<pad>")
+_ENDS = ("[SEP]", "</s>", "<|endoftext|>")
+_CHUNK = 8192  # texts encoded at a time: bounds memory, the result is the same
+_ALPHABET = 1000  # characters of a trained vocabulary, as in BERT's own
+
+
+class Tokenizer(NamedTuple):
+    """A tokenizer of the library and the ids that batches need.
+
+    `end_id` closes an answer (None where the vocabulary has no such token); `plain` is True of
+    WordPiece, which a vocab.txt describes fully.
+    """
+
+    encoder: Any
+    vocab_size: int
+    pad_id: int
+    end_id: int | None
+    plain: bool
+
+
+class Encoded(NamedTuple):
+    """Texts as tokens: text i is `ids[start[i] : start[i + 1]]`."""
+
+    ids: np.ndarray  # int32 [total]
+    types: np.ndarray  # int32 [total]; 1 in the second text of a pair
+    start: np.ndarray  # int64 [texts + 1]
+    cut: np.ndarray  # bool [texts]; was too long
+
+
+def wordpiece(path: str | Path) -> Tokenizer:
+    """Return BERT's uncased WordPiece over a vocab.txt (or the folder that holds one).
+
+    Raises:
+        UserError: when the file is missing or not a WordPiece vocabulary.
+    """
+    file = _existing(path, "vocab.txt", "data.vocabulary")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({error}); give one token a line, UTF-8") from error
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return from_words(lines[:-1] if lines[-1] == "" else lines, str(file))
+
+
+def from_words(vocabulary: Sequence[str], where: str = "the vocabulary") -> Tokenizer:
+    """Return BERT's uncased WordPiece over tokens in the order of their ids.
+
+    Lower-cases, strips accents, cleans control characters, splits CJK characters and punctuation.
+    A special token that stands literally in a text is text.
+
+    Raises:
+        UserError: on a missing special token, or a token that comes twice.
+
+    >>> pieces = from_words(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b", "c"])
+    >>> encode(pieces, [("Ab C",)], max_length=8).ids.tolist()
+    [2, 5, 6, 7, 3]
+    """
+    library = _library()
+    ids = {word: number for number, word in enumerate(vocabulary)}
+    missing = [word for word in SPECIAL[:4] if word not in ids]
+    if missing:
+        raise UserError(
+            f"{where} lacks {', '.join(missing)}; a WordPiece vocabulary has one token a line, "
+            f"{', '.join(SPECIAL[:4])} among them"
+        )
+    if len(ids) < len(vocabulary):
+        number, word = next((n, w) for n, w in enumerate(vocabulary) if ids[w] != n)
+        raise UserError(f"{where}: {word!r} of line {number + 1} comes again; a token has one line")
+    encoder = library.Tokenizer(
+        library.models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100)
+    )
+    encoder.normalizer = library.normalizers.BertNormalizer(lowercase=True)
+    encoder.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
+    encoder.post_processor = library.processors.BertProcessing(
+        ("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"])
+    )
+    return Tokenizer(encoder, len(ids), ids["[PAD]"], ids["[SEP]"], plain=True)
+
+
+def train_wordpiece(texts: Iterable[str], size: int) -> Tokenizer:
+    """Train a WordPiece vocabulary of at most `size` tokens on texts; the same ones, always.
+
+    Raises:
+        UserError: when `size` does not hold the special tokens and a few characters.
+    """
+    if size < 32:
+        raise UserError(f"data.vocabulary_size is {size}; it must be >= 32")
+    library = _library()
+    blank = from_words(SPECIAL).encoder
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(blank.normalizer.normalize_str(text))
+    del counts[" "]
+    common = sorted(counts, key=lambda char: (-counts[char], char))
+    alphabet = sorted(common[: min(_ALPHABET, (size - len(SPECIAL)) // 3)])
+    # The library numbers the pieces "##x" in the order of a hash map, another one each time, and
+    # breaks ties by number: as special tokens they are numbered by us.
+    split = blank.pre_tokenizer.pre_tokenize_str
+    inner = [char for char in alphabet if len(split(f"a{char}")) == 1]  # punctuation stands alone
+    seeds = [*SPECIAL, *alphabet, *(f"##{char}" for char in inner)]
+    trainer = library.trainers.WordPieceTrainer(
+        vocab_size=size,
+        show_progress=False,
+        special_tokens=seeds,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+    )
+    blank.train_from_iterator(texts, trainer)
+    found = blank.get_vocab()
+    return from_words(sorted(found, key=found.__getitem__), "the trained vocabulary")
+
+
+def from_file(path: str | Path) -> Tokenizer:
+    """Return the tokenizer of a tokenizer.json (or the folder that holds one): BPE, Unigram, ...
+
+    Raises:
+        UserError: when the file is missing or the library refuses it.
+    """
+    file = _existing(path, "tokenizer.json", "data.tokenizer")
+    try:
+        encoder = _library().Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"{file} is not a tokenizer.json ({reason}); write one with Tokenizer.save"
+        ) from error
+    encoder.no_truncation()
+    encoder.no_padding()
+    ids = encoder.get_vocab()
+    pad = next((ids[word] for word in _PADS if word in ids), 0)
+    end = next((ids[word] for word in _ENDS if word in ids), None)
+    return Tokenizer(encoder, max(ids.values(), default=-1) + 1, pad, end, plain=False)
+
+
+def words(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Return the tokens in the order of their ids."""
+    ids = tokenizer.encoder.get_vocab()
+    return tuple(sorted(ids, key=ids.__getitem__))
+
+
+def save(tokenizer: Tokenizer, folder: str | Path) -> Path:
+    """Write vocab.txt (WordPiece) or tokenizer.json into a folder, and return the file."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    if tokenizer.plain:
+        file = Path(folder, "vocab.txt")
+        file.write_text("".join(f"{word}\n" for word in words(tokenizer)), encoding="utf-8")
+        return file
+    file = Path(folder, "tokenizer.json")
+    tokenizer.encoder.save(str(file))
+    return file
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], *, max_length: int) -> Encoded:
+    """Return single texts (tuples of one), or pairs, with the tokenizer's special tokens.
+
+    A text that is too long loses tokens at its end; of a pair the longer one loses first.
+    """
+    encoder = tokenizer.encoder
+    encoder.enable_truncation(max_length, strategy="longest_first")
+    ids, types, cut = [], [], []
+    try:
+        for start in range(0, len(texts), _CHUNK):
+            part = [text[0] if text[1:] == () else text for text in texts[start : start + _CHUNK]]
+            for found in encoder.encode_batch(part):
+                ids.append(np.array(found.ids, np.int32))
+                types.append(np.array(found.type_ids, np.int32))
+                cut.append(bool(found.overflowing))
+    finally:
+        encoder.no_truncation()
+    return _ragged(ids, types, cut)
+
+
+def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[Prompt], *, max_length: int) -> Encoded:
+    """Return prompts with the tokenizer's special tokens, cut in `long`, then from their start."""
+    ids, cut = [], []
+    for start in range(0, len(prompts), _CHUNK):
+        part = prompts[start : start + _CHUNK]
+        for prompt, found in zip(
+            part, tokenizer.encoder.encode_batch(["".join(p) for p in part]), strict=True
+        ):
+            all_ids = np.array(found.ids, np.int32)
+            cut.append(len(all_ids) > max_length)
+            ids.append(all_ids[_kept(found, prompt, max_length)] if cut[-1] else all_ids)
+    return _ragged(ids, [np.zeros_like(row) for row in ids], cut)
+
+
+def _kept(found: Any, prompt: Prompt, max_length: int) -> np.ndarray:
+    """Return which tokens of a prompt that is too long stay, ascending."""
+    begin = np.array([offset[0] for offset in found.offsets])
+    text = np.array(found.special_tokens_mask) == 0
+    low, high = len(prompt.before), len(prompt.before) + len(prompt.long)
+    inside = text & (begin >= low) & (begin < high)
+    # The question stands after the long part: it goes last.
+    order = np.concatenate([np.flatnonzero(inside)[::-1], np.flatnonzero(text & ~inside)])
+    return np.setdiff1d(np.arange(len(begin)), order[: len(begin) - max_length])
+
+
+def encode_answers(
+    tokenizer: Tokenizer, answers: Sequence[tuple[str, ...]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return answers as ids and mask, int32 [examples, choices, longest]; closed by `end_id`.
+
+    An answer is encoded as the continuation of its prompt: with a space before it.
+    """
+    texts = dict.fromkeys(text for row in answers for text in row)
+    known = {text: number for number, text in enumerate(texts)}
+    end = [] if tokenizer.end_id is None else [tokenizer.end_id]
+    found = tokenizer.encoder.encode_batch([f" {t}" for t in known], add_special_tokens=False)
+    rows = [[*one.ids, *end] for one in found]
+    longest = max(map(len, rows))
+    ids = np.full((len(rows), longest), tokenizer.pad_id, np.int32)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = row
+    mask = (np.arange(longest) < np.array([[len(row)] for row in rows])).astype(np.int32)
+    which = np.array([[known[text] for text in row] for row in answers])
+    return ids[which], mask[which]
+
+
+def _ragged(ids: list[np.ndarray], types: list[np.ndarray], cut: list[bool]) -> Encoded:
+    start = np.concatenate([[0], np.cumsum([len(row) for row in ids], dtype=np.int64)])
+    nothing = [np.zeros(0, np.int32)]
+    return Encoded(
+        np.concatenate(ids or nothing),
+        np.concatenate(types or nothing),
+        start.astype(np.int64),
+        np.array(cut, bool),
+    )
+
+
+def _existing(path: str | Path, name: str, key: str) -> Path:
+    found = Path(path).expanduser()
+    found = found / name if found.is_dir() else found
+    if not found.is_file():
+        raise UserError(f"{key}={path} does not exist; give a {name}, or the folder that holds one")
+    return found
+
+
+def _library() -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise UserError("text needs the package tokenizers: pip install 'kdjax[text]'") from error
+    return tokenizers
