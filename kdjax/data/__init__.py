@@ -7,18 +7,34 @@ a `stream.RecordSet`. What runs inside the compiled step (gather, crop, flip, no
 """
 
 from kdjax.data import images, readers, stream
-from kdjax.data.augment import AUGMENTS, lookup, normalize, prepare, random_crop_flip
+from kdjax.data.augment import AUGMENTS, EVAL_CROP, lookup, normalize, prepare, random_crop_flip
+from kdjax.data.decode import View
 from kdjax.data.folder import folder
 from kdjax.data.images import ImageSet
 from kdjax.data.splits import Options
 from kdjax.data.stream import RecordSet
 from kdjax.data.synthetic import synthetic
+from kdjax.data.text import TextOptions, TextSet, read_text
+from kdjax.data.text_tasks import lookup as text_task
 from kdjax.data.tfds_source import tfds_set
 from kdjax.types import Source, UserError
 
-__all__ = ["AUGMENTS", "known", "load", "lookup", "normalize", "prepare", "random_crop_flip"]
+__all__ = [
+    "AUGMENTS",
+    "EVAL_CROP",
+    "TextOptions",
+    "TextSet",
+    "known",
+    "load",
+    "lookup",
+    "normalize",
+    "prepare",
+    "random_crop_flip",
+    "read_text",
+    "task_metric_names",
+]
 
-_OWN = ("digits", "npz", "idx", "folder", "synthetic", "tiny_imagenet")
+_OWN = ("digits", "npz", "idx", "folder", "synthetic", "text", "tiny_imagenet")
 _TFDS = (  # every other image classification set of tfds works too
     "cifar10",
     "cifar100",
@@ -32,6 +48,14 @@ _TFDS = (  # every other image classification set of tfds works too
     "stl10",
     "svhn_cropped",
 )
+
+
+CANVAS = 10 / 7  # of image_size: 320 for 224, as fine as the input where a crop has average area
+
+
+def task_metric_names(task: str) -> tuple[str, ...]:
+    """Return what the benchmark of a text task reports, the most important first."""
+    return text_task(task).metrics
 
 
 def known() -> list[str]:
@@ -49,6 +73,9 @@ def load(
     test: float | int | None = None,
     split_seed: int = 0,
     image_size: int | None = None,
+    augment: str = "none",
+    canvas: int | None = None,
+    eval_crop: float | None = None,
     on_device: bool | str = "auto",
     workers: int = 0,
     limit: int | None = None,
@@ -70,6 +97,11 @@ def load(
             0.25).
         split_seed: of both splits, and of the synthetic set.
         image_size: height and width to which folders and tfds sets are resized.
+        augment: "resized_crop_flip" with an image_size makes training batches hold whole pictures
+            (see `resized_crop`); others change nothing here.
+        canvas: side of the square to which these are squeezed (default 10/7 of image_size).
+        eval_crop: image_size over the shorter side of the picture, before the central crop
+            (default .875 with "resized_crop_flip", else 1).
         on_device: True sets `Source.arrays`, False never does, "auto" does up to 1 GiB.
         workers: processes that decode a streamed set; 0 uses threads.
         limit: so many training examples (stratified), after the other splits were cut.
@@ -84,7 +116,8 @@ def load(
         batch_size, eval_batch_size, validation, test, split_seed, on_device, workers, limit
     )
     _check_on_device(on_device)
-    found = _read(name, path, options, image_size, shape, num_classes)
+    view = _view(image_size, augment, canvas, eval_crop)
+    found = _read(name, path, options, view, shape, num_classes)
     if isinstance(found, ImageSet):
         if image_size is not None and (image_size, image_size) != found.train.image.shape[1:3]:
             raise UserError(
@@ -102,7 +135,7 @@ def _read(
     name: str,
     path: str | None,
     options: Options,
-    image_size: int | None,
+    view: View,
     shape: tuple[int, ...] | None,
     num_classes: int | None,
 ) -> ImageSet | RecordSet:
@@ -116,12 +149,35 @@ def _read(
     if name == "synthetic":
         return synthetic(tuple(shape or (8, 8, 1)), num_classes or 10, seed=options.split_seed)
     if name == "folder":
-        return folder(path, image_size)
+        return folder(path, view)
     if name == "tiny_imagenet":
         from kdjax.data.tiny_imagenet import tiny_imagenet
 
-        return tiny_imagenet(path, image_size)
-    return tfds_set(name, path, image_size, known())
+        return tiny_imagenet(path, view)
+    return tfds_set(name, path, view, known())
+
+
+def _view(
+    image_size: int | None, augment: str, canvas: int | None, eval_crop: float | None
+) -> View:
+    cropping = augment == "resized_crop_flip"
+    for key, value in (("canvas", canvas), ("eval_crop", eval_crop)):
+        if value is not None and image_size is None:
+            raise UserError(f"data.{key} is {value} but data.image_size is not set; set both")
+    if image_size is None:
+        return View()  # pictures of one size, whichever it is, are their own canvas
+    crop = (EVAL_CROP if cropping else 1.0) if eval_crop is None else eval_crop
+    side = round(image_size * CANVAS) if canvas is None else canvas
+    if image_size < 1:
+        raise UserError(f"data.image_size is {image_size}; it must be >= 1")
+    if not 0 < crop <= 1:
+        raise UserError(f"data.eval_crop is {crop}; it must lie in (0, 1]")
+    if canvas is not None and (not cropping or canvas < image_size):
+        raise UserError(
+            f"data.canvas is {canvas}; it is of data.augment=resized_crop_flip only, and at least "
+            f"data.image_size = {image_size}"
+        )
+    return View(image_size, crop, side if cropping else None)
 
 
 def _check_on_device(on_device: bool | str) -> None:

@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kdjax.data.resized_crop import central_boxes, resample, resized_crop_flip
 from kdjax.types import Batch, Spec, UserError
 
-__all__ = ["AUGMENTS", "lookup", "normalize", "prepare", "random_crop_flip"]
+__all__ = ["AUGMENTS", "EVAL_CROP", "lookup", "normalize", "prepare", "random_crop_flip"]
 
-AUGMENTS = ("none", "crop", "crop_flip")
+AUGMENTS = ("none", "crop", "crop_flip", "resized_crop_flip")
+EVAL_CROP = 0.875  # 224 of 256 pixels, after Krizhevsky et al. 2012
 PADDING = 4  # pixels on each side; the common choice for 32 x 32 images
 _DRAWS = 2**30  # so many that the remainder by an odd number of offsets is uniform to 1e-8
 
@@ -88,18 +90,22 @@ def random_crop_flip(
 
 
 def prepare(
-    spec: Spec, *, augment: str = "none", padding: int = PADDING
+    spec: Spec, *, augment: str = "none", padding: int = PADDING, eval_crop: float = EVAL_CROP
 ) -> Callable[..., dict[str, Any]]:
     """Return the function (batch, key=None) that makes a raw batch ready for a model.
 
     The result has "image" float32 normalised by the spec, "label" int32, "mask" float32 (ones
     where the batch has none) and every other entry of the batch untouched. It augments only when
-    a key is given, so the same function serves evaluation.
+    a key is given, so the same function serves evaluation. A batch with "size" int32 [batch, 2]
+    holds whole pictures squeezed to a canvas (see `resized_crop`): a crop brings them to the
+    spec's shape, a random one with a key, else the central one. Other images must have that shape.
 
     Args:
         spec: of the data set.
-        augment: "none", "crop" (random shift) or "crop_flip" (shift and mirror).
+        augment: "none", "crop" (random shift), "crop_flip" (shift and mirror) or
+            "resized_crop_flip" (random box of 8 to 100 per cent of the area, resized, mirror).
         padding: the largest shift in pixels.
+        eval_crop: side of a canvas' central crop over the picture's shorter side.
 
     Raises:
         UserError: on an unknown `augment`; the returned function raises on an image whose shape
@@ -109,17 +115,23 @@ def prepare(
         raise UserError(f"data.augment is {augment!r}; choose from {', '.join(AUGMENTS)}")
 
     def prepare_batch(batch: Batch, key: Array | None = None) -> dict[str, Any]:
-        image = jnp.asarray(batch["image"])
-        if tuple(image.shape[1:]) != tuple(spec.shape):
+        image, sizes = jnp.asarray(batch["image"]), batch.get("size")
+        if sizes is None and tuple(image.shape[1:]) != tuple(spec.shape):
             raise UserError(
                 f"image has shape {image.shape[1:]} but the data set's spec says {spec.shape}"
             )
-        if key is not None and augment != "none":
+        if key is not None and augment == "resized_crop_flip":
+            image = resized_crop_flip(
+                image, key, shape=spec.shape, sizes=sizes, ids=batch.get("id")
+            )
+        elif sizes is not None:
+            image = resample(image, central_boxes(sizes, spec.shape, eval_crop), spec.shape)
+        elif key is not None and augment != "none":
             flip = augment == "crop_flip"
             image = random_crop_flip(image, key, ids=batch.get("id"), padding=padding, flip=flip)
         mask = batch["mask"] if "mask" in batch else jnp.ones(image.shape[0], jnp.float32)
         return {
-            **batch,
+            **{name: value for name, value in batch.items() if name != "size"},
             "image": normalize(image, spec.mean, spec.std, spec.scale),
             "label": jnp.asarray(batch["label"], jnp.int32),
             "mask": jnp.asarray(mask, jnp.float32),

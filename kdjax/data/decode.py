@@ -1,15 +1,29 @@
 """From a picture file, or a decoded picture of any size, to an array of the set's shape."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from kdjax.types import UserError
 
-__all__ = ["fit", "open_picture", "picture_channels"]
+__all__ = ["View", "fit", "open_picture", "picture_channels", "squeeze"]
 
 _GREY_MODES = ("1", "L", "LA")
+
+
+class View(NamedTuple):
+    """How the pictures of a set are brought to one size.
+
+    `size`: height and width of the result, None for pictures that have one size already. `crop`:
+    that size over the shorter side before the central crop. `canvas`: side of the square to which
+    whole training pictures are squeezed for `resized_crop`, None where that is not wanted.
+    """
+
+    size: int | None = None
+    crop: float = 1.0
+    canvas: int | None = None
 
 
 def picture_channels(path: Path) -> int:
@@ -39,26 +53,51 @@ def open_picture(path: Path, channels: int) -> np.ndarray:
     return array.reshape(*array.shape[:2], channels)
 
 
-def fit(image: np.ndarray, channels: int, size: int | None) -> np.ndarray:
-    """Return uint8 [height, width, channels]: the shorter side resized to `size`, centre kept.
+def fit(image: np.ndarray, channels: int, view: View) -> np.ndarray:
+    """Return uint8 [height, width, channels]: shorter side to size / crop, then the centre.
 
-    Grey pictures are repeated over `channels`; `size` None leaves height and width alone.
+    Grey pictures are repeated over `channels`; a view without size leaves height and width alone.
 
     Raises:
         UserError: on a number of channels that cannot be brought to `channels`.
     """
+    image = _with_channels(image, channels)
+    if view.size is None:
+        return image
+    size, shorter = view.size, round(view.size / view.crop)
+    height, width = image.shape[:2]
+    if height == width == size == shorter:
+        return image
+    ratio = shorter / min(height, width)
+    resized = (max(shorter, round(width * ratio)), max(shorter, round(height * ratio)))
+    picture = _picture(image).resize(resized, Image.Resampling.BILINEAR)
+    left, top = (resized[0] - size) // 2, (resized[1] - size) // 2
+    cropped = picture.crop((left, top, left + size, top + size))
+    return np.asarray(cropped).reshape(size, size, channels)
+
+
+def squeeze(image: np.ndarray, channels: int, canvas: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return a whole picture as uint8 [canvas, canvas, channels], and its (height, width).
+
+    Raises:
+        UserError: on a number of channels that cannot be brought to `channels`.
+    """
+    image = _with_channels(image, channels)
+    height, width = image.shape[:2]
+    if (height, width) != (canvas, canvas):
+        squeezed = _picture(image).resize((canvas, canvas), Image.Resampling.BILINEAR)
+        image = np.asarray(squeezed).reshape(canvas, canvas, channels)
+    return image, (height, width)
+
+
+def _with_channels(image: np.ndarray, channels: int) -> np.ndarray:
     image = image[..., None] if image.ndim == 2 else image
     if image.shape[-1] == 1 and channels > 1:
         image = np.repeat(image, channels, axis=-1)
     if image.shape[-1] != channels:
         raise UserError(f"an image has {image.shape[-1]} channels where the set has {channels}")
-    if size is None or image.shape[:2] == (size, size):
-        return image
-    height, width = image.shape[:2]
-    ratio = size / min(height, width)
-    resized = (max(size, round(width * ratio)), max(size, round(height * ratio)))
-    picture = Image.fromarray(image[..., 0] if channels == 1 else image)
-    picture = picture.resize(resized, Image.Resampling.BILINEAR)
-    left, top = (resized[0] - size) // 2, (resized[1] - size) // 2
-    cropped = picture.crop((left, top, left + size, top + size))
-    return np.asarray(cropped).reshape(size, size, channels)
+    return image
+
+
+def _picture(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)

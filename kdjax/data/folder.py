@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdjax.data.decode import fit, open_picture, picture_channels
+from kdjax.data.decode import View, fit, open_picture, picture_channels
 from kdjax.data.readers import existing
 from kdjax.data.stream import Records, RecordSet
 from kdjax.types import UserError
@@ -20,13 +20,12 @@ _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
 _VALIDATION = ("val", "validation", "valid")
 
 
-def folder(path: str | None, image_size: int | None = None) -> RecordSet:
+def folder(path: str | None, view: View) -> RecordSet:
     """Return the set in a folder.
 
     Args:
         path: of the folder, see the module for its layout.
-        image_size: height and width to which pictures are resized (shorter side, then centre
-            crop); None takes the size of the first one, and the others must have it too.
+        view: how pictures are resized; without a size all must have that of the first one.
 
     Raises:
         UserError: on a folder without class subfolders, an empty class, a class that is only in
@@ -43,9 +42,9 @@ def folder(path: str | None, image_size: int | None = None) -> RecordSet:
     listed = _list(train, names)
     firsts = {label: file for file, label in reversed(listed)}
     channels = max(picture_channels(file) for file in firsts.values())
-    first = fit(open_picture(listed[0][0], channels), channels, image_size)
+    first = fit(open_picture(listed[0][0], channels), channels, view)
     others = {} if train == root else _other_splits(root, names)
-    make = partial(_records, channels=channels, size=image_size)
+    make = partial(_records, channels=channels)
     return RecordSet(
         where=f"data.path={path}",
         train=make(listed),
@@ -53,6 +52,7 @@ def folder(path: str | None, image_size: int | None = None) -> RecordSet:
         validation=make(others["validation"]) if "validation" in others else None,
         shape=first.shape,
         class_names=names,
+        view=view,
     )
 
 
@@ -100,13 +100,11 @@ def _other_splits(root: Path, names: tuple[str, ...]) -> dict[str, list[tuple[Pa
     return found
 
 
-def _records(listed: list[tuple[Path, int]], *, channels: int, size: int | None) -> Records:
+def _records(listed: list[tuple[Path, int]], *, channels: int) -> Records:
     files = [str(file) for file, _ in listed]
     label = np.array([kind for _, kind in listed], np.int32)
-    return Records(partial(_get, files, label, channels, size), len(files), label)
+    return Records(partial(_get, files, label, channels), len(files), label)
 
 
-def _get(
-    files: list[str], label: np.ndarray, channels: int, size: int | None, row: int
-) -> tuple[np.ndarray, int]:
-    return fit(open_picture(Path(files[row]), channels), channels, size), int(label[row])
+def _get(files: list[str], label: np.ndarray, channels: int, row: int) -> tuple[np.ndarray, int]:
+    return open_picture(Path(files[row]), channels), int(label[row])

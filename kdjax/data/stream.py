@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags
 
 from kdjax.data import images
+from kdjax.data.decode import View, fit, squeeze
 from kdjax.data.images import ImageSet, Pair, channel_moments, pad_batch
 from kdjax.data.splits import Options, batch_rows, epoch_order, plan
 from kdjax.types import EvalBatches, Source, Spec, TrainBatches, UserError
@@ -25,7 +26,7 @@ _THREADS, _BUFFER = 4, 4  # batches, not examples, are what a thread makes and t
 
 
 class Records(NamedTuple):
-    """One stored split: `get(row)` -> (uint8 [height, width, channel], label), picklable.
+    """One stored split: `get(row)` -> (picture as stored, uint8, label), picklable.
 
     `label` [size] where the labels are known without decoding (splits are stratified then).
     """
@@ -36,7 +37,10 @@ class Records(NamedTuple):
 
 
 class RecordSet(NamedTuple):
-    """What a reader found, like `images.ImageSet`; `shape` is that of every example."""
+    """What a reader found, like `images.ImageSet`.
+
+    `view` brings every picture to `shape`; pictures without a size in it have that shape already.
+    """
 
     where: str
     train: Records
@@ -44,32 +48,44 @@ class RecordSet(NamedTuple):
     validation: Records | None
     shape: tuple[int, ...]
     class_names: tuple[str, ...]
+    view: View = View()
 
 
 def build(found: RecordSet, options: Options) -> Source:
     """Return the `Source` of a set: in memory if `on_device` (or small, for "auto"), else streamed.
 
-    The statistics of a streamed set come from 1,024 training images, evenly spaced.
+    With a canvas it is always streamed, and training batches hold whole pictures: "image" uint8
+    [batch, canvas, canvas, channel] and "size" int32 [batch, 2], true heights and widths. The
+    statistics of a streamed set come from 1,024 training images, evenly spaced.
 
     Raises:
-        UserError: from `splits.plan`, and on an example of another shape or label.
+        UserError: from `splits.plan`, on an example of another shape or label, and on a canvas
+            together with `on_device`.
     """
+    whole = found.view.canvas is not None
+    if whole and options.on_device is True:
+        raise UserError(
+            "data.on_device is True but data.augment=resized_crop_flip crops whole pictures, "
+            "which are streamed; leave data.on_device at auto"
+        )
     bytes_needed = found.train.size * int(np.prod(found.shape))
     auto = options.on_device == "auto"
-    if bytes_needed <= images.ON_DEVICE_LIMIT if auto else options.on_device:
+    if not whole and (bytes_needed <= images.ON_DEVICE_LIMIT if auto else options.on_device):
         return images.build(_materialise(found), options)
     splits = _splits(found, options)
     size = {name: len(rows) for name, (_, rows) in splits.items()}
-    fetch = {name: partial(_fetch, found, *split) for name, split in splits.items()}
+    fetch = {
+        name: partial(_fetch, found, *split, whole and name == "train")
+        for name, split in splits.items()
+    }
     sample = np.unique(np.linspace(0, size["train"] - 1, _MOMENTS_SAMPLE).astype(int))
-    mean, std = channel_moments(np.stack([fetch["train"](row)["image"] for row in sample]), 255.0)
+    pixels = np.stack([_fetch(found, *splits["train"], False, row)["image"] for row in sample])
+    mean, std = channel_moments(pixels, 255.0)
     return Source(
         spec=Spec(found.shape, len(found.class_names), found.class_names, mean, std, 255.0),
         size=size,
         train=_train_batches(fetch["train"], size["train"], options),
-        evals={
-            name: _eval_batches(fetch[name], size[name], options.eval_batch_size) for name in size
-        },
+        evals={name: _eval_batches(fetch[name], size[name], options) for name in size},
     )
 
 
@@ -103,7 +119,7 @@ def _materialise(found: RecordSet) -> ImageSet:
         label = np.empty(records.size, np.int32)
         everything = np.arange(records.size)
         for row in range(records.size):
-            example = _fetch(found, records, everything, row)
+            example = _fetch(found, records, everything, False, row)
             image[row], label[row] = example["image"], example["label"]
         return Pair(image, label)
 
@@ -121,10 +137,18 @@ def _materialise(found: RecordSet) -> ImageSet:
     )
 
 
-def _fetch(found: RecordSet, records: Records, rows: np.ndarray, row: int) -> dict[str, Any]:
-    """Return example `row` of a split, checked; "id" is `row`."""
-    image, label = records.get(int(rows[row]))
-    if image.shape != found.shape:
+def _fetch(
+    found: RecordSet, records: Records, rows: np.ndarray, whole: bool, row: int
+) -> dict[str, Any]:
+    """Return example `row` of a split, checked; "id" is `row`, `whole` asks for its canvas."""
+    picture, label = records.get(int(rows[row]))
+    size = {}
+    if whole and found.view.canvas is not None:
+        image, true = squeeze(picture, found.shape[-1], found.view.canvas)
+        size = {"size": np.array(true, np.int32)}
+    else:
+        image = fit(picture, found.shape[-1], found.view)
+    if not size and image.shape != found.shape:
         raise UserError(
             f"{found.where}: example {rows[row]} has shape {image.shape} but the first one "
             f"{found.shape}; set data.image_size to resize them all"
@@ -139,6 +163,7 @@ def _fetch(found: RecordSet, records: Records, rows: np.ndarray, row: int) -> di
         "label": np.int32(label),
         "id": np.int32(row),
         "mask": np.float32(1),
+        **size,
     }
 
 
@@ -185,10 +210,18 @@ def _train_batches(
 
 
 def _eval_batches(
-    fetch: Callable[[int], dict[str, Any]], size: int, batch_size: int
+    fetch: Callable[[int], dict[str, Any]], size: int, options: Options
 ) -> EvalBatches:
+    batch_size = options.eval_batch_size
+    # as many batches as processes, or starting them takes longer than decoding here
+    workers = options.workers if size >= batch_size * options.workers else 0
+
     def batches() -> Iterator[Mapping[str, np.ndarray]]:
-        for batch in _batches(fetch, 0, size, batch_size, workers=0):
-            yield pad_batch(batch["image"], batch["label"], batch["id"], batch_size)
+        for batch in _batches(fetch, 0, size, batch_size, workers):
+            padded = pad_batch(batch["image"], batch["label"], batch["id"], batch_size)
+            if "size" in batch:
+                rows = np.minimum(np.arange(batch_size), len(batch["size"]) - 1)
+                padded["size"] = batch["size"][rows]
+            yield padded
 
     return batches

@@ -13,29 +13,27 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.data.decode import fit
+from kdjax.data.decode import View
 from kdjax.data.stream import Records, RecordSet
 from kdjax.types import UserError
 
 __all__ = ["from_builder", "tfds_set"]
 
 
-def tfds_set(
-    name: str, path: str | None, image_size: int | None, known: Sequence[str]
-) -> RecordSet:
+def tfds_set(name: str, path: str | None, view: View, known: Sequence[str]) -> RecordSet:
     """Return a tfds set that lies under the tfds data_dir `path` (default ~/tensorflow_datasets).
 
     Args:
         name: "cifar10", "imagenet_resized/64x64", ... with config and version as tfds writes them.
         path: the data_dir.
-        image_size: see `folder.folder`; needed where pictures differ in size.
+        view: how pictures are resized; its size is needed where they differ in size.
         known: the names to offer when there is no such set.
 
     Raises:
         UserError: on an unknown name, a set that is not on disk or not in the array_record format,
             and one without images and class labels.
     """
-    return from_builder(_builder(name, path, known), name, path, image_size)
+    return from_builder(_builder(name, path, known), name, path, view)
 
 
 def _builder(name: str, path: str | None, known: Sequence[str]) -> Any:
@@ -61,7 +59,7 @@ def _builder(name: str, path: str | None, known: Sequence[str]) -> Any:
     raise AssertionError("unreachable")
 
 
-def from_builder(builder: Any, name: str, path: str | None, image_size: int | None) -> RecordSet:
+def from_builder(builder: Any, name: str, path: str | None, view: View) -> RecordSet:
     """Return the set of a prepared tfds builder; arguments as in `tfds_set`."""
     where = f"data.name={name}"
     image_key, label_key = builder.info.supervised_keys or ("image", "label")
@@ -78,7 +76,7 @@ def from_builder(builder: Any, name: str, path: str | None, image_size: int | No
         source = _open(builder, split, name, path)
         if len(source) == 0:
             raise UserError(f"{where}: its {split} split is empty; prepare it again")
-        return Records(partial(_get, source, keys, channels, image_size), len(source))
+        return Records(partial(_get, source, keys), len(source))
 
     train = records("train")
     splits = {split: records(split) for split in _eval_splits(builder)}
@@ -87,9 +85,9 @@ def from_builder(builder: Any, name: str, path: str | None, image_size: int | No
     if "test" not in splits and "validation" in splits:
         splits["test"] = splits.pop("validation")
     known_size = None not in pixels.shape
-    if image_size is None and not known_size:
+    if view.size is None and not known_size:
         raise UserError(f"{where} holds pictures of several sizes; set data.image_size")
-    size = pixels.shape[:2] if image_size is None else (image_size, image_size)
+    size = pixels.shape[:2] if view.size is None else (view.size, view.size)
     return RecordSet(
         where=where,
         train=train,
@@ -97,6 +95,7 @@ def from_builder(builder: Any, name: str, path: str | None, image_size: int | No
         validation=splits.get("validation"),
         shape=(*size, channels),
         class_names=tuple(label.names or map(str, range(label.num_classes))),
+        view=view,
     )
 
 
@@ -124,8 +123,6 @@ def _open(builder: Any, split: str, name: str, path: str | None) -> Any:
         ) from error
 
 
-def _get(
-    source: Any, keys: tuple[str, str], channels: int, size: int | None, row: int
-) -> tuple[np.ndarray, int]:
+def _get(source: Any, keys: tuple[str, str], row: int) -> tuple[np.ndarray, int]:
     example = source[row]
-    return fit(np.asarray(example[keys[0]]), channels, size), int(example[keys[1]])
+    return np.asarray(example[keys[0]]), int(example[keys[1]])

@@ -16,6 +16,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from kdjax.data.decode import View
 from kdjax.data.readers import existing
 from kdjax.data.stream import RecordSet
 from kdjax.data.tfds_source import from_builder
@@ -66,12 +67,12 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
             yield name, {"image": archive / "val" / "images" / name, "label": wnid}
 
 
-def tiny_imagenet(path: str | None, image_size: int | None = None) -> RecordSet:
+def tiny_imagenet(path: str | None, view: View) -> RecordSet:
     """Return the set, preparing it on first use.
 
     Args:
         path: the folder that holds tiny-imagenet-200/ or, once prepared, tiny_imagenet/.
-        image_size: see `folder.folder`; None means 64.
+        view: how pictures are resized; without a size to 64 x 64.
 
     Raises:
         UserError: on a missing or incomplete archive and a folder that cannot be written.
@@ -82,7 +83,7 @@ def tiny_imagenet(path: str | None, image_size: int | None = None) -> RecordSet:
     if not (prepared / "dataset_info.json").exists():
         _prepare(root)
     builder = tfds.builder_from_directory(prepared)
-    return from_builder(builder, "tiny_imagenet", str(root), image_size or 64)
+    return from_builder(builder, "tiny_imagenet", str(root), view._replace(size=view.size or 64))
 
 
 def _prepare(root: Path) -> None:

@@ -71,6 +71,14 @@ class TestStream:
         assert sorted(seen) == list(range(50))
         assert sum(b["mask"].sum() for b in source.evals["test"]()) == 7
 
+    def test_worker_processes_evaluate_the_same(self):
+        alone, helped = (
+            stream.build(fakes.records(), OFF._replace(workers=workers)) for workers in (0, 2)
+        )
+        pairs = list(zip(alone.evals["train"](), helped.evals["train"](), strict=True))
+        assert len(pairs) == 12
+        assert all(same(left, right) for left, right in pairs)
+
     def test_unlabelled_records_are_split_at_random(self):
         source = stream.build(fakes.records(labelled=False), OFF)
         assert source.size["validation"] == 5
