@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.errors
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kdjax.models.layers import linear
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
 
-__all__ = ["from_linen", "with_adapter"]
+__all__ = ["from_linen"]
 
 
 def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
@@ -72,60 +70,10 @@ def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
     return Model(init, apply)
 
 
-def with_adapter(model: Model, *, layer: str, width: int, kind: str = "linear") -> Model:
-    """Give a model one more feature, "<layer>_adapted": `layer` projected to `width` channels.
-
-    The projector is trained with the model: params become {"network": the model's, "adapter":
-    the projector's}; stats stay the model's. On feature maps [batch, height, width, channel] a
-    linear adapter acts on the channels, which is a 1x1 convolution.
-
-    Args:
-      model: whose feature is projected.
-      layer: a name in its outputs' features.
-      width: channels of the new feature.
-      kind: "linear", the only one so far.
-
-    Raises:
-      UserError: unknown kind, width below 1, or (by init and apply) no such layer.
-    """
-    if kind != "linear":
-        raise UserError(f'adapter of layer "{layer}": kind is {kind!r}: use "linear"')
-    if width < 1:
-        raise UserError(f'adapter of layer "{layer}": width is {width}: use at least 1')
-    adapter = linear(width, name="adapter")
-
-    def init(key: Array, batch: Batch) -> Variables:
-        network_key, adapter_key = jax.random.split(key)
-        network = model.init(network_key, batch)
-        shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch.items()}
-        outputs, _ = jax.eval_shape(lambda v, b: model.apply(v, b, train=False), network, shapes)
-        channels = _feature(outputs, layer).shape[-1]
-        projector = adapter.init(adapter_key, jnp.zeros((1, channels)))["params"]
-        return Variables({"network": network.params, "adapter": projector}, network.stats)
-
-    def apply(
-        variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
-    ) -> tuple[Outputs, PyTree]:
-        network = Variables(variables.params["network"], variables.stats)
-        outputs, stats = model.apply(network, batch, train=train, key=key)
-        adapted = adapter.apply({"params": variables.params["adapter"]}, _feature(outputs, layer))
-        features = {**outputs.features, f"{layer}_adapted": adapted}
-        return Outputs(outputs.logits, features), stats
-
-    return Model(init, apply)
-
-
 def _input(batch: Batch, key: str, name: str) -> Any:
     if key not in batch:
         raise UserError(f'{name} reads batch["{key}"], but the batch has {sorted(batch)}')
     return batch[key]
-
-
-def _feature(outputs: Outputs, layer: str) -> Any:
-    if layer not in outputs.features:
-        known = ", ".join(sorted(outputs.features)) or "none"
-        raise UserError(f'adapter: no feature "{layer}"; the model has: {known}')
-    return outputs.features[layer]
 
 
 def _outputs(found: Any, name: str) -> Outputs:

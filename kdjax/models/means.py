@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
+from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
 
 
 def with_class_means(model: Model, *, layer: str, name: str, num_classes: int) -> Model:
@@ -19,11 +19,17 @@ def with_class_means(model: Model, *, layer: str, name: str, num_classes: int) -
       layer: whose means; a feature [batch, width].
       name: of the new feature.
       num_classes: rows.
+
+    Raises:
+      UserError: (by init) no such layer.
     """
 
     def init(key: Array, batch: Batch) -> Variables:
         network = model.init(key, batch)
         outputs, _ = jax.eval_shape(lambda v, b: model.apply(v, b, train=False), network, batch)
+        if layer not in outputs.features:
+            known = ", ".join(sorted(outputs.features)) or "none"
+            raise UserError(f"class means: no layer {layer!r}; the network has {known}")
         width = outputs.features[layer].shape[-1]
         return attach(network, jnp.zeros((num_classes, width), jnp.float32))
 
@@ -45,8 +51,10 @@ def attach(variables: Variables, means: Array) -> Variables:
 
 
 def detach(variables: Variables) -> Variables:
-    """The plain network again, without class means and cached outputs."""
-    stats = variables.stats
+    """The plain network again, without class means, cached outputs and adapters."""
+    params, stats = variables
+    if isinstance(params, Mapping) and set(params) == {"network", "adapters"}:
+        params = params["network"]
     while isinstance(stats, Mapping) and "network" in stats:
         stats = stats["network"]
-    return Variables(variables.params, stats)
+    return Variables(params, stats)

@@ -1,7 +1,7 @@
 """Terms that look at features. Layers are names in `Outputs.features`.
 
 Where the widths of two layers differ, the player carries an adapter and `own_layer` is the
-adapted one ("pooled_adapted").
+adapter's name.
 """
 
 from collections.abc import Callable, Sequence
@@ -99,7 +99,8 @@ def stepwise_norm(own_layer: str = "pooled") -> Definition:
     def value(own: Outputs, peers: Sequence[Outputs], batch: Batch, scalars: Scalars) -> Array:
         return losses.stepwise_norm(own.features[own_layer], **scalars)
 
-    return Definition(value, {"step": Scalar(1.0)}, peers="none")
+    layers = ((own_layer, own_layer),)
+    return Definition(value, {"step": Scalar(1.0)}, peers="none", layers=layers)
 
 
 def class_means_name(layer: str) -> str:

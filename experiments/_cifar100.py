@@ -1,0 +1,151 @@
+"""What the files cifar100_{kd,dkd,dist,reviewkd}{,pp}.py share: pairs, schedule, adapters.
+
+A frozen teacher, a student that starts at random, 240 epochs of CIFAR-100 (tfds `cifar100`),
+learning rate x.1 at 150, 180 and 210, weight decay 5e-4. Each file adds its terms, its weights
+and the rest of its recipe. The published runs train on all 50,000 images; here five per cent of
+them validate.
+"""
+
+from ml_collections import ConfigDict
+
+EPOCHS, DECAYS, RAMP = 240, (150, 180, 210), 20
+IMAGES = 47_500  # of 50,000
+THREE = ("stage1_pre", "stage2_pre", "stage3_pre", "pooled")
+FOUR = ("stage1_pre", "stage2_pre", "stage3_pre", "stage4_pre", "pooled")
+
+# Pooled widths decide whether ND needs an adapter; levels are what ReviewKD compares: the
+# teacher's layers, widths and sizes, and the student's layers (MobileNetV2 has no ReLU there).
+PAIRS: dict = {
+    "res56_20": {
+        "teacher": ("resnet56", 64),
+        "student": ("resnet20", 64),
+        "levels": (THREE, (16, 32, 64, 64), (32, 16, 8, 1), THREE),
+    },
+    "wrn40_2_40_1": {
+        "teacher": ("wrn_40_2", 128),
+        "student": ("wrn_40_1", 64),
+        "levels": (THREE, (32, 64, 128, 128), (32, 16, 8, 1), THREE),
+    },
+    "res32x4_8x4": {
+        "teacher": ("resnet32x4", 256),
+        "student": ("resnet8x4", 256),
+        "levels": (THREE, (64, 128, 256, 256), (32, 16, 8, 1), THREE),
+    },
+    "res50_mv2": {
+        "teacher": ("ResNet50", 2048),
+        "student": ("MobileNetV2", 1280),
+        "levels": (
+            FOUR,
+            (256, 512, 1024, 2048, 2048),
+            (32, 16, 8, 4, 1),
+            ("stage1", "stage2", "stage3", "stage4", "pooled"),
+        ),
+    },
+    "res32x4_shv1": {
+        "teacher": ("resnet32x4", 256),
+        "student": ("ShuffleV1", 960),
+        "levels": (THREE, (64, 128, 256, 256), (32, 16, 8, 1), THREE),
+    },
+    "res32x4_shv2": {
+        "teacher": ("resnet32x4", 256),
+        "student": ("ShuffleV2", 1024),
+        "levels": (THREE, (64, 128, 256, 256), (32, 16, 8, 1), THREE),
+    },
+}
+# Two tiny networks on synthetic images, for a test of two steps.
+SMOKE: dict = {
+    "teacher": ("cnn", 6),
+    "student": ("cnn", 4),
+    "options": {"teacher": {"widths": (6,)}, "student": {"widths": (4,)}},
+    "levels": (("stage1_pre", "pooled"), (6, 6), (4, 1), ("stage1_pre", "pooled")),
+}
+
+
+def choose(arg: str) -> tuple[str, dict, bool]:
+    """Read PAIR, "smoke" or nothing: the name of the pair, what it is, and whether it is smoke."""
+    if arg == "smoke":
+        return "res56_20", SMOKE, True
+    name = arg or "res56_20"
+    if name not in PAIRS:
+        raise ValueError(f"no pair {name!r}; there are {', '.join(PAIRS)} and smoke")
+    return name, PAIRS[name], False
+
+
+def ramp(batch_size: int) -> dict:
+    """Rise over the first 20 epochs."""
+    return {"ramp": {"name": "linear", "steps": RAMP * (IMAGES // batch_size)}}
+
+
+def norm_direction(pair: dict, weight: float) -> tuple[dict, dict]:
+    """ND's term, and the adapter that it looks through if the widths differ."""
+    (_, width), (_, own) = pair["teacher"], pair["student"]
+    if width == own:
+        return {"norm_direction": {"weight": weight}}, {}
+    adapter = {"kind": "norm_direction", "layer": "pooled", "width": width}
+    return {"norm_direction": {"weight": weight, "own_layer": "projected"}}, {"projected": adapter}
+
+
+def review(pair: dict, said: dict) -> tuple[dict, dict]:
+    """ReviewKD's term with its weight and ramp, and the fusion that it looks through."""
+    peer_layers, widths, sizes, layers = pair["levels"]
+    adapter = {"kind": "fusion", "layers": layers, "widths": widths, "sizes": sizes}
+    return {"review": {**said, "peer_layers": peer_layers}}, {"review": adapter}
+
+
+def experiment(
+    pair: dict, terms: dict, adapters: dict, optimizer: dict, batch_size: int, smoke: bool
+) -> ConfigDict:
+    """Put a student's terms and adapters, its optimizer and the batch size into a config."""
+    epoch = IMAGES // batch_size
+    schedule = {"name": "step", "boundaries": tuple(at * epoch for at in DECAYS)}
+    sgd = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4, "schedule": schedule, **optimizer}
+    data = {
+        "name": "cifar100",
+        "path": None,
+        "validation": 0.05,
+        "augment": "crop_flip",
+        "mean": (0.5071, 0.4867, 0.4408),  # those that the published teachers have seen
+        "std": (0.2675, 0.2565, 0.2761),
+    }
+    variants: dict = {}
+    if smoke:
+        data |= {"name": "synthetic", "shape": (8, 8, 3), "num_classes": 10, "validation": 0.2}
+        variants = {
+            "teacher": {"roles": {"teacher": {"terms": {"ce": {}}}, "student": None}},
+            "student": {"roles": {"teacher": {"from_variant": "teacher"}}},
+        }
+    options = pair.get("options", {"teacher": {}, "student": {}})
+    toward = {
+        name: {**({} if name == "ce" else {"toward": "teacher"}), **terms[name]} for name in terms
+    }
+    return ConfigDict(
+        {
+            "seed": 0,
+            "num_steps": 2 if smoke else EPOCHS * epoch,
+            "batch_size": 16 if smoke else batch_size,
+            "log_every": 100,
+            "eval_every": 5 * epoch,
+            "checkpoint_every": 5 * epoch,
+            "parallel": "pmap",
+            "precision": "float32",
+            "data": data,
+            "roles": {
+                "teacher": {
+                    "model": {"name": pair["teacher"][0], **options["teacher"]},
+                    "checkpoint": None,  # a folder written by `import` or `export`
+                    "optimizer": {"name": "sgd", "learning_rate": 0.1},
+                    "terms": {},  # frozen
+                },
+                "student": {
+                    "model": {"name": pair["student"][0], **options["student"]},
+                    "checkpoint": None,
+                    "optimizer": sgd,
+                    "terms": toward,
+                    "adapters": adapters,
+                },
+            },
+            "variants": ConfigDict(variants, sort_keys=False),
+            "sweep": {"seed": (0,) if smoke else (0, 1, 2)},
+        },
+        sort_keys=False,
+    )

@@ -1,0 +1,49 @@
+"""ReviewKD++ on CIFAR-100: ReviewKD with regularised feature norm and direction (ND).
+
+CE + kd ReviewKD (rising over 20 epochs) + nd ND, weights below; batch 128, Nesterov SGD .9,
+learning rate .1, or .02 for ShuffleNet. 240 epochs, x.1 at 150, 180 and 210, weight decay 5e-4:
+the published recipe. Where the pooled widths differ, ND looks through batch norm, dropout and a
+linear map; that and the fusion are dropped at export; class means are measured once. The argument
+is one of the pairs below (default res56_20).
+
+    python -m kdjax import --model=resnet56 --weights=resnet56_cifar100.pth \
+        --mean=.5071,.4867,.4408 --std=.2675,.2565,.2761 --out=teachers/resnet56
+    python -m kdjax train --config=experiments/cifar100_reviewkdpp.py:res56_20 \
+        --config.roles.teacher.checkpoint=teachers/resnet56 --workdir=runs/cifar100_reviewkdpp
+
+Expected time: not measured; hours on one accelerator, three seeds as one program.
+
+Expected result: not run here. Published top-1 on test, all 50,000 images trained on:
+
+                    teacher  student  ReviewKD++
+    res56_20          72.34    69.06       72.05
+    wrn40_2_40_1      75.61    71.98       75.66
+    res32x4_8x4       79.42    72.50       76.07
+    res50_mv2         79.34    64.60       70.45
+    res32x4_shv1      79.42    70.50       77.68
+    res32x4_shv2      79.42    71.82       77.93
+"""
+
+from ml_collections import ConfigDict
+
+from experiments._cifar100 import choose, experiment, norm_direction, ramp, review
+
+BATCH = 128
+WEIGHTS = {  # kd, nd
+    "res56_20": (1.2, 1.0),
+    "wrn40_2_40_1": (5.0, 4.0),
+    "res32x4_8x4": (8.0, 1.0),
+    "res50_mv2": (6.0, 2.0),
+    "res32x4_shv1": (7.0, 1.0),
+    "res32x4_shv2": (8.0, 1.5),
+}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    name, pair, smoke = choose(arg)
+    kd, nd = WEIGHTS[name]
+    term, adapters = norm_direction(pair, nd)
+    levels, fusion = review(pair, {"weight": kd, **ramp(BATCH)})
+    terms, adapters = {"ce": {"weight": 1.0}, **levels, **term}, {**adapters, **fusion}
+    optimizer = {"learning_rate": 0.02 if "_sh" in name else 0.1, "nesterov": True}
+    return experiment(pair, terms, adapters, optimizer, BATCH, smoke)

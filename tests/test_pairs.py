@@ -1,0 +1,109 @@
+"""The published pairs of CIFAR-100: every file builds its networks, and two of them train."""
+
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax import flags, models
+from kdjax.build import build
+from kdjax.run import train
+from kdjax.types import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1] / "experiments"
+PAIRS = ("res56_20", "wrn40_2_40_1", "res32x4_8x4", "res50_mv2", "res32x4_shv1", "res32x4_shv2")
+METHODS = ("kd", "dkd", "dist", "reviewkd", "kdpp", "dkdpp", "distpp", "reviewkdpp")
+IMAGES = {"image": jax.ShapeDtypeStruct((2, 32, 32, 3), np.float32)}
+
+
+def config(method, arg=""):
+    return flags.read(f"{ROOT / f'cifar100_{method}.py'}:{arg}", ["--config.devices=1"]).config
+
+
+def features(said):
+    """Names and shapes of a network's features, without the batch."""
+    options = {key: value for key, value in said.items() if key != "name"}
+    model = models.build(said["name"], num_classes=100, **options)
+    variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
+    outputs, _ = jax.eval_shape(lambda v, b: model.apply(v, b, train=False), variables, IMAGES)
+    return {name: x.shape[1:] for name, x in outputs.features.items()}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_levels_and_widths_are_those_of_the_networks(pair):
+    roles = config("reviewkdpp", pair)["roles"]
+    own, peer = (features(roles[role]["model"]) for role in ("student", "teacher"))
+    adapters, terms = roles["student"]["adapters"], roles["student"]["terms"]
+    fusion, levels = adapters["review"], terms["review"]["peer_layers"]
+    assert len(fusion["layers"]) == len(levels)
+    assert set(fusion["layers"]) <= set(own)
+    for width, size, layer in zip(fusion["widths"], fusion["sizes"], levels, strict=True):
+        assert peer[layer] == ((width,) if layer == "pooled" else (size, size, width))
+    looks = adapters.get("projected", {"width": own["pooled"][0]})
+    assert looks["width"] == peer["pooled"][0]
+    assert ("projected" in adapters) == (own["pooled"] != peer["pooled"])
+    through = "projected" if "projected" in adapters else "pooled"
+    assert terms["norm_direction"]["own_layer"] == through
+
+
+# weights, steps of an epoch and learning rate as published: pair -> terms of the student
+PUBLISHED = {
+    ("kd", "res56_20"): ({"ce": 0.1, "forward_kl": 0.9}, 742, 0.05, 0),
+    ("dist", "res32x4_shv1"): ({"ce": 1.0, "correlation": 2.0}, 742, 0.01, 0),
+    ("reviewkd", "wrn40_2_40_1"): ({"ce": 1.0, "review": 5.0}, 742, 0.05, 20),
+    ("kdpp", "res50_mv2"): ({"ce": 1.0, "forward_kl": 3.0, "norm_direction": 0.5}, 371, 0.1, 20),
+    ("distpp", "res32x4_8x4"): ({"ce": 1, "correlation": 1.5, "norm_direction": 4}, 371, 0.1, 20),
+    ("dkdpp", "res32x4_shv2"): ({"ce": 1, "decoupled_kl": 1, "norm_direction": 0.5}, 371, 0.02, 20),
+    ("reviewkdpp", "res56_20"): ({"ce": 1.0, "review": 1.2, "norm_direction": 1.0}, 371, 0.1, 20),
+}
+
+
+@pytest.mark.parametrize("row", PUBLISHED, ids="-".join)
+def test_settings_are_the_published_ones(row):
+    weights, epoch, rate, ramp = PUBLISHED[row]
+    said = config(*row)
+    student = said["roles"]["student"]
+    assert {name: term["weight"] for name, term in student["terms"].items()} == weights
+    assert said["num_steps"] == 240 * epoch
+    assert student["optimizer"]["learning_rate"] == rate
+    assert student["optimizer"]["nesterov"] == row[0].endswith("pp")
+    assert student["optimizer"]["weight_decay"] == 5e-4
+    schedule = student["optimizer"]["schedule"]
+    assert list(schedule["boundaries"]) == [at * epoch for at in (150, 180, 210)]
+    for name, term in student["terms"].items():
+        ramped = ramp if name not in ("ce", "norm_direction") else 0
+        assert term["ramp"]["steps"] == ramped * epoch, name
+        if "temperature" in term:
+            assert term["temperature"] == 4.0
+    assert not said["roles"]["teacher"]["terms"]
+
+
+def test_dkd_has_the_published_alpha_and_beta():
+    for method, alphas, betas in (
+        ("dkd", (1, 1, 1, 1, 1, 1), (2, 6, 8, 8, 8, 8)),
+        ("dkdpp", (2.5, 1, 2, 0.5, 0.5, 0.5), (4, 6, 8, 8, 8, 6)),
+    ):
+        found = [config(method, p)["roles"]["student"]["terms"]["decoupled_kl"] for p in PAIRS]
+        assert [term["alpha"] for term in found] == list(alphas)
+        assert [term["beta"] for term in found] == list(betas)
+
+
+@pytest.mark.parametrize("file", [*(f"cifar100_{m}" for m in METHODS), "imagenet_kdpp"])
+def test_an_unknown_pair_is_answered_with_the_known_ones(file):
+    known = "r34_r18, r50_mv1" if file == "imagenet_kdpp" else ", ".join(PAIRS)
+    with pytest.raises(UserError, match=f"no pair 'res56'; there are {known} and smoke"):
+        flags.read(f"{ROOT / file}.py:res56", [])
+
+
+def test_reviewkdpp_trains_from_its_teacher(tmp_path):
+    """Adapters of both kinds, class means and a frozen teacher, from the file to the outcome."""
+    said = {**config("reviewkdpp", "smoke"), "tensorboard": False, "log_every": 1}
+    run = build(said)
+    assert set(run.variants[1].table["student"].terms) == {"ce", "review", "norm_direction"}
+    outcomes = train(run, tmp_path, lambda _: None)
+    assert [outcome["name"] for outcome in outcomes] == ["teacher", "student"]
+    lines = (tmp_path / "metrics.jsonl").read_text()
+    for term in ("review", "norm_direction"):
+        assert f"student/{term}/raw" in lines
+    assert list((tmp_path / "class_means").glob("*.npz"))
