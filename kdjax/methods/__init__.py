@@ -1,5 +1,15 @@
 """Methods: who plays and what is minimised."""
 
 from kdjax.methods.co_train import Pause, Player, co_train, player_hparams, switokd_pause
+from kdjax.methods.critic import check_critic_hparams, critic_hparams, with_critic
 
-__all__ = ["Pause", "Player", "co_train", "player_hparams", "switokd_pause"]
+__all__ = [
+    "Pause",
+    "Player",
+    "check_critic_hparams",
+    "co_train",
+    "critic_hparams",
+    "player_hparams",
+    "switokd_pause",
+    "with_critic",
+]

@@ -11,13 +11,14 @@ the others under stop_gradient, so that the sum of all may be differentiated at 
 """
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from kdjax import losses
+from kdjax.methods.shares import device_key, devices, gather, mean_share, part
 from kdjax.terms import Term
 from kdjax.types import Array, Aux, Batch, Method, Model, Outputs, Scalars, Variables
 
@@ -66,7 +67,8 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
 
     Returns:
       A Method. Its metrics: `<role>/loss`, `<role>/accuracy`, `<role>/<term>/raw` (mean of the
-      loss), `<role>/<term>/weighted` (after weight, T^2 and ramp), `<role>/active`.
+      loss), `<role>/<term>/weighted` (after weight, T^2 and ramp), `<role>/<term>/<quantity>` (what
+      a term says beside its loss), `<role>/active`.
 
     Raises:
       ValueError: a term or a pause rule looks toward a role that does not play, or to itself.
@@ -80,12 +82,13 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
     def loss(params, stats, batch: Batch, hparams, key: Array, step: Array | int = 0):
         batch = _blank({"mask": jnp.ones(batch["label"].shape, jnp.float32), **batch})
         outputs, new_stats = {}, {}
+        own_key = device_key(key, axis_name)  # other dropout on each device
         for role, player in players.items():
             outputs[role], new_stats[role] = player.model.apply(
                 Variables(params[role], stats[role]),
                 batch,
                 train=bool(player.terms),
-                key=role_key(key, role),
+                key=role_key(own_key, role),
             )
         detached = jax.lax.stop_gradient(outputs)
         total, metrics = jnp.float32(0), {}
@@ -95,18 +98,20 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
             )
             total, metrics = total + share, {**metrics, **found}
         for role in players:
+            if detached[role].logits.shape[-1] == 1:  # a regression
+                continue
             correct = jnp.argmax(detached[role].logits, axis=-1) == batch["label"]
-            metrics[f"{role}/accuracy"] = _mean_share(correct, batch["mask"], axis_name)
+            metrics[f"{role}/accuracy"] = mean_share(correct, batch["mask"], axis_name)
         active = {}
         for role, player in players.items():
             if player.pause is not None:
                 waits, watched = player.pause
                 seen = detached[role].logits, detached[watched].logits
-                own, peer = (Outputs(z, {}) for z in _gather(seen, axis_name))
-                active[role] = ~waits(own, peer, _gather(_labels(batch), axis_name))
+                own, peer = (Outputs(z, {}) for z in gather(seen, axis_name))
+                active[role] = ~waits(own, peer, gather(_labels(batch), axis_name))
         for role, value in active.items():
-            metrics[f"{role}/active"] = value / _devices(axis_name)
-        return total, Aux(new_stats, metrics, active)
+            metrics[f"{role}/active"] = value / devices(axis_name)
+        return total, Aux(new_stats, metrics, active, outputs)
 
     return Method(init, loss, trains)
 
@@ -126,15 +131,18 @@ def _player_loss(
     for name, term in player.terms.items():
         scalars = dict(hparams["terms"][name])
         factor = scalars.pop("weight")
+        if term.anneal is not None:
+            scalars["temperature"] = term.anneal.at(scalars["temperature"], step)
         if term.squared:
             factor = factor * scalars["temperature"] ** 2
         if term.ramp is not None:
             factor = factor * term.ramp(step)
         peers = tuple(detached[peer] for peer in term.toward)
-        raw = _term_share(term, outputs[role], peers, batch, scalars, axis_name)
+        raw, said = _term_share(term, outputs[role], peers, batch, scalars, axis_name)
         total = total + factor * raw
         metrics[f"{role}/{name}/raw"] = raw
         metrics[f"{role}/{name}/weighted"] = factor * raw
+        metrics |= {f"{role}/{name}/{quantity}": value for quantity, value in said.items()}
     metrics[f"{role}/loss"] = total
     return total, metrics
 
@@ -146,29 +154,25 @@ def _term_share(
     batch: Batch,
     scalars: Scalars,
     axis_name: str | None,
-) -> Array:
-    """Mean over the global batch (this device's share of it) and over the peers."""
+) -> tuple[Array, dict[str, Array]]:
+    """Mean over the global batch and over the peers, and what the term says beside it.
+
+    Both are this device's share.
+    """
     definition = term.definition
     if definition.coupled:  # only what the term looks at travels between devices
-        own = _gather(_part(own, [a for a, _ in definition.layers]), axis_name)
+        own = gather(part(own, [a for a, _ in definition.layers]), axis_name)
         kept = [b for _, b in definition.layers]
-        peers = tuple(_gather(_part(peer, kept), axis_name) for peer in peers)
-        batch = _gather(_labels(batch), axis_name)
+        peers = tuple(gather(part(peer, kept), axis_name) for peer in peers)
+        batch = gather(_labels(batch), axis_name)
     groups = [peers] if definition.peers != "each" else [(peer,) for peer in peers]
-    values = [definition.value(own, group, batch, scalars) for group in groups]
-    if definition.coupled:
-        return sum(values, jnp.float32(0)) / (len(values) * _devices(axis_name))
-    shares = [_mean_share(value, batch["mask"], axis_name) for value in values]
-    return sum(shares, jnp.float32(0)) / len(shares)
-
-
-def _mean_share(values: Array, mask: Array, axis_name: str | None) -> Array:
-    """This device's part of the masked mean over all devices; the parts sum to the mean."""
-    count = jnp.sum(mask)
-    if axis_name is not None:
-        count = jax.lax.psum(count, axis_name)
-    # where, not a product: a masked row may hold NaN
-    return jnp.sum(jnp.where(mask > 0, values * mask, 0.0)) / jnp.maximum(count, 1.0)
+    found = [definition.value(own, group, batch, scalars) for group in groups]
+    pairs = [one if isinstance(one, tuple) else (one, {}) for one in found]
+    if definition.coupled:  # every device has the whole of it
+        each = jnp.float32(1 / (len(pairs) * devices(axis_name)))
+        return jax.tree.map(lambda *x: each * sum(x), *pairs)
+    shares = [mean_share(value, batch["mask"], axis_name) for value, _ in pairs]
+    return sum(shares, jnp.float32(0)) / len(shares), {}
 
 
 def _blank(batch: Batch) -> Batch:
@@ -183,23 +187,8 @@ def _blank(batch: Batch) -> Batch:
     return {name: blank(x) for name, x in batch.items()}
 
 
-def _gather(tree: Any, axis_name: str | None) -> Any:
-    """The global batch on every device."""
-    if axis_name is None:
-        return tree
-    return jax.tree.map(lambda x: jax.lax.all_gather(x, axis_name, tiled=True), tree)
-
-
-def _part(outputs: Outputs, layers: Sequence[str]) -> Outputs:
-    return Outputs(outputs.logits, {name: outputs.features[name] for name in layers})
-
-
 def _labels(batch: Batch) -> Batch:
     return {name: batch[name] for name in ("label", "mask")}
-
-
-def _devices(axis_name: str | None) -> int:
-    return 1 if axis_name is None else jax.lax.axis_size(axis_name)
 
 
 def _check(players: Mapping[str, Player]) -> None:

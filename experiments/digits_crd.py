@@ -1,0 +1,83 @@
+"""CRD on digits: a frozen teacher's features, learned from by contrast with a memory of all images.
+
+Data, networks and budget of digits_offline.py. The teacher is trained first ("alone") and frozen;
+each row follows the teacher of its own seed. Rows: KD, CRD and both. CRD's critic has two linear
+heads to 32 numbers, learns beside the student at the student's rate, and is left behind at export.
+
+    python -m kdjax train --config=experiments/digits_crd.py --workdir=runs/digits_crd
+
+Expected time: 5 minutes on 2 CPU cores. Expected result: the student's test accuracy over 5 seeds,
+96.1 % (sd 0.3) alone, 96.6 (0.9) with KD, 96.9 (0.4) with CRD, 96.7 (0.6) with both.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    smoke = arg == "smoke"
+    optimizer = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+    config = ConfigDict(
+        {
+            "seed": 0,
+            "num_steps": 2 if smoke else 1000,
+            "batch_size": 64,
+            "log_every": 50,
+            "eval_every": 100,
+            "checkpoint_every": 500,
+            "parallel": "pmap",
+            "data": {"name": "digits", "path": None, "validation": 0.2, "test": 0.25},
+            "roles": {
+                "teacher": {
+                    "model": {"name": "mlp", "hidden": (128, 128)},
+                    "checkpoint": None,
+                    "optimizer": dict(optimizer),
+                    "terms": {"ce": {"weight": 1.0}},
+                },
+                "student": {
+                    "model": {"name": "mlp", "hidden": (16,)},
+                    "checkpoint": None,
+                    "optimizer": dict(optimizer),
+                    "terms": {"ce": {"weight": 1.0}},
+                },
+            },
+        }
+    )
+    kd = {"ce": {"weight": 0.1}, "forward_kl": {"weight": 0.9, "temperature": 4.0}}
+    variants = {
+        "alone": {},
+        "kd": following(kd, optimizer, crd=False),
+        "crd": following({}, optimizer, crd=True),
+        "kd_crd": following(kd, optimizer, crd=True),
+    }
+    config.variants = ConfigDict(variants, sort_keys=False)
+    rates = (0.1,) if smoke else (0.01, 0.03, 0.1, 0.3, 1.0)
+    config.sweep = ConfigDict(
+        {
+            "roles.*.optimizer.learning_rate": rates,
+            "seed": (0,) if smoke else tuple(range(5)),
+        },
+        allow_dotted_keys=True,
+        sort_keys=False,
+    )
+    return config
+
+
+def following(terms: dict, optimizer: dict, *, crd: bool) -> dict:
+    """A variant: the teacher of "alone", frozen and cached, and what the student learns from it."""
+    toward = {
+        name: said if name == "ce" else {"toward": "teacher", **said}
+        for name, said in terms.items()
+    }
+    roles: dict = {
+        "teacher": {"terms": {"ce": None}, "from_variant": "alone", "cache": True},
+        "student": {"terms": toward},
+    }
+    if crd:
+        roles["crd"] = {
+            "between": ("student", "teacher"),
+            "model": {"name": "contrast", "width": 32, "num_negatives": 256},
+            "checkpoint": None,
+            "optimizer": dict(optimizer),
+            "terms": {"contrast": {"weight": 0.8, "temperature": 0.07, "momentum": 0.5}},
+        }
+    return {"roles": roles}

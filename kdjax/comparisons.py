@@ -1,0 +1,142 @@
+"""From the `roles` of a config that have `between` to critics: what compares two players."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdjax import critics, defaults
+from kdjax.methods import Player, check_critic_hparams, critic_hparams, with_critic
+from kdjax.ramps import make_ramp
+from kdjax.terms import Critic, Ramp
+from kdjax.types import Method, Source, UserError
+
+NOT_ITS = ("checkpoint", "from_variant", "cache", "adapters")  # settings of players only
+
+
+class Comparison(NamedTuple):
+    """A critic, the two players that it stands between, and its terms as the config has them."""
+
+    critic: Critic
+    between: tuple[str, str]
+    terms: Mapping[str, Mapping[str, float]]
+    ramps: Mapping[str, Ramp]
+
+
+def split(config: Mapping[str, Any], where: str) -> tuple[list[str], list[str]]:
+    """The roles that are players and those that are critics; `where` begins an error.
+
+    Raises:
+      UserError: a critic between anything but two players, or with a setting that it cannot have.
+    """
+    roles = config["roles"]
+    playing = [role for role, said in roles.items() if not said["between"]]
+    judging = [role for role, said in roles.items() if said["between"]]
+    for role in judging:
+        said, here = roles[role], f"{where}: roles.{role}"
+        pair = tuple(said["between"])
+        if len(pair) != 2 or len(set(pair)) != 2 or not set(pair) <= set(playing):
+            raise UserError(
+                f"{here}.between is {pair}; it must name two players of "
+                f"{', '.join(playing) or 'none'}"
+            )
+        if said["model"].get("name") not in critics.names():
+            known = ", ".join(critics.names())
+            raise UserError(
+                f"{here}.model.name is {said['model'].get('name')!r}; a role with `between` is a "
+                f"critic, and there are {known}"
+            )
+        set_anyway = [key for key in NOT_ITS if said[key]]
+        set_anyway += ["pause"] if said["pause"]["name"] else []
+        if set_anyway:
+            raise UserError(
+                f"{here}.{set_anyway[0]} is set, but {role} is a critic, which starts at random "
+                "with its run; remove it"
+            )
+    return playing, judging
+
+
+def layers(role: str, config: Mapping[str, Any]) -> list[str]:
+    """The features of a player that critics look at."""
+    found = []
+    for said in config["roles"].values():
+        if role in said["between"]:
+            options = {key: value for key, value in said["model"].items() if key != "name"}
+            pair = critics.layers(said["model"]["name"], options)
+            found.append(pair[list(said["between"]).index(role)])
+    return found
+
+
+def make(role: str, config: Mapping[str, Any], labels: Callable[[], np.ndarray]) -> Comparison:
+    """Build the critic of a role; `labels()` are those of the training split."""
+    said, where = config["roles"][role], f"roles.{role}"
+    options = {key: value for key, value in said["model"].items() if key != "name"}
+    try:
+        critic = critics.build(said["model"]["name"], options, labels)
+    except UserError as error:
+        raise UserError(f"{where}.model: {error}") from error
+    terms = {}
+    for name, term in said["terms"].items():
+        for key in ("toward", "temperature_squared"):
+            if term[key]:
+                raise UserError(f"{where}.terms.{name}.{key} is set; a critic's term has none")
+        extra = set(defaults.TERM) - {"weight"}
+        terms[name] = {key: value for key, value in term.items() if key not in extra}
+        for key, value in terms[name].items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise UserError(f"{where}.terms.{name}.{key} is {value!r}; it must be a number")
+    ramps = {
+        name: ramp
+        for name, term in said["terms"].items()
+        if (ramp := make_ramp(f"{where}.terms.{name}", term["ramp"])) is not None
+    }
+    first, second = said["between"]
+    return Comparison(critic, (first, second), terms, ramps)
+
+
+def hparams(role: str, found: Comparison, rates: Mapping[str, float]) -> dict[str, Any]:
+    """All numbers of a critic that a compiled step takes as arguments."""
+    try:
+        return critic_hparams(found.critic, found.terms, **rates)
+    except UserError as error:
+        raise UserError(f"roles.{role}: {error}") from error
+
+
+def check(role: str, found: Comparison, numbers: Mapping[str, Any]) -> None:
+    """Refuse swept values outside their domains."""
+    try:
+        check_critic_hparams(found.critic, numbers["terms"])
+    except UserError as error:
+        raise UserError(f"roles.{role}.{error}") from error
+
+
+def wrap(
+    method: Method,
+    found: Mapping[str, Comparison],
+    table: Mapping[str, Player],
+    axis_name: str | None,
+) -> Method:
+    """Add the critics to a method of players."""
+    networks = {role: player.model for role, player in table.items()}
+    for role, comparison in found.items():
+        method = with_critic(
+            method,
+            role,
+            comparison.critic,
+            between=comparison.between,
+            models=networks,
+            ramps=comparison.ramps,
+            axis_name=axis_name,
+        )
+    return method
+
+
+def training_labels(source: Source) -> np.ndarray:
+    """Labels of the training split, in the order of its ids; one pass over a streamed set."""
+    if source.arrays is not None:
+        return np.asarray(source.arrays["label"])
+    labels = np.zeros(source.size["train"], np.int32)
+    for batch in source.evals["train"]():
+        real = np.asarray(batch["mask"]) > 0
+        labels[np.asarray(batch["id"])[real]] = np.asarray(batch["label"])[real]
+    return labels

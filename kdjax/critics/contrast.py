@@ -1,0 +1,99 @@
+"""CRD's critic: two linear heads to one width, and a memory of both sides of the training set."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax import losses
+from kdjax.models.layers import linear
+from kdjax.terms import Critic, Scalar
+from kdjax.terms.term import POSITIVE
+from kdjax.types import Array, Outputs, UserError, Variables
+
+TERMS = {
+    "contrast": {
+        "temperature": Scalar(0.07, POSITIVE),
+        "momentum": Scalar(0.5, (-1e-9, 1.0)),
+    }
+}
+
+
+def contrast(
+    labels: np.ndarray,
+    *,
+    width: int = 128,
+    num_negatives: int = 16384,
+    own_layer: str = "pooled",
+    peer_layer: str = "pooled",
+) -> Critic:
+    """CRD: tell the peer's view of the same image from its views of other classes' images.
+
+    Both layers, [batch, features], go through a linear head of `width`; `losses.contrast_loss`
+    compares them with a memory, one row an image of the training split, which is the critic's
+    stats. One term, "contrast", with scalars `temperature` and `momentum`.
+
+    Args:
+      labels: [rows] class indices of the training split, in the order of batch["id"].
+      width: of the embeddings.
+      num_negatives: images of other classes for each of a batch, drawn with replacement.
+      own_layer: a feature of the player that learns.
+      peer_layer: a feature of the other one.
+
+    Raises:
+      UserError: labels of one class only, width or num_negatives below 1; by init, a layer that is
+        not [batch, features].
+
+    Source: Tian et al. 2020 (arXiv 1910.10699), section 3; width, negatives, T and momentum are
+    those of the published code.
+
+    >>> contrast(np.array([0, 1, 1]), width=8, num_negatives=4).layers
+    (('pooled', 'pooled'),)
+    """
+    labels = np.asarray(labels)
+    for name, value in (("width", width), ("num_negatives", num_negatives)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{name} is {value!r}; it must be a whole number >= 1")
+    if labels.size == 0 or (labels == labels[0]).all():
+        raise UserError(
+            "all training examples are of one class, so that contrast has no negatives; it needs "
+            "two classes or more"
+        )
+    head = linear(width, name="head")
+
+    def init(key: Array, own: Outputs, peer: Outputs, batch) -> Variables:
+        own_key, peer_key, memory_key = jax.random.split(key, 3)
+        params = {
+            side: head.init(k, jnp.zeros((1, _width(outputs, layer))))["params"]
+            for side, k, outputs, layer in (
+                ("own", own_key, own, own_layer),
+                ("peer", peer_key, peer, peer_layer),
+            )
+        }
+        return Variables(params, losses.contrast_init(memory_key, labels, width=width))
+
+    def loss(variables: Variables, own: Outputs, peer: Outputs, batch, scalars, key: Array):
+        params, memory = variables
+        value, after = losses.contrast_loss(
+            jnp.asarray(head.apply({"params": params["own"]}, own.features[own_layer])),
+            jnp.asarray(head.apply({"params": params["peer"]}, peer.features[peer_layer])),
+            batch["id"],
+            memory,
+            key,
+            num_negatives=num_negatives,
+            mask=batch["mask"],
+            **scalars["contrast"],
+        )
+        return {"contrast": value}, after, {}
+
+    layers = ((own_layer, peer_layer),)
+    return Critic(init, loss, TERMS, layers, coupled=True, needs=("id",))
+
+
+def _width(outputs: Outputs, layer: str) -> int:
+    if layer not in outputs.features:
+        known = ", ".join(sorted(outputs.features)) or "none"
+        raise UserError(f"no layer {layer!r} to contrast; there are {known}")
+    shape = outputs.features[layer].shape
+    if len(shape) != 2:
+        raise UserError(f"contrast reads [batch, features], but layer {layer!r} is {shape}")
+    return shape[1]

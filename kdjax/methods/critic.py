@@ -1,0 +1,198 @@
+"""Critics: roles with parameters and a memory of their own, that compare two players.
+
+    method = with_critic(
+        co_train(players), "crd", contrast(labels), between=("student", "teacher"), models=models
+    )
+
+A critic is one more role in the same state: it has params, stats, an optimizer and hparams, but
+no logits. Its terms are minimised by its own params and by the first of the two players.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.methods.co_train import role_key
+from kdjax.methods.shares import device_key, devices, gather, mean_share, part
+from kdjax.terms import Critic, Ramp, Scalar, check_domain
+from kdjax.types import Array, Batch, Method, Model, Outputs, Scalars, UserError, Variables
+
+
+def critic_hparams(
+    critic: Critic,
+    terms: Mapping[str, Mapping[str, float]],
+    *,
+    learning_rate: float,
+    weight_decay: float = 0.0,
+) -> dict[str, Any]:
+    """All numbers of a critic that a compiled step takes as arguments.
+
+    Args:
+      critic: whose numbers.
+      terms: which of its terms count, each with what differs from the defaults ("weight" is 1).
+      learning_rate: of its params.
+      weight_decay: of its params.
+
+    Raises:
+      UserError: no term, one that the critic does not have, or a scalar outside its domain.
+    """
+    known = ", ".join(critic.terms)
+    if not terms:
+        raise UserError(f"no terms, so that the critic trains nobody; it has {known}")
+    found = {}
+    for name, given in terms.items():
+        if name not in critic.terms:
+            raise UserError(f"terms.{name}: this critic has no such term; it has {known}")
+        scalars = {"weight": Scalar(1.0), **critic.terms[name]}
+        unknown = sorted(set(given) - set(scalars))
+        if unknown:
+            raise UserError(
+                f"terms.{name}: no scalar {unknown[0]!r} in this term; it has {', '.join(scalars)}"
+            )
+        found[name] = {scalar: given.get(scalar, s.default) for scalar, s in scalars.items()}
+    check_critic_hparams(critic, found)
+    rates = {"learning_rate": learning_rate, "weight_decay": weight_decay}
+    return {"terms": found, "optimizer": rates}
+
+
+def check_critic_hparams(critic: Critic, terms: Mapping[str, Mapping[str, float]]) -> None:
+    """Refuse a value outside its domain; `terms` as in `critic_hparams`, complete."""
+    for name, scalars in terms.items():
+        domains = {"weight": Scalar(1.0), **critic.terms[name]}
+        for scalar, value in scalars.items():
+            try:
+                check_domain(scalar, value, domains[scalar])
+            except UserError as error:
+                raise UserError(f"terms.{name}.{error}") from error
+
+
+def with_critic(
+    method: Method,
+    role: str,
+    critic: Critic,
+    *,
+    between: tuple[str, str],
+    models: Mapping[str, Model],
+    ramps: Mapping[str, Ramp] | None = None,
+    axis_name: str | None = None,
+) -> Method:
+    """Add a critic to a method: sum over its terms of weight * ramp(step) * mean over the batch.
+
+    The gradient reaches the critic's params and the first player; the second one is detached, as
+    every other side is. To move both, add a second critic with the roles swapped.
+
+    Args:
+      method: from `co_train`, or one that has a critic already.
+      role: a name for the critic.
+      critic: what it computes.
+      between: the player that it trains and the one that it compares with.
+      models: of these two roles.
+      ramps: by term, a factor on its weight as a function of the step.
+      axis_name: as in `co_train`; a coupled critic sees the batch of all devices.
+
+    Returns:
+      A Method with one more role that trains. It adds the metrics `<role>/loss`,
+      `<role>/<term>/raw`, `<role>/<term>/weighted` and what the critic reports, `<role>/<name>`.
+
+    Raises:
+      ValueError: a role that plays already, the same player twice, or a first one that is frozen:
+        the critic would train nobody.
+      UserError: by the loss, a batch without an entry that the critic needs.
+
+    >>> from kdjax import critics, models, terms
+    >>> from kdjax.methods import Player, co_train
+    >>> network, ce = models.build("mlp", num_classes=2), terms.make_term(terms.cross_entropy())
+    >>> players = {"teacher": Player(network, {}), "student": Player(network, {"ce": ce})}
+    >>> with_critic(
+    ...     co_train(players), "crd", critics.contrast(jnp.array([0, 1]), num_negatives=1),
+    ...     between=("student", "teacher"), models={"student": network, "teacher": network},
+    ... ).trains
+    ('student', 'crd')
+    """
+    _check(method, role, between, models)
+    own_role, peer_role = between
+    ramps = ramps or {}
+
+    def init(key: Array, batch: Batch) -> dict[str, Variables]:
+        variables = method.init(key, batch)
+        own, peer = (_shapes(models[r], variables[r], batch) for r in between)
+        return {**variables, role: critic.init(role_key(key, role), own, peer, batch)}
+
+    def loss(params, stats, batch: Batch, hparams, key: Array, step: Array | int = 0):
+        total, aux = method.loss(params, stats, batch, hparams, key, step)
+        own = part(aux.outputs[own_role], [a for a, _ in critic.layers])
+        peer = part(aux.outputs[peer_role], [b for _, b in critic.layers])
+        peer, batch = jax.lax.stop_gradient(peer), _read(critic, role, batch)
+        critic_key = role_key(key, role)
+        if critic.coupled:  # one key, so that stats stay the same on all devices
+            own, peer, batch = gather((own, peer, batch), axis_name)
+        else:
+            critic_key = device_key(critic_key, axis_name)
+        scalars, weights = _numbers(hparams[role]["terms"], ramps, step)
+        variables = Variables(params[role], stats[role])
+        values, after, said = critic.loss(variables, own, peer, batch, scalars, critic_key)
+        count = devices(axis_name)
+        metrics = {f"{role}/{name}": value / count for name, value in said.items()}
+        share = jnp.float32(0)
+        for name, value in values.items():
+            raw = value
+            if jnp.ndim(value):
+                raw = mean_share(value, batch["mask"], None if critic.coupled else axis_name)
+            if critic.coupled or not jnp.ndim(value):
+                raw = raw / count
+            share = share + weights[name] * raw
+            metrics[f"{role}/{name}/raw"] = raw
+            metrics[f"{role}/{name}/weighted"] = weights[name] * raw
+        metrics[f"{role}/loss"] = share
+        return total + share, aux._replace(
+            stats={**aux.stats, role: after}, metrics={**aux.metrics, **metrics}
+        )
+
+    return Method(init, loss, (*method.trains, role))
+
+
+def _check(
+    method: Method, role: str, between: tuple[str, str], models: Mapping[str, Model]
+) -> None:
+    own, peer = between
+    if own == peer or own not in models or peer not in models or role in between:
+        raise ValueError(
+            f"{role}.between is {tuple(between)}; it must name two players of {', '.join(models)}"
+        )
+    if role in method.trains or role in models:
+        raise ValueError(f"{role}: there is such a role already; name the critic otherwise")
+    if own not in method.trains:
+        raise ValueError(
+            f"{role}.between is {tuple(between)}, but {own} is frozen, so that this critic would "
+            f"train nobody; name a role that has terms first"
+        )
+
+
+def _shapes(model: Model, variables: Variables, batch: Batch) -> Outputs:
+    return jax.eval_shape(lambda v, b: model.apply(v, b, train=False)[0], variables, dict(batch))
+
+
+def _read(critic: Critic, role: str, batch: Batch) -> dict[str, Array]:
+    """What a critic sees of a batch."""
+    for name in critic.needs:
+        if name not in batch:
+            raise UserError(
+                f"roles.{role} needs batch[{name!r}], but the batch has {', '.join(sorted(batch))}"
+            )
+    ones = jnp.ones(jnp.shape(batch["label"]), jnp.float32)
+    batch = {"mask": ones, **batch}
+    return {name: batch[name] for name in ("label", "mask", *critic.needs)}
+
+
+def _numbers(
+    terms: Mapping[str, Scalars], ramps: Mapping[str, Ramp], step: Array | int
+) -> tuple[Mapping[str, Scalars], Mapping[str, Any]]:
+    """Divide the numbers of all terms into what the loss takes and what multiplies it."""
+    scalars = {n: {k: v for k, v in t.items() if k != "weight"} for n, t in terms.items()}
+    weights = {
+        name: said["weight"] * ramps[name](step) if name in ramps else said["weight"]
+        for name, said in terms.items()
+    }
+    return scalars, weights

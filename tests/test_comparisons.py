@@ -1,0 +1,222 @@
+"""Critics from a config: sweeps, checkpoints, an earlier variant's teacher, what is refused."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax import comparisons, critics, flags, players, selection, terms
+from kdjax import config as configs
+from kdjax import run as running
+from kdjax.build import build
+from kdjax.program import feed, make_program
+from kdjax.train import checkpoint
+from kdjax.types import UserError
+
+RATE, TEMPERATURE = "roles.*.optimizer.learning_rate", "roles.crd.terms.contrast.temperature"
+# the same sums in another order of multiplication: a member in a stack is a batched product
+CLOSE = {"rtol": 5e-5, "atol": 5e-6}
+
+
+def crd(**changes):
+    return {
+        "between": ("student", "teacher"),
+        "model": {"name": "contrast", "width": 4, "num_negatives": 5},
+        "terms": {"contrast": {"weight": 0.8, "temperature": 0.3}},
+        **changes,
+    }
+
+
+def config(critic=None, **changes):
+    return {
+        "num_steps": 4,
+        "batch_size": 16,
+        "eval_batch_size": 64,
+        "devices": 1,
+        "log_every": 2,
+        "checkpoint_every": 2,
+        "tensorboard": False,
+        "data": {"name": "synthetic", "num_classes": 4, "shape": (6, 6, 1), "limit": 160},
+        "roles": {
+            "teacher": {"model": {"name": "mlp", "hidden": (12,)}, "terms": {"ce": {}}},
+            "student": {"model": {"name": "mlp", "hidden": (8,)}, "terms": {"ce": {}}},
+            "crd": crd() if critic is None else critic,
+        },
+        **changes,
+    }
+
+
+def train(run, steps=3):
+    members = tuple(range(len(run.variants[0].members)))
+    program, state = make_program(run, run.variants[0], members, {})
+    state, batches = program.layout.place(state), feed(run, program, 0)
+    for _ in range(steps):
+        state, metrics = program.step(state, next(batches))
+    return jax.device_get(state._replace(key=jax.random.key_data(state.key))), metrics
+
+
+def test_a_member_of_a_sweep_is_the_single_run():
+    table = {"seed": (0, 5), RATE: (0.1, 0.02), TEMPERATURE: (0.3, 0.7)}
+    states, metrics = train(build(config(sweep=table, sweep_mode="zip")))
+    said = config(crd(terms={"contrast": {"weight": 0.8, "temperature": 0.7}}), seed=5)
+    for role in said["roles"].values():
+        role["optimizer"] = {"learning_rate": 0.02}
+    alone, expected = train(build(said))
+    for part in ("params", "stats", "opt", "hparams"):
+        pairs = zip(
+            jax.tree.leaves(getattr(states, part)),
+            jax.tree.leaves(getattr(alone, part)),
+            strict=True,
+        )
+        for many, one in pairs:
+            np.testing.assert_allclose(many[1], one[0], **CLOSE)
+    assert np.isclose(states.hparams["crd"]["terms"]["contrast"]["temperature"][1], 0.7)
+    np.testing.assert_allclose(metrics["crd/loss"][1], expected["crd/loss"][0], **CLOSE)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing may catch it."""
+
+
+def test_stop_and_resume_is_uninterrupted_bit_for_bit(tmp_path):
+    run, folders = build(config()), [tmp_path / "whole", tmp_path / "parts"]
+
+    def killed(step, seed):
+        for number, value in enumerate(run.source.train(step, seed), start=step):
+            if number == 3:
+                raise Killed
+            yield value
+
+    running.train(run, folders[0], print)
+    with pytest.raises(Killed):
+        running.train(run._replace(source=run.source._replace(train=killed)), folders[1], print)
+    lines = []
+    running.train(run, folders[1], lines.append)
+    assert lines == ["default: resumed from step 2"]
+    found = []
+    for folder in folders:
+        part = running.parts(run, run.variants[0], folder)[0]
+        state = running.load_part(run, part, {}, print)
+        assert state.stats["crd"].started.all()
+        assert set(state.params) == {"teacher", "student", "crd"}
+        found.append((checkpoint.digest(state), (folder / "metrics.jsonl").read_text()))
+    assert found[0] == found[1]
+    outcome = json.loads((running.part_folder(part) / "done.json").read_text())
+    results = outcome["members"][0]["results"]["test"]
+    assert "agreement" in results, "two players, the critic apart"
+    assert set(outcome["bins"]) == {"teacher", "student"}
+    assert not any(name.startswith("crd/") for name in results)
+
+
+def frozen(**changes):
+    """The teacher of an earlier variant, frozen and cached."""
+    said = config(**changes)
+    over = {"teacher": {"terms": {"ce": None}, "from_variant": "alone", "cache": True}}
+    return {**said, "variants": {"alone": {"roles": {"crd": None}}, "crd": {"roles": over}}}
+
+
+def test_a_frozen_cached_teacher_shows_the_critics_layer():
+    alone, following = build(frozen()).variants
+    assert not alone.critics
+    assert set(alone.hparams[0]) == {"teacher", "student"}
+    assert following.method(None).trains == ("student", "crd")
+    assert following.cached["teacher"][1] == ("pooled",)
+    assert list(following.table) == ["teacher", "student"]
+    assert following.parameters["crd"] == (12 + 1) * 4 + (8 + 1) * 4
+
+
+def test_the_experiment_has_a_critic_in_two_of_its_rows():
+    file = pathlib.Path(__file__).parents[1] / "experiments" / "digits_crd.py"
+    found = build(flags.read(f"{file}:smoke", ["--config.devices=1"]).config).variants
+    rows = {variant.name: list(variant.critics) for variant in found}
+    assert rows == {"alone": [], "kd": [], "crd": ["crd"], "kd_crd": ["crd"]}
+
+
+def test_a_sweep_may_name_the_critics_numbers():
+    table = {RATE: (0.1, 0.3), "roles.crd.terms.contrast.weight": (0.5, 1.0)}
+    members = build(config(sweep=table)).variants[0].hparams
+    found = [(h["crd"]["optimizer"]["learning_rate"], h["student"]["optimizer"]["learning_rate"],
+              h["crd"]["terms"]["contrast"]["weight"]) for h in members]  # fmt: skip
+    assert found == [(a, a, w) for a in (0.1, 0.3) for w in (0.5, 1.0)]
+
+
+def test_players_that_a_critic_stands_between_are_one_choice():
+    def member(number, student, teacher):
+        results = {"student/accuracy": student, "teacher/accuracy": teacher}
+        results |= {"student/nll": 1.0, "teacher/nll": 1.0}
+        return {"member": number, "values": {"seed": 0, "x": number}, "diverged": None,
+                "results": {"validation": results}}  # fmt: skip
+
+    table = build(config()).variants[0].table
+    members = [member(0, 0.9, 0.1), member(1, 0.5, 0.8)]
+    select = {"role": "student", "metric": "accuracy"}
+    choose = selection.choose
+    assert choose(members, "teacher", table, select)["members"] == [1]
+    assert choose(members, "teacher", table, select, [("student", "teacher")])["members"] == [0]
+
+
+def test_labels_of_a_streamed_set_are_those_by_id():
+    source = build(config()).source
+    assert source.arrays is not None
+    streamed = comparisons.training_labels(source._replace(arrays=None))
+    np.testing.assert_array_equal(streamed, source.arrays["label"])
+
+
+def test_names_of_terms_are_nobody_elses():
+    assert set(critics.names()) == {"contrast"}
+    assert not set(critics.term_scalars()) & set(terms.DEFINITIONS)
+    assert critics.describe("contrast").startswith("CRD: ")
+
+
+def test_a_completed_config_holds_the_scalars_of_the_critics_terms():
+    found = configs.complete(config(), players.term_scalars())["roles"]["crd"]["terms"]["contrast"]
+    assert {"weight": 0.8, "temperature": 0.3, "momentum": 0.5}.items() <= found.items()
+
+
+@pytest.mark.parametrize(
+    ("critic", "says"),
+    [
+        (crd(between=("student", "techer")), r"roles.crd.between is \('student', 'techer'\); it m"),
+        (crd(between=("student", "crd")), "must name two players of teacher, student"),
+        (crd(between=("student",)), "must name two players"),
+        (crd(between=("student", "student")), "must name two players"),
+        (crd(between="student"), "roles.crd.between is 'student'; it must be of type tuple"),
+        (crd(model={"name": "mlp"}), "roles.crd.model.name is 'mlp'; .* critic, .* contrast"),
+        (crd(model={"name": "contrast", "num_negatives": 0}), "crd.model: num_negatives is 0; it"),
+        (crd(model={"name": "contrast", "size": 3}), "has no option 'size'; it has width, num_neg"),
+        (crd(model={"name": "contrast", "own_layer": "x"}), "crd.model: no layer 'x' to contrast"),
+        (crd(terms={}), "roles.crd: no terms, so that the critic trains nobody; it has contrast"),
+        (crd(terms={"ce": {}}), "roles.crd: terms.ce: this critic has no such term"),
+        (crd(terms={"contrast": {"tau": 1.0}}), "crd: terms.contrast: no scalar 'tau' in this t"),
+        (crd(terms={"contrast": {"momentum": 1.0}}), "crd: terms.contrast.momentum is 1; it must"),
+        (crd(terms={"contrast": {"weight": "a"}}), "terms.contrast.weight is 'a'; it must be "),
+        (crd(terms={"contrast": {"toward": "student"}}), "terms.contrast.toward is set; a crit"),
+        (crd(checkpoint="x"), "crd.checkpoint is set, but crd is a critic, which starts at random"),
+        (crd(pause={"name": "switokd", "watch": "student"}), "crd.pause is set, but crd is a crit"),
+        (crd(optimizer={"learning_rate": -1.0}), "crd.optimizer.learning_rate is -1.0; it must"),
+        (crd(optimizer={"name": "sdg"}), "roles.crd.optimizer: .*sdg"),
+    ],
+)  # fmt: skip
+def test_refusals(critic, says):
+    with pytest.raises(UserError, match=says) as caught:
+        build(config(critic))
+    assert str(caught.value).startswith("config: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_refusals_that_need_more_than_the_critics_table(monkeypatch):
+    with pytest.raises(UserError, match=r"roles\.crd\.terms\.contrast\.temperature is 0; it must"):
+        build(config(sweep={TEMPERATURE: (0.1, 0.0)}))
+    said = frozen()
+    said["variants"]["crd"]["roles"]["crd"] = {"between": ("teacher", "student")}
+    with pytest.raises(UserError, match=r"variants.crd: roles.crd.between .* teacher is frozen"):
+        build(said)
+    said = config()
+    said["roles"]["student"]["terms"]["forward_kl"] = {"toward": "crd"}
+    with pytest.raises(UserError, match="forward_kl looks toward 'crd', which is not another play"):
+        build(said)
+    monkeypatch.setattr(comparisons, "training_labels", lambda source: np.zeros(9, np.int32))
+    with pytest.raises(UserError, match=r"roles\.crd\.model: all training examples are of one"):
+        build(config())
