@@ -12,7 +12,15 @@ import numpy as np
 from flax import linen as nn
 
 from kdjax.models import torch_names
+from kdjax.models.adapters import (
+    Adapter,
+    fusion_adapter,
+    linear_adapter,
+    norm_direction_adapter,
+    with_adapters,
+)
 from kdjax.models.cache import ROW, attach_cache, with_cache
+from kdjax.models.choices import ENCODE_ONCE, REPEAT_PROMPT, Asking, with_choices
 from kdjax.models.cnn import cnn
 from kdjax.models.convert import (
     first_kernel,
@@ -23,7 +31,12 @@ from kdjax.models.convert import (
     to_safetensors,
     to_torch,
 )
-from kdjax.models.linen import from_linen, with_adapter
+from kdjax.models.decoder import gpt_neo
+from kdjax.models.depth import keep_layers
+from kdjax.models.encoder import bert
+from kdjax.models.encoder_decoder import t5
+from kdjax.models.huggingface import huggingface_options, load_huggingface, save_huggingface
+from kdjax.models.linen import from_linen
 from kdjax.models.means import attach, detach, with_class_means
 from kdjax.models.mlp import mlp
 from kdjax.models.mobilenet import mobilenet_v1, mobilenet_v2
@@ -35,7 +48,11 @@ from kdjax.models.wide_resnet import wide_resnet
 from kdjax.types import Model, UserError, Variables
 
 __all__ = [
+    "ENCODE_ONCE",
+    "REPEAT_PROMPT",
     "ROW",
+    "Adapter",
+    "Asking",
     "attach",
     "attach_cache",
     "build",
@@ -43,20 +60,28 @@ __all__ = [
     "flatten",
     "from_linen",
     "from_safetensors",
+    "fusion_adapter",
+    "huggingface_options",
+    "keep_layers",
+    "linear_adapter",
+    "load_huggingface",
     "load_torch",
     "names",
+    "norm_direction_adapter",
     "parameter_count",
     "restore",
+    "save_huggingface",
     "to_safetensors",
     "to_torch",
     "torch_options",
-    "with_adapter",
+    "with_adapters",
     "with_cache",
+    "with_choices",
     "with_class_means",
 ]
 
 _X4 = (32, 64, 128, 256)
-_NETWORKS: dict[str, Callable[..., nn.Module]] = {
+_NETWORKS: dict[str, Callable[..., nn.Module | Model]] = {
     "mlp": mlp,
     "cnn": cnn,
     **{f"resnet{d}": functools.partial(resnet, depth=d) for d in (8, 14, 20, 32, 44, 56, 110)},
@@ -71,15 +96,26 @@ _NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "MobileNetV2": mobilenet_v2,
     "ShuffleV1": shuffle_v1,
     "ShuffleV2": shuffle_v2,
+    "bert": bert,
+    "t5": t5,
+    "gpt_neo": gpt_neo,
+}
+_LANGUAGE: dict[str, tuple[Callable[..., Model], Asking]] = {
+    "t5": (t5, ENCODE_ONCE),
+    "gpt_neo": (gpt_neo, REPEAT_PROMPT),
 }
 
 
 def build(name: str, *, num_classes: int, **options: Any) -> Model:
-    """Make a network for images [batch, height, width, channel].
+    """Make a network for images [batch, height, width, channel], or for tokens of text.
+
+    "bert" classifies texts, "t5" and "gpt_neo" rank `num_classes` answers (`with_choices`); their
+    batches, features and options are said at `encoder.bert`, `encoder_decoder.t5` and
+    `decoder.gpt_neo`.
 
     Args:
       name: one of `names()`, or "wrn_<depth>_<widen>" with any depth 6n + 4.
-      num_classes: width of the logits.
+      num_classes: width of the logits; 1 is a regression.
       **options: of that network, all optional: `dtype` (of the computation; parameters and
         logits stay float32), `axis_name` (batch norm over all devices of that pmap axis),
         "mlp": `hidden`; "cnn": `widths`; "resnet...": `shortcut`; "ResNet...": `stem`
@@ -103,7 +139,11 @@ def build(name: str, *, num_classes: int, **options: Any) -> Model:
             raise UserError(f'model "{name}" has no option "{option}"; it has: {known}')
     if num_classes < 1:
         raise UserError(f'model "{name}": num_classes is {num_classes}: use at least 1')
-    return from_linen(factory(num_classes=num_classes, **options))
+    if name in _LANGUAGE:
+        language, asking = _LANGUAGE[name]
+        return with_choices(language(**options), asking, num_choices=num_classes)
+    made = factory(num_classes=num_classes, **options)
+    return made if isinstance(made, Model) else from_linen(made)
 
 
 def names() -> list[str]:
@@ -156,7 +196,7 @@ def torch_options(name: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any
     return {}
 
 
-def _factory(name: str) -> Callable[..., nn.Module]:
+def _factory(name: str) -> Callable[..., nn.Module | Model]:
     if name in _NETWORKS:
         return _NETWORKS[name]
     if match := re.fullmatch(r"wrn_(\d+)_(\d+)", name):

@@ -15,6 +15,7 @@ from kdjax.models import torch_names
 from kdjax.types import Model, PyTree, UserError, Variables
 
 __all__ = [
+    "check_tensors",
     "first_kernel",
     "flatten",
     "from_safetensors",
@@ -60,7 +61,7 @@ def restore(template: Variables, tensors: Mapping[str, Any]) -> Variables:
     """
     expected = flatten(template)
     shapes = {name: tuple(leaf.shape) for name, leaf in expected.items()}
-    _check(shapes, tensors, "the weights do not fit this network")
+    check_tensors(shapes, tensors, "the weights do not fit this network")
 
     def rebuild(tree: PyTree, prefix: str) -> PyTree:
         flat, structure = jax.tree.flatten(tree)
@@ -140,7 +141,7 @@ def from_torch(name: str, model: Model, tensors: Mapping[str, np.ndarray]) -> Va
     expected = flatten(template)
     names = {path: torch_names.to_name(path, said) for path in expected}
     shapes = {names[path]: torch_names.shapes_of(leaf.shape) for path, leaf in expected.items()}
-    _check(shapes, found, f'the tensors are not those of "{name}"')
+    check_tensors(shapes, found, f'the tensors are not those of "{name}"')
     return restore(template, {path: _from_torch_layout(found[names[path]]) for path in expected})
 
 
@@ -177,7 +178,14 @@ def _to_torch_layout(leaf: Any) -> np.ndarray:
     return np.array(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T, order="C")
 
 
-def _check(shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Any], what: str) -> None:
+def check_tensors(
+    shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Any], what: str
+) -> None:
+    """Refuse tensors that are not exactly those expected.
+
+    Raises:
+      UserError: `what`, then the names that are missing, unexpected or of another shape.
+    """
     missing = [name for name in shapes if name not in tensors]
     extra = [name for name in tensors if name not in shapes]
     misshapen = [

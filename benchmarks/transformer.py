@@ -1,0 +1,124 @@
+"""What does a training step of a small BERT cost beside PyTorch's?
+
+    python benchmarks/transformer.py [--repeats 15] [--dropout 0.1] [--dtype bfloat16]
+
+Four layers of width 256, batch 32 of length 128, a vocabulary of 30,522, cross-entropy of two
+classes, AdamW. PyTorch (the extra `bench`) is the plain module of `torch_bert.py` with its fused
+attention, eager. Both take turns; prints medians in milliseconds and their ratio (PyTorch / ours),
+and how far the first losses lie apart from the same weights without dropout. Without PyTorch only
+our column is filled.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from kdjax import models
+from kdjax.types import Variables
+
+try:
+    import torch
+    import torch_bert as plain
+except ImportError:
+    torch = plain = None
+
+SIZES = {"vocab_size": 30522, "num_layers": 4, "width": 256, "num_heads": 4, "max_length": 128}
+RATE, DECAY = 1e-4, 0.01
+
+
+def batch_of(batch: int, length: int) -> dict[str, np.ndarray]:
+    """Random text of random lengths, the first one full."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(length // 4, length + 1, batch)
+    sizes[0] = length
+    mask = (np.arange(length) < sizes[:, None]).astype(np.int32)
+    ids = rng.integers(1, SIZES["vocab_size"], (batch, length)).astype(np.int32) * mask
+    types = np.zeros_like(ids)
+    labels = rng.integers(0, 2, batch).astype(np.int32)
+    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "label": labels}
+
+
+def ours(
+    batch: dict[str, np.ndarray], dropout: float, dtype: str | None
+) -> tuple[Variables, Callable[[], float]]:
+    """The first variables, and a step that goes on from its own state."""
+    model = models.build("bert", num_classes=2, dropout=dropout, dtype=dtype, **SIZES)
+    tx = optax.adamw(RATE, weight_decay=DECAY)
+    variables = jax.jit(model.init)(jax.random.key(0), batch)
+    first = jax.tree.map(np.array, variables)
+
+    def step(params: Any, opt: Any, key: Any, batch: Any) -> Any:
+        def loss(params: Any) -> jax.Array:
+            found, _ = model.apply(Variables(params, {}), batch, train=True, key=key)
+            losses = optax.softmax_cross_entropy_with_integer_labels(found.logits, batch["label"])
+            return losses.mean()
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, opt = tx.update(gradient, opt, params)
+        return optax.apply_updates(params, updates), opt, jax.random.fold_in(key, 1), value
+
+    compiled = jax.jit(step, donate_argnums=(0, 1, 2))
+    state = [variables.params, tx.init(variables.params), jax.random.key(1)]
+    placed = {name: jnp.asarray(x) for name, x in batch.items()}
+
+    def call() -> float:
+        *state[:], value = compiled(*state, placed)
+        jax.block_until_ready(state[0])
+        return float(value)
+
+    return first, call
+
+
+def medians(table: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """Median milliseconds of each call, taking turns."""
+    times: dict[str, list[float]] = {name: [] for name in table}
+    for turn in range(repeats + 2):  # two rounds warm up
+        for name, call in table.items():
+            start = time.perf_counter()
+            call()
+            if turn > 1:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(kept) for name, kept in times.items()}
+
+
+def main() -> None:
+    """Print one row."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--dtype", default=None)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    batch = batch_of(args.batch, args.length)
+    variables, call = ours(batch, args.dropout, args.dtype)
+    table = {"kdjax": call}
+    if plain is not None:
+        torch.set_num_threads(args.threads)
+        weights, sizes = models.flatten(variables), (SIZES["num_layers"], SIZES["num_heads"])
+        exact = ours(batch, 0.0, None)[1]()
+        apart = abs(exact - plain.stepper(weights, batch, *sizes, 0.0, RATE, DECAY)())
+        table["torch"] = plain.stepper(weights, batch, *sizes, args.dropout, RATE, DECAY)
+    found = medians(table, args.repeats)
+    print(f"jax {jax.__version__} on {jax.default_backend()}, batch {args.batch} x {args.length}")
+    print("\n| dropout | kdjax ms | PyTorch ms | PyTorch / kdjax | first losses apart |")
+    print("|---:|---:|---:|---:|---:|")
+    theirs = found.get("torch")
+    rest = (
+        "| - | - | - |"
+        if theirs is None
+        else (f"| {theirs:.0f} | {theirs / found['kdjax']:.2f} | {apart:.1e} |")
+    )
+    print(f"| {args.dropout} | {found['kdjax']:.0f} {rest}")
+
+
+if __name__ == "__main__":
+    main()

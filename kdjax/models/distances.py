@@ -1,0 +1,35 @@
+"""How T5 numbers the distances between tokens (Raffel et al., arXiv 1910.10683, section 2.1)."""
+
+import math
+
+import numpy as np
+
+__all__ = ["relative_buckets"]
+
+
+def relative_buckets(
+    targets: int, sources: int, *, buckets: int, max_distance: int, both_sides: bool
+) -> np.ndarray:
+    """Number the distances between tokens, int32 [targets, sources].
+
+    Half of the buckets are single distances, the others grow with the logarithm up to
+    `max_distance`; what lies beyond shares the last. With `both_sides` half of all are for the
+    sources after the target; otherwise those count as distance 0.
+
+    >>> relative_buckets(1, 4, buckets=8, max_distance=16, both_sides=True).tolist()
+    [[0, 5, 6, 6]]
+    """
+    ahead = np.arange(sources)[None, :] - np.arange(targets)[:, None]
+    first = np.zeros_like(ahead)
+    if both_sides:
+        buckets //= 2
+        first = np.where(ahead > 0, buckets, 0)
+        distance = np.abs(ahead)
+    else:
+        distance = np.maximum(-ahead, 0)
+    exact = buckets // 2
+    # float32, as published checkpoints were made: the logarithm can fall on a whole number
+    ratio = np.maximum(distance, exact).astype(np.float32) / exact
+    grown = np.log(ratio) / np.float32(math.log(max_distance / exact)) * (buckets - exact)
+    far = np.minimum(exact + grown.astype(np.int32), buckets - 1)
+    return (first + np.where(distance < exact, distance, far)).astype(np.int32)

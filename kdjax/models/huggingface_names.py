@@ -1,0 +1,120 @@
+"""The names of tensors in the reference library's files of BERT, T5 and GPT-Neo."""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+__all__ = ["normalise", "to_name"]
+
+# our layer -> theirs, without the tensor's own name; {} is the number of the layer
+_BERT = {
+    "word": "bert.embeddings.word_embeddings",
+    "position": "bert.embeddings.position_embeddings",
+    "token_type": "bert.embeddings.token_type_embeddings",
+    "embedding_norm": "bert.embeddings.LayerNorm",
+    "layer{}/attention/query": "bert.encoder.layer.{}.attention.self.query",
+    "layer{}/attention/key": "bert.encoder.layer.{}.attention.self.key",
+    "layer{}/attention/value": "bert.encoder.layer.{}.attention.self.value",
+    "layer{}/attention/out": "bert.encoder.layer.{}.attention.output.dense",
+    "layer{}/attention_norm": "bert.encoder.layer.{}.attention.output.LayerNorm",
+    "layer{}/ffn_in": "bert.encoder.layer.{}.intermediate.dense",
+    "layer{}/ffn_out": "bert.encoder.layer.{}.output.dense",
+    "layer{}/ffn_norm": "bert.encoder.layer.{}.output.LayerNorm",
+    "pooler": "bert.pooler.dense",
+    "fc": "classifier",
+}
+_GPT_NEO = {
+    "word": "transformer.wte",
+    "position": "transformer.wpe",
+    "layer{}/attention_norm": "transformer.h.{}.ln_1",
+    "layer{}/attention/query": "transformer.h.{}.attn.attention.q_proj",
+    "layer{}/attention/key": "transformer.h.{}.attn.attention.k_proj",
+    "layer{}/attention/value": "transformer.h.{}.attn.attention.v_proj",
+    "layer{}/attention/out": "transformer.h.{}.attn.attention.out_proj",
+    "layer{}/ffn_norm": "transformer.h.{}.ln_2",
+    "layer{}/ffn_in": "transformer.h.{}.mlp.c_fc",
+    "layer{}/ffn_out": "transformer.h.{}.mlp.c_proj",
+    "norm": "transformer.ln_f",
+}
+
+
+def _t5() -> dict[str, str]:
+    found = {"word": "shared", "lm_head": "lm_head"}
+    letters = {"query": "q", "key": "k", "value": "v", "out": "o"}
+    for stack, last in (("encoder", 1), ("decoder", 2)):
+        ours, theirs = f"{stack}/layer{{}}", f"{stack}.block.{{}}.layer"
+        blocks = [("attention", f"{theirs}.0", "SelfAttention")]
+        if stack == "decoder":
+            blocks.append(("cross", f"{theirs}.1", "EncDecAttention"))
+        for name, block, kind in blocks:
+            found[f"{ours}/{name}_norm"] = f"{block}.layer_norm"
+            for part, letter in letters.items():
+                found[f"{ours}/{name}/{part}"] = f"{block}.{kind}.{letter}"
+        found[f"{ours}/ffn_norm"] = f"{theirs}.{last}.layer_norm"
+        for part, letter in (("ffn_in", "wi"), ("ffn_gate", "wi_0"), ("ffn_out", "wo")):
+            found[f"{ours}/{part}"] = f"{theirs}.{last}.DenseReluDense.{letter}"
+        # the first block holds the table that all blocks of its stack use
+        table = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"
+        found[f"{stack}/distance"] = table
+        found[f"{stack}/norm"] = f"{stack}.final_layer_norm"
+    return found
+
+
+_NAMES: Mapping[str, Mapping[str, str]] = {"bert": _BERT, "t5": _t5(), "gpt_neo": _GPT_NEO}
+# what files hold beside weights: buffers, by the end of their names
+_BUFFERS = re.compile(r"(^|\.)(position_ids|attn\.attention\.(bias|masked_bias))$")
+_PREFIX = {"bert": "bert.", "gpt_neo": "transformer."}
+_HEADS = {"bert": ("classifier.", "cls."), "gpt_neo": ("lm_head.",)}
+_COPIES = {  # tied tensors that some files hold again: the copy, and of what
+    "t5": (("encoder.embed_tokens.weight", "shared.weight"),
+           ("decoder.embed_tokens.weight", "shared.weight"),
+           ("lm_head.weight", "shared.weight")),
+    "gpt_neo": (("lm_head.weight", "transformer.wte.weight"),),
+}  # fmt: skip
+
+
+def to_name(family: str, path: str, gated: bool = False) -> str:
+    """Turn our path of a parameter into the reference library's name.
+
+    Args:
+      family: "bert", "t5" or "gpt_neo".
+      path: as `models.flatten` names it.
+      gated: whether a T5 has two maps into the wide layer.
+
+    >>> to_name("bert", "params/layer3/ffn_in/kernel")
+    'bert.encoder.layer.3.intermediate.dense.weight'
+    """
+    layer, leaf = path.removeprefix("params/").rsplit("/", 1)
+    number = re.search(r"layer(\d+)", layer)
+    generic = layer if number is None else layer.replace(number[0], "layer{}")
+    name = _NAMES[family][generic].format("" if number is None else number[1])
+    if gated and name.endswith("DenseReluDense.wi"):
+        name += "_1"
+    return f"{name}.{'bias' if leaf == 'bias' else 'weight'}"
+
+
+def normalise(family: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Bring the spellings of older and of headless files to one, and drop what is no weight.
+
+    Buffers go (position ids, causal masks), and copies of tied tensors if they are equal; the
+    scales and shifts of old layer norms, "gamma" and "beta", become "weight" and "bias"; a network
+    saved without its head gets its prefix.
+
+    >>> sorted(normalise("bert", {"embeddings.LayerNorm.gamma": 1, "embeddings.position_ids": 0}))
+    ['bert.embeddings.LayerNorm.weight']
+    """
+    found: dict[str, np.ndarray] = {}
+    prefix = _PREFIX.get(family, "")
+    bare = not any(name.startswith(prefix) for name in tensors)
+    for name, tensor in tensors.items():
+        if _BUFFERS.search(name):
+            continue
+        name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+        name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+        headed = name.startswith(_HEADS.get(family, ()))
+        found[prefix + name if bare and not headed else name] = tensor
+    for copy, origin in _COPIES.get(family, ()):
+        if copy in found and origin in found and np.array_equal(found[copy], found[origin]):
+            del found[copy]
+    return found

@@ -1,0 +1,267 @@
+"""Folders of the reference library: round trips, spellings, mistakes; fewer layers."""
+
+import json
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from kdjax import models
+from kdjax.models.decoder import gpt_neo
+from kdjax.types import UserError, Variables
+
+HERE = pathlib.Path(__file__).resolve()
+GOLDEN = HERE.parents[1] / "golden/bert_reg1"
+SHARED = HERE.parents[2] / "../shared/golden/transformers"
+NAMES = ["bert_reg1", "bert_cls3", "t5_v10", "t5_v11", "gpt_neo"]
+SMALL = {
+    "bert": {"vocab_size": 9, "num_layers": 2, "width": 8, "num_heads": 2, "max_length": 6},
+    "t5": {"vocab_size": 9, "num_layers": 2, "width": 8, "num_heads": 2, "version": "1.0"},
+    "gpt_neo": {"vocab_size": 9, "num_layers": 4, "width": 8, "num_heads": 2, "max_length": 9},
+}
+
+
+def folder(name):
+    found = GOLDEN if name == "bert_reg1" else SHARED / name
+    if not found.is_dir():
+        pytest.skip(f"{name}: the reference networks are not beside this checkout")
+    return found
+
+
+def tensors_of(path):
+    return safetensors.numpy.load_file(path / "model.safetensors")
+
+
+def written(tmp_path, *, config=None, tensors=None):
+    """A copy of the small BERT with changes; None leaves a key or tensor out."""
+    said = {**json.loads((GOLDEN / "config.json").read_text()), **(config or {})}
+    found = {**tensors_of(GOLDEN), **(tensors or {})}
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in said.items() if v != "-"}))
+    kept = {k: np.ascontiguousarray(v) for k, v in found.items() if v is not None}
+    safetensors.numpy.save_file(kept, tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def init(name, **options):
+    model = models.build(name, num_classes=2, **{**SMALL[name], **options})
+    ids = {k: np.zeros((1, 4), np.int32) for k in ("input_ids", "attention_mask", "token_type_ids")}
+    choices = {k: np.zeros((1, 2, 2), np.int32) for k in ("choice_ids", "choice_mask")}
+    return jax.jit(model.init)(jax.random.key(0), {**ids, **choices})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_writing_back_gives_the_same_tensors(name, tmp_path):
+    path = folder(name)
+    _, variables = models.load_huggingface(path)
+    config = json.loads((path / "config.json").read_text())
+    models.save_huggingface(tmp_path / "new", config, variables)
+    before, after = tensors_of(path), tensors_of(tmp_path / "new")
+    assert set(before) == set(after)
+    for key, tensor in before.items():
+        np.testing.assert_array_equal(after[key], tensor, err_msg=key)
+    again = json.loads((tmp_path / "new/config.json").read_text())
+    assert config.items() <= again.items()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_built_network_comes_back_from_its_options(name, tmp_path):
+    variables = init(name)
+    said = {"name": name, **SMALL[name]} | ({"num_classes": 2} if name == "bert" else {})
+    models.save_huggingface(tmp_path, said, variables)
+    _, found = models.load_huggingface(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, variables, found)
+    options = models.huggingface_options(tmp_path)
+    assert said.items() <= options.items()
+    if name != "bert":
+        options["num_classes"] = 2
+    model = models.build(**options)
+    batch = {k: jax.ShapeDtypeStruct((1, 3), jnp.int32)
+             for k in ("input_ids", "attention_mask", "token_type_ids")}  # fmt: skip
+    batch |= {k: jax.ShapeDtypeStruct((1, 2, 2), jnp.int32) for k in ("choice_ids", "choice_mask")}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, variables)
+
+
+def test_both_writers_configs_of_an_untied_head(tmp_path):
+    path = folder("t5_v11")
+    newer = json.loads((path / "config.transformers5.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(newer))
+    (tmp_path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes())
+    assert newer["tie_word_embeddings"]  # the file of weights says otherwise
+    assert models.huggingface_options(tmp_path) == models.huggingface_options(path)
+    assert models.huggingface_options(path)["tied"] is False
+    # a copy of the embedding is no head of its own
+    tensors = tensors_of(path)
+    tensors["lm_head.weight"] = tensors["shared.weight"].copy()
+    safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
+    assert models.huggingface_options(tmp_path)["tied"] is True
+    said = {**newer, "tie_word_embeddings": False}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    with pytest.raises(UserError, match=r"missing: lm_head\.weight"):
+        models.load_huggingface(tmp_path)
+
+
+def test_old_spellings_buffers_and_headless_files(tmp_path):
+    before = tensors_of(GOLDEN)
+    norm = "bert.embeddings.LayerNorm"
+    changed = {
+        f"{norm}.weight": None,
+        f"{norm}.bias": None,
+        f"{norm}.gamma": before[f"{norm}.weight"],
+        f"{norm}.beta": before[f"{norm}.bias"],
+        "bert.embeddings.position_ids": np.arange(32)[None],
+    }
+    _, expected = models.load_huggingface(GOLDEN)
+    _, found = models.load_huggingface(written(tmp_path, tensors=changed))
+    jax.tree.map(np.testing.assert_array_equal, expected, found)
+
+    bare = {key.removeprefix("bert."): x for key, x in before.items() if "classifier" not in key}
+    safetensors.numpy.save_file(bare, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="missing: classifier"):
+        models.load_huggingface(tmp_path)
+    _, fresh = models.load_huggingface(tmp_path, num_classes=4, key=jax.random.key(1))
+    assert fresh.params["fc"]["kernel"].shape == (24, 4)
+    assert 0.01 < np.std(fresh.params["fc"]["kernel"]) < 0.03
+    rest = {key: x for key, x in fresh.params.items() if key != "fc"}
+    jax.tree.map(np.testing.assert_array_equal, rest, {key: expected.params[key] for key in rest})
+
+
+def test_causal_buffers_and_a_tied_copy_of_a_decoder(tmp_path):
+    variables = init("gpt_neo")
+    models.save_huggingface(tmp_path, {"name": "gpt_neo", **SMALL["gpt_neo"]}, variables)
+    tensors = tensors_of(tmp_path)
+    tensors["transformer.h.0.attn.attention.bias"] = np.ones((1, 1, 9, 9), bool)
+    tensors["transformer.h.0.attn.attention.masked_bias"] = np.array(-1e9, np.float32)
+    tensors["lm_head.weight"] = tensors["transformer.wte.weight"].copy()
+    safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, variables, models.load_huggingface(tmp_path)[1])
+    tensors["lm_head.weight"] = tensors["lm_head.weight"] + 1
+    safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"unexpected: lm_head\.weight"):
+        models.load_huggingface(tmp_path)
+
+
+def test_tensors_that_do_not_fit_are_listed_in_one_line(tmp_path):
+    key = "bert.encoder.layer.0.intermediate.dense"
+    changed = {
+        "bert.pooler.dense.bias": None,
+        "bert.extra.weight": np.zeros(2, np.float32),
+        f"{key}.weight": np.zeros((24, 40), np.float32),
+    }
+    with pytest.raises(UserError) as caught:
+        models.load_huggingface(written(tmp_path, tensors=changed))
+    line = str(caught.value)
+    assert "\n" not in line
+    assert "missing: bert.pooler.dense.bias" in line
+    assert "unexpected: bert.extra.weight" in line
+    assert f"of another shape: {key}.weight (24, 40) instead of (40, 24)" in line
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "roberta"}, "'roberta'; the known ones are bert, t5, gpt_neo"),
+        ({"model_type": "-"}, "model_type is None"),
+        ({"hidden_size": "-"}, 'lacks "hidden_size", which a bert must have'),
+        ({"position_embedding_type": "relative_key"}, "only absolute is known"),
+        ({"hidden_act": "silu"}, "activation is 'silu'"),
+        ({"model_type": "t5", "num_layers": 1, "d_model": 8, "num_heads": 1,
+          "feed_forward_proj": "gated-silu"}, "feed_forward_proj is 'gated-silu'"),
+        ({"model_type": "gpt_neo", "num_layers": 1, "num_heads": 1}, 'lacks "attention_types"'),
+    ],
+)  # fmt: skip
+def test_configs_of_other_networks(config, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        models.load_huggingface(written(tmp_path, config=config))
+
+
+def test_files_that_are_missing_or_damaged(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json: cannot be read"):
+        models.load_huggingface(tmp_path)
+    path = written(tmp_path)
+    (path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model\.safetensors: no such file"):
+        models.load_huggingface(path)
+    (path / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"config\.json: cannot be read"):
+        models.load_huggingface(path)
+    with pytest.raises(UserError, match="gives a BERT a new head, and needs a key"):
+        models.load_huggingface(GOLDEN, num_classes=3)
+
+
+def test_saving_other_variables_is_refused(tmp_path):
+    _, variables = models.load_huggingface(GOLDEN)
+    with pytest.raises(UserError, match="the variables are not those of this bert"):
+        models.save_huggingface(tmp_path, {"name": "bert", "num_classes": 2}, variables)
+    with pytest.raises(UserError, match='is known for "resnet8"'):
+        models.save_huggingface(tmp_path, {"name": "resnet8"}, variables)
+    said = {"name": "bert", "num_classes": 2, "depth": 3}
+    with pytest.raises(UserError, match='a bert has no option "depth"'):
+        models.save_huggingface(tmp_path, said, variables)
+    assert not list(tmp_path.iterdir())
+
+
+# how the file of a network with its second layers only would be named: old number -> new one
+@pytest.mark.parametrize(
+    ("name", "pattern", "layers"),
+    [
+        ("bert_cls3", r"(encoder\.layer\.)(\d+)", None),
+        ("t5_v11", r"(coder\.block\.)(\d+)(?!.*relative)", None),
+        ("gpt_neo", r"(transformer\.h\.)(\d+)", None),
+        ("gpt_neo", r"(transformer\.h\.)(\d+)", (3, 1)),
+    ],
+)
+def test_kept_layers_are_slices_of_the_file(name, pattern, layers, tmp_path):
+    path = folder(name)
+    _, variables = models.load_huggingface(path)
+    found = models.keep_layers(variables, layers)
+    count = len({key for key in found.params.get("encoder", found.params) if "layer" in key})
+    old = list(layers or range(0, 4 if name == "gpt_neo" else 2, 2))
+    assert count == len(old)
+    config = json.loads((path / "config.json").read_text())
+    config |= {key: count for key in ("num_layers", "num_hidden_layers", "num_decoder_layers")
+               if key in config}  # fmt: skip
+    if name == "gpt_neo":
+        config["attention_layers"] = [config["attention_layers"][i] for i in old]
+    models.save_huggingface(tmp_path, config, found)
+    expected = {}
+    for key, tensor in tensors_of(path).items():
+        match = re.search(pattern, key)
+        if match is None:
+            expected[key] = tensor
+        elif int(match[2]) in old:
+            new = re.sub(pattern, rf"\g<1>{old.index(int(match[2]))}", key)
+            expected[new] = tensor
+    shallow = tensors_of(tmp_path)
+    assert set(shallow) == set(expected)
+    for key, tensor in expected.items():
+        np.testing.assert_array_equal(shallow[key], tensor, err_msg=key)
+
+
+def test_a_network_of_kept_layers_runs_as_its_first_layers():
+    deep = gpt_neo(**SMALL["gpt_neo"], dropout=0.0)
+    batch = {k: np.ones((2, 5), np.int32) for k in ("input_ids", "attention_mask")}
+    variables = jax.jit(deep.init)(jax.random.key(0), batch)
+    kept = models.keep_layers(variables, (0, 1))
+    shallow = gpt_neo(**{**SMALL["gpt_neo"], "num_layers": 2}, dropout=0.0)
+    run = jax.jit(lambda m, v: m.apply(v, batch, train=False)[0].features, static_argnums=0)
+    expected = run(deep, variables)["hidden_2"]
+    norm = kept.params["norm"]
+    centred = expected - expected.mean(-1, keepdims=True)
+    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
+    found = run(shallow, kept)["hidden_2"]
+    np.testing.assert_allclose(found, scaled * norm["scale"] + norm["bias"], atol=1e-5)
+
+
+def test_layers_that_cannot_be_kept():
+    variables = Variables({"layer0": {}, "layer1": {}}, {})
+    with pytest.raises(UserError, match="layer 2 is not there: the network has 0 to 1"):
+        models.keep_layers(variables, (0, 2))
+    with pytest.raises(UserError, match="keep at least one"):
+        models.keep_layers(variables, ())
+    with pytest.raises(UserError, match="no layers by number"):
+        models.keep_layers(Variables({"hidden0": {}}, {}))
