@@ -60,7 +60,7 @@ def get_config(arg: str = "") -> ConfigDict:
 def rows() -> dict:
     """Name -> the student's terms, and whether they look through an adapter."""
     kd = {"ce": {"weight": 0.1}, "forward_kl": {"weight": 0.9, "temperature": 4.0}}
-    through = {"own_layer": "pooled_adapted"}
+    through = {"own_layer": "wide"}
     nd = {"norm_direction": {"weight": 2.0, **through}}
     return {
         "kd": (kd, False),
@@ -81,6 +81,6 @@ def following(terms: dict, adapter: bool) -> dict:
         }
     }
     if adapter:
-        student["adapter"] = {"layer": "pooled", "width": 128}
+        student["adapters"] = {"wide": {"kind": "linear", "layer": "pooled", "width": 128}}
     teacher = {"terms": {"ce": None}, "from_variant": "alone", "cache": True}
     return {"roles": {"teacher": teacher, "student": student}}

@@ -4,19 +4,22 @@
 numbers, shapes of features, files. What it returns holds functions, not strings.
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 
+from kdjax import comparisons, inputs, models, origins, players, selection, terms
 from kdjax import config as configs
-from kdjax import data, exports, models, players, selection, terms
 from kdjax.checks import check_numbers, check_shapes
+from kdjax.comparisons import Comparison
+from kdjax.data import TextSet
 from kdjax.methods import Player, co_train, player_hparams
 from kdjax.train import sweep
 from kdjax.train.step import Optimizer, Prepare
-from kdjax.types import Array, Batch, Method, Model, Source, Spec, UserError, Variables
+from kdjax.types import Batch, Method, Model, Source, Spec, UserError, Variables
 
 
 class Variant(NamedTuple):
@@ -25,6 +28,7 @@ class Variant(NamedTuple):
     name: str
     config: Mapping[str, Any]
     table: Mapping[str, Player]
+    critics: Mapping[str, Comparison]  # roles without logits, which are not evaluated
     method: Callable[[str | None], Method]  # of the axis name
     tx: Mapping[str, Optimizer]
     members: tuple[Mapping[str, Any], ...]  # swept values, "seed" always among them
@@ -44,6 +48,7 @@ class Run(NamedTuple):
     prepare_train: Prepare
     prepare_eval: Callable[[Batch], Batch]
     variants: tuple[Variant, ...]
+    text: TextSet | None = None  # tokenizer and groups, if the data is text
 
 
 def complete(config: Any) -> dict[str, Any]:
@@ -56,7 +61,7 @@ def build(config: Any) -> Run:
     """Build a run from a config.
 
     Args:
-      config: a ConfigDict or a dict; what it does not say is filled in from `config.DEFAULTS`.
+      config: a ConfigDict or a dict; what it does not say is filled in from `defaults.DEFAULTS`.
 
     Raises:
       UserError: one line that names the key and what would be right.
@@ -64,20 +69,31 @@ def build(config: Any) -> Run:
     whole = complete(config)
     configs.check(whole)
     check_numbers(whole)
-    source = _load(whole)
-    prepare_train, prepare_eval = _prepare(whole, source)
+    source, text = inputs.load(whole)
+    prepare_train, prepare_eval = inputs.prepare(whole, source)
     plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     found: list[Variant] = []
+    labels = functools.cache(lambda: comparisons.training_labels(source))
+    completed: dict[str, dict[str, Any]] = {}
     for name, said in configs.variants(plain).items():
-        where = "config" if name == "default" else f"config.variants.{name}"
-        full = configs.complete(said, players.term_scalars())
-        configs.check(full, where)
+        completed[name] = configs.complete(said, players.term_scalars())
+        configs.check(completed[name], _where(name))
+        comparisons.split(completed[name], _where(name))
+    players.check_adapters(completed)
+    for name, full in completed.items():
+        where = _where(name)
         try:
-            found.append(_variant(name, full, source, prepare_eval, [v.name for v in found]))
+            earlier = [variant.name for variant in found]
+            found.append(_variant(name, full, source, prepare_eval, labels, earlier))
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-    selection.check(whole["select"], [role for variant in found for role in variant.table])
-    return Run(whole, source, prepare_train, prepare_eval, tuple(found))
+    played = [role for variant in found for role in variant.table]
+    selection.check(whole["select"], played, inputs.metrics(source))
+    return Run(whole, source, prepare_train, prepare_eval, tuple(found), text)
+
+
+def _where(variant: str) -> str:
+    return "config" if variant == "default" else f"config.variants.{variant}"
 
 
 def _variant(
@@ -85,36 +101,40 @@ def _variant(
     config: Mapping[str, Any],
     source: Source,
     prepare: Callable[[Batch], Batch],
+    labels: Callable[[], Any],
     earlier: list[str],
 ) -> Variant:
     if not config["roles"]:
         raise UserError("roles is empty; it needs at least one role with a model and terms")
-    if not any(said["terms"] for said in config["roles"].values()):
+    playing, judging = comparisons.split(config, _where(name))
+    if not any(config["roles"][role]["terms"] for role in playing):
         raise UserError("no role has terms, so nothing would be trained; give one a table of terms")
 
     def method(axis_name: str | None) -> tuple[dict[str, Player], Method]:
-        table = {r: players.make_player(r, config, source, axis_name) for r in config["roles"]}
+        table = {r: players.make_player(r, config, source, axis_name) for r in playing}
         try:
-            return table, co_train(table, axis_name=axis_name)
+            return table, comparisons.wrap(
+                co_train(table, axis_name=axis_name), critics, table, axis_name
+            )
         except ValueError as error:
             raise UserError(f"roles.{error}") from error
 
+    critics = {role: comparisons.make(role, config, labels) for role in judging}
     table, plain = method(None)
-    hparams = {}
-    for role, said in config["roles"].items():
-        rates = {key: float(said["optimizer"][key]) for key in ("learning_rate", "weight_decay")}
-        hparams[role] = player_hparams(table[role], **rates)
+    hparams = _hparams(config, table, critics)
     members = sweep.members({"seed": [config["seed"]], **config["sweep"]}, config["sweep_mode"])
-    shapes = check_shapes(plain, table, hparams, source, prepare)
-    given, from_variant = _given(config, shapes, source.spec, earlier)
+    carried = {role: players.adapters(role, config) for role in table}
+    shapes = check_shapes(plain, table, critics, hparams, source, prepare, carried)
+    given, from_variant = _given(config, table, shapes, source.spec, earlier)
     return Variant(
         name=name,
         config=config,
         table=table,
+        critics=critics,
         method=lambda axis_name: method(axis_name)[1],
         tx={role: players.player_optimizer(role, config) for role in plain.trains},
         members=tuple(members),
-        hparams=tuple(_place(hparams, member, table) for member in members),
+        hparams=tuple(_place(hparams, member, table, critics) for member in members),
         parameters={
             role: sum(x.size for x in jax.tree.leaves(v.params)) for role, v in shapes.items()
         },
@@ -136,24 +156,45 @@ def _variant(
     )
 
 
+def _hparams(
+    config: Mapping[str, Any], table: Mapping[str, Player], critics: Mapping[str, Comparison]
+) -> dict[str, Any]:
+    """Role -> the numbers that a compiled step takes as arguments."""
+    found = {}
+    for role in (*table, *critics):
+        said = config["roles"][role]["optimizer"]
+        rates = {key: float(said[key]) for key in ("learning_rate", "weight_decay")}
+        if role in critics:
+            found[role] = comparisons.hparams(role, critics[role], rates)
+        else:
+            found[role] = player_hparams(table[role], **rates)
+    return found
+
+
 def _given(
-    config: Mapping[str, Any], shapes: Mapping[str, Variables], spec: Spec, earlier: list[str]
+    config: Mapping[str, Any],
+    table: Mapping[str, Player],
+    shapes: Mapping[str, Variables],
+    spec: Spec,
+    earlier: list[str],
 ) -> tuple[dict[str, Variables], dict[str, str]]:
     """Weights that do not start at random: from a file, or from an earlier variant by name."""
     files, names = {}, {}
-    for role, said in config["roles"].items():
+    for role in table:
+        said = config["roles"][role]
         where = f"roles.{role}"
         if said["checkpoint"] is not None and said["from_variant"] is not None:
             raise UserError(f"{where} sets both checkpoint and from_variant; remove one")
-        if said["checkpoint"] is not None and said["adapter"]["layer"] is not None:
+        origin = next((k for k in ("checkpoint", "from_variant") if said[k] is not None), None)
+        if origin is not None and (carried := list(players.adapters(role, config))):
             raise UserError(
-                f"{where} sets both checkpoint and adapter; an export holds no adapter, so a "
-                "network that has one must start at random"
+                f"{where} sets both {origin} and adapters.{carried[0]}; what is read holds no "
+                "adapter, so a network that has one must start at random"
             )
         if said["checkpoint"] is not None:
             try:
                 template = models.detach(shapes[role])
-                files[role] = exports.load(said["checkpoint"], said["model"], template, spec)
+                files[role] = origins.read(said, template, spec, seed=config["seed"])
             except UserError as error:
                 raise UserError(f"{where}.checkpoint: {error}") from error
         elif said["from_variant"] is not None:
@@ -172,7 +213,10 @@ def _given(
 
 
 def _place(
-    hparams: Mapping[str, Any], member: Mapping[str, Any], table: Mapping[str, Player]
+    hparams: Mapping[str, Any],
+    member: Mapping[str, Any],
+    table: Mapping[str, Player],
+    critics: Mapping[str, Comparison],
 ) -> Mapping[str, Any]:
     """Put one member's swept values into the hparams, each checked against its domain."""
     for path, value in member.items():
@@ -193,61 +237,12 @@ def _place(
                     terms.check_domain(scalar, value, domain)
                 except UserError as error:
                     raise UserError(f"roles.{role}.terms.{name}.{error}") from error
-        for key, value in hparams[role].get("optimizer", {}).items():
+    for role, comparison in critics.items():
+        comparisons.check(role, comparison, hparams[role])
+    for role, numbers in hparams.items():
+        for key, value in numbers.get("optimizer", {}).items():
             if not 0 <= value < math.inf:
                 raise UserError(
                     f"roles.{role}.optimizer.{key} is {value}; it must be >= 0 and finite"
                 )
     return hparams
-
-
-def _prepare(config: Mapping[str, Any], source: Source) -> tuple[Prepare, Callable[[Batch], Batch]]:
-    still = config["data"]["augment"] == "none"  # then a frozen network may answer from a cache
-    make = data.prepare(source.spec, augment=config["data"]["augment"])
-
-    def train(batch: Batch, key: Array) -> Batch:
-        batch = dict(batch)
-        found = make(data.lookup(batch.pop("arrays", None), batch), key)
-        return {**found, models.ROW: batch["id"]} if still else found
-
-    return train, make
-
-
-def _load(config: Mapping[str, Any]) -> Source:
-    said = dict(config["data"])
-    for key in ("augment", "mean", "std", "seed"):
-        del said[key]
-    name = said.pop("name")
-    if not name:
-        raise UserError(f"data.name is not set; there are {', '.join(data.known())}")
-    for key in ("validation", "test"):  # a flag turns 300 into 300.0
-        if isinstance(said[key], float) and said[key] >= 1 and said[key].is_integer():
-            said[key] = int(said[key])
-    source = data.load(
-        name,
-        batch_size=config["batch_size"],
-        eval_batch_size=config["eval_batch_size"],
-        **said,
-    )
-    for split in ("validation", "test"):
-        if not source.size.get(split):
-            raise UserError(
-                f"data.{split} leaves no {split} examples; every choice is made on validation "
-                "and every number reported on test, so that both are needed"
-            )
-    return source._replace(spec=_normalised(source.spec, config["data"]))
-
-
-def _normalised(spec: Spec, said: Mapping[str, Any]) -> Spec:
-    """The spec with the mean and std that a config gives instead of the training split's."""
-    for key in ("mean", "std"):
-        values = said[key]
-        if values is None:
-            continue
-        if len(values) != spec.shape[-1] or (key == "std" and not all(v > 0 for v in values)):
-            raise UserError(
-                f"data.{key} is {tuple(values)}; it must hold {spec.shape[-1]} numbers, one a "
-                f"channel{', all > 0' if key == 'std' else ''}"
-            )
-        spec = spec._replace(**{key: tuple(float(value) for value in values)})
-    return spec

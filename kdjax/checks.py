@@ -1,14 +1,15 @@
 """What is refused before anything is trained: numbers, and shapes that do not fit."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from kdjax.comparisons import Comparison
 from kdjax.methods import Player
-from kdjax.types import Batch, Method, Source, UserError, Variables
+from kdjax.types import Batch, Method, Outputs, Source, UserError, Variables
 
 
 def check_numbers(config: Mapping[str, Any]) -> None:
@@ -36,10 +37,15 @@ def check_numbers(config: Mapping[str, Any]) -> None:
 
 def example_batch(source: Source, size: int = 2) -> dict[str, np.ndarray]:
     """A raw batch of zeros, for shapes."""
-    dtype = np.uint8 if source.spec.scale == 255 else np.float32
+    spec = source.spec
+    images = {"image": (spec.shape, "uint8" if spec.scale == 255 else "float32")}
+    regression = spec.task and spec.num_classes == 1
     return {
-        "image": np.zeros((size, *source.spec.shape), dtype),
-        "label": np.zeros(size, np.int32),
+        **{
+            name: np.zeros((size, *shape), dtype)
+            for name, (shape, dtype) in (spec.inputs or images).items()
+        },
+        "label": np.zeros(size, np.float32 if regression else np.int32),
         "id": np.zeros(size, np.int32),
         "mask": np.ones(size, np.float32),
     }
@@ -48,11 +54,15 @@ def example_batch(source: Source, size: int = 2) -> dict[str, np.ndarray]:
 def check_shapes(
     method: Method,
     table: Mapping[str, Player],
+    critics: Mapping[str, Comparison],
     hparams: Mapping[str, Any],
     source: Source,
     prepare: Callable[[Batch], Batch],
+    adapters: Mapping[str, Mapping[str, Sequence[str]]],
 ) -> dict[str, Variables]:
     """Trace one step without computing it; returns the shapes of all variables by role.
+
+    `adapters` says for each role which features come of which adapter.
 
     Raises:
       UserError: an image that a network cannot take; two layers of a feature term that do not
@@ -75,14 +85,22 @@ def check_shapes(
     for role, player in table.items():
         for name, term in player.terms.items():
             where = f"roles.{role}.terms.{name}"
-            for peer in term.toward:
+            for peer in term.toward or (role,):
                 if term.definition.class_means is not None and table[peer].terms:
                     raise UserError(
                         f"{where}: class means are of a frozen network, but {peer} trains; give "
                         f"roles.{peer} no terms and a checkpoint or from_variant"
                     )
                 for layers in term.definition.layers:
-                    _check_layers(where, (role, peer), layers, term.definition.match, outputs)
+                    match = term.definition.match
+                    _check_layers(where, (role, peer), layers, match, outputs, adapters[role])
+                _check_means(where, peer, term.definition.class_means, outputs[peer])
+    for role, (critic, between, _, _) in critics.items():
+        try:
+            seen = (outputs[player] for player in between)
+            shapes[role] = jax.eval_shape(critic.init, key, *seen, batch)
+        except UserError as error:
+            raise UserError(f"roles.{role}.model: {error}") from error
     params = {role: v.params for role, v in shapes.items()}
     stats = {role: v.stats for role, v in shapes.items()}
     jax.eval_shape(method.loss, params, stats, batch, hparams, key)
@@ -94,7 +112,8 @@ def _check_layers(
     owners: tuple[str, str],
     layers: tuple[str, str],
     match: str,
-    outputs: Mapping[str, Any],
+    outputs: Mapping[str, Outputs],
+    adapters: Mapping[str, Sequence[str]],
 ) -> None:
     found = []
     for owner, layer in zip(owners, layers, strict=True):
@@ -108,9 +127,29 @@ def _check_layers(
         return
     (own, peer), (a, b) = owners, layers
     wants = f"{where}: layer {a!r} of {own} is {found[0]} and layer {b!r} of {peer} is {found[1]}; "
+    adapter = next((name for name, made in adapters.items() if a in made), None)
+    if adapter is not None and (a != adapter or found[0][:-1] == found[1][:-1]):
+        raise UserError(wants + _right(f"roles.{own}.adapters.{adapter}", a, adapter, found[1]))
     if match == "space" or found[0][:-1] != found[1][:-1]:
         raise UserError(wants + "choose layers of one height and width (own_layer, peer_layer)")
     raise UserError(
-        f"{wants}give {own} an adapter (roles.{own}.adapter.layer = {a!r}, .width = "
-        f"{found[1][-1]}) and use {a + '_adapted'!r}"
+        f"{wants}give {own} an adapter (roles.{own}.adapters.wide = "
+        f"{{'layer': {a!r}, 'width': {found[1][-1]}}}) and set own_layer = 'wide'"
     )
+
+
+def _right(where: str, layer: str, adapter: str, shape: tuple[int, ...]) -> str:
+    """What an adapter should make instead: a layer of this shape."""
+    *size, width = shape
+    if layer == adapter:
+        return f"set {where}.width = {width}"
+    level = int(layer.removeprefix(adapter)) - 1  # a fusion counts its levels from 1
+    return f"set {where}.sizes[{level}] = {tuple(size) or 1} and .widths[{level}] = {width}"
+
+
+def _check_means(where: str, peer: str, layer: str | None, outputs: Outputs) -> None:
+    if layer is not None and len(shape := outputs.features[layer].shape[1:]) != 1:
+        raise UserError(
+            f"{where}: layer {layer!r} of {peer} is {shape}, but class means are of a vector; "
+            "choose one, as 'pooled' (own_layer, peer_layer)"
+        )

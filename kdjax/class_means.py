@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,11 @@ def class_means(
 
 
 def kept(
-    folder: Path, variables: Variables, about: Mapping[str, Any], compute: Callable[[], np.ndarray]
+    folder: Path,
+    variables: Variables,
+    about: Mapping[str, Any],
+    compute: Callable[[], np.ndarray],
+    shape: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Class means from a run's folder, or computed and put there.
 
@@ -86,13 +91,27 @@ def kept(
       variables: of the network; their hash is part of the file's name.
       about: what else decides the result (data, augmentation, layer): part of the name too.
       compute: called if there is no such file.
+      shape: (classes, width) that they must have, if known.
+
+    Raises:
+      UserError: the file cannot be read, or holds means of another shape.
     """
     said = json.dumps(about, sort_keys=True, default=str) + checkpoint.digest(variables)
     path = folder / "class_means" / f"{hashlib.blake2b(said.encode(), digest_size=12).hexdigest()}"
     file = path.with_suffix(".npz")
     if file.exists():
-        with np.load(file, allow_pickle=False) as found:
-            return found["class_means"]
+        try:
+            with np.load(file, allow_pickle=False) as found:
+                means = found["class_means"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            line = str(error).split("\n")[0]
+            raise UserError(f"{file} cannot be read ({line}); remove it") from error
+        if shape is not None and means.shape != shape:
+            raise UserError(
+                f"{file} holds class means of shape {means.shape}, but the network needs {shape}; "
+                "remove the file"
+            )
+        return means
     means = compute()
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part.npz")

@@ -9,99 +9,8 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from kdjax.defaults import ADAPTERS, DEFAULTS, OPEN, OPTIONAL, ROLE, TERM
 from kdjax.errors import UserError
-
-DEFAULTS: dict[str, Any] = {
-    "seed": 0,
-    "num_steps": 1000,
-    "batch_size": 128,
-    "eval_batch_size": 256,
-    "log_every": 50,
-    "eval_every": 0,
-    "checkpoint_every": 500,
-    "grad_norm_every": 0,
-    "keep_checkpoints": 2,
-    "parallel": "pmap",
-    "devices": 0,  # 0: all
-    "members_per_program": 0,  # 0: as many as fit in memory
-    "members_over_devices": True,
-    "precision": "float32",
-    "tensorboard": True,
-    "ece_bins": 15,
-    "data": {
-        "name": "",
-        "path": None,
-        "validation": 0.1,
-        "test": None,
-        "split_seed": 0,
-        "seed": None,  # of order and augmentation; None: of the run or the member
-        "augment": "none",
-        "mean": None,  # of each channel; None: of the training split
-        "std": None,
-        "image_size": None,
-        "limit": None,
-        "workers": 0,
-        "on_device": "auto",
-        "shape": None,
-        "num_classes": None,
-    },
-    "roles": {},
-    "variants": {},
-    "sweep": {},
-    "sweep_mode": "grid",
-    "select": {"role": "student", "metric": "accuracy"},
-}
-ROLE: dict[str, Any] = {
-    "model": {"name": ""},
-    "checkpoint": None,
-    "from_variant": None,
-    "cache": False,  # of a frozen role: its outputs are computed once for each example
-    "optimizer": {
-        "name": "sgd",
-        "learning_rate": 0.1,
-        "weight_decay": 0.0,
-        "momentum": 0.9,
-        "nesterov": False,
-        "clip_norm": None,
-        "decay": "all",
-        "schedule": {"name": "cosine", "warmup_steps": 0, "boundaries": (), "factor": 0.1},
-    },
-    "terms": {},
-    "pause": {"name": None, "watch": None},
-    "adapter": {"layer": None, "width": None},
-}
-TERM: dict[str, Any] = {
-    "toward": (),
-    "weight": 1.0,
-    "temperature_squared": None,
-    "ramp": {"name": None, "steps": 0, "boundaries": (), "factors": ()},
-}
-# Keys whose contents are not fixed here.
-OPEN = ("variants", "sweep")
-# Values that are None until somebody sets them, with the type they take.
-OPTIONAL: dict[str, type | tuple[type, ...]] = {
-    "data.path": str,
-    "data.seed": int,
-    "data.validation": (int, float),
-    "data.test": (int, float),
-    "data.image_size": int,
-    "data.limit": int,
-    "data.on_device": (str, bool),
-    "data.shape": (tuple, list),
-    "data.mean": (tuple, list),
-    "data.std": (tuple, list),
-    "data.num_classes": int,
-    "roles.*.checkpoint": str,
-    "roles.*.from_variant": str,
-    "roles.*.optimizer.clip_norm": (int, float),
-    "roles.*.pause.name": str,
-    "roles.*.pause.watch": str,
-    "roles.*.adapter.layer": str,
-    "roles.*.adapter.width": int,
-    "roles.*.terms.*.toward": (str, tuple, list),
-    "roles.*.terms.*.temperature_squared": bool,
-    "roles.*.terms.*.ramp.name": str,
-}
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,12 +61,25 @@ def complete(
             term: _complete_term(f"roles.{name}.terms.{term}", said, term_scalars.get(term, {}))
             for term, said in without_none(roles[name]["terms"] or {}).items()
         }
+        _check_table(f"roles.{name}.adapters", roles[name]["adapters"] or {}, "name -> kind, ...")
+        roles[name]["adapters"] = {
+            adapter: _complete_adapter(f"roles.{name}.adapters.{adapter}", said)
+            for adapter, said in without_none(roles[name]["adapters"] or {}).items()
+        }
     return {**found, "roles": roles}
 
 
 def _complete_term(path: str, said: Any, scalars: Mapping[str, float]) -> dict[str, Any]:
     _check_table(path, said, "toward, weight, ...")
     return merge({**TERM, **scalars}, said)
+
+
+def _complete_adapter(path: str, said: Any) -> dict[str, Any]:
+    _check_table(path, said, "kind, layer, width, ...")
+    kind = said.get("kind", "linear")
+    if kind not in ADAPTERS:
+        raise UserError(f"{path}.kind is {kind!r}; there are {', '.join(ADAPTERS)}")
+    return merge(ADAPTERS[kind], said)
 
 
 def _check_table(path: str, value: Any, holds: str) -> None:
@@ -201,14 +123,17 @@ def _walk(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     roles = config["roles"]
     yield from _level({k: v for k, v in config.items() if k != "roles"}, DEFAULTS, "")
     for role, player in roles.items():
-        fixed = {k: v for k, v in player.items() if k not in ("terms", "model")}
-        known = {k: v for k, v in ROLE.items() if k not in ("terms", "model")}
-        yield from _level(fixed, known, f"roles.{role}", also=("terms", "model"))
+        tables = ("terms", "model", "adapters")
+        fixed = {k: v for k, v in player.items() if k not in tables}
+        known = {k: v for k, v in ROLE.items() if k not in tables}
+        yield from _level(fixed, known, f"roles.{role}", also=tables)
         yield f"roles.{role}.model.name", player["model"].get("name"), ""
         for term, said in player["terms"].items():
             # the scalars of a term are checked where its definition is known (build.py)
             own = {k: v for k, v in said.items() if k in TERM}
             yield from _level(own, TERM, f"roles.{role}.terms.{term}")
+        for adapter, said in player["adapters"].items():
+            yield from _level(said, ADAPTERS[said["kind"]], f"roles.{role}.adapters.{adapter}")
 
 
 def _level(

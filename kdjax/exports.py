@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import models
+from kdjax import models, players
+from kdjax.data import save_tokenizer
 from kdjax.models import convert
 from kdjax.types import Model, Spec, UserError, Variables
 
@@ -103,6 +104,13 @@ def _check_spec(path: str | Path, about: Mapping[str, Any], spec: Spec) -> None:
         raise UserError(
             f"{path} knows {about['num_classes']} classes, but the data has {spec.num_classes}"
         )
+    if spec.vocabulary:
+        if about.get("vocabulary") != spec.vocabulary:
+            raise UserError(
+                f"{path} has read another vocabulary than the data's; set data.vocabulary={path} "
+                "(export keeps the vocabulary with the network)"
+            )
+        return
     if list(about["shape"]) != list(spec.shape):
         raise UserError(
             f"{path} has seen images of {tuple(about['shape'])}, but the data has {spec.shape}"
@@ -123,8 +131,12 @@ def _shown(values: Any) -> str:
     return "(" + ",".join(f"{value:.4g}" for value in values) + ",)"
 
 
-def restore(path: str | Path) -> tuple[Model, Variables, dict[str, Any]]:
+def restore(path: str | Path, spec: Spec | None = None) -> tuple[Model, Variables, dict[str, Any]]:
     """Build the network of an export and read its variables.
+
+    Args:
+      path: a folder written by `save`.
+      spec: as for `load`.
 
     Returns:
       The model, its variables, and config.json as a dict (with "mean", "std" and "scale", by
@@ -137,9 +149,10 @@ def restore(path: str | Path) -> tuple[Model, Variables, dict[str, Any]]:
     options = {k: v for k, v in about["model"].items() if k != "name"}
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     model = models.build(about["model"]["name"], num_classes=about["num_classes"], **options)
-    batch = {"image": jnp.zeros((1, *about["shape"]))}
+    inputs = about.get("inputs") or {"image": (about["shape"], "float32")}
+    batch = {name: jnp.zeros((1, *shape), dtype) for name, (shape, dtype) in inputs.items()}
     template = jax.eval_shape(model.init, jax.random.key(0), batch)
-    return model, load(path, about["model"], template), about
+    return model, load(path, about["model"], template, spec), about
 
 
 def from_workdir(
@@ -175,10 +188,13 @@ def from_workdir(
         raise UserError(f"--member={row}; there are 0 to {len(found.members) - 1}")
     pieces = [Variables(s.params[role], s.stats[role]) for s in story.states(found)]
     merged = models.detach(jax.tree.map(lambda *xs: np.concatenate(xs)[row], *pieces))
-    said = found.config["roles"][role]
-    if said["adapter"]["layer"] is not None:
-        merged = Variables(merged.params["network"], merged.stats)
     spec = run.source.spec._asdict()
-    about = {"model": said["model"], "role": role, "variant": name, "member": row}
+    network = found.config["roles"][role]["model"]
+    about = {"model": network, "role": role, "variant": name, "member": row}
+    if run.source.spec.vocab_size:
+        network = players.with_vocabulary(network, run.source.spec)
+        about["model"] = network
     save(out, merged, {**about, "values": dict(found.members[row]), **spec})
+    if run.text is not None:
+        save_tokenizer(run.text.tokenizer, out)
     return f"{role} of {name}, member {row} {dict(found.members[row])}"

@@ -3,6 +3,7 @@
 import ast
 import difflib
 import importlib.util
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
 from kdjax.build import complete
-from kdjax.config import OPTIONAL, check
+from kdjax.config import check
+from kdjax.defaults import OPTIONAL
 from kdjax.types import UserError
 
 SWEEP = "--config.sweep."
@@ -59,6 +61,8 @@ def _load(path: Path, arg: str) -> tuple[str, ConfigDict | Mapping[str, Any]]:
     if spec is None or spec.loader is None:
         raise UserError(f"--config: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    root = str(path.resolve().parent.parent)  # experiments may import their siblings
+    sys.path.insert(0, root)
     try:
         spec.loader.exec_module(module)
         given = module.get_config(arg) if hasattr(module, "get_config") else None
@@ -69,6 +73,8 @@ def _load(path: Path, arg: str) -> tuple[str, ConfigDict | Mapping[str, Any]]:
         where = f"{path}, line {lines[-1]}" if lines else path
         said = " ".join(str(error).split())
         raise UserError(f"--config: {where} fails: {type(error).__name__}: {said}") from error
+    finally:
+        sys.path.remove(root)
     if not isinstance(given, ConfigDict | Mapping):
         raise UserError(
             f"--config: {path} must have a get_config(arg='') that returns a ConfigDict; "

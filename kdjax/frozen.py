@@ -9,6 +9,7 @@ import numpy as np
 
 from kdjax import models
 from kdjax.build import Run, Variant
+from kdjax.checks import example_batch
 from kdjax.class_means import class_means, kept
 from kdjax.types import Batch, Model, Source, Variables
 
@@ -33,8 +34,16 @@ def equip(run: Run, variant: Variant, role: str, variables: Variables, folder: P
         about = {"data": said, "sizes": dict(run.source.size), "layer": layer}
         options = {"augment": said["augment"], "seed": said["split_seed"]}
         compute = lambda: class_means(model, variables, run.source, layer=layer, **options)  # noqa: E731
-        equipped = models.attach(equipped, jnp.asarray(kept(folder, variables, about, compute)))
+        shape = (run.source.spec.num_classes, _width(run, model, variables, layer))
+        means = kept(folder, variables, about, compute, shape)
+        equipped = models.attach(equipped, jnp.asarray(means))
     return equipped
+
+
+def _width(run: Run, model: Model, variables: Variables, layer: str) -> int:
+    batch = example_batch(run.source)
+    apply = lambda v: model.apply(v, run.prepare_eval(batch), train=False)[0]  # noqa: E731
+    return jax.eval_shape(apply, variables).features[layer].shape[-1]
 
 
 def outputs(

@@ -1,29 +1,23 @@
 """From the `roles` of a config to players: networks, terms and optimizers by name."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 
-from kdjax import config as configs
-from kdjax import models, terms
+from kdjax import comparisons, critics, defaults, models, terms
 from kdjax.methods import Pause, Player, switokd_pause
+from kdjax.ramps import make_ramp
 from kdjax.train import optimizer
 from kdjax.train.step import Optimizer
-from kdjax.types import Model, Source, UserError
+from kdjax.types import Model, Source, Spec, UserError
 
 PRECISIONS = {
     "float32": jnp.float32,
     "bfloat16": jnp.bfloat16,
 }  # of the computation; params stay float32
 PAUSES = {"switokd": switokd_pause}
-RAMPS: Mapping[str, Callable[[Mapping[str, Any]], terms.Ramp]] = {
-    "linear": lambda said: terms.linear_ramp(_steps(said)),
-    "sigmoid": lambda said: terms.sigmoid_ramp(_steps(said)),
-    "cosine": lambda said: terms.cosine_ramp(_steps(said)),
-    "piecewise": lambda said: terms.piecewise_ramp(said["boundaries"], _factors(said)),
-}
 
 
 def term_scalars() -> dict[str, dict[str, float]]:
@@ -33,7 +27,7 @@ def term_scalars() -> dict[str, dict[str, float]]:
         static = {n: p.default for n, p in inspect.signature(define).parameters.items()}
         scalars = {n: scalar.default for n, scalar in define().scalars.items()}
         found[name] = {**static, **scalars}
-    return found
+    return {**critics.term_scalars(), **found}
 
 
 def make_network(
@@ -41,12 +35,13 @@ def make_network(
 ) -> Model:
     """Build the network of one role, without what terms add to it."""
     said = config["roles"][role]
-    options = {k: v for k, v in said["model"].items() if k != "name"}
     if not said["model"].get("name"):
         raise UserError(f"roles.{role}.model.name is not set; there are {_list(models.names())}")
     if config["precision"] not in PRECISIONS:
         raise UserError(f"precision is {config['precision']!r}; there are {_list(PRECISIONS)}")
     try:
+        network = with_vocabulary(said["model"], source.spec)
+        options = {k: v for k, v in network.items() if k != "name"}
         return models.build(
             said["model"]["name"],
             num_classes=source.spec.num_classes,
@@ -56,6 +51,19 @@ def make_network(
         )
     except UserError as error:
         raise UserError(f"roles.{role}.model: {error}") from error
+
+
+def with_vocabulary(network: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
+    """The table of a network of tokens, with the size of the vocabulary if it says none."""
+    given = dict(network)
+    if not spec.vocab_size:
+        return given
+    size = given.setdefault("vocab_size", spec.vocab_size)
+    if size < spec.vocab_size:
+        raise UserError(
+            f"vocab_size is {size}, but the tokenizer has {spec.vocab_size} words; use that or more"
+        )
+    return given
 
 
 def make_player(
@@ -75,13 +83,66 @@ def make_player(
             name=terms.class_means_name(layer),
             num_classes=source.spec.num_classes,
         )
-    adapter = said["adapter"]
-    if adapter["layer"] is not None:
-        if not adapter["width"]:
-            raise UserError(f"roles.{role}.adapter.width is not set; it must be the peer's width")
-        model = models.with_adapter(model, layer=adapter["layer"], width=adapter["width"])
+    carried = {name: _adapter(role, name, config, axis_name) for name in adapters(role, config)}
+    if carried:
+        model = models.with_adapters(model, carried)
     found = {name: _term(role, name, term) for name, term in said["terms"].items()}
     return Player(model, found, _pause(role, said["pause"]))
+
+
+def _adapter(
+    role: str, name: str, config: Mapping[str, Any], axis_name: str | None
+) -> models.Adapter:
+    said = dict(config["roles"][role]["adapters"][name])
+    kind = said.pop("kind")
+    try:
+        if kind == "linear":
+            return models.linear_adapter(**said)
+        if kind == "norm_direction":
+            return models.norm_direction_adapter(**said, axis_name=axis_name)
+        dtype = PRECISIONS[config["precision"]]
+        return models.fusion_adapter(**said, dtype=dtype, axis_name=axis_name)
+    except UserError as error:
+        raise UserError(f"roles.{role}.adapters.{name}: {error}") from error
+
+
+def adapters(role: str, config: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The adapters of a role that some term looks through, and the features that each makes.
+
+    A variant builds no others: an experiment names its adapters once for all variants.
+    """
+    toward = _terms_toward(role, config)
+    seen = {theirs for name, said in toward for _, theirs in _layers(name, said)}
+    seen |= set(comparisons.layers(role, config))
+    for name, said in config["roles"][role]["terms"].items():
+        seen |= {own for own, _ in _layers(name, said)}
+    found = {}
+    for name, said in config["roles"][role]["adapters"].items():
+        levels = range(1, len(said["layers"]) + 1) if said["kind"] == "fusion" else ("",)
+        made = tuple(f"{name}{level}" for level in levels)
+        if seen & set(made):
+            found[name] = made
+    return found
+
+
+def check_adapters(variants: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse an adapter that no term of any variant looks through.
+
+    Args:
+      variants: completed configs, by name.
+    """
+    named, used = {}, set()
+    for config in variants.values():
+        for role, said in config["roles"].items():
+            named |= {(role, name): adapter["kind"] for name, adapter in said["adapters"].items()}
+            used |= {(role, name) for name in adapters(role, config)}
+    for (role, name), kind in named.items():
+        if (role, name) not in used:
+            term = "terms.review" if kind == "fusion" else "a term"
+            raise UserError(
+                f"roles.{role}.adapters.{name} is used by no term; set own_layer = {name!r} in "
+                f"{term} of {role}, or remove the adapter"
+            )
 
 
 def _check_cache(role: str, config: Mapping[str, Any]) -> None:
@@ -95,10 +156,10 @@ def _check_cache(role: str, config: Mapping[str, Any]) -> None:
 
 
 def cached_layers(role: str, config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The features of a role that other roles' terms look at."""
-    found: dict[str, None] = {}
+    """The features of a role that other roles' terms and critics look at."""
+    found = dict.fromkeys(comparisons.layers(role, config))
     for name, term in _terms_toward(role, config):
-        found |= dict.fromkeys(theirs for _, theirs in _define(name, term).layers)
+        found |= dict.fromkeys(theirs for _, theirs in _layers(name, term))
     return tuple(found)
 
 
@@ -115,7 +176,8 @@ def _terms_toward(role: str, config: Mapping[str, Any]) -> list[tuple[str, Mappi
 
 def means_layer(role: str, config: Mapping[str, Any]) -> str | None:
     """The layer of a role whose class means some other role's term needs, if any."""
-    layers = {_define(name, term).class_means for name, term in _terms_toward(role, config)}
+    found = [_readable(name, term) for name, term in _terms_toward(role, config)]
+    layers = {definition.class_means for definition in found if definition is not None}
     layers.discard(None)
     if len(layers) > 1:
         raise UserError(f"roles.{role}: class means of several layers are asked for: {layers}")
@@ -127,6 +189,20 @@ def _define(name: str, said: Mapping[str, Any]) -> terms.Definition:
     define = terms.DEFINITIONS[name]
     known = inspect.signature(define).parameters
     return define(**{key: said[key] for key in known if key in said})
+
+
+def _layers(name: str, said: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The pairs (own, peer) of features that a term looks at."""
+    found = _readable(name, said)
+    return () if found is None else found.layers
+
+
+def _readable(name: str, said: Mapping[str, Any]) -> terms.Definition | None:
+    """A term's definition; None of one that `_term` will refuse, by its key."""
+    try:
+        return _define(name, said) if name in terms.DEFINITIONS else None
+    except UserError:
+        return None
 
 
 def player_optimizer(role: str, config: Mapping[str, Any]) -> Optimizer:
@@ -150,11 +226,9 @@ def _term(role: str, name: str, said: Mapping[str, Any]) -> terms.Term:
     if name not in terms.DEFINITIONS:
         raise UserError(f"{where}: no such loss; there are {_list(terms.DEFINITIONS)}")
     static = inspect.signature(terms.DEFINITIONS[name]).parameters
-    scalars = {k: v for k, v in said.items() if k not in configs.TERM and k not in static}
+    scalars = {k: v for k, v in said.items() if k not in defaults.TERM and k not in static}
     toward = (said["toward"],) if isinstance(said["toward"], str) else tuple(said["toward"])
-    ramp = said["ramp"]["name"]
-    if ramp is not None and ramp not in RAMPS:
-        raise UserError(f"{where}.ramp.name is {ramp!r}; there are {_list(RAMPS)}")
+    ramp = make_ramp(where, said["ramp"])
     for key, value in {**scalars, "weight": said["weight"]}.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(f"{where}.{key} is {value!r}; it must be a number")
@@ -165,10 +239,15 @@ def _term(role: str, name: str, said: Mapping[str, Any]) -> terms.Term:
             scalars=scalars,
             weight=said["weight"],
             squared=said["temperature_squared"],
-            ramp=None if ramp is None else RAMPS[ramp](said["ramp"]),
+            ramp=ramp,
+            anneal=_anneal(said["anneal"]),
         )
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
+
+
+def _anneal(said: Mapping[str, Any]) -> terms.Anneal | None:
+    return None if said["to"] is None else terms.Anneal(float(said["to"]), said["steps"])
 
 
 def _pause(role: str, said: Mapping[str, Any]) -> tuple[Pause, str] | None:
@@ -181,19 +260,3 @@ def _pause(role: str, said: Mapping[str, Any]) -> tuple[Pause, str] | None:
 
 def _list(names: Any) -> str:
     return ", ".join(sorted(names))
-
-
-def _steps(said: Mapping[str, Any]) -> int:
-    if said["steps"] < 1:
-        raise UserError(f"ramp.steps is {said['steps']}; it must be >= 1")
-    return said["steps"]
-
-
-def _factors(said: Mapping[str, Any]) -> tuple[float, ...]:
-    boundaries, factors = tuple(said["boundaries"]), tuple(said["factors"])
-    if len(factors) != len(boundaries) + 1 or list(boundaries) != sorted(boundaries):
-        raise UserError(
-            f"ramp.boundaries is {boundaries} and ramp.factors {factors}; boundaries must rise, "
-            "and there must be one factor more than boundaries"
-        )
-    return factors

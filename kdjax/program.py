@@ -102,5 +102,12 @@ def feed(run: Run, program: Program, start: int) -> Iterator[dict[str, Any]]:
         else:
             names = next(iter(found.values()))
             rows = {name: [found[seed][name] for seed in program.seeds] for name in names}
-            batch = {name: np.stack(row) for name, row in rows.items()}
+            batch = {name: _stacked(row) for name, row in rows.items()}
         yield {**program.layout.put(batch), **constants}
+
+
+def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Stack the arrays of several members; texts are padded to the longest of them."""
+    shape = np.max([row.shape for row in rows], axis=0)
+    gaps = (np.stack([np.zeros_like(shape), shape - row.shape], axis=1) for row in rows)
+    return np.stack([np.pad(row, gap) for row, gap in zip(rows, gaps, strict=True)])

@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from kdjax import scoring
+from kdjax import judging
 from kdjax.build import Run, Variant
 from kdjax.program import Program, feed
 from kdjax.report.log import MetricsLog, Progress
@@ -96,12 +95,8 @@ class Recorder:
 
     def validate(self, step: int, state: State) -> None:
         """Score the validation split and write it down."""
-        logits, labels = _logits(self.run, self.program, state, "validation")
-        values: dict[str, np.ndarray] = dict(scoring.agreement(logits))
-        for role, z in logits.items():
-            found = jax.device_get(scoring.brief(z, labels, num_bins=self.run.config["ece_bins"]))
-            values |= {f"{role}/{name}": value for name, value in found.items()}
-        self.write(step, "validation", values)
+        answers = _answers(self.run, self.program, state, "validation")
+        self.write(step, "validation", judging.brief(self.run, answers))
 
     def save(self, state: State) -> None:
         """Checkpoint a state that lives on the devices."""
@@ -134,21 +129,14 @@ def score(
       {"members": rows as report.json holds them, "bins": role -> "before" | "after" -> bins of
       the test split, [members, bins]}.
     """
-    placed, bins = program.layout.place(state), {}
+    placed, bins, fitted = program.layout.place(state), {}, {}
     results: dict[str, dict[str, np.ndarray]] = {}
-    fitted: dict[str, np.ndarray] = {}
-    for split in ("validation", "test"):
-        logits, labels = _logits(run, program, placed, split)
-        values = dict(scoring.agreement(logits))
-        for role, z in logits.items():
-            if split == "validation":
-                fitted[role] = scoring.temperatures(z, labels)
-            found, binned = jax.device_get(
-                scoring.full(z, labels, fitted[role], num_bins=run.config["ece_bins"])
-            )
-            values |= {f"{role}/{name}": value for name, value in found.items()}
-            bins[role] = jax.tree.map(lambda x: np.asarray(x).tolist(), binned)
-        results[split] = values
+    extra = [split for split in run.source.evals if split.startswith("test_")]
+    for split in ("validation", *extra, "test"):
+        answers = _answers(run, program, placed, split)
+        if split == "validation":
+            fitted = judging.temperatures(run, answers)
+        results[split], bins = judging.full(run, answers, fitted)
     rows = [
         {
             "member": number,
@@ -164,11 +152,10 @@ def score(
     return {"members": rows, "bins": bins}
 
 
-def _logits(
-    run: Run, program: Program, state: State, split: str
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Logits by role, [members, examples, classes], and labels; `state` on the devices."""
-    return collect(program.predict, state, run.source.evals[split](), program.eval_layout)
+def _answers(run: Run, program: Program, state: State, split: str) -> judging.Answers:
+    """The outputs of all roles on a split; `state` on the devices."""
+    batches = run.source.evals[split]()
+    return judging.Answers(split, *collect(program.predict, state, batches, program.eval_layout))
 
 
 def _finite(value: Any) -> float | None:

@@ -14,7 +14,9 @@ import numpy as np
 
 from kdjax import models, selection, workdir
 from kdjax.build import Run, Variant
+from kdjax.data import save_tokenizer
 from kdjax.frozen import equip
+from kdjax.origins import kept
 from kdjax.parts import Part, finished, is_begun, part_folder, parts
 from kdjax.program import Program, make_program
 from kdjax.recorder import Recorder, score
@@ -63,6 +65,7 @@ class Story:
         for role, name in variant.from_variant.items():
             rows = self._rows(variant, members, role, name)
             weights = models.detach(self.weights[name][role])
+            weights = kept(weights, variant.config["roles"][role]["keep_layers"])
             trees = {}
             for row in sorted(set(rows)):
                 own = jax.tree.map(lambda x, row=row: x[row], weights)
@@ -102,6 +105,8 @@ def train(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
       UserError: damaged files.
     """
     log = MetricsLog(folder, tensorboard=run.config["tensorboard"])
+    if run.text is not None:
+        save_tokenizer(run.text.tokenizer, folder)
     story = Story(run, folder, say)
     try:
         written = 0  # bytes of the metrics file that belong to finished parts
@@ -155,7 +160,9 @@ def _join(run: Run, variant: Variant, done: Sequence[Mapping[str, Any]]) -> dict
     """Put the parts of a variant together and choose on validation."""
     members = [member for outcome in done for member in outcome["members"]]
     select = run.config["select"]
-    chosen = {r: selection.choose(members, r, variant.table, select) for r in variant.table}
+    pairs = [found.between for found in variant.critics.values()]
+    choose = lambda role: selection.choose(members, role, variant.table, select, pairs)  # noqa: E731
+    chosen = {role: choose(role) for role in variant.table}
     bins = {
         role: {
             when: {
@@ -165,6 +172,7 @@ def _join(run: Run, variant: Variant, done: Sequence[Mapping[str, Any]]) -> dict
             for when in ("before", "after")
         }
         for role in variant.table
+        if role in done[0]["bins"]  # a regression has none
     }
     seconds = sum(outcome["seconds"] for outcome in done)
     return {

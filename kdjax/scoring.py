@@ -33,6 +33,17 @@ def brief(logits: Array, labels: Array, *, num_bins: int = 15) -> dict[str, Arra
     return jax.vmap(one)(logits)
 
 
+def regression(logits: Any, labels: Any) -> dict[str, np.ndarray]:
+    """Mean squared error of scores, {"mse": [members]}.
+
+    Args:
+      logits: [members, examples, 1].
+      labels: [examples].
+    """
+    gap = np.asarray(logits, np.float64)[..., 0] - np.asarray(labels, np.float64)
+    return {"mse": np.mean(gap**2, axis=-1)}
+
+
 @partial(jax.jit, static_argnames="num_bins")
 def full(
     logits: Array, labels: Array, temperature: Array, *, num_bins: int = 15

@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdjax.config import DEFAULTS
+from kdjax.defaults import DEFAULTS
 from kdjax.methods import Player
 from kdjax.types import RunError, UserError
 
-METRICS = (
+TASK_METRICS = ("f1", "macro_f1", "matthews", "pearson", "spearman", "exact_match")
+CLASS_METRICS = (
     "accuracy",
     "agreement",
     "nll",
@@ -21,20 +22,21 @@ METRICS = (
     "brier_calibrated",
     "ece_calibrated",
 )
-HIGHER_IS_BETTER = ("accuracy", "agreement")
+HIGHER_IS_BETTER = ("accuracy", "agreement", *TASK_METRICS)
 Members = Sequence[Mapping[str, Any]]  # {"member", "values", "diverged", "results"}
 
 
-def check(select: Mapping[str, str], roles: Sequence[str]) -> None:
+def check(select: Mapping[str, str], roles: Sequence[str], metrics: Sequence[str]) -> None:
     """Refuse a role that never plays and a metric that does not exist.
 
-    The default role need not play: where it does not, each role is its own judge.
+    The default role need not play: where it does not, each role is its own judge. `metrics` are
+    those that are measured on this data.
 
     Raises:
       UserError: naming the key and what there is.
     """
-    if select["metric"] not in METRICS:
-        known = ", ".join(METRICS)
+    if select["metric"] not in metrics:
+        known = ", ".join(metrics)
         raise UserError(f"select.metric is {select['metric']!r}; there are {known}")
     if select["role"] not in roles and select["role"] != DEFAULTS["select"]["role"]:
         known = ", ".join(dict.fromkeys(roles))
@@ -42,12 +44,17 @@ def check(select: Mapping[str, str], roles: Sequence[str]) -> None:
 
 
 def choose(
-    members: Members, role: str, table: Mapping[str, Player], select: Mapping[str, str]
+    members: Members,
+    role: str,
+    table: Mapping[str, Player],
+    select: Mapping[str, str],
+    compared: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Pick the swept values with the best validation metric, averaged over seeds.
 
     A role that neither watches nor is watched ("alone") is chosen by its own metric; players that
-    learn together are one choice, by the metric of `select["role"]`. Ties go to the lower NLL.
+    learn together are one choice, by the metric of `select["role"]`; `compared` are the pairs that
+    critics stand between. Ties go to the lower NLL.
     Values with a diverged member are passed over while there are others.
 
     Returns:
@@ -56,7 +63,8 @@ def choose(
     Raises:
       RunError: every choice has diverged.
     """
-    judge = role if _isolated(role, table) or select["role"] not in table else select["role"]
+    alone = _isolated(role, table) and not any(role in pair for pair in compared)
+    judge = role if alone or select["role"] not in table else select["role"]
     metric, sign = select["metric"], -1 if select["metric"] in HIGHER_IS_BETTER else 1
     groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for member in members:

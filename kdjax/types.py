@@ -80,12 +80,14 @@ class Aux(NamedTuple):
 
     `stats` by role, after this batch; `metrics`; `active` by role (bool scalar): a role mapped
     to False takes no step on this batch (params, stats and optimizer stay bit-identical). Roles
-    that are missing from `active` always step.
+    that are missing from `active` always step. `outputs` by role, of this device's batch, not
+    detached, for what is built upon the method (`with_critic`).
     """
 
     stats: Mapping[str, PyTree]
     metrics: Metrics
     active: Mapping[str, Array]
+    outputs: Mapping[str, Outputs] = {}
 
 
 class Method(NamedTuple):
@@ -93,7 +95,7 @@ class Method(NamedTuple):
 
     `init(key, batch) -> {role: Variables}`; `loss(params, stats, batch, hparams, key, step) ->
     (scalar, Aux)` with `params`, `stats` and `hparams` by role; `trains`: the roles that receive
-    gradients.
+    gradients. `key` is the same on all devices.
 
     Under an axis name `scalar` and the metrics are *this device's share* of the global mean:
     their sum over devices is the global value.
@@ -134,6 +136,7 @@ class Spec(NamedTuple):
     scale: float
     inputs: Mapping[str, tuple[tuple[int, ...], str]] = {}
     vocab_size: int = 0
+    vocabulary: str = ""  # a digest of its words
     task: str = ""
 
 
@@ -143,7 +146,8 @@ class Source(NamedTuple):
     `size`: examples by split ("train", "validation", "test"). `train(step, seed)` yields batches
     for ever, the first one being batch number `step`; the same (seed, step) gives the same batch
     whatever came before. `evals[split]()` yields the whole split once, in order, the last batch
-    padded to full size with mask 0. Batches are dicts of "image" (raw: uint8 or float32), "label"
+    padded to full size with mask 0. Batches are dicts of "image" (raw: uint8 or float32), "size"
+    (int32 [batch, 2], height and width of a picture squeezed into a square canvas), "label"
     int32, "id" int32, "mask" float32.
 
     Small sets set `arrays`: the whole training split ("image", "label", aligned with "id" = the

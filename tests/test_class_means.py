@@ -78,10 +78,24 @@ def test_they_are_computed_once_for_a_network_and_its_data(network, tmp_path):
     assert len(calls) == 3
 
 
+@pytest.mark.parametrize("damage", ["other width", "cut"])
+def test_a_file_that_does_not_fit_is_named(damage, network, tmp_path):
+    compute = lambda: np.ones((3, 5), np.float32)  # noqa: E731
+    kept(tmp_path, network[1], {}, compute, (3, 5))
+    (file,) = (tmp_path / "class_means").glob("*.npz")
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:40])
+        with pytest.raises(UserError, match=rf"{file.name} cannot be read .*; remove it"):
+            kept(tmp_path, network[1], {}, compute, (3, 5))
+        return
+    with pytest.raises(UserError, match=r"shape \(3, 5\), but the network needs \(3, 6\); remove"):
+        kept(tmp_path, network[1], {}, compute, (3, 6))
+
+
 def config(**student):
     optimizer = {"name": "sgd", "learning_rate": 0.05}
     player = {"optimizer": optimizer, "terms": {"ce": {}}}
-    adapter = {"layer": "pooled", "width": 6}
+    adapters = {"projected": {"kind": "norm_direction", "width": 6}}
     return {
         "num_steps": 4,
         "batch_size": 16,
@@ -90,7 +104,7 @@ def config(**student):
         "data": {"name": "synthetic", "shape": (4, 4, 1), "num_classes": 3, "validation": 0.2},
         "roles": {
             "teacher": {**player, "model": {"name": "mlp", "hidden": (6,)}},
-            "student": {**player, "model": {"name": "mlp", "hidden": (4,)}, "adapter": adapter},
+            "student": {**player, "model": {"name": "mlp", "hidden": (4,)}, "adapters": adapters},
         },
         "variants": {
             "alone": {},
@@ -101,7 +115,7 @@ def config(**student):
                         "terms": {
                             "norm_direction": {
                                 "toward": "teacher",
-                                "own_layer": "pooled_adapted",
+                                "own_layer": "projected",
                                 **student,
                             }
                         }
@@ -130,5 +144,7 @@ def test_a_teacher_that_trains_has_no_class_means():
 
 
 def test_widths_that_differ_ask_for_an_adapter():
+    said = config(own_layer="pooled")
+    del said["roles"]["student"]["adapters"]
     with pytest.raises(UserError, match=r"'pooled' of student is \(4,\).*'pooled' of teacher is"):
-        build(config(own_layer="pooled"))
+        build(said)

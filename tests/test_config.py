@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from kdjax import config
+from kdjax import config, defaults
 from kdjax.types import UserError
 
 SCALARS = {"ce": {"label_smoothing": 0.0}, "forward_kl": {"temperature": 1.0}}
@@ -18,6 +18,7 @@ def given():
             "student": {
                 "model": {"name": "mlp"},
                 "terms": {"ce": {}, "forward_kl": {"toward": "teacher"}},
+                "adapters": {"wide": {"width": 3}},
             },
         },
     }
@@ -61,12 +62,12 @@ def test_merge_shares_nothing():
 def test_complete_fills_in_every_default():
     found = config.complete(given(), SCALARS)
     assert found["num_steps"] == 7
-    assert {k for k in found if k not in given()} == set(config.DEFAULTS) - set(given())
+    assert {k for k in found if k not in given()} == set(defaults.DEFAULTS) - set(given())
     student = found["roles"]["student"]
-    assert set(student) == set(config.ROLE)
+    assert set(student) == set(defaults.ROLE)
     assert student["model"] == {"name": "mlp"}
     assert student["terms"]["forward_kl"] == {
-        **config.TERM,
+        **defaults.TERM,
         "toward": "teacher",
         "temperature": 1.0,
     }
@@ -126,7 +127,16 @@ def test_a_variant_may_sweep_more_or_less():
         ("tensorboard", 1, "config: tensorboard is 1; it must be of type bool"),
         ("data.path", 3, "config: data.path is 3; it must be of type str"),
         ("data.test", "x", "config: data.test is 'x'; it must be of type int or float"),
-        ("roles.student.adapter.width", 1.5, "roles.student.adapter.width is 1.5; it must be of"),
+        (
+            "roles.student.adapters.wide.width",
+            1.5,
+            "adapters.wide.width is 1.5; it must be of type",
+        ),
+        (
+            "roles.student.adapters.wide.layers",
+            (),
+            "unknown key roles.student.adapters.wide.layers",
+        ),
         ("roles.student.optimizer.momentum", None, "momentum is None; it must be of type float"),
         ("roles.student.optimizer.learning_rate", True, "is True; it must be of type float"),
         ("roles.student.optimizer", 3, "roles.student.optimizer is 3; it must be of type dict"),

@@ -4,10 +4,11 @@ import ast
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import build, flags
+from kdjax import build, exports, flags, models
 from kdjax.program import feed, make_program
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -69,15 +70,31 @@ def test_the_pinned_keys_are_there(path, arg):
             assert "weight" in said, (role, term)
 
 
+def stand_in_teacher(folder, said, data):
+    """An export of the right shapes, all zeros."""
+    options = {key: value for key, value in said["model"].items() if key != "name"}
+    model = models.build(said["model"]["name"], num_classes=data["num_classes"], **options)
+    batch = {"image": jnp.zeros((1, *data["shape"]))}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    about = {key: data[key] for key in ("num_classes", "shape")}
+    exports.save(folder, zeros, {**about, "model": said["model"]})
+    return str(folder)
+
+
 @each
-def test_the_full_config_is_sound(path):
-    """Everything but the data, which may not be on this disk: a stand-in of the same shape."""
+def test_the_full_config_is_sound(path, tmp_path):
+    """Everything but data and teachers, which may not be on this disk: stand-ins of their shape."""
     config = flags.read(str(path), ["--config.devices=1"]).config
     if config["data"]["name"] != "digits":
         shape, classes = next(found for part, found in SETS.items() if part in path.name)
         stand_in = {"name": "synthetic", "shape": shape, "num_classes": classes}
         config["data"] = {**config["data"], **stand_in, "path": None, "workers": 0}
+        config["data"] |= {"image_size": None, "validation": 0.1}
     waits = any(not role["terms"] for role in config["roles"].values())  # for a checkpoint
+    for name, role in config["roles"].items():
+        if not role["terms"] and not config["variants"]:
+            role["checkpoint"] = stand_in_teacher(tmp_path / name, role, config["data"])
     config["variants"] = dict(list(config["variants"].items())[: 1 if waits else 2])
     assert build.build(config).variants
 

@@ -25,8 +25,12 @@ def trained(tmp_path_factory):
     said = base(
         num_steps=12,
         roles__student__model={"name": "cnn", "widths": (4, 6)},
-        roles__student__adapter={"layer": "pooled", "width": 8},
-        roles__student__terms__hint={"toward": "teacher", "own_layer": "pooled_adapted"},
+        roles__student__adapters={
+            "wide": {"kind": "linear", "layer": "pooled", "width": 8},
+            "nd": {"kind": "norm_direction", "layer": "pooled", "width": 8},
+        },
+        roles__student__terms__hint={"toward": "teacher", "own_layer": "wide"},
+        roles__student__terms__relational_distance={"toward": "teacher", "own_layer": "nd"},
         sweep={TEMPERATURE: (1.0, 3.0)},
     )
     config = experiment(folder, said)
@@ -95,7 +99,7 @@ def test_exported_arrays_are_those_of_the_checkpoint(trained):
             assert np.array_equal(flat[name], stacked[member])
 
 
-def test_the_adapter_is_left_out(trained):
+def test_adapters_are_left_out(trained):
     _, _, folder = trained
     flat = models.from_safetensors(folder / "student" / "model.safetensors")
     assert not [name for name in flat if "adapter" in name or "network" in name]

@@ -1,6 +1,7 @@
 """An experiment file and its overrides: types kept, order kept, dotted sweeps."""
 
 import pathlib
+import sys
 
 import pytest
 
@@ -18,7 +19,14 @@ def get_config(arg=""):
         "num_steps": 5 if arg == "short" else 50,
         "data": {"name": "digits"},
         "roles": {
-            "zeta": {"model": {"name": "mlp", "hidden": (16,)}, "terms": {"ce": {}}},
+            "zeta": {
+                "model": {"name": "mlp", "hidden": (16,)},
+                "terms": {"ce": {}},
+                "adapters": {
+                    "wide": {"width": 3},
+                    "levels": {"kind": "fusion", "sizes": (4, 1)},
+                },
+            },
             "alpha": {
                 "model": {"name": "mlp"},
                 "terms": {"ce": {}, "balanced_kl": {"toward": "zeta"}},
@@ -101,7 +109,8 @@ B = "roles.alpha.terms.balanced_kl."
         ("roles.zeta.model.hidden", "4", (4,)),
         ("roles.zeta.optimizer.clip_norm", "1", 1),
         ("roles.zeta.optimizer.clip_norm", "0.5", 0.5),
-        ("roles.zeta.adapter.width", "7", 7),
+        ("roles.zeta.adapters.wide.width", "7", 7),
+        ("roles.zeta.adapters.levels.sizes", "(8,1)", (8, 1)),
         ("sweep.seed", "(5,6,7)", (5, 6, 7)),
     ],
 )
@@ -159,3 +168,15 @@ def test_a_relative_path_is_taken_from_here(file, monkeypatch):
     monkeypatch.chdir(file.parent)
     assert flags.read("mine.py", []).config["num_steps"] == 50
     assert pathlib.Path("mine.py").exists()
+
+
+def test_an_experiment_may_import_its_siblings_from_anywhere(tmp_path, monkeypatch):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "_shared.py").write_text("STEPS = 7\n")
+    (folder / "one.py").write_text(
+        "from mine._shared import STEPS\ndef get_config(arg=''):\n    return {'num_steps': STEPS}\n"
+    )
+    monkeypatch.chdir("/")
+    assert flags.read(str(folder / "one.py"), []).config["num_steps"] == 7
+    assert str(tmp_path) not in sys.path

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdjax import config, selection
+from kdjax import defaults, selection
 from kdjax.methods import Player
 from kdjax.terms import DEFINITIONS, make_term
 from kdjax.types import RunError, UserError
@@ -141,10 +141,11 @@ def test_a_diverged_score_is_never_the_best():
 
 
 def test_check():
-    for metric in selection.METRICS:
-        selection.check({"role": "teacher", "metric": metric}, ["teacher", "student"])
-    selection.check(config.DEFAULTS["select"], ["first", "second"])  # nobody asked for it
+    known = selection.CLASS_METRICS
+    for metric in known:
+        selection.check({"role": "teacher", "metric": metric}, ["teacher", "student"], known)
+    selection.check(defaults.DEFAULTS["select"], ["first", "second"], known)  # nobody asked for it
     with pytest.raises(UserError, match=r"select\.role is 'x'; there are a, b$"):
-        selection.check({"role": "x", "metric": "nll"}, ["a", "b", "a"])
+        selection.check({"role": "x", "metric": "nll"}, ["a", "b", "a"], known)
     with pytest.raises(UserError, match=r"select\.metric is 'loss'; there are accuracy, "):
-        selection.check({"role": "a", "metric": "loss"}, ["a"])
+        selection.check({"role": "a", "metric": "loss"}, ["a"], known)

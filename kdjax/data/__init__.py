@@ -17,6 +17,7 @@ from kdjax.data.synthetic import synthetic
 from kdjax.data.text import TextOptions, TextSet, read_text
 from kdjax.data.text_tasks import lookup as text_task
 from kdjax.data.tfds_source import tfds_set
+from kdjax.data.tokenize import save as save_tokenizer
 from kdjax.types import Source, UserError
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "prepare",
     "random_crop_flip",
     "read_text",
+    "save_tokenizer",
     "task_metric_names",
 ]
 

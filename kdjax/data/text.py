@@ -4,6 +4,7 @@ To add a task, write a line in `text_tasks`. How batches are padded and ordered 
 `text_batches`.
 """
 
+import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -286,5 +287,6 @@ def _spec(task: Task, train: Split, tokenizer: Tokenizer, options: TextOptions) 
         scale=1.0,
         inputs=inputs,
         vocab_size=tokenizer.vocab_size,
+        vocabulary=hashlib.sha256("\n".join(tokenize.words(tokenizer)).encode()).hexdigest(),
         task=task.name,
     )

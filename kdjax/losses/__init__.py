@@ -36,9 +36,12 @@ from kdjax.losses.relation import (
     relational_distance,
     similarity_preserving,
 )
+from kdjax.losses.soft import logit_mse, soft_cross_entropy
+from kdjax.losses.transport import SinkhornOutput, sinkhorn, sinkhorn_divergence
 
 __all__ = [
     "ContrastMemory",
+    "SinkhornOutput",
     "SwitchSignal",
     "attention_transfer",
     "balanced_kl",
@@ -54,6 +57,7 @@ __all__ = [
     "hierarchical_context",
     "jensen_shannon",
     "least_cross_entropy_kl",
+    "logit_mse",
     "minimum_logit_kl",
     "norm_direction",
     "probabilistic_knowledge_transfer",
@@ -61,6 +65,9 @@ __all__ = [
     "relational_distance",
     "reverse_kl",
     "similarity_preserving",
+    "sinkhorn",
+    "sinkhorn_divergence",
+    "soft_cross_entropy",
     "stepwise_norm",
     "switch_signal",
     "total_variation",

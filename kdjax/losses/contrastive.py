@@ -81,6 +81,7 @@ def contrast_loss(
     num_negatives: int = 16384,
     temperature: Number = 0.07,
     momentum: Number = 0.5,
+    mask: Float[ArrayLike, " batch"] | None = None,
 ) -> tuple[Float[Array, " batch"], ContrastMemory]:
     """CRD: tell an image's own remembered embedding from those of other classes; both sides.
 
@@ -99,6 +100,8 @@ def contrast_loss(
         num_negatives: N > 0.
         temperature: T > 0.
         momentum: in [0, 1).
+        mask: 0 where an example counts for nothing: neither in Z nor in the memory; its loss is
+            finite, and to be ignored.
 
     Returns:
         ([batch] nats, the memory after this batch).
@@ -128,16 +131,18 @@ def contrast_loss(
         [_scores(student, memory.teacher, chosen), _scores(teacher, memory.student, chosen)]
     )
     scores = scores / temperature
-    first = jax.nn.logsumexp(scores, axis=(1, 2)) - jnp.log(float(chosen.size))
+    real = jnp.ones(ids.shape, bool) if mask is None else jnp.asarray(mask) > 0
+    first = _first_normalizers(scores, real)
     normalizers = jax.lax.stop_gradient(jnp.where(memory.started, memory.log_normalizers, first))
+    moving = jnp.where(real, ids, memory.order.shape[0])  # a row too far is not written
     logits = scores - normalizers[:, None, None] - jnp.log(float(num_negatives))
     own = -jax.nn.log_sigmoid(logits[..., 0])
     others = -jnp.sum(jax.nn.log_sigmoid(-logits[..., 1:]), axis=-1)
     after = memory._replace(
-        student=_moved(memory.student, ids, student, momentum),
-        teacher=_moved(memory.teacher, ids, teacher, momentum),
+        student=_moved(memory.student, moving, student, momentum),
+        teacher=_moved(memory.teacher, moving, teacher, momentum),
         log_normalizers=normalizers,
-        started=jnp.array(True),
+        started=memory.started | jnp.any(real),
     )
     return jnp.sum(own + others, axis=0), after
 
@@ -171,6 +176,14 @@ def _scores(embedding: Array, remembered: Array, chosen: Array) -> Array:
     return jnp.take_along_axis(every, chosen, axis=1)
 
 
+def _first_normalizers(scores: Array, real: Array) -> Array:
+    """Log mean of exp over the real examples of a batch, [2]; 0 if there are none."""
+    counted = jnp.where(real[:, None], scores, -jnp.inf)
+    total = jax.nn.logsumexp(jax.lax.stop_gradient(counted), axis=(1, 2))
+    mean = total - jnp.log(jnp.maximum(jnp.sum(real), 1) * scores.shape[2])
+    return jnp.where(jnp.any(real), mean, 0.0)
+
+
 def _moved(remembered: Array, ids: Array, embedding: Array, momentum: Number) -> Array:
     moved = unit(momentum * remembered[ids] + (1 - momentum) * embedding)
-    return jax.lax.stop_gradient(remembered.at[ids].set(moved))
+    return jax.lax.stop_gradient(remembered.at[ids].set(moved, mode="drop"))

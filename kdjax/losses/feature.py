@@ -1,7 +1,7 @@
 """Losses on features, one number an example: what two layers say of the same image.
 
 Student first, teacher second. Feature maps are [batch, height, width, channel]; where widths
-differ, the student carries a projector (`models.with_adapter`): losses own no parameters. All is
+differ, the student carries a projector (`models.with_adapters`): losses own no parameters. All is
 computed in float32, stays finite at zero features, and is never averaged over the batch. Nothing
 is detached unless a function says so.
 """

@@ -24,6 +24,13 @@ class Column(NamedTuple):
 
 COLUMNS = (
     Column("accuracy", "accuracy %", 100.0, 2, +1),
+    Column("f1", "F1 %", 100.0, 2, +1),
+    Column("macro_f1", "macro F1 %", 100.0, 2, +1),
+    Column("exact_match", "exact match %", 100.0, 2, +1),
+    Column("matthews", "Matthews", 1.0, 3, +1),
+    Column("pearson", "Pearson", 1.0, 3, +1),
+    Column("spearman", "Spearman", 1.0, 3, +1),
+    Column("mse", "MSE", 1.0, 3, -1),
     Column("ece", "ECE %", 100.0, 2, 0),
     Column("nll", "NLL", 1.0, 3, -1),
     Column("brier", "Brier", 1.0, 3, -1),

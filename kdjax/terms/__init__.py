@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from kdjax.terms.critic import Critic
 from kdjax.terms.features import (
     attention_transfer,
     class_mean_cosine,
@@ -22,20 +23,30 @@ from kdjax.terms.logits import (
     decoupled_kl,
     forward_kl,
     jensen_shannon,
+    logit_mse,
     minimum_logit,
     reverse_kl,
+    soft_cross_entropy,
+    squared_error,
     total_variation,
     weighted_kl,
 )
 from kdjax.terms.ramps import cosine_ramp, linear_ramp, piecewise_ramp, sigmoid_ramp
-from kdjax.terms.term import Definition, Ramp, Scalar, Term, check_domain, make_term
+from kdjax.terms.review import review
+from kdjax.terms.term import Anneal, Definition, Ramp, Scalar, Term, check_domain, make_term
+from kdjax.terms.transport import sinkhorn, sinkhorn_divergence
 
 DEFINITIONS: Mapping[str, Callable[..., Definition]] = {
     "ce": cross_entropy,
+    "squared_error": squared_error,
     "forward_kl": forward_kl,
     "reverse_kl": reverse_kl,
     "jensen_shannon": jensen_shannon,
     "total_variation": total_variation,
+    "soft_cross_entropy": soft_cross_entropy,
+    "logit_mse": logit_mse,
+    "sinkhorn": sinkhorn,
+    "sinkhorn_divergence": sinkhorn_divergence,
     "balanced_kl": balanced_kl,
     "weighted_kl": weighted_kl,
     "minimum_logit": minimum_logit,
@@ -51,10 +62,13 @@ DEFINITIONS: Mapping[str, Callable[..., Definition]] = {
     "norm_direction": norm_direction,
     "class_mean_cosine": class_mean_cosine,
     "stepwise_norm": stepwise_norm,
+    "review": review,
 }
 
 __all__ = [
     "DEFINITIONS",
+    "Anneal",
+    "Critic",
     "Definition",
     "Ramp",
     "Scalar",
@@ -73,6 +87,7 @@ __all__ = [
     "hint",
     "jensen_shannon",
     "linear_ramp",
+    "logit_mse",
     "make_term",
     "minimum_logit",
     "norm_direction",
@@ -81,8 +96,13 @@ __all__ = [
     "relational_angle",
     "relational_distance",
     "reverse_kl",
+    "review",
     "sigmoid_ramp",
     "similarity_preserving",
+    "sinkhorn",
+    "sinkhorn_divergence",
+    "soft_cross_entropy",
+    "squared_error",
     "stepwise_norm",
     "total_variation",
     "weighted_kl",

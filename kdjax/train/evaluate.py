@@ -45,4 +45,5 @@ def collect(
         labels.append(np.asarray(batch["label"])[real])
         for role, values in found.items():
             logits.setdefault(role, []).append(values[..., real, :])
-    return {r: np.concatenate(v, axis=-2) for r, v in logits.items()}, np.concatenate(labels)
+    joined = {role: np.concatenate(values, axis=-2) for role, values in logits.items()}
+    return joined, np.concatenate(labels)

@@ -72,9 +72,12 @@ class Health:
         """
         self.members, self.first, self.whole = members, first, whole
         self.diverged: dict[int, str] = {int(m): text for m, text in (known or {}).items()}
+        self.unfinished: set[str] = set()  # terms whose iterations did not suffice
 
     def check(self, first_step: int, rows: Sequence[Values]) -> list[str]:
         """Look for the first non-finite value of each member; returns a line for each new one.
+
+        Another line tells, once a term, that its iterations did not converge.
 
         Raises:
           RunError: no member is finite any more, and these are all.
@@ -86,6 +89,7 @@ class Health:
                 if name is not None:
                     self.diverged[member] = f"step {first_step + offset}: {name} is not finite"
                     said.append(f"member {self.first + member}: {self.diverged[member]}")
+            said += self._not_converged(first_step + offset, row)
         if self.whole and len(self.diverged) == self.members:
             known = list(self.diverged.items())[:3]
             every = "; ".join(f"member {self.first + m}: {text}" for m, text in known)
@@ -93,6 +97,21 @@ class Health:
             raise RunError(
                 f"{where}. The last good checkpoint is kept; a lower learning rate, a higher "
                 "temperature or optimizer.clip_norm would help"
+            )
+        return said
+
+    def _not_converged(self, step: int, row: Values) -> list[str]:
+        said = []
+        for name in sorted(row):
+            term = name.removesuffix("/converged")
+            # a share of 1 summed over devices may fall short of 1 by a rounding
+            if term == name or term in self.unfinished or min(row[name]) > 0.99:
+                continue
+            self.unfinished.add(term)
+            error, count = (max(row[f"{term}/{key}"]) for key in ("row_error", "iterations"))
+            said.append(
+                f"step {step}: {term} did not converge (row_error {error:.2g} after {count:.0f} "
+                "iterations); raise num_iters or epsilon"
             )
         return said
 

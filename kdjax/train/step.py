@@ -74,7 +74,7 @@ def make_step(
     """
 
     def step(state: State, batch: Batch):
-        batch, model_key = _ready(state, batch, prepare, axis_name, data_seed)
+        batch, model_key = _ready(state, batch, prepare, data_seed)
         trained = {role: state.params[role] for role in method.trains}
 
         def objective(trained) -> tuple[Array, Aux]:
@@ -104,7 +104,7 @@ def make_grad_norms(
     """
 
     def norms(state: State, batch: Batch):
-        batch, key = _ready(state, batch, prepare, axis_name, data_seed)
+        batch, key = _ready(state, batch, prepare, data_seed)
         found = {}
         for role in method.trains:
 
@@ -132,7 +132,6 @@ def _ready(
     state: State,
     batch: Batch,
     prepare: Prepare | None,
-    axis_name: str | None,
     data_seed: int | None,
 ) -> tuple[Batch, Array]:
     """Prepare the batch; returns it with the key for the models."""
@@ -142,8 +141,6 @@ def _ready(
         data_key = jax.random.split(common)[0]
     if prepare is not None:
         batch = prepare(batch, data_key)
-    if axis_name is not None:  # other dropout on each device
-        model_key = jax.random.fold_in(model_key, jax.lax.axis_index(axis_name))
     return batch, model_key
 
 

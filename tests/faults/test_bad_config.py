@@ -19,8 +19,106 @@ def ramp(**said):
     return {STUDENT + "terms__ce__ramp": said}
 
 
+def adapted(adapter, name="wide", **hint):
+    """The student carries an adapter, and a hint looks through "wide"."""
+    hint = {"toward": "teacher", "own_layer": "wide", **hint}
+    return {STUDENT + "adapters": {name: adapter}, STUDENT + "terms__hint": hint}
+
+
+def following(nd):
+    """A second variant, whose student follows the frozen teacher of the first by ND."""
+    frozen = {"terms": {"ce": None}, "from_variant": "a"}
+    roles = {
+        "teacher": frozen,
+        "student": {"terms": {"norm_direction": {"toward": "teacher", **nd}}},
+    }
+    return {"variants": {"a": {}, "b": {"roles": roles}}}
+
+
+def fused(**changes):
+    """The student's two levels beside (2, 2, 8) and (8,) of the teacher, with changes."""
+    levels = {"layers": ("stage1_pre", "pooled"), "widths": (8, 8), "sizes": (2, 1)}
+    review = {"toward": "teacher", "peer_layers": ("stage1_pre", "pooled")}
+    return {
+        "roles__teacher__model": {"name": "cnn", "widths": (8,)},
+        STUDENT + "model": {"name": "cnn", "widths": (4,)},
+        STUDENT + "adapters": {"review": {"kind": "fusion", **levels, **changes}},
+        STUDENT + "terms__review": review,
+    }
+
+
+ADAPTERS = {
+    "adapter of an unknown kind": (
+        adapted({"kind": "conv"}),
+        ("roles.student.adapters.wide.kind is 'conv'", "linear, norm_direction, fusion"),
+    ),
+    "adapter is no table": (adapted(8), ("roles.student.adapters.wide is 8", "table")),
+    "adapters are no table": ({STUDENT + "adapters": 8}, ("roles.student.adapters is 8", "table")),
+    "key of another kind": (
+        adapted({"width": 8, "dropout": 0.5}),
+        ("unknown key roles.student.adapters.wide.dropout", "kind, layer, width"),
+    ),
+    "adapter at an unknown layer": (
+        adapted({"layer": "stage1", "width": 8}),
+        ("roles.student: adapters.wide", "'stage1'", "hidden0, pooled"),
+    ),
+    "adapter without width": (adapted({}), ("roles.student.adapters.wide: width holds 0",)),
+    "adapter of another width": (
+        adapted({"width": 7}),
+        ("'wide' of student is (7,)", "(8,)", "set roles.student.adapters.wide.width = 8"),
+    ),
+    "adapter named as a layer": (
+        adapted({"width": 8}, name="pooled", own_layer="pooled"),
+        ("adapters.pooled: 'pooled' is a layer already",),
+    ),
+    "dropout of all": (
+        adapted({"kind": "norm_direction", "width": 8, "dropout": 1.0}),
+        ("roles.student.adapters.wide: dropout is 1.0",),
+    ),
+    "adapter that no term uses": (
+        adapted({"width": 8}, name="narrow", own_layer="pooled"),
+        ("roles.student.adapters.narrow is used by no term", "own_layer = 'narrow'"),
+    ),
+    "adapter that no term of any variant uses": (
+        {STUDENT + "adapters": {"wide": {"width": 8}}, "variants": {"a": {}, "b": {}}},
+        ("roles.student.adapters.wide is used by no term",),
+    ),
+    "adapter beside a checkpoint": (
+        {**adapted({"width": 8}), STUDENT + "checkpoint": "x"},
+        ("roles.student sets both checkpoint and adapters.wide",),
+    ),
+    "fusion lacks a size": (fused(sizes=(2,)), ("adapters.review", "2 names", "sizes 1")),
+    "fusion of another size": (
+        fused(sizes=(4, 1)),
+        ("'review1' of student is (4, 4, 8)", "(2, 2, 8)", "adapters.review.sizes[0] = (2, 2)"),
+    ),
+    "fusion of another width": (
+        fused(widths=(8, 6)),
+        ("'review2' of student is (6,)", "(8,)", "adapters.review.sizes[1] = 1 and .widths[1] = 8"),
+    ),
+    "fusion of an unknown layer": (
+        fused(layers=("stage2", "pooled")),
+        ("roles.student: adapters.review: no layer 'stage2'", "pooled, stage1, stage1_pre"),
+    ),
+    "review without a fusion": (
+        {**fused(), STUDENT + "adapters": {}},
+        ("terms.review: student has no layer 'review1'", "pooled, stage1, stage1_pre"),
+    ),
+    "review of more levels than are fused": (
+        {
+            **fused(),
+            STUDENT + "terms__review": {
+                "toward": "teacher",
+                "peer_layers": ("stage1_pre", "pooled", "pooled"),
+            },
+        },
+        ("terms.review: student has no layer 'review3'", "review1, review2"),
+    ),
+}
+
 # what is wrong -> (changes of the config, words of the line)
 FILES = {
+    **ADAPTERS,
     "unknown key": ({"num_step": 5}, ("num_step", "did you mean num_steps?")),
     "unknown key of a role": (
         {STUDENT + "optimiser": {}},
@@ -127,19 +225,36 @@ FILES = {
     ),
     "hint between two widths": (
         {STUDENT + "terms__hint": {"toward": "teacher"}},
-        ("layer 'pooled' of student is (6,)", "layer 'pooled' of teacher is (8,)", "adapter"),
+        (
+            "layer 'pooled' of student is (6,)",
+            "layer 'pooled' of teacher is (8,)",
+            "roles.student.adapters.wide = {'layer': 'pooled', 'width': 8}",
+            "own_layer = 'wide'",
+        ),
     ),
     "hint at an unknown layer": (
         {STUDENT + "terms__hint": {"toward": "teacher", "own_layer": "stage1"}},
         ("terms.hint", "student has no layer 'stage1'", "hidden0, pooled"),
     ),
-    "adapter at an unknown layer": (
-        {STUDENT + "adapter": {"layer": "stage1", "width": 8}},
-        ("roles.student", '"stage1"', "hidden0, pooled"),
+    "norm of an unknown layer": (
+        {STUDENT + "terms__stepwise_norm": {"own_layer": "stage1"}},
+        ("terms.stepwise_norm", "student has no layer 'stage1'", "hidden0, pooled"),
     ),
-    "adapter without width": (
-        {STUDENT + "adapter": {"layer": "pooled"}},
-        ("roles.student.adapter.width",),
+    "class means of another width": (
+        following({}),
+        ("norm_direction: layer 'pooled' of student is (6,)", "teacher is (8,)", "adapters.wide"),
+    ),
+    "class means of an unknown layer": (
+        following({"peer_layer": "stage1"}),
+        ("roles.teacher", "class means", "'stage1'", "hidden0, pooled"),
+    ),
+    "class means of a map": (
+        {
+            "roles__teacher__model": {"name": "cnn", "widths": (4,)},
+            STUDENT + "model": {"name": "cnn", "widths": (4,)},
+            **following({"own_layer": "stage1", "peer_layer": "stage1"}),
+        },
+        ("norm_direction: layer 'stage1' of teacher is (2, 2, 4)", "vector", "'pooled'"),
     ),
     "infinite weight": ({BALANCED + "weight": float("inf")}, ("balanced_kl.weight is inf",)),
     "select.role": ({"select": {"role": "pupil"}}, ("select.role is 'pupil'", "teacher, student")),

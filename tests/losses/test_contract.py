@@ -102,6 +102,7 @@ ROWS = {
         pair, harsh=tuple({**t, "weight": w} for t in HARSH for w in (1e-3, 0.5, 0.999))
     ),
     "least_cross_entropy_kl": Row(peers, smooth=(0,), axes=(0, 1, 0)),
+    "logit_mse": Row(pair),
     "minimum_logit_kl": Row(peers, smooth=(0,), axes=(0, 1, 0)),
     "norm_direction": Row(with_means, axes=(0, 0, None, 0), harsh=({},)),
     "probabilistic_knowledge_transfer": Row(pair, couples=True, harsh=({},)),
@@ -109,6 +110,11 @@ ROWS = {
     "relational_distance": Row(pair, couples=True, harsh=({},)),
     "reverse_kl": Row(pair),
     "similarity_preserving": Row(maps, couples=True, harsh=({},)),
+    "sinkhorn": Row(
+        pair, couples=True, call=lambda *a, **k: jnp.sum(losses.sinkhorn(*a, **k).cost)
+    ),
+    "sinkhorn_divergence": Row(pair, couples=True),
+    "soft_cross_entropy": Row(pair),
     "stepwise_norm": Row(one, smooth=(0,), axes=(0,), harsh=({}, {"step": 1e-3})),
     "switch_signal": Row(
         labelled_pair, smooth=(), couples=True, harsh=({},),

@@ -38,6 +38,20 @@ class TestHealth:
         assert health.check(10, [bad]) == []
         assert health.diverged == {1: "step 8: student/ce is not finite"}
 
+    def test_tells_once_which_term_did_not_converge(self):
+        health = Health(2)
+
+        def ended(converged, row_error):
+            term = {"converged": converged, "row_error": row_error, "iterations": [40.0, 20.0]}
+            return row(2, **{f"student__sinkhorn__{name}": value for name, value in term.items()})
+
+        assert health.check(1, [ended([1.0, 0.9999], [1e-4, 1e-4])]) == []
+        late = ended([1.0, 0.0], [1e-4, 0.25])
+        said = "step 3: student/sinkhorn did not converge (row_error 0.25 after 40 iterations)"
+        assert health.check(2, [row(2), late]) == [f"{said}; raise num_iters or epsilon"]
+        assert health.check(4, [late]) == []
+        assert health.diverged == {}
+
     @pytest.mark.parametrize(
         ("values", "culprit"),
         [

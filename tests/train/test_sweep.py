@@ -259,5 +259,5 @@ def test_a_frozen_teacher_sees_a_common_order_once(common_order, seed, passes):
 
 
 def test_a_common_order_is_seeded_by_a_whole_number():
-    with pytest.raises(UserError, match="data.seed is -1; it must be >= 0"):
+    with pytest.raises(UserError, match=r"data\.seed is -1; it must be >= 0"):
         build(config(data={"name": "synthetic", "seed": -1}))

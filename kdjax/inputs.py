@@ -1,0 +1,121 @@
+"""From the `data` of a config to a source, and to what happens to its batches in the step."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from kdjax import data, models
+from kdjax.selection import CLASS_METRICS
+from kdjax.train.step import Prepare
+from kdjax.types import Array, Batch, Source, Spec, UserError
+
+TEXT = (  # keys of `data` that only text has
+    "task",
+    "form",
+    "train_file",
+    "vocabulary",
+    "vocabulary_size",
+    "tokenizer",
+    "max_length",
+    "lengths",
+    "window",
+    "too_long",
+)
+
+
+def prepare(config: Mapping[str, Any], source: Source) -> tuple[Prepare, Callable[[Batch], Batch]]:
+    """What turns raw batches into batches for the models: in training (with a key), in evaluation.
+
+    Raises:
+      UserError: an augmentation that does not exist, or any for text.
+    """
+    still = config["data"]["augment"] == "none"  # then a frozen network may answer from a cache
+    if source.spec.inputs and not still:
+        raise UserError(
+            f"data.augment is {config['data']['augment']!r}, but text is not augmented; use none"
+        )
+    make = (
+        _as_it_is
+        if source.spec.inputs
+        else data.prepare(
+            source.spec,
+            augment=config["data"]["augment"],
+            eval_crop=config["data"]["eval_crop"] or data.EVAL_CROP,
+        )
+    )
+
+    def train(batch: Batch, key: Array) -> Batch:
+        batch = dict(batch)
+        found = make(data.lookup(batch.pop("arrays", None), batch), key)
+        return {**found, models.ROW: batch["id"]} if still else found
+
+    return train, make
+
+
+def _as_it_is(batch: Batch, key: Array | None = None) -> Batch:
+    """Text is made ready on the host."""
+    del key
+    return {name: jnp.asarray(value) for name, value in batch.items()}
+
+
+def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | None]:
+    """Read the data that a config names; of text also its tokenizer and groups.
+
+    Raises:
+      UserError: from `data.load` and `data.load_text`; a split without examples; mean and std
+        that do not fit.
+    """
+    said = dict(config["data"])
+    for key in ("mean", "std", "seed"):
+        del said[key]
+    text = {key: said.pop(key) for key in TEXT}
+    name = said.pop("name")
+    if not name:
+        raise UserError(f"data.name is not set; there are {', '.join(data.known())}")
+    for key in ("validation", "test"):  # a flag turns 300 into 300.0
+        if isinstance(said[key], float) and said[key] >= 1 and said[key].is_integer():
+            said[key] = int(said[key])
+    sizes = {key: config[key] for key in ("batch_size", "eval_batch_size")}
+    if name == "text":
+        task = text.pop("task")
+        if not task:
+            raise UserError("data.task is not set; name one such as glue/sst2 or super_glue/boolq")
+        common = {key: said[key] for key in ("path", "validation", "test", "split_seed", "limit")}
+        found = data.read_text(task, data.TextOptions(**sizes, **text, **common))
+        source = found.source
+    else:
+        found, source = None, data.load(name, **sizes, **said)
+    for split in ("validation", "test"):
+        if not source.size.get(split):
+            raise UserError(
+                f"data.{split} leaves no {split} examples; every choice is made on validation "
+                "and every number reported on test, so that both are needed"
+            )
+    if found is None:
+        source = source._replace(spec=_normalised(source.spec, config["data"]))
+    return source, found
+
+
+def metrics(source: Source) -> list[str]:
+    """What is measured on the validation split of a set, and may be selected by."""
+    task = source.spec.task
+    own = list(data.task_metric_names(task)) if task else []
+    if task and source.spec.num_classes == 1:
+        return ["mse", *own]
+    return [*CLASS_METRICS, *(name for name in own if name not in CLASS_METRICS)]
+
+
+def _normalised(spec: Spec, said: Mapping[str, Any]) -> Spec:
+    """The spec with the mean and std that a config gives instead of the training split's."""
+    for key in ("mean", "std"):
+        values = said[key]
+        if values is None:
+            continue
+        if len(values) != spec.shape[-1] or (key == "std" and not all(v > 0 for v in values)):
+            raise UserError(
+                f"data.{key} is {tuple(values)}; it must hold {spec.shape[-1]} numbers, one a "
+                f"channel{', all > 0' if key == 'std' else ''}"
+            )
+        spec = spec._replace(**{key: tuple(float(value) for value in values)})
+    return spec

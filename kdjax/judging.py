@@ -1,0 +1,83 @@
+"""What a run reports of its logits: by the kind of its data, classes or scores, images or text."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from kdjax import scoring
+from kdjax.build import Run
+
+Scores = dict[str, np.ndarray]  # metric -> [members]
+
+
+class Answers(NamedTuple):
+    """The outputs of all roles on a split: logits by role [members, examples, classes]."""
+
+    split: str
+    logits: Mapping[str, np.ndarray]
+    labels: np.ndarray
+
+
+def brief(run: Run, answers: Answers) -> Scores:
+    """What is worth knowing during a run, "<role>/<metric>" and what two roles have in common."""
+    bins = run.config["ece_bins"]
+    found: Scores = {}
+    if not is_regression(run):
+        found |= scoring.agreement(answers.logits)
+    for role, z in answers.logits.items():
+        if is_regression(run):
+            values = scoring.regression(z, answers.labels)
+        else:
+            values = jax.device_get(scoring.brief(z, answers.labels, num_bins=bins))
+        values = {**values, **_of_task(run, answers, z)}
+        found |= {f"{role}/{name}": value for name, value in values.items()}
+    return found
+
+
+def temperatures(run: Run, answers: Answers) -> dict[str, np.ndarray]:
+    """A temperature for each role and member, to be fitted on validation; none for scores."""
+    if is_regression(run):
+        return {}
+    return {r: scoring.temperatures(z, answers.labels) for r, z in answers.logits.items()}
+
+
+def full(
+    run: Run, answers: Answers, fitted: Mapping[str, np.ndarray]
+) -> tuple[Scores, dict[str, Any]]:
+    """Every metric of a split, and the reliability bins by role (none for scores).
+
+    Args:
+      run: for the kind of data and the number of bins.
+      answers: on the split.
+      fitted: from `temperatures`, on another split.
+    """
+    if is_regression(run):
+        return brief(run, answers), {}
+    found, bins = scoring.agreement(answers.logits), {}
+    for role, z in answers.logits.items():
+        values, binned = jax.device_get(
+            scoring.full(z, answers.labels, fitted[role], num_bins=run.config["ece_bins"])
+        )
+        values = {**values, **_of_task(run, answers, z)}
+        found |= {f"{role}/{name}": value for name, value in values.items()}
+        bins[role] = jax.tree.map(lambda x: np.asarray(x).tolist(), binned)
+    return found, bins
+
+
+def is_regression(run: Run) -> bool:
+    """Whether labels are scores."""
+    return bool(run.source.spec.task) and run.source.spec.num_classes == 1
+
+
+def _of_task(run: Run, answers: Answers, logits: np.ndarray) -> Scores:
+    """The metrics that the benchmark of a text task prints."""
+    task = run.source.spec.task
+    if not task or run.text is None:
+        return {}
+    from kdjax.task_metrics import task_metrics  # a second that images need not wait for
+
+    groups = run.text.groups[answers.split]
+    rows = [task_metrics(task, np.asarray(z), answers.labels, groups) for z in logits]
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
