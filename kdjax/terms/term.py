@@ -127,5 +127,9 @@ def check_domain(name: str, value: float, scalar: Scalar) -> None:
         raise UserError(f"{name} is {value}; it must be a finite number")
     if scalar.domain is not None and not scalar.domain[0] < value < scalar.domain[1]:
         low, high = scalar.domain
-        right = f"> {low:g}" if high == math.inf else f"in {'[' if low < 0 else '('}{max(low, 0):g}, {high:g})"
+        right = (
+            f"> {low:g}"
+            if high == math.inf
+            else f"in {'[' if low < 0 else '('}{max(low, 0):g}, {high:g})"
+        )
         raise UserError(f"{name} is {value:g}; it must be {right}")
