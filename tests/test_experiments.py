@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import build, exports, flags, models
+from kdjax import build, exports, flags, inputs, models
 from kdjax.program import feed, make_program
+from tests import tiny_text
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FILES = sorted(p for p in (ROOT / "experiments").glob("*.py") if p.name[0] != "_")
@@ -70,14 +71,25 @@ def test_the_pinned_keys_are_there(path, arg):
             assert "weight" in said, (role, term)
 
 
-def stand_in_teacher(folder, said, data):
+def stand_in_texts(folder, config):
+    """A folder of a few lines instead of the data, and networks of a tiny width."""
+    said = {"path": str(tiny_text.write(folder, config["data"]["task"])), "validation": 0.2}
+    config["data"] |= {**said, "vocabulary": None, "tokenizer": None, "vocabulary_size": 64}
+    config["eval_batch_size"] = 8
+    config["batch_size"] = min(config["batch_size"], 16)
+    for role in config["roles"].values():
+        narrow = {"vocab_size": 64, "width": role["model"]["num_heads"], "ffn_width": 8}
+        role["model"] = {**role["model"], **narrow}
+
+
+def stand_in_teacher(folder, said, about):
     """An export of the right shapes, all zeros."""
     options = {key: value for key, value in said["model"].items() if key != "name"}
-    model = models.build(said["model"]["name"], num_classes=data["num_classes"], **options)
-    batch = {"image": jnp.zeros((1, *data["shape"]))}
+    model = models.build(said["model"]["name"], num_classes=about["num_classes"], **options)
+    reads = about.get("inputs") or {"image": (about["shape"], "float32")}
+    batch = {name: jnp.zeros((1, *shape), dtype) for name, (shape, dtype) in reads.items()}
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    about = {key: data[key] for key in ("num_classes", "shape")}
     exports.save(folder, zeros, {**about, "model": said["model"]})
     return str(folder)
 
@@ -86,24 +98,31 @@ def stand_in_teacher(folder, said, data):
 def test_the_full_config_is_sound(path, tmp_path):
     """Everything but data and teachers, which may not be on this disk: stand-ins of their shape."""
     config = flags.read(str(path), ["--config.devices=1"]).config
-    if config["data"]["name"] != "digits":
-        shape, classes = next(found for part, found in SETS.items() if part in path.name)
-        stand_in = {"name": "synthetic", "shape": shape, "num_classes": classes}
-        config["data"] = {**config["data"], **stand_in, "path": None, "workers": 0}
-        config["data"] |= {"image_size": None, "validation": 0.1}
+    if config["data"]["name"] == "text":
+        stand_in_texts(tmp_path, config)
+        about = inputs.load(config)[0].spec._asdict()
+    else:
+        if config["data"]["name"] != "digits":
+            shape, classes = next(found for part, found in SETS.items() if part in path.name)
+            stand_in = {"name": "synthetic", "shape": shape, "num_classes": classes}
+            config["data"] = {**config["data"], **stand_in, "path": None, "workers": 0}
+            config["data"] |= {"image_size": None, "validation": 0.1}
+        about = {key: config["data"][key] for key in ("num_classes", "shape")}
     waits = any(not role["terms"] for role in config["roles"].values())  # for a checkpoint
     for name, role in config["roles"].items():
         if not role["terms"] and not config["variants"]:
-            role["checkpoint"] = stand_in_teacher(tmp_path / name, role, config["data"])
+            role["checkpoint"] = stand_in_teacher(tmp_path / name, role, about)
     config["variants"] = dict(list(config["variants"].items())[: 1 if waits else 2])
     assert build.build(config).variants
 
 
 @each
-def test_two_steps(path):
+def test_two_steps(path, tmp_path):
     config = flags.read(f"{path}:smoke", ["--config.devices=1"]).config
     assert config["num_steps"] == 2
-    assert config["data"]["name"] in ("synthetic", "digits")
+    assert config["data"]["name"] in ("synthetic", "digits", "text")
+    if config["data"]["name"] == "text":
+        config["data"]["path"] = str(tiny_text.write(tmp_path, config["data"]["task"]))
     names = list(config["variants"])
     config["variants"] = {name: config["variants"][name] for name in names[:1] + names[1:][-1:]}
     run = build.build(config)

@@ -1,0 +1,102 @@
+"""Terms on the tokens of a language model: real tokens of an example, then examples, by numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from kdjax import terms
+from kdjax.types import Outputs, UserError
+
+BATCH, POSITIONS, WORDS = 3, 4, 5
+MASK = np.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]], np.float32)
+SIDES = ("own", "peer")
+
+
+def outputs(seed):
+    r = np.random.default_rng(seed)
+    logits = 2 * r.normal(size=(BATCH, POSITIONS, WORDS)).astype("f4")
+    logits[MASK == 0] = np.nan  # whatever is there must not be seen
+    return Outputs(
+        jnp.zeros((BATCH, 2)),
+        {
+            "token_logits": jnp.asarray(logits),
+            "token_mask": jnp.asarray(MASK),
+            "token_targets": jnp.asarray(r.integers(0, WORDS, (BATCH, POSITIONS)), jnp.int32),
+        },
+    )
+
+
+def by_hand(name, own, peer, temperature):
+    """The value of one token."""
+    s, t = (
+        log_softmax(np.float64(z.features["token_logits"]) / temperature, axis=-1)
+        for z in (own, peer)
+    )
+    p, q, m = np.exp(s), np.exp(t), np.log((np.exp(s) + np.exp(t)) / 2)
+    targets = np.asarray(own.features["token_targets"])[..., None]
+    return {
+        "ce": -np.take_along_axis(s, targets, -1)[..., 0],
+        "forward_kl": (q * (t - s)).sum(-1),
+        "reverse_kl": (p * (s - t)).sum(-1),
+        "jensen_shannon": ((q * (t - m)).sum(-1) + (p * (s - m)).sum(-1)) / 2,
+        "total_variation": np.abs(p - q).sum(-1) / 2,
+        "soft_cross_entropy": -(q * s).sum(-1),
+    }[name]
+
+
+NAMES = ["ce", "forward_kl", "reverse_kl", "jensen_shannon", "total_variation"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "soft_cross_entropy"])
+def test_mean_over_the_real_tokens(name):
+    definition = terms.DEFINITIONS[name](layer="token_logits")
+    own, peer = outputs(0), outputs(1)
+    scalars = {k: scalar.default for k, scalar in definition.scalars.items()}
+    temperature = 1.0
+    if "temperature" in scalars:
+        scalars["temperature"] = temperature = 3.0
+
+    def value(logits):
+        seen = own._replace(features={**own.features, "token_logits": logits})
+        return definition.value(seen, (peer,), {}, scalars)
+
+    found = value(own.features["token_logits"])
+    each = by_hand(name, own, peer, temperature)
+    right = [each[0][MASK[0] > 0].mean(), each[1, 0], 0.0]
+    np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)
+    seen = {a for a, _ in definition.layers}
+    assert seen == {"token_logits", "token_mask"} | ({"token_targets"} if name == "ce" else set())
+
+
+def test_no_layer_is_the_logits():
+    r = np.random.default_rng(0)
+    s, t = (r.normal(size=(BATCH, 2)).astype("f4") for _ in SIDES)
+    definition = terms.DEFINITIONS["soft_cross_entropy"]()
+    assert definition.layers == ()
+    assert not definition.squared
+    found = definition.value(Outputs(s, {}), (Outputs(t, {}),), {}, {"temperature": 2.0})
+    right = -(np.exp(log_softmax(t / 2, axis=-1)) * log_softmax(s / 2, axis=-1)).sum(-1)
+    np.testing.assert_allclose(found, right, rtol=1e-5)
+
+
+def test_regressions():
+    s, t, label = np.array([[1.0], [3.0]]), np.array([[0.5], [-1.0]]), np.array([0.0, 5.0])
+    own, peers = Outputs(jnp.asarray(s), {}), (Outputs(jnp.asarray(t), {}),)
+    mse, error = terms.DEFINITIONS["logit_mse"](), terms.DEFINITIONS["squared_error"]()
+    found = mse.value(own, peers, {}, {"temperature": 2.0})
+    np.testing.assert_allclose(found, ((s - t)[:, 0] / 2) ** 2, rtol=1e-6)
+    assert not mse.squared
+    found = error.value(own, (), {"label": label}, {})
+    np.testing.assert_allclose(found, (s[:, 0] - label) ** 2, rtol=1e-6)
+    grad = jax.grad(lambda z: jnp.sum(error.value(Outputs(z, {}), (), {"label": label}, {})))(
+        own.logits
+    )
+    np.testing.assert_allclose(grad, 2 * (s - label[:, None]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_layer_is_refused(name):
+    with pytest.raises(UserError, match=r"layer is 'pooled'; it must be '' .* or 'token_logits'"):
+        terms.DEFINITIONS[name](layer="pooled")

@@ -1,0 +1,227 @@
+"""Terms of transport inside a method: the published weight, all devices, what is logged."""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import terms
+from kdjax.build import build
+from kdjax.methods import Player, co_train, player_hparams
+from kdjax.types import Model, Outputs, UserError, Variables
+
+GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "sinkhorn.npz")
+POSITIONS, WORDS = 3, 5
+
+
+def table_of_logits(name):
+    """A network whose parameters are its logits."""
+    return Model(
+        lambda key, batch: Variables({}, {}),
+        lambda variables, batch, *, train, key=None: (Outputs(variables.params[name], {}), {}),
+    )
+
+
+def linear(role):
+    """Logits of examples, and of the three tokens of each, linear in the input."""
+
+    def apply(variables, batch, *, train, key=None):
+        z = batch["x"] @ variables.params["w"]
+        tokens = z.reshape(-1, POSITIONS, WORDS)
+        features = {"token_logits": tokens, "token_mask": batch["token_mask"]}
+        return Outputs(z[:, :4], features), {}
+
+    return Model(lambda key, batch: Variables({}, {}), apply)
+
+
+def term(name, *, toward=("teacher",), scalars=None, weight=1.0, anneal=None, **static):
+    definition = terms.DEFINITIONS[name](**static)
+    return terms.make_term(definition, toward=toward, scalars=scalars, weight=weight, anneal=anneal)
+
+
+def evaluate(own, batch, params, model, *, axis_name=None, step=0):
+    """Loss, gradient in the student's parameters, metrics."""
+    players = {"teacher": Player(model("teacher"), {}), "student": Player(model("student"), own)}
+    method = co_train(players, axis_name=axis_name)
+    hparams = {r: player_hparams(p, learning_rate=0.1) for r, p in players.items()}
+
+    def loss(student):
+        both = {**params, "student": student}
+        return method.loss(both, {k: {} for k in both}, batch, hparams, jax.random.key(0), step)
+
+    (value, aux), grad = jax.value_and_grad(loss, has_aux=True)(params["student"])
+    found = value, grad, dict(aux.metrics)
+    return found if axis_name is None else jax.lax.psum(found, axis_name)
+
+
+@pytest.mark.parametrize("case", ["B4_C3_normal", "B4_C100_extremenoisy"])
+def test_the_published_weight_is_the_published_loss(case):
+    s, t = (jnp.asarray(GOLDEN[f"{case}/{k}"], jnp.float32) for k in ("student", "teacher"))
+    own = {"sinkhorn": term("sinkhorn", weight=1e-3)}
+    params = {"teacher": {"teacher": t}, "student": {"student": s}}
+    batch = {"label": np.zeros(4, np.int32)}
+    value, grad, metrics = evaluate(own, batch, params, table_of_logits)
+    right = GOLDEN[f"{case}/ref_grad_f64"]
+    np.testing.assert_allclose(value, GOLDEN[f"{case}/ref_loss_f64"], rtol=1e-5)
+    np.testing.assert_allclose(grad["student"], right, atol=1e-4 * np.abs(right).max())
+    assert metrics["student/sinkhorn/iterations"] == 20
+    assert metrics["student/sinkhorn/converged"] == (metrics["student/sinkhorn/row_error"] <= 0.01)
+
+
+def batch_of(count, seed=0):
+    """Examples of which some are padding, tokens of which some are."""
+    r = np.random.default_rng(seed)
+    real = np.arange(count) % 5 != 3
+    return {
+        "x": np.where(real[:, None], r.normal(size=(count, 6)), np.nan).astype("f4"),
+        "label": np.zeros(count, np.int32),
+        "mask": real.astype("f4"),
+        "token_mask": (r.random((count, POSITIONS)) < 0.7).astype("f4"),
+    }
+
+
+def weights(seed=1):
+    r = np.random.default_rng(seed)
+    roles = ("teacher", "student")
+    return {k: {"w": r.normal(size=(6, POSITIONS * WORDS)).astype("f4")} for k in roles}
+
+
+OWN = {
+    "sinkhorn": functools.partial(term, "sinkhorn"),
+    "tokens": functools.partial(term, "sinkhorn", layer="token_logits"),
+    "tolerance": functools.partial(term, "sinkhorn", tolerance=0.5, num_iters=200),
+    "debiased": functools.partial(term, "sinkhorn_divergence"),
+}
+
+
+def test_eight_devices_see_one_batch():
+    own, batch, params = {k: make() for k, make in OWN.items()}, batch_of(16), weights()
+    one = jax.jit(lambda b: evaluate(own, b, params, linear))(batch)
+    split = {k: v.reshape(8, 2, *v.shape[1:]) for k, v in batch.items()}
+    run = functools.partial(evaluate, own, params=params, model=linear, axis_name="data")
+    eight = jax.pmap(run, axis_name="data")(split)
+    assert one[2]["student/sinkhorn/raw"] > 0.1
+    assert 0 < one[2]["student/tolerance/iterations"] < 200
+    assert one[2]["student/tolerance/converged"] == 1
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
+        np.testing.assert_allclose(b[3], a, rtol=2e-5, atol=2e-5)
+
+
+def test_padding_of_examples_and_tokens_is_cut_out():
+    own = {"sinkhorn": term("sinkhorn"), "tokens": term("sinkhorn", layer="token_logits")}
+    batch, params = batch_of(8), weights()
+    kept = {k: v[batch["mask"] > 0] for k, v in batch.items()}
+    run = jax.jit(lambda b: evaluate(own, b, params, linear)[2])
+    whole, short = run(batch), run(kept)
+    real = batch["token_mask"][batch["mask"] > 0].reshape(-1) > 0
+    flat = [
+        (kept["x"] @ params[role]["w"]).reshape(-1, WORDS)[real] for role in ("student", "teacher")
+    ]
+    rows = {"label": np.zeros(len(flat[0]), np.int32)}
+    logits = {"student": {"student": flat[0]}, "teacher": {"teacher": flat[1]}}
+    alone = {"sinkhorn": term("sinkhorn")}
+    value, _, _ = jax.jit(lambda x: evaluate(alone, rows, x, table_of_logits))(logits)
+    np.testing.assert_allclose(whole["student/sinkhorn/raw"], short["student/sinkhorn/raw"], 1e-5)
+    np.testing.assert_allclose(whole["student/tokens/raw"], value, 1e-5)
+
+
+def test_what_is_logged_is_the_mean_over_the_peers():
+    own = {"sinkhorn": term("sinkhorn", toward=("teacher", "other"))}
+    z = np.random.default_rng(0).normal(size=(3, 4, 3)).astype("f4") * 6
+    params = {k: {k: x} for k, x in zip(("teacher", "other", "student"), z, strict=True)}
+    players = {k: Player(table_of_logits(k), own if k == "student" else {}) for k in params}
+    hparams = {k: player_hparams(p, learning_rate=0.1) for k, p in players.items()}
+    batch = {"label": np.zeros(4, np.int32)}
+    stats = {k: {} for k in players}
+    _, aux = co_train(players).loss(params, stats, batch, hparams, jax.random.key(0), 0)
+    alone = []
+    for peer in ("teacher", "other"):
+        pair = {"teacher": {"teacher": params[peer][peer]}, "student": params["student"]}
+        alone.append(evaluate({"sinkhorn": term("sinkhorn")}, batch, pair, table_of_logits)[2])
+    for key in ("raw", "row_error", "iterations"):
+        name = f"student/sinkhorn/{key}"
+        np.testing.assert_allclose(aux.metrics[name], np.mean([m[name] for m in alone]), rtol=1e-5)
+
+
+class TestAnneal:
+    def test_temperature_and_its_square_go_down_in_a_straight_line(self):
+        z = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("f4")
+        params = {"teacher": {"teacher": z[0]}, "student": {"student": z[1]}}
+        batch = {"label": np.zeros(4, np.int32)}
+        name = "student/forward_kl/weighted"
+        own = {
+            "forward_kl": term(
+                "forward_kl", scalars={"temperature": 4.0}, anneal=terms.Anneal(1.0, 6)
+            )
+        }
+        run = jax.jit(lambda step: evaluate(own, batch, params, table_of_logits, step=step)[2])
+        for step, temperature in ((0, 4.0), (2, 3.0), (5, 1.5), (6, 1.0), (100, 1.0)):
+            right = {"forward_kl": term("forward_kl", scalars={"temperature": temperature})}
+            expected = evaluate(right, batch, params, table_of_logits)[2][name]
+            np.testing.assert_allclose(run(step)[name], expected, rtol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("name", "anneal", "text"),
+        [
+            ("forward_kl", terms.Anneal(1.0, 0), r"anneal\.steps is 0; it must be >= 1"),
+            ("forward_kl", terms.Anneal(0.0, 5), r"anneal\.to is 0; it must be > 0"),
+            ("hint", terms.Anneal(1.0, 5), "anneal is set on a term that has no temperature"),
+        ],
+    )
+    def test_refusals(self, name, anneal, text):
+        with pytest.raises(UserError, match=text):
+            term(name, anneal=anneal)
+
+
+@pytest.mark.parametrize(
+    ("static", "text"),
+    [
+        ({"num_iters": 0}, "num_iters is 0; it must be >= 1"),
+        ({"tolerance": -1.0}, "tolerance is -1; it must be > 0, or 0 for fixed iterations"),
+        ({"layer": "pooled"}, r"layer is 'pooled'; it must be '' \(the logits\) or 'token_logits'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["sinkhorn", "sinkhorn_divergence"])
+def test_refusals(name, static, text):
+    with pytest.raises(UserError, match=text):
+        terms.DEFINITIONS[name](**static)
+
+
+class TestConfig:
+    def build(self, **said):
+        network = {"model": {"name": "mlp", "hidden": (4,)}}
+        student = {"ce": {}, **{name: {"toward": "teacher", **x} for name, x in said.items()}}
+        roles = {
+            "teacher": {**network, "terms": {"ce": {}}},
+            "student": {**network, "terms": student},
+        }
+        data = {"name": "synthetic", "num_classes": 4}
+        return build({"devices": 1, "num_steps": 4, "batch_size": 8, "data": data, "roles": roles})
+
+    def test_a_table_becomes_a_term(self):
+        anneal = {"to": 1, "steps": 30}
+        run = self.build(
+            sinkhorn={"num_iters": 5, "epsilon": 0.2, "weight": 1e-3},
+            soft_cross_entropy={"temperature": 4.0, "anneal": anneal},
+        )
+        found = run.variants[0].table["student"].terms
+        right = {"weight": 1e-3, "temperature": 2.0, "epsilon": 0.2}
+        assert dict(found["sinkhorn"].scalars) == right
+        assert found["soft_cross_entropy"].anneal == terms.Anneal(1.0, 30)
+        assert found["sinkhorn"].anneal is None
+
+    @pytest.mark.parametrize(
+        ("name", "said", "text"),
+        [
+            ("sinkhorn", {"num_iters": 0}, "num_iters is 0; it must be >= 1"),
+            ("sinkhorn", {"epsilon": 0.0}, "epsilon is 0; it must be > 0"),
+            ("forward_kl", {"layer": "words"}, "layer is 'words'; it must be "),
+            ("forward_kl", {"anneal": {"to": 1.0}}, r"anneal\.steps is 0; it must be >= 1"),
+        ],
+    )
+    def test_refusals_name_the_term(self, name, said, text):
+        with pytest.raises(UserError, match=rf"^config: roles\.student\.terms\.{name}: {text}"):
+            self.build(**{name: said})

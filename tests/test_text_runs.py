@@ -1,0 +1,237 @@
+"""Whole runs on texts: BERT, T5 and GPT-Neo with SinKD; stopped, exported, divided, refused.
+
+Tolerances: float32 sums in another order.
+"""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from scipy import special
+
+from kdjax import cli, exports
+from kdjax import run as running
+from kdjax.build import build
+from kdjax.data import tokenize
+from kdjax.program import feed, make_program
+from tests import tiny_text
+from tests.faults.commands import experiment, refused, train
+from tests.train.test_resume import Killed, ending, interrupted, kill
+
+TASKS = {"bert": "glue/mrpc", "t5": "super_glue/boolq", "gpt_neo": "super_glue/copa"}
+OWN = {"bert": "f1", "t5": "accuracy", "gpt_neo": "accuracy"}
+kinds = pytest.mark.parametrize("kind", TASKS)
+
+
+def network(kind, layers, **options):
+    return {"name": kind, "num_layers": layers, "width": 8, "num_heads": 2, **options}
+
+
+def sinkd(layer=""):
+    return {
+        "forward_kl": {"toward": "teacher", "weight": 0.5, "layer": layer},
+        "sinkhorn": {"toward": "teacher", "weight": 0.01, "num_iters": 5, "layer": layer},
+    }
+
+
+def config(folder, kind="bert", task=None, **changes):
+    """Four steps of two networks; the student learns by KD and transport as well."""
+    task = task or TASKS[kind]
+    layer = "" if kind == "bert" else "token_logits"
+    said = {
+        "num_steps": 4,
+        "batch_size": 8,
+        "eval_batch_size": 16,
+        "devices": 1,
+        "log_every": 1,
+        "eval_every": 4,
+        "checkpoint_every": 2,
+        "tensorboard": False,
+        "data": {
+            "name": "text",
+            "task": task,
+            "path": str(tiny_text.write(folder, task)),
+            "form": "classify" if kind == "bert" else "choices",
+            "max_length": 24 if kind == "bert" else 48,
+            "lengths": (),
+            "vocabulary_size": 90,
+            "validation": 0.2,
+            "too_long": "truncate",
+        },
+        "roles": {
+            "teacher": {"model": network(kind, 2), "terms": {"ce": {"layer": layer}}},
+            "student": {"model": network(kind, 1), "terms": {"ce": {}, **sinkd(layer)}},
+        },
+        "sweep": {"seed": (0, 1)},
+    }
+    for role in said["roles"].values():
+        role["optimizer"] = {"name": "adamw", "learning_rate": 1e-2, "clip_norm": 1.0}
+    return {**said, **changes}
+
+
+@pytest.fixture(scope="module")
+def whole(request, tmp_path_factory):
+    """An uninterrupted run of each kind, made once: (run, workdir, outcome, data folder)."""
+    made = {}
+
+    def make(kind):
+        if kind not in made:
+            folder = tmp_path_factory.mktemp(kind)
+            run = build(config(folder / "data", kind))
+            (outcome,) = running.train(run, folder / "run", print)
+            made[kind] = (run, folder / "run", outcome, folder / "data")
+        return made[kind]
+
+    return make
+
+
+@kinds
+def test_a_run_learns_and_logs(kind, whole):
+    _, workdir, _, _ = whole(kind)
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if line["split"] == "train"]
+    assert [(line["step"], line["seed"]) for line in steps] == [
+        (step, seed) for step in range(1, 5) for seed in (0, 1)
+    ]
+    for line in steps:
+        for name in ("teacher/ce", "student/ce", "student/forward_kl", "student/sinkhorn"):
+            assert line[name] > 0
+        # rows of the plan may be off, never by more than the whole mass of one
+        assert 0 <= line["student/sinkhorn/row_error"] < 1
+        assert line["student/sinkhorn/iterations"] == 5
+    assert steps[-1]["teacher/ce"] < steps[1]["teacher/ce"]  # the label is a word of the text
+    assert steps[0]["student/ce"] != steps[1]["student/ce"]
+    tested = [line for line in lines if line["split"] == "test"]
+    assert [line["seed"] for line in tested] == [0, 1]
+    for line in tested:
+        for role in ("teacher", "student"):
+            for name in (OWN[kind], "nll", "ece"):
+                assert 0 <= line[f"{role}/{name}"] < 10
+
+
+@kinds
+def test_kill_and_resume_is_uninterrupted(kind, whole, tmp_path):
+    run, workdir, _, folder = whole(kind)
+    with pytest.raises(Killed):
+        running.train(interrupted(run, 3, kill), tmp_path, print)
+    lines = []
+    running.train(build(config(folder, kind)), tmp_path, lines.append)
+    assert lines == ["default: resumed from step 2"]
+    assert ending(run, tmp_path) == ending(run, workdir)
+
+
+@pytest.fixture(scope="module")
+def exported(whole, tmp_path_factory):
+    """The folder of an exported role of a run."""
+    made = {}
+
+    def make(kind, role):
+        if (kind, role) not in made:
+            run, workdir, *_ = whole(kind)
+            made[kind, role] = out = tmp_path_factory.mktemp("export") / role
+            story = running.reread(run, workdir, print)
+            exports.from_workdir(run, story, role=role, out=out, variant=None, member=1)
+        return made[kind, role]
+
+    return make
+
+
+@kinds
+def test_a_restored_export_answers_as_the_run_did(kind, whole, exported):
+    run, _, outcome, _ = whole(kind)
+    model, variables, _ = exports.restore(exported(kind, "student"), run.source.spec)
+    answer = jax.jit(lambda batch: model.apply(variables, batch, train=False)[0].logits)
+    logits, labels = [], []
+    for batch in run.source.evals["test"]():
+        real = batch["mask"] > 0
+        logits.append(np.asarray(answer(batch), np.float64)[real])
+        labels.append(batch["label"][real])
+    logits, labels = np.concatenate(logits), np.concatenate(labels)
+    chosen = special.log_softmax(logits, axis=-1)[np.arange(len(labels)), labels]
+    said = outcome["members"][1]["results"]["test"]
+    assert said["student/nll"] == pytest.approx(-chosen.mean(), rel=2e-5)
+    assert said["student/accuracy"] == pytest.approx(np.mean(logits.argmax(-1) == labels), abs=1e-6)
+
+
+def test_an_export_keeps_its_vocabulary(whole, exported):
+    kept = tokenize.wordpiece(exported("bert", "teacher"))
+    assert tokenize.words(kept) == tokenize.words(whole("bert")[0].text.tokenizer)
+
+
+def test_a_regression_has_correlations_and_no_accuracy(tmp_path, monkeypatch):
+    said = config(tmp_path / "data", task="glue/stsb", select={"metric": "pearson"})
+    said["sweep"] = {}
+    said["roles"]["teacher"]["terms"] = {"squared_error": {}}
+    soft = {"toward": "teacher", "temperature": 2.0}
+    said["roles"]["student"]["terms"] = {"squared_error": {}, "logit_mse": soft}
+    monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
+    assert cli.main(train(experiment(tmp_path, said), tmp_path / "run")) == 0
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    (member,) = report["variants"][0]["members"]
+    found = member["results"]["test"]
+    for role in ("teacher", "student"):
+        assert -1 <= found[f"{role}/pearson"] <= 1
+        assert found[f"{role}/mse"] > 0
+    assert not [name for name in found if "accuracy" in name or "ece" in name]
+
+
+def after(folder, kind, devices, parallel):
+    """Params and metrics after two steps of a program."""
+    said = config(folder, kind, devices=devices, parallel=parallel, sweep={})
+    for role in said["roles"].values():
+        role["model"]["dropout"] = 0.0  # masks differ by device
+        role["optimizer"] = {"name": "sgd", "learning_rate": 0.1}  # Adam's first step is a sign
+    said["roles"]["student"]["terms"]["sinkhorn"]["weight"] = 1.0
+    run = build(said)
+    program, state = make_program(run, run.variants[0], (0,), {})
+    state, batches = program.layout.place(state), feed(run, program, 0)
+    for _ in range(2):
+        state, metrics = program.step(state, next(batches))
+    return jax.device_get(program.layout.fetch(state).params), program.layout.read(metrics)
+
+
+@pytest.mark.parametrize(("kind", "parallel"), [("bert", "pmap"), ("t5", "pmap"), ("t5", "mesh")])
+def test_eight_devices_transport_as_one(kind, parallel, tmp_path):
+    """Also between tokens, whose numbers differ by device."""
+    one, eight = (after(tmp_path, kind, devices, parallel) for devices in (1, 8))
+    assert jax.tree.structure(one) == jax.tree.structure(eight)
+    for (path, a), b in zip(jax.tree.leaves_with_path(eight), jax.tree.leaves(one), strict=True):
+        np.testing.assert_allclose(a, b, rtol=5e-5, atol=5e-6, err_msg=jax.tree_util.keystr(path))
+
+
+def epsilon(said):
+    said["roles"]["student"]["terms"]["sinkhorn"]["epsilon"] = 0.0
+
+
+def other_words(said):
+    said["data"]["vocabulary_size"] = 60
+
+
+BAD = {
+    "no vocabulary": (lambda s: s["data"].update(vocabulary="nowhere.txt"), "data.vocabulary"),
+    "metric": (lambda s: s.update(select={"metric": "matthews"}), "select.metric is 'matthews'"),
+    "augment": (lambda s: s["data"].update(augment="crop_flip"), "text is not augmented"),
+    "epsilon": (epsilon, "roles.student.terms.sinkhorn: epsilon is 0; it must be > 0"),
+    "task": (lambda s: s["data"].update(task="glue/mrcp"), "did you mean glue/mrpc?"),
+    "form": (lambda s: s["data"].update(form="choices"), "roles.teacher"),
+    "path": (lambda s: s["data"].update(path="nowhere"), "data.path=nowhere"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_wrong_is_said_in_one_line(name, tmp_path, capsys):
+    said = config(tmp_path / "data")
+    change, words = BAD[name]
+    change(said)
+    refused(capsys, train(experiment(tmp_path, said), tmp_path / "run"), words)
+
+
+def test_a_teacher_of_other_words_is_refused(exported, tmp_path, capsys):
+    said = config(tmp_path / "data")
+    teacher = said["roles"]["teacher"]
+    teacher |= {"terms": {}, "checkpoint": str(exported("bert", "teacher"))}
+    build(said)
+    other_words(said)
+    words = ("roles.teacher.checkpoint", "another vocabulary", "data.vocabulary")
+    refused(capsys, train(experiment(tmp_path, said), tmp_path / "run"), *words)
