@@ -15,10 +15,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def blocks():
-    """The fenced Python of the section, in order."""
+    """The fenced blocks of the section, in order."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     section = text.split("## To add a loss")[1].split("\n## ")[0]
-    found = re.findall(r"^ *```python\n(.*?)^ *```$", section, re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^ *```(?:python|text)\n(.*?)^ *```$", section, re.MULTILINE | re.DOTALL)
     # the section is a numbered list: its blocks stand three columns in
     return [re.sub(r"^ {3}", "", block, flags=re.MULTILINE) for block in found]
 

@@ -24,8 +24,8 @@ OWN = {"bert": "f1", "t5": "accuracy", "gpt_neo": "accuracy"}
 kinds = pytest.mark.parametrize("kind", TASKS)
 
 
-def network(kind, layers, **options):
-    return {"name": kind, "num_layers": layers, "width": 8, "num_heads": 2, **options}
+def network(kind, width):
+    return {"name": kind, "num_layers": 1, "width": width, "num_heads": 2}
 
 
 def sinkd(layer=""):
@@ -60,8 +60,8 @@ def config(folder, kind="bert", task=None, **changes):
             "too_long": "truncate",
         },
         "roles": {
-            "teacher": {"model": network(kind, 2), "terms": {"ce": {"layer": layer}}},
-            "student": {"model": network(kind, 1), "terms": {"ce": {}, **sinkd(layer)}},
+            "teacher": {"model": network(kind, 12), "terms": {"ce": {"layer": layer}}},
+            "student": {"model": network(kind, 8), "terms": {"ce": {}, **sinkd(layer)}},
         },
         "sweep": {"seed": (0, 1)},
     }
@@ -191,7 +191,7 @@ def after(folder, kind, devices, parallel):
     return jax.device_get(program.layout.fetch(state).params), program.layout.read(metrics)
 
 
-@pytest.mark.parametrize(("kind", "parallel"), [("bert", "pmap"), ("t5", "pmap"), ("t5", "mesh")])
+@pytest.mark.parametrize(("kind", "parallel"), [("bert", "mesh"), ("t5", "pmap")])
 def test_eight_devices_transport_as_one(kind, parallel, tmp_path):
     """Also between tokens, whose numbers differ by device."""
     one, eight = (after(tmp_path, kind, devices, parallel) for devices in (1, 8))
