@@ -77,9 +77,14 @@ def make(role: str, config: Mapping[str, Any], labels: Callable[[], np.ndarray])
         raise UserError(f"{where}.model: {error}") from error
     terms = {}
     for name, term in said["terms"].items():
+        if name not in critic.terms:
+            known = ", ".join(critic.terms)
+            raise UserError(f"{where}: terms.{name}: this critic has no such term; it has {known}")
         for key in ("toward", "temperature_squared"):
             if term[key]:
                 raise UserError(f"{where}.terms.{name}.{key} is set; a critic's term has none")
+        if term["anneal"] != defaults.TERM["anneal"]:
+            raise UserError(f"{where}.terms.{name}.anneal is set; a critic's term has none")
         extra = set(defaults.TERM) - {"weight"}
         terms[name] = {key: value for key, value in term.items() if key not in extra}
         for key, value in terms[name].items():
