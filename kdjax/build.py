@@ -186,6 +186,11 @@ def _given(
         if said["checkpoint"] is not None and said["from_variant"] is not None:
             raise UserError(f"{where} sets both checkpoint and from_variant; remove one")
         origin = next((k for k in ("checkpoint", "from_variant") if said[k] is not None), None)
+        if origin is None and said["keep_layers"]:
+            raise UserError(
+                f"{where}.keep_layers is set, but nothing is read; set {where}.checkpoint or "
+                f"{where}.from_variant, or remove it"
+            )
         if origin is not None and (carried := list(players.adapters(role, config))):
             raise UserError(
                 f"{where} sets both {origin} and adapters.{carried[0]}; what is read holds no "

@@ -77,9 +77,6 @@ def make(role: str, config: Mapping[str, Any], labels: Callable[[], np.ndarray])
         raise UserError(f"{where}.model: {error}") from error
     terms = {}
     for name, term in said["terms"].items():
-        if name not in critic.terms:
-            known = ", ".join(critic.terms)
-            raise UserError(f"{where}: terms.{name}: this critic has no such term; it has {known}")
         for key in ("toward", "temperature_squared"):
             if term[key]:
                 raise UserError(f"{where}.terms.{name}.{key} is set; a critic's term has none")
@@ -87,7 +84,7 @@ def make(role: str, config: Mapping[str, Any], labels: Callable[[], np.ndarray])
             raise UserError(f"{where}.terms.{name}.anneal is set; a critic's term has none")
         extra = set(defaults.TERM) - {"weight"}
         terms[name] = {key: value for key, value in term.items() if key not in extra}
-        for key, value in terms[name].items():
+        for key, value in terms[name].items() if name in critic.terms else ():  # else: `hparams`
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UserError(f"{where}.terms.{name}.{key} is {value!r}; it must be a number")
     ramps = {

@@ -189,11 +189,8 @@ def from_workdir(
     pieces = [Variables(s.params[role], s.stats[role]) for s in story.states(found)]
     merged = models.detach(jax.tree.map(lambda *xs: np.concatenate(xs)[row], *pieces))
     spec = run.source.spec._asdict()
-    network = found.config["roles"][role]["model"]
+    network = players.with_vocabulary(found.config["roles"][role]["model"], run.source.spec)
     about = {"model": network, "role": role, "variant": name, "member": row}
-    if run.source.spec.vocab_size:
-        network = players.with_vocabulary(network, run.source.spec)
-        about["model"] = network
     save(out, merged, {**about, "values": dict(found.members[row]), **spec})
     if run.text is not None:
         save_tokenizer(run.text.tokenizer, out)

@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax.numpy as jnp
-
 from kdjax import data, models
+from kdjax.defaults import DEFAULTS
 from kdjax.selection import CLASS_METRICS
 from kdjax.train.step import Prepare
 from kdjax.types import Array, Batch, Source, Spec, UserError
@@ -31,18 +30,10 @@ def prepare(config: Mapping[str, Any], source: Source) -> tuple[Prepare, Callabl
       UserError: an augmentation that does not exist, or any for text.
     """
     still = config["data"]["augment"] == "none"  # then a frozen network may answer from a cache
-    if source.spec.inputs and not still:
-        raise UserError(
-            f"data.augment is {config['data']['augment']!r}, but text is not augmented; use none"
-        )
-    make = (
-        _as_it_is
-        if source.spec.inputs
-        else data.prepare(
-            source.spec,
-            augment=config["data"]["augment"],
-            eval_crop=config["data"]["eval_crop"] or data.EVAL_CROP,
-        )
+    make = data.prepare(
+        source.spec,
+        augment=config["data"]["augment"],
+        eval_crop=config["data"]["eval_crop"] or data.EVAL_CROP,
     )
 
     def train(batch: Batch, key: Array) -> Batch:
@@ -53,18 +44,12 @@ def prepare(config: Mapping[str, Any], source: Source) -> tuple[Prepare, Callabl
     return train, make
 
 
-def _as_it_is(batch: Batch, key: Array | None = None) -> Batch:
-    """Text is made ready on the host."""
-    del key
-    return {name: jnp.asarray(value) for name, value in batch.items()}
-
-
 def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | None]:
     """Read the data that a config names; of text also its tokenizer and groups.
 
     Raises:
-      UserError: from `data.load` and `data.load_text`; a split without examples; mean and std
-        that do not fit.
+      UserError: from `data.load` and `data.read_text`; keys of text for other data; a split
+        without examples; mean and std that do not fit.
     """
     said = dict(config["data"])
     for key in ("mean", "std", "seed"):
@@ -85,6 +70,11 @@ def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | None]:
         found = data.read_text(task, data.TextOptions(**sizes, **text, **common))
         source = found.source
     else:
+        given = [key for key in TEXT if text[key] != DEFAULTS["data"][key]]
+        if given:
+            raise UserError(
+                f"data.{given[0]} is set, but only text has it; set data.name=text or remove it"
+            )
         found, source = None, data.load(name, **sizes, **said)
     for split in ("validation", "test"):
         if not source.size.get(split):

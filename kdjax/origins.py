@@ -26,14 +26,12 @@ def read(said: Mapping[str, Any], template: Variables, spec: Spec, *, seed: int)
     Raises:
       UserError: another architecture, tensors that do not fit, or other data.
     """
-    path, keep = said["checkpoint"], tuple(said["keep_layers"])
+    path = said["checkpoint"]
     if is_huggingface(path):
-        variables = _huggingface(path, said, template, spec, seed)
-    elif keep:
-        variables = exports.restore(path, spec)[1]
-    else:
-        return exports.load(path, said["model"], template, spec)
-    return _fit(path, said, variables, template)
+        return _huggingface(path, said, template, spec, seed)
+    if said["keep_layers"]:
+        return _fit(path, said, exports.restore(path, spec)[1], template)
+    return exports.load(path, said["model"], template, spec)
 
 
 def is_huggingface(path: str | Path) -> bool:
@@ -54,14 +52,13 @@ def _huggingface(
     path: str, said: Mapping[str, Any], template: Variables, spec: Spec, seed: int
 ) -> Variables:
     try:
-        variables = models.load_huggingface(path)[1]
-        _fit(path, said, variables, template)
-        return variables
+        return _fit(path, said, models.load_huggingface(path)[1], template)
     except UserError:
         if said["model"]["name"] != "bert" or not said["terms"]:
             raise
     key = jax.random.key(seed)
-    return models.load_huggingface(path, num_classes=spec.num_classes, key=key)[1]
+    variables = models.load_huggingface(path, num_classes=spec.num_classes, key=key)[1]
+    return _fit(path, said, variables, template)
 
 
 def _fit(

@@ -99,6 +99,7 @@ def prepare(
     a key is given, so the same function serves evaluation. A batch with "size" int32 [batch, 2]
     holds whole pictures squeezed to a canvas (see `resized_crop`): a crop brings them to the
     spec's shape, a random one with a key, else the central one. Other images must have that shape.
+    Batches of text, of which the spec says its `inputs`, stay as they are.
 
     Args:
         spec: of the data set.
@@ -108,11 +109,15 @@ def prepare(
         eval_crop: side of a canvas' central crop over the picture's shorter side.
 
     Raises:
-        UserError: on an unknown `augment`; the returned function raises on an image whose shape
-            is not the spec's.
+        UserError: on an unknown `augment`, or any for text; the returned function raises on an
+            image whose shape is not the spec's.
     """
     if augment not in AUGMENTS:
         raise UserError(f"data.augment is {augment!r}; choose from {', '.join(AUGMENTS)}")
+    if spec.inputs:
+        if augment != "none":
+            raise UserError(f"data.augment is {augment!r}, but text is not augmented; use none")
+        return _as_it_is
 
     def prepare_batch(batch: Batch, key: Array | None = None) -> dict[str, Any]:
         image, sizes = jnp.asarray(batch["image"]), batch.get("size")
@@ -138,6 +143,12 @@ def prepare(
         }
 
     return prepare_batch
+
+
+def _as_it_is(batch: Batch, key: Array | None = None) -> dict[str, Any]:
+    """Text is made ready on the host."""
+    del key
+    return {name: jnp.asarray(value) for name, value in batch.items()}
 
 
 def lookup(arrays: Mapping[str, Any] | None, batch: Batch) -> dict[str, Any]:

@@ -162,3 +162,20 @@ class TestLookup:
         batch = {"id": np.zeros(2, np.int32), "image": IMAGES[:2]}
         assert data.lookup(ARRAYS, batch)["image"] is batch["image"]
         assert data.lookup(None, {"id": batch["id"]}) == {"id": batch["id"]}
+
+
+class TestText:
+    SPEC = SPEC._replace(inputs={"input_ids": ((8,), "int32")}, vocab_size=9, task="glue/sst2")
+
+    def test_stays_as_it_is(self):
+        batch = {"input_ids": np.ones((2, 8), np.int32), "label": np.array([0.5, 1.0], np.float32)}
+        for key in (None, jax.random.key(0)):
+            found = data.prepare(self.SPEC)(batch, key)
+            assert {name: x.dtype for name, x in found.items()} == {
+                name: x.dtype for name, x in batch.items()
+            }
+            assert all(np.array_equal(found[name], batch[name]) for name in batch)
+
+    def test_is_not_augmented(self):
+        with pytest.raises(UserError, match=r"data\.augment is 'crop'.*text is not augmented"):
+            data.prepare(self.SPEC, augment="crop")

@@ -118,6 +118,11 @@ ADAPTERS = {
 
 # what is wrong -> (changes of the config, words of the line)
 FILES = {
+    "text for images": ({"data__task": "glue/rte"}, ("data.task is set, but only text has it",)),
+    "no layers to keep": (
+        {STUDENT + "keep_layers": (0,)},
+        ("roles.student.keep_layers is set, but nothing is read", "from_variant"),
+    ),
     **ADAPTERS,
     "unknown key": ({"num_step": 5}, ("num_step", "did you mean num_steps?")),
     "unknown key of a role": (
