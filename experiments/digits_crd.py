@@ -6,8 +6,8 @@ heads to 32 numbers, learns beside the student at the student's rate, and is lef
 
     python -m kdjax train --config=experiments/digits_crd.py --workdir=runs/digits_crd
 
-Expected time: a minute and a half on 2 CPU cores. Expected result: the student's test accuracy over 5 seeds,
-96.1 % (sd 0.3) alone, 96.6 (0.9) with KD, 96.9 (0.4) with CRD, 96.7 (0.6) with both.
+Expected time: a minute and a half on 2 CPU cores. Expected result: the student's test accuracy over
+5 seeds, 96.1 % (sd 0.3) alone, 96.6 (0.9) with KD, 96.9 (0.4) with CRD, 96.7 (0.6) with both.
 """
 
 from ml_collections import ConfigDict
