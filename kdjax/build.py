@@ -35,6 +35,7 @@ class Variant(NamedTuple):
     hparams: tuple[Mapping[str, Any], ...]
     parameters: Mapping[str, int]  # by role
     given: Mapping[str, Variables]  # roles that start from a file
+    new_heads: tuple[str, ...]  # those whose file has no head for the task: each member draws one
     from_variant: Mapping[str, str]  # roles that start from an earlier variant
     means: Mapping[str, tuple[Model, str]]  # frozen roles asked for class means: network, layer
     cached: Mapping[str, tuple[Model, tuple[str, ...]]]  # frozen roles with a cache, its layers
@@ -125,7 +126,7 @@ def _variant(
     members = sweep.members({"seed": [config["seed"]], **config["sweep"]}, config["sweep_mode"])
     carried = {role: players.adapters(role, config) for role in table}
     shapes = check_shapes(plain, table, critics, hparams, source, prepare, carried)
-    given, from_variant = _given(config, table, shapes, source.spec, earlier)
+    given, new_heads, from_variant = _given(config, table, shapes, source.spec, earlier)
     return Variant(
         name=name,
         config=config,
@@ -139,6 +140,7 @@ def _variant(
             role: sum(x.size for x in jax.tree.leaves(v.params)) for role, v in shapes.items()
         },
         given=given,
+        new_heads=tuple(new_heads),
         from_variant=from_variant,
         cached={
             role: (
@@ -177,9 +179,9 @@ def _given(
     shapes: Mapping[str, Variables],
     spec: Spec,
     earlier: list[str],
-) -> tuple[dict[str, Variables], dict[str, str]]:
+) -> tuple[dict[str, Variables], list[str], dict[str, str]]:
     """Weights that do not start at random: from a file, or from an earlier variant by name."""
-    files, names = {}, {}
+    files, new_heads, names = {}, [], {}
     for role in table:
         said = config["roles"][role]
         where = f"roles.{role}"
@@ -199,9 +201,10 @@ def _given(
         if said["checkpoint"] is not None:
             try:
                 template = models.detach(shapes[role])
-                files[role] = origins.read(said, template, spec, seed=config["seed"])
+                files[role], headless = origins.read(said, template, spec)
             except UserError as error:
                 raise UserError(f"{where}.checkpoint: {error}") from error
+            new_heads += [role] if headless else []
         elif said["from_variant"] is not None:
             if said["from_variant"] not in earlier:
                 known = ", ".join(earlier) or "none"
@@ -214,7 +217,7 @@ def _given(
                 f"{where} has no terms, so it never learns: set {where}.checkpoint (a folder "
                 f"written by `export`) or {where}.from_variant, or give it terms"
             )
-    return files, names
+    return files, new_heads, names
 
 
 def _place(

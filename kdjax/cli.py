@@ -72,9 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--member", type=int, help="default: the chosen one of the first seed")
     export.add_argument(
         "--format",
-        choices=("kdjax", "torch"),
+        choices=("kdjax", "torch", "huggingface"),
         default="kdjax",
-        help="torch: torch.safetensors with PyTorch's names beside it",
+        help="torch: torch.safetensors with PyTorch's names beside it; huggingface: instead, "
+        "config.json and model.safetensors of a BERT, T5 or GPT-Neo in its names",
     )
     bring = add("import", _import, "write PyTorch's weights as a checkpoint that a role can take")
     bring.add_argument("--model", required=True, help="one of `list`, as resnet56")
@@ -147,6 +148,7 @@ def _export(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) 
         out=args.out,
         variant=args.variant,
         member=args.member,
+        huggingface=args.format == "huggingface",
     )
     _say(f"{where} -> {args.out}")
     if args.format == "torch":

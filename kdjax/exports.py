@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kdjax.run import Story
 
 FORMAT = "kdjax-model-1"
+HUGGINGFACE = ("bert", "t5", "gpt_neo")
 SLACK = 0.02  # in standard deviations: what another split of the same data may differ by
 
 
@@ -34,9 +35,7 @@ def save(folder: Path, variables: Variables, about: Mapping[str, Any]) -> None:
     Raises:
       UserError: the folder holds an export already, or cannot be written.
     """
-    for name in ("model.safetensors", "config.json"):
-        if (folder / name).exists():
-            raise UserError(f"{folder} already holds {name}; name a new folder")
+    _refuse_old(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         convert.to_safetensors(variables, folder / "model.safetensors", {"format": FORMAT})
@@ -44,6 +43,12 @@ def save(folder: Path, variables: Variables, about: Mapping[str, Any]) -> None:
         (folder / "config.json").write_text(text + "\n")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
+
+
+def _refuse_old(folder: Path) -> None:
+    for name in ("model.safetensors", "config.json"):
+        if (folder / name).exists():
+            raise UserError(f"{folder} already holds {name}; name a new folder")
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -156,7 +161,14 @@ def restore(path: str | Path, spec: Spec | None = None) -> tuple[Model, Variable
 
 
 def from_workdir(
-    run: "Run", story: "Story", *, role: str, out: Path, variant: str | None, member: int | None
+    run: "Run",
+    story: "Story",
+    *,
+    role: str,
+    out: Path,
+    variant: str | None,
+    member: int | None,
+    huggingface: bool = False,
 ) -> str:
     """Write the trained network of a role of a run; returns a line that says which.
 
@@ -167,9 +179,10 @@ def from_workdir(
       out: a new folder.
       variant: by name; may be left out if there is one.
       member: its number; by default the chosen one with the first seed.
+      huggingface: in the reference library's names and layout, a BERT, T5 or GPT-Neo only.
 
     Raises:
-      UserError: no such variant, role or member, or it is not trained yet.
+      UserError: no such variant, role or member, it is not trained yet, or no such network.
     """
     names = list(story.outcomes)
     if not names:
@@ -190,8 +203,23 @@ def from_workdir(
     merged = models.detach(jax.tree.map(lambda *xs: np.concatenate(xs)[row], *pieces))
     spec = run.source.spec._asdict()
     network = players.with_vocabulary(found.config["roles"][role]["model"], run.source.spec)
-    about = {"model": network, "role": role, "variant": name, "member": row}
-    save(out, merged, {**about, "values": dict(found.members[row]), **spec})
+    if huggingface:
+        _save_huggingface(out, role, network, merged)
+    else:
+        about = {"model": network, "role": role, "variant": name, "member": row}
+        save(out, merged, {**about, "values": dict(found.members[row]), **spec})
     if run.text is not None:
         save_tokenizer(run.text.tokenizer, out)
     return f"{role} of {name}, member {row} {dict(found.members[row])}"
+
+
+def _save_huggingface(
+    out: Path, role: str, network: Mapping[str, Any], variables: Variables
+) -> None:
+    if network["name"] not in HUGGINGFACE:
+        raise UserError(
+            f"--format=huggingface: {role} is a {network['name']}; that format is for "
+            f"{', '.join(HUGGINGFACE)}"
+        )
+    _refuse_old(out)
+    models.save_huggingface(out, network, variables)

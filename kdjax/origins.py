@@ -6,32 +6,43 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from kdjax import exports, models
 from kdjax.types import Spec, UserError, Variables
 
 
-def read(said: Mapping[str, Any], template: Variables, spec: Spec, *, seed: int) -> Variables:
+def read(said: Mapping[str, Any], template: Variables, spec: Spec) -> tuple[Variables, bool]:
     """Read the `checkpoint` of a role: a folder of kdjax's `export`, or of Hugging Face.
 
-    A BERT whose file has no head for this task gets a new one, drawn by `seed`, if the role
-    trains. With `keep_layers` the network is made of those layers of the file's.
+    With `keep_layers` the network is made of those layers of the file's.
 
     Args:
       said: the role's table.
       template: shapes of its variables.
       spec: of the data.
-      seed: of the run.
+
+    Returns:
+      The variables, and whether they await `new_head`: a BERT that trains and whose file has no
+      head for this task.
 
     Raises:
       UserError: another architecture, tensors that do not fit, or other data.
     """
     path = said["checkpoint"]
     if is_huggingface(path):
-        return _huggingface(path, said, template, spec, seed)
+        return _huggingface(path, said, template, spec)
     if said["keep_layers"]:
-        return _fit(path, said, exports.restore(path, spec)[1], template)
-    return exports.load(path, said["model"], template, spec)
+        return _fit(path, said, exports.restore(path, spec)[1], template), False
+    return exports.load(path, said["model"], template, spec), False
+
+
+def new_head(variables: Variables, seed: int) -> Variables:
+    """Draw the head of a BERT anew, as the reference library does: N(0, .02^2), no bias."""
+    head = variables.params["fc"]
+    drawn = 0.02 * jax.random.normal(jax.random.key(seed), head["kernel"].shape[::-1])
+    fresh = {"kernel": drawn.T, "bias": jnp.zeros_like(head["bias"])}
+    return variables._replace(params={**variables.params, "fc": fresh})
 
 
 def is_huggingface(path: str | Path) -> bool:
@@ -49,16 +60,16 @@ def kept(variables: Variables, layers: Sequence[int]) -> Variables:
 
 
 def _huggingface(
-    path: str, said: Mapping[str, Any], template: Variables, spec: Spec, seed: int
-) -> Variables:
+    path: str, said: Mapping[str, Any], template: Variables, spec: Spec
+) -> tuple[Variables, bool]:
     try:
-        return _fit(path, said, models.load_huggingface(path)[1], template)
+        return _fit(path, said, models.load_huggingface(path)[1], template), False
     except UserError:
         if said["model"]["name"] != "bert" or not said["terms"]:
             raise
-    key = jax.random.key(seed)
+    key = jax.random.key(0)  # of a head that `new_head` replaces, member by member
     variables = models.load_huggingface(path, num_classes=spec.num_classes, key=key)[1]
-    return _fit(path, said, variables, template)
+    return _fit(path, said, variables, template), True
 
 
 def _fit(

@@ -16,7 +16,7 @@ from kdjax import models, selection, workdir
 from kdjax.build import Run, Variant
 from kdjax.data import save_tokenizer
 from kdjax.frozen import equip
-from kdjax.origins import kept
+from kdjax.origins import kept, new_head
 from kdjax.parts import Part, finished, is_begun, part_folder, parts
 from kdjax.program import Program, make_program
 from kdjax.recorder import Recorder, score
@@ -61,7 +61,11 @@ class Story:
         """Weights from elsewhere: role -> (variables, whether stacked by member)."""
         found = {}
         for role, variables in variant.given.items():
-            found[role] = (equip(self.run, variant, role, variables, self.folder), False)
+            if role in variant.new_heads:
+                seeds = [int(variant.members[m]["seed"]) for m in members]
+                found[role] = (sweep.stack([new_head(variables, seed) for seed in seeds]), True)
+            else:
+                found[role] = (equip(self.run, variant, role, variables, self.folder), False)
         for role, name in variant.from_variant.items():
             rows = self._rows(variant, members, role, name)
             weights = models.detach(self.weights[name][role])
@@ -115,6 +119,7 @@ def train(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
             for part in parts(run, variant, folder):
                 outcome = finished(part)
                 if outcome is None:
+                    _say_new(variant, say)
                     given = story.given(variant, part.members)
                     outcome = _train_part(run, part, given, log, written, say)
                 written = outcome["offset"]
@@ -123,6 +128,15 @@ def train(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
     finally:
         log.close()
     return list(story.outcomes.values())
+
+
+def _say_new(variant: Variant, say: Say) -> None:
+    for role in variant.new_heads:
+        path = variant.config["roles"][role]["checkpoint"]
+        say(
+            f"{variant.name}: {path} has no head for this task; classifier.weight and "
+            f"classifier.bias of {role} are new, drawn by each member's seed"
+        )
 
 
 def reread(run: Run, folder: Path, say: Say) -> Story:

@@ -242,3 +242,10 @@ def test_other_data_than_a_teacher_has_seen_is_refused(tmp_path):
     ]:
         with pytest.raises(UserError, match=text):
             build({**config, "data": {**config["data"], **change}})
+
+
+def test_a_format_that_is_not_the_networks_is_refused(trained, tmp_path, capsys):
+    workdir, *_ = trained
+    argv = ["export", f"--workdir={workdir}", "--role=student", f"--out={tmp_path / 'x'}"]
+    refused(capsys, [*argv, "--format=huggingface"], "--format=huggingface", "cnn", "gpt_neo")
+    assert not (tmp_path / "x").exists()

@@ -8,6 +8,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from scipy import special
 
 from kdjax import cli, exports
@@ -15,6 +16,7 @@ from kdjax import run as running
 from kdjax.build import build
 from kdjax.data import tokenize
 from kdjax.program import feed, make_program
+from kdjax.types import UserError
 from tests import tiny_text
 from tests.faults.commands import experiment, refused, train
 from tests.train.test_resume import Killed, ending, interrupted, kill
@@ -159,6 +161,48 @@ def test_a_restored_export_answers_as_the_run_did(kind, whole, exported):
 def test_an_export_keeps_its_vocabulary(whole, exported):
     kept = tokenize.wordpiece(exported("bert", "teacher"))
     assert tokenize.words(kept) == tokenize.words(whole("bert")[0].text.tokenizer)
+
+
+@kinds
+def test_an_export_in_hugging_faces_format_starts_a_run(kind, whole, exported, tmp_path):
+    run, workdir, _, folder = whole(kind)
+    story = running.reread(run, workdir, print)
+    where = {"role": "student", "variant": None, "member": 1}
+    exports.from_workdir(run, story, **where, out=tmp_path / "hf", huggingface=True)
+    said = config(folder, kind)
+    said["roles"]["student"]["checkpoint"] = str(tmp_path / "hf")
+    (variant,) = build(said).variants
+    _, ours, _ = exports.restore(exported(kind, "student"), run.source.spec)
+    assert variant.new_heads == ()
+    jax.tree.map(np.testing.assert_array_equal, variant.given["student"], ours)
+    with pytest.raises(UserError, match=r"already holds .*name a new folder"):
+        exports.from_workdir(run, story, **where, out=tmp_path / "hf", huggingface=True)
+
+
+def test_each_seed_draws_its_own_head_of_a_read_network(whole, exported, tmp_path):
+    run, workdir, _, folder = whole("bert")
+    where = {"role": "student", "variant": None, "member": 1, "out": tmp_path / "hf"}
+    exports.from_workdir(run, running.reread(run, workdir, print), **where, huggingface=True)
+    path = tmp_path / "hf" / "model.safetensors"
+    tensors = load_file(path)
+    save_file({name: x for name, x in tensors.items() if not name.startswith("classifier")}, path)
+
+    def start(members, **changes):
+        said = config(folder, "bert", **changes)
+        said["roles"]["student"]["checkpoint"] = str(tmp_path / "hf")
+        (variant,) = build(said).variants
+        assert variant.new_heads == ("student",)
+        variables, stacked = running.Story(run, tmp_path, print).given(variant, members)["student"]
+        assert stacked
+        return variables.params
+
+    both, alone = start([0, 1]), start([0], seed=1, sweep={})
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[1], y[0]), both, alone)
+    drawn = np.asarray(both["fc"]["kernel"])
+    assert np.std(drawn) == pytest.approx(0.02, rel=0.5)
+    assert not np.any(drawn[0] == drawn[1])
+    for name in set(both) - {"fc"}:
+        jax.tree.map(lambda x: np.testing.assert_array_equal(x[0], x[1]), both[name])
 
 
 def test_a_regression_has_correlations_and_no_accuracy(tmp_path, monkeypatch):
