@@ -6,6 +6,7 @@ average, weight or multiply by T^2. The few that couple the batch return one num
 
 from kdjax.losses.contrastive import ContrastMemory, contrast_init, contrast_loss
 from kdjax.losses.decoupled import correlation, decoupled_kl
+from kdjax.losses.dependency import dual_dependency, gradient_penalty, predictive_coding
 from kdjax.losses.divergence import (
     balanced_kl,
     cross_entropy,
@@ -51,15 +52,18 @@ __all__ = [
     "correlation",
     "cross_entropy",
     "decoupled_kl",
+    "dual_dependency",
     "entropy",
     "feature_mse",
     "forward_kl",
+    "gradient_penalty",
     "hierarchical_context",
     "jensen_shannon",
     "least_cross_entropy_kl",
     "logit_mse",
     "minimum_logit_kl",
     "norm_direction",
+    "predictive_coding",
     "probabilistic_knowledge_transfer",
     "relational_angle",
     "relational_distance",

@@ -74,6 +74,17 @@ def contrast(student, teacher, ids):
     )[0]  # fmt: skip
 
 
+def square(rng, scale):
+    return (logits(rng, scale)[:BATCH, :BATCH],)
+
+
+def penalty(x, y):
+    """Of a critic whose slope is neither constant nor 0 anywhere here."""
+    mix, permutation = jnp.linspace(0.1, 0.9, len(x))[:, None], jnp.roll(jnp.arange(len(x)), 1)
+    critic = lambda a, b: jnp.sum(a * b + 2 * a, axis=1)  # noqa: E731
+    return losses.gradient_penalty(critic, x, y, sides=2, mix=mix, permutation=permutation)
+
+
 class Row(NamedTuple):
     inputs: Callable[..., tuple]
     smooth: tuple[int, ...] = (0, 1)
@@ -94,9 +105,11 @@ ROWS = {
     "correlation": Row(pair, couples=True),
     "cross_entropy": Row(labelled, smooth=(0,), harsh=({}, {"label_smoothing": 0.1})),
     "decoupled_kl": Row(labelled_pair, axes=(0, 0, 0)),
+    "dual_dependency": Row(square, smooth=(0,), axes=(0,), couples=True, harsh=({},)),
     "entropy": Row(one, smooth=(0,), axes=(0,)),
     "feature_mse": Row(pair, harsh=({},), one_axis=True),
     "forward_kl": Row(pair),
+    "gradient_penalty": Row(pair, couples=True, harsh=({},), call=penalty),
     "hierarchical_context": Row(maps, harsh=({},), one_axis=True),
     "jensen_shannon": Row(
         pair, harsh=tuple({**t, "weight": w} for t in HARSH for w in (1e-3, 0.5, 0.999))
@@ -105,6 +118,7 @@ ROWS = {
     "logit_mse": Row(pair),
     "minimum_logit_kl": Row(peers, smooth=(0,), axes=(0, 1, 0)),
     "norm_direction": Row(with_means, axes=(0, 0, None, 0), harsh=({},)),
+    "predictive_coding": Row(square, smooth=(0,), axes=(0,), couples=True, harsh=({},)),
     "probabilistic_knowledge_transfer": Row(pair, couples=True, harsh=({},)),
     "relational_angle": Row(pair, couples=True, harsh=({},)),
     "relational_distance": Row(pair, couples=True, harsh=({},)),

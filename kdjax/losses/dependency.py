@@ -1,0 +1,168 @@
+"""Wasserstein dependency: objectives on a table of scores, and the penalty on a critic's slope.
+
+A critic f gives every pair of a batch a score, f_ij = f(x_i, y_j); the pairs (i, i) are real. Both
+objectives are *maximised*, by the critic and by whoever makes x. With f held to be 1-Lipschitz they
+measure a Wasserstein dependency, which does not grow without limit with the mutual information;
+with any f `predictive_coding` is that of CPC (InfoNCE).
+
+Source: Ozair et al. 2019 (arXiv 1903.11780). Only the abstract could be read: the exact form of
+each is a reconstruction.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Int
+
+from kdjax.types import Array, UserError
+
+__all__ = ["dual_dependency", "gradient_penalty", "predictive_coding"]
+
+Pairs = Callable[[Array, Array], Array]
+PLACES = ("joint", "product", "interpolated")
+
+
+def dual_dependency(
+    scores: Float[Array, "rows columns"], *, off_diagonal: bool = False
+) -> Float[Array, ""]:
+    """Wasserstein dependency in its dual form: mean_i f_ii - mean_ij f_ij, to be maximised.
+
+    Couples the batch. With a 1-Lipschitz f it is at most the exact transport cost between the
+    batch's pairs and all pairs of its sides.
+
+    Args:
+      scores: f(x_i, y_j), [batch, batch].
+      off_diagonal: take the second mean over i != j, which makes it unbiased for independent pairs.
+
+    Returns:
+      [], in the unit of f.
+
+    Raises:
+      UserError: scores that are not square, or of one pair, which leaves no negatives.
+
+    Source: Ozair et al. 2019 (arXiv 1903.11780), reconstruction.
+
+    >>> print(dual_dependency(jnp.eye(2)), dual_dependency(jnp.eye(2), off_diagonal=True))
+    0.5 1.0
+    """
+    scores = _square(scores)
+    count = scores.shape[0]
+    joint = jnp.trace(scores) / count
+    if off_diagonal:
+        return joint - (jnp.sum(scores) - jnp.trace(scores)) / (count * (count - 1))
+    return joint - jnp.mean(scores)
+
+
+def predictive_coding(scores: Float[Array, "rows columns"]) -> Float[Array, ""]:
+    """Objective of CPC and WPC: mean_i [ f_ii - ln sum_j exp f_ij ], to be maximised.
+
+    Couples the batch; the positive is in the sum. Plus ln(batch) it is the InfoNCE value, at most
+    ln(batch). CPC takes any f, WPC a Lipschitz one.
+
+    Args:
+      scores: f(x_i, y_j), [batch, batch].
+
+    Returns:
+      [], nats, at most 0.
+
+    Raises:
+      UserError: scores that are not square, or of one pair, which leaves no negatives.
+
+    Source: van den Oord et al. 2018 (arXiv 1807.03748); for WPC Ozair et al. 2019 (arXiv
+      1903.11780), reconstruction.
+
+    >>> print(round(float(predictive_coding(jnp.zeros((4, 4)))), 4))  # -ln 4: nothing is known
+    -1.3863
+    """
+    scores = _square(scores)
+    return jnp.mean(jnp.diagonal(jax.nn.log_softmax(scores, axis=1)))
+
+
+def gradient_penalty(
+    critic: Pairs,
+    x: Float[Array, "batch width"],
+    y: Float[Array, "rows other"],
+    *,
+    sides: int = 1,
+    at: str = "interpolated",
+    key: Array | None = None,
+    mix: Float[Array, "rows 1"] | None = None,
+    permutation: Int[Array, " rows"] | None = None,
+) -> Float[Array, ""]:
+    """Mean squared excess of a critic's slope over 1, at points between real and false pairs.
+
+    With g the gradient of f in the joint input (x, y): mean (|g| - 1)^2 for two sides,
+    mean max(0, |g| - 1)^2 for one. The points are (x_i, u_i y_i + (1 - u_i) y_p(i)): joint u = 1,
+    product u = 0, interpolated u in [0, 1). A small penalty does not bound the slope elsewhere.
+
+    Args:
+      critic: f(x, y) -> [batch], row by row.
+      x: one side of the pairs.
+      y: the other, [batch, width].
+      sides: 1 or 2.
+      at: "joint", "product" or "interpolated".
+      key: draws what is not given: u uniform, p a random cyclic shift (no pair stays real).
+      mix: u.
+      permutation: p.
+
+    Returns:
+      [], squared unit of f over that of (x, y).
+
+    Raises:
+      UserError: other sides or places, sides of different lengths, one pair where two are needed,
+        neither a key nor what it would draw.
+
+    Source: Gulrajani et al. 2017 (arXiv 1704.00028) for two sides; the place within pairs is a
+      choice of ours.
+
+    >>> f = lambda x, y: 3 * x[:, 0] + 4 * y[:, 0]  # its slope is 5
+    >>> print(gradient_penalty(f, jnp.ones((2, 1)), jnp.ones((2, 1)), at="joint"))
+    16.0
+    """
+    if sides not in (1, 2):
+        raise UserError(f"sides: must be 1 or 2, got {sides!r}")
+    if at not in PLACES:
+        raise UserError(f"at: must be one of {', '.join(PLACES)}, got {at!r}")
+    x, y = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
+    if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
+        raise UserError(f"x {x.shape} and y {y.shape} must be [batch, width] with one batch")
+    if at != "joint":
+        y = _between(y, at, key, mix, permutation)
+    gradients = jax.grad(lambda a, b: jnp.sum(critic(a, b)), argnums=(0, 1))(x, y)
+    squared = sum(jnp.sum(jnp.square(g), axis=1) for g in gradients)
+    # at a point where f is flat the root has no derivative: 0 is the subgradient of its length
+    flat = squared == 0
+    excess = jnp.where(flat, 0.0, jnp.sqrt(jnp.where(flat, 1.0, squared))) - 1
+    return jnp.mean(jnp.square(jnp.maximum(excess, 0.0) if sides == 1 else excess))
+
+
+def _between(
+    y: Array, at: str, key: Array | None, mix: Array | None, permutation: Array | None
+) -> Array:
+    count = len(y)
+    if count < 2:
+        raise UserError(f"a batch of {count} has no false pair; at={at!r} needs two pairs or more")
+    if key is None and (permutation is None or (mix is None and at == "interpolated")):
+        raise UserError(f"key: at={at!r} draws its points; give a key, or mix and permutation")
+    if permutation is None:
+        shift = jax.random.randint(jax.random.fold_in(key, 0), (), 1, count)
+        permutation = (jnp.arange(count) + shift) % count
+    if jnp.shape(permutation) != (count,):
+        raise UserError(f"permutation: shape {jnp.shape(permutation)} must be ({count},)")
+    other = y[permutation]
+    if at == "product":
+        return other
+    if mix is None:
+        mix = jax.random.uniform(jax.random.fold_in(key, 1), (count, 1))
+    if jnp.shape(mix) != (count, 1):
+        raise UserError(f"mix: shape {jnp.shape(mix)} must be ({count}, 1)")
+    return mix * y + (1 - mix) * other
+
+
+def _square(scores: Array) -> Array:
+    if jnp.ndim(scores) != 2 or scores.shape[0] != scores.shape[1]:
+        raise UserError(f"scores: shape {jnp.shape(scores)} must be [batch, batch]")
+    if scores.shape[0] < 2:
+        raise UserError("scores: a batch of one pair has no negatives; it needs two or more")
+    return scores.astype(jnp.float32)
