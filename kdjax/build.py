@@ -126,7 +126,6 @@ def _variant(
     members = sweep.members({"seed": [config["seed"]], **config["sweep"]}, config["sweep_mode"])
     carried = {role: players.adapters(role, config) for role in table}
     shapes = check_shapes(plain, table, critics, hparams, source, prepare, carried)
-    given, new_heads, from_variant = _given(config, table, shapes, source.spec, earlier)
     return Variant(
         name=name,
         config=config,
@@ -139,9 +138,7 @@ def _variant(
         parameters={
             role: sum(x.size for x in jax.tree.leaves(v.params)) for role, v in shapes.items()
         },
-        given=given,
-        new_heads=tuple(new_heads),
-        from_variant=from_variant,
+        **_given(config, table, shapes, source.spec, earlier),
         cached={
             role: (
                 players.make_network(role, config, source, None),
@@ -179,7 +176,7 @@ def _given(
     shapes: Mapping[str, Variables],
     spec: Spec,
     earlier: list[str],
-) -> tuple[dict[str, Variables], list[str], dict[str, str]]:
+) -> dict[str, Any]:
     """Weights that do not start at random: from a file, or from an earlier variant by name."""
     files, new_heads, names = {}, [], {}
     for role in table:
@@ -217,7 +214,7 @@ def _given(
                 f"{where} has no terms, so it never learns: set {where}.checkpoint (a folder "
                 f"written by `export`) or {where}.from_variant, or give it terms"
             )
-    return files, new_heads, names
+    return {"given": files, "new_heads": tuple(new_heads), "from_variant": names}
 
 
 def _place(

@@ -15,6 +15,13 @@ from kdjax.bounds.contraction import (
     label_aware_bound,
     log_parameter_count,
 )
+from kdjax.bounds.dependency import (
+    DependencyBracket,
+    dependency_exact,
+    dependency_of_sample,
+    dependency_total_variation,
+    gaussian_dependency_bracket,
+)
 from kdjax.bounds.entropic import EntropicCost, wasserstein_entropic
 from kdjax.bounds.gaussian import (
     Risks,
@@ -58,6 +65,7 @@ from kdjax.bounds.transport import (
 )
 
 __all__ = [
+    "DependencyBracket",
     "EntropicCost",
     "Experiment",
     "Findings",
@@ -70,12 +78,16 @@ __all__ = [
     "baseline",
     "chain",
     "contraction_product",
+    "dependency_exact",
+    "dependency_of_sample",
+    "dependency_total_variation",
     "donsker_varadhan",
     "dropconnect_contraction",
     "dropout_contraction",
     "enumerate_learner",
     "finite_parameter_bound",
     "funnel_layer",
+    "gaussian_dependency_bracket",
     "gaussian_kl",
     "gaussian_kl_bound",
     "gaussian_layer_kl",

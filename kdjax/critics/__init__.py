@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax.critics import contrast as _contrast
+from kdjax.critics import dependency as _dependency
 from kdjax.critics.contrast import contrast
+from kdjax.critics.dependency import dependency
 from kdjax.terms import Critic, Scalar
 from kdjax.types import UserError
 
-__all__ = ["build", "contrast", "describe", "layers", "names", "term_scalars"]
+__all__ = ["build", "contrast", "dependency", "describe", "layers", "names", "term_scalars"]
 
 Labels = Callable[[], np.ndarray]
 
@@ -25,7 +27,10 @@ class _Kind(NamedTuple):
     terms: Mapping[str, Mapping[str, Scalar]]
 
 
-_KINDS = {"contrast": _Kind(contrast, _contrast.TERMS)}
+_KINDS = {
+    "contrast": _Kind(contrast, _contrast.TERMS),
+    "dependency": _Kind(dependency, _dependency.TERMS),
+}
 
 
 def names() -> list[str]:

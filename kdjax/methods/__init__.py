@@ -2,6 +2,7 @@
 
 from kdjax.methods.co_train import Pause, Player, co_train, player_hparams, switokd_pause
 from kdjax.methods.critic import check_critic_hparams, critic_hparams, with_critic
+from kdjax.methods.dependency import with_dependency
 
 __all__ = [
     "Pause",
@@ -12,4 +13,5 @@ __all__ = [
     "player_hparams",
     "switokd_pause",
     "with_critic",
+    "with_dependency",
 ]

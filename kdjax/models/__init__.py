@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from kdjax.models import torch_names
+from kdjax.models import critic, lipschitz, torch_names
 from kdjax.models.adapters import (
     Adapter,
     fusion_adapter,
@@ -56,6 +56,7 @@ __all__ = [
     "attach",
     "attach_cache",
     "build",
+    "critic",
     "detach",
     "flatten",
     "from_linen",
@@ -64,6 +65,7 @@ __all__ = [
     "huggingface_options",
     "keep_layers",
     "linear_adapter",
+    "lipschitz",
     "load_huggingface",
     "load_torch",
     "names",

@@ -51,6 +51,19 @@ ROWS = {
     "contraction_product": Row(
         ([0.5, 0.5],), "upper value", (bad([0.5, 1.1], say="[0, 1], got 1.1"),), closed=True
     ),
+    "dependency_exact": Row(
+        ([[0.5, 0], [0, 0.5]], [[0.0], [1.0]], [[0.0], [1.0]]), "Exact",
+        (bad([[0.5, 0], [0, 0.4]], [[0.0], [1.0]], [[0.0], [1.0]], say="sum to 1"),
+         bad([[0.5, 0.5]], [[0.0], [1.0]], [[0.0], [1.0]], say="x: must be 1 finite"),
+         bad([[1.0]], [[0.0]], [[0.0]], metric="cosine", say="metric")),
+    ),
+    "dependency_of_sample": Row(
+        (X, Y), "exact", (bad(X[:1], Y[:1], say="1 pairs"), bad(X, Y[:3], say="y: must be 8"))
+    ),
+    "dependency_total_variation": Row(
+        ([[0.5, 0], [0, 0.5]],), "0-1 metric", (bad([[1.0, -0.5]], say="probabilities"),
+                                               bad([1.0], say="shape"))
+    ),
     "donsker_varadhan": Row(
         ([1.0, 2.0], [0.0, 1.0]), "lower value", (bad([], [0.0], say="joint_scores"),), closed=True
     ),
@@ -126,6 +139,9 @@ ROWS = {
         (bad(2.0, 1.0, 10, 3.0, loss_lipschitz=0.0, say="loss_lipschitz"),
          bad(2.0, 1.0, 10, 3.0, loss_lipschitz=1.0, independent=False, say="independent")),
         {"loss_lipschitz": 1.0}, closed=True,
+    ),
+    "gaussian_dependency_bracket": Row(
+        (0.5,), "upper one", (bad(1.0, say="(-1, 1)"),)
     ),
     "gibbs_bound": Row(
         (0.5, 4.0, 10), "Upper bound",
@@ -252,4 +268,12 @@ ROWS = {
          bad(X, Y[:, :1], say="widths 2 and 1"), bad(X, [[INF, 0.0]], say="row 0")),
     ),
 }  # fmt: skip
-RECORDS = {"EntropicCost", "Experiment", "Findings", "Inequality", "OperatorNorm", "Risks"}
+RECORDS = {
+    "DependencyBracket",
+    "EntropicCost",
+    "Experiment",
+    "Findings",
+    "Inequality",
+    "OperatorNorm",
+    "Risks",
+}

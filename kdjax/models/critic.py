@@ -1,0 +1,214 @@
+"""Critics of pairs: a score for every x with every y, 1-Lipschitz in (x, y) where it is promised.
+
+    critic = build("bilinear_bjorck", width=64)
+    variables = critic.init(key, x, y)                      # x [batch, features], y [batch, others]
+    scores, stats = critic.scores(variables, x, y, train=True)               # [batch, batch]
+
+"bilinear": <phi(x), psi(y)>, two small networks and one matrix product, so that memory grows as
+batch^2 and not as batch^2 x width. "concat": a network on both, whose first layer is computed for
+each side once; its hidden layers hold batch^2 x width numbers. Each comes plain (for CPC, or with a
+gradient penalty), with spectral normalisation, and with orthonormal (Bjorck) layers; the last two
+sort (MaxMin) where the plain ones have ReLU. Lipschitz constants: in the Euclidean norm of (x, y).
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax.models import lipschitz
+from kdjax.types import Array, PyTree, UserError, Variables
+
+__all__ = ["KINDS", "PairCritic", "build", "lipschitz_upper_bound", "measured_slope"]
+
+KINDS = tuple(form + how for form in ("bilinear", "concat") for how in ("", "_spectral", "_bjorck"))
+START = 50  # power iterations before the first step; one a step keeps pace with small updates
+Layer = dict[str, Array]
+
+
+class _Scores(Protocol):
+    def __call__(
+        self, variables: Variables, x: Array, y: Array, *, train: bool
+    ) -> tuple[Array, PyTree]: ...
+
+
+class PairCritic(NamedTuple):
+    """f(x, y): `scores` of all pairs [batch_x, batch_y], `pairs` of those in line [batch].
+
+    `upper_bound(variables)` is a certified Lipschitz constant; plain bilinear critics have none.
+    """
+
+    init: Callable[[Array, Array, Array], Variables]
+    scores: _Scores
+    pairs: Callable[[Variables, Array, Array], Array]
+    constrained: bool
+    upper_bound: Callable[[Variables], float]
+
+
+def build(kind: str, *, width: int = 128, depth: int = 1, radius: float = 1.0) -> PairCritic:
+    """Make a critic.
+
+    Args:
+      kind: one of KINDS.
+      width: of every layer.
+      depth: layers of each side ("bilinear"), or hidden layers ("concat").
+      radius: of the ball to which a constrained bilinear critic projects both sides; its scores
+        lie within radius / sqrt 2.
+
+    Raises:
+      UserError: no such kind, or a number that is too small.
+
+    >>> critic = build("bilinear_bjorck", width=4)
+    >>> x, y = jnp.ones((3, 2)), jnp.ones((3, 5))
+    >>> variables = critic.init(jax.random.key(0), x, y)
+    >>> critic.scores(variables, x, y, train=False)[0].shape, critic.upper_bound(variables) < 1.001
+    ((3, 3), True)
+    """
+    if kind not in KINDS:
+        raise UserError(f"kind: no critic {kind!r}; there are {', '.join(KINDS)}")
+    for name, value in (("width", width), ("depth", depth)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{name}: must be a whole number >= 1, got {value!r}")
+    form, _, how = kind.partition("_")
+    if how and width % 2:
+        raise UserError(f"width: must be even, since {kind} sorts pairs, got {width}")
+    if not 0 < radius < math.inf:
+        raise UserError(f"radius: must be a finite number > 0, got {radius!r}")
+    return (_bilinear if form == "bilinear" else _concat)(how, width, depth, float(radius))
+
+
+def _bilinear(how: str, width: int, depth: int, radius: float) -> PairCritic:
+    def init(key: Array, x: Array, y: Array) -> Variables:
+        keys = jax.random.split(key, 2)
+        sides = {
+            side: _init(k, [z.shape[1], *[width] * depth], how)
+            for side, k, z in (("x", keys[0], x), ("y", keys[1], y))
+        }
+        return _join(sides)
+
+    def embed(variables: Variables, x: Array, y: Array, train: bool):
+        found, stats = {}, {}
+        for side, z in (("x", x), ("y", y)):
+            kernels, stats[side] = _kernels(variables, side, how, train)
+            found[side] = _forward(z, kernels, variables.params[side], how)
+            if how:
+                found[side] = lipschitz.project_to_ball(found[side], radius)
+        return found["x"], found["y"], (stats if how == "spectral" else variables.stats)
+
+    # the gradient of <a, b> is (b, a), of length sqrt(2) radius at most
+    scale = 1 / (math.sqrt(2) * radius) if how else 1 / math.sqrt(width)
+
+    def scores(variables: Variables, x: Array, y: Array, *, train: bool):
+        a, b, stats = embed(variables, x, y, train)
+        return scale * a @ b.T, stats
+
+    def pairs(variables: Variables, x: Array, y: Array) -> Array:
+        a, b, _ = embed(variables, x, y, False)
+        return scale * jnp.sum(a * b, axis=1)
+
+    def upper_bound(variables: Variables) -> float:
+        if not how:
+            raise UserError(
+                "a plain bilinear critic has no Lipschitz constant, for its slope grows with its "
+                "inputs; take bilinear_spectral or bilinear_bjorck, or measure its slope"
+            )
+        return max(_product(variables, side, how) for side in ("x", "y"))
+
+    return PairCritic(init, scores, pairs, bool(how), upper_bound)
+
+
+def _concat(how: str, width: int, depth: int, radius: float) -> PairCritic:
+    del radius  # nothing to project: the network is Lipschitz as it is
+
+    def init(key: Array, x: Array, y: Array) -> Variables:
+        sizes = [x.shape[1] + y.shape[1], *[width] * depth, 1]
+        return _join({"xy": _init(key, sizes, how)})
+
+    def rest(variables: Variables, kernels: list[Array], first: Array) -> Array:
+        layers = variables.params["xy"]
+        hidden = _activate(first + layers[0]["bias"], how)
+        return _forward(hidden, kernels[1:], layers[1:], how)[..., 0]
+
+    def scores(variables: Variables, x: Array, y: Array, *, train: bool):
+        kernels, stats = _kernels(variables, "xy", how, train)
+        a, b = x @ kernels[0][: x.shape[1]], y @ kernels[0][x.shape[1] :]
+        found = rest(variables, kernels, a[:, None] + b[None])
+        return found, ({"xy": stats} if how == "spectral" else variables.stats)
+
+    def pairs(variables: Variables, x: Array, y: Array) -> Array:
+        kernels, _ = _kernels(variables, "xy", how, False)
+        return rest(variables, kernels, jnp.concatenate([x, y], axis=1) @ kernels[0])
+
+    def upper_bound(variables: Variables) -> float:
+        return _product(variables, "xy", how)
+
+    return PairCritic(init, scores, pairs, bool(how), upper_bound)
+
+
+def lipschitz_upper_bound(critic: PairCritic, variables: Variables) -> float:
+    """Certify a Lipschitz constant of a critic in the Euclidean norm of (x, y), by SVD in float64.
+
+    Raises:
+      UserError: a plain bilinear critic, which has none.
+    """
+    return critic.upper_bound(variables)
+
+
+def measured_slope(critic: PairCritic, variables: Variables, x: Array, y: Array) -> Array:
+    """Return the largest slope of f at the points (x_i, y_i), a *lower* value of its constant."""
+    pairs = lambda a, b: jnp.sum(critic.pairs(variables, a, b))  # noqa: E731
+    gradients = jax.grad(pairs, argnums=(0, 1))(x, y)
+    return jnp.sqrt(jnp.max(sum(jnp.sum(jnp.square(g), axis=1) for g in gradients)))
+
+
+def _init(key: Array, sizes: list[int], how: str) -> tuple[list[Layer], list[Array]]:
+    layers, vectors = [], []
+    for number, (into, out) in enumerate(itertools.pairwise(sizes)):
+        drawn, start = jax.random.split(jax.random.fold_in(key, number))
+        kernel = jax.random.normal(drawn, (into, out)) / math.sqrt(into)
+        layers.append({"kernel": kernel, "bias": jnp.zeros(out)})
+        vector = lipschitz.start_vector(start, (out,))
+        vectors.append(lipschitz.spectral_dense(kernel, vector, num_iters=START)[1])
+    return layers, vectors if how == "spectral" else []
+
+
+def _join(sides: dict[str, tuple[list[Layer], list[Array]]]) -> Variables:
+    stats = {side: vectors for side, (_, vectors) in sides.items() if vectors}
+    return Variables({side: layers for side, (layers, _) in sides.items()}, stats)
+
+
+def _kernels(
+    variables: Variables, side: str, how: str, train: bool
+) -> tuple[list[Array], list[Array]]:
+    """What a side's kernels are once constrained, and the vectors after one more iteration."""
+    kernels = [layer["kernel"] for layer in variables.params[side]]
+    if how == "bjorck":
+        return [lipschitz.bjorck(kernel) for kernel in kernels], []
+    if how == "spectral":
+        vectors = variables.stats[side]
+        found = [
+            lipschitz.spectral_dense(kernel, vector, num_iters=int(train))
+            for kernel, vector in zip(kernels, vectors, strict=True)
+        ]
+        return [kernel for kernel, _ in found], [vector for _, vector in found]
+    return kernels, []
+
+
+def _forward(x: Array, kernels: list[Array], layers: list[Layer], how: str) -> Array:
+    """Dense layers with an activation between them."""
+    for number, (kernel, layer) in enumerate(zip(kernels, layers, strict=True)):
+        x = (_activate(x, how) if number else x) @ kernel + layer["bias"]
+    return x
+
+
+def _activate(x: Array, how: str) -> Array:
+    return lipschitz.group_sort(x) if how else jax.nn.relu(x)
+
+
+def _product(variables: Variables, side: str, how: str) -> float:
+    kernels: Any = jax.device_get(_kernels(variables, side, how, False)[0])
+    return math.prod(float(np.linalg.norm(np.asarray(k, np.float64), 2)) for k in kernels)

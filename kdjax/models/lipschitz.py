@@ -1,0 +1,187 @@
+"""Layers that cannot stretch: spectral normalisation, orthonormalisation, sorting activations.
+
+Kernels are [inputs, outputs] as in Flax; all constants are with respect to Euclidean norms.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from kdjax.types import Array, UserError
+
+__all__ = [
+    "bjorck",
+    "group_sort",
+    "project_to_ball",
+    "spectral_conv",
+    "spectral_dense",
+    "start_vector",
+]
+
+_BJORCK = {1: (1.5, -0.5), 2: (15 / 8, -5 / 4, 3 / 8), 3: (35 / 16, -35 / 16, 21 / 16, -5 / 16)}
+
+
+def start_vector(key: Array, shape: tuple[int, ...]) -> Array:
+    """Draw a unit vector (of any number of axes) from which power iteration starts."""
+    drawn = jax.random.normal(key, shape)
+    return drawn / jnp.linalg.norm(drawn.ravel())
+
+
+def spectral_dense(kernel: Array, vector: Array, *, num_iters: int = 1) -> tuple[Array, Array]:
+    """Divide a kernel by its largest singular value, as power iteration knows it.
+
+    v <- normalised K u, u <- normalised K' v, K / (v' K u); no gradient through the vectors. The
+    iteration comes from below: the result's norm is 1 or a little above, until it has converged.
+
+    Args:
+      kernel: [inputs, outputs].
+      vector: u, [outputs], of the last call (or `start_vector`).
+      num_iters: 0 keeps the vector, as evaluation does.
+
+    Returns:
+      The kernel and u.
+
+    Source: Miyato et al. 2018 (arXiv 1802.05957), algorithm 1.
+
+    >>> kernel, u = spectral_dense(3 * jnp.eye(2), jnp.array([1.0, 0.0]))
+    >>> print(float(kernel[0, 0]))
+    1.0
+    """
+    fixed = lax.stop_gradient(kernel)
+    u = vector
+    for _ in range(num_iters):
+        u = _unit(fixed.T @ _unit(fixed @ u))
+    u = lax.stop_gradient(u)
+    v = lax.stop_gradient(_unit(fixed @ u))
+    return kernel / _positive(v @ kernel @ u), u
+
+
+def spectral_conv(
+    kernel: Array,
+    vector: Array,
+    *,
+    strides: tuple[int, int] = (1, 1),
+    padding: str = "SAME",
+    num_iters: int = 1,
+) -> tuple[Array, Array]:
+    """Divide a convolution's kernel by the norm of the *operator*, for images of one size.
+
+    Power iteration with the convolution and its transpose: the norm of the kernel reshaped to a
+    matrix is another number, too small by up to the square root of the window.
+
+    Args:
+      kernel: [height, width, in, out].
+      vector: [rows, columns, in], an image of the size that the layer reads.
+      strides: of the convolution.
+      padding: "SAME" or "VALID".
+      num_iters: 0 keeps the vector, as evaluation does.
+
+    Returns:
+      The kernel and the vector.
+
+    Source: Gouk et al. 2018 (arXiv 1804.04368), section 3.
+
+    >>> kernel, _ = spectral_conv(2 * jnp.ones((1, 1, 1, 1)), jnp.ones((2, 2, 1)) / 2)
+    >>> print(float(kernel[0, 0, 0, 0]))
+    1.0
+    """
+
+    def conv(k: Array, image: Array) -> Array:
+        form = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(
+            image[None], k, strides, padding, dimension_numbers=form
+        )[0]  # fmt: skip
+
+    fixed = lax.stop_gradient(kernel)
+    image, back = vector, jax.linear_transpose(lambda x: conv(fixed, x), vector)
+    for _ in range(num_iters):
+        image = _unit(back(conv(fixed, image))[0])
+    image = lax.stop_gradient(image)
+    answer = lax.stop_gradient(_unit(conv(fixed, image)))
+    return kernel / _positive(jnp.sum(answer * conv(kernel, image))), image
+
+
+def bjorck(kernel: Array, *, order: int = 1, num_iters: int = 20) -> Array:
+    """Bring a kernel near the orthonormal one next to it, singular values from at most 1 to 1.
+
+    K is first divided by sqrt(max row sum x max column sum of |K|) >= its norm; then, for order 1,
+    K <- 1.5 K - .5 K K'K. No singular value ever exceeds 1 (rounding aside); those that begin small
+    are still below 1 after few iterations. Differentiable through all of them.
+
+    Args:
+      kernel: [inputs, outputs].
+      order: 1, 2 or 3: terms of the expansion beyond the first.
+      num_iters: at least 1.
+
+    Raises:
+      UserError: another order, or no iteration.
+
+    Source: Bjorck and Bowie 1971; Anil et al. 2019 (arXiv 1811.05381).
+
+    >>> print(bjorck(jnp.array([[3.0, 0.0], [0.0, 2.0]])).round(4))
+    [[1. 0.]
+     [0. 1.]]
+    """
+    if order not in _BJORCK:
+        raise UserError(f"order: must be 1, 2 or 3, got {order!r}")
+    if num_iters < 1:
+        raise UserError(f"num_iters: must be >= 1, got {num_iters}")
+    size = jnp.abs(kernel)
+    bound = jnp.sqrt(jnp.max(jnp.sum(size, 0)) * jnp.max(jnp.sum(size, 1)))
+    found = kernel / _positive(lax.stop_gradient(bound))
+    for _ in range(num_iters):
+        found = bjorck_step(found, order)
+    return found
+
+
+def bjorck_step(kernel: Array, order: int = 1) -> Array:
+    """One iteration; of a kernel whose singular values are at most 1."""
+    gram = kernel.T @ kernel
+    power, total = kernel, jnp.zeros_like(kernel)
+    for weight in _BJORCK[order]:
+        total = total + weight * power
+        power = power @ gram
+    return total
+
+
+def group_sort(x: Array, *, size: int = 2) -> Array:
+    """Sort neighbours within groups of `size`, ascending: 1-Lipschitz, keeps every gradient's norm.
+
+    Size 2 is MaxMin. Only an order changes: the values, hence their norm, stay.
+
+    Args:
+      x: [..., features].
+      size: divides the features.
+
+    Raises:
+      UserError: it does not.
+
+    Source: Anil et al. 2019 (arXiv 1811.05381).
+
+    >>> print(group_sort(jnp.array([3.0, 1.0, 2.0, 5.0])))
+    [1. 3. 2. 5.]
+    """
+    if size < 1 or x.shape[-1] % size:
+        raise UserError(f"group_sort: groups of {size} must divide the {x.shape[-1]} features")
+    grouped = x.reshape(*x.shape[:-1], -1, size)
+    if size == 2:  # two comparisons instead of a sort
+        pair = jnp.stack([jnp.min(grouped, -1), jnp.max(grouped, -1)], -1)
+        return pair.reshape(x.shape)
+    return jnp.sort(grouped, axis=-1).reshape(x.shape)
+
+
+def project_to_ball(x: Array, radius: float) -> Array:
+    """Bring vectors longer than `radius` to that length: 1-Lipschitz, as every projection."""
+    squared = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    outside = squared > radius**2  # inside, the root at 0 has no derivative and is not used
+    length = jnp.sqrt(jnp.where(outside, squared, 1.0))
+    return jnp.where(outside, x * (radius / length), x)
+
+
+def _unit(x: Array) -> Array:
+    return x / _positive(jnp.linalg.norm(x.ravel()))
+
+
+def _positive(value: Array) -> Array:
+    """Keep a layer of zeros as it is."""
+    return jnp.where(value > 0, value, 1.0)

@@ -1,0 +1,183 @@
+"""Lipschitz layers against golden arrays and SVD, and critics against a search for a steep pair.
+
+Golden arrays are float64, ours float32: 20 iterations of Bjorck add roundings of 1e-7 each.
+"""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from kdjax import bounds, losses
+from kdjax.models import critic as critics
+from kdjax.models import lipschitz
+from kdjax.types import UserError
+
+GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "dependency.npz")
+KEY = jax.random.key(0)
+KINDS = [kind for kind in critics.KINDS if kind != "bilinear"]
+
+
+def points(seed, *widths, count=12):
+    rng = np.random.default_rng(seed)
+    return [jnp.float32(rng.normal(size=(count, width))) for width in widths]
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("shape", ["4x4", "6x3"])
+def test_bjorck_steps_are_the_golden_ones(shape, order):
+    start = GOLDEN[f"bjorck/{shape}/W"] / GOLDEN[f"bjorck/{shape}/sigma_max"]
+    found, step = jnp.float32(start), jax.jit(lipschitz.bjorck_step, static_argnums=1)
+    for number in range(1, 21):
+        found = step(found, order)
+        if number in (1, 5, 20):
+            expected = GOLDEN[f"bjorck/{shape}/order{order}_it{number}"]
+            np.testing.assert_allclose(found, expected, atol=5e-6)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_bjorck_never_stretches_and_ends_near_the_polar_factor(order):
+    kernel = jnp.float32(GOLDEN["bjorck/6x3/W"])
+    found = np.asarray(lipschitz.bjorck(kernel, order=order), np.float64)
+    assert np.linalg.norm(found, 2) <= 1 + 1e-6
+    np.testing.assert_allclose(found, GOLDEN["bjorck/6x3/polar"], atol=1e-4)
+    wide = jax.random.normal(KEY, (5, 9))
+    assert np.linalg.norm(np.asarray(lipschitz.bjorck(wide, order=order)), 2) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(("groups", "size"), [(6, 2), (4, 3), (3, 4), (1, 12)])
+def test_group_sort_is_the_golden_one(groups, size):
+    expected = GOLDEN[f"groupsort/num_units{groups}_size{size}"]
+    found = lipschitz.group_sort(jnp.float32(GOLDEN["groupsort/x"]), size=size)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_spectral_dense_finds_the_largest_singular_value():
+    kernel = jax.random.normal(KEY, (7, 4))
+    vector = lipschitz.start_vector(jax.random.key(1), (4,))
+    found, after = lipschitz.spectral_dense(kernel, vector, num_iters=200)
+    np.testing.assert_allclose(np.linalg.norm(found, 2), 1, rtol=1e-5)
+    kept, same = lipschitz.spectral_dense(kernel, after, num_iters=0)
+    np.testing.assert_array_equal(same, after)
+    np.testing.assert_allclose(kept, found, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("strides", "padding"), [((1, 1), "SAME"), ((2, 2), "VALID")])
+def test_spectral_conv_is_the_norm_of_the_operator(strides, padding):
+    kernel = jax.random.normal(KEY, (3, 3, 2, 3))
+    vector = lipschitz.start_vector(jax.random.key(1), (6, 5, 2))
+    found, _ = lipschitz.spectral_conv(
+        kernel, vector, strides=strides, padding=padding, num_iters=300
+    )
+    form = ("NHWC", "HWIO", "NHWC")
+    operator = lambda x: jax.lax.conv_general_dilated(  # noqa: E731
+        x.reshape(1, 6, 5, 2), found, strides, padding, dimension_numbers=form
+    ).ravel()
+    matrix = jax.jacrev(operator)(jnp.zeros(60))
+    np.testing.assert_allclose(np.linalg.norm(np.asarray(matrix, np.float64), 2), 1, rtol=1e-4)
+    flat = np.asarray(found).reshape(-1, 3)
+    assert np.linalg.norm(flat, 2) < 0.9  # the reshaped kernel's norm is another number
+
+
+@pytest.mark.parametrize("kind", critics.KINDS)
+def test_pairs_are_the_diagonal_of_scores(kind):
+    x, y = points(0, 3, 5)
+    critic = critics.build(kind, width=8, depth=2)
+    variables = critic.init(KEY, x, y)
+    scores, stats = critic.scores(variables, x, y[:7], train=False)
+    assert scores.shape == (12, 7)
+    jax.tree.map(np.testing.assert_array_equal, stats, variables.stats)
+    expected = critic.pairs(variables, x[:7], y[:7])
+    np.testing.assert_allclose(jnp.diagonal(scores[:7]), expected, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_pair_is_steeper_than_the_certificate(kind):
+    """Search by gradient ascent for two points whose scores differ more than allowed."""
+    critic = critics.build(kind, width=8, depth=2, radius=0.7)
+    x, y = points(1, 3, 4, count=64)
+    variables = critic.init(KEY, x, y)
+    bound = critics.lipschitz_upper_bound(critic, variables)
+    assert critic.constrained == (bound < 1.1)
+
+    def steepness(ends):
+        (a, b), (c, d) = ends
+        rise = critic.pairs(variables, a, b) - critic.pairs(variables, c, d)
+        squared = jnp.sum((a - c) ** 2, 1) + jnp.sum((b - d) ** 2, 1)
+        return rise / jnp.sqrt(squared + 1e-8)
+
+    step = jax.jit(jax.grad(lambda ends: jnp.sum(steepness(ends))))
+    ends = ((x, y), (x + 0.3, y - 0.2))
+    for _ in range(60):
+        ends = jax.tree.map(lambda p, g: p + 0.1 * g, ends, step(ends))
+    steepest = float(jnp.max(steepness(ends)))
+    assert steepest <= bound * (1 + 1e-4)
+    assert steepest > 0.1 * bound  # the search does climb
+    assert critics.measured_slope(critic, variables, x, y) <= bound * (1 + 1e-4)
+
+
+def test_what_has_no_bound_says_so():
+    x, y = points(0, 3, 3)
+    critic = critics.build("bilinear", width=4)
+    with pytest.raises(UserError, match=r"no Lipschitz constant.*bilinear_spectral"):
+        critic.upper_bound(critic.init(KEY, x, y))
+    for options, words in (
+        ({"kind": "tree"}, "kind: no critic"),
+        ({"kind": "concat_bjorck", "width": 3}, "width: must be even"),
+        ({"kind": "concat", "depth": 0}, "depth"),
+        ({"kind": "bilinear_bjorck", "radius": 0.0}, "radius"),
+    ):
+        with pytest.raises(UserError, match=words):
+            critics.build(**options)
+
+
+def trained(critic, x, y, steps):
+    """Ascend the dual objective, and return its value."""
+    variables, tx = critic.init(KEY, x, y), optax.adam(1e-2)
+
+    def value(params, stats):
+        scores, after = critic.scores(critics.Variables(params, stats), x, y, train=True)
+        return -losses.dual_dependency(scores), after
+
+    @jax.jit
+    def step(params, stats, opt):
+        gradient, after = jax.grad(value, has_aux=True)(params, stats)
+        updates, opt = tx.update(gradient, opt)
+        return optax.apply_updates(params, updates), after, opt
+
+    params, stats, opt = variables.params, variables.stats, tx.init(variables.params)
+    for _ in range(steps):
+        params, stats, opt = step(params, stats, opt)
+    after = critics.Variables(params, stats)
+    return float(losses.dual_dependency(critic.scores(after, x, y, train=False)[0])), after
+
+
+# spectral normalisation bounds the largest singular value only: the others shrink the gradient
+@pytest.mark.parametrize(("kind", "share"), [("concat_bjorck", 0.9), ("concat_spectral", 0.75)])
+def test_a_trained_critic_comes_near_the_exact_dependency_and_never_above(kind, share):
+    symbols = jnp.float32([[0.0, 0.0], [1.0, 0.0], [0.0, 1.2]])
+    x = jnp.tile(symbols, (4, 1))
+    exact = bounds.dependency_exact(np.eye(3) / 3, symbols, symbols)
+    found, variables = trained(critics.build(kind, width=32, depth=2), x, x, 300)
+    bound = critics.lipschitz_upper_bound(critics.build(kind, width=32, depth=2), variables)
+    assert found <= exact * bound + 1e-3
+    assert found >= share * exact
+    assert bound < 1.02
+
+
+def test_a_gaussian_sample_stays_below_its_exact_value():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 1))
+    y = 0.9 * x + np.sqrt(1 - 0.81) * rng.normal(size=(40, 1))
+    found, variables = trained(
+        critics.build("concat_bjorck", width=16, depth=2), jnp.float32(x), jnp.float32(y), 300
+    )
+    exact = bounds.dependency_of_sample(x, y)
+    assert 0.7 * exact < found <= exact + 1e-3
+    assert found <= bounds.gaussian_dependency_bracket(0.9).upper + 0.1  # of 40 pairs
+    assert critics.measured_slope(
+        critics.build("concat_bjorck", width=16, depth=2), variables, jnp.float32(x), jnp.float32(y)
+    ) <= 1 + 1e-4  # fmt: skip
