@@ -145,6 +145,7 @@ def _between(
         raise UserError(f"a batch of {count} has no false pair; at={at!r} needs two pairs or more")
     if key is None and (permutation is None or (mix is None and at == "interpolated")):
         raise UserError(f"key: at={at!r} draws its points; give a key, or mix and permutation")
+    key = jax.random.key(0) if key is None else key  # then nothing is drawn
     if permutation is None:
         shift = jax.random.randint(jax.random.fold_in(key, 0), (), 1, count)
         permutation = (jnp.arange(count) + shift) % count

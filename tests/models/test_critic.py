@@ -155,9 +155,12 @@ def trained(critic, x, y, steps):
     return float(losses.dual_dependency(critic.scores(after, x, y, train=False)[0])), after
 
 
-# spectral normalisation bounds the largest singular value only: the others shrink the gradient
-@pytest.mark.parametrize(("kind", "share"), [("concat_bjorck", 0.9), ("concat_spectral", 0.75)])
-def test_a_trained_critic_comes_near_the_exact_dependency_and_never_above(kind, share):
+# spectral normalisation looks at the largest singular value only, so that the others shrink the
+# gradient; and one iteration a step lags behind a fast optimizer, which its certificate shows
+@pytest.mark.parametrize(
+    ("kind", "share", "most"), [("concat_bjorck", 0.9, 1 + 1e-5), ("concat_spectral", 0.75, 1.3)]
+)
+def test_a_trained_critic_comes_near_the_exact_dependency_and_never_above(kind, share, most):
     symbols = jnp.float32([[0.0, 0.0], [1.0, 0.0], [0.0, 1.2]])
     x = jnp.tile(symbols, (4, 1))
     exact = bounds.dependency_exact(np.eye(3) / 3, symbols, symbols)
@@ -165,7 +168,7 @@ def test_a_trained_critic_comes_near_the_exact_dependency_and_never_above(kind, 
     bound = critics.lipschitz_upper_bound(critics.build(kind, width=32, depth=2), variables)
     assert found <= exact * bound + 1e-3
     assert found >= share * exact
-    assert bound < 1.02
+    assert bound < most
 
 
 def test_a_gaussian_sample_stays_below_its_exact_value():
