@@ -1,4 +1,4 @@
-"""The command line: `python -m kdjax train | eval | export | import | report | list`."""
+"""The command line: `python -m kdjax train | eval | export | import | bounds | report | list`."""
 
 import argparse
 import ast
@@ -20,6 +20,7 @@ Knowledge distillation beyond one KL: train networks beside each other, from a c
       --config.roles.student.terms.balanced_kl.temperature=4
   python -m kdjax export --workdir=runs/x --role=student --out=student
   python -m kdjax import --model=resnet56 --weights=resnet56.th --out=teacher
+  python -m kdjax bounds --workdir=runs/x
   python -m kdjax report runs/* --out=report.html
   python -m kdjax list
 
@@ -85,6 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     bring.add_argument("--mean", help="by channel, as .485,.456,.406; the images' normalisation")
     bring.add_argument("--std", help="by channel; given with --mean")
     bring.add_argument("--scale", default="255", help="what images are divided by first")
+    diagnose = add("bounds", _bounds, "generalization bounds by layer of a finished run's networks")
+    diagnose.add_argument("--workdir", required=True, type=Path)
+    diagnose.add_argument("--layers", default="", help="by name, commas between (default: all)")
+    diagnose.add_argument("--samples", type=int, default=500, help="training and test examples")
+    diagnose.add_argument("--members", choices=("chosen", "all"), default="chosen")
     report = add("report", _report, "one page (.html) or its tables (.md) for several workdirs")
     report.add_argument("workdirs", nargs="+", type=Path)
     report.add_argument("--out", type=Path, default=Path("report.html"))
@@ -181,6 +187,26 @@ def _numbers(flag: str, text: str | None) -> list[float] | None:
         raise UserError(f"{flag}={text}: use numbers with commas between them") from None
 
 
+def _bounds(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
+    from kdjax import diagnostics, workdir
+    from kdjax.build import build
+    from kdjax.report import layers, tables
+
+    built = build(workdir.read_config(args.workdir))
+    names = [name for name in args.layers.split(",") if name]
+    options = {"layers": names, "samples": args.samples, "members": args.members}
+    found = diagnostics.diagnose(built, args.workdir, _say, **options)
+    command = "python -m kdjax " + shlex.join(argv)
+    workdir.write_json(args.workdir / "bounds.json", {"command": command, "networks": found})
+    (args.workdir / "bounds.svg").write_text(layers.bounds_figure(found) + "\n")
+    tables.show(layers.bounds_table(found))
+    broken = [f"{n['variant']} {n['role']}" for n in found if not n["held"]]
+    _say(f"bounds: {args.workdir / 'bounds.json'}, {args.workdir / 'bounds.svg'}")
+    if broken:
+        raise RunError(f"the loss gap of {', '.join(broken)} exceeds its bound: please report this")
+    return 0
+
+
 def _report(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
     from kdjax.report import html, markdown
 
@@ -219,7 +245,8 @@ def _list(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) ->
 def _show(report: dict[str, Any]) -> None:
     from kdjax.report import tables
 
-    tables.show(tables.results(report))
+    for table in tables.everything(report):
+        tables.show(table)
     paired = tables.differences(report)
     if paired is not None:
         tables.show(paired)

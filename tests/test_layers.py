@@ -41,9 +41,9 @@ RULES = {
     "config": ({"errors", "defaults"}, set()),
 }
 FREE = {  # read configs, flags and files, and put everything together
-    "__init__", "__main__", "build", "checks", "class_means", "cli", "comparisons", "exports",
-    "flags", "frozen", "imports", "inputs", "judging", "origins", "parts", "players", "program",
-    "ramps", "recorder", "run", "scoring", "selection", "summary", "workdir",
+    "__init__", "__main__", "build", "chains", "checks", "class_means", "cli", "comparisons",
+    "diagnostics", "exports", "flags", "frozen", "imports", "inputs", "judging", "origins", "parts", "players",
+    "probes",    "program", "ramps", "recorder", "run", "scoring", "selection", "summary", "workdir",
 }  # fmt: skip
 LOWER = {
     "bounds", "critics", "data", "losses", "methods", "models", "report", "terms", "train", "types",

@@ -74,7 +74,7 @@ def _run(name: str, report: Report, metrics: Metrics, heading: str) -> str:
         f"<header><{heading}>{_text(title)}</{heading}>{_facts(name, report)}</header>",
         _incomplete(report),
         f'<p class="summary">{_text(prose.summary(report))}</p>',
-        tables.as_html(tables.results(report)),
+        *map(tables.as_html, tables.everything(report)),
         _section("Difference by seed", _differences(report)),
         _section("What was swept", _sweeps(report)),
         _section("Training curves", _curves(report, metrics)),

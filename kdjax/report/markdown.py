@@ -23,7 +23,7 @@ def combine(workdirs: Sequence[Path | str], out: Path | str) -> Path:
         report = load(workdir)
         paired = tables.differences(report)
         parts += [f"## {Path(workdir).resolve().name}: {report.get('title', '')}"]
-        parts += [prose.summary(report), tables.as_markdown(tables.results(report))]
+        parts += [prose.summary(report), *map(tables.as_markdown, tables.everything(report))]
         parts += [] if paired is None else [tables.as_markdown(paired)]
         parts += [f"Command: `{report.get('command', '')}`"]
     out = Path(out)

@@ -19,6 +19,7 @@ __all__ = [
     "baseline_of",
     "chosen_members",
     "diverged",
+    "extra_splits",
     "load",
     "mean_over_seeds",
     "number",
@@ -168,6 +169,17 @@ def diverged(report: Report) -> list[tuple[str, Mapping[str, Any]]]:
         for member in variant["members"]
         if member.get("diverged")
     ]
+
+
+def extra_splits(report: Report) -> tuple[str, ...]:
+    """Name the test splits beside "test" that were scored, such as MNLI's "test_mismatched"."""
+    found = dict.fromkeys(
+        split
+        for variant in report["variants"]
+        for member in variant["members"]
+        for split in member["results"]
+    )
+    return tuple(sorted(split for split in found if split.startswith("test_")))
 
 
 def baseline_of(report: Report) -> str:

@@ -13,6 +13,7 @@ from kdjax.report.summary import (
     baseline_of,
     chosen_members,
     diverged,
+    extra_splits,
     mean_over_seeds,
     paired,
     roles_of,
@@ -28,6 +29,7 @@ __all__ = [
     "as_html",
     "as_markdown",
     "differences",
+    "everything",
     "overview",
     "players",
     "results",
@@ -82,6 +84,16 @@ def results(report: Report, split: str = "test") -> Table:
         notes=(*(spread if bold else ()), *_divergence_notes(report)),
         rules=groups if len(report["variants"]) > 1 else frozenset(),
     )
+
+
+def everything(report: Report) -> list[Table]:
+    """Tabulate the results of the test split, then of each further one, a table each.
+
+    Choices are those of the first table; so are the notes of diverged members, said once.
+    """
+    first, *rest = (results(report, split) for split in ("test", *extra_splits(report)))
+    said = set(first.notes)
+    return [first, *(t._replace(notes=tuple(n for n in t.notes if n not in said)) for t in rest)]
 
 
 def differences(

@@ -184,3 +184,24 @@ def test_no_report_and_no_json(tmp_path):
     (tmp_path / "report.json").write_text('{"title": ')
     with pytest.raises(UserError, match=r"report\.json: not JSON"):
         summary.load(tmp_path)
+
+
+def test_a_further_test_split_has_a_table_of_its_own(report):
+    lone = tables.everything(report)
+    assert lone == [tables.results(report)]
+    shift = 0.01
+    for variant in report["variants"]:
+        for member in variant["members"]:
+            found = member["results"]["test"]
+            moved = {k: v - shift if k.endswith("/accuracy") else v for k, v in found.items()}
+            member["results"]["test_mismatched"] = moved
+    report["variants"][0]["members"][0]["diverged"] = "loss is nan"
+    first, second = tables.everything(report)
+    assert [t.title.split(",")[0] for t in (first, second)] == ["test", "test_mismatched"]
+    column = second.header.index("accuracy %")
+    for row in second.rows:
+        values = 100 * (_test_values(report, row[0], row[1].split()[0], "accuracy") - shift)
+        assert row[column] == f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
+    assert first.bold == second.bold
+    assert any("diverged" in note for note in first.notes)
+    assert second.notes == ()

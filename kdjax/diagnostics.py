@@ -1,0 +1,203 @@
+"""Bounds of a real run: how far apart a layer sees training and test data, and what follows.
+
+For layer l with representation T_l, label Y and downstream Lipschitz constant L_l (of `chains`),
+and cross-entropy, which is sqrt(2)-Lipschitz in the logits: moving a label costs at most the range
+R of the logits seen, so that under the distance |t - t'| + (R / sqrt 2) [y != y']
+
+    |mean test loss - mean training loss| <= sqrt(2) max(1, L_l) W1(training, test)     for every l
+
+holds for these weights and these samples, with no probability in it. Every report asserts it.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from scipy.spatial import distance as scipy_distance
+from scipy.special import logsumexp
+
+from kdjax import bounds, chains, models
+from kdjax import run as running
+from kdjax.build import Run, Variant
+from kdjax.types import UserError, Variables
+
+RHO = math.sqrt(2)  # Lipschitz constant of cross-entropy in the logits
+SLACK = 1e-5  # float32 representations
+SLICES = 64
+SPLITS = ("train", "test")
+
+
+def diagnose(
+    run: Run,
+    folder: Path,
+    say: Callable[[str], None],
+    *,
+    layers: Sequence[str] = (),
+    samples: int = 500,
+    members: str = "chosen",
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Compute the bound of every layer of every trained network of a finished run.
+
+    Args:
+      run: from `build`.
+      folder: its workdir.
+      say: prints one line.
+      layers: which, by name; all if none are named.
+      samples: training and test examples each (or as many as both have), the first of a shuffle;
+        exact transport takes their cube in time.
+      members: "chosen" (of the first seed) or "all".
+      seed: of the shuffle, the baseline and the slices.
+
+    Returns:
+      One dict a network: "variant", "role", "member", "values", "gap" (nats), "label_cost",
+      "layers" (a list with "name", "tail", "w1", "baseline", "sliced", "bound"), "funnel", "held".
+
+    Raises:
+      UserError: nothing is trained, unknown layers, networks without constants, fewer than two
+        samples, scores instead of classes, or non-finite features.
+    """
+    if run.source.spec.num_classes < 2 or run.source.spec.vocabulary:
+        raise UserError("bounds: only classes of images have a diagnosis, not text or scores")
+    if samples < 2:
+        raise UserError(f"--samples={samples}; it must be at least 2")
+    story = running.reread(run, folder, say)
+    if not story.outcomes:
+        raise UserError(f"workdir {folder} holds no finished variant; train first")
+    size = min(samples, *(run.source.size[split] for split in SPLITS))  # equal: an assignment
+    data = {split: _take(run, split, size, seed) for split in SPLITS}
+    found = []
+    for variant in run.variants:
+        if variant.name not in story.outcomes:
+            continue
+        states = story.states(variant)
+        outcome = story.outcomes[variant.name]
+        for role in variant.table:
+            if role in variant.from_variant or role in variant.given:
+                continue  # a frozen copy is told of where it was trained
+            rows = outcome["chosen"][role]["members"][:1]
+            rows = range(len(variant.members)) if members == "all" else rows
+            for row in rows:
+                pieces = [Variables(s.params[role], s.stats[role]) for s in states]
+                whole = jax.tree.map(lambda *xs, row=row: np.concatenate(xs)[row], *pieces)
+                told = _network(run, variant, role, models.detach(whole), data, layers, seed)
+                values = dict(variant.members[row])
+                about = {"variant": variant.name, "role": role, "member": row, "values": values}
+                found.append({**about, **told})
+    return found
+
+
+def _take(run: Run, split: str, samples: int, seed: int) -> dict[str, np.ndarray]:
+    """Draw raw examples of a split, the same ones for every network."""
+    rows: dict[str, list[np.ndarray]] = {}
+    for batch in run.source.evals[split]():
+        real = np.asarray(batch["mask"]) > 0
+        for name in batch:
+            rows.setdefault(name, []).append(np.asarray(batch[name])[real])
+    whole = {name: np.concatenate(parts) for name, parts in rows.items()}
+    size = len(whole["label"])
+    if size < 2:
+        raise UserError(f"the {split} split has {size} examples; bounds need two or more")
+    keep = np.random.default_rng(seed).permutation(size)[:samples]
+    return {name: values[keep] for name, values in whole.items()}
+
+
+def _network(
+    run: Run,
+    variant: Variant,
+    role: str,
+    variables: Variables,
+    data: Mapping[str, Mapping[str, np.ndarray]],
+    wanted: Sequence[str],
+    seed: int,
+) -> dict[str, Any]:
+    stages = chains.chain(
+        variant.config["roles"][role]["model"], variables, run.source.spec.shape
+    )  # fmt: skip
+    seen = {split: _representations(run, variant, role, variables, d) for split, d in data.items()}
+    names = [stage.name for stage in stages]
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise UserError(f"--layers: {role} has no layer {unknown[0]!r}; it has {', '.join(names)}")
+    labels = {split: np.asarray(d["label"]) for split, d in data.items()}
+    losses = {s: _cross_entropy(seen[s]["logits"], labels[s]) for s in seen}
+    gap = float(losses["test"].mean() - losses["train"].mean())
+    logits = np.concatenate([seen["train"]["logits"], seen["test"]["logits"]])
+    cost = float(np.ptp(logits, axis=1).max()) / RHO
+    told = []
+    for stage, tail in zip(stages, chains.tails(stages), strict=True):
+        if wanted and stage.name not in wanted:
+            continue
+        train, test = ((seen[s][stage.name], labels[s]) for s in SPLITS)
+        apart = distances(train, test, cost, seed)
+        told.append({"name": stage.name, "tail": float(tail), **apart})
+    w1, tail = (np.array([row[key] for row in told]) for key in ("w1", "tail"))
+    values = np.asarray(bounds.wasserstein_bound(w1, tail, loss_lipschitz=RHO))
+    for row, value in zip(told, values, strict=True):
+        row["bound"] = float(value)
+    return {
+        "gap": gap,
+        "losses": {split: float(values.mean()) for split, values in losses.items()},
+        "label_cost": cost,
+        "samples": {split: len(labels[split]) for split in labels},
+        "layers": told,
+        "funnel": told[int(bounds.funnel_layer(values))]["name"],
+        "held": bool(np.all(abs(gap) <= values * (1 + SLACK) + SLACK)),
+    }
+
+
+def distances(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    label_cost: float,
+    seed: int,
+) -> dict[str, float]:
+    """Measure how far apart two samples of (representation [n, d], class [n]) lie.
+
+    Returns:
+      "w1", exact, under |t - t'| + label_cost [y != y']; "baseline", its mean over two shuffles of
+      both samples: what the sample size alone gives; "sliced", a lower value (64 directions of
+      (t, label), a distance that is nowhere larger).
+    """
+    (x, y), (u, v) = train, test
+    if not (np.isfinite(x).all() and np.isfinite(u).all()):
+        raise UserError("a representation holds numbers that are not finite: the run diverged")
+    joined = [np.column_stack([t, label]) for t, label in (train, test)]
+    exact = lambda a, b: bounds.transport_exact(  # noqa: E731
+        scipy_distance.cdist(a[:, :-1], b[:, :-1])
+        + label_cost * (a[:, -1:] != b[:, -1:].T)
+    )  # fmt: skip
+    classes = int(max(y.max(), v.max())) + 1
+    hot = [label_cost / RHO * np.eye(classes)[label] for label in (y, v)]
+    points = [np.column_stack([t, h]) for t, h in zip((x, u), hot, strict=True)]
+    directions = np.random.default_rng(seed).normal(size=(points[0].shape[1], SLICES))
+    directions /= np.linalg.norm(directions, axis=0)
+    sliced = bounds.sliced_wasserstein(points[0], points[1], directions)
+    return {
+        "w1": exact(joined[0], joined[1]),
+        "baseline": bounds.baseline(joined[0], joined[1], exact, seed=seed, draws=2),
+        "sliced": float(sliced),
+    }
+
+
+def _representations(
+    run: Run, variant: Variant, role: str, variables: Variables, raw: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What every layer makes of the examples, flat, float64; "input" is the prepared image."""
+    model = variant.table[role].model
+
+    @jax.jit
+    def forward(variables: Variables, batch: Mapping[str, Any]):
+        ready = run.prepare_eval(dict(batch))
+        outputs, _ = model.apply(variables, ready, train=False)
+        return {"input": ready["image"], **outputs.features, "logits": outputs.logits}
+
+    found = jax.device_get(forward(variables, dict(raw)))
+    return {name: np.asarray(x, np.float64).reshape(len(x), -1) for name, x in found.items()}
+
+
+def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]
