@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from kdjax.report.render import Table
-from kdjax.report.svg import svg
+from kdjax.report.svg import styles, svg
 
 __all__ = ["bounds_figure", "bounds_table"]
 
@@ -54,26 +55,47 @@ def bounds_table(networks: Networks) -> Table:
 
 
 def bounds_figure(networks: Networks) -> str:
-    """Draw the bound (and W1) of every layer, a line a network, as an SVG."""
+    """Draw W1 and the bound of every layer as an SVG: a colour a variant, teachers dashed."""
+    order = _order(networks)
+    variants = list(dict.fromkeys(network["variant"] for network in networks))
+    styles_of = styles({"variants": [{"name": name} for name in variants]})
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots(1, 2)
         for network in networks:
+            colour = styles_of[network["variant"]]["color"]
+            dash = "--" if network["role"] == "teacher" else "-"
             label = f"{network['variant']} {network['role']}"
-            names = [layer["name"] for layer in network["layers"]]
+            where = [order.index(layer["name"]) for layer in network["layers"]]
             for axis, key in zip(axes, ("w1", "bound"), strict=True):
                 values = [layer[key] for layer in network["layers"]]
-                (line,) = axis.plot(names, values, marker="o", markersize=3, label=label)
-                if key == "bound":
-                    at = names.index(network["funnel"])
-                    axis.plot(names[at], values[at], "o", ms=9, mfc="none", color=line.get_color())
+                axis.plot(where, values, dash, marker="o", ms=3, color=colour, label=label)
+            at = next(i for i, x in enumerate(network["layers"]) if x["name"] == network["funnel"])
+            lowest = network["layers"][at]["bound"]
+            axes[1].plot(where[at], lowest, "o", ms=9, mfc="none", color=colour)
         axes[0].set_title("W1 of (representation, label)")
         axes[1].set_title("bound, nats (ring: funnel layer)")
         for axis in axes:
+            axis.set_xticks(range(len(order)), order)
             axis.set_yscale("log")
-            axis.tick_params(axis="x", rotation=45)
+            axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axis.yaxis.set_minor_formatter(FuncFormatter(_sparse))
         if len(networks) <= 12:
             handles, labels = axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=3)
+            figure.legend(handles, labels, loc="outside lower center", ncols=4)
 
-    return svg(draw, "bounds by layer", (9.0, 4.2))
+    return svg(draw, "bounds by layer", (9.0, 4.4))
+
+
+def _order(networks: Networks) -> list[str]:
+    """All layers from the input to the logits, as the deepest networks have them."""
+    deepest = sorted(networks, key=lambda network: -len(network["layers"]))
+    names = dict.fromkeys(layer["name"] for network in deepest for layer in network["layers"])
+    ends = [name for name in ("input", "logits") if name in names]
+    inner = [name for name in names if name not in ends]
+    return [*ends[:1], *inner, *ends[1:]] if ends[:1] == ["input"] else [*inner, *ends]
+
+
+def _sparse(value: float, _: int) -> str:
+    """Label 2 and 5 of a decade only."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
