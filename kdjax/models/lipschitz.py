@@ -164,9 +164,12 @@ def group_sort(x: Array, *, size: int = 2) -> Array:
     if size < 1 or x.shape[-1] % size:
         raise UserError(f"group_sort: groups of {size} must divide the {x.shape[-1]} features")
     grouped = x.reshape(*x.shape[:-1], -1, size)
-    if size == 2:  # two comparisons instead of a sort
-        pair = jnp.stack([jnp.min(grouped, -1), jnp.max(grouped, -1)], -1)
-        return pair.reshape(x.shape)
+    if size == 2:  # one comparison instead of a sort
+        # not jnp.min and max: their gradient divides by how many equal the result, which is none
+        # where a compiler has rounded the two differently; equal neighbours share the gradient
+        a, b = grouped[..., 0], grouped[..., 1]
+        even, pair = a / 2 + b / 2, (jnp.where(a > b, b, a), jnp.where(a > b, a, b))
+        return jnp.stack([jnp.where(a == b, even, z) for z in pair], -1).reshape(x.shape)
     return jnp.sort(grouped, axis=-1).reshape(x.shape)
 
 

@@ -55,6 +55,13 @@ def test_group_sort_is_the_golden_one(groups, size):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def test_equal_neighbours_share_their_gradient():
+    weights = jnp.float32([1.0, 10.0] * 3)
+    slope = jax.grad(lambda x: jnp.sum(weights * lipschitz.group_sort(x)))
+    found = slope(jnp.float32([3.0, 1.0, 2.0, 2.0, 0.0, 0.0]))
+    np.testing.assert_array_equal(found, [10.0, 1.0, 5.5, 5.5, 5.5, 5.5])
+
+
 def test_spectral_dense_finds_the_largest_singular_value():
     kernel = jax.random.normal(KEY, (7, 4))
     vector = lipschitz.start_vector(jax.random.key(1), (4,))
