@@ -19,7 +19,7 @@ import numpy as np
 from scipy.spatial import distance as scipy_distance
 from scipy.special import logsumexp
 
-from kdjax import bounds, chains, models
+from kdjax import bounds, chains, models, players
 from kdjax import run as running
 from kdjax.build import Run, Variant
 from kdjax.types import UserError, Variables
@@ -73,17 +73,20 @@ def diagnose(
     for variant in run.variants:
         if variant.name not in story.outcomes:
             continue
-        states = story.states(variant)
-        outcome = story.outcomes[variant.name]
+        networks, outcome = story.networks(variant), story.outcomes[variant.name]
         for role in variant.table:
             if role in variant.from_variant or role in variant.given:
                 continue  # a frozen copy is told of where it was trained
             rows = outcome["chosen"][role]["members"][:1]
             rows = range(len(variant.members)) if members == "all" else rows
+            look = _looker(run, variant, role)
             for row in rows:
-                pieces = [Variables(s.params[role], s.stats[role]) for s in states]
-                whole = jax.tree.map(lambda *xs, row=row: np.concatenate(xs)[row], *pieces)
-                told = _network(run, variant, role, models.detach(whole), data, layers, seed)
+                own = models.detach(jax.tree.map(lambda x, row=row: x[row], networks[role]))
+                seen = {split: look(own, raw) for split, raw in data.items()}
+                labels = {split: np.asarray(raw["label"]) for split, raw in data.items()}
+                said = variant.config["roles"][role]["model"]
+                stages = chains.chain(said, own, run.source.spec.shape)
+                told = _network(role, stages, seen, labels, layers, seed)
                 values = dict(variant.members[row])
                 about = {"variant": variant.name, "role": role, "member": row, "values": values}
                 found.append({**about, **told})
@@ -106,23 +109,17 @@ def _take(run: Run, split: str, samples: int, seed: int) -> dict[str, np.ndarray
 
 
 def _network(
-    run: Run,
-    variant: Variant,
     role: str,
-    variables: Variables,
-    data: Mapping[str, Mapping[str, np.ndarray]],
+    stages: Sequence[chains.Stage],
+    seen: Mapping[str, Mapping[str, np.ndarray]],
+    labels: Mapping[str, np.ndarray],
     wanted: Sequence[str],
     seed: int,
 ) -> dict[str, Any]:
-    stages = chains.chain(
-        variant.config["roles"][role]["model"], variables, run.source.spec.shape
-    )  # fmt: skip
-    seen = {split: _representations(run, variant, role, variables, d) for split, d in data.items()}
     names = [stage.name for stage in stages]
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise UserError(f"--layers: {role} has no layer {unknown[0]!r}; it has {', '.join(names)}")
-    labels = {split: np.asarray(d["label"]) for split, d in data.items()}
     losses = {s: _cross_entropy(seen[s]["logits"], labels[s]) for s in seen}
     gap = float(losses["test"].mean() - losses["train"].mean())
     logits = np.concatenate([seen["train"]["logits"], seen["test"]["logits"]])
@@ -183,11 +180,15 @@ def distances(
     }
 
 
-def _representations(
-    run: Run, variant: Variant, role: str, variables: Variables, raw: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """What every layer makes of the examples, flat, float64; "input" is the prepared image."""
-    model = variant.table[role].model
+def _looker(
+    run: Run, variant: Variant, role: str
+) -> Callable[[Variables, Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Compile once what every layer of a role's network makes of examples, flat, float64.
+
+    "input" is the prepared image. The network is the plain one, as variables are detached: without
+    what terms add to it, such as adapters and class means.
+    """
+    model = players.make_network(role, variant.config, run.source, None)
 
     @jax.jit
     def forward(variables: Variables, batch: Mapping[str, Any]):
@@ -195,8 +196,11 @@ def _representations(
         outputs, _ = model.apply(variables, ready, train=False)
         return {"input": ready["image"], **outputs.features, "logits": outputs.logits}
 
-    found = jax.device_get(forward(variables, dict(raw)))
-    return {name: np.asarray(x, np.float64).reshape(len(x), -1) for name, x in found.items()}
+    def look(variables: Variables, raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = jax.device_get(forward(variables, dict(raw)))
+        return {name: np.asarray(x, np.float64).reshape(len(x), -1) for name, x in found.items()}
+
+    return look
 
 
 def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from kdjax import models, players
 from kdjax.data import save_tokenizer
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from kdjax.run import Story
 
 FORMAT = "kdjax-model-1"
-HUGGINGFACE = ("bert", "t5", "gpt_neo")
 SLACK = 0.02  # in standard deviations: what another split of the same data may differ by
 
 
@@ -199,8 +197,7 @@ def from_workdir(
     row = chosen if member is None else member
     if not 0 <= row < len(found.members):
         raise UserError(f"--member={row}; there are 0 to {len(found.members) - 1}")
-    pieces = [Variables(s.params[role], s.stats[role]) for s in story.states(found)]
-    merged = models.detach(jax.tree.map(lambda *xs: np.concatenate(xs)[row], *pieces))
+    merged = models.detach(jax.tree.map(lambda x: x[row], story.networks(found)[role]))
     spec = run.source.spec._asdict()
     network = players.with_vocabulary(found.config["roles"][role]["model"], run.source.spec)
     if huggingface:
@@ -216,10 +213,8 @@ def from_workdir(
 def _save_huggingface(
     out: Path, role: str, network: Mapping[str, Any], variables: Variables
 ) -> None:
-    if network["name"] not in HUGGINGFACE:
-        raise UserError(
-            f"--format=huggingface: {role} is a {network['name']}; that format is for "
-            f"{', '.join(HUGGINGFACE)}"
-        )
     _refuse_old(out)
-    models.save_huggingface(out, network, variables)
+    try:
+        models.save_huggingface(out, network, variables)
+    except UserError as error:
+        raise UserError(f"--format=huggingface: {role}: {error}") from error

@@ -41,14 +41,7 @@ class Story:
         """Add a finished variant."""
         self.outcomes[variant.name] = _join(self.run, variant, done)
         if variant.name in self.wanted:
-            states = self.states(variant)
-            merge = lambda *xs: np.concatenate(xs)  # noqa: E731
-            self.weights[variant.name] = {
-                role: jax.tree.map(
-                    merge, *(Variables(s.params[role], s.stats[role]) for s in states)
-                )
-                for role in variant.table
-            }
+            self.weights[variant.name] = self.networks(variant)
 
     def states(self, variant: Variant) -> list[State]:
         """The last states of a variant's parts, on the host, every role stacked by member."""
@@ -56,6 +49,15 @@ class Story:
             load_part(self.run, part, self.given(variant, part.members), self.say)
             for part in parts(self.run, variant, self.folder)
         ]
+
+    def networks(self, variant: Variant) -> dict[str, Variables]:
+        """What a finished variant trained, read from disk: role -> variables [members, ...]."""
+        states = self.states(variant)
+        merge = lambda *xs: np.concatenate(xs)  # noqa: E731
+        return {
+            role: jax.tree.map(merge, *(Variables(s.params[role], s.stats[role]) for s in states))
+            for role in variant.table
+        }
 
     def given(self, variant: Variant, members: Sequence[int]) -> dict[str, tuple[Variables, bool]]:
         """Weights from elsewhere: role -> (variables, whether stacked by member)."""
@@ -116,10 +118,11 @@ def train(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
         written = 0  # bytes of the metrics file that belong to finished parts
         for variant in run.variants:
             done = []
+            if not is_begun(variant, folder):
+                _say_new(variant, say)
             for part in parts(run, variant, folder):
                 outcome = finished(part)
                 if outcome is None:
-                    _say_new(variant, say)
                     given = story.given(variant, part.members)
                     outcome = _train_part(run, part, given, log, written, say)
                 written = outcome["offset"]

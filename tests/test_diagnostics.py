@@ -139,3 +139,29 @@ def test_what_is_wrong_is_said_in_one_line(trained, tmp_path, capsys):
     refused(capsys, ["bounds", f"--workdir={tmp_path / 'none'}"], "none")
     with pytest.raises(UserError, match="resnet8; there are mlp, cnn"):
         chains.chain({"name": "resnet8"}, Variables({}, {}), (8, 8, 3))
+
+
+def test_adapters_and_class_means_are_no_part_of_the_network(tmp_path, monkeypatch):
+    """What terms add to a student is not there when its bounds are measured."""
+    term = {"toward": "teacher", "own_layer": "wide"}
+    said = base(
+        num_steps=2,
+        roles__student__terms={"ce": {}, "norm_direction": term},
+        roles__student__adapters={"wide": {"kind": "linear", "layer": "pooled", "width": 8}},
+        variants={
+            "both": {},
+            "nd": {"roles.teacher": {"terms": {"ce": None}, "from_variant": "both"}},
+        },
+    )
+    said["variants"]["both"] = {"roles.student.terms": {"norm_direction": None}}
+    monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
+    assert cli.main(train(experiment(tmp_path, said), tmp_path / "run")) == 0
+    assert cli.main(["bounds", f"--workdir={tmp_path / 'run'}", "--samples=12"]) == 0
+    found = json.loads((tmp_path / "run" / "bounds.json").read_text())["networks"]
+    assert [(n["variant"], n["role"]) for n in found] == [
+        ("both", "teacher"),
+        ("both", "student"),
+        ("nd", "student"),
+    ]
+    for told in found:
+        assert [layer["name"] for layer in told["layers"]] == ["input", "hidden0", "logits"]
