@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import losses
+from kdjax.critics.layer import feature_width
 from kdjax.models.layers import linear
 from kdjax.terms import Critic, Scalar
 from kdjax.terms.term import POSITIVE
@@ -63,7 +64,7 @@ def contrast(
     def init(key: Array, own: Outputs, peer: Outputs, batch) -> Variables:
         own_key, peer_key, memory_key = jax.random.split(key, 3)
         params = {
-            side: head.init(k, jnp.zeros((1, _width(outputs, layer))))["params"]
+            side: head.init(k, jnp.zeros((1, feature_width(outputs, layer, "contrast"))))["params"]
             for side, k, outputs, layer in (
                 ("own", own_key, own, own_layer),
                 ("peer", peer_key, peer, peer_layer),
@@ -87,13 +88,3 @@ def contrast(
 
     layers = ((own_layer, peer_layer),)
     return Critic(init, loss, TERMS, layers, coupled=True, needs=("id",))
-
-
-def _width(outputs: Outputs, layer: str) -> int:
-    if layer not in outputs.features:
-        known = ", ".join(sorted(outputs.features)) or "none"
-        raise UserError(f"no layer {layer!r} to contrast; there are {known}")
-    shape = outputs.features[layer].shape
-    if len(shape) != 2:
-        raise UserError(f"contrast reads [batch, features], but layer {layer!r} is {shape}")
-    return shape[1]

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax import losses
+from kdjax.critics.layer import feature_width
 from kdjax.models import critic as pair_critics
 from kdjax.terms import Critic, Scalar
 from kdjax.terms.term import POSITIVE
@@ -35,8 +36,8 @@ def dependency(
     term is -J + penalty x gradient penalty, with J the objective: both the critic and the player
     that learns *ascend* J. The penalty belongs to the plain kinds with a Wasserstein objective;
     its features are detached, so that it moves the critic alone. It reports `estimate` (the value
-    of J; plus ln(batch), in nats, unless "dual"), `slope` (the critic's largest slope at this
-    batch's pairs) and, where it counts, `penalty`.
+    of J; plus ln(batch), in nats, unless "dual"), `slope` (of a plain critic, the largest at
+    this batch's pairs: a lower value) and, where it counts, `penalty`.
 
     Args:
       kind: one of `models.critic.KINDS`; those that end in _spectral or _bjorck are 1-Lipschitz.
@@ -73,7 +74,8 @@ def dependency(
         return losses.predictive_coding(scores)
 
     def init(key: Array, own: Outputs, peer: Outputs, batch) -> Variables:
-        widths = (_width(own, own_layer), _width(peer, peer_layer))
+        sides = ((own, own_layer), (peer, peer_layer))
+        widths = (feature_width(outputs, layer, "dependency") for outputs, layer in sides)
         return critic.init(key, *(jnp.zeros((1, size)) for size in widths))
 
     def loss(variables: Variables, own: Outputs, peer: Outputs, batch, scalars, key: Array):
@@ -82,11 +84,10 @@ def dependency(
         scores, after = critic.scores(variables, x, y, train=True)
         found = value(scores)
         offset = 0.0 if objective == "dual" else jnp.log(jnp.float32(len(scores)))
+        said = {"estimate": found + offset}
         still_x, still_y, still = lax.stop_gradient((x, y, variables))
-        said = {
-            "estimate": found + offset,
-            "slope": pair_critics.measured_slope(critic, still, still_x, still_y),
-        }
+        if not critic.constrained:  # the others are certified by `upper_bound`
+            said["slope"] = pair_critics.measured_slope(critic, still, still_x, still_y)
         total = -found
         if penalised:
             said["penalty"] = losses.gradient_penalty(
@@ -104,10 +105,7 @@ def dependency(
 
 
 def _check(objective: str, at: str, bound: str, kind: str) -> None:
-    for name, word, known in (
-        ("objective", objective, OBJECTIVES),
-        ("at", at, PLACES),
-    ):
+    for name, word, known in (("objective", objective, OBJECTIVES), ("at", at, PLACES)):
         if word not in known:
             raise UserError(f"{name} is {word!r}; it must be one of {', '.join(known)}")
     if bound not in BOUNDS:
@@ -128,13 +126,3 @@ def _bounded(x: Array, radius: float, bound: str) -> Array:
     squared = jnp.sum(jnp.square(x), axis=1, keepdims=True)
     some = squared > 0  # a vector of zeros has no direction: it stays, with gradient 0
     return jnp.where(some, x * (radius / jnp.sqrt(jnp.where(some, squared, 1.0))), 0.0)
-
-
-def _width(outputs: Outputs, layer: str) -> int:
-    if layer not in outputs.features:
-        known = ", ".join(sorted(outputs.features)) or "none"
-        raise UserError(f"no layer {layer!r} to compare; there are {known}")
-    shape = outputs.features[layer].shape
-    if len(shape) != 2:
-        raise UserError(f"dependency reads [batch, features], but layer {layer!r} is {shape}")
-    return shape[1]
