@@ -15,7 +15,7 @@ rate (2 values x 3 seeds, one program); a tenth of the training file (sst2: an e
 the official development set is the test split. Networks that have read so little text are far
 below pre-trained ones: the comparison is among the losses.
 
-Expected time: 9 minutes (rte) to 10 (cola) on 2 CPU cores.
+Expected time: 9 to 10 minutes on 2 CPU cores.
 
 Expected result: README, "Results".
 """
