@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     if smoke:
         data |= {"name": "synthetic", "shape": (64, 64, 3), "num_classes": 100, "workers": 0}
-        teacher, student = "resnet8", "resnet8"
+        teacher, student = "cnn", "cnn"
     return ConfigDict(
         {
             "seed": 0,

@@ -27,7 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
     data = {"name": "tiny_imagenet", "path": None, "validation": 0.05, "augment": "crop_flip"}
     if smoke:
         data |= {"name": "synthetic", "shape": (64, 64, 3), "num_classes": 200}
-        teacher, student = "resnet8", "resnet8"
+        teacher, student = "cnn", "cnn"
     return ConfigDict(
         {
             "seed": 0,

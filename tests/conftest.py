@@ -1,21 +1,41 @@
-"""One compilation cache and eight simulated devices for the whole suite.
+"""One compilation cache, eight simulated devices and a hurried compiler for the whole suite.
 
-Most of its time would be compiling otherwise. The default device is still one: only a layout
-that asks for eight uses them. Configs of tests say `devices: 1`, because `build` takes all that
-there are. It is a jax setting, not an environment variable, so that child processes have one.
+Most of its time would be compiling otherwise. What children of tests must share is an environment
+variable; what they must not is a jax setting. The default device is still one: only a layout that
+asks for eight uses them. Configs of tests say `devices: 1`, because `build` takes all there are.
 """
 
+import os
 import pathlib
 
 import jax
+import psutil
 import pytest
 from jaxtyping import config as jaxtyping_config
 
 _CACHE = pathlib.Path(__file__).resolve().parents[1] / ".cache" / "jax"
-jax.config.update("jax_compilation_cache_dir", str(_CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+_ROOM = 2 << 30  # bytes that a worker may hold before it drops its compiled programs
+_HURRIED = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+_SHARED = {
+    "JAX_COMPILATION_CACHE_DIR": str(_CACHE),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+os.environ.update(_SHARED)
+if jax.__version_info__[:2] == (0, 10):  # a later XLA may not know the flags, and ends at that
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_HURRIED}".strip()
+for _name, _value in _SHARED.items():  # jax was imported above, by the type checker's plugin
+    _kept = getattr(jax.config, _name.lower())
+    jax.config.update(_name.lower(), type(_kept)(_value) if _kept is not None else _value)
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _forget():
+    """Drop compiled programs between files once they take much memory; the disk keeps them."""
+    yield
+    if psutil.Process().memory_info().rss > _ROOM:
+        jax.clear_caches()
 
 
 @pytest.fixture
