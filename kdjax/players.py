@@ -42,6 +42,11 @@ def make_network(
     try:
         network = with_vocabulary(said["model"], source.spec)
         options = {k: v for k, v in network.items() if k != "name"}
+        ours = sorted({"num_classes", "dtype", "axis_name"} & set(options))
+        if ours:
+            raise UserError(
+                f"{ours[0]} follows from the data, `precision` and the devices; remove it"
+            )
         return models.build(
             said["model"]["name"],
             num_classes=source.spec.num_classes,

@@ -78,7 +78,30 @@ def build(kind: str, *, width: int = 128, depth: int = 1, radius: float = 1.0) -
         raise UserError(f"width: must be even, since {kind} sorts pairs, got {width}")
     if not 0 < radius < math.inf:
         raise UserError(f"radius: must be a finite number > 0, got {radius!r}")
-    return (_bilinear if form == "bilinear" else _concat)(how, width, depth, float(radius))
+    made = (_bilinear if form == "bilinear" else _concat)(how, width, depth, float(radius))
+    return made._replace(init=_exact(made.init), scores=_exact(made.scores), pairs=_pairs(made))
+
+
+def _exact(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Products in full float32: what a GPU or a TPU does by default breaks a certificate."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with jax.default_matmul_precision("highest"):
+            return function(*args, **kwargs)
+
+    return call
+
+
+def _pairs(critic: PairCritic) -> Callable[[Variables, Array, Array], Array]:
+    """The scores of pairs in line, of as many x as y: one alone would be broadcast."""
+    inner = _exact(critic.pairs)
+
+    def pairs(variables: Variables, x: Array, y: Array) -> Array:
+        if len(x) != len(y):
+            raise UserError(f"pairs: {len(x)} x and {len(y)} y; there must be as many of both")
+        return inner(variables, x, y)
+
+    return pairs
 
 
 def _bilinear(how: str, width: int, depth: int, radius: float) -> PairCritic:

@@ -128,10 +128,9 @@ def bjorck(kernel: Array, *, order: int = 1, num_iters: int = 20) -> Array:
         raise UserError(f"num_iters: must be >= 1, got {num_iters}")
     size = jnp.abs(kernel)
     bound = jnp.sqrt(jnp.max(jnp.sum(size, 0)) * jnp.max(jnp.sum(size, 1)))
-    found = kernel / _positive(lax.stop_gradient(bound))
-    for _ in range(num_iters):
-        found = bjorck_step(found, order)
-    return found
+    start = kernel / _positive(lax.stop_gradient(bound))
+    # a scan: unrolled, its two gradients were most of a critic's compilation
+    return lax.scan(lambda k, _: (bjorck_step(k, order), None), start, length=num_iters)[0]
 
 
 def bjorck_step(kernel: Array, order: int = 1) -> Array:

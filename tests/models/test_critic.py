@@ -3,6 +3,7 @@
 Golden arrays are float64, ours float32: 20 iterations of Bjorck add roundings of 1e-7 each.
 """
 
+import functools
 import pathlib
 
 import jax
@@ -99,6 +100,23 @@ def test_pairs_are_the_diagonal_of_scores(kind):
     jax.tree.map(np.testing.assert_array_equal, stats, variables.stats)
     expected = critic.pairs(variables, x[:7], y[:7])
     np.testing.assert_allclose(jnp.diagonal(scores[:7]), expected, rtol=2e-5, atol=2e-6)
+
+
+def test_pairs_of_different_lengths_are_refused():
+    x, y = points(0, 3, 4, count=4)
+    critic = critics.build("bilinear", width=4)
+    variables = critic.init(KEY, x, y)
+    with pytest.raises(UserError, match=r"4 x and 1 y"):
+        critic.pairs(variables, x, y[:1])
+
+
+def test_products_are_exact_whatever_the_default_of_the_device_is():
+    x, y = points(0, 3, 4, count=4)
+    critic = critics.build("bilinear_bjorck", width=4)
+    variables = critic.init(KEY, x, y)
+    for call in (critic.pairs, functools.partial(critic.scores, train=True)):
+        program = str(jax.make_jaxpr(call)(variables, x, y))
+        assert program.count("dot_general[") == program.count("HIGHEST") / 2 > 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
