@@ -13,12 +13,11 @@ Every call is compiled by itself; all take turns, and the ratios are of medians.
 
 import argparse
 import copy
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
+from timing import medians
 
 from kdjax.build import build
 from kdjax.program import feed, make_program
@@ -103,18 +102,6 @@ def forward(said: dict[str, Any]) -> Callable[[], None]:
     variables = jax.jit(model.init)(jax.random.key(0), batch)
     apply = jax.jit(lambda v, b: model.apply(v, b, train=False)[0].logits)
     return lambda: jax.block_until_ready(apply(variables, batch))
-
-
-def medians(table: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median seconds of each call, taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in table}
-    for turn in range(repeats + 2):  # two rounds warm up
-        for name, call in table.items():
-            start = time.perf_counter()
-            call()
-            if turn > 1:
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(kept) for name, kept in times.items()}
 
 
 def main() -> None:

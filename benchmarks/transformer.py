@@ -10,8 +10,6 @@ our column is filled.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from timing import medians
 
 from kdjax import models
 from kdjax.types import Variables
@@ -76,18 +75,6 @@ def ours(
     return first, call
 
 
-def medians(table: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of each call, taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in table}
-    for turn in range(repeats + 2):  # two rounds warm up
-        for name, call in table.items():
-            start = time.perf_counter()
-            call()
-            if turn > 1:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(kept) for name, kept in times.items()}
-
-
 def main() -> None:
     """Print one row."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -107,7 +94,7 @@ def main() -> None:
         exact = ours(batch, 0.0, None)[1]()
         apart = abs(exact - plain.stepper(weights, batch, *sizes, 0.0, RATE, DECAY)())
         table["torch"] = plain.stepper(weights, batch, *sizes, args.dropout, RATE, DECAY)
-    found = medians(table, args.repeats)
+    found = {name: 1e3 * value for name, value in medians(table, args.repeats).items()}
     print(f"jax {jax.__version__} on {jax.default_backend()}, batch {args.batch} x {args.length}")
     print("\n| dropout | kdjax ms | PyTorch ms | PyTorch / kdjax | first losses apart |")
     print("|---:|---:|---:|---:|---:|")

@@ -1,0 +1,110 @@
+"""What a member of a sweep costs beside a single run: one program against one after another.
+
+First the steps: for K members of an MLP, a small CNN and a ResNet-8 (alone, cross-entropy, seeds
+0..K-1, each with its own batches), the time of one step of all divided by K times that of a single
+run's step, interleaved, without compiling. Aim: never above 1; at most .75 for the MLP.
+
+Then, with --commands, whole commands on digits: `kdjax train` with a sweep of N seeds against N
+commands of one seed each, from start to report, with a warm compilation cache. Aim: at most .25.
+
+    python benchmarks/sweep.py [--repeats=15] [--members 2 4 8 16] [--commands=16]
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from timing import medians
+
+from kdjax.build import build
+from kdjax.program import feed, make_program
+
+NETWORKS = {
+    "MLP 784-256-256-10, batch 64": ({"name": "mlp", "hidden": (256, 256)}, (28, 28, 1), 64),
+    "CNN of 3 layers, 28 x 28, batch 64": ({"name": "cnn"}, (28, 28, 1), 64),
+    "ResNet-8, 32 x 32, batch 128": ({"name": "resnet8"}, (32, 32, 3), 128),
+}
+EXPERIMENT = Path(__file__).resolve().parents[1] / "experiments" / "digits_bdkd.py"
+
+
+def stepper(model: dict[str, Any], shape: tuple[int, ...], batch: int, members: int) -> Callable:
+    """A step of all members that goes on from its own state."""
+    run = build(
+        {
+            "num_steps": 100_000,
+            "batch_size": batch,
+            "devices": 1,
+            "data": {"name": "synthetic", "shape": shape, "num_classes": 10},
+            "roles": {"student": {"model": model, "terms": {"ce": {}}}},
+            "sweep": {"seed": list(range(members))},
+        }
+    )
+    program, state = make_program(run, run.variants[0], range(members), {})
+    kept = {"state": program.layout.place(state)}
+    batches = feed(run, program, 0)
+
+    def call() -> None:
+        kept["state"], metrics = program.step(kept["state"], next(batches))
+        jax.block_until_ready((kept["state"], metrics))
+
+    return call
+
+
+def steps(members: list[int], repeats: int) -> None:
+    """Print time per member-step / time of a single run's step."""
+    print(f"| network | {' | '.join(f'K = {k}' for k in members)} |")
+    print("|---|" + "---:|" * len(members), flush=True)
+    for name, (model, shape, batch) in NETWORKS.items():
+        calls = {k: stepper(model, shape, batch, k) for k in (1, *members)}
+        found = medians({str(k): call for k, call in calls.items()}, repeats)
+        ratios = [found[str(k)] / (k * found["1"]) for k in members]
+        print(f"| {name} | {' | '.join(f'{r:.2f}' for r in ratios)} |", flush=True)
+
+
+def commands(count: int, rounds: int) -> None:
+    """Print the wall time of one command with a sweep / that of as many commands."""
+    with tempfile.TemporaryDirectory() as folder:
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(Path(folder) / "cache")}
+
+        def train(workdir: str, seeds: list[int]) -> float:
+            start = time.perf_counter()
+            command = [sys.executable, "-m", "kdjax", "train", f"--config={EXPERIMENT}"]
+            command += [f"--workdir={Path(folder) / workdir}", f"--config.sweep.seed={seeds}"]
+            subprocess.run(command, check=True, capture_output=True, env={**os.environ, **cache})
+            return time.perf_counter() - start
+
+        train("warm_sweep", list(range(count)))
+        train("warm_single", [0])
+        whole, singles = [], []
+        for turn in range(rounds):
+            whole.append(train(f"sweep{turn}", list(range(count))))
+            singles.append(sum(train(f"single{turn}_{n}", [n]) for n in range(count)))
+    ratio = statistics.median(whole) / statistics.median(singles)
+    print(f"\none command with {count} seeds / {count} commands, {EXPERIMENT.name}: {ratio:.2f}")
+
+
+def main() -> None:
+    """Print the table and the line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--members", type=int, nargs="*", default=[2, 4, 8, 16])
+    parser.add_argument("--commands", type=int, default=0, help="how many single commands")
+    parser.add_argument("--rounds", type=int, default=1, help="of all those commands")
+    args = parser.parse_args()
+    print(f"jax {jax.__version__} on {jax.default_backend()}\n")
+    if args.members:
+        steps(args.members, args.repeats)
+    if args.commands:
+        commands(args.commands, args.rounds)
+
+
+if __name__ == "__main__":
+    main()

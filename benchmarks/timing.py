@@ -1,0 +1,20 @@
+"""Interleaved timing, shared by the benchmarks: calls take turns, medians are kept."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+
+def medians(calls: Mapping[str, Callable], repeats: int, warm: int = 2) -> dict[str, float]:
+    """Median seconds of each call, taking turns; the first `warm` rounds are not counted.
+
+    A call must end with its work done (`jax.block_until_ready`).
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(repeats + warm):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn >= warm:
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(kept) for name, kept in times.items()}

@@ -1,0 +1,139 @@
+"""Mutual learning of two CIFAR ResNets in plain PyTorch: what `peer.py` compares with.
+
+Written with care: channels-last memory, augmentation of the whole batch at once, one backward pass
+for both networks, no data loader (the images lie in memory, as ours do).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+PADDING = 4
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut."""
+
+    def __init__(self, into: int, out: int, stride: int) -> None:
+        """Make the layers; a 1x1 shortcut where the shape changes."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(into, out, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
+        self.bn1, self.bn2 = nn.BatchNorm2d(out), nn.BatchNorm2d(out)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or into != out:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(into, out, 1, stride, bias=False), nn.BatchNorm2d(out)
+            )
+
+    def forward(self, x: Any) -> Any:
+        """Map an image."""
+        y = functional.relu(self.bn1(self.conv1(x)))
+        return functional.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """Depth 6n + 2, widths 16, 16, 32, 64."""
+
+    def __init__(self, depth: int, classes: int) -> None:
+        """Make the three stages, with kdjax's initialisation."""
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        blocks, into = [], 16
+        for stage, width in enumerate((16, 32, 64)):
+            for index in range((depth - 2) // 6):
+                blocks.append(Block(into, width, 2 if stage and not index else 1))
+                into = width
+        self.blocks, self.fc = nn.Sequential(*blocks), nn.Linear(64, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Any) -> Any:
+        """Map [batch, 3, 32, 32] to logits."""
+        x = self.blocks(functional.relu(self.bn(self.conv(x))))
+        return self.fc(x.mean((2, 3)))
+
+
+def crop_flip(images: Any) -> Any:
+    """Shift and mirror each of [batch, height, width, channel] uint8 on its own."""
+    count, height, width, _ = images.shape
+    padded = functional.pad(images, (0, 0, PADDING, PADDING, PADDING, PADDING))
+    top, left = torch.randint(0, 2 * PADDING + 1, (2, count, 1))
+    rows, columns = top + torch.arange(height), left + torch.arange(width)
+    mirrored = torch.rand(count, 1) < 0.5
+    columns = torch.where(mirrored, columns.flip(1), columns)
+    return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+class Mutual:
+    """Networks, one optimizer each, and their steps; one of them alone learns without KL."""
+
+    def __init__(
+        self, depths: tuple[int, ...], classes: int, rate: float, decay: float, steps: int
+    ) -> None:
+        """Make networks, SGD with momentum .9, cosine to 0 after `steps`."""
+        layout = {"memory_format": torch.channels_last}
+        self.networks = [ResNet(depth, classes).to(**layout) for depth in depths]
+        self.optimizers = [
+            torch.optim.SGD(n.parameters(), rate, momentum=0.9, weight_decay=decay)
+            for n in self.networks
+        ]
+        self.schedules = [
+            torch.optim.lr_scheduler.CosineAnnealingLR(o, steps) for o in self.optimizers
+        ]
+
+    def step(self, images: Any, labels: Any, ready: Callable[[Any], Any]) -> None:
+        """Train both on one raw batch: cross-entropy and KL toward the other."""
+        x = ready(crop_flip(images))
+        logits = [network(x) for network in self.networks]
+        total = 0
+        for own in logits:
+            total = total + functional.cross_entropy(own, labels)
+            for other in logits:
+                if other is not own:
+                    target = functional.log_softmax(other.detach(), 1)
+                    found = functional.log_softmax(own, 1)
+                    total = total + functional.kl_div(
+                        found, target, reduction="batchmean", log_target=True
+                    )
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+
+    @torch.no_grad()
+    def accuracy(self, images: Any, labels: Any, ready: Callable[[Any], Any]) -> list[float]:
+        """In evaluation mode, in per cent, of each network."""
+        found = []
+        for network in self.networks:
+            network.eval()
+            right = [
+                (network(ready(x)).argmax(1) == y).float()
+                for x, y in zip(images.split(500), labels.split(500), strict=True)
+            ]
+            found.append(100 * float(torch.cat(right).mean()))
+            network.train()
+        return found
+
+
+def normaliser(mean: np.ndarray, std: np.ndarray) -> Callable[[Any], Any]:
+    """From raw [batch, height, width, 3] to normalised channels-last [batch, 3, height, width]."""
+    center, spread = (torch.tensor(255 * x, dtype=torch.float32) for x in (mean, std))
+    return lambda x: ((x.float() - center) / spread).permute(0, 3, 1, 2)
+
+
+def batches(images: Any, labels: Any, size: int, seed: int) -> Iterator[tuple[Any, Any]]:
+    """Endless shuffled epochs, the last incomplete batch of each dropped."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(len(images), generator=generator)
+        for start in range(0, len(order) - size + 1, size):
+            rows = order[start : start + size]
+            yield images[rows], labels[rows]
