@@ -15,6 +15,7 @@ from kdjax.bounds.contraction import (
     label_aware_bound,
     log_parameter_count,
 )
+from kdjax.bounds.convolution import convolution_bound, convolution_norm_exact
 from kdjax.bounds.dependency import (
     DependencyBracket,
     dependency_exact,
@@ -78,6 +79,8 @@ __all__ = [
     "baseline",
     "chain",
     "contraction_product",
+    "convolution_bound",
+    "convolution_norm_exact",
     "dependency_exact",
     "dependency_of_sample",
     "dependency_total_variation",

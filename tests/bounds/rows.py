@@ -51,6 +51,19 @@ ROWS = {
     "contraction_product": Row(
         ([0.5, 0.5],), "upper value", (bad([0.5, 1.1], say="[0, 1], got 1.1"),), closed=True
     ),
+    "convolution_bound": Row(
+        (np.ones((3, 3, 2, 4)), (4, 4)), "Upper bound",
+        (bad(np.ones((3, 3, 2)), (4, 4), say="kernel"), bad([[[[NAN]]]], (4, 4), say="finite"),
+         bad([[[[1.0]]]], (4, 0), say="shape"), bad([[[[1.0]]]], (4, 4), stride=0, say="stride"),
+         bad(np.ones((3, 3, 2, 4)), (4, 4), groups=3, say="divide the 4")),
+        {"stride": 2, "groups": 2},
+    ),
+    "convolution_norm_exact": Row(
+        (np.ones((3, 3, 2, 4)), (4, 4)), "exact",
+        (bad(np.ones((3, 3, 2, 4)), (64, 64), say="convolution_bound"),
+         bad(np.ones((3, 3, 2, 4)), (4, 4), groups=3, say="divide the 4")),
+        {"stride": 2, "groups": 2},
+    ),
     "dependency_exact": Row(
         ([[0.5, 0], [0, 0.5]], [[0.0], [1.0]], [[0.0], [1.0]]), "Exact",
         (bad([[0.5, 0], [0, 0.4]], [[0.0], [1.0]], [[0.0], [1.0]], say="sum to 1"),
