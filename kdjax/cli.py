@@ -91,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--layers", default="", help="by name, commas between (default: all)")
     diagnose.add_argument("--samples", type=int, default=500, help="training and test examples")
     diagnose.add_argument("--members", choices=("chosen", "all"), default="chosen")
+    diagnose.add_argument(
+        "--out", type=Path, help="a folder (default: the workdir, and a section of its report.html)"
+    )
     report = add("report", _report, "one page (.html) or its tables (.md) for several workdirs")
     report.add_argument("workdirs", nargs="+", type=Path)
     report.add_argument("--out", type=Path, default=Path("report.html"))
@@ -190,18 +193,20 @@ def _numbers(flag: str, text: str | None) -> list[float] | None:
 def _bounds(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
     from kdjax import diagnostics, workdir
     from kdjax.build import build
-    from kdjax.report import layers, tables
+    from kdjax.report import html, layers, tables
 
     built = build(workdir.read_config(args.workdir))
     names = [name for name in args.layers.split(",") if name]
     options = {"layers": names, "samples": args.samples, "members": args.members}
     found = diagnostics.diagnose(built, args.workdir, _say, **options)
     command = "python -m kdjax " + shlex.join(argv)
-    workdir.write_json(args.workdir / "bounds.json", {"command": command, "networks": found})
-    (args.workdir / "bounds.svg").write_text(layers.bounds_figure(found) + "\n")
+    out = args.workdir if args.out is None else args.out
+    written = layers.write_bounds(out, {"command": command, "networks": found})
+    if args.out is None and (out / "report.json").exists():
+        written += [html.write(out)]
     tables.show(layers.bounds_table(found))
+    _say(f"bounds: {', '.join(map(str, written))}")
     broken = [f"{n['variant']} {n['role']}" for n in found if not n["held"]]
-    _say(f"bounds: {args.workdir / 'bounds.json'}, {args.workdir / 'bounds.svg'}")
     if broken:
         raise RunError(f"the loss gap of {', '.join(broken)} exceeds its bound: please report this")
     return 0

@@ -16,17 +16,19 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy.spatial import distance as scipy_distance
 from scipy.special import logsumexp
 
 from kdjax import bounds, chains, models, players
 from kdjax import run as running
 from kdjax.build import Run, Variant
+from kdjax.distances import distances, layer_distances
 from kdjax.types import UserError, Variables
+
+__all__ = ["RHO", "diagnose", "distances"]
 
 RHO = math.sqrt(2)  # Lipschitz constant of cross-entropy in the logits
 SLACK = 1e-5  # float32 representations
-SLICES = 64
+CHUNK = 100  # examples of one forward pass
 SPLITS = ("train", "test")
 
 
@@ -40,7 +42,7 @@ def diagnose(
     members: str = "chosen",
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Compute the bound of every layer of every trained network of a finished run.
+    """Compute the bound of every layer of the networks of a finished run.
 
     Args:
       run: from `build`.
@@ -54,7 +56,8 @@ def diagnose(
 
     Returns:
       One dict a network: "variant", "role", "member", "values", "gap" (nats), "label_cost",
-      "layers" (a list with "name", "tail", "w1", "baseline", "sliced", "bound"), "funnel", "held".
+      "layers" (a list with "name", "tail", "w1", "baseline", "sliced", "entropic", "bound"),
+      "funnel", "held". Frozen networks from a file are among them, once a file.
 
     Raises:
       UserError: nothing is trained, unknown layers, networks without constants, fewer than two
@@ -69,16 +72,19 @@ def diagnose(
         raise UserError(f"workdir {folder} holds no finished variant; train first")
     size = min(samples, *(run.source.size[split] for split in SPLITS))  # equal: an assignment
     data = {split: _take(run, split, size, seed) for split in SPLITS}
-    found = []
+    found, files = [], set()
     for variant in run.variants:
         if variant.name not in story.outcomes:
             continue
         networks, outcome = story.networks(variant), story.outcomes[variant.name]
         for role in variant.table:
-            if role in variant.from_variant or role in variant.given:
-                continue  # a frozen copy is told of where it was trained
+            file = variant.config["roles"][role]["checkpoint"]
+            frozen = role not in variant.tx
+            if frozen and (role in variant.from_variant or file in files):
+                continue  # a frozen copy is told of where it was trained, or first read
+            files |= {file} if frozen else set()
             rows = outcome["chosen"][role]["members"][:1]
-            rows = range(len(variant.members)) if members == "all" else rows
+            rows = range(len(variant.members)) if members == "all" and not frozen else rows
             look = _looker(run, variant, role)
             for row in rows:
                 own = models.detach(jax.tree.map(lambda x, row=row: x[row], networks[role]))
@@ -124,13 +130,11 @@ def _network(
     gap = float(losses["test"].mean() - losses["train"].mean())
     logits = np.concatenate([seen["train"]["logits"], seen["test"]["logits"]])
     cost = float(np.ptp(logits, axis=1).max()) / RHO
-    told = []
-    for stage, tail in zip(stages, chains.tails(stages), strict=True):
-        if wanted and stage.name not in wanted:
-            continue
-        train, test = ((seen[s][stage.name], labels[s]) for s in SPLITS)
-        apart = distances(train, test, cost, seed)
-        told.append({"name": stage.name, "tail": float(tail), **apart})
+    tails = dict(zip(names, chains.tails(stages), strict=True))
+    kept = [name for name in names if not wanted or name in wanted]
+    train, test = ({name: seen[s][name] for name in kept} for s in SPLITS)
+    apart = layer_distances(train, test, (labels["train"], labels["test"]), cost, seed)
+    told = [{"name": name, "tail": float(tails[name]), **apart[name]} for name in kept]
     w1, tail = (np.array([row[key] for row in told]) for key in ("w1", "tail"))
     values = np.asarray(bounds.wasserstein_bound(w1, tail, loss_lipschitz=RHO))
     for row, value in zip(told, values, strict=True):
@@ -143,40 +147,6 @@ def _network(
         "layers": told,
         "funnel": told[int(bounds.funnel_layer(values))]["name"],
         "held": bool(np.all(abs(gap) <= values * (1 + SLACK) + SLACK)),
-    }
-
-
-def distances(
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
-    label_cost: float,
-    seed: int,
-) -> dict[str, float]:
-    """Measure how far apart two samples of (representation [n, d], class [n]) lie.
-
-    Returns:
-      "w1", exact, under |t - t'| + label_cost [y != y']; "baseline", its mean over two shuffles of
-      both samples: what the sample size alone gives; "sliced", a lower value (64 directions of
-      (t, label), a distance that is nowhere larger).
-    """
-    (x, y), (u, v) = train, test
-    if not (np.isfinite(x).all() and np.isfinite(u).all()):
-        raise UserError("a representation holds numbers that are not finite: the run diverged")
-    joined = [np.column_stack([t, label]) for t, label in (train, test)]
-    exact = lambda a, b: bounds.transport_exact(  # noqa: E731
-        scipy_distance.cdist(a[:, :-1], b[:, :-1])
-        + label_cost * (a[:, -1:] != b[:, -1:].T)
-    )  # fmt: skip
-    classes = int(max(y.max(), v.max())) + 1
-    hot = [label_cost / RHO * np.eye(classes)[label] for label in (y, v)]
-    points = [np.column_stack([t, h]) for t, h in zip((x, u), hot, strict=True)]
-    directions = np.random.default_rng(seed).normal(size=(points[0].shape[1], SLICES))
-    directions /= np.linalg.norm(directions, axis=0)
-    sliced = bounds.sliced_wasserstein(points[0], points[1], directions)
-    return {
-        "w1": exact(joined[0], joined[1]),
-        "baseline": bounds.baseline(joined[0], joined[1], exact, seed=seed, draws=2),
-        "sliced": float(sliced),
     }
 
 
@@ -197,8 +167,16 @@ def _looker(
         return {"input": ready["image"], **outputs.features, "logits": outputs.logits}
 
     def look(variables: Variables, raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = jax.device_get(forward(variables, dict(raw)))
-        return {name: np.asarray(x, np.float64).reshape(len(x), -1) for name, x in found.items()}
+        size = len(raw["label"])
+        # chunks of one size, the last one overlapping: memory for a few, and one compilation
+        starts = sorted({*range(0, max(size - CHUNK, 1), CHUNK), max(size - CHUNK, 0)})
+        rows: dict[str, np.ndarray] = {}
+        for start in starts:
+            part = {name: x[start : start + CHUNK] for name, x in raw.items()}
+            for name, x in jax.device_get(forward(variables, part)).items():
+                whole = rows.setdefault(name, np.zeros((size, x[0].size)))
+                whole[start : start + CHUNK] = np.asarray(x, np.float64).reshape(len(x), -1)
+        return rows
 
     return look
 

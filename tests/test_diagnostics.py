@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
-from kdjax import chains, cli, diagnostics, models
+from kdjax import chains, cli, diagnostics, distances, models
+from kdjax.distances import layer_distances
 from kdjax.types import UserError
 from tests.faults.commands import base, experiment, refused, train
 
@@ -27,11 +30,25 @@ def test_distances_by_hand():
     same, other = np.array([0, 0]), np.array([0, 1])
     found = diagnostics.distances((x, same), (u, same), 10.0, 0)
     assert found["w1"] == pytest.approx(1.0)  # 0 -> 1 and 1 -> 2, or 0 -> 2
-    assert found["sliced"] <= found["w1"]
+    assert found["sliced"] <= found["w1"] <= found["entropic"] <= 1.1
     # one label must change: 10 / 2
     assert diagnostics.distances((x, same), (u, other), 10.0, 0)["w1"] == pytest.approx(6.0)
     with pytest.raises(UserError, match="not finite"):
         diagnostics.distances((x * np.nan, same), (u, same), 1.0, 0)
+
+
+def test_wide_layers_are_measured_like_narrow_ones(monkeypatch):
+    rng = np.random.default_rng(0)
+    layers = [{"a": rng.normal(size=(9, 5)) + 3, "b": rng.normal(size=(9, 2))} for _ in range(2)]
+    labels = rng.integers(0, 3, (2, 9))
+    slow = layer_distances(*layers, tuple(labels), 0.7, 1)
+    monkeypatch.setattr(distances, "NARROW", 0)
+    fast = layer_distances(*layers, tuple(labels), 0.7, 1)
+    for name, row in slow.items():
+        cost = cdist(layers[0][name], layers[1][name]) + 0.7 * (labels[0][:, None] != labels[1])
+        assert row["w1"] == pytest.approx(cost[linear_sum_assignment(cost)].mean(), rel=1e-12)
+        assert row["sliced"] <= row["w1"] <= row["entropic"] <= 1.3 * row["w1"]
+        assert fast[name] == pytest.approx(row, rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -89,18 +106,51 @@ def test_a_run_is_diagnosed_from_the_command_line(trained, capsys):
         assert best["name"] == told["funnel"]
         for layer in told["layers"]:
             assert layer["sliced"] <= layer["w1"] * (1 + 1e-6)
+            assert layer["w1"] <= layer["entropic"] * (1 + 1e-6)
             assert abs(told["gap"]) <= layer["bound"]
     assert "funnel" in table
-    assert "held" in table
+    assert "held for all 4 networks" in table
     assert (trained / "bounds.svg").read_text().startswith("<svg")
-    assert cli.main(["bounds", f"--workdir={trained}", "--samples=24", "--layers=logits"]) == 0
-    found = json.loads((trained / "bounds.json").read_text())["networks"]
-    assert [[layer["name"] for layer in told["layers"]] for told in found] == [["logits"]] * 2
+    for out, read in (("page.html", "gap &lt;= bound"), ("tables.md", "W1 of (representation")):
+        assert cli.main(["report", str(trained), f"--out={trained / out}"]) == 0
+        assert read in (trained / out).read_text()
+    assert (trained / "page.html").read_text().count("bounds by layer") == 2  # table and figure
+
+
+def test_a_network_from_a_file_is_diagnosed_beside_the_student(trained, tmp_path, monkeypatch):
+    """Once for all variants, with chosen layers, into a folder of its own."""
+    argv = ["export", f"--workdir={trained}", "--role=teacher", f"--out={tmp_path / 'teacher'}"]
+    assert cli.main(argv) == 0
+    said = base(
+        num_steps=2,
+        roles__teacher__terms={},
+        roles__teacher__checkpoint=str(tmp_path / "teacher"),
+        roles__student__model={"name": "resnet8", "widths": (2, 2, 3, 4)},
+        variants={"a": {}, "b": {"roles.student.optimizer.learning_rate": 0.0}},
+    )
+    monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
+    assert cli.main(train(experiment(tmp_path, said), tmp_path / "run")) == 0
+    argv = ["bounds", f"--workdir={tmp_path / 'run'}", "--samples=12", "--layers=pooled,logits"]
+    assert cli.main([*argv, f"--out={tmp_path / 'out'}"]) == 0
+    assert not (tmp_path / "run" / "bounds.json").exists()
+    found = json.loads((tmp_path / "out" / "bounds.json").read_text())["networks"]
+    roles = [("a", "teacher"), ("a", "student"), ("b", "student")]
+    assert [(n["variant"], n["role"]) for n in found] == roles
+    for told in found:
+        assert told["held"]
+        assert [layer["name"] for layer in told["layers"]] == ["pooled", "logits"]
+
+
+def test_a_damaged_file_of_bounds_is_said(trained, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("kdjax.report.html.load", lambda workdir: {})
+    (tmp_path / "bounds.json").write_text("{}")
+    refused(capsys, ["report", tmp_path, f"--out={tmp_path / 'x.html'}"], "bounds.json is damaged")
 
 
 def test_what_is_wrong_is_said_in_one_line(trained, tmp_path, capsys):
     there = f"--workdir={trained}"
     refused(capsys, ["bounds", there, "--layers=middle"], "no layer 'middle'", "input, ")
+    refused(capsys, ["bounds", there, f"--out={trained / 'config.json'}"], "--out=", "written")
     refused(capsys, ["bounds", there, "--samples=1"], "--samples=1", "at least 2")
     refused(capsys, ["bounds", f"--workdir={tmp_path / 'none'}"], "none")
 

@@ -23,7 +23,7 @@ from kdjax.bounds.dependency import (
     dependency_total_variation,
     gaussian_dependency_bracket,
 )
-from kdjax.bounds.entropic import EntropicCost, wasserstein_entropic
+from kdjax.bounds.entropic import EntropicCost, transport_entropic, wasserstein_entropic
 from kdjax.bounds.gaussian import (
     Risks,
     gaussian_kl,
@@ -41,6 +41,7 @@ from kdjax.bounds.information import (
     info_nce,
     kl_bound_proxy,
     knn_kl,
+    knn_kl_by_class,
     ksg_mutual_information,
     nguyen_wainwright_jordan,
 )
@@ -106,6 +107,7 @@ __all__ = [
     "kl_bound",
     "kl_bound_proxy",
     "knn_kl",
+    "knn_kl_by_class",
     "ksg_mutual_information",
     "label_aware_bound",
     "labelled_cost",
@@ -118,6 +120,7 @@ __all__ = [
     "residual_bound",
     "sign_network",
     "sliced_wasserstein",
+    "transport_entropic",
     "transport_exact",
     "wasserstein_1d",
     "wasserstein_bound",

@@ -1,7 +1,9 @@
 """The entropic upper value of W1: cheap where an exact plan is not."""
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ott.geometry import geometry
@@ -11,17 +13,20 @@ from scipy.spatial import distance as scipy_distance
 from kdjax.bounds.backend import Numbers
 from kdjax.bounds.points import check_weights, point_pair
 from kdjax.bounds.transport import METRICS
-from kdjax.types import UserError
+from kdjax.types import Array, UserError
 
-__all__ = ["EntropicCost", "wasserstein_entropic"]
+__all__ = ["EntropicCost", "transport_entropic", "wasserstein_entropic"]
 
 
 class EntropicCost(NamedTuple):
-    """Cost of a feasible plan, how far Sinkhorn's own plan was off (L1), whether it converged."""
+    """Cost of a feasible plan, how far Sinkhorn's own plan was off (L1), whether it converged.
 
-    value: float
-    marginal_error: float
-    converged: bool
+    Numbers for one table of costs, [tables] for several.
+    """
+
+    value: Any
+    marginal_error: Any
+    converged: Any
 
 
 def wasserstein_entropic(
@@ -33,11 +38,9 @@ def wasserstein_entropic(
     epsilon: float,
     metric: str = "euclidean",
     max_iterations: int = 2_000,
+    threshold: float = 1e-3,
 ) -> EntropicCost:
     """Upper value of the exact transport cost of two samples: sum_ij P_ij c_ij of Sinkhorn's plan.
-
-    The plan is solved by ott in JAX's precision and then moved onto the exact marginals on the
-    host in float64, so that the value lies above the exact cost whether Sinkhorn converged or not.
 
     Args:
         x: [n, d] or [n].
@@ -47,38 +50,134 @@ def wasserstein_entropic(
         epsilon: strength of the entropy, in the unit of the cost; smaller is tighter and slower.
         metric: "euclidean", "sqeuclidean" or "cityblock", as `wasserstein_exact`.
         max_iterations: of Sinkhorn.
+        threshold: L1 error of the marginals at which it stops.
 
     Returns:
-        Value in the unit of the cost, error, converged.
+        As `transport_entropic`.
 
     Raises:
-        UserError: epsilon <= 0, an unknown metric, bad points or weights.
+        UserError: an unknown metric, bad points, and as `transport_entropic`.
 
-    Source: Cuturi 2013 (arXiv 1306.0895); rounding of Altschuler et al. 2017 (arXiv 1705.09634),
-        algorithm 2.
+    Source: as `transport_entropic`.
 
     >>> print(round(wasserstein_entropic([0.0, 1.0], [1.0, 2.0], epsilon=0.05).value, 3))
     1.0
     """
     if metric not in METRICS:
         raise UserError(f"metric: must be one of {', '.join(METRICS)}, got {metric!r}")
-    if not 0 < epsilon < np.inf:
-        raise UserError(f"epsilon: must be finite and > 0, got {epsilon:g}")
+    x, y = point_pair(x, y)
+    cost = scipy_distance.cdist(x, y, metric)  # pyright: ignore
+    return transport_entropic(
+        cost, a, b, epsilon=epsilon, max_iterations=max_iterations, threshold=threshold
+    )
+
+
+def transport_entropic(
+    cost: Numbers,
+    a: Numbers | None = None,
+    b: Numbers | None = None,
+    *,
+    epsilon: Numbers,
+    max_iterations: int = 2_000,
+    threshold: float = 1e-3,
+    log_domain: bool = True,
+) -> EntropicCost:
+    """Upper value of the exact transport cost of tables of costs: sum_ij P_ij c_ij, P Sinkhorn's.
+
+    The plans are solved by ott in JAX's precision, all tables in one compiled call, and then moved
+    onto the exact marginals on the host in float64, so that the value lies above the exact cost
+    whether Sinkhorn converged or not.
+
+    Args:
+        cost: [n, m], or [tables, n, m], finite and >= 0.
+        a: [n] weights of the rows of every table, uniform if None.
+        b: [m] weights of the columns.
+        epsilon: strength of the entropy, in the unit of the cost; one number, or [tables].
+        max_iterations: of Sinkhorn.
+        threshold: L1 error of the marginals at which it stops.
+        log_domain: False multiplies by exp(-cost / epsilon) instead of adding logarithms: many
+            times faster, and without a result (the value is then that of independent weights) once
+            these underflow, in float32 from cost / epsilon = 80 on.
+
+    Returns:
+        Value in the unit of the cost, error, converged: numbers, or [tables] each.
+
+    Raises:
+        UserError: epsilon <= 0, another rank, costs that are negative or not finite, weights that
+            are not a distribution.
+
+    Source: Cuturi 2013 (arXiv 1306.0895); rounding of Altschuler et al. 2017 (arXiv 1705.09634),
+        algorithm 2.
+
+    >>> print(round(transport_entropic([[0.0, 2.0], [2.0, 0.0]], epsilon=0.1).value, 3))
+    0.0
+    """
+    table = np.asarray(cost, np.float64)
+    if table.ndim not in (2, 3) or table.size == 0:
+        raise UserError(f"cost: shape {table.shape} must be [n, m] or [tables, n, m], not empty")
+    if not np.isfinite(table).all() or table.min() < 0:
+        raise UserError(f"cost: must be finite and >= 0, its least entry is {table.min():g}")
+    strength = np.asarray(epsilon, np.float64)
+    if not ((strength > 0) & (strength < np.inf)).all():
+        raise UserError(f"epsilon: must be finite and > 0, got {strength.min():g}")
     if max_iterations < 1:
         raise UserError(f"max_iterations: must be >= 1, got {max_iterations}")
-    x, y = point_pair(x, y)
-    a, b = check_weights("a", a, len(x)), check_weights("b", b, len(y))
-    cost = scipy_distance.cdist(x, y, metric)  # pyright: ignore
-    solved = linear.solve(
-        geometry.Geometry(cost_matrix=jnp.asarray(cost), epsilon=epsilon),
-        a=jnp.asarray(a),
-        b=jnp.asarray(b),
-        max_iterations=max_iterations,
+    first, second = (
+        check_weights(name, given, size)
+        for name, given, size in (("a", a, table.shape[-2]), ("b", b, table.shape[-1]))
     )
-    plan = np.nan_to_num(np.asarray(solved.matrix, np.float64))
+    tables = table.reshape(-1, *table.shape[-2:])
+    solved = _plans(
+        jnp.asarray(tables),
+        jnp.asarray(np.broadcast_to(strength, len(tables))),
+        jnp.asarray(first),
+        jnp.asarray(second),
+        max_iterations,
+        threshold,
+        log_domain,
+    )
+    rows = [
+        _rounded(*pair, first, second) for pair in zip(tables, np.asarray(solved[0]), strict=True)
+    ]
+    value, off = np.array(rows).T
+    if table.ndim == 2:
+        return EntropicCost(float(value[0]), float(off[0]), bool(solved[1][0]))
+    return EntropicCost(value, off, np.asarray(solved[1]))
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5, 6))
+def _plans(
+    costs: Array,
+    epsilon: Array,
+    a: Array,
+    b: Array,
+    max_iterations: int,
+    threshold: float,
+    log_domain: bool,
+) -> tuple[Array, Array]:
+    """Sinkhorn's plan of every table, and whether it converged."""
+
+    def solve(cost: Array, strength: Array) -> tuple[Array, Array]:
+        found = linear.solve(
+            geometry.Geometry(cost_matrix=cost, epsilon=strength),
+            a=a,
+            b=b,
+            max_iterations=max_iterations,
+            threshold=threshold,
+            lse_mode=log_domain,
+        )
+        return found.matrix, jnp.asarray(found.converged)
+
+    return jax.vmap(solve)(costs, epsilon)
+
+
+def _rounded(
+    cost: np.ndarray, plan: np.ndarray, a: np.ndarray, b: np.ndarray
+) -> tuple[float, float]:
+    """Cost of the plan once it is feasible, and how far it was from that."""
+    plan = np.nan_to_num(np.asarray(plan, np.float64), posinf=0.0)
     off = np.abs(plan.sum(1) - a).sum() + np.abs(plan.sum(0) - b).sum()
-    value = float((_feasible(plan, a, b) * cost).sum())
-    return EntropicCost(value, float(off), bool(solved.converged))
+    return float((_feasible(plan, a, b) * cost).sum()), float(off)
 
 
 def _feasible(plan: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from kdjax import bounds
 from kdjax.chains.maps import Map, Shape
 from kdjax.types import Array, Variables
 
-__all__ = ["average_pool", "convolution", "dense", "inside", "names", "norm"]
+__all__ = ["average_pool", "convolution", "convolve", "dense", "inside", "names", "norm"]
 
 EXACT = 1_100_000  # entries of a matrix whose SVD takes under a second
 WORK = 2e8  # cells x channels^3: what takes a second as one matrix a frequency
@@ -55,7 +55,7 @@ def convolution(at: Variables, conv: str, folded: str | None = None, *, stride: 
     def constant(shape: Shape) -> float:
         return _norm(kernel, shape, stride)
 
-    return Map(lambda x: _convolve(x, weights, stride) + bias, constant)
+    return Map(lambda x: convolve(x, weights, stride) + bias, constant)
 
 
 def dense(at: Variables, name: str) -> Map:
@@ -74,12 +74,12 @@ def average_pool(window: int, stride: int) -> Map:
     kernel = np.full((window, window, 1, 1), window**-2.0)
 
     def apply(x: Array) -> Array:
-        return _convolve(x, np.float32(np.repeat(kernel, x.shape[-1], -1)), stride)
+        return convolve(x, np.float32(np.repeat(kernel, x.shape[-1], -1)), stride)
 
     return Map(apply, lambda shape: _norm(kernel, (*shape[:2], 1), stride))
 
 
-def _convolve(x: Array, kernel: np.ndarray, stride: int) -> Array:
+def convolve(x: Array, kernel: np.ndarray, stride: int) -> Array:
     """As `models.conv`, by lax alone, which has forward derivatives too."""
     pads = [(size // 2, size // 2) for size in kernel.shape[:2]]
     return lax.conv_general_dilated(
@@ -110,7 +110,7 @@ def _norm(kernel: np.ndarray, shape: Shape, stride: int) -> float:
     if groups * (pixels / stride**2) * few**2 * many <= WORK:
         return bounds.convolution_bound(kernel, (height, width), **told)
     weights = np.float32(kernel)
-    function = lambda x: _convolve(x[None], weights, stride)[0]  # noqa: E731
+    function = lambda x: convolve(x[None], weights, stride)[0]  # noqa: E731
     found = bounds.operator_norm(
         function, jnp.zeros(shape), key=jax.random.key(0), num_iterations=ITERATIONS
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.errors import UserError
-from kdjax.report import log, plots, prose, tables
+from kdjax.report import layers, log, plots, prose, tables
 from kdjax.report.columns import format_value
 from kdjax.report.page import STYLE
 from kdjax.report.summary import diverged, load, roles_of, short_names, sweep_grid
@@ -34,7 +34,7 @@ def combine(workdirs: Sequence[Path | str], out: Path | str) -> Path:
     """Write one page about several workdirs; see `write`."""
     if not workdirs:
         raise UserError("no workdir given: name at least one, `kdjax report runs/*`")
-    text = page([(Path(w).resolve().name, load(w), _metrics(Path(w))) for w in workdirs])
+    text = page([(Path(w).resolve().name, _report(Path(w)), _metrics(Path(w))) for w in workdirs])
     out = Path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +79,7 @@ def _run(name: str, report: Report, metrics: Metrics, heading: str) -> str:
         _section("What was swept", _sweeps(report)),
         _section("Training curves", _curves(report, metrics)),
         _section("Reliability on the test split", _reliability(report)),
+        _section("Generalization bounds", _bounds(report)),
         _section("Who played", tables.as_html(tables.players(report))),
         _section("Diverged members", _diverged(report)),
         _section("How to get this again", _origin(report)),
@@ -182,6 +183,15 @@ def _reliability(report: Report) -> str:
     return _figures(figures[first], note, small=True) + folded
 
 
+def _bounds(report: Report) -> str:
+    found = report.get("bounds")
+    if not found:
+        return ""
+    figure = _figures([layers.bounds_figure(found["networks"])], "")
+    command = f'<pre class="scroll">{_text(found.get("command"))}</pre>'
+    return tables.as_html(layers.bounds_table(found["networks"])) + figure + command
+
+
 def _figures(figures: Sequence[str | None], note: str, *, small: bool = False) -> str:
     cards = "".join(f"<figure>{figure}</figure>" for figure in figures if figure)
     if not cards:
@@ -226,6 +236,11 @@ def _origin(report: Report) -> str:
 
 def _section(title: str, body: str) -> str:
     return f"<section><h3>{title}</h3>{body}</section>" if body else ""
+
+
+def _report(workdir: Path) -> Report:
+    """What a run wrote, with the bounds of its networks if they have been taken."""
+    return {**load(workdir), "bounds": layers.read_bounds(workdir)}
 
 
 def _metrics(workdir: Path) -> Metrics:

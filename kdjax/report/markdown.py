@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdjax.errors import UserError
-from kdjax.report import prose, tables
+from kdjax.report import layers, prose, tables
 from kdjax.report.summary import load
 
 __all__ = ["combine"]
@@ -25,6 +25,10 @@ def combine(workdirs: Sequence[Path | str], out: Path | str) -> Path:
         parts += [f"## {Path(workdir).resolve().name}: {report.get('title', '')}"]
         parts += [prose.summary(report), *map(tables.as_markdown, tables.everything(report))]
         parts += [] if paired is None else [tables.as_markdown(paired)]
+        bounds = layers.read_bounds(Path(workdir))
+        parts += (
+            [] if bounds is None else [tables.as_markdown(layers.bounds_table(bounds["networks"]))]
+        )
         parts += [f"Command: `{report.get('command', '')}`"]
     out = Path(out)
     try:

@@ -191,6 +191,13 @@ ROWS = {
          bad(X, np.zeros((0, 2)), k=1, say="not empty")),
         {"k": 2},
     ),
+    "knn_kl_by_class": Row(
+        (X, Y, np.arange(8) % 2, np.arange(8) % 2), "an estimate",
+        (bad(X, Y, np.arange(8) % 2, np.zeros(8, int), k=1, say="class 1 is empty"),
+         bad(X, Y, np.arange(8) % 2, np.arange(8) % 2, k=4, say="class 0: k: must lie in [1, 3]"),
+         bad(X, Y, np.arange(7), np.arange(8), k=1, say="x_classes: shape (7,) must be (8,)")),
+        {"k": 2},
+    ),
     "ksg_mutual_information": Row(
         (X, Y), "an estimate",
         (bad(X, Y, k=8, say="k: "), bad(X, Y[:5], k=1, say="8 and 5 samples"),
@@ -247,6 +254,14 @@ ROWS = {
         (X, Y, np.eye(2)), "lower value",
         (bad(X, Y, 2 * np.eye(2), say="length 1"), bad(X, Y, np.eye(3), say="[d, count]")),
         closed=True,
+    ),
+    "transport_entropic": Row(
+        (np.ones((2, 3, 4)),), "Upper value",
+        (bad([[1.0]], epsilon=[-1.0], say="epsilon"), bad([1.0], epsilon=1.0, say="[tables, n, m]"),
+         bad([[-1.0]], epsilon=1.0, say=">= 0"), bad([[NAN]], epsilon=1.0, say="finite"),
+         bad([[1.0]], [0.5], epsilon=1.0, say="a: weights must be"),
+         bad([[1.0]], epsilon=1.0, max_iterations=0, say="max_iterations")),
+        {"epsilon": 1.0},
     ),
     "transport_exact": Row(
         ([[0.0, 1.0]],), "Exact",

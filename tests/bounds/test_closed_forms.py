@@ -144,3 +144,14 @@ def test_neighbour_estimators_see_scale_and_independence():
     assert abs(bounds.ksg_mutual_information(x, y, k=3)) < 0.12
     proxy = bounds.kl_bound_proxy(x, 2 * y, k=5, sub_gaussian=0.5)
     assert proxy == pytest.approx(0.5 * np.sqrt(2 * bounds.knn_kl(x, 2 * y, k=5)))
+
+
+def test_divergence_of_representation_and_class():
+    """Two classes of Gaussians, with other shares and one of them moved."""
+    rng = np.random.default_rng(8)
+    x_classes, y_classes = np.repeat([0, 1], [600, 200]), np.repeat([1, 0], [400, 400])
+    x = rng.normal(size=(800, 1)) + 4.0 * x_classes[:, None]
+    y = rng.normal(size=(800, 1)) + 5.0 * y_classes[:, None]
+    truth = 0.75 * np.log(0.75 / 0.5) + 0.25 * (np.log(0.25 / 0.5) + 1 / 2)
+    found = bounds.knn_kl_by_class(x, y, x_classes, y_classes, k=5)
+    assert found == pytest.approx(truth, abs=0.1)  # hundreds of samples
