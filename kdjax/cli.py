@@ -1,4 +1,4 @@
-"""The command line: `python -m kdjax train | eval | export | import | bounds | report | list`."""
+"""The command line: `python -m kdjax COMMAND`; `--help` names the commands."""
 
 import argparse
 import ast
@@ -21,6 +21,7 @@ Knowledge distillation beyond one KL: train networks beside each other, from a c
   python -m kdjax export --workdir=runs/x --role=student --out=student
   python -m kdjax import --model=resnet56 --weights=resnet56.th --out=teacher
   python -m kdjax bounds --workdir=runs/x
+  python -m kdjax study --config=experiments/bounds_gaussian.py --out=runs/bounds_gaussian
   python -m kdjax report runs/* --out=report.html
   python -m kdjax list
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command != "train":
+    if rest and args.command not in ("train", "study"):
         parser.error(f"unknown argument {rest[0]}")
     try:
         _cache()
@@ -93,6 +94,12 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--members", choices=("chosen", "all"), default="chosen")
     diagnose.add_argument(
         "--out", type=Path, help="a folder (default: the workdir, and a section of its report.html)"
+    )
+    study = add("study", _study, "a figure with its numbers: bounds beside what they bound")
+    study.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="an experiment")
+    study.add_argument("--out", required=True, type=Path, help="a folder")
+    study.add_argument(
+        "--samples", type=int, default=250, help="of a diagnosis of trained networks"
     )
     report = add("report", _report, "one page (.html) or its tables (.md) for several workdirs")
     report.add_argument("workdirs", nargs="+", type=Path)
@@ -209,6 +216,14 @@ def _bounds(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) 
     broken = [f"{n['variant']} {n['role']}" for n in found if not n["held"]]
     if broken:
         raise RunError(f"the loss gap of {', '.join(broken)} exceeds its bound: please report this")
+    return 0
+
+
+def _study(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
+    from kdjax.study import study
+
+    command = "python -m kdjax " + shlex.join(argv)
+    study(args.config, rest, args.out, samples=args.samples, command=command, say=_say)
     return 0
 
 

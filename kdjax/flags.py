@@ -40,6 +40,8 @@ def read(file: str, overrides: Sequence[str]) -> Experiment:
     """
     path, _, arg = file.partition(":")
     title, given = _load(Path(path), arg)
+    if "study" in given:
+        raise UserError(f"--config: {path} trains nothing; run it by `python -m kdjax study`")
     whole = complete(given)
     check(whole, path)
     swept = [text for text in overrides if text.startswith(SWEEP)]
@@ -47,6 +49,20 @@ def read(file: str, overrides: Sequence[str]) -> Experiment:
     table = _to_config_dict(whole, "")
     rest = [text for text in overrides if text not in swept]
     return Experiment(title, _override(table, rest).to_dict())
+
+
+def read_study(file: str, overrides: Sequence[str]) -> Experiment | None:
+    """Load a file whose config has a `study` key; None if it has none: a training config.
+
+    Raises:
+      UserError: as `read`.
+    """
+    path, _, arg = file.partition(":")
+    title, given = _load(Path(path), arg)
+    if "study" not in given:
+        return None
+    plain = given.to_dict() if isinstance(given, ConfigDict) else given
+    return Experiment(title, _override(_to_config_dict(plain, ""), overrides).to_dict())
 
 
 def _load(path: Path, arg: str) -> tuple[str, ConfigDict | Mapping[str, Any]]:

@@ -21,6 +21,7 @@ RULES = {
     # scipy: exact solvers, neighbour trees and special functions on the host, in float64
     "bounds": (PURE, TOP | {"numpy", "scipy"}),
     "bounds.entropic": (PURE | {"bounds"}, TOP | {"numpy", "scipy", "ott"}),
+    "studies": (PURE | {"bounds"}, {"numpy", "scipy"}),
     "calibration": (PURE, TOP | {"numpy"}),
     "terms": (PURE | {"losses"}, {"jax"}),
     "methods": (PURE | {"losses", "terms"}, {"jax"}),
@@ -44,7 +45,7 @@ FREE = {  # read configs, flags and files, and put everything together
     "__init__", "__main__", "build", "chains", "checks", "class_means", "cli", "comparisons",
     "diagnostics", "distances", "exports", "flags", "frozen", "imports", "inputs", "judging",
     "origins", "parts", "players", "probes", "program", "ramps", "recorder", "run", "scoring",
-    "selection", "summary", "workdir",
+    "selection", "study", "summary", "workdir",
 }  # fmt: skip
 LOWER = {
     "bounds", "critics", "data", "losses", "methods", "models", "report", "terms", "train", "types",

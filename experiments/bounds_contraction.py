@@ -1,0 +1,34 @@
+"""Contraction against depth and width at equal size: is deeper and narrower safer under noise?
+
+Coefficients of dropout, DropConnect and Gaussian noise and the finite-space bound they give, for
+networks of at most 240 weights; beside them tiny networks of six weights each, enumerated in full.
+
+    python -m kdjax study --config=experiments/bounds_contraction.py --out=runs/bounds_contraction
+
+Expected time: not yet run. Expected result: not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    smoke = arg == "smoke"
+    deep = (2, 1, 1, 1, 1, 1)
+    return ConfigDict(
+        {
+            "study": "contraction",
+            "weights": 240,
+            "inputs": 4,
+            "depths": (1, 4) if smoke else (1, 2, 3, 4, 6, 8, 12, 16, 24, 32),
+            "widths": (1, 2) if smoke else (1, 2, 3, 4, 6, 8, 12, 16, 24, 32),
+            "drop": 0.5,
+            "noise": 2.0,
+            "levels": 2,
+            "size": 1000,
+            "label_information": 0.0,
+            "tiny": ((2, 1, 1), (2, 1, 1)) if smoke else ((2, 2, 1), (2, 1, 2, 1), deep),
+            "tiny_size": 1 if smoke else 4,
+            "tiny_inverse_temperature": 8.0,
+        },
+        sort_keys=False,
+    )

@@ -1,0 +1,85 @@
+"""Bounds of distilled students: does distillation move the funnel, does the bound track the gap?
+
+Five methods on digits (alone, KD, DML, BD-KD, ND), each one vmapped program of 36 students: 3
+learning rates x 2 weight decays x 6 seeds. `train` trains them; `study` does so too, in OUT/run,
+and then measures the bound of every student's layers and what tracks the measured loss gap, with
+intervals that draw whole settings (method, rate, decay) because seeds of one setting are alike.
+
+    python -m kdjax study --config=experiments/bounds_distilled.py --out=runs/bounds_distilled
+    python -m kdjax train --config=experiments/bounds_distilled.py --workdir=runs/bounds_students
+
+Expected time: not yet run. Expected result: not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+OPTIMIZER = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    smoke = arg == "smoke"
+    config = ConfigDict(
+        {
+            "seed": 0,
+            "num_steps": 2 if smoke else 1000,
+            "batch_size": 64,
+            "log_every": 100,
+            "eval_every": 0,
+            "checkpoint_every": 1000,
+            "parallel": "pmap",
+            "data": {"name": "digits", "path": None, "validation": 0.2, "test": 0.25},
+            "roles": {"teacher": player((128, 128)), "student": player((16,))},
+            "select": {"role": "student", "metric": "accuracy"},
+        }
+    )
+    config.variants = ConfigDict(variants(), sort_keys=False)
+    config.sweep = ConfigDict(
+        {
+            "roles.*.optimizer.learning_rate": (0.1,) if smoke else (0.01, 0.03, 0.1),
+            "roles.student.optimizer.weight_decay": (5e-4,) if smoke else (5e-4, 1e-2),
+            "seed": (0, 1) if smoke else tuple(range(6)),
+        },
+        allow_dotted_keys=True,
+        sort_keys=False,
+    )
+    return config
+
+
+def player(hidden: tuple[int, ...]) -> dict:
+    """An MLP that learns from the labels."""
+    return {
+        "model": {"name": "mlp", "hidden": hidden},
+        "checkpoint": None,
+        "optimizer": dict(OPTIMIZER),
+        "terms": {"ce": {"weight": 1.0}},
+    }
+
+
+def variants() -> dict:
+    """Name -> what the student learns from, and whether the teacher learns beside it."""
+    frozen = {"terms": {"ce": None}, "from_variant": "alone", "cache": True}
+    nd = {"weight": 2.0, "toward": "teacher", "own_layer": "wide"}
+    wide = {"wide": {"kind": "linear", "layer": "pooled", "width": 128}}
+    kd = {
+        "ce": {"weight": 0.1},
+        "forward_kl": {"toward": "teacher", "weight": 0.9, "temperature": 4.0},
+    }
+    return {
+        "alone": {},
+        "kd": {"roles": {"teacher": frozen, "student": {"terms": kd}}},
+        "dml": {"roles": co_training("forward_kl", 1.0)},
+        "bdkd": {"roles": co_training("balanced_kl", 2.0)},
+        "nd": {
+            "roles": {
+                "teacher": frozen,
+                "student": {"terms": {"norm_direction": nd}, "adapters": wide},
+            }
+        },
+    }
+
+
+def co_training(term: str, temperature: float) -> dict:
+    """Both learn; the student minimises `term` toward the teacher, the teacher forward KL."""
+    back = {"toward": "student", "weight": 1.0, "temperature": temperature}
+    there = {"toward": "teacher", "weight": 1.0, "temperature": temperature}
+    return {"teacher": {"terms": {"forward_kl": back}}, "student": {"terms": {term: there}}}

@@ -1,0 +1,31 @@
+"""Gaussian classification: bounds against layer, samples, rank and norm, beside the true gen.
+
+Random linear layers that do not look at the data, and the mean estimator as the head. Closed
+forms of the hierarchical KL and Wasserstein bounds; gen of the 0-1 and the ramp loss by Monte
+Carlo over data sets, with standard errors.
+
+    python -m kdjax study --config=experiments/bounds_gaussian.py --out=runs/bounds_gaussian
+
+Expected time: not yet run. Expected result: not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    smoke = arg == "smoke"
+    return ConfigDict(
+        {
+            "study": "gaussian",
+            "seed": 0,
+            "widths": (6, 4, 2) if smoke else (64, 64, 32, 16, 8),
+            "size": 50,
+            "signal": 1.0,
+            "deviation": 1.0,
+            "sizes": (5, 20) if smoke else (5, 10, 20, 50, 100, 200, 500, 1000),
+            "ranks": (1, 2) if smoke else (1, 2, 4, 8, 16, 32, 64),
+            "gains": (0.5, 1.0) if smoke else (0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
+            "draws": 200 if smoke else 20000,
+        },
+        sort_keys=False,
+    )

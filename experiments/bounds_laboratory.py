@@ -1,0 +1,28 @@
+"""Exact laboratory: the whole chain of inequalities of one tiny learner on a page.
+
+A network of sign units under the Gibbs posterior (or empirical risk minimisation, at an inverse
+temperature of inf), every data set, weight and representation enumerated. Any small one:
+
+    python -m kdjax study --config=experiments/bounds_laboratory.py --out=runs/laboratory
+    python -m kdjax study --config=experiments/bounds_laboratory.py --out=runs/laboratory \
+        --config.widths="(2, 1, 2, 1)" --config.size=3 --config.inverse_temperature=inf
+
+Expected time: not yet run. Expected result: not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    return ConfigDict(
+        {
+            "study": "laboratory",
+            "widths": (1, 1) if arg == "smoke" else (2, 2, 1),
+            "size": 2,
+            "inverse_temperature": 4.0,
+            "label_noise": 0.1,
+            "drop": 0.2,
+            "levels": (-1.0, 1.0),
+        },
+        sort_keys=False,
+    )

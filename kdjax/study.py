@@ -1,0 +1,133 @@
+"""`python -m kdjax study`: an experiment file whose result is a figure with its numbers.
+
+A file with a `study` key names a computation of `kdjax.studies`; its other keys are the arguments.
+Any other file is a training config: it is trained in OUT/run, every network of it is diagnosed,
+and `studies.tracking` compares bounds with gaps.
+"""
+
+import difflib
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdjax import diagnostics, flags, run, studies, workdir
+from kdjax.build import build
+from kdjax.report import studies as drawing
+from kdjax.report import tables
+from kdjax.train.loop import Stopped
+from kdjax.types import RunError, UserError
+
+Say = Callable[[str], None]
+
+
+def study(
+    file: str, overrides: Sequence[str], out: Path, *, samples: int, command: str, say: Say
+) -> dict[str, Any]:
+    """Run a study and write study.json, tables.md and figure.svg into `out`.
+
+    Args:
+      file: the experiment, `FILE.py` or `FILE.py:ARG`.
+      overrides: "--config.key=value" strings.
+      out: a folder, made if need be; these three files in it are replaced.
+      samples: training and test examples by which networks are diagnosed.
+      command: what the user typed, kept in the files.
+      say: prints one line.
+
+    Returns:
+      What study.json holds.
+
+    Raises:
+      UserError: an unknown study, key or value; `out` cannot be written.
+      RunError: training fails, or an inequality of the theory does not hold.
+    """
+    said = flags.read_study(file, overrides)
+    experiment = said or flags.read(file, overrides)
+    _check_out(out)
+    config = experiment.config
+    if said is None:
+        found = _of_trained(config, out / "run", samples, command, say)
+    else:
+        found = compute(config)
+    about = {"experiment": experiment.title, "command": command, "config": workdir.plain(config)}
+    whole = {**about, "versions": workdir.versions(), **studies.plain(found)}
+    shown = drawing.study_tables(whole)
+    parts = [f"# {whole['title']}", f"Command: `{command}`", *map(tables.as_markdown, shown)]
+    workdir.write_json(out / "study.json", whole)
+    (out / "tables.md").write_text("\n\n".join(parts), encoding="utf-8")
+    (out / "figure.svg").write_text(drawing.study_figure(whole) + "\n", encoding="utf-8")
+    for table in shown:
+        tables.show(table)
+    say(f"study: {out / 'study.json'}, {out / 'tables.md'}, {out / 'figure.svg'}")
+    if found.broken:
+        raise RunError(f"does not hold: {'; '.join(found.broken)}: please report this")
+    return whole
+
+
+def compute(config: Mapping[str, Any]) -> studies.Study:
+    """Call the study that a config names with the config's other keys.
+
+    Raises:
+      UserError: an unknown study, a missing or unknown key, a value of the wrong kind.
+    """
+    name = config["study"]
+    if name not in studies.STUDIES:
+        raise UserError(f"config.study is {name!r}; there are {', '.join(studies.STUDIES)}")
+    function = studies.STUDIES[name]
+    known = inspect.signature(function).parameters
+    given = {key: value for key, value in config.items() if key != "study"}
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise UserError(f"config: unknown key {key} of the study {name}; {hint}")
+    missing = [key for key in known if key not in given]
+    if missing:
+        raise UserError(f"config: the study {name} needs {', '.join(missing)}")
+    for key, value in given.items():
+        _check_kind(key, value, known[key].annotation)
+    return function(**given)
+
+
+def _check_kind(key: str, value: Any, kind: Any) -> None:
+    """Refuse a number for a list, a fraction for a whole number, and what is no number at all."""
+    if kind in (int, float):
+        wanted = "a whole number" if kind is int else "a number"
+        right = isinstance(value, int | kind) and not isinstance(value, bool)
+    else:
+        wanted = "a list that is not empty"
+        right = isinstance(value, list | tuple) and len(value) > 0
+    if not right:
+        raise UserError(f"config.{key} is {value!r}; it must be {wanted}")
+    if kind not in (int, float):
+        (inner,) = kind.__args__
+        for part in value:
+            _check_kind(key, part, inner)
+
+
+def _of_trained(
+    config: Mapping[str, Any], folder: Path, samples: int, command: str, say: Say
+) -> studies.Study:
+    """Train a config, or go on with it, and track the gaps of its students."""
+    built = build(config)
+    with workdir.occupy(folder):
+        workdir.adopt(folder, built.config, command)
+        try:
+            outcomes = run.train(built, folder, say)
+        except Stopped as stopped:
+            raise RunError(f"{stopped}; the same command goes on from there") from stopped
+    role = built.config["select"]["role"]
+    chosen = {outcome["name"]: outcome["chosen"][role]["members"] for outcome in outcomes}
+    say(f"measuring the layers of every network on {samples} + {samples} examples")
+    networks = diagnostics.diagnose(built, folder, say, samples=samples, members="all")
+    return studies.tracking(networks, chosen, role=role)
+
+
+def _check_out(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be a folder ({error.strerror})") from error
+    if not os.access(out, os.W_OK):
+        raise UserError(f"--out {out}: cannot be written")
