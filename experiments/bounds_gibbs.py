@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "temperatures": (1.0, 2.0) if smoke else (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0),
             "inverse_temperature": 4.0,
             "label_noise": 0.1,
-            "drop": 0.2,
+            "drop": 0.5,
         },
         sort_keys=False,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from kdjax.report.render import Table
 from kdjax.report.svg import styles, svg
@@ -48,6 +48,10 @@ def study_figure(found: Found) -> str:
             axes.set_visible(False)
         for axes, panel in zip(grid.flat, panels, strict=False):
             _draw(axes, panel, looks)
+        handles = {label: h for a in grid.flat for h, label in zip(*_named(a), strict=True)}
+        if len(handles) > 1:
+            where = {"loc": "outside lower center", "ncols": 2 * columns, "handlelength": 2.4}
+            figure.legend(list(handles.values()), list(handles), **where)
 
     width = _PANEL[0] if columns > 1 else 1.6 * _PANEL[0]
     return svg(draw, found["title"], (columns * width, rows * _PANEL[1]))
@@ -58,7 +62,9 @@ def _draw(axes: Axes, panel: Found, looks: Mapping[str, Mapping[str, Any]]) -> N
         look = looks[line["name"]]
         bound = line["kind"] == "upper bound"
         dash = ("-" if bound else "--") if line["joined"] else "none"
-        label = f"\u200b{line['name']}" + ("" if bound else f" ({line['kind']})")
+        # A cloud has no direction to tell; a zero-width space saves names that begin with "_".
+        told = "" if bound or not line["joined"] else f" ({line['kind']})"
+        label = f"\u200b{line['name']}{told}"
         style = {"color": look["color"], "marker": look["marker"], "ms": 4, "linestyle": dash}
         x, y = np.asarray(line["x"], float), np.asarray(line["y"], float)
         if len(line["error"]):
@@ -78,8 +84,17 @@ def _draw(axes: Axes, panel: Found, looks: Mapping[str, Mapping[str, Any]]) -> N
     elif "x" in panel["log"]:
         axes.set_xscale("log")
         _plain_numbers(axes.xaxis)
-    if len(panel["lines"]) > 1:
-        axes.legend(fontsize=7.5, handlelength=1.8)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=_whole(panel)))
+
+
+def _named(axes: Axes) -> tuple[list[Any], list[str]]:
+    return axes.get_legend_handles_labels()
+
+
+def _whole(panel: Found) -> bool:
+    """Whether every place on the x axis is a whole number, so that fractions are no ticks."""
+    return all(float(x).is_integer() for line in panel["lines"] for x in line["x"])
 
 
 def _plain_numbers(axis: Any) -> None:

@@ -57,6 +57,11 @@ def tracking(
         name: spearman_by_setting(values, gaps, settings, draws=draws, seed=seed)
         for name, values in _candidates(own).items()
     }
+    scale = [_range(network) for network in own]
+    bound = [_bound(network) for network in own]
+    found["bound given the range"] = spearman_by_setting(
+        bound, gaps, settings, draws=draws, seed=seed, given=scale
+    )
     methods = list(dict.fromkeys(network["variant"] for network in own))
     panels = (
         _cloud(own, methods, "bound", "bound at the funnel, nats", _bound),
@@ -173,6 +178,7 @@ def _by_method(
 ) -> Sheet:
     """Chosen students: gaps, bounds, and paired by seed the ratio of the bound to the first's."""
     base = {n["values"]["seed"]: n for n in _of(own, methods[0], chosen)}
+    all_base = {_values(n): n for n in own if n["variant"] == methods[0]}
     rows = []
     for method in methods:
         mine = _of(own, method, chosen)
@@ -189,6 +195,7 @@ def _by_method(
                 _spread([_range(n) for n in mine]),
                 _spread([_bound(a) / _bound(b) for a, b in pairs]),
                 _spread([a["gap"] / b["gap"] for a, b in pairs]),
+                _at_equal_values(own, method, all_base),
             )
         )
     header = (
@@ -202,9 +209,30 @@ def _by_method(
         "range of logits",
         f"bound over {methods[0]}'s",
         f"gap over {methods[0]}'s",
+        "bounds' ratio at equal values",
     )
-    notes = ("Mean ± sd over seeds at the values that validation chose; ratios paired by seed.",)
+    notes = (
+        "Mean ± sd over seeds at the values that validation chose; ratios paired by seed. Last "
+        "column: at equal swept values and seeds, geometric mean over all of them (least and "
+        "largest).",
+    )
     return Sheet("By method", header, rows, words=2, notes=notes)
+
+
+def _values(network: Network) -> Hashable:
+    return tuple(sorted(network["values"].items()))
+
+
+def _at_equal_values(own: Sequence[Network], method: str, base: Mapping[Hashable, Network]) -> str:
+    logs = [
+        math.log(_bound(n) / _bound(base[_values(n)]))
+        for n in own
+        if n["variant"] == method and _values(n) in base
+    ]
+    if not logs:
+        return ""
+    mean, least, most = (math.exp(v) for v in (sum(logs) / len(logs), min(logs), max(logs)))
+    return f"{mean:.2f} ({least:.2f} to {most:.2f})"
 
 
 def _funnels(own: Sequence[Network], methods: Sequence[str]) -> Sheet:
@@ -239,7 +267,9 @@ def _correlations(found: Mapping[str, Correlation], students: int, settings: int
     notes = (
         f"Spearman over {students} students in {settings} settings (method and swept values). 95 % "
         "intervals draw whole settings: students of one differ by the seed alone. All share one "
-        "split of the data.",
+        "split of the data. Shuffled: both samples mixed and divided anew, so that training and "
+        "test examples cannot be told apart. Training loss: no test example enters. Last row: "
+        "partial, the range of the logits held.",
     )
     return Sheet("What tracks the gap", header, rows, notes=notes)
 
