@@ -1,11 +1,11 @@
-# make run: from nothing to numbers. make test: the whole suite. make check: the same with linters.
+# make run: from nothing to numbers. make test: the suite. make check: all tests, and linters.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: run test check lint install clean
+.PHONY: run test test-faults check lint install clean
 
 run: install
 	$(BIN)/python -m kdjax train --config=experiments/digits_compare.py --workdir=runs/digits
@@ -13,7 +13,11 @@ run: install
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: lint test
+# The long ones: killed at twenty random moments. The others of tests/faults are in `make test`.
+test-faults: install
+	$(BIN)/python -m pytest -n 2 -m long tests/faults
+
+check: lint test test-faults
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import errno
 import json
 import os
 import shlex
@@ -45,6 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except RunError as error:
         _say(f"kdjax: {error}")
+        return 1
+    except OSError as error:  # a full disk may show in any file
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        where = error.filename or "a file"
+        _say(f"kdjax: {where} cannot be written ({error.strerror}); make room and try again")
         return 1
 
 

@@ -267,10 +267,7 @@ def _train_part(
         workdir.write_json(part_folder(part) / "done.json", outcome)
         return outcome
     finally:
-        try:
-            checkpoint.seal(manager)
-        finally:
-            manager.close()
+        checkpoint.close(manager)
 
 
 def _frozen(given: Mapping[str, tuple[Variables, bool]], program: Program) -> dict[str, str]:

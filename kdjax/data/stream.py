@@ -16,7 +16,7 @@ from kdjax.data import images
 from kdjax.data.decode import View, fit, squeeze
 from kdjax.data.images import ImageSet, Pair, channel_moments, pad_batch
 from kdjax.data.splits import Options, batch_rows, epoch_order, plan
-from kdjax.types import EvalBatches, Source, Spec, TrainBatches, UserError
+from kdjax.types import EvalBatches, RunError, Source, Spec, TrainBatches, UserError
 
 __all__ = ["RecordSet", "Records", "build"]
 
@@ -192,6 +192,14 @@ def _batches(
     iterator = iter(stream)
     try:
         yield from iterator
+    except RuntimeError as error:
+        if workers == 0 or "exit code" not in str(error):
+            raise
+        code = str(error).partition("exit code ")[2].split(". ")[0]
+        raise RunError(
+            f"a process that decodes data ended unasked (exit code {code}; -9 is often a lack of "
+            "memory): lower data.workers, and the same command goes on from the last checkpoint"
+        ) from error
     finally:
         iterator.close()  # worker processes would outlive the generator
 

@@ -4,7 +4,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,7 +13,7 @@ from typing import Any, Self
 import rich.progress
 from rich.console import Console
 
-from kdjax.errors import UserError
+from kdjax.errors import RunError, UserError
 from kdjax.report.events import Events
 
 __all__ = ["MetricsLog", "Progress", "read"]
@@ -57,6 +58,9 @@ class MetricsLog:
         """Append one line, with `variant`, `member` and `swept` (dotted path -> value) if given.
 
         JSON has no NaN and no infinity: such values are written as null.
+
+        Raises:
+          RunError: the line cannot be written; the file is left with its whole lines.
         """
         line: dict[str, Any] = {"step": int(step), "split": split}
         if variant is not None:
@@ -66,17 +70,38 @@ class MetricsLog:
         line.update({path: _plain(value) for path, value in (swept or {}).items()})
         scalars = {name: float(value) for name, value in values.items()}
         line.update({k: v if math.isfinite(v) else None for k, v in scalars.items()})
-        self._file.write((json.dumps(line, allow_nan=False) + "\n").encode())
-        if self._events is not None:
-            tagged = {f"{split}/{name}": value for name, value in scalars.items()}
-            self._events.add(_run(line), int(step), tagged)
+        with self._writing():
+            self._append((json.dumps(line, allow_nan=False) + "\n").encode())
+            if self._events is not None:
+                tagged = {f"{split}/{name}": value for name, value in scalars.items()}
+                self._events.add(_run(line), int(step), tagged)
+
+    def _append(self, content: bytes) -> None:
+        rest = memoryview(content)
+        while rest:  # a disk that fills up takes a part of a line, and only then complains
+            rest = rest[self._file.write(rest) or 0 :]
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(
+                f"{self._path.parent}: metrics cannot be written ({error.strerror}); make room, "
+                "and the same command goes on from the newest checkpoint"
+            ) from error
 
     def offset(self) -> int:
-        """Bring everything to disk and return the size in bytes, for a checkpoint to keep."""
-        os.fsync(self._file.fileno())
-        if self._events is not None:
-            self._events.flush()
-        return self._file.seek(0, os.SEEK_END)
+        """Bring everything to disk and return the size in bytes, for a checkpoint to keep.
+
+        Raises:
+          RunError: it cannot be written.
+        """
+        with self._writing():
+            os.fsync(self._file.fileno())
+            if self._events is not None:
+                self._events.flush()
+            return self._file.seek(0, os.SEEK_END)
 
     def truncate(self, offset: int) -> None:
         """Forget the lines behind the first `offset` bytes, so that a resumed run repeats none.
@@ -102,8 +127,10 @@ class MetricsLog:
     def close(self) -> None:
         """Write out what waits and close the file."""
         if not self._file.closed:
-            self.offset()
-            self._file.close()
+            try:
+                self.offset()
+            finally:
+                self._file.close()
 
     def _cut(self, size: int) -> None:
         """Shorten the file to `size` bytes, then to the end of a whole line."""

@@ -6,11 +6,15 @@ arrays, and what the run was. A checkpoint whose arrays do not match the digest 
 the one before is taken.
 """
 
+import errno
 import gc
 import hashlib
 import json
+import logging
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from kdjax.types import PyTree, State, UserError
+from kdjax.types import PyTree, RunError, State, UserError
 
 Say = Callable[[str], None]
 SEALS = "seals"  # a folder beside the checkpoints
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # what an admin mends
 
 
 def digest(tree: PyTree) -> str:
@@ -45,30 +50,66 @@ def describe(tree: PyTree) -> dict[str, str]:
 
 def open_manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
     """Open (and create) a folder of checkpoints, of which the newest `keep` stay."""
+    logging.getLogger("absl").addFilter(_not_orbax)
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, create=True, enable_async_checkpointing=True
     )
     return ocp.CheckpointManager(folder.resolve(), options=options)
 
 
+def _not_orbax(record: logging.LogRecord) -> bool:
+    """Orbax logs the traceback of what fails in each of its threads, and then raises it as well."""
+    return f"{os.sep}orbax{os.sep}" not in record.pathname
+
+
 def save(
     manager: ocp.CheckpointManager, state: State, trains: tuple[str, ...], record: Mapping[str, Any]
 ) -> None:
-    """Write the trained part of a state; the files are written while training goes on."""
+    """Write the trained part of a state; the files are written while training goes on.
+
+    Raises:
+      RunError: this checkpoint, or the one before, cannot be written.
+    """
     part = trained_part(state, trains)
     step = int(state.step)
     if step in manager.all_steps():
         return
     seal(manager)
-    manager.save(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(part),
-            record=ocp.args.JsonSave(
-                {**record, "step": step, "digest": digest(part), "arrays": describe(part)}
+    said = {**record, "step": step, "digest": digest(part), "arrays": describe(part)}
+    with _writing(manager):
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(part), record=ocp.args.JsonSave(said)
             ),
-        ),
-    )
+        )
+
+
+@contextmanager
+def _writing(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Tell in one line that a checkpoint cannot be written, whatever orbax says of it."""
+    try:
+        yield
+    except Exception as error:
+        said = str(error).split("\n")[0]
+        why = next((os.strerror(n) for n in FULL if os.strerror(n) in said), said[-200:])
+        raise RunError(
+            f"a checkpoint below {manager.directory} cannot be written ({why}); those before are "
+            "whole: make room, and the same command goes on from the newest"
+        ) from error
+
+
+def close(manager: ocp.CheckpointManager) -> None:
+    """Finish what is being written, and let go of the folder.
+
+    Raises:
+      RunError: it cannot be written.
+    """
+    try:
+        seal(manager)
+    finally:
+        with _writing(manager):
+            manager.close()
 
 
 def seal(manager: ocp.CheckpointManager) -> None:
@@ -76,7 +117,15 @@ def seal(manager: ocp.CheckpointManager) -> None:
 
     Damage is then seen without reading the arrays: a reader that meets a truncated file prints
     tracebacks from threads of its own, at any later time.
+
+    Raises:
+      RunError: what was being written could not be.
     """
+    with _writing(manager):
+        _seal(manager)
+
+
+def _seal(manager: ocp.CheckpointManager) -> None:
     manager.wait_until_finished()
     folder = Path(manager.directory)
     seals = folder / SEALS

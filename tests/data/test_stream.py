@@ -1,5 +1,6 @@
 """Streaming through grain: exact restart, workers, and tfds' mock end to end."""
 
+import multiprocessing
 from functools import partial
 
 import numpy as np
@@ -9,7 +10,7 @@ import tensorflow_datasets as tfds
 from kdjax import data
 from kdjax.data import stream
 from kdjax.data.splits import Options
-from kdjax.types import UserError
+from kdjax.types import RunError, UserError
 from tests.data import fakes
 
 OFF = Options(batch_size=6, eval_batch_size=4, validation=5, on_device=False)
@@ -60,6 +61,15 @@ class TestStream:
         fetch = partial(fakes.fail_from, 13)
         with pytest.raises(UserError, match="example 13 is bad"):
             list(stream._batches(fetch, 0, 24, 6, workers=1))
+
+    def test_a_worker_that_dies_is_told(self):
+        batches = stream.build(fakes.records(), OFF._replace(workers=1)).train(0, 3)
+        next(batches)
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+        with pytest.raises(RunError, match=r"exit code -9.*lower data\.workers, and the same comm"):
+            for _ in range(10_000):  # what it had made already is still given
+                next(batches)
 
     def test_evals_cover_each_split_once(self):
         source = stream.build(fakes.records(), OFF)

@@ -1,4 +1,5 @@
-"""The command line in a process that dies at a chosen moment: `crashing.py MOMENT N -- ARGV`.
+"""The command line in a process that dies at a chosen moment:
+`crashing.py MOMENT N [MILLISECONDS] -- ARGV`.
 
 A kill from outside hits whatever the process is doing then; one from inside, at the moment that
 matters, is the same to the kernel and to the files, and a test with it cannot be late.
@@ -7,6 +8,8 @@ matters, is the same to the kernel and to the files, and a test with it cannot b
 import os
 import signal
 import sys
+import threading
+import time
 
 from kdjax import workdir
 from kdjax.cli import main
@@ -32,6 +35,18 @@ def after(target, name: str, count: int, then) -> None:
     setattr(target, name, wrapped)
 
 
+def each(target, name: str, then) -> None:
+    """Let every call of `target.name` be followed by `then()`."""
+    original = getattr(target, name)
+
+    def wrapped(*args, **kwargs):
+        found = original(*args, **kwargs)
+        then()
+        return found
+
+    setattr(target, name, wrapped)
+
+
 def undone(path, content, write=workdir.write_json) -> None:
     """Die when a part is about to be declared done."""
     if path.name == "done.json":
@@ -39,11 +54,28 @@ def undone(path, content, write=workdir.write_json) -> None:
     write(path, content)
 
 
-def arm(moment: str, count: int) -> None:
+def soon(milliseconds: int) -> None:
+    """Die a little later, whatever this process is doing then."""
+    threading.Timer(milliseconds / 1000, die).start()
+
+
+def arm(moment: str, count: int, milliseconds: int = 0) -> None:
     if moment == "line":
         after(MetricsLog, "write", count, lambda *_: die())
     elif moment == "save":  # orbax writes in the background: it has just begun
         after(checkpoint, "save", count, lambda *_: die())
+    elif moment == "writing":  # some time into what orbax writes in the background
+        after(checkpoint, "save", count, lambda *_: soon(milliseconds))
+    elif moment == "later":  # anywhere: in a step, a validation, a line, the report
+        after(MetricsLog, "write", count, lambda *_: soon(milliseconds))
+    elif moment == "clock":  # an hour back at each line
+        clock, back = time.time, [0.0]
+        time.time = lambda: clock() - back[0]
+
+        def earlier():
+            back[0] += 3600
+
+        each(MetricsLog, "write", earlier)
     elif moment == "done":
         workdir.write_json = undone
     elif moment == "term":
@@ -53,6 +85,7 @@ def arm(moment: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    moment, count, _, *argv = sys.argv[1:]
-    arm(moment, int(count))
-    sys.exit(main(argv))
+    cut = sys.argv.index("--")
+    moment, *numbers = sys.argv[1:cut]
+    arm(moment, *map(int, numbers))
+    sys.exit(main(sys.argv[cut + 1 :]))

@@ -39,7 +39,7 @@ TINY = {
 }
 
 
-def run(argv, moment="never", count=1):
+def run(argv, moment="never", *numbers):
     """Run the command in a process of its own, which dies at a moment; returns what it said."""
     environment = {
         **os.environ,
@@ -50,7 +50,7 @@ def run(argv, moment="never", count=1):
     }
     script = [sys.executable, str(pathlib.Path(__file__).with_name("crashing.py"))]
     return subprocess.run(
-        [*script, moment, str(count), "--", *argv],
+        [*script, moment, *map(str, numbers or (1,)), "--", *argv],
         capture_output=True,
         text=True,
         timeout=SECONDS,

@@ -1,10 +1,16 @@
 """Killed at any moment and started again, a run ends as if nothing had happened, bit for bit."""
 
 import json
+import random
 import signal
+import subprocess
+import sys
 
-from tests.faults.commands import train
-from tests.faults.runs import LINES, assert_same, newest, results, run, truncate
+import pytest
+
+from kdjax import workdir
+from tests.faults.commands import refused, train
+from tests.faults.runs import LINES, ROOT, assert_same, newest, results, run, truncate
 
 
 def test_the_undisturbed_run_is_complete(whole):
@@ -43,3 +49,73 @@ def test_killed_again_and_again(whole, tmp_path):
     assert f"checkpoint {saved} is damaged" in ended.stderr
     assert "kd: resumed from step " in ended.stderr
     assert_same(tmp_path / "run", undisturbed)
+
+
+def test_a_clock_that_goes_back_changes_nothing(whole, tmp_path):
+    argv = train(whole[0], tmp_path / "run")
+    assert run(argv, "clock", 1).returncode == 0
+    assert_same(tmp_path / "run", whole[1])
+
+
+HOLDER = """
+import sys, time, pathlib
+from kdjax import workdir
+with workdir.occupy(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_lock_of_a_living_process_holds_and_that_of_a_dead_one_does_not(
+    whole, tmp_path, capsys
+):
+    argv = train(whole[0], tmp_path / "run")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "run")], stdout=subprocess.PIPE, cwd=ROOT
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        refused(capsys, argv, str(tmp_path / "run"), "in use by another process")
+    finally:
+        holder.kill()
+        holder.wait()
+    with workdir.occupy(tmp_path / "run"):
+        pass
+
+
+def moments(seed):
+    """Moments without end: at a line, at a checkpoint, some milliseconds after either."""
+    rng = random.Random(seed)
+    while True:
+        yield rng.choice(
+            [
+                ("line", rng.randint(1, 40)),
+                ("save", rng.randint(1, 4)),
+                ("writing", rng.randint(1, 4), rng.randint(0, 60)),
+                ("later", rng.randint(1, 40), rng.randint(0, 300)),
+            ]
+        )
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_at_ten_random_moments(seed, whole, tmp_path):
+    """Ten kills in one run, or in several where one ends before it can be killed ten times."""
+    config, undisturbed = whole
+    killed, number, where = 0, 0, moments(seed)
+    while killed < 10:
+        folder = tmp_path / f"run{number}"
+        moment = next(where)
+        done = run(train(config, folder), *moment)
+        assert "Traceback" not in done.stderr, (moment, done.stderr)
+        if done.returncode == 0:
+            assert_same(folder, undisturbed)
+            number += 1
+            continue
+        assert done.returncode == -signal.SIGKILL, (moment, done.stderr)
+        lines = (folder / "metrics.jsonl").read_bytes()
+        assert (undisturbed / "metrics.jsonl").read_bytes().startswith(lines), moment
+        killed += 1
+    assert run(train(config, folder)).returncode == 0
+    assert_same(folder, undisturbed)
