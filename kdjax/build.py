@@ -13,7 +13,7 @@ import jax
 
 from kdjax import comparisons, inputs, models, origins, players, selection, terms
 from kdjax import config as configs
-from kdjax.checks import check_numbers, check_shapes
+from kdjax.checks import check_numbers, check_parts, check_shapes
 from kdjax.comparisons import Comparison
 from kdjax.data import TextSet
 from kdjax.methods import Player, co_train, player_hparams
@@ -121,6 +121,7 @@ def _variant(
             raise UserError(f"roles.{error}") from error
 
     critics = {role: comparisons.make(role, config, labels) for role in judging}
+    check_parts(config, config["devices"] or jax.device_count())
     table, plain = method(None)
     hparams = _hparams(config, table, critics)
     members = sweep.members({"seed": [config["seed"]], **config["sweep"]}, config["sweep_mode"])

@@ -12,9 +12,19 @@ from kdjax.methods import Player
 from kdjax.types import Batch, Method, Outputs, Source, UserError, Variables
 
 
+COUNTS = (
+    "num_steps",
+    "batch_size",
+    "accumulate",
+    "eval_batch_size",
+    "keep_checkpoints",
+    "ece_bins",
+)
+
+
 def check_numbers(config: Mapping[str, Any]) -> None:
     """Refuse counts out of range, and batches that do not divide over the devices."""
-    for key in ("num_steps", "batch_size", "eval_batch_size", "keep_checkpoints", "ece_bins"):
+    for key in COUNTS:
         if config[key] < 1:
             raise UserError(f"{key} is {config[key]}; it must be >= 1")
     for key in ("log_every", "eval_every", "checkpoint_every", "grad_norm_every", "devices"):
@@ -27,11 +37,32 @@ def check_numbers(config: Mapping[str, Any]) -> None:
     if config["devices"] > jax.device_count():
         raise UserError(f"devices is {config['devices']}; this machine has {jax.device_count()}")
     devices = config["devices"] or jax.device_count()
+    if devices % jax.process_count():
+        raise UserError(
+            f"devices is {devices}, not a multiple of the {jax.process_count()} processes; each "
+            "gives as many, so use a multiple, or 0 for all"
+        )
     for key in ("batch_size", "eval_batch_size"):
         if config[key] % devices:
             raise UserError(
                 f"{key} is {config[key]}, not a multiple of the {devices} devices; "
                 f"use {config[key] // devices * devices or devices}, or set devices"
+            )
+
+
+def check_parts(config: Mapping[str, Any], devices: int) -> None:
+    """Refuse batches that cannot be gone through in `accumulate` parts on each device."""
+    parts = config["accumulate"]
+    if config["batch_size"] % (devices * parts):
+        raise UserError(
+            f"batch_size is {config['batch_size']}, not a multiple of accumulate x devices = "
+            f"{parts} x {devices}; change one of them"
+        )
+    for role, said in config["roles"].items():
+        if parts > 1 and said["pause"]["name"]:
+            raise UserError(
+                f"roles.{role}.pause is decided on a whole batch, which accumulate = {parts} "
+                "never sees; set accumulate = 1"
             )
 
 

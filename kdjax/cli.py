@@ -70,6 +70,15 @@ def _parser() -> argparse.ArgumentParser:
     train = add("train", _train, "train from a config, or resume; prints and writes a report")
     train.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="an experiment")
     train.add_argument("--workdir", required=True, type=Path, help="where everything is written")
+    train.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes that train together (TPU pod, GKE, Slurm, Open MPI: they "
+        "find each other; elsewhere the three below say where they are)",
+    )
+    train.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 can be reached")
+    train.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
+    train.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
     train.epilog = "Any --config.key=value overrides the experiment; `list` names the keys."
     evaluate = add("eval", _eval, "score a trained workdir again, from its checkpoints")
     evaluate.add_argument("--workdir", required=True, type=Path)
@@ -116,28 +125,42 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
+    from kdjax import distributed
+
+    command = "python -m kdjax " + shlex.join(argv)
+    given = (args.coordinator, args.num_processes, args.process_id)
+    with distributed.processes_of(args.distributed, *given):
+        return _train_here(args, rest, command)
+
+
+def _train_here(args: argparse.Namespace, rest: Sequence[str], command: str) -> int:
+    """Train in this process, perhaps one of several: the first of them talks and writes."""
     from kdjax import flags, run, summary, workdir
     from kdjax.build import build
     from kdjax.report import html
+    from kdjax.train import processes
     from kdjax.train.loop import Stopped
 
+    say = _say if processes.is_first() else lambda text: None
     experiment = flags.read(args.config, rest)
     built = build(experiment.config)
-    command = "python -m kdjax " + shlex.join(argv)
-    with workdir.occupy(args.workdir):
-        workdir.adopt(args.workdir, built.config, command)
+    with workdir.open_run(args.workdir, built.config, command):
         try:
-            outcomes = run.train(built, args.workdir, _say)
+            outcomes = run.train(built, args.workdir, say)
         except Stopped as stopped:
-            _say(f"{stopped}; the same command goes on from there")
+            say(f"{stopped}; the same command goes on from there")
             return 0
         report = summary.make_report(
             built, outcomes, title=experiment.title, command=command, complete=True
         )
-        workdir.write_json(args.workdir / "report.json", report)
-        page = html.write(args.workdir)
-    _show(report)
-    _say(f"report: {page}")
+
+        def show() -> None:
+            workdir.write_json(args.workdir / "report.json", report)
+            page = html.write(args.workdir)
+            _show(report)
+            say(f"report: {page}")
+
+        processes.by_first(show)
     return 0
 
 

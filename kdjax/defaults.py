@@ -6,6 +6,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "num_steps": 1000,
     "batch_size": 128,
+    "accumulate": 1,  # parts of a batch, gone through one after the other for one step
     "eval_batch_size": 256,
     "log_every": 50,
     "eval_every": 0,
@@ -60,6 +61,7 @@ ROLE: dict[str, Any] = {
     "checkpoint": None,
     "from_variant": None,
     "keep_layers": (),  # of the transformer that is read; () keeps all
+    "remat": False,  # the backward pass computes norms and activations again: less memory
     "cache": False,  # of a frozen role: its outputs are computed once for each example
     "optimizer": {
         "name": "sgd",

@@ -11,6 +11,7 @@ from kdjax import models
 from kdjax.build import Run, Variant
 from kdjax.checks import example_batch
 from kdjax.class_means import class_means, kept
+from kdjax.train import processes
 from kdjax.types import Batch, Model, Source, Variables
 
 
@@ -35,7 +36,8 @@ def equip(run: Run, variant: Variant, role: str, variables: Variables, folder: P
         options = {"augment": said["augment"], "seed": said["split_seed"]}
         compute = lambda: class_means(model, variables, run.source, layer=layer, **options)  # noqa: E731
         shape = (run.source.spec.num_classes, _width(run, model, variables, layer))
-        means = kept(folder, variables, about, compute, shape)
+        find = lambda: kept(folder, variables, about, compute, shape)  # noqa: E731
+        means = processes.first_then_all(find)
         equipped = models.attach(equipped, jnp.asarray(means))
     return equipped
 

@@ -8,7 +8,7 @@ import jax
 from kdjax import workdir
 from kdjax.build import Run, Variant
 from kdjax.checks import example_batch
-from kdjax.train import memory
+from kdjax.train import memory, processes
 from kdjax.train.step import init_state
 
 
@@ -26,13 +26,15 @@ def parts(run: Run, variant: Variant, folder: Path) -> list[Part]:
     The division is written down, because a resumed run must not divide anew.
     """
     count, home = len(variant.members), folder / "checkpoints" / variant.name
-    plan = home / "plan.json"
-    if is_begun(variant, folder):
-        size = workdir.read_json(plan)["members_per_program"]
-    else:
-        size = run.config["members_per_program"] or _fitting(run, variant)
-        home.mkdir(parents=True, exist_ok=True)
-        workdir.write_json(plan, {"members_per_program": size})
+    plan, size = home / "plan.json", 0
+    if processes.is_first():
+        if is_begun(variant, folder):
+            size = workdir.read_json(plan)["members_per_program"]
+        else:
+            size = run.config["members_per_program"] or _fitting(run, variant)
+            home.mkdir(parents=True, exist_ok=True)
+            workdir.write_json(plan, {"members_per_program": size})
+    size = processes.agreed(size)
     return [
         Part(variant, tuple(range(a, min(a + size, count))), home) for a in range(0, count, size)
     ]

@@ -88,6 +88,8 @@ def make_player(
             name=terms.class_means_name(layer),
             num_classes=source.spec.num_classes,
         )
+    if said["remat"] and said["terms"]:
+        model = models.with_remat(model)
     carried = {name: _adapter(role, name, config, axis_name) for name in adapters(role, config)}
     if carried:
         model = models.with_adapters(model, carried)

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from kdjax import data
 from kdjax.build import Run, Variant
 from kdjax.checks import example_batch
-from kdjax.train import parallel
+from kdjax.train import parallel, processes
 from kdjax.train.evaluate import make_predict
 from kdjax.train.parallel import Layout
 from kdjax.train.step import make_grad_norms, make_step
@@ -59,7 +60,8 @@ def make_program(
         return vmap_members(f, axes, stacked_batch=batches, state_out=state_out)
 
     ready = {"prepare": run.prepare_train, "data_seed": common}
-    step = make_step(method, variant.tx, layout.axis_name, **ready)
+    parts = variant.config["accumulate"]
+    step = make_step(method, variant.tx, layout.axis_name, accumulate=parts, **ready)
     norms = make_grad_norms(method, layout.axis_name, **ready)
     models = {role: player.model for role, player in variant.table.items()}
     predict = make_predict(models, run.prepare_eval)
@@ -83,7 +85,8 @@ def _layouts(
     stacked = len(set(seeds)) > 1
     if devices == 1:
         return parallel.one_device(), parallel.one_device()
-    if config["members_over_devices"] and len(seeds) > 1 and len(seeds) % devices == 0:
+    over = config["members_over_devices"] and processes.count() == 1
+    if over and len(seeds) > 1 and len(seeds) % devices == 0:
         make = parallel.pmap_members
         return make(devices, axes, stacked_batch=stacked), make(devices, axes, stacked_batch=False)
     make = parallel.mesh_data if config["parallel"] == "mesh" else parallel.pmap_data
@@ -91,9 +94,13 @@ def _layouts(
 
 
 def feed(run: Run, program: Program, start: int) -> Iterator[dict[str, Any]]:
-    """Yield device batches from batch number `start` on: one for all, or one a member by seed."""
-    streams = {seed: run.source.train(start, seed) for seed in sorted(set(program.seeds))}
-    arrays = run.source.arrays
+    """Yield device batches from batch number `start` on: one for all, or one a member by seed.
+
+    Each process reads its own rows of them.
+    """
+    source = data.rows_of(run.source, jax.process_index(), jax.process_count())
+    streams = {seed: source.train(start, seed) for seed in sorted(set(program.seeds))}
+    arrays = source.arrays
     constants = {} if arrays is None else {"arrays": program.layout.share(dict(arrays))}
     while True:
         found = {seed: next(stream) for seed, stream in streams.items()}

@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from rich.console import Console
 
-from kdjax import judging
+from kdjax import data, judging
 from kdjax.build import Run, Variant
 from kdjax.program import Program, feed
-from kdjax.report.log import MetricsLog, Progress
-from kdjax.train import checkpoint, loop
+from kdjax.report.log import MetricsLog, Progress, Silence
+from kdjax.train import checkpoint, loop, processes
 from kdjax.train.evaluate import collect
 from kdjax.types import State
 
@@ -24,7 +26,7 @@ class Recorder:
         variant: Variant,
         members: tuple[int, ...],
         program: Program,
-        log: MetricsLog,
+        log: MetricsLog | Silence,
         manager: ocp.CheckpointManager,
         health: loop.Health,
         frozen: Mapping[str, str],
@@ -46,7 +48,8 @@ class Recorder:
             config["checkpoint_every"],
             config["grad_norm_every"],
         )
-        with Progress(total, label=label) as progress:
+        console = None if processes.is_first() else Console(quiet=True)
+        with Progress(total, label=label, console=console) as progress:
             hooks = loop.Hooks(
                 step=self.program.step,
                 read=layout.read,
@@ -70,7 +73,9 @@ class Recorder:
         return layout.fetch(placed)
 
     def write(self, step: int, split: str, values: Mapping[str, np.ndarray]) -> None:
-        """One line a member."""
+        """One line a member, of the first process."""
+        if not processes.is_first():
+            return
         for row, number in enumerate(self.members):
             self.log.write(
                 step,
@@ -154,7 +159,8 @@ def score(
 
 def _answers(run: Run, program: Program, state: State, split: str) -> judging.Answers:
     """The outputs of all roles on a split; `state` on the devices."""
-    batches = run.source.evals[split]()
+    source = data.rows_of(run.source, jax.process_index(), jax.process_count())
+    batches = source.evals[split]()
     return judging.Answers(split, *collect(program.predict, state, batches, program.eval_layout))
 
 

@@ -20,8 +20,8 @@ from kdjax.origins import kept, new_head
 from kdjax.parts import Part, finished, is_begun, part_folder, parts
 from kdjax.program import Program, make_program
 from kdjax.recorder import Recorder, score
-from kdjax.report.log import MetricsLog
-from kdjax.train import checkpoint, loop, sweep
+from kdjax.report.log import MetricsLog, Silence
+from kdjax.train import checkpoint, loop, processes, sweep
 from kdjax.types import State, UserError, Variables
 
 Say = Callable[[str], None]
@@ -110,8 +110,10 @@ def train(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
       RunError: a non-finite loss in all members of a program, or a signal.
       UserError: damaged files.
     """
-    log = MetricsLog(folder, tensorboard=run.config["tensorboard"])
-    if run.text is not None:
+    log = Silence()
+    if processes.is_first():
+        log = MetricsLog(folder, tensorboard=run.config["tensorboard"])
+    if run.text is not None and processes.is_first():
         save_tokenizer(run.text.tokenizer, folder)
     story = Story(run, folder, say)
     try:
@@ -233,7 +235,7 @@ def _train_part(
     run: Run,
     part: Part,
     given: Mapping[str, tuple[Variables, bool]],
-    log: MetricsLog,
+    log: MetricsLog | Silence,
     written: int,
     say: Say,
 ) -> dict[str, Any]:

@@ -152,6 +152,9 @@ class Source(NamedTuple):
 
     Small sets set `arrays`: the whole training split ("image", "label", aligned with "id" = the
     row). They live on the device, and `train` yields only {"id": int32 [batch]}.
+
+    Sets that are decoded as they are read set `rows(index, count)`: the same source, of whose
+    batches only block `index` of `count` equal blocks of rows is read.
     """
 
     spec: Spec
@@ -159,3 +162,4 @@ class Source(NamedTuple):
     train: TrainBatches
     evals: Mapping[str, EvalBatches]
     arrays: Mapping[str, Any] | None = None
+    rows: Callable[[int, int], "Source"] | None = None

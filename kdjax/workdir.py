@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import jax
 
 import kdjax
 from kdjax.config import differences
+from kdjax.train import processes
 from kdjax.types import UserError
 
 # What may differ when a run goes on: it changes where and how fast, not what is computed.
@@ -50,7 +51,9 @@ def device() -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file that is there whole or not at all."""
+    """Write a JSON file that is there whole or not at all; the first process does it."""
+    if not processes.is_first():
+        return
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(content, indent=1) + "\n")
     os.replace(part, path)
@@ -94,6 +97,29 @@ def occupy(workdir: Path) -> Iterator[None]:
             raise UserError(
                 f"workdir {workdir} is in use by another process; wait for it or name another"
             ) from None
+        yield
+
+
+@contextmanager
+def open_run(workdir: Path, config: Mapping[str, Any], command: str) -> Iterator[None]:
+    """Occupy and adopt a workdir; with several processes the first does it for all.
+
+    Raises:
+      UserError: from `occupy` and `adopt`, in every process; processes with different configs.
+    """
+    if not processes.alike(json.dumps(plain(config), sort_keys=True)):
+        raise UserError("the processes of this run have different configs; give all one command")
+    with ExitStack() as held:
+
+        def begin() -> None:
+            held.enter_context(occupy(workdir))
+            adopt(workdir, config, command)
+
+        processes.by_first(begin)
+        if not processes.all_true((workdir / "config.json").exists()):
+            raise UserError(
+                f"workdir {workdir} is not the same folder in all processes; name a shared one"
+            )
         yield
 
 

@@ -11,6 +11,7 @@ from kdjax.data.augment import AUGMENTS, EVAL_CROP, lookup, normalize, prepare, 
 from kdjax.data.decode import View
 from kdjax.data.folder import folder
 from kdjax.data.images import ImageSet
+from kdjax.data.rows import rows_of
 from kdjax.data.splits import Options
 from kdjax.data.stream import RecordSet
 from kdjax.data.synthetic import synthetic
@@ -32,6 +33,7 @@ __all__ = [
     "prepare",
     "random_crop_flip",
     "read_text",
+    "rows_of",
     "save_tokenizer",
     "task_metric_names",
 ]

@@ -36,6 +36,13 @@ class Records(NamedTuple):
     label: np.ndarray | None = None
 
 
+class Block(NamedTuple):
+    """Which of `count` equal blocks of every batch's rows is read."""
+
+    index: int
+    count: int
+
+
 class RecordSet(NamedTuple):
     """What a reader found, like `images.ImageSet`.
 
@@ -81,12 +88,19 @@ def build(found: RecordSet, options: Options) -> Source:
     sample = np.unique(np.linspace(0, size["train"] - 1, _MOMENTS_SAMPLE).astype(int))
     pixels = np.stack([_fetch(found, *splits["train"], False, row)["image"] for row in sample])
     mean, std = channel_moments(pixels, 255.0)
-    return Source(
-        spec=Spec(found.shape, len(found.class_names), found.class_names, mean, std, 255.0),
-        size=size,
-        train=_train_batches(fetch["train"], size["train"], options),
-        evals={name: _eval_batches(fetch[name], size[name], options) for name in size},
-    )
+    spec = Spec(found.shape, len(found.class_names), found.class_names, mean, std, 255.0)
+
+    def rows(index: int, count: int) -> Source:
+        block = Block(index, count)
+        return Source(
+            spec=spec,
+            size=size,
+            train=_train_batches(fetch["train"], size["train"], options, block),
+            evals={name: _eval_batches(fetch[name], size[name], options, block) for name in size},
+            rows=rows,
+        )
+
+    return rows(0, 1)
 
 
 def _splits(found: RecordSet, options: Options) -> dict[str, tuple[Records, np.ndarray]]:
@@ -168,12 +182,23 @@ def _fetch(
 
 
 def _train_example(
-    fetch: Callable[[int], dict], size: int, batch_size: int, seed: int, position: int
+    fetch: Callable[[int], dict],
+    size: int,
+    batch_size: int,
+    seed: int,
+    block: Block,
+    position: int,
 ) -> dict[str, Any]:
-    """Return the example at a position of the endless stream; see `splits.batch_rows`."""
-    step, offset = divmod(position, batch_size)
+    """Return the example at a position of a block's endless stream; see `splits.batch_rows`."""
+    own = batch_size // block.count
+    step, offset = divmod(position, own)
     epoch, index = divmod(step, size // batch_size)
-    return fetch(int(epoch_order(size, seed, epoch)[index * batch_size + offset]))
+    row = index * batch_size + block.index * own + offset
+    return fetch(int(epoch_order(size, seed, epoch)[row]))
+
+
+def _eval_example(fetch: Callable[[int], dict], own: np.ndarray, position: int) -> dict[str, Any]:
+    return fetch(int(own[position]))
 
 
 def _batches(
@@ -205,31 +230,39 @@ def _batches(
 
 
 def _train_batches(
-    fetch: Callable[[int], dict[str, Any]], size: int, options: Options
+    fetch: Callable[[int], dict[str, Any]], size: int, options: Options, block: Block
 ) -> TrainBatches:
-    batch_size = options.batch_size
+    batch_size, own = options.batch_size, options.batch_size // block.count
 
     def batches(step: int, seed: int) -> Iterator[Mapping[str, np.ndarray]]:
         batch_rows(size, batch_size, seed, step)  # refuses a bad seed here, not in a worker
-        example = partial(_train_example, fetch, size, batch_size, seed)
-        yield from _batches(example, step * batch_size, _END, batch_size, options.workers)
+        example = partial(_train_example, fetch, size, batch_size, seed, block)
+        yield from _batches(example, step * own, _END, own, options.workers)
 
     return batches
 
 
 def _eval_batches(
-    fetch: Callable[[int], dict[str, Any]], size: int, options: Options
+    fetch: Callable[[int], dict[str, Any]], size: int, options: Options, block: Block
 ) -> EvalBatches:
-    batch_size = options.eval_batch_size
+    batch_size, each = options.eval_batch_size, options.eval_batch_size // block.count
+    number = -(-size // batch_size)
+    row = np.arange(number * batch_size).reshape(number, block.count, each)[:, block.index]
+    # a block whose last batches hold no example repeats the last one of all, with mask 0
+    own = np.concatenate([r[r < size] if r[0] < size else [size - 1] for r in row])
+    empty = int(np.sum(row[:, 0] >= size))
     # as many batches as processes, or starting them takes longer than decoding here
     workers = options.workers if size >= batch_size * options.workers else 0
 
     def batches() -> Iterator[Mapping[str, np.ndarray]]:
-        for batch in _batches(fetch, 0, size, batch_size, workers):
-            padded = pad_batch(batch["image"], batch["label"], batch["id"], batch_size)
+        example = partial(_eval_example, fetch, own)
+        for count, batch in enumerate(_batches(example, 0, len(own), each, workers), start=1):
+            padded = pad_batch(batch["image"], batch["label"], batch["id"], each)
             if "size" in batch:
-                rows = np.minimum(np.arange(batch_size), len(batch["size"]) - 1)
+                rows = np.minimum(np.arange(each), len(batch["size"]) - 1)
                 padded["size"] = batch["size"][rows]
+            if count > number - empty:
+                padded["mask"] = np.zeros(each, np.float32)
             yield padded
 
     return batches

@@ -40,6 +40,7 @@ from kdjax.models.linen import from_linen
 from kdjax.models.means import attach, detach, with_class_means
 from kdjax.models.mlp import mlp
 from kdjax.models.mobilenet import mobilenet_v1, mobilenet_v2
+from kdjax.models.remat import with_remat
 from kdjax.models.resnet import resnet
 from kdjax.models.resnet_imagenet import resnet_imagenet
 from kdjax.models.shufflenet import shuffle_v1, shuffle_v2
@@ -80,6 +81,7 @@ __all__ = [
     "with_cache",
     "with_choices",
     "with_class_means",
+    "with_remat",
 ]
 
 _X4 = (32, 64, 128, 256)

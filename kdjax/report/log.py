@@ -16,7 +16,7 @@ from rich.console import Console
 from kdjax.errors import RunError, UserError
 from kdjax.report.events import Events
 
-__all__ = ["MetricsLog", "Progress", "read"]
+__all__ = ["MetricsLog", "Progress", "Silence", "read"]
 
 
 class MetricsLog:
@@ -187,6 +187,23 @@ def _plain(value: Any) -> Any:
     """Turn a numpy or jax scalar into a JSON value; whole numbers stay whole."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Silence:
+    """The log of a process that writes none: the first of several does."""
+
+    def write(self, step: int, split: str, values: Mapping[str, float], **_: Any) -> None:
+        """Write nothing."""
+
+    def offset(self) -> int:
+        """0: the record of a checkpoint is the first process's."""
+        return 0
+
+    def truncate(self, offset: int) -> None:
+        """Forget nothing."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class Progress:

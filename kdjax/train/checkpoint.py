@@ -22,7 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from kdjax.train import processes
 from kdjax.types import PyTree, RunError, State, UserError
 
 Say = Callable[[str], None]
@@ -76,6 +78,8 @@ def save(
         return
     seal(manager)
     said = {**record, "step": step, "digest": digest(part), "arrays": describe(part)}
+    if processes.count() > 1:  # orbax writes arrays that all processes share, each a part
+        part = processes.everywhere(part, _copies())
     with _writing(manager):
         manager.save(
             step,
@@ -83,6 +87,12 @@ def save(
                 state=ocp.args.StandardSave(part), record=ocp.args.JsonSave(said)
             ),
         )
+
+
+def _copies() -> NamedSharding:
+    """A copy on one device of each process."""
+    mesh = Mesh(np.array(processes.devices(processes.count())), ("process",))
+    return NamedSharding(mesh, PartitionSpec())
 
 
 @contextmanager
@@ -127,6 +137,8 @@ def seal(manager: ocp.CheckpointManager) -> None:
 
 def _seal(manager: ocp.CheckpointManager) -> None:
     manager.wait_until_finished()
+    if not processes.is_first():
+        return
     folder = Path(manager.directory)
     seals = folder / SEALS
     seals.mkdir(exist_ok=True)
@@ -179,8 +191,9 @@ def restore(
     """
     wanted = trained_part(state, trains)
     for step in sorted(manager.all_steps(), reverse=True):
-        broken = _broken_seal(Path(manager.directory), step)
-        if broken is not None:  # seen before orbax opens it
+        folder = Path(manager.directory)
+        broken = processes.told(processes.is_first() and _broken_seal(folder, step) or "")
+        if broken:  # seen before orbax opens it
             _set_aside(manager, step, say, broken)
             continue
         try:
@@ -189,10 +202,12 @@ def restore(
             raise
         except Exception as error:  # noqa: BLE001  a damaged file may fail in any way
             why = str(error).split("\n")[0][:200]
+            processes.all_true(False)
         else:
-            if digest(part) == record["digest"]:
+            why = "" if digest(part) == record["digest"] else "its arrays differ from their digest"
+            if processes.all_true(not why):
                 return merge(state, part), record
-            why = "its arrays differ from their digest"
+            why = why or "another process cannot read it"
         _forget_reads()
         _set_aside(manager, step, say, why)
     return None
@@ -232,15 +247,19 @@ def _check_arrays(folder: Path, found: Mapping[str, str], wanted: PyTree) -> Non
 def _set_aside(manager: ocp.CheckpointManager, step: int, say: Say, why: str) -> None:
     """Rename a damaged checkpoint, so that nothing is lost and its step can be written again."""
     folder = Path(manager.directory) / str(step)
-    aside = folder.with_name(f"damaged-{step}")
-    for number in range(1, 1000):
-        if not aside.exists():
-            break
-        aside = folder.with_name(f"damaged-{step}-{number}")
-    folder.rename(aside)
-    (folder.parent / SEALS / f"{step}.json").unlink(missing_ok=True)
+
+    def rename() -> None:
+        aside = folder.with_name(f"damaged-{step}")
+        for number in range(1, 1000):
+            if not aside.exists():
+                break
+            aside = folder.with_name(f"damaged-{step}-{number}")
+        folder.rename(aside)
+        (folder.parent / SEALS / f"{step}.json").unlink(missing_ok=True)
+        say(f"checkpoint {folder} is damaged ({why}); kept as {aside.name}, trying the one before")
+
+    processes.by_first(rename)
     manager.reload()
-    say(f"checkpoint {folder} is damaged ({why}); kept as {aside.name}, trying the one before")
 
 
 def trained_part(state: State, trains: tuple[str, ...]) -> State:

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from kdjax.train import processes
 from kdjax.train.parallel import Layout
 from kdjax.types import Batch, Model, PyTree, State, Variables
 
@@ -32,7 +33,7 @@ def collect(
     batches: Iterable[Mapping[str, Any]],
     layout: Layout,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Run a compiled `predict` over a split.
+    """Run a compiled `predict` over a split, of whose batches this process may hold a part.
 
     Returns:
       Logits by role, [member?, examples, classes], and labels [examples], padding removed.
@@ -41,8 +42,9 @@ def collect(
     labels = []
     for batch in batches:
         found = layout.join(predict(state, layout.put(batch)))
-        real = np.asarray(batch["mask"]) > 0
-        labels.append(np.asarray(batch["label"])[real])
+        mask, label = processes.whole((np.asarray(batch["mask"]), np.asarray(batch["label"])))
+        real = mask > 0
+        labels.append(label[real])
         for role, values in found.items():
             logits.setdefault(role, []).append(values[..., real, :])
     joined = {role: np.concatenate(values, axis=-2) for role, values in logits.items()}

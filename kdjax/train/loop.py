@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kdjax.train import processes
 from kdjax.types import RunError, State
 
 Values = Mapping[str, np.ndarray]  # name -> [members]
@@ -128,7 +129,13 @@ def _culprit(row: Values, member: int) -> str | None:
 
 @contextmanager
 def termination():
-    """Yield a function that tells whether SIGTERM or SIGINT has arrived since."""
+    """Yield a function of the step that tells whether SIGTERM or SIGINT has arrived since.
+
+    With several processes it tells whether one of them was asked, at the same step in all.
+    """
+    if processes.count() > 1:
+        yield processes.preempted
+        return
     seen: list[int] = []
     old = {}
     try:
@@ -137,7 +144,7 @@ def termination():
     except ValueError:  # not the main thread: signals are the caller's business
         pass
     try:
-        yield lambda: bool(seen)
+        yield lambda _: bool(seen)
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -176,7 +183,7 @@ def fit(
             batch = next(batches)
             state, metrics = hooks.step(state, batch)
             rows.append(metrics)
-            last, stopping = number == num_steps, asked()
+            last, stopping = number == num_steps, asked(number)
             logging = _due(every.log, number) or last
             saving = _due(every.checkpoint, number) or last or stopping
             evaluating = _due(every.evaluate, number) or last

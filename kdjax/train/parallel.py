@@ -7,6 +7,9 @@
   communicated, every device sees the whole batch.
 - `mesh_data`: as `pmap_data`, but under `jit` with shardings; the step has no axis name.
 
+With several processes each of them hands over its own rows of a batch (`data.rows_of`), and gets
+its states, metrics and outputs back whole; `pmap_members` is for one process.
+
 A layout is a handful of functions; training and evaluation know nothing else of devices.
 """
 
@@ -18,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from kdjax.train import processes
 from kdjax.types import PyTree, State
 
 AXIS = "data"
@@ -32,7 +36,7 @@ class Layout(NamedTuple):
     back. `put(batch)` moves a host batch, `share(arrays)` constants, and both may then be merged
     into the batch of a step. `compile_step(step)` maps and compiles `step(state, batch)`, which
     consumes its state; `compile_map(f)` does so for `f(state, batch) -> tree`, without. `read`
-    brings metrics to the host; `join` per-example outputs [members, batch, ...].
+    brings metrics to the host; `join` per-example outputs [members, batch, ...] of the whole batch.
     """
 
     devices: int
@@ -68,19 +72,23 @@ def pmap_data(devices: int, *, stacked_batch: bool) -> Layout:
     """Divide each batch over `devices`.
 
     Args:
-      devices: how many; the batch size must be a multiple.
+      devices: how many, in all processes; the batch size must be a multiple.
       stacked_batch: host batches carry a leading member axis.
     """
-    sharding = _sharding(devices, PartitionSpec(AXIS))
-    copy = lambda tree: _spread(tree, devices, sharding)  # noqa: E731
+    # to each process a pmap shows its own devices
+    own, everyone = processes.local_devices(devices), processes.devices(devices)
+    sharding = NamedSharding(Mesh(np.array(own), (AXIS,)), PartitionSpec(AXIS))
+    copy = lambda tree: _spread(tree, len(own), sharding)  # noqa: E731
+    where = {} if len(own) == devices else {"devices": everyone}
 
     def put(batch: Mapping[str, Any]) -> PyTree:
-        divide = lambda x: _divide(np.asarray(x), devices, axis=int(stacked_batch))  # noqa: E731
+        divide = lambda x: _divide(np.asarray(x), len(own), axis=int(stacked_batch))  # noqa: E731
         return jax.device_put(jax.tree.map(divide, dict(batch)), sharding)
 
     def join(tree: PyTree) -> PyTree:
         # [devices, members, batch, ...]
-        return jax.tree.map(lambda x: np.concatenate(list(x), axis=1), jax.device_get(tree))
+        rows = jax.tree.map(lambda x: np.concatenate(list(x), axis=1), jax.device_get(tree))
+        return processes.whole(rows, axis=1)
 
     return Layout(
         devices=devices,
@@ -89,8 +97,8 @@ def pmap_data(devices: int, *, stacked_batch: bool) -> Layout:
         fetch=lambda tree: jax.tree.map(lambda x: x[0], tree),
         put=put,
         share=copy,
-        compile_step=lambda f: _in_turn(jax.pmap(f, AXIS, donate_argnums=0)),
-        compile_map=lambda f: _in_turn(jax.pmap(f, AXIS)),
+        compile_step=lambda f: _in_turn(jax.pmap(f, AXIS, donate_argnums=0, **where)),
+        compile_map=lambda f: _in_turn(jax.pmap(f, AXIS, **where)),
         read=lambda tree: jax.tree.map(lambda x: x[0], jax.device_get(tree)),
         join=join,
     )
@@ -140,6 +148,8 @@ def mesh_data(devices: int, *, stacked_batch: bool) -> Layout:
     whole = _sharding(devices, PartitionSpec())
     spec = PartitionSpec(None, AXIS) if stacked_batch else PartitionSpec(AXIS)
     divided = _sharding(devices, spec)
+    if processes.count() > 1:
+        return _mesh_of_processes(devices, whole, divided)
     return Layout(
         devices=devices,
         axis_name=None,
@@ -154,8 +164,30 @@ def mesh_data(devices: int, *, stacked_batch: bool) -> Layout:
     )
 
 
+def _mesh_of_processes(devices: int, whole: NamedSharding, divided: NamedSharding) -> Layout:
+    """`mesh_data` where no process can reach all devices."""
+
+    def put(batch: Mapping[str, Any]) -> PyTree:
+        rows = {name: np.asarray(x) for name, x in batch.items()}
+        return {n: jax.make_array_from_process_local_data(divided, x) for n, x in rows.items()}
+
+    spread = lambda tree: processes.everywhere(tree, whole)  # noqa: E731
+    return Layout(
+        devices=devices,
+        axis_name=None,
+        place=spread,
+        fetch=processes.own_copy,
+        put=put,
+        share=spread,
+        compile_step=lambda f: _in_turn(jax.jit(f, donate_argnums=0, out_shardings=(whole, whole))),
+        compile_map=lambda f: _in_turn(jax.jit(f, out_shardings=whole)),
+        read=jax.device_get,
+        join=jax.device_get,
+    )
+
+
 def _sharding(devices: int, spec: PartitionSpec) -> NamedSharding:
-    return NamedSharding(Mesh(np.array(jax.devices()[:devices]), (AXIS,)), spec)
+    return NamedSharding(Mesh(np.array(processes.devices(devices)), (AXIS,)), spec)
 
 
 def _spread(tree: PyTree, devices: int, sharding: NamedSharding) -> PyTree:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from kdjax.train.accumulate import over_parts
 from kdjax.types import Array, Aux, Batch, Method, PyTree, Scalars, State
 
 # scalars (learning_rate, weight_decay) -> transformation; they may be traced
@@ -57,6 +58,7 @@ def make_step(
     *,
     prepare: Prepare | None = None,
     data_seed: int | None = None,
+    accumulate: int = 1,
 ) -> StepFunction:
     """Build `step(state, batch) -> (state, metrics)`.
 
@@ -68,20 +70,31 @@ def make_step(
       prepare: turns a raw batch into one for the models, inside the compiled step.
       data_seed: augment by this seed instead of the state's key, so that members of a sweep
         with seeds of their own see the same batch (and a frozen teacher sees it once).
+      accumulate: so many parts of the batch are gone through one after the other, for one step;
+        what couples examples (batch norm, some terms) then sees one part at a time.
 
     Returns:
       A pure function. Its metrics are global means, with `<role>/grad_norm` added.
+
+    Raises:
+      ValueError: (by the step) parts with a role that may pause.
     """
 
     def step(state: State, batch: Batch):
         batch, model_key = _ready(state, batch, prepare, data_seed)
         trained = {role: state.params[role] for role in method.trains}
 
-        def objective(trained) -> tuple[Array, Aux]:
-            params = {**state.params, **trained}
-            return method.loss(params, state.stats, batch, state.hparams, model_key, state.step)
+        def gradients(stats, batch, key) -> tuple[PyTree, Aux]:
+            def objective(trained) -> tuple[Array, Aux]:
+                params = {**state.params, **trained}
+                return method.loss(params, stats, batch, state.hparams, key, state.step)
 
-        grads, aux = jax.grad(objective, has_aux=True)(trained)
+            return jax.grad(objective, has_aux=True)(trained)
+
+        if accumulate == 1:
+            grads, aux = gradients(state.stats, batch, model_key)
+        else:
+            grads, aux = _in_parts(gradients, accumulate, state, batch, model_key)
         grads, metrics = _total((grads, dict(aux.metrics)), axis_name)
         new = _update(method, tx, state, grads, aux)
         for role in method.trains:
@@ -89,6 +102,17 @@ def make_step(
         return new, metrics
 
     return step
+
+
+def _in_parts(gradients, parts: int, state: State, batch: Batch, key) -> tuple[PyTree, Aux]:
+    def one(stats, part, key):
+        grads, aux = gradients(stats, part, key)
+        if aux.active:
+            raise ValueError(f"accumulate: {', '.join(aux.active)} may pause, by the whole batch")
+        return grads, {**stats, **aux.stats}, dict(aux.metrics)
+
+    grads, stats, metrics = over_parts(one, parts, state.stats, batch, key)
+    return grads, Aux(stats, metrics, {})
 
 
 def make_grad_norms(

@@ -1,0 +1,71 @@
+"""The rows of several processes, one below the other, are the batches of one."""
+
+import numpy as np
+import pytest
+
+from kdjax import data
+from kdjax.data import stream
+from kdjax.data.splits import Options
+from tests.data import fakes
+
+OPTIONS = Options(batch_size=6, eval_batch_size=6, validation=5)
+
+
+def source(kind):
+    if kind == "streamed":
+        return stream.build(fakes.records(), OPTIONS._replace(on_device=False))
+    sizes = {"batch_size": 6, "eval_batch_size": 6}
+    return data.load("synthetic", on_device=kind == "on the device", limit=45, **sizes)
+
+
+def joined(parts):
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def same(left, right):
+    return set(left) == set(right) and all(np.array_equal(left[k], right[k]) for k in left)
+
+
+KINDS = ["streamed", "in memory", "on the device"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_training_takes_the_same_steps(kind, count):
+    whole = source(kind)
+    walks = [data.rows_of(whole, index, count).train(5, 3) for index in range(count)]
+    alone = whole.train(5, 3)
+    for _ in range(4):
+        assert same(joined([next(walk) for walk in walks]), next(alone))
+    for walk in (*walks, alone):
+        walk.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_evaluation_counts_every_example_once(kind, count):
+    whole = source(kind)
+    for split, batches in whole.evals.items():
+        parts = [data.rows_of(whole, index, count).evals[split]() for index in range(count)]
+        seen = []
+        for blocks, batch in zip(zip(*parts, strict=True), batches(), strict=True):
+            found = joined(blocks)
+            assert {len(block["mask"]) for block in blocks} == {6 // count}
+            assert np.array_equal(found["mask"], batch["mask"])
+            real = found["mask"] > 0
+            assert same(
+                {k: v[real] for k, v in found.items()}, {k: v[real] for k, v in batch.items()}
+            )
+            seen += found["id"][real].tolist()
+        assert seen == list(range(whole.size[split]))
+
+
+def test_a_process_decodes_its_own_rows_only():
+    asked = []
+    records = fakes.records()
+    get = records.train.get
+    watched = records.train._replace(get=lambda row: asked.append(row) or get(row))
+    built = stream.build(records._replace(train=watched), OPTIONS._replace(on_device=False))
+    asked.clear()
+    list(data.rows_of(built, 1, 3).evals["train"]())
+    assert len(asked) <= 45 / 3 + 1  # 45 examples, and one where the last block is empty

@@ -1,0 +1,144 @@
+"""Two processes on this machine end as one does: training, evaluation, checkpoints, both layouts.
+
+Tolerance: float32 sums in another order, as in `test_devices.py`.
+"""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from kdjax import cli, distributed
+from kdjax.types import UserError
+from tests.faults.commands import experiment, refused, train
+from tests.faults.several import finish, start
+
+CLOSE = {"rtol": 2e-4, "atol": 2e-5}
+STEPS = 6
+CONFIG = {
+    "num_steps": STEPS,
+    "batch_size": 32,
+    "eval_batch_size": 100,  # 179 and 449 examples: the second process has an empty last half
+    "log_every": 1,
+    "eval_every": 3,
+    "checkpoint_every": 2,
+    "grad_norm_every": 3,
+    "tensorboard": False,
+    "data": {"name": "digits", "augment": "crop_flip"},
+    "roles": {
+        "teacher": {
+            "model": {"name": "cnn", "widths": (4,)},  # batch norm
+            "terms": {"ce": {}, "forward_kl": {"toward": "student"}},
+        },
+        "student": {
+            "model": {"name": "mlp", "hidden": (8,)},
+            "terms": {"ce": {}, "correlation": {"toward": "teacher"}},  # couples the batch
+        },
+    },
+}
+PART = ("checkpoints", "default", "0-0")
+
+
+def rewind(workdir, copy):
+    """A copy of a finished run as it was when step 4 had been saved, and not yet resumed."""
+    shutil.copytree(workdir, copy)
+    part = copy.joinpath(*PART)
+    (part / "done.json").unlink()
+    shutil.rmtree(part / str(STEPS))
+    (part / "seals" / f"{STEPS}.json").unlink()
+    return copy
+
+
+def metrics(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_close(workdir, expected):
+    found = metrics(workdir)
+    assert len(found) == len(expected)
+    for line, other in zip(found, expected, strict=True):
+        assert set(line) == set(other)
+        for name in ("step", "split"):
+            assert line[name] == other[name]
+        numbers = [n for n in line if n not in ("step", "split")]
+        values = [[row[n] for n in numbers] for row in (line, other)]
+        where = f"step {line['step']} {line['split']}"
+        for name, a, b in zip(numbers, *values, strict=True):
+            # a picture between two bins, or two classes, may fall on the other side
+            loose = 0.02 if name.endswith(("accuracy", "ece", "agreement")) else 0.0
+            loose = 0.1 if "temperature" in name or "calibrated" in name else loose
+            close = {**CLOSE, "atol": max(CLOSE["atol"], loose)}
+            np.testing.assert_allclose(a, b, err_msg=f"{where} {name}", **close)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Single: metrics of one process; and the folders of what two processes did."""
+    folder = tmp_path_factory.mktemp("several")
+    config = experiment(folder, CONFIG)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
+        assert cli.main(train(config, folder / "single", "--config.devices=1")) == 0
+    rewind(folder / "single", folder / "to_two")
+    commands = [
+        train(config, folder / name, f"--config.parallel={name}") for name in ("pmap", "mesh")
+    ]
+    commands.append(train(config, folder / "to_two", "--config.parallel=mesh"))
+    told = finish(start(commands))
+    return config, folder, metrics(folder / "single"), told
+
+
+def test_both_end_well_and_the_second_says_nothing(runs):
+    (first, said), (second, nothing) = runs[3]
+    assert (first, second) == (0, 0), (said, nothing)
+    assert "step 6/6" in said
+    assert "Traceback" not in said + nothing
+    assert not [line for line in nothing.splitlines() if "[Gloo]" not in line], nothing
+
+
+@pytest.mark.parametrize("layout", ["pmap", "mesh"])
+def test_two_processes_are_one(layout, runs):
+    assert_close(runs[1] / layout, runs[2])
+    report = json.loads((runs[1] / layout / "report.json").read_text())
+    assert report["complete"]
+
+
+def test_two_processes_resume_what_one_began(runs):
+    assert "default: resumed from step 4" in runs[3][0][1]
+    assert_close(runs[1] / "to_two", runs[2])
+
+
+def test_one_process_resumes_what_two_began(runs, capsys, monkeypatch):
+    config, folder, expected, _ = runs
+    monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
+    copy = rewind(folder / "pmap", folder / "to_one")
+    assert cli.main(train(config, copy, "--config.devices=2")) == 0
+    assert "default: resumed from step 4" in capsys.readouterr().err
+    assert_close(copy, expected)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--coordinator=a:1"], ["--coordinator is given without --distributed"]),
+        (["--distributed", "--coordinator=a:1"], ["belong together", "--process-id"]),
+        (
+            ["--distributed", "--coordinator=a:1", "--num-processes=2", "--process-id=2"],
+            ["--process-id is 2", "from 0 to 1"],
+        ),
+        (["--distributed"], ["cannot be found", "--coordinator"]),
+    ],
+)
+def test_addresses_that_are_none(flags, words, tmp_path, capsys, monkeypatch):
+    for variable in distributed.VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    config = experiment(tmp_path, CONFIG)
+    refused(capsys, train(config, tmp_path / "run", *flags), *words)
+
+
+def test_variables_stand_for_flags(monkeypatch):
+    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
+    with pytest.raises(UserError, match="JAX_NUM_PROCESSES is 'two'; it must be a whole number"):
+        distributed._count("--num-processes", "JAX_NUM_PROCESSES", None)
+    assert distributed._count("--num-processes", "JAX_NUM_PROCESSES", 3) == 3
