@@ -108,7 +108,8 @@ def _variant(
     if not config["roles"]:
         raise UserError("roles is empty; it needs at least one role with a model and terms")
     playing, judging = comparisons.split(config, _where(name))
-    if not any(config["roles"][role]["terms"] for role in playing):
+    learning = [r for r in playing if config["roles"][r]["terms"] or comparisons.moves(r, config)]
+    if not learning:
         raise UserError("no role has terms, so nothing would be trained; give one a table of terms")
 
     def method(axis_name: str | None) -> tuple[dict[str, Player], Method]:
@@ -199,7 +200,8 @@ def _given(
         if said["checkpoint"] is not None:
             try:
                 template = models.detach(shapes[role])
-                files[role], headless = origins.read(said, template, spec)
+                network, data = players.described(said["model"], spec)
+                files[role], headless = origins.read({**said, "model": network}, template, data)
             except UserError as error:
                 raise UserError(f"{where}.checkpoint: {error}") from error
             new_heads += [role] if headless else []
@@ -210,7 +212,7 @@ def _given(
                     f"{where}.from_variant is {said['from_variant']!r}; earlier variants: {known}"
                 )
             names[role] = said["from_variant"]
-        elif not said["terms"]:
+        elif not table[role].trains:
             raise UserError(
                 f"{where} has no terms, so it never learns: set {where}.checkpoint (a folder "
                 f"written by `export`) or {where}.from_variant, or give it terms"

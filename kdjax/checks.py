@@ -76,7 +76,11 @@ def example_batch(source: Source, size: int = 2) -> dict[str, np.ndarray]:
             name: np.zeros((size, *shape), dtype)
             for name, (shape, dtype) in (spec.inputs or images).items()
         },
-        "label": np.zeros(size, np.float32 if regression else np.int32),
+        **({"view": np.zeros((size, *spec.shape), images["image"][1])} if spec.latents else {}),
+        "label": np.zeros(
+            (size, len(spec.latents)) if spec.latents else size,
+            np.float32 if regression else np.int32,
+        ),
         "id": np.zeros(size, np.int32),
         "mask": np.ones(size, np.float32),
     }
@@ -117,7 +121,7 @@ def check_shapes(
         for name, term in player.terms.items():
             where = f"roles.{role}.terms.{name}"
             for peer in term.toward or (role,):
-                if term.definition.class_means is not None and table[peer].terms:
+                if term.definition.class_means is not None and table[peer].trains:
                     raise UserError(
                         f"{where}: class means are of a frozen network, but {peer} trains; give "
                         f"roles.{peer} no terms and a checkpoint or from_variant"
@@ -126,7 +130,7 @@ def check_shapes(
                     match = term.definition.match
                     _check_layers(where, (role, peer), layers, match, outputs, adapters[role])
                 _check_means(where, peer, term.definition.class_means, outputs[peer])
-    for role, (critic, between, _, _) in critics.items():
+    for role, (critic, between, *_) in critics.items():
         try:
             seen = (outputs[player] for player in between)
             shapes[role] = jax.eval_shape(critic.init, key, *seen, batch)

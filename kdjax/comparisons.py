@@ -15,12 +15,17 @@ NOT_ITS = ("checkpoint", "from_variant", "cache", "adapters")  # settings of pla
 
 
 class Comparison(NamedTuple):
-    """A critic, the two players that it stands between, and its terms as the config has them."""
+    """A critic, the two players that it stands between, and its terms as the config has them.
+
+    `moves`: "first" or "both" of the players; `inputs`: the entries of a batch that they read.
+    """
 
     critic: Critic
     between: tuple[str, str]
     terms: Mapping[str, Mapping[str, float]]
     ramps: Mapping[str, Ramp]
+    moves: str
+    inputs: tuple[str, str]
 
 
 def split(config: Mapping[str, Any], where: str) -> tuple[list[str], list[str]]:
@@ -32,6 +37,12 @@ def split(config: Mapping[str, Any], where: str) -> tuple[list[str], list[str]]:
     roles = config["roles"]
     playing = [role for role, said in roles.items() if not said["between"]]
     judging = [role for role, said in roles.items() if said["between"]]
+    for role in playing:
+        if roles[role]["moves"] != defaults.ROLE["moves"]:
+            raise UserError(
+                f"{where}: roles.{role}.moves is set, but {role} is no critic; remove it, or give "
+                "it `between`"
+            )
     for role in judging:
         said, here = roles[role], f"{where}: roles.{role}"
         pair = tuple(said["between"])
@@ -48,12 +59,21 @@ def split(config: Mapping[str, Any], where: str) -> tuple[list[str], list[str]]:
             )
         set_anyway = [key for key in NOT_ITS if said[key]]
         set_anyway += ["pause"] if said["pause"]["name"] else []
+        set_anyway += ["input"] if said["input"] != defaults.ROLE["input"] else []
+        if said["moves"] not in ("first", "both"):
+            raise UserError(f"{here}.moves is {said['moves']!r}; it must be first or both")
         if set_anyway:
             raise UserError(
                 f"{here}.{set_anyway[0]} is set, but {role} is a critic, which starts at random "
                 "with its run; remove it"
             )
     return playing, judging
+
+
+def moves(role: str, config: Mapping[str, Any]) -> bool:
+    """Whether a critic that moves both its players moves this one; it need not have terms then."""
+    critics_of_both = (s for s in config["roles"].values() if s["moves"] == "both")
+    return any(role in said["between"] for said in critics_of_both)
 
 
 def layers(role: str, config: Mapping[str, Any]) -> list[str]:
@@ -93,7 +113,23 @@ def make(role: str, config: Mapping[str, Any], labels: Callable[[], np.ndarray])
         if (ramp := make_ramp(f"{where}.terms.{name}", term["ramp"])) is not None
     }
     first, second = said["between"]
-    return Comparison(critic, (first, second), terms, ramps)
+    _check_networks(role, config, options)
+    inputs = (config["roles"][first]["input"], config["roles"][second]["input"])
+    return Comparison(critic, (first, second), terms, ramps, said["moves"], inputs)
+
+
+def _check_networks(role: str, config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """A Lipschitz critic bounds the slope in the *inputs* only on top of Lipschitz encoders."""
+    if options.get("metric") != "inputs" or "_" not in options.get("kind", "bilinear_bjorck"):
+        return
+    for player in config["roles"][role]["between"]:
+        name = config["roles"][player]["model"].get("name")
+        if name != "lipschitz_mlp":
+            raise UserError(
+                f"roles.{role}.model.metric is inputs, but {player} ({name}) has no bound on its "
+                f"slope; set roles.{player}.model.name=lipschitz_mlp, or a plain kind of critic, "
+                "whose slope is penalised, or metric=features"
+            )
 
 
 def hparams(role: str, found: Comparison, rates: Mapping[str, float]) -> dict[str, Any]:
@@ -127,6 +163,8 @@ def wrap(
             comparison.critic,
             between=comparison.between,
             models=networks,
+            moves=comparison.moves,
+            inputs=comparison.inputs,
             ramps=comparison.ramps,
             axis_name=axis_name,
         )

@@ -38,6 +38,13 @@ DEFAULTS: dict[str, Any] = {
         "on_device": "auto",
         "shape": None,
         "num_classes": None,
+        # of pairs
+        "tiles": 1,
+        "layout": "grid",
+        "tile_size": None,
+        "characters": None,
+        "pool": None,
+        "eval_pairs": 2000,
         # of "text"
         "task": "",
         "form": "classify",
@@ -58,6 +65,7 @@ DEFAULTS: dict[str, Any] = {
 }
 ROLE: dict[str, Any] = {
     "model": {"name": ""},
+    "input": "image",  # the entry of a batch that it reads; "view" is the second of a pair
     "checkpoint": None,
     "from_variant": None,
     "keep_layers": (),  # of the transformer that is read; () keeps all
@@ -75,6 +83,7 @@ ROLE: dict[str, Any] = {
     },
     "terms": {},
     "between": (),  # two players: then the role is a critic
+    "moves": "first",  # of a critic: which of the two learn from it; or "both"
     "pause": {"name": None, "watch": None},
     "adapters": {},
 }
@@ -108,6 +117,9 @@ OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "data.mean": (tuple, list),
     "data.std": (tuple, list),
     "data.num_classes": int,
+    "data.tile_size": int,
+    "data.characters": int,
+    "data.pool": int,
     "data.train_file": str,
     "data.vocabulary": str,
     "data.tokenizer": str,

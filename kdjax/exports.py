@@ -198,13 +198,12 @@ def from_workdir(
     if not 0 <= row < len(found.members):
         raise UserError(f"--member={row}; there are 0 to {len(found.members) - 1}")
     merged = models.detach(jax.tree.map(lambda x: x[row], story.networks(found)[role]))
-    spec = run.source.spec._asdict()
-    network = players.with_vocabulary(found.config["roles"][role]["model"], run.source.spec)
+    network, spec = players.described(found.config["roles"][role]["model"], run.source.spec)
     if huggingface:
         _save_huggingface(out, role, network, merged)
     else:
         about = {"model": network, "role": role, "variant": name, "member": row}
-        save(out, merged, {**about, "values": dict(found.members[row]), **spec})
+        save(out, merged, {**about, "values": dict(found.members[row]), **spec._asdict()})
     if run.text is not None:
         save_tokenizer(run.text.tokenizer, out)
     return f"{role} of {name}, member {row} {dict(found.members[row])}"

@@ -21,6 +21,7 @@ TEXT = (  # keys of `data` that only text has
     "window",
     "too_long",
 )
+PAIRS = ("tiles", "layout", "tile_size", "characters", "pool", "eval_pairs")  # only pairs have them
 
 
 def prepare(config: Mapping[str, Any], source: Source) -> tuple[Prepare, Callable[[Batch], Batch]]:
@@ -54,15 +55,22 @@ def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | None]:
     said = dict(config["data"])
     for key in ("mean", "std", "seed"):
         del said[key]
-    text = {key: said.pop(key) for key in TEXT}
     name = said.pop("name")
     if not name:
         raise UserError(f"data.name is not set; there are {', '.join(data.known())}")
+    _refuse_foreign(name, {"text": TEXT, ", ".join(data.PAIRS): PAIRS}, said)
+    text, paired = ({key: said.pop(key) for key in keys} for keys in (TEXT, PAIRS))
     for key in ("validation", "test"):  # a flag turns 300 into 300.0
         if isinstance(said[key], float) and said[key] >= 1 and said[key].is_integer():
             said[key] = int(said[key])
     sizes = {key: config[key] for key in ("batch_size", "eval_batch_size")}
-    if name == "text":
+    if name in data.PAIRS:
+        cut = {key: said.pop(key) for key in ("path", "validation", "test", "split_seed")}
+        foreign = [k for k in said if k != "augment" and said[k] != DEFAULTS["data"][k]]
+        if foreign:
+            raise UserError(f"data.{foreign[0]} is set, but {name} has no such key; remove it")
+        found, source = None, data.load_pairs(name, data.PairOptions(**sizes, **cut, **paired))
+    elif name == "text":
         task = text.pop("task")
         if not task:
             raise UserError("data.task is not set; name one such as glue/sst2 or super_glue/boolq")
@@ -70,11 +78,6 @@ def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | None]:
         found = data.read_text(task, data.TextOptions(**sizes, **text, **common))
         source = found.source
     else:
-        given = [key for key in TEXT if text[key] != DEFAULTS["data"][key]]
-        if given:
-            raise UserError(
-                f"data.{given[0]} is set, but only text has it; set data.name=text or remove it"
-            )
         found, source = None, data.load(name, **sizes, **said)
     for split in ("validation", "test"):
         if not source.size.get(split):
@@ -87,12 +90,29 @@ def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | None]:
     return source, found
 
 
+def _refuse_foreign(
+    name: str, keys: Mapping[str, tuple[str, ...]], said: Mapping[str, Any]
+) -> None:
+    """Refuse keys that only another kind of data has; `keys` by the name or names of that kind."""
+    for owners, owned in keys.items():
+        if name in owners.split(", "):
+            continue
+        for key in owned:
+            if said[key] != DEFAULTS["data"][key]:
+                raise UserError(
+                    f"data.{key} is set, but only {owners} has it; set data.name to that or "
+                    "remove it"
+                )
+
+
 def metrics(source: Source) -> list[str]:
     """What is measured on the validation split of a set, and may be selected by."""
     task = source.spec.task
     own = list(data.task_metric_names(task)) if task else []
     if task and source.spec.num_classes == 1:
         return ["mse", *own]
+    if source.spec.latents:
+        return ["probe_accuracy"]
     return [*CLASS_METRICS, *(name for name in own if name not in CLASS_METRICS)]
 
 

@@ -1,27 +1,39 @@
 """What a run reports of its logits: by the kind of its data, classes or scores, images or text."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from kdjax import scoring
+from kdjax import probes, scoring
 from kdjax.build import Run
 
 Scores = dict[str, np.ndarray]  # metric -> [members]
 
 
 class Answers(NamedTuple):
-    """The outputs of all roles on a split: logits by role [members, examples, classes]."""
+    """The outputs of all roles on a split: logits by role [members, examples, classes].
+
+    `critics`: what critics make of them, if they judge representations.
+    """
 
     split: str
     logits: Mapping[str, np.ndarray]
     labels: np.ndarray
+    critics: Scores = {}
 
 
-def brief(run: Run, answers: Answers) -> Scores:
-    """What is worth knowing during a run, "<role>/<metric>" and what two roles have in common."""
+def brief(run: Run, answers: Answers, fitted: Mapping[str, Any]) -> Scores:
+    """What is worth knowing during a run, "<role>/<metric>" and what two roles have in common.
+
+    Args:
+      run: for the kind of data.
+      answers: on the split.
+      fitted: probes of representations, from `fit`.
+    """
+    if run.source.spec.latents:
+        return {**probes.score(fitted, answers.logits, answers.labels), **answers.critics}
     bins = run.config["ece_bins"]
     found: Scores = {}
     if not is_regression(run):
@@ -36,25 +48,36 @@ def brief(run: Run, answers: Answers) -> Scores:
     return found
 
 
-def temperatures(run: Run, answers: Answers) -> dict[str, np.ndarray]:
-    """A temperature for each role and member, to be fitted on validation; none for scores."""
-    if is_regression(run):
+def fit(run: Run, answer: Callable[[str], Answers], *, last: bool) -> dict[str, Any]:
+    """What must be fitted before anything is scored, by role.
+
+    Probes of representations, on "train"; else, at the end of a run, a temperature for each role
+    and member, on "validation" (none for scores).
+
+    Args:
+      run: for the kind of data.
+      answer: the outputs of all roles on a split.
+      last: whether the final scores follow.
+    """
+    if run.source.spec.latents:
+        answers = answer("train")
+        return probes.fit(answers.logits, answers.labels)
+    if is_regression(run) or not last:
         return {}
+    answers = answer("validation")
     return {r: scoring.temperatures(z, answers.labels) for r, z in answers.logits.items()}
 
 
-def full(
-    run: Run, answers: Answers, fitted: Mapping[str, np.ndarray]
-) -> tuple[Scores, dict[str, Any]]:
+def full(run: Run, answers: Answers, fitted: Mapping[str, Any]) -> tuple[Scores, dict[str, Any]]:
     """Every metric of a split, and the reliability bins by role (none for scores).
 
     Args:
       run: for the kind of data and the number of bins.
       answers: on the split.
-      fitted: from `temperatures`, on another split.
+      fitted: from `fit`, on another split.
     """
-    if is_regression(run):
-        return brief(run, answers), {}
+    if is_regression(run) or run.source.spec.latents:
+        return brief(run, answers, fitted), {}
     found, bins = scoring.agreement(answers.logits), {}
     for role, z in answers.logits.items():
         values, binned = jax.device_get(

@@ -40,35 +40,52 @@ def make_network(
     if config["precision"] not in PRECISIONS:
         raise UserError(f"precision is {config['precision']!r}; there are {_list(PRECISIONS)}")
     try:
-        network = with_vocabulary(said["model"], source.spec)
+        network, spec = described(said["model"], source.spec)
         options = {k: v for k, v in network.items() if k != "name"}
         ours = sorted({"num_classes", "dtype", "axis_name"} & set(options))
         if ours:
             raise UserError(
                 f"{ours[0]} follows from the data, `precision` and the devices; remove it"
             )
-        return models.build(
+        model = models.build(
             said["model"]["name"],
-            num_classes=source.spec.num_classes,
+            num_classes=spec.num_classes,
             dtype=PRECISIONS[config["precision"]],
             axis_name=axis_name,
             **options,
         )
     except UserError as error:
         raise UserError(f"roles.{role}.model: {error}") from error
+    if spec.latents:
+        return models.as_encoder(model, entry=said["input"])
+    if said["input"] != "image":
+        raise UserError(f"roles.{role}.input is {said['input']!r}; only pairs have more than image")
+    return model
 
 
-def with_vocabulary(network: Mapping[str, Any], spec: Spec) -> dict[str, Any]:
-    """The table of a network of tokens, with the size of the vocabulary if it says none."""
+def described(network: Mapping[str, Any], spec: Spec) -> tuple[dict[str, Any], Spec]:
+    """What builds a network for this data: its table, and the data's spec with as many outputs.
+
+    A network of tokens gets the size of the vocabulary if it says none; an encoder of pairs has as
+    many outputs as its table's `embedding` says.
+    """
     given = dict(network)
+    if spec.latents:
+        width = given.pop("embedding", None)
+        if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+            raise UserError(
+                f"embedding is {width!r}; an encoder of pairs needs the width of its "
+                "representation, a whole number >= 1"
+            )
+        return given, spec._replace(num_classes=width)
     if not spec.vocab_size:
-        return given
+        return given, spec
     size = given.setdefault("vocab_size", spec.vocab_size)
     if size < spec.vocab_size:
         raise UserError(
             f"vocab_size is {size}, but the tokenizer has {spec.vocab_size} words; use that or more"
         )
-    return given
+    return given, spec
 
 
 def make_player(
@@ -94,7 +111,8 @@ def make_player(
     if carried:
         model = models.with_adapters(model, carried)
     found = {name: _term(role, name, term) for name, term in said["terms"].items()}
-    return Player(model, found, _pause(role, said["pause"]))
+    moved = comparisons.moves(role, config)
+    return Player(model, found, _pause(role, said["pause"]), moved)
 
 
 def _adapter(

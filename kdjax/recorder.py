@@ -1,6 +1,7 @@
 """What happens between the steps of a part: log lines, validation, checkpoints, the bar."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from rich.console import Console
 
-from kdjax import data, judging
+from kdjax import data, judging, probes
 from kdjax.build import Run, Variant
 from kdjax.program import Program, feed
 from kdjax.report.log import MetricsLog, Progress, Silence
@@ -100,8 +101,9 @@ class Recorder:
 
     def validate(self, step: int, state: State) -> None:
         """Score the validation split and write it down."""
-        answers = _answers(self.run, self.program, state, "validation")
-        self.write(step, "validation", judging.brief(self.run, answers))
+        answer = _answering(self.run, self.variant, self.program, state)
+        fitted = judging.fit(self.run, answer, last=False)
+        self.write(step, "validation", judging.brief(self.run, answer("validation"), fitted))
 
     def save(self, state: State) -> None:
         """Checkpoint a state that lives on the devices."""
@@ -134,14 +136,12 @@ def score(
       {"members": rows as report.json holds them, "bins": role -> "before" | "after" -> bins of
       the test split, [members, bins]}.
     """
-    placed, bins, fitted = program.layout.place(state), {}, {}
+    bins, answer = {}, _answering(run, variant, program, program.layout.place(state))
+    fitted = judging.fit(run, answer, last=True)
     results: dict[str, dict[str, np.ndarray]] = {}
     extra = [split for split in run.source.evals if split.startswith("test_")]
     for split in ("validation", *extra, "test"):
-        answers = _answers(run, program, placed, split)
-        if split == "validation":
-            fitted = judging.temperatures(run, answers)
-        results[split], bins = judging.full(run, answers, fitted)
+        results[split], bins = judging.full(run, answer(split), fitted)
     rows = [
         {
             "member": number,
@@ -157,11 +157,23 @@ def score(
     return {"members": rows, "bins": bins}
 
 
-def _answers(run: Run, program: Program, state: State, split: str) -> judging.Answers:
-    """The outputs of all roles on a split; `state` on the devices."""
-    source = data.rows_of(run.source, jax.process_index(), jax.process_count())
-    batches = source.evals[split]()
-    return judging.Answers(split, *collect(program.predict, state, batches, program.eval_layout))
+def _answering(
+    run: Run, variant: Variant, program: Program, state: State
+) -> Callable[[str], judging.Answers]:
+    """A function that computes the outputs of all roles on a split, once; `state` on devices."""
+
+    @functools.cache
+    def answer(split: str) -> judging.Answers:
+        source = data.rows_of(run.source, jax.process_index(), jax.process_count())
+        batches = source.evals[split]()
+        logits, labels = collect(program.predict, state, batches, program.eval_layout)
+        critics: judging.Scores = {}
+        if run.source.spec.latents:
+            plain = program.layout.fetch(state)
+            critics = probes.dependencies(run, variant, logits, plain)
+        return judging.Answers(split, logits, labels, critics)
+
+    return answer
 
 
 def _finite(value: Any) -> float | None:

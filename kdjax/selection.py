@@ -22,7 +22,7 @@ CLASS_METRICS = (
     "brier_calibrated",
     "ece_calibrated",
 )
-HIGHER_IS_BETTER = ("accuracy", "agreement", *TASK_METRICS)
+HIGHER_IS_BETTER = ("accuracy", "probe_accuracy", "agreement", *TASK_METRICS)
 Members = Sequence[Mapping[str, Any]]  # {"member", "values", "diverged", "results"}
 
 

@@ -60,7 +60,7 @@ def _variant(variant: Variant, outcome: Mapping[str, Any]) -> dict[str, Any]:
         roles[role] = {
             "model": said["model"]["name"],
             "parameters": variant.parameters[role],
-            "trains": bool(player.terms),
+            "trains": player.trains,
             "source": source,
         }
     return {

@@ -126,6 +126,10 @@ class Spec(NamedTuple):
     Text sets `inputs`: what else than "label", "id" and "mask" a batch holds, by name, as (shape of
     one example at the greatest length, dtype); `vocab_size`; `task`, whose metrics are reported.
     `shape` is then (length,); `num_classes` 1 is a regression.
+
+    Pairs set `latents`: how many values each hidden factor has. A batch then holds a second view of
+    every example, "view", of the same shape, and "label" is int32 [batch, factors]; `num_classes`
+    is 0. `mutual_information` of the views, in nats, where it is known exactly.
     """
 
     shape: tuple[int, ...]
@@ -138,6 +142,8 @@ class Spec(NamedTuple):
     vocab_size: int = 0
     vocabulary: str = ""  # a digest of its words
     task: str = ""
+    latents: tuple[int, ...] = ()
+    mutual_information: float | None = None
 
 
 class Source(NamedTuple):

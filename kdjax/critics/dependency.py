@@ -14,6 +14,7 @@ TERMS = {"dependency": {"penalty": Scalar(10.0, POSITIVE)}}
 OBJECTIVES = ("wpc", "cpc", "dual")
 PLACES = ("interpolated", "joint", "product")
 BOUNDS = ("sphere", "ball")
+METRICS = ("features", "inputs")
 
 
 def dependency(
@@ -27,17 +28,18 @@ def dependency(
     sides: int = 1,
     at: str = "interpolated",
     off_diagonal: bool = False,
+    metric: str = "features",
     own_layer: str = "pooled",
     peer_layer: str = "pooled",
 ) -> Critic:
-    """WDM: the dependency between both players' features of an image, by a Lipschitz critic.
+    """WDM: the dependency between two players' features of an example, by a Lipschitz critic.
 
     A critic scores every own feature with every peer's feature of the batch (of all devices). The
     term is -J + penalty x gradient penalty, with J the objective: both the critic and the player
     that learns *ascend* J. The penalty belongs to the plain kinds with a Wasserstein objective;
-    its features are detached, so that it moves the critic alone. It reports `estimate` (the value
+    in the metric of features these are detached, so that it moves the critic alone. It reports `estimate` (the value
     of J; plus ln(batch), in nats, unless "dual"), `slope` (of a plain critic, the largest at
-    this batch's pairs: a lower value) and, where it counts, `penalty`.
+    this batch's pairs: a lower value; not with "inputs") and, where it counts, `penalty`.
 
     Args:
       kind: one of `models.critic.KINDS`; those that end in _spectral or _bjorck are 1-Lipschitz.
@@ -46,10 +48,14 @@ def dependency(
       depth: of the critic's sides, or of its hidden layers.
       radius: length that features are brought to. A Lipschitz critic's scores differ by no more
         than their distance, so that a small radius leaves "wpc" far from its best value, 0.
-      bound: how: "sphere" divides by their length, "ball" projects, and is 1-Lipschitz.
+      bound: how: "sphere" divides by their length, "ball" projects, and is 1-Lipschitz; "none" of
+        a plain kind with the metric of the inputs.
       sides: of the penalty.
       at: where it is taken.
       off_diagonal: of "dual".
+      metric: in which f does not stretch: Euclidean of both "features", or of both "inputs" of the
+        networks. Then a plain kind's penalty looks through the networks and moves them too; the
+        others need networks that are Lipschitz themselves. Both players learn (`moves="both"`).
       own_layer: a feature of the player that learns.
       peer_layer: a feature of the other one.
 
@@ -62,7 +68,7 @@ def dependency(
     >>> dependency(kind="bilinear", objective="cpc").layers
     (('pooled', 'pooled'),)
     """
-    _check(objective, at, bound, kind)
+    _check(objective, at, bound, kind, metric)
     if sides not in (1, 2):
         raise UserError(f"sides is {sides!r}; it must be 1 or 2")
     critic = pair_critics.build(kind, width=width, depth=depth, radius=radius)
@@ -86,10 +92,12 @@ def dependency(
         offset = 0.0 if objective == "dual" else jnp.log(jnp.float32(len(scores)))
         said = {"estimate": found + offset}
         still_x, still_y, still = lax.stop_gradient((x, y, variables))
-        if not critic.constrained:  # the others are certified by `upper_bound`
+        if (
+            not critic.constrained and metric == "features"
+        ):  # the others are certified by `upper_bound`
             said["slope"] = pair_critics.measured_slope(critic, still, still_x, still_y)
         total = -found
-        if penalised:
+        if penalised and metric == "features":
             said["penalty"] = losses.gradient_penalty(
                 lambda a, b: critic.pairs(variables, a, b),
                 still_x,
@@ -101,18 +109,48 @@ def dependency(
             total = total + scalars["dependency"]["penalty"] * said["penalty"]
         return {"dependency": total}, after, said
 
-    return Critic(init, loss, TERMS, ((own_layer, peer_layer),), coupled=True)
+    def through(variables: Variables, networks, x: Array, y: Array, share, scalars, key: Array):
+        points = share(losses.penalty_points(y, at=at, key=key))
+
+        def f(a: Array, b: Array) -> Array:
+            own = networks[0](a.reshape(-1, *x.shape[1:])).features[own_layer]
+            peer = networks[1](b.reshape(-1, *y.shape[1:])).features[peer_layer]
+            return critic.pairs(
+                variables, _bounded(own, radius, bound), _bounded(peer, radius, bound)
+            )
+
+        flat = (z.reshape(len(z), -1) for z in (share(x), points))
+        value = losses.gradient_penalty(f, *flat, sides=sides, at="joint")
+        weight = scalars["dependency"]["penalty"]
+        return {"dependency": weight * value}, {"penalty": value}
+
+    looks = through if penalised and metric == "inputs" else None
+    return Critic(init, loss, TERMS, ((own_layer, peer_layer),), coupled=True, through=looks)
 
 
-def _check(objective: str, at: str, bound: str, kind: str) -> None:
-    for name, word, known in (("objective", objective, OBJECTIVES), ("at", at, PLACES)):
+def _check(objective: str, at: str, bound: str, kind: str, metric: str) -> None:
+    for name, word, known in (
+        ("objective", objective, OBJECTIVES), ("at", at, PLACES), ("metric", metric, METRICS)
+    ):  # fmt: skip
         if word not in known:
             raise UserError(f"{name} is {word!r}; it must be one of {', '.join(known)}")
+    lipschitz = bool(kind.partition("_")[2])
+    if metric == "inputs" and lipschitz and bound != "ball":
+        raise UserError(
+            f"bound is {bound!r}, which stretches, but {kind} with metric=inputs must not; set "
+            "bound=ball"
+        )
+    if bound == "none" and metric == "inputs":
+        return _check_cpc(objective, kind)
     if bound not in BOUNDS:
         raise UserError(
             f"bound is {bound!r}; without a bound on the features the dependency grows without "
             f"limit: take one of {', '.join(BOUNDS)}"
         )
+    return _check_cpc(objective, kind)
+
+
+def _check_cpc(objective: str, kind: str) -> None:
     if objective == "cpc" and kind.partition("_")[2]:
         raise UserError(
             f"objective is cpc, which takes any critic, but {kind} is Lipschitz: say wpc, or take "
@@ -121,6 +159,8 @@ def _check(objective: str, at: str, bound: str, kind: str) -> None:
 
 
 def _bounded(x: Array, radius: float, bound: str) -> Array:
+    if bound == "none":
+        return x
     if bound == "ball":
         return pair_critics.lipschitz.project_to_ball(x, radius)
     squared = jnp.sum(jnp.square(x), axis=1, keepdims=True)

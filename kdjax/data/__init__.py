@@ -6,11 +6,12 @@ a `stream.RecordSet`. What runs inside the compiled step (gather, crop, flip, no
 `augment`.
 """
 
-from kdjax.data import images, readers, stream
+from kdjax.data import drawings, images, pairs, readers, stream, views
 from kdjax.data.augment import AUGMENTS, EVAL_CROP, lookup, normalize, prepare, random_crop_flip
 from kdjax.data.decode import View
 from kdjax.data.folder import folder
 from kdjax.data.images import ImageSet
+from kdjax.data.pairs import PairOptions
 from kdjax.data.rows import rows_of
 from kdjax.data.splits import Options
 from kdjax.data.stream import RecordSet
@@ -24,10 +25,13 @@ from kdjax.types import Source, UserError
 __all__ = [
     "AUGMENTS",
     "EVAL_CROP",
+    "PAIRS",
+    "PairOptions",
     "TextOptions",
     "TextSet",
     "known",
     "load",
+    "load_pairs",
     "lookup",
     "normalize",
     "prepare",
@@ -39,6 +43,7 @@ __all__ = [
 ]
 
 _OWN = ("digits", "npz", "idx", "folder", "synthetic", "text", "tiny_imagenet")
+PAIRS = ("omniglot", "pairs_digits", "pairs_synthetic", "shapes3d", "celeb_a")
 _TFDS = (  # every other image classification set of tfds works too
     "cifar10",
     "cifar100",
@@ -64,7 +69,32 @@ def task_metric_names(task: str) -> tuple[str, ...]:
 
 def known() -> list[str]:
     """Return the names that `load` takes: our own, and the commonest of tfds' many."""
-    return [*_OWN, *_TFDS]
+    return [*_OWN, *PAIRS, *_TFDS]
+
+
+def load_pairs(name: str, options: PairOptions) -> Source:
+    """Return a set of pairs as a `Source`; its spec has `latents` and `mutual_information`.
+
+    Args:
+        name: "omniglot", "pairs_digits" (scikit-learn's digits, or with a path MNIST's, as the
+            alphabet of every tile), "pairs_synthetic", "shapes3d", "celeb_a".
+        options: `path`, file or folder; `tiles`, `layout` ("grid", "stacked"), `tile_size` (side of
+            a tile, or of a view) and `characters` (of each alphabet) of drawings; `pool`, so many
+            training pairs instead of endless ones; `eval_pairs` of each evaluation split;
+            `validation`, `test` and `split_seed` divide drawings (or scenes) as elsewhere images.
+
+    Raises:
+        UserError: one line naming the key or file and what would be right.
+    """
+    if name == "omniglot":
+        found = pairs.of_drawings(drawings.omniglot(options.path), options)
+    elif name == "pairs_digits":
+        found = pairs.of_drawings(drawings.digits(options.path, max(1, options.tiles)), options)
+    elif name == "pairs_synthetic":
+        found = views.synthetic_pairs(options)
+    else:
+        found = (views.shapes3d if name == "shapes3d" else views.celeb_a)(options)
+    return pairs.build(found, options)
 
 
 def load(

@@ -94,7 +94,7 @@ def prepare(
 ) -> Callable[..., dict[str, Any]]:
     """Return the function (batch, key=None) that makes a raw batch ready for a model.
 
-    The result has "image" float32 normalised by the spec, "label" int32, "mask" float32 (ones
+    The result has "image" (of pairs "view" too) float32 normalised by the spec, "label" int32, "mask" float32 (ones
     where the batch has none) and every other entry of the batch untouched. It augments only when
     a key is given, so the same function serves evaluation. A batch with "size" int32 [batch, 2]
     holds whole pictures squeezed to a canvas (see `resized_crop`): a crop brings them to the
@@ -119,6 +119,10 @@ def prepare(
             raise UserError(f"data.augment is {augment!r}, but text is not augmented; use none")
         return _as_it_is
 
+    if spec.latents and augment != "none":
+        raise UserError(f"data.augment is {augment!r}, but pairs are not augmented; use none")
+    pixels = (spec.mean, spec.std, spec.scale)
+
     def prepare_batch(batch: Batch, key: Array | None = None) -> dict[str, Any]:
         image, sizes = jnp.asarray(batch["image"]), batch.get("size")
         if sizes is None and tuple(image.shape[1:]) != tuple(spec.shape):
@@ -137,7 +141,8 @@ def prepare(
         mask = batch["mask"] if "mask" in batch else jnp.ones(image.shape[0], jnp.float32)
         return {
             **{name: value for name, value in batch.items() if name != "size"},
-            "image": normalize(image, spec.mean, spec.std, spec.scale),
+            "image": normalize(image, *pixels),
+            **({"view": normalize(jnp.asarray(batch["view"]), *pixels)} if spec.latents else {}),
             "label": jnp.asarray(batch["label"], jnp.int32),
             "mask": jnp.asarray(mask, jnp.float32),
         }

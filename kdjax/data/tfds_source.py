@@ -17,7 +17,7 @@ from kdjax.data.decode import View
 from kdjax.data.stream import Records, RecordSet
 from kdjax.types import UserError
 
-__all__ = ["from_builder", "tfds_set"]
+__all__ = ["from_builder", "open_split", "tfds_set"]
 
 
 def tfds_set(name: str, path: str | None, view: View, known: Sequence[str]) -> RecordSet:
@@ -57,6 +57,24 @@ def _builder(name: str, path: str | None, known: Sequence[str]) -> Any:
             reason = " ".join(str(error).split())[-200:]  # tfds ends with what there is
             raise UserError(f"data.name is {name!r}, which tfds refuses: ...{reason}") from error
     raise AssertionError("unreachable")
+
+
+def open_split(name: str, path: str | None, split: str, *, without: str | None = None) -> Any:
+    """Open one split of a prepared set: examples as dicts by row.
+
+    Args:
+        name: of the set.
+        path: as in `tfds_set`.
+        split: of the set.
+        without: an entry that is not decoded, which makes a walk through the labels fast.
+
+    Raises:
+        UserError: as `tfds_set`.
+    """
+    import tensorflow_datasets as tfds
+
+    decoders: Any = None if without is None else {without: tfds.decode.SkipDecoding()}
+    return _open(_builder(name, path, [name]), split, name, path, decoders)
 
 
 def from_builder(builder: Any, name: str, path: str | None, view: View) -> RecordSet:
@@ -106,11 +124,11 @@ def _eval_splits(builder: Any) -> tuple[str, ...]:
     return tuple(split for split in ("test", "validation") if split in builder.info.splits)
 
 
-def _open(builder: Any, split: str, name: str, path: str | None) -> Any:
+def _open(builder: Any, split: str, name: str, path: str | None, decoders: Any = None) -> Any:
     folder = path or os.path.join("~", "tensorflow_datasets")
     command = f"tfds build {name} --data_dir={folder} --file_format=array_record"
     try:
-        return builder.as_data_source(split)
+        return builder.as_data_source(split, decoders=decoders)
     except (NotImplementedError, ValueError) as error:
         raise UserError(
             f"data.name={name} lies in {builder.data_dir} in a format without random access; "

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 
 from kdjax.types import Array, UserError
 
-__all__ = ["dual_dependency", "gradient_penalty", "predictive_coding"]
+__all__ = ["dual_dependency", "gradient_penalty", "penalty_points", "predictive_coding"]
 
 Pairs = Callable[[Array, Array], Array]
 PLACES = ("joint", "product", "interpolated")
@@ -122,13 +122,10 @@ def gradient_penalty(
     """
     if sides not in (1, 2):
         raise UserError(f"sides: must be 1 or 2, got {sides!r}")
-    if at not in PLACES:
-        raise UserError(f"at: must be one of {', '.join(PLACES)}, got {at!r}")
     x, y = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
         raise UserError(f"x {x.shape} and y {y.shape} must be [batch, width] with one batch")
-    if at != "joint":
-        y = _between(y, at, key, mix, permutation)
+    y = penalty_points(y, at=at, key=key, mix=mix, permutation=permutation)
     gradients = jax.grad(lambda a, b: jnp.sum(critic(a, b)), argnums=(0, 1))(x, y)
     squared = sum(jnp.sum(jnp.square(g), axis=1) for g in gradients)
     # at a point where f is flat the root has no derivative: 0 is the subgradient of its length
@@ -137,9 +134,30 @@ def gradient_penalty(
     return jnp.mean(jnp.square(jnp.maximum(excess, 0.0) if sides == 1 else excess))
 
 
-def _between(
-    y: Array, at: str, key: Array | None, mix: Array | None, permutation: Array | None
-) -> Array:
+def penalty_points(
+    y: Float[Array, "rows *other"],
+    *,
+    at: str = "interpolated",
+    key: Array | None = None,
+    mix: Float[Array, "rows *one"] | None = None,
+    permutation: Int[Array, " rows"] | None = None,
+) -> Float[Array, "rows *other"]:
+    """Where `gradient_penalty` looks: u_i y_i + (1 - u_i) y_p(i), row by row; arguments as there.
+
+    Couples the batch: computed for a whole one, its rows may then be divided over devices.
+
+    Raises:
+      UserError: as `gradient_penalty`.
+
+    Source: as `gradient_penalty`.
+
+    >>> print(penalty_points(jnp.array([[0.0], [1.0]]), at="product", key=jax.random.key(0)).ravel())
+    [1. 0.]
+    """
+    if at not in PLACES:
+        raise UserError(f"at: must be one of {', '.join(PLACES)}, got {at!r}")
+    if at == "joint":
+        return y
     count = len(y)
     if count < 2:
         raise UserError(f"a batch of {count} has no false pair; at={at!r} needs two pairs or more")
@@ -155,8 +173,8 @@ def _between(
     if at == "product":
         return other
     if mix is None:
-        mix = jax.random.uniform(jax.random.fold_in(key, 1), (count, 1))
-    if jnp.shape(mix) != (count, 1):
+        mix = jax.random.uniform(jax.random.fold_in(key, 1), (count, *[1] * (y.ndim - 1)))
+    if jnp.shape(mix) != (count, *[1] * (y.ndim - 1)):
         raise UserError(f"mix: shape {jnp.shape(mix)} must be ({count}, 1)")
     return mix * y + (1 - mix) * other
 

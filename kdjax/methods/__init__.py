@@ -2,7 +2,7 @@
 
 from kdjax.methods.co_train import Pause, Player, co_train, player_hparams, switokd_pause
 from kdjax.methods.critic import check_critic_hparams, critic_hparams, with_critic
-from kdjax.methods.dependency import with_dependency
+from kdjax.methods.dependency import dependency, with_dependency
 
 __all__ = [
     "Pause",
@@ -10,6 +10,7 @@ __all__ = [
     "check_critic_hparams",
     "co_train",
     "critic_hparams",
+    "dependency",
     "player_hparams",
     "switokd_pause",
     "with_critic",

@@ -27,11 +27,20 @@ Pause = Callable[[Outputs, Outputs, Batch], Array]
 
 
 class Player(NamedTuple):
-    """A network, what it minimises, and (SwitOKD) when it waits: (rule, the role it watches)."""
+    """A network, what it minimises, and (SwitOKD) when it waits: (rule, the role it watches).
+
+    `moved`: it learns, with terms or without any, from what is built upon the method: a critic.
+    """
 
     model: Model
     terms: Mapping[str, Term]
     pause: tuple[Pause, str] | None = None
+    moved: bool = False
+
+    @property
+    def trains(self) -> bool:
+        """Whether it learns at all; otherwise it is frozen."""
+        return bool(self.terms) or self.moved
 
 
 def role_key(key: Array, role: str) -> Array:
@@ -49,7 +58,7 @@ def player_hparams(
     player: Player, *, learning_rate: float, weight_decay: float = 0.0
 ) -> dict[str, Any]:
     """All numbers of a player that a compiled step takes as arguments; {} if it is frozen."""
-    if not player.terms:
+    if not player.trains:
         return {}
     rates = {"learning_rate": learning_rate, "weight_decay": weight_decay}
     return {
@@ -62,7 +71,7 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
     """Build the method of a table of players.
 
     Args:
-      players: by role; a player without terms is frozen.
+      players: by role; a player without terms is frozen, unless a critic moves it.
       axis_name: the mapped axis over which the batch is divided (under pmap), or None.
 
     Returns:
@@ -74,20 +83,20 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
       ValueError: a term or a pause rule looks toward a role that does not play, or to itself.
     """
     _check(players)
-    trains = tuple(role for role, player in players.items() if player.terms)
+    trains = tuple(role for role, player in players.items() if player.trains)
 
     def init(key: Array, batch: Batch) -> dict[str, Variables]:
         return {r: p.model.init(role_key(key, r), batch) for r, p in players.items()}
 
     def loss(params, stats, batch: Batch, hparams, key: Array, step: Array | int = 0):
-        batch = _blank({"mask": jnp.ones(batch["label"].shape, jnp.float32), **batch})
+        batch = _blank({"mask": jnp.ones(batch["label"].shape[:1], jnp.float32), **batch})
         outputs, new_stats = {}, {}
         own_key = device_key(key, axis_name)  # other dropout on each device
         for role, player in players.items():
             outputs[role], new_stats[role] = player.model.apply(
                 Variables(params[role], stats[role]),
                 batch,
-                train=bool(player.terms),
+                train=player.trains,
                 key=role_key(own_key, role),
             )
         detached = jax.lax.stop_gradient(outputs)
@@ -98,8 +107,8 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
             )
             total, metrics = total + share, {**metrics, **found}
         for role in players:
-            if detached[role].logits.shape[-1] == 1:  # a regression
-                continue
+            if detached[role].logits.shape[-1] == 1 or batch["label"].ndim > 1:
+                continue  # a regression; pairs, whose labels are hidden factors
             correct = jnp.argmax(detached[role].logits, axis=-1) == batch["label"]
             metrics[f"{role}/accuracy"] = mean_share(correct, batch["mask"], axis_name)
         active = {}
@@ -201,5 +210,5 @@ def _check(players: Mapping[str, Player]) -> None:
                 raise ValueError(
                     f"{role}: {name} looks toward {peer!r}, which is not another player ({others})"
                 )
-    if not any(player.terms for player in players.values()):
+    if not any(player.trains for player in players.values()):
         raise ValueError("no role has terms: nothing would be trained")

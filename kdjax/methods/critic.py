@@ -8,16 +8,18 @@ A critic is one more role in the same state: it has params, stats, an optimizer 
 no logits. Its terms are minimised by its own params and by the first of the two players.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from kdjax.methods.co_train import role_key
-from kdjax.methods.shares import device_key, devices, gather, mean_share, part
-from kdjax.terms import Critic, Ramp, Scalar, check_domain
+from kdjax.methods.shares import device_key, device_rows, devices, gather, mean_share, part
+from kdjax.terms import Critic, Ramp, Scalar, Through, check_domain
 from kdjax.types import Array, Batch, Method, Model, Outputs, Scalars, UserError, Variables
+
+MOVES = ("first", "both")
 
 
 def critic_hparams(
@@ -75,13 +77,15 @@ def with_critic(
     *,
     between: tuple[str, str],
     models: Mapping[str, Model],
+    moves: str = "first",
+    inputs: tuple[str, str] = ("image", "image"),
     ramps: Mapping[str, Ramp] | None = None,
     axis_name: str | None = None,
 ) -> Method:
     """Add a critic to a method: sum over its terms of weight * ramp(step) * mean over the batch.
 
     The gradient reaches the critic's params and the first player; the second one is detached, as
-    every other side is. To move both, add a second critic with the roles swapped.
+    every other side is, unless the critic moves both.
 
     Args:
       method: from `co_train`, or one that has a critic already.
@@ -89,6 +93,8 @@ def with_critic(
       critic: what it computes.
       between: the player that it trains and the one that it compares with.
       models: of these two roles.
+      moves: "first", or "both" players.
+      inputs: the entries of a batch that the two read, for a critic that looks through them.
       ramps: by term, a factor on its weight as a function of the step.
       axis_name: as in `co_train`; a coupled critic sees the batch of all devices.
 
@@ -97,8 +103,8 @@ def with_critic(
       `<role>/<term>/raw`, `<role>/<term>/weighted` and what the critic reports, `<role>/<name>`.
 
     Raises:
-      ValueError: a role that plays already, the same player twice, or a first one that is frozen:
-        the critic would train nobody.
+      ValueError: a role that plays already, the same player twice, a frozen one that the critic
+        should move, or a critic that looks through players of which it moves only one.
       UserError: by the loss, a batch without an entry that the critic needs.
 
     >>> from kdjax import critics, models, terms
@@ -111,7 +117,7 @@ def with_critic(
     ... ).trains
     ('student', 'crd')
     """
-    _check(method, role, between, models)
+    _check(method, role, critic, between, models, moves)
     own_role, peer_role = between
     ramps = ramps or {}
 
@@ -124,7 +130,8 @@ def with_critic(
         total, aux = method.loss(params, stats, batch, hparams, key, step)
         own = part(aux.outputs[own_role], [a for a, _ in critic.layers])
         peer = part(aux.outputs[peer_role], [b for _, b in critic.layers])
-        peer, batch = jax.lax.stop_gradient(peer), _read(critic, role, batch)
+        peer = jax.lax.stop_gradient(peer) if moves == "first" else peer
+        whole, batch = batch, _read(critic, role, batch)
         critic_key = role_key(key, role)
         if critic.coupled:  # one key, so that stats stay the same on all devices
             own, peer, batch = gather((own, peer, batch), axis_name)
@@ -133,6 +140,13 @@ def with_critic(
         scalars, weights = _numbers(hparams[role]["terms"], ramps, step)
         variables = Variables(params[role], stats[role])
         values, after, said = critic.loss(variables, own, peer, batch, scalars, critic_key)
+        if critic.through is not None:
+            more, heard = _look_through(
+                critic.through, variables, between, models, inputs, (params, stats), whole,
+                scalars, critic_key, axis_name,
+            )  # fmt: skip
+            values = {n: value + more.get(n, 0.0) for n, value in values.items()}
+            said = {**said, **heard}
         count = devices(axis_name)
         metrics = {f"{role}/{name}": value / count for name, value in said.items()}
         share = jnp.float32(0)
@@ -154,9 +168,21 @@ def with_critic(
 
 
 def _check(
-    method: Method, role: str, between: tuple[str, str], models: Mapping[str, Model]
+    method: Method,
+    role: str,
+    critic: Critic,
+    between: tuple[str, str],
+    models: Mapping[str, Model],
+    moves: str,
 ) -> None:
     own, peer = between
+    if moves not in MOVES:
+        raise ValueError(f"{role}.moves is {moves!r}; it must be one of {', '.join(MOVES)}")
+    if critic.through is not None and moves != "both":
+        raise ValueError(
+            f"{role} looks through both players at their inputs (metric='inputs'), which moves "
+            f"both; set {role}.moves='both', or metric='features'"
+        )
     if own == peer or own not in models or peer not in models or role in between:
         raise ValueError(
             f"{role}.between is {tuple(between)}; it must name two players of {', '.join(models)}"
@@ -168,6 +194,33 @@ def _check(
             f"{role}.between is {tuple(between)}, but {own} is frozen, so that this critic would "
             f"train nobody; name a role that has terms first"
         )
+    if moves == "both" and peer not in method.trains:
+        raise ValueError(f"{role}.moves is both, but {peer} is frozen; set moves='first'")
+
+
+def _look_through(
+    through: Through,
+    variables: Variables,
+    between: tuple[str, str],
+    models: Mapping[str, Model],
+    inputs: tuple[str, str],
+    tables: tuple[Mapping[str, Any], Mapping[str, Any]],
+    batch: Batch,
+    scalars: Mapping[str, Scalars],
+    key: Array,
+    axis_name: str | None,
+) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
+    """What a critic adds at other inputs than the batch's; every device computes its own rows."""
+    params, stats = tables
+
+    def network(player: str, entry: str) -> Callable[[Array], Outputs]:
+        own = Variables(params[player], stats[player])
+        return lambda z: models[player].apply(own, {**batch, entry: z}, train=False)[0]
+
+    networks = (network(between[0], inputs[0]), network(between[1], inputs[1]))
+    x, y = gather(tuple(batch[entry] for entry in inputs), axis_name)
+    share = lambda rows: device_rows(rows, axis_name)  # noqa: E731
+    return through(variables, networks, x, y, share, scalars, key)
 
 
 def _shapes(model: Model, variables: Variables, batch: Batch) -> Outputs:
@@ -181,7 +234,7 @@ def _read(critic: Critic, role: str, batch: Batch) -> dict[str, Array]:
             raise UserError(
                 f"roles.{role} needs batch[{name!r}], but the batch has {', '.join(sorted(batch))}"
             )
-    ones = jnp.ones(jnp.shape(batch["label"]), jnp.float32)
+    ones = jnp.ones(jnp.shape(batch["label"])[:1], jnp.float32)
     batch = {"mask": ones, **batch}
     return {name: batch[name] for name in ("label", "mask", *critic.needs)}
 

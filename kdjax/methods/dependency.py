@@ -1,10 +1,67 @@
-"""Dependency as a distillation term: one more player, who measures how much two others share."""
+"""Dependency: two encoders of two views, or one more term of distillation, and who measures it."""
 
 from collections.abc import Mapping
 
+from kdjax.methods.co_train import Player, co_train
 from kdjax.methods.critic import with_critic
 from kdjax.terms import Critic, Ramp
 from kdjax.types import Method, Model
+
+
+def dependency(
+    encoder_x: Model,
+    encoder_y: Model,
+    critic: Critic,
+    *,
+    roles: tuple[str, str, str] = ("encoder_x", "encoder_y", "critic"),
+    inputs: tuple[str, str] = ("image", "view"),
+    ramps: Mapping[str, Ramp] | None = None,
+    axis_name: str | None = None,
+) -> Method:
+    """Learn representations of two views by the dependency between them; no labels, no logits.
+
+    Both encoders and the critic ascend the critic's objective J(f), f(x, y) = critic(phi(x),
+    psi(y)): CPC with any f; WPC or the dual with f held to be Lipschitz, by a penalty on its slope
+    or by its layers. Only numbers of the critic are hyperparameters; encoders have an optimizer.
+
+    Args:
+      encoder_x: phi, reads the first entry of `inputs` (see `models.as_encoder`).
+      encoder_y: psi, reads the second.
+      critic: `critics.dependency(...)`, which says the objective and the metric.
+      roles: names for the three.
+      inputs: entries of a batch.
+      ramps: by term, as for `with_critic`.
+      axis_name: as in `co_train`; the negatives are those of all devices.
+
+    Returns:
+      A Method in which all three roles train.
+
+    Raises:
+      ValueError: as `with_critic`.
+
+    Source: Ozair et al. 2019 (arXiv 1903.11780), reconstruction; CPC: van den Oord et al. 2018
+      (arXiv 1807.03748).
+
+    >>> from kdjax import critics, models
+    >>> x, y = (models.as_encoder(models.build("mlp", num_classes=8), entry=e)
+    ...         for e in ("image", "view"))
+    >>> dependency(x, y, critics.dependency(own_layer="embedding", peer_layer="embedding")).trains
+    ('encoder_x', 'encoder_y', 'critic')
+    """
+    own, peer, role = roles
+    models = {own: encoder_x, peer: encoder_y}
+    players = {name: Player(model, {}, moved=True) for name, model in models.items()}
+    return with_critic(
+        co_train(players, axis_name=axis_name),
+        role,
+        critic,
+        between=(own, peer),
+        models=models,
+        moves="both",
+        inputs=inputs,
+        ramps=ramps,
+        axis_name=axis_name,
+    )
 
 
 def with_dependency(

@@ -35,6 +35,14 @@ def device_key(key: Array, axis_name: str | None) -> Array:
     return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
 
+def device_rows(x: Array, axis_name: str | None) -> Array:
+    """This device's rows of an array that holds those of all."""
+    if axis_name is None:
+        return x
+    count = len(x) // jax.lax.axis_size(axis_name)
+    return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axis_name) * count, count)
+
+
 def devices(axis_name: str | None) -> int:
     """How many devices divide the batch."""
     return 1 if axis_name is None else jax.lax.axis_size(axis_name)

@@ -37,6 +37,7 @@ from kdjax.models.encoder import bert
 from kdjax.models.encoder_decoder import t5
 from kdjax.models.huggingface import huggingface_options, load_huggingface, save_huggingface
 from kdjax.models.linen import from_linen
+from kdjax.models.lipschitz_mlp import lipschitz_mlp, lipschitz_mlp_bound
 from kdjax.models.means import attach, detach, with_class_means
 from kdjax.models.mlp import mlp
 from kdjax.models.mobilenet import mobilenet_v1, mobilenet_v2
@@ -45,15 +46,18 @@ from kdjax.models.resnet import resnet
 from kdjax.models.resnet_imagenet import resnet_imagenet
 from kdjax.models.shufflenet import shuffle_v1, shuffle_v2
 from kdjax.models.vgg import vgg
+from kdjax.models.views import EMBEDDING, as_encoder
 from kdjax.models.wide_resnet import wide_resnet
 from kdjax.types import Model, UserError, Variables
 
 __all__ = [
+    "EMBEDDING",
     "ENCODE_ONCE",
     "REPEAT_PROMPT",
     "ROW",
     "Adapter",
     "Asking",
+    "as_encoder",
     "attach",
     "attach_cache",
     "build",
@@ -67,6 +71,7 @@ __all__ = [
     "keep_layers",
     "linear_adapter",
     "lipschitz",
+    "lipschitz_mlp_bound",
     "load_huggingface",
     "load_torch",
     "names",
@@ -87,6 +92,7 @@ __all__ = [
 _X4 = (32, 64, 128, 256)
 _NETWORKS: dict[str, Callable[..., nn.Module | Model]] = {
     "mlp": mlp,
+    "lipschitz_mlp": lipschitz_mlp,
     "cnn": cnn,
     **{f"resnet{d}": functools.partial(resnet, depth=d) for d in (8, 14, 20, 32, 44, 56, 110)},
     **{f"resnet{d}x4": functools.partial(resnet, depth=d, widths=_X4) for d in (8, 32)},

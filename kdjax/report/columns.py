@@ -24,6 +24,7 @@ class Column(NamedTuple):
 
 COLUMNS = (
     Column("accuracy", "accuracy %", 100.0, 2, +1),
+    Column("probe_accuracy", "probe accuracy %", 100.0, 2, +1),
     Column("f1", "F1 %", 100.0, 2, +1),
     Column("macro_f1", "macro F1 %", 100.0, 2, +1),
     Column("exact_match", "exact match %", 100.0, 2, +1),

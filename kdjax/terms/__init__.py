@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from kdjax.terms.critic import Critic
+from kdjax.terms.critic import Critic, Through
 from kdjax.terms.features import (
     attention_transfer,
     class_mean_cosine,
@@ -73,6 +73,7 @@ __all__ = [
     "Ramp",
     "Scalar",
     "Term",
+    "Through",
     "attention_transfer",
     "balanced_kl",
     "best_peer",

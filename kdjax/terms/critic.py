@@ -1,6 +1,6 @@
 """What a critic is: a loss between two players that has parameters and a memory of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from kdjax.terms.term import Scalar
@@ -31,6 +31,28 @@ class CriticLoss(Protocol):
         ...
 
 
+class Through(Protocol):
+    """A part of a critic's loss at other inputs than the batch's.
+
+    `networks`: of the two players, from inputs [batch, ...] to outputs, in evaluation mode; `x` and
+    `y`: what they read of the batch of all devices; `share`: keeps of a [batch, ...] array the rows
+    of this device.
+    """
+
+    def __call__(
+        self,
+        variables: Variables,
+        networks: tuple[Callable[[Array], Outputs], Callable[[Array], Outputs]],
+        x: Array,
+        y: Array,
+        share: Callable[[Array], Array],
+        scalars: Mapping[str, Scalars],
+        key: Array,
+    ) -> tuple[Mapping[str, Array], Metrics]:
+        """Return term -> [], the mean over this device's rows, and scalars to be logged, alike."""
+        ...
+
+
 class Critic(NamedTuple):
     """A network that reads the outputs of two players, as `methods.with_critic` trains it.
 
@@ -39,6 +61,9 @@ class Critic(NamedTuple):
     term -> its scalars; `layers`: pairs (own, peer) of features that it looks at. `coupled`: it
     mixes examples or its stats depend on them, hence it sees the outputs of all devices. `needs`:
     entries of a batch that it reads beside "label" and "mask".
+
+    `through`: what it adds that looks *through* the players at their inputs, such as a penalty on
+    the slope in the images; it then moves both players (see `Through`).
     """
 
     init: CriticInit
@@ -47,3 +72,4 @@ class Critic(NamedTuple):
     layers: tuple[tuple[str, str], ...]
     coupled: bool = False
     needs: tuple[str, ...] = ()
+    through: Through | None = None

@@ -1,0 +1,183 @@
+"""Pairs that are no drawings: two views of a scene, two halves of a face, made-up categories."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from kdjax.data import drawings
+from kdjax.data.pairs import SPLITS, Keys, PairOptions, PairSet, Views, parts
+from kdjax.data.tfds_source import open_split
+from kdjax.types import UserError
+
+__all__ = ["celeb_a", "halves", "multiview", "shapes3d", "synthetic_pairs"]
+
+SCENE = ("label_floor_hue", "label_wall_hue", "label_object_hue", "label_scale", "label_shape")
+SHAPES = (10, 10, 10, 8, 4, 15)  # values of these and of the orientation
+SIZE = 64  # pixels, where tile_size does not say
+_RENDER = 0xB2  # stream of the fixed random features
+GetPicture = Callable[[int], np.ndarray]  # row -> uint8 [height, width, channel]
+
+
+def synthetic_pairs(options: PairOptions) -> PairSet:
+    """Render d = `tiles` factors of l = `characters` (10) values by fixed random features.
+
+    The first view shows z, the second (z + 1) mod l: each value of each factor has a random pattern
+    of its own in either view, the patterns add up, and a tanh keeps them in range. Another z gives
+    another image, so that the mutual information is d ln l.
+
+    Raises:
+        UserError: no factor, or fewer than two values.
+    """
+    d, l = options.tiles, 10 if options.characters is None else options.characters
+    if d < 1 or l < 2:
+        raise UserError(
+            f"data.tiles is {d} and data.characters {l}; pairs_synthetic needs one factor or more, "
+            "of two values or more"
+        )
+    side = options.tile_size or 8
+    generator = np.random.default_rng((options.split_seed, _RENDER))
+    patterns = generator.normal(size=(2, d, l, side * side)).astype(np.float32)
+
+    def draw(generator: np.random.Generator, n: int) -> Keys:
+        return generator.integers(0, l, (n, d))
+
+    def make(z: Keys) -> Views:
+        views = []
+        for pattern, values in zip(patterns, (z, (z + 1) % l), strict=True):
+            total = pattern[np.arange(d), values].sum(1) / math.sqrt(d)  # [n, side^2]
+            pixels = np.rint(127.5 + 127.5 * np.tanh(total)).astype(np.uint8)
+            views.append(pixels.reshape(-1, side, side, 1))
+        return views[0], views[1], z
+
+    draws = dict.fromkeys(SPLITS, draw)
+    return PairSet("pairs_synthetic", draws, make, (l,) * d, d * math.log(l), l**d)
+
+
+def multiview(
+    get: GetPicture, latents: np.ndarray, sizes: tuple[int, ...], options: PairOptions
+) -> PairSet:
+    """Pair two pictures of one scene: they differ in the last factor, the orientation, alone.
+
+    Scenes are divided over the splits. Where every scene is there in every orientation, the mutual
+    information is the scene's, sum of ln(size), plus ln(k / (k - 1)) of k orientations: the second
+    one is another than the first.
+
+    Args:
+        get: a picture by row.
+        latents: int [n, factors] of all pictures, the orientation last.
+        sizes: values of each factor.
+        options: `tile_size` is the side of a view.
+
+    Raises:
+        UserError: no scene has two pictures.
+    """
+    scene = np.ravel_multi_index(tuple(latents[:, :-1].T), sizes[:-1])
+    order = np.argsort(scene, kind="stable")
+    _, starts, counts = np.unique(scene[order], return_index=True, return_counts=True)
+    seen = np.flatnonzero(counts > 1)
+    if not len(seen):
+        raise UserError("shapes3d: no scene is there in two orientations; prepare the whole set")
+    cut = parts(len(seen), options, "shapes3d: its scenes")
+    complete = len(counts) == math.prod(sizes[:-1]) and (counts == sizes[-1]).all()
+    information = sum(math.log(size) for size in sizes[:-1])
+    information += math.log(sizes[-1] / (sizes[-1] - 1))
+    side = options.tile_size or SIZE
+
+    def draw(split: str) -> Callable[[np.random.Generator, int], Keys]:
+        groups = seen[cut[split]]
+
+        def keys(generator: np.random.Generator, n: int) -> Keys:
+            group = generator.choice(groups, n)
+            count = counts[group]
+            first = (generator.random(n) * count).astype(int)
+            other = (first + 1 + (generator.random(n) * (count - 1)).astype(int)) % count
+            return order[starts[group][:, None] + np.stack([first, other], axis=1)]
+
+        return keys
+
+    def make(keys: Keys) -> Views:
+        x, y = (np.stack([_sized(get(row), side) for row in rows]) for rows in keys.T)
+        return x, y, latents[keys[:, 0]]
+
+    examples = int(counts[seen[cut["train"]]].sum())
+    draws = {split: draw(split) for split in SPLITS}
+    return PairSet("shapes3d", draws, make, sizes, information if complete else None, examples)
+
+
+def shapes3d(options: PairOptions) -> PairSet:
+    """MultiviewShapes3D from a prepared tfds `shapes3d`; see `multiview`.
+
+    Raises:
+        UserError: tfds has not prepared it.
+    """
+    source = open_split("shapes3d", options.path, "train")
+    keys = (*SCENE, "label_orientation")
+    bare = open_split("shapes3d", options.path, "train", without="image")
+    rows = (bare[row] for row in range(len(bare)))
+    latents = np.array([[int(row[key]) for key in keys] for row in rows])
+    return multiview(partial(_picture, source), latents, SHAPES, options)
+
+
+def halves(
+    get: dict[str, tuple[GetPicture, np.ndarray]], factors: int, options: PairOptions
+) -> PairSet:
+    """Pair the left and the right half of a picture; its binary attributes are the factors.
+
+    Args:
+        get: by split, a picture by row, and the attributes int [n, factors].
+        factors: how many.
+        options: `tile_size` is the side of the whole picture, even.
+
+    Raises:
+        UserError: an odd side.
+    """
+    side = options.tile_size or SIZE
+    if side % 2:
+        raise UserError(f"data.tile_size is {side}; it must be even, for a picture has two halves")
+    order = list(get)
+
+    def draw(split: str) -> Callable[[np.random.Generator, int], Keys]:
+        size = len(get[split][1])
+
+        def keys(generator: np.random.Generator, n: int) -> Keys:
+            return np.stack([np.full(n, order.index(split)), generator.integers(0, size, n)], 1)
+
+        return keys
+
+    def make(keys: Keys) -> Views:
+        found = [(get[order[which]], row) for which, row in keys]
+        whole = np.stack([_sized(picture(row), side) for (picture, _), row in found])
+        latents = np.stack([attributes[row] for (_, attributes), row in found])
+        return whole[:, :, : side // 2], whole[:, :, side // 2 :], latents
+
+    draws = {split: draw(split) for split in SPLITS}
+    return PairSet("celeb_a", draws, make, (2,) * factors, None, len(get["train"][1]))
+
+
+def celeb_a(options: PairOptions) -> PairSet:
+    """SplitCelebA from a prepared tfds `celeb_a`: 40 attributes; see `halves`.
+
+    Raises:
+        UserError: tfds has not prepared it.
+    """
+    found = {}
+    for split in SPLITS:
+        source = open_split("celeb_a", options.path, split)
+        bare = open_split("celeb_a", options.path, split, without="image")
+        rows = [bare[row]["attributes"] for row in range(len(bare))]
+        names = sorted(rows[0])
+        attributes = np.array([[int(row[name]) for name in names] for row in rows])
+        found[split] = (partial(_picture, source), attributes)
+    return halves(found, found["train"][1].shape[1], options)
+
+
+def _picture(source: Any, row: int) -> np.ndarray:
+    return np.asarray(source[int(row)]["image"])
+
+
+def _sized(picture: np.ndarray, side: int) -> np.ndarray:
+    same = picture.shape[:2] == (side, side)
+    return picture if same else drawings.resized(picture, side)

@@ -1,0 +1,48 @@
+"""Networks whose output is a representation, and which entry of a batch they read."""
+
+from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
+
+EMBEDDING = "embedding"  # the feature that critics and probes look at
+
+
+def as_encoder(model: Model, *, entry: str = "image") -> Model:
+    """Read another entry of the batch, and call what comes out the feature "embedding".
+
+    The outputs of the network's last layer, its logits, are the representation: build the network
+    with as many "classes" as the representation is wide.
+
+    Args:
+      model: for images.
+      entry: "image", or "view" for the second view of a pair.
+
+    Raises:
+      UserError: (by init or apply) the batch has no such entry.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from kdjax import models
+    >>> encoder = as_encoder(models.build("mlp", num_classes=5, hidden=(8,)), entry="view")
+    >>> batch = {"view": jnp.ones((2, 4, 4, 1))}
+    >>> variables = encoder.init(jax.random.key(0), batch)
+    >>> encoder.apply(variables, batch, train=False)[0].features["embedding"].shape
+    (2, 5)
+    """
+
+    def seen(batch: Batch) -> Batch:
+        if entry not in batch:
+            raise UserError(
+                f"input is {entry!r}, but the batch has {', '.join(sorted(batch))}; only pairs "
+                "have a view"
+            )
+        return {**batch, "image": batch[entry]}
+
+    def init(key: Array, batch: Batch) -> Variables:
+        return model.init(key, seen(batch))
+
+    def apply(
+        variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
+    ) -> tuple[Outputs, PyTree]:
+        outputs, stats = model.apply(variables, seen(batch), train=train, key=key)
+        features = {**outputs.features, EMBEDDING: outputs.logits}
+        return Outputs(outputs.logits, features), stats
+
+    return Model(init, apply)
