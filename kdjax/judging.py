@@ -1,6 +1,7 @@
 """What a run reports of its logits: by the kind of its data, classes or scores, images or text."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ class Answers(NamedTuple):
     split: str
     logits: Mapping[str, np.ndarray]
     labels: np.ndarray
-    critics: Scores = {}
+    critics: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 def brief(run: Run, answers: Answers, fitted: Mapping[str, Any]) -> Scores:

@@ -127,13 +127,15 @@ def dependencies(
     """
     found: Scores = {}
     for role, comparison in variant.critics.items():
+        if comparison.critic.layers != ((EMBEDDING, EMBEDDING),):
+            continue  # other features are not kept
         own, peer = (features[player] for player in comparison.between)
         size = min(run.config["batch_size"], own.shape[1])
         count = own.shape[1] // size
         shape = (len(own), count, size, -1)
-        blocks = [jnp.asarray(z[:, : count * size].reshape(shape)) for z in (own, peer)]
+        x, y = (jnp.asarray(z[:, : count * size].reshape(shape)) for z in (own, peer))
         variables = Variables(state.params[role], state.stats[role])
-        estimate = _estimates(comparison, variables, *blocks, state.hparams[role]["terms"])
+        estimate = _estimates(comparison, variables, x, y, state.hparams[role]["terms"])
         found[f"{role}/estimate"] = np.asarray(estimate)
         same = np.ones(len(own))
         if variant.config["roles"][role]["model"].get("objective", "wpc") != "dual":
@@ -151,10 +153,10 @@ def _estimates(
     key = jax.random.key(0)  # of a penalty's points, which are not reported
 
     def one(own: Variables, a: Array, b: Array, numbers: Mapping[str, Any]) -> Array:
-        outputs = (Outputs(z, {EMBEDDING: z}) for z in (a, b))
+        first, second = (Outputs(z, {EMBEDDING: z}) for z in (a, b))
         batch = {"label": jnp.zeros(len(a), jnp.int32), "mask": jnp.ones(len(a))}
         scalars = {n: {k: v for k, v in t.items() if k != "weight"} for n, t in numbers.items()}
-        return critic.loss(own, *outputs, batch, scalars, key)[2]["estimate"]
+        return critic.loss(own, first, second, batch, scalars, key)[2]["estimate"]
 
     over_blocks = jax.vmap(one, (None, 0, 0, None))
     return jnp.mean(jax.jit(jax.vmap(over_blocks))(variables, x, y, terms), axis=1)

@@ -37,9 +37,10 @@ def dependency(
     A critic scores every own feature with every peer's feature of the batch (of all devices). The
     term is -J + penalty x gradient penalty, with J the objective: both the critic and the player
     that learns *ascend* J. The penalty belongs to the plain kinds with a Wasserstein objective;
-    in the metric of features these are detached, so that it moves the critic alone. It reports `estimate` (the value
-    of J; plus ln(batch), in nats, unless "dual"), `slope` (of a plain critic, the largest at
-    this batch's pairs: a lower value; not with "inputs") and, where it counts, `penalty`.
+    in the metric of features these are detached, so that it moves the critic alone. It reports
+    `estimate` (the value of J; plus ln(batch), in nats, unless "dual"), `slope` (of a plain critic,
+    the largest at this batch's pairs: a lower value; not with "inputs") and, where it counts,
+    `penalty`.
 
     Args:
       kind: one of `models.critic.KINDS`; those that end in _spectral or _bjorck are 1-Lipschitz.

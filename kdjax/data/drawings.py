@@ -85,7 +85,7 @@ def _from_file(path: str) -> Drawings:
             if lacking:
                 raise UserError(f"{path}: has no {lacking[0]}; it needs {', '.join(FILE_KEYS)}")
             image, alphabet, character = (np.asarray(file[key]) for key in FILE_KEYS)
-            said = file["alphabet_names"] if "alphabet_names" in file else []
+            said = file.get("alphabet_names", ())
     except (OSError, ValueError) as error:
         raise UserError(f"data.path is {path}, which cannot be read: {error}") from error
     if image.ndim != 3 or image.dtype != np.uint8 or image.shape[1] != image.shape[2]:

@@ -25,6 +25,7 @@ _MOMENTS_SAMPLE = 1024  # pairs behind mean and std
 _IDS = 2**31  # int32
 
 Keys = np.ndarray  # int [n, ...]: what a pair is made of
+Draw = Callable[[np.random.Generator, int], Keys]
 Views = tuple[np.ndarray, np.ndarray, np.ndarray]  # image, view, latents int [n, factors]
 
 
@@ -54,7 +55,7 @@ class PairSet(NamedTuple):
     """
 
     where: str
-    draw: Mapping[str, Callable[[np.random.Generator, int], Keys]]
+    draw: Mapping[str, Draw]
     make: Callable[[Keys], Views]
     latents: tuple[int, ...]
     mutual_information: float | None
@@ -92,7 +93,7 @@ def of_drawings(found: drawings.Drawings, options: PairOptions) -> PairSet:
     tables = _tables(found, np.concatenate(alphabets), options)
     first = np.cumsum((0, *sizes[:-1]))  # row of an alphabet's first character in the tables
 
-    def draw(split: str) -> Callable[[np.random.Generator, int], Keys]:
+    def draw(split: str) -> Draw:
         rows, counts = tables[split]
 
         def keys(generator: np.random.Generator, n: int) -> Keys:

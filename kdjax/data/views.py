@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdjax.data import drawings
-from kdjax.data.pairs import SPLITS, Keys, PairOptions, PairSet, Views, parts
+from kdjax.data.pairs import SPLITS, Draw, Keys, PairOptions, PairSet, Views, parts
 from kdjax.data.tfds_source import open_split
 from kdjax.types import UserError
 
@@ -31,29 +31,29 @@ def synthetic_pairs(options: PairOptions) -> PairSet:
     Raises:
         UserError: no factor, or fewer than two values.
     """
-    d, l = options.tiles, 10 if options.characters is None else options.characters
-    if d < 1 or l < 2:
+    d, size = options.tiles, 10 if options.characters is None else options.characters
+    if d < 1 or size < 2:
         raise UserError(
-            f"data.tiles is {d} and data.characters {l}; pairs_synthetic needs one factor or more, "
-            "of two values or more"
+            f"data.tiles is {d} and data.characters {size}; pairs_synthetic needs one factor or "
+            "more, of two values or more"
         )
     side = options.tile_size or 8
     generator = np.random.default_rng((options.split_seed, _RENDER))
-    patterns = generator.normal(size=(2, d, l, side * side)).astype(np.float32)
+    patterns = generator.normal(size=(2, d, size, side * side)).astype(np.float32)
 
     def draw(generator: np.random.Generator, n: int) -> Keys:
-        return generator.integers(0, l, (n, d))
+        return generator.integers(0, size, (n, d))
 
     def make(z: Keys) -> Views:
         views = []
-        for pattern, values in zip(patterns, (z, (z + 1) % l), strict=True):
+        for pattern, values in zip(patterns, (z, (z + 1) % size), strict=True):
             total = pattern[np.arange(d), values].sum(1) / math.sqrt(d)  # [n, side^2]
             pixels = np.rint(127.5 + 127.5 * np.tanh(total)).astype(np.uint8)
             views.append(pixels.reshape(-1, side, side, 1))
         return views[0], views[1], z
 
-    draws = dict.fromkeys(SPLITS, draw)
-    return PairSet("pairs_synthetic", draws, make, (l,) * d, d * math.log(l), l**d)
+    draws: dict[str, Draw] = dict.fromkeys(SPLITS, draw)
+    return PairSet("pairs_synthetic", draws, make, (size,) * d, d * math.log(size), size**d)
 
 
 def multiview(
@@ -74,19 +74,19 @@ def multiview(
     Raises:
         UserError: no scene has two pictures.
     """
-    scene = np.ravel_multi_index(tuple(latents[:, :-1].T), sizes[:-1])
+    scene = np.asarray(np.ravel_multi_index(tuple(latents[:, :-1].T), sizes[:-1]))
     order = np.argsort(scene, kind="stable")
-    _, starts, counts = np.unique(scene[order], return_index=True, return_counts=True)
+    kinds, starts, counts = np.unique(scene[order], return_index=True, return_counts=True)
     seen = np.flatnonzero(counts > 1)
     if not len(seen):
         raise UserError("shapes3d: no scene is there in two orientations; prepare the whole set")
     cut = parts(len(seen), options, "shapes3d: its scenes")
-    complete = len(counts) == math.prod(sizes[:-1]) and (counts == sizes[-1]).all()
+    complete = len(kinds) == math.prod(sizes[:-1]) and (counts == sizes[-1]).all()
     information = sum(math.log(size) for size in sizes[:-1])
     information += math.log(sizes[-1] / (sizes[-1] - 1))
     side = options.tile_size or SIZE
 
-    def draw(split: str) -> Callable[[np.random.Generator, int], Keys]:
+    def draw(split: str) -> Draw:
         groups = seen[cut[split]]
 
         def keys(generator: np.random.Generator, n: int) -> Keys:
@@ -139,7 +139,7 @@ def halves(
         raise UserError(f"data.tile_size is {side}; it must be even, for a picture has two halves")
     order = list(get)
 
-    def draw(split: str) -> Callable[[np.random.Generator, int], Keys]:
+    def draw(split: str) -> Draw:
         size = len(get[split][1])
 
         def keys(generator: np.random.Generator, n: int) -> Keys:

@@ -135,13 +135,13 @@ def gradient_penalty(
 
 
 def penalty_points(
-    y: Float[Array, "rows *other"],
+    y: Float[Array, "*rows"],
     *,
     at: str = "interpolated",
     key: Array | None = None,
-    mix: Float[Array, "rows *one"] | None = None,
+    mix: Float[Array, "*rows"] | None = None,
     permutation: Int[Array, " rows"] | None = None,
-) -> Float[Array, "rows *other"]:
+) -> Float[Array, "*rows"]:
     """Where `gradient_penalty` looks: u_i y_i + (1 - u_i) y_p(i), row by row; arguments as there.
 
     Couples the batch: computed for a whole one, its rows may then be divided over devices.
@@ -151,8 +151,8 @@ def penalty_points(
 
     Source: as `gradient_penalty`.
 
-    >>> print(penalty_points(jnp.array([[0.0], [1.0]]), at="product", key=jax.random.key(0)).ravel())
-    [1. 0.]
+    >>> penalty_points(jnp.array([[0.0], [1.0]]), at="product", key=jax.random.key(0)).tolist()
+    [[1.0], [0.0]]
     """
     if at not in PLACES:
         raise UserError(f"at: must be one of {', '.join(PLACES)}, got {at!r}")

@@ -1,5 +1,6 @@
 """A perceptron that cannot stretch: every layer, hence the whole, is 1-Lipschitz."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -56,7 +57,7 @@ def lipschitz_mlp(
     def init(key: Array, batch: Batch) -> Variables:
         sizes = [math.prod(batch["image"].shape[1:]), *widths, num_classes]
         layers, vectors = [], []
-        for number, (into, out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for number, (into, out) in enumerate(itertools.pairwise(sizes)):
             drawn, start = jax.random.split(jax.random.fold_in(key, number))
             kernel = jax.random.normal(drawn, (into, out)) / math.sqrt(into)
             layers.append({"kernel": kernel, "bias": jnp.zeros(out)})
