@@ -11,7 +11,6 @@ from kdjax.comparisons import Comparison
 from kdjax.methods import Player
 from kdjax.types import Batch, Method, Outputs, Source, UserError, Variables
 
-
 COUNTS = (
     "num_steps",
     "batch_size",
@@ -20,6 +19,14 @@ COUNTS = (
     "keep_checkpoints",
     "ece_bins",
 )
+COUNTS_OR_NONE = (
+    "log_every",
+    "eval_every",
+    "checkpoint_every",
+    "grad_norm_every",
+    "devices",
+    "steps_per_dispatch",
+)
 
 
 def check_numbers(config: Mapping[str, Any]) -> None:
@@ -27,7 +34,7 @@ def check_numbers(config: Mapping[str, Any]) -> None:
     for key in COUNTS:
         if config[key] < 1:
             raise UserError(f"{key} is {config[key]}; it must be >= 1")
-    for key in ("log_every", "eval_every", "checkpoint_every", "grad_norm_every", "devices"):
+    for key in COUNTS_OR_NONE:
         if config[key] < 0:
             raise UserError(f"{key} is {config[key]}; it must be >= 0")
     if config["data"]["seed"] is not None and config["data"]["seed"] < 0:

@@ -17,6 +17,7 @@ DEFAULTS: dict[str, Any] = {
     "devices": 0,  # 0: all
     "members_per_program": 0,  # 0: as many as fit in memory
     "members_over_devices": True,
+    "steps_per_dispatch": 0,  # 0: 1 on a CPU, 8 elsewhere
     "precision": "float32",
     "tensorboard": True,
     "ece_bins": 15,

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import jax
 
-from kdjax.types import RunError, UserError
+from kdjax.types import UserError
 
 # A process that is silent for so long counts as gone, and the others end; and so long a process
 # that ends waits for the others.

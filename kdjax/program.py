@@ -12,7 +12,7 @@ from kdjax.checks import example_batch
 from kdjax.train import parallel, processes
 from kdjax.train.evaluate import make_predict
 from kdjax.train.parallel import Layout
-from kdjax.train.step import make_grad_norms, make_step
+from kdjax.train.step import make_grad_norms, make_step, several
 from kdjax.train.sweep import init_members, vmap_members
 from kdjax.types import Method, State, Variables
 
@@ -28,6 +28,8 @@ class Program(NamedTuple):
     step: Callable[[State, Any], tuple[State, Any]]
     grad_norms: Callable[[State, Any], Any]
     predict: Callable[[State, Any], Any]
+    several: Callable[[State, Any], tuple[State, Any]] | None  # of `together` steps
+    together: int
 
 
 def make_program(
@@ -65,14 +67,18 @@ def make_program(
     norms = make_grad_norms(method, layout.axis_name, **ready)
     models = {role: player.model for role, player in variant.table.items()}
     predict = make_predict(models, run.prepare_eval)
+    stepped = over_members(step, batches=stacked, state_out=True)
+    together = run.config["steps_per_dispatch"] or (1 if jax.default_backend() == "cpu" else 8)
     program = Program(
         method=method,
         seeds=orders,
         layout=layout,
         eval_layout=eval_layout,
         axes=axes,
-        step=layout.compile_step(over_members(step, batches=stacked, state_out=True)),
+        step=layout.compile_step(stepped),
         grad_norms=layout.compile_map(over_members(norms, batches=stacked, state_out=False)),
+        several=layout.compile_step(several(stepped)) if together > 1 else None,
+        together=together,
         predict=eval_layout.compile_map(over_members(predict, batches=False, state_out=False)),
     )
     return program, state

@@ -53,6 +53,8 @@ class Recorder:
         with Progress(total, label=label, console=console) as progress:
             hooks = loop.Hooks(
                 step=self.program.step,
+                several=self.program.several,
+                together=self.program.together,
                 read=layout.read,
                 log=lambda step, values: self.write(step, "train", values),
                 evaluate=self.validate,

@@ -192,7 +192,7 @@ def restore(
     wanted = trained_part(state, trains)
     for step in sorted(manager.all_steps(), reverse=True):
         folder = Path(manager.directory)
-        broken = processes.told(processes.is_first() and _broken_seal(folder, step) or "")
+        broken = processes.told((processes.is_first() and _broken_seal(folder, step)) or "")
         if broken:  # seen before orbax opens it
             _set_aside(manager, step, say, broken)
             continue

@@ -35,7 +35,8 @@ class Hooks(NamedTuple):
     What is logged are the values of that very step, so that a resumed run logs the same.
 
     `log(step, values)`, `evaluate(step, state)`, `save(state)`, `grad_norms(state, batch)`,
-    `tick(step, values, images_per_second)`, `warn(text)`.
+    `tick(step, values, images_per_second)`, `warn(text)`. `several(state, batches)`, if there is
+    one, takes `together` steps in one dispatch; its metrics have a leading axis of steps.
     """
 
     step: Callable[[State, Any], tuple[State, Mapping[str, Any]]]
@@ -46,6 +47,8 @@ class Hooks(NamedTuple):
     grad_norms: Callable[[State, Any], Values]
     tick: Callable[[int, Values, float], None]
     warn: Callable[[str], None]
+    several: Callable[[State, Any], tuple[State, Mapping[str, Any]]] | None = None
+    together: int = 1
 
 
 class Stopped(RunError):
@@ -178,18 +181,19 @@ def fit(
       Stopped: SIGTERM or SIGINT came; the state has been saved.
     """
     rows, mark = [], time.perf_counter()
+    number = start
     with termination() as asked:
-        for number in range(start + 1, num_steps + 1):
-            batch = next(batches)
-            state, metrics = hooks.step(state, batch)
-            rows.append(metrics)
+        while number < num_steps:
+            state, batch, metrics, count = _advance(hooks, state, batches, number, num_steps, every)
+            number += count
+            rows.append((metrics, count))
             last, stopping = number == num_steps, asked(number)
             logging = _due(every.log, number) or last
             saving = _due(every.checkpoint, number) or last or stopping
             evaluating = _due(every.evaluate, number) or last
             if not (logging or saving or evaluating):
                 continue
-            window = hooks.read(rows)
+            window = _single(hooks.read([metrics for metrics, _ in rows]), [n for _, n in rows])
             first, rows = number - len(window) + 1, []
             for line in health.check(first, window):
                 hooks.warn(line)
@@ -206,6 +210,36 @@ def fit(
                 raise Stopped(f"stopped at step {number}, which is saved")
             mark = time.perf_counter()
     return state
+
+
+def _advance(
+    hooks: Hooks, state: State, batches: Iterator[Any], done: int, num_steps: int, every: Every
+) -> tuple[State, Any, Mapping[str, Any], int]:
+    """Take one step, or several if nothing is due within them; the last batch and how many.
+
+    Which steps go out together depends on their numbers alone, so that a resumed run does alike.
+    """
+    if hooks.several is not None:
+        periods = [p for p in (every.log, every.evaluate, every.checkpoint) if p > 0]
+        room = min([num_steps - done, *(p - done % p for p in periods)])
+        if room >= hooks.together:
+            found = [next(batches) for _ in range(hooks.together)]
+            state, metrics = hooks.several(state, tuple(found))
+            return state, found[-1], metrics, hooks.together
+    batch = next(batches)
+    state, metrics = hooks.step(state, batch)
+    return state, batch, metrics, 1
+
+
+def _single(window: Sequence[Values], counts: Sequence[int]) -> list[Values]:
+    """Metrics step by step, of dispatches of one step and of several."""
+    found: list[Values] = []
+    for values, count in zip(window, counts, strict=True):
+        if count == 1:
+            found.append(values)
+        else:
+            found += [{name: x[row] for name, x in values.items()} for row in range(count)]
+    return found
 
 
 def _due(period: int, number: int) -> bool:

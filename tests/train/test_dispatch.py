@@ -1,0 +1,105 @@
+"""Several steps in one dispatch: the same steps, whatever the layout, and the same resume."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax.build import build
+from kdjax.program import feed, make_program
+from kdjax.train.loop import Every, Health, Hooks, fit
+from kdjax.types import UserError
+
+
+def config(**changes):
+    ce = {"ce": {}}
+    return {
+        "num_steps": 4,
+        "batch_size": 16,
+        "devices": 1,
+        "steps_per_dispatch": 2,
+        "data": {"name": "synthetic", "num_classes": 4, "shape": (6, 6, 1), "augment": "crop_flip"},
+        "roles": {
+            "teacher": {"model": {"name": "mlp", "hidden": (12,)}, "terms": ce},
+            "student": {
+                "model": {"name": "mlp", "hidden": (8,)},
+                "terms": {**ce, "balanced_kl": {"toward": "teacher"}},
+            },
+        },
+        "sweep": {"seed": (0, 4)},
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"devices": 2, "members_over_devices": False},
+        {"devices": 2, "members_over_devices": True},
+        {"devices": 2, "members_over_devices": False, "parallel": "mesh"},
+    ],
+    ids=["one", "pmap", "members", "mesh"],
+)
+def test_two_at_once_are_two(changes):
+    run = build(config(**changes))
+    program, state = make_program(run, run.variants[0], (0, 1), {})
+    batches = list(itertools.islice(feed(run, program, 0), 4))
+    singly, rows = program.layout.place(state), []
+    for batch in batches:
+        singly, metrics = program.step(singly, batch)
+        rows.append(program.layout.read(metrics))
+    pairs = program.layout.place(make_program(run, run.variants[0], (0, 1), {})[1])
+    for number in (0, 2):
+        pairs, metrics = program.several(pairs, tuple(batches[number : number + 2]))
+        found = program.layout.read(metrics)
+        for offset in (0, 1):
+            for name, value in rows[number + offset].items():
+                # the compiler may sum in another order inside a loop
+                got = found[name] if changes.get("members_over_devices") else found[name][offset]
+                if changes.get("members_over_devices"):
+                    got = got.reshape(2, 2)[:, offset]
+                np.testing.assert_allclose(got, value, rtol=2e-5, atol=1e-6, err_msg=name)
+    ends = (jax.device_get(program.layout.fetch(s).params) for s in (singly, pairs))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), *ends)
+
+
+def hooks(sizes, *, together):
+    def several(state, batches):
+        sizes.append(len(batches))
+        return state + len(batches), {"student/loss": np.array([[float(b)] for b in batches])}
+
+    def step(state, batch):
+        sizes.append(1)
+        return state + 1, {"student/loss": np.array([float(batch)])}
+
+    nothing = lambda *args: None  # noqa: E731
+    return Hooks(
+        step, list, nothing, nothing, nothing, nothing, nothing, nothing, several, together
+    )
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_which_steps_go_out_together_depends_on_their_numbers_alone(start):
+    sizes, logged = [], []
+    called = hooks(sizes, together=3)._replace(
+        log=lambda number, values: logged.append((number, float(values["student/loss"][0])))
+    )
+    fit(
+        called,
+        start,
+        itertools.count(start + 1),
+        start=start,
+        num_steps=12,
+        images_per_step=1,
+        every=Every(5, 0, 0, 0),
+        health=Health(1),
+    )
+    assert sizes == [3, 1, 1, 3, 1, 1, 1, 1][0 if start == 0 else 1 :]
+    assert logged == [(5, 5.0), (10, 10.0), (12, 12.0)]
+
+
+def test_fewer_than_no_step_is_refused():
+    with pytest.raises(UserError, match="steps_per_dispatch is -1"):
+        build(config(steps_per_dispatch=-1))
