@@ -108,9 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("--layers", default="", help="by name, commas between (default: all)")
     diagnose.add_argument("--samples", type=int, default=500, help="training and test examples")
     diagnose.add_argument("--members", choices=("chosen", "all"), default="chosen")
-    diagnose.add_argument(
-        "--out", type=Path, help="a folder (default: the workdir, and a section of its report.html)"
-    )
+    diagnose.add_argument("--out", type=Path, help="a folder (default: workdir and its report)")
     study = add("study", _study, "a figure with its numbers: bounds beside what they bound")
     study.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="an experiment")
     study.add_argument("--out", required=True, type=Path, help="a folder")

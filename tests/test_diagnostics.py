@@ -125,7 +125,7 @@ def test_a_network_from_a_file_is_diagnosed_beside_the_student(trained, tmp_path
         num_steps=2,
         roles__teacher__terms={},
         roles__teacher__checkpoint=str(tmp_path / "teacher"),
-        roles__student__model={"name": "resnet8", "widths": (2, 2, 3, 4)},
+        roles__student__model={"name": "cnn", "widths": (4,)},
         variants={"a": {}, "b": {"roles.student.optimizer.learning_rate": 0.0}},
     )
     monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")

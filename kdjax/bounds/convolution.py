@@ -54,6 +54,7 @@ def convolution_bound(
         across, left = divmod(column - weights.shape[1] // 2, stride)
         table[down % cells[0], across % cells[1], ..., top, left] += weights[row, column]
     symbols = np.fft.rfft2(table, axes=(0, 1))  # the other half has the same norms
+    symbols = symbols.real if max(cells) == 1 else symbols
     symbols = symbols.reshape(-1, weights.shape[3], weights.shape[4] * stride**2)
     return _largest(symbols) * (_ROUNDING if weights.shape[:2] != (1, 1) else 1.0)
 

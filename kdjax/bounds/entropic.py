@@ -159,7 +159,7 @@ def _plans(
 
     def solve(cost: Array, strength: Array) -> tuple[Array, Array]:
         found = linear.solve(
-            geometry.Geometry(cost_matrix=cost, epsilon=strength),
+            geometry.Geometry(cost_matrix=cost, epsilon=strength),  # pyright: ignore[reportArgumentType]
             a=a,
             b=b,
             max_iterations=max_iterations,

@@ -45,12 +45,12 @@ def norm(at: Variables, name: str) -> Map:
 
 def convolution(at: Variables, conv: str, folded: str | None = None, *, stride: int = 1) -> Map:
     """A convolution and, folded into it, the batch norm that follows; groups as the shapes say."""
-    kernel = np.float64(at.params[conv]["kernel"])
-    shift = np.float64(at.params[conv].get("bias", 0.0))
+    kernel = np.asarray(at.params[conv]["kernel"], np.float64)
+    shift = np.asarray(at.params[conv].get("bias", 0.0), np.float64)
     if folded is not None:
         scale, moved = _scale(at, folded)
         kernel, shift = kernel * scale, shift * scale + moved
-    weights, bias = np.float32(kernel), np.float32(shift)
+    weights, bias = kernel.astype(np.float32), shift.astype(np.float32)
 
     def constant(shape: Shape) -> float:
         return _norm(kernel, shape, stride)
@@ -61,7 +61,7 @@ def convolution(at: Variables, conv: str, folded: str | None = None, *, stride: 
 def dense(at: Variables, name: str) -> Map:
     """A linear layer on whatever shape, flattened."""
     layer = at.params[name]
-    matrix = np.float64(layer["kernel"]).T
+    matrix = np.asarray(layer["kernel"], np.float64).T
     return Map(
         lambda x: x.reshape(len(x), -1) @ jnp.asarray(layer["kernel"]) + layer["bias"],
         lambda shape: float(np.linalg.norm(matrix, 2)),
@@ -74,7 +74,7 @@ def average_pool(window: int, stride: int) -> Map:
     kernel = np.full((window, window, 1, 1), window**-2.0)
 
     def apply(x: Array) -> Array:
-        return convolve(x, np.float32(np.repeat(kernel, x.shape[-1], -1)), stride)
+        return convolve(x, np.repeat(kernel, x.shape[-1], -1).astype(np.float32), stride)
 
     return Map(apply, lambda shape: _norm(kernel, (*shape[:2], 1), stride))
 
@@ -84,7 +84,7 @@ def convolve(x: Array, kernel: np.ndarray, stride: int) -> Array:
     pads = [(size // 2, size // 2) for size in kernel.shape[:2]]
     return lax.conv_general_dilated(
         x,
-        kernel,
+        jnp.asarray(kernel),
         (stride, stride),
         pads,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
@@ -109,7 +109,7 @@ def _norm(kernel: np.ndarray, shape: Shape, stride: int) -> float:
     few, many = sorted((out, into * stride**2))
     if groups * (pixels / stride**2) * few**2 * many <= WORK:
         return bounds.convolution_bound(kernel, (height, width), **told)
-    weights = np.float32(kernel)
+    weights = kernel.astype(np.float32)
     function = lambda x: convolve(x[None], weights, stride)[0]  # noqa: E731
     found = bounds.operator_norm(
         function, jnp.zeros(shape), key=jax.random.key(0), num_iterations=ITERATIONS

@@ -115,8 +115,8 @@ def max_pool(window: int, stride: int) -> Map:
     """
 
     def apply(x: Array) -> Array:
-        pads = ((0, 0), *((window // 2,) * 2,) * 2, (0, 0))
+        pad = (window // 2, window // 2)
         sizes, strides = (1, window, window, 1), (1, stride, stride, 1)
-        return lax.reduce_window(x, -jnp.inf, lax.max, sizes, strides, pads)
+        return lax.reduce_window(x, -jnp.inf, lax.max, sizes, strides, ((0, 0), pad, pad, (0, 0)))
 
     return Map(apply, lambda shape: float(-(-window // stride)))
