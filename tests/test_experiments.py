@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import build, exports, flags, inputs, models
+from kdjax import build, exports, flags, inputs, models, study
 from kdjax.program import feed, make_program
 from tests import tiny_text
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-FILES = sorted(p for p in (ROOT / "experiments").glob("*.py") if p.name[0] != "_")
+ALL = sorted(p for p in (ROOT / "experiments").glob("*.py") if p.name[0] != "_")
+STUDIES = [p for p in ALL if '"study": "' in p.read_text()]  # nothing is trained there
+FILES = [p for p in ALL if p not in STUDIES]
 PINNED = (
     "seed",
     "num_steps",
@@ -69,6 +71,20 @@ def test_the_pinned_keys_are_there(path, arg):
     for role, player in whole["roles"].items():
         for term, said in player["terms"].items():
             assert "weight" in said, (role, term)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
+def test_a_study_tells_and_keeps_its_inequalities(path):
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert len(text.split("\n")[0]) <= 100
+    assert f"python -m kdjax study --config=experiments/{path.name} --out=runs/" in text
+    for word in ("Expected time:", "Expected result:"):
+        assert text.split(word)[1].strip()
+    whole, small = (flags.read_study(f"{path}:{arg}", []).config for arg in ("", "smoke"))
+    assert list(whole) == list(small)
+    found = study.compute(small)
+    assert not found.broken
+    assert found.panels
 
 
 def stand_in_texts(folder, config):

@@ -4,7 +4,7 @@ Students of one setting (a method with its hyperparameters) differ by their seed
 alike, so that intervals draw whole settings with replacement, never single students.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,89 +34,80 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float:
     >>> round(spearman([1, 2, 3, 4], [1, 3, 2, 4]), 6)
     0.8
     """
-    return _pearson(rankdata(x), rankdata(y))
+    return float(_with_last(rankdata([x, y], axis=1), partial=False)[0])
 
 
 def spearman_by_setting(
-    x: Sequence[float],
+    columns: Mapping[str, Sequence[float]],
     y: Sequence[float],
     settings: Sequence[Hashable],
     *,
     draws: int,
     seed: int,
     given: Sequence[float] | None = None,
-) -> Correlation:
-    """Correlate x with y overall, between and within settings.
+) -> dict[str, Correlation]:
+    """Correlate columns with y overall, between and within settings.
 
     Args:
-        x: [students].
+        columns: name -> [students].
         y: [students].
         settings: of each student, [students].
-        draws: bootstrap draws of settings.
+        draws: bootstrap draws of settings, the same for all columns.
         seed: of the draws.
         given: [students]; then the coefficients are partial: what is left of the ranks' correlation
             when that of both with `given` is taken out.
 
     Returns:
-        Correlation. The intervals are percentiles; they hold for settings like these, on the same
-        data.
+        A Correlation a column. The intervals are percentiles; they hold for settings like these, on
+        the same data.
 
     Raises:
         UserError: lengths that disagree, fewer than three settings, non-finite numbers.
     """
     check_whole("draws", draws, 1)
-    columns = [np.asarray(v, float) for v in (x, y, *([] if given is None else [given]))]
-    shapes = {v.shape for v in columns} | {(len(settings),)}
-    if len(shapes) > 1:
-        raise UserError(f"x, y, settings: lengths {sorted(shapes)} must be one")
-    if not all(np.isfinite(v).all() for v in columns):
-        raise UserError("x, y: must be finite; leave out the students that diverged")
+    partial = given is not None
+    lines = [*columns.values(), *([given] if partial else []), y]
+    lengths = {len(line) for line in (*lines, settings)}
+    if len(lengths) > 1:
+        raise UserError(f"columns, y, settings: lengths {sorted(lengths)} must be one")
+    table = np.array(lines, float)
+    if not np.isfinite(table).all():
+        raise UserError("columns, y: must be finite; leave out the students that diverged")
     names = list(dict.fromkeys(settings))
     if len(names) < 3:
         raise UserError(f"settings: {len(names)}; an interval over settings needs three or more")
     rows = [np.array([at for at, s in enumerate(settings) if s == name]) for name in names]
-    means = [np.array([v[at].mean() for at in rows]) for v in columns]
-    inner = [_inner_ranks(v, rows) for v in columns]
+    means = np.stack([table[:, at].mean(axis=1) for at in rows], axis=1)
+    inner = np.zeros_like(table)
+    for at in rows:
+        inner[:, at] = rankdata(table[:, at], axis=1) - (len(at) + 1) / 2
 
-    def look(draw: np.ndarray) -> tuple[float, float, float]:
+    def look(draw: np.ndarray) -> np.ndarray:
         at = np.concatenate([rows[number] for number in draw])
-        return (
-            _partial([rankdata(v[at]) for v in columns]),
-            _partial([rankdata(v[draw]) for v in means]),
-            _partial([v[at] for v in inner]),
-        )
+        ranks = (rankdata(table[:, at], axis=1), rankdata(means[:, draw], axis=1), inner[:, at])
+        return np.stack([_with_last(r, partial=partial) for r in ranks], axis=1)
 
     rng = np.random.default_rng(seed)
-    found = look(np.arange(len(rows)))
+    found = look(np.arange(len(rows)))  # [columns, 3]
     drawn = np.array([look(rng.integers(0, len(rows), len(rows))) for _ in range(draws)])
-    known = drawn[:, np.isfinite(drawn).any(axis=0)]
-    low, high = (np.full(3, np.nan), np.full(3, np.nan))
-    where = np.isfinite(drawn).any(axis=0)
-    low[where], high[where] = np.nanquantile(known, (0.025, 0.975), axis=0)
-    ends = (tuple(map(float, side)) for side in (found, low, high))
-    return Correlation(*zip(*ends, strict=True))
+    return {
+        name: Correlation(*map(_with_ends, found[number], drawn[:, number].T))
+        for number, name in enumerate(columns)
+    }
 
 
-def _inner_ranks(values: np.ndarray, rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Ranks taken inside each setting, around zero."""
-    ranks = np.zeros(len(values))
-    for at in rows:
-        ranks[at] = rankdata(values[at]) - (len(at) + 1) / 2
-    return ranks
+def _with_ends(value: float, drawn: np.ndarray) -> tuple[float, float, float]:
+    """A coefficient and the ends of its interval; draws in which it is not defined say nothing."""
+    known = drawn[np.isfinite(drawn)]
+    low, high = np.quantile(known, (0.025, 0.975)) if known.size else (np.nan, np.nan)
+    return float(value), float(low), float(high)
 
 
-def _partial(columns: Sequence[np.ndarray]) -> float:
-    """Pearson's coefficient of the first two, given the third if there is one."""
-    first, second, *rest = columns
-    plain = _pearson(first, second)
-    if not rest:
-        return plain
-    one, two = _pearson(first, rest[0]), _pearson(second, rest[0])
-    left = (1 - one**2) * (1 - two**2)
-    return (plain - one * two) / left**0.5 if left > 0 else float("nan")
-
-
-def _pearson(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / scale if scale > 0 else float("nan")
+def _with_last(ranks: np.ndarray, *, partial: bool) -> np.ndarray:
+    """Correlation of every line with the last one, given the last but one if `partial`."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # a line that does not vary has none
+        table = np.corrcoef(ranks)
+        if not partial:
+            return table[:-1, -1]
+        one, two = table[:-2, -2], table[-1, -2]
+        return (table[:-2, -1] - one * two) / np.sqrt((1 - one**2) * (1 - two**2))

@@ -53,15 +53,11 @@ def tracking(
         raise UserError(f"{len(own)} finite networks of {role}; a correlation needs {least}")
     settings = [_setting(network) for network in own]
     gaps = [network["gap"] for network in own]
-    found = {
-        name: spearman_by_setting(values, gaps, settings, draws=draws, seed=seed)
-        for name, values in _candidates(own).items()
-    }
+    alike = {"draws": draws, "seed": seed}
+    found = spearman_by_setting(_candidates(own), gaps, settings, **alike)
+    left = {"bound given the range": [_bound(network) for network in own]}
     scale = [_range(network) for network in own]
-    bound = [_bound(network) for network in own]
-    found["bound given the range"] = spearman_by_setting(
-        bound, gaps, settings, draws=draws, seed=seed, given=scale
-    )
+    found |= spearman_by_setting(left, gaps, settings, **alike, given=scale)
     methods = list(dict.fromkeys(network["variant"] for network in own))
     panels = (
         _cloud(own, methods, "bound", "bound at the funnel, nats", _bound),
@@ -153,13 +149,13 @@ def _of(own: Sequence[Network], method: str, chosen: Mapping[str, Sequence[int]]
 def _coefficients(found: Mapping[str, Correlation]) -> Panel:
     """Three points a candidate, with half widths of the intervals as errors."""
     lines = []
-    for which in ("overall", "between", "within"):
+    for place, which in enumerate(("overall", "between", "within")):
         parts = [getattr(correlation, which) for correlation in found.values()]
         lines.append(
             Line(
                 f"{which} settings" if which != "overall" else "overall",
                 "estimate",
-                range(len(parts)),
+                [at + 0.2 * (place - 1) for at in range(len(parts))],  # side by side
                 [part[0] for part in parts],
                 [(part[2] - part[1]) / 2 for part in parts],
                 joined=False,
