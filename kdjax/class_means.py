@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 
 from kdjax import data
+from kdjax.errors import DAMAGED
 from kdjax.train import checkpoint
 from kdjax.train.parallel import Layout, one_device
 from kdjax.types import Batch, Model, Source, UserError, Variables
@@ -103,7 +103,7 @@ def kept(
         try:
             with np.load(file, allow_pickle=False) as found:
                 means = found["class_means"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             line = str(error).split("\n")[0]
             raise UserError(f"{file} cannot be read ({line}); remove it") from error
         if shape is not None and means.shape != shape:

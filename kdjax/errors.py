@@ -1,5 +1,24 @@
 """The two ways in which kdjax stops; free of jax, so that reports can import it."""
 
+import struct
+import zipfile
+import zlib
+
+# What zipfile and numpy raise where bytes are wrong, or a header asks for more than there is.
+DAMAGED = (
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 
 class UserError(ValueError):
     """A mistake in a config, a file or a flag: one clear line, exit status 2."""

@@ -63,7 +63,7 @@ def describe(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{folder} holds no config.json; give a folder written by `export`"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{folder}/config.json cannot be read: {error}") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise UserError(f"{folder}/config.json is not of format {FORMAT}: export it with kdjax")

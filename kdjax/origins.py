@@ -49,7 +49,7 @@ def is_huggingface(path: str | Path) -> bool:
     """Whether a folder's config.json names a model_type."""
     try:
         found = json.loads((Path(path) / "config.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, Mapping) and "model_type" in found
 

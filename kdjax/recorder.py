@@ -1,7 +1,8 @@
 """What happens between the steps of a part: log lines, validation, checkpoints, the bar."""
 
 import functools
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from kdjax import data, judging, probes
 from kdjax.build import Run, Variant
 from kdjax.program import Program, feed
 from kdjax.report.log import MetricsLog, Progress, Silence
-from kdjax.train import checkpoint, loop, processes
+from kdjax.train import checkpoint, cost, loop, processes
 from kdjax.train.evaluate import collect
 from kdjax.types import State
 
@@ -63,10 +64,13 @@ class Recorder:
                 tick=lambda step, values, speed: progress.update(step, self.shown(values), speed),
                 warn=lambda text: progress.say(f"{label}: {text}"),
             )
+            placed, batches = layout.place(state), feed(self.run, self.program, start)
+            if start < total:
+                batches = self.announce(placed, batches, hooks.warn)
             placed = loop.fit(
                 hooks,
-                layout.place(state),
-                feed(self.run, self.program, start),
+                placed,
+                batches,
                 start=start,
                 num_steps=total,
                 images_per_step=config["batch_size"] * len(self.members),
@@ -74,6 +78,19 @@ class Recorder:
                 health=self.health,
             )
         return layout.fetch(placed)
+
+    def announce(
+        self, placed: State, batches: Iterator[Any], say: Callable[[str], None]
+    ) -> Iterator[Any]:
+        """Compile the step and tell what it takes; returns the batches, none of them taken."""
+        first = next(batches)
+        found = cost.step_cost(self.program.step, placed, first)
+        if found is not None:
+            say(cost.describe(found))
+            trouble = cost.warning(found, cost.memory_of(jax.local_devices()[0]))
+            if trouble:
+                say(trouble)
+        return itertools.chain([first], batches)
 
     def write(self, step: int, split: str, values: Mapping[str, np.ndarray]) -> None:
         """One line a member, of the first process."""

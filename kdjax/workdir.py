@@ -67,7 +67,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path} is damaged ({error}); put it back or remove the workdir"
         ) from error
@@ -162,5 +162,5 @@ def read_config(workdir: Path) -> dict[str, Any]:
         return json.loads(path.read_text())["config"]
     except FileNotFoundError:
         raise UserError(f"workdir {workdir} holds no config.json; is it a kdjax run?") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error

@@ -4,6 +4,7 @@ Each returns an `images.ImageSet` of checked arrays or raises one `UserError`.
 """
 
 import gzip
+import math
 import zipfile
 import zlib
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kdjax.data.images import ImageSet, Pair, check
+from kdjax.errors import DAMAGED
 from kdjax.types import UserError
 
 __all__ = ["digits", "idx", "npz"]
@@ -117,8 +119,11 @@ def _read_npz(path: str | None) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(file):  # np.load takes anything else for a pickle, and says so
             pass
         with np.load(file, allow_pickle=False) as loaded:
-            return {key: loaded[key] for key in loaded.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            arrays = {key: loaded[key] for key in loaded.files}
+        if not all(isinstance(value, np.ndarray) for value in arrays.values()):
+            raise ValueError("a member is no array")
+        return arrays
+    except DAMAGED as error:
         pickled = "allow_pickle" in str(error)
         reason = "holds pickled objects" if pickled else "is not a readable .npz"
         raise UserError(
@@ -148,6 +153,7 @@ def _class_names(names: np.ndarray | None, where: str) -> tuple[str, ...] | None
 
 # The magic of an idx file: two zeros, a type (8 = unsigned byte), the number of dimensions.
 _IDX_IMAGES, _IDX_LABELS = 0x803, 0x801
+_IDX_LIMIT = 2**40  # bytes; no machine holds more
 _IDX_NAMES = {
     ("train", "images"): ("train-images-idx3-ubyte", "train-images.idx3-ubyte"),
     ("train", "labels"): ("train-labels-idx1-ubyte", "train-labels.idx1-ubyte"),
@@ -187,21 +193,26 @@ def _find_idx(folder: Path, names: tuple[str, ...]) -> Path:
 
 
 def _read_idx(file: Path, magic: int) -> np.ndarray:
-    try:
-        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{file} cannot be read as gzip ({error}); fetch it again") from error
     dims = magic & 0xFF
     header = 4 * (1 + dims)
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
+            raw = opened.read(header)
+            promised = np.frombuffer(raw[4:], ">u4") if len(raw) == header else []
+            # one byte more tells a longer file, however much it would unpack to
+            raw += opened.read(min(math.prod(int(n) for n in promised), _IDX_LIMIT) + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{file} cannot be read as gzip ({error}); fetch it again") from error
     if len(raw) < header or int.from_bytes(raw[:4], "big") != magic:
         raise UserError(
             f"{file} starts with 0x{raw[:4].hex()}; an idx file of {dims}-dimensional bytes starts "
             f"with 0x{magic:08x}"
         )
     shape = tuple(int(n) for n in np.frombuffer(raw, ">u4", dims, offset=4))
-    if len(raw) - header != np.prod(shape, dtype=np.int64):
+    if len(raw) - header != math.prod(shape):
+        more = "or more " if len(raw) - header > math.prod(shape) else ""
         raise UserError(
-            f"{file} has {len(raw) - header} bytes of data but its header says {shape}; "
+            f"{file} has {len(raw) - header} {more}bytes of data but its header says {shape}; "
             "the file is truncated or damaged: fetch it again"
         )
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)

@@ -167,7 +167,7 @@ def _jsonl(file: Path) -> Iterator[tuple[int, Row]]:
     for number, line in _lines(file):
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{file} line {number} is not JSON ({error})") from error
         if not isinstance(row, dict):
             raise UserError(f"{file} line {number} is a {type(row).__name__}; give a JSON object")

@@ -11,6 +11,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from kdjax.errors import DAMAGED
 from kdjax.models import torch_names
 from kdjax.types import Model, PyTree, UserError, Variables
 
@@ -115,8 +116,9 @@ def from_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: no such file; give the path of a .safetensors file")
     try:
         return safetensors.numpy.load_file(path)
-    except (OSError, safetensors.SafetensorError, ValueError) as error:
-        raise UserError(f"{path}: not a whole safetensors file: {error}") from error
+    except (*DAMAGED, safetensors.SafetensorError, AttributeError) as error:  # a type numpy lacks
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a whole safetensors file: {said}") from error
 
 
 def from_torch(name: str, model: Model, tensors: Mapping[str, np.ndarray]) -> Variables:

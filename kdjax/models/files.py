@@ -1,13 +1,12 @@
 """Files of weights: what each kind of file holds, by name, whatever wrote it."""
 
 import os
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from kdjax.errors import DAMAGED
 from kdjax.models.convert import from_safetensors
 from kdjax.models.torch_file import from_torch_file
 from kdjax.types import UserError
@@ -48,9 +47,13 @@ def _from_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         if isinstance(found, np.ndarray):
             raise UserError(f"{path}: holds one array without a name: use a .npz file")
         with found as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            tensors = {name: arrays[name] for name in arrays.files}
+        strange = [name for name, value in tensors.items() if not isinstance(value, np.ndarray)]
+        if strange:
+            raise ValueError(f"{strange[0]!r} is no array")
+        return tensors
     except UserError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        said = str(error).split("\n")[0]
+    except DAMAGED as error:
+        said = str(error).split("\n")[0][:200]
         raise UserError(f"{path}: no whole .npz file of plain arrays: {said}") from error

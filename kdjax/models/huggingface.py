@@ -113,7 +113,7 @@ def _read(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str
     path = Path(folder) / "config.json"
     try:
         config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: holds no table of settings")

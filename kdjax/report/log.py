@@ -172,7 +172,7 @@ def read(path: Path | str) -> list[dict[str, Any]]:
 def _parse(line: str) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     whole = isinstance(entry, dict) and isinstance(entry.get("step"), int) and "split" in entry
     return entry if whole else None

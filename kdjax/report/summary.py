@@ -72,7 +72,7 @@ def load(workdir: Path | str) -> dict[str, Any]:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); name a workdir of `kdjax train`"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); run `kdjax train` there again") from error
     problem = _problem(report)
     if problem:

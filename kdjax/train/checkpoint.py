@@ -170,7 +170,7 @@ def _broken_seal(folder: Path, step: int) -> str | None:
     """What is wrong with the files of a checkpoint; None if nothing is, or nothing is known."""
     try:
         noted = json.loads((folder / SEALS / f"{step}.json").read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     found = _files(folder / str(step))
     for name in sorted({*noted, *found}):

@@ -221,6 +221,18 @@ def _by_axis(axes: State, state: State, stacked: Callable, shared: Callable) -> 
     return jax.tree.map(apply, axes, state, is_leaf=lambda x: x is None)
 
 
+class _InTurn:
+    """A compiled function whose calls wait for their results."""
+
+    def __init__(self, f: Any) -> None:
+        """Wrap it."""
+        self._f, self.lower = f, f.lower
+
+    def __call__(self, *args: Any) -> Any:
+        """Call it and wait."""
+        return jax.block_until_ready(self._f(*args))
+
+
 def _in_turn(f: Mapped) -> Mapped:
     """On simulated CPU devices, wait for each call before the next.
 
@@ -229,4 +241,4 @@ def _in_turn(f: Mapped) -> Mapped:
     """
     if jax.default_backend() != "cpu":
         return f
-    return lambda *args: jax.block_until_ready(f(*args))
+    return _InTurn(f)

@@ -1,0 +1,102 @@
+"""What a compiled step takes of a device's memory, told before the first step is taken."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from kdjax.train.memory import free_bytes
+from kdjax.types import Array, PyTree, RunError, State
+
+REMEDIES = (
+    "Remedies, the cheapest first: roles.<role>.remat = True, accumulate = 2 or more (terms that "
+    "couple examples then see a part of the batch), precision = 'bfloat16', more devices"
+)
+_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+
+class Cost(NamedTuple):
+    """Bytes on one device while a step runs, from the compiler's own account.
+
+    `parameters` (of frozen roles too) and `optimizer` are parts of what the step is given;
+    `inputs` is the rest of it: statistics, the batch, training data that live on the device;
+    `working` is what it holds for a while: activations, gradients, temporaries, and outputs that
+    take no input's place.
+    """
+
+    parameters: int
+    optimizer: int
+    inputs: int
+    working: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.parameters + self.optimizer + self.inputs + self.working
+
+
+def step_cost(step: Any, state: State, batch: PyTree) -> Cost | None:
+    """The cost of a step; None where the compiler does not tell.
+
+    This compiles the step; calling it afterwards with such arguments does not compile again.
+
+    Args:
+      step: from `Layout.compile_step`, not yet called.
+      state: on the devices; not consumed.
+      batch: on the devices.
+
+    Raises:
+      RunError: the compiler found that it does not fit.
+    """
+    try:
+        found = step.lower(state, batch).compile().memory_analysis()
+    except (NotImplementedError, AttributeError):
+        return None
+    except jax.errors.JaxRuntimeError as error:  # a TPU's compiler counts before it runs
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        said = str(error).split("\n")[0][:200]
+        raise RunError(f"the step does not fit the device ({said}). {REMEDIES}") from error
+    if found is None:
+        return None
+    parameters, optimizer = _on_one_device(state.params), _on_one_device(state.opt)
+    return Cost(
+        parameters=parameters,
+        optimizer=optimizer,
+        inputs=max(0, found.argument_size_in_bytes - parameters - optimizer),
+        working=found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes,
+    )
+
+
+def _on_one_device(tree: PyTree) -> int:
+    leaves = [x for x in jax.tree.leaves(tree) if isinstance(x, Array)]
+    return sum(x.addressable_shards[0].data.nbytes for x in leaves)
+
+
+def memory_of(device: jax.Device) -> int:
+    """All memory of an accelerator; of a CPU what is free, which already holds the state."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    return (stats or {}).get("bytes_limit", 0) or free_bytes(device)
+
+
+def describe(cost: Cost) -> str:
+    """One line."""
+    parts = (f"{name} {size(value)}" for name, value in cost._asdict().items())
+    return f"a step takes {size(cost.total)} of each device: {', '.join(parts)}"
+
+
+def warning(cost: Cost, available: int) -> str:
+    """What to do about a step that does not fit; "" if it does."""
+    if cost.total <= available:
+        return ""
+    return (
+        f"a step takes {size(cost.total)}, but the device has {size(available)}: it will not fit. "
+        f"{REMEDIES}"
+    )
+
+
+def size(count: int) -> str:
+    """Bytes in a unit that suits them."""
+    for unit, name in _UNITS:
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count} B"

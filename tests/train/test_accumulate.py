@@ -1,0 +1,114 @@
+"""Parts of a batch, one after the other, and results computed twice: the same step."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import data, models
+from kdjax.build import build
+from kdjax.methods import co_train
+from kdjax.train import parallel
+from kdjax.train.step import make_step
+from kdjax.types import UserError
+from tests.faults.commands import base
+from tests.methods import tables
+from tests.train.test_devices import SPEC
+
+CLOSE = {"rtol": 2e-5, "atol": 2e-6}  # float32 sums in another order
+
+
+def after(method, kind="mlp", layout=None, wrap=None, **options):
+    """State and metrics after two steps, on the host."""
+    place = parallel.one_device() if layout is None else layout(4, stacked_batch=False)
+    table = tables.players(method, kind, place.axis_name)
+    if wrap is not None:
+        table = {role: p._replace(model=wrap(p.model)) for role, p in table.items()}
+    step = make_step(
+        co_train(table, axis_name=place.axis_name),
+        tables.optimizers(table),
+        place.axis_name,
+        prepare=data.prepare(SPEC, augment="none"),
+        **options,
+    )
+    compiled, state = place.compile_step(step), place.place(tables.start(method, kind))
+    for number in range(2):
+        state, metrics = compiled(state, place.put(tables.batch(number)))
+    state = place.fetch(state)
+    return jax.device_get((state.params, state.stats, state.opt)), place.read(metrics)
+
+
+def assert_close(found, expected, **close):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, **close)
+
+
+@pytest.mark.parametrize("method", ["bdkd", "kdcl"])
+def test_parts_are_one_big_batch(method):
+    one = after(method)
+    for parts in (2, 4):
+        assert_close(after(method, accumulate=parts), one, **CLOSE)
+
+
+@pytest.mark.parametrize("layout", [parallel.pmap_data, parallel.mesh_data])
+def test_the_parts_are_the_same_on_any_devices(layout):
+    """Batch norm and terms that couple examples see a part; and the same part everywhere."""
+    close = {"rtol": 5e-5, "atol": 5e-6}
+    for method, kind in (("coupled", "mlp"), ("dml", "cnn")):
+        alone = after(method, kind, accumulate=2)
+        assert_close(after(method, kind, layout, accumulate=2), alone, **close)
+
+
+def test_coupled_terms_see_a_part():
+    whole, parts = (after("coupled", accumulate=count)[1] for count in (1, 2))
+    name = "student/correlation/raw"
+    assert abs(float(whole[name]) - float(parts[name])) > 1e-4
+    assert np.isclose(whole["student/ce/raw"], parts["student/ce/raw"], rtol=0.02)
+
+
+def test_a_role_that_pauses_is_refused():
+    with pytest.raises(ValueError, match="teacher may pause, by the whole batch"):
+        after("switokd", accumulate=2)
+    pause = {"name": "switokd", "watch": "student"}
+    with pytest.raises(UserError, match=r"roles\.teacher\.pause is decided on a whole batch"):
+        build(base(accumulate=2, roles__teacher__pause=pause))
+
+
+def test_parts_must_divide_the_batch():
+    with pytest.raises(UserError, match=r"batch_size is 32, not a multiple of .* = 5 x 1"):
+        build(base(accumulate=5))
+    with pytest.raises(UserError, match=r"config\.variants\.b: batch_size is 32, not a multiple"):
+        build(base(variants={"a": {}, "b": {"accumulate": 3}}))
+
+
+@pytest.mark.parametrize("kind", ["mlp", "cnn"])
+def test_results_computed_twice_change_nothing(kind):
+    (once, said), (twice, again) = (after("bdkd", kind, wrap=w) for w in (None, models.with_remat))
+    assert tables.same(once, twice)
+    assert tables.same(said, again)
+
+
+def test_remat_keeps_fewer_activations():
+    """What the backward pass keeps of a network: the leaves of its pullback, as bytes."""
+    model, batch = models.build("resnet8", num_classes=4), {"image": jnp.ones((8, 32, 32, 3))}
+    variables = jax.eval_shape(model.init, jax.random.key(0), batch)
+
+    def kept(model):
+        def pullback(params, stats):
+            def forward(params):
+                v = variables._replace(params=params, stats=stats)
+                return model.apply(v, batch, train=True)[0].logits
+
+            return jax.vjp(forward, params)[1]
+
+        found = jax.eval_shape(pullback, variables.params, variables.stats)
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(found))
+
+    assert kept(models.with_remat(model)) < 0.6 * kept(model)
+
+
+def test_a_frozen_role_is_left_alone():
+    built = build(base(roles__student__remat=True))
+    assert built.config["roles"]["student"]["remat"] is True
+    assert built.config["roles"]["teacher"]["remat"] is False
