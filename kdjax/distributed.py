@@ -1,4 +1,4 @@
-"""Starting as one of several processes, and ending when one of them is gone."""
+"""Starting as one of several processes."""
 
 import os
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import jax
 
+from kdjax.train import processes
 from kdjax.types import UserError
 
 # A process that is silent for so long counts as gone, and the others end; and so long a process
@@ -31,7 +32,6 @@ def processes_of(
 
     Raises:
       UserError: addresses that are incomplete, wrong or not wanted; no other processes there.
-      RunError: another process is gone.
     """
     flags = {"--coordinator": coordinator, "--num-processes": number, "--process-id": index}
     if not wanted:
@@ -44,14 +44,8 @@ def processes_of(
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        said = str(error)
-        if not any(word in said for word in ("Gloo", "gloo", "UNAVAILABLE", "DEADLINE", "heartb")):
-            raise
-        _leave(
-            "another process is gone or cannot be reached "
-            f"({said.splitlines()[0][:160]}); start all of them again: the same command goes on "
-            "from the last checkpoint"
-        )
+        processes.leave_if_alone(error)
+        raise
 
 
 def _join(coordinator: str | None, number: int | None, index: int | None) -> None:
@@ -93,11 +87,3 @@ def _count(flag: str, variable: str, given: int | None) -> int | None:
     except ValueError:
         raise UserError(f"{variable} is {said!r}; it must be a whole number, as {flag}") from None
 
-
-def _leave(why: str) -> None:
-    """End at once: the usual end would wait for the process that is gone."""
-    import sys
-
-    sys.stderr.write(f"kdjax: process {jax.process_index()}: {why}\n")
-    sys.stderr.flush()
-    os._exit(1)

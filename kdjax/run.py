@@ -268,6 +268,9 @@ def _train_part(
         outcome["offset"] = log.offset()
         workdir.write_json(part_folder(part) / "done.json", outcome)
         return outcome
+    except jax.errors.JaxRuntimeError as error:
+        processes.leave_if_alone(error)  # what follows would wait for a process that is gone
+        raise
     finally:
         checkpoint.close(manager)
 

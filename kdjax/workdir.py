@@ -83,8 +83,13 @@ def occupy(workdir: Path) -> Iterator[None]:
     """Hold a workdir for this process; the kernel lets go when the process ends, however.
 
     Raises:
-      UserError: it cannot be written, or another process holds it.
+      UserError: it cannot be written, is an address, or another process holds it.
     """
+    if workdir.parts[:1] and workdir.parts[0] in ("gs:", "s3:", "http:", "https:"):
+        raise UserError(
+            f"workdir {workdir} is an address; mount the bucket and name its folder "
+            "(docs/tpu.md says how)"
+        )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         handle = (workdir / ".lock").open("w")

@@ -6,6 +6,8 @@ checkpoints. With one process nothing here communicates.
 """
 
 import hashlib
+import os
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -18,6 +20,8 @@ from jax.sharding import NamedSharding
 from kdjax.types import PyTree, RunError, UserError
 
 T = TypeVar("T")
+# What collectives and barriers say when a process does not answer.
+_GONE = ("Gloo", "gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat", "NCCL", "preempted")
 _TEXT = 1024  # bytes of a line that travels between processes
 
 
@@ -140,6 +144,23 @@ def everywhere(tree: PyTree, sharding: NamedSharding) -> PyTree:
 def own_copy(tree: PyTree) -> PyTree:
     """The copies of `everywhere` arrays on this process's first device."""
     return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+
+def leave_if_alone(error: Exception) -> None:
+    """End this process at once, with a line, if another one of the run is gone.
+
+    Everything else, the usual end of a process included, would wait for it.
+    """
+    said = str(error)
+    if count() == 1 or not any(word in said for word in _GONE):
+        return
+    sys.stderr.write(
+        f"kdjax: process {jax.process_index()}: another process is gone or cannot be reached "
+        f"({said.splitlines()[0][:160]}); start all of them again: the same command goes on from "
+        "the last checkpoint\n"
+    )
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def preempted(step: int) -> bool:

@@ -21,13 +21,17 @@ def spoken(text):
     return [line for line in text.splitlines() if line.startswith("kdjax: ")]
 
 
-def test_the_other_of_a_killed_process_ends_with_a_line_and_both_resume(argv, tmp_path):
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.long), 1])
+def test_the_other_of_a_killed_process_ends_with_a_line_and_both_resume(victim, argv, tmp_path):
     """A wait without bound would end in `finish`, after ten minutes on a busy machine."""
-    (first, said), (second, _) = finish(start([argv], ((), ("save", 2))))
-    assert second == -signal.SIGKILL
-    assert first == 1, said
+    moments = [(), ()]
+    moments[victim] = ("save", 2)
+    told = finish(start([argv], moments))
+    assert told[victim][0] == -signal.SIGKILL
+    other, said = told[1 - victim]
+    assert other == 1, said
     (line,) = spoken(said)
-    assert "another process is gone or cannot be reached" in line
+    assert f"process {1 - victim}: another process is gone or cannot be reached" in line
     assert "start all of them again" in line
     lines = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     again = finish(start([argv]))

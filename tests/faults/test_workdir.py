@@ -61,6 +61,12 @@ def test_a_workdir_that_cannot_be_written(tmp_path, capsys):
     refused(capsys, argv, f"workdir {config / 'run'} cannot be written", keep=tmp_path)
 
 
+def test_a_bucket_is_no_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # "gs:" would be a folder here
+    argv = train(experiment(tmp_path, base()), "gs://bucket/run")
+    refused(capsys, argv, "is an address; mount the bucket", keep=tmp_path)
+
+
 def test_a_folder_of_something_else(tmp_path, capsys):
     config = experiment(tmp_path, base())
     (tmp_path / "run").mkdir()
