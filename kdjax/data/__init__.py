@@ -86,6 +86,7 @@ def load_pairs(name: str, options: PairOptions) -> Source:
     Raises:
         UserError: one line naming the key or file and what would be right.
     """
+    pairs.check(options)
     if name == "omniglot":
         found = pairs.of_drawings(drawings.omniglot(options.path), options)
     elif name == "pairs_digits":

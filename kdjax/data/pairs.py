@@ -16,7 +16,7 @@ from kdjax.data.images import channel_moments, pad_batch
 from kdjax.data.splits import batch_rows, share
 from kdjax.types import EvalBatches, Source, Spec, TrainBatches, UserError
 
-__all__ = ["PairOptions", "PairSet", "build", "of_drawings", "parts"]
+__all__ = ["PairOptions", "PairSet", "build", "check", "of_drawings", "parts"]
 
 LAYOUTS = ("grid", "stacked")
 SPLITS = ("train", "validation", "test")
@@ -191,15 +191,11 @@ def arrange(tiles: np.ndarray, layout: str) -> np.ndarray:
     return grid.reshape(n, rows * side, -1, 1)
 
 
-def build(found: PairSet, options: PairOptions) -> Source:
-    """Return the `Source` of a set of pairs.
-
-    Training is an endless stream of fresh pairs, or with `pool` walks through that many, drawn once
-    by the run's seed. The splits "train" (pairs of the training drawings, on which probes are
-    fitted), "validation" and "test" hold `eval_pairs` each, the same for every seed.
+def check(options: PairOptions) -> None:
+    """Refuse counts out of range.
 
     Raises:
-        UserError: counts out of range.
+        UserError: naming the config key.
     """
     for name, value in (("eval_pairs", options.eval_pairs), ("pool", options.pool)):
         if value is not None and value < 1:
@@ -211,6 +207,15 @@ def build(found: PairSet, options: PairOptions) -> Source:
         )
     if options.split_seed < 0:
         raise UserError(f"data.split_seed is {options.split_seed}; it must be >= 0")
+
+
+def build(found: PairSet, options: PairOptions) -> Source:
+    """Return the `Source` of a set of pairs; of options that were checked.
+
+    Training is an endless stream of fresh pairs, or with `pool` walks through that many, drawn once
+    by the run's seed. The splits "train" (pairs of the training drawings, on which probes are
+    fitted), "validation" and "test" hold `eval_pairs` each, the same for every seed.
+    """
     sample = np.random.default_rng((options.split_seed, _CUT + 1))
     image, _, _ = found.make(found.draw["train"](sample, _MOMENTS_SAMPLE))
     mean, std = channel_moments(image, found.scale)

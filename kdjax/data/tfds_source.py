@@ -59,22 +59,18 @@ def _builder(name: str, path: str | None, known: Sequence[str]) -> Any:
     raise AssertionError("unreachable")
 
 
-def open_split(name: str, path: str | None, split: str, *, without: str | None = None) -> Any:
+def open_split(name: str, path: str | None, split: str) -> Any:
     """Open one split of a prepared set: examples as dicts by row.
 
     Args:
         name: of the set.
         path: as in `tfds_set`.
         split: of the set.
-        without: an entry that is not decoded, which makes a walk through the labels fast.
 
     Raises:
         UserError: as `tfds_set`.
     """
-    import tensorflow_datasets as tfds
-
-    decoders: Any = None if without is None else {without: tfds.decode.SkipDecoding()}
-    return _open(_builder(name, path, [name]), split, name, path, decoders)
+    return _open(_builder(name, path, [name]), split, name, path)
 
 
 def from_builder(builder: Any, name: str, path: str | None, view: View) -> RecordSet:
@@ -124,11 +120,11 @@ def _eval_splits(builder: Any) -> tuple[str, ...]:
     return tuple(split for split in ("test", "validation") if split in builder.info.splits)
 
 
-def _open(builder: Any, split: str, name: str, path: str | None, decoders: Any = None) -> Any:
+def _open(builder: Any, split: str, name: str, path: str | None) -> Any:
     folder = path or os.path.join("~", "tensorflow_datasets")
     command = f"tfds build {name} --data_dir={folder} --file_format=array_record"
     try:
-        return builder.as_data_source(split, decoders=decoders)
+        return builder.as_data_source(split)
     except (NotImplementedError, ValueError) as error:
         raise UserError(
             f"data.name={name} lies in {builder.data_dir} in a format without random access; "

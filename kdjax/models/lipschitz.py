@@ -106,7 +106,8 @@ def bjorck(kernel: Array, *, order: int = 1, num_iters: int = 20) -> Array:
 
     K is first divided by sqrt(max row sum x max column sum of |K|) >= its norm; then, for order 1,
     K <- 1.5 K - .5 K K'K. No singular value ever exceeds 1 (rounding aside); those that begin small
-    are still below 1 after few iterations. Differentiable through all of them.
+    are still below 1 after few iterations. Differentiable through all of them. Every iterate is K
+    times a polynomial of G = K'K, so that only square matrices of the shorter side are iterated.
 
     Args:
       kernel: [inputs, outputs].
@@ -128,18 +129,30 @@ def bjorck(kernel: Array, *, order: int = 1, num_iters: int = 20) -> Array:
         raise UserError(f"num_iters: must be >= 1, got {num_iters}")
     size = jnp.abs(kernel)
     bound = jnp.sqrt(jnp.max(jnp.sum(size, 0)) * jnp.max(jnp.sum(size, 1)))
-    start = kernel / _positive(lax.stop_gradient(bound))
-    # a scan: unrolled, its two gradients were most of a critic's compilation
-    return lax.scan(lambda k, _: (bjorck_step(k, order), None), start, length=num_iters)[0]
+    scaled = kernel / _positive(lax.stop_gradient(bound))
+    tall = scaled if scaled.shape[0] >= scaled.shape[1] else scaled.T
+    gram, product = tall.T @ tall, None
+    for number in range(num_iters):
+        factor = _polynomial(gram, order)
+        product = factor if product is None else product @ factor
+        if number < num_iters - 1:
+            gram = factor @ gram @ factor  # all of them commute
+    found = tall @ product
+    return found if tall is scaled else found.T
 
 
 def bjorck_step(kernel: Array, order: int = 1) -> Array:
     """One iteration; of a kernel whose singular values are at most 1."""
-    gram = kernel.T @ kernel
-    power, total = kernel, jnp.zeros_like(kernel)
-    for weight in _BJORCK[order]:
+    return kernel @ _polynomial(kernel.T @ kernel, order)
+
+
+def _polynomial(gram: Array, order: int) -> Array:
+    """What one iteration multiplies K by, of G = K'K with eigenvalues of at most 1."""
+    first, *rest = _BJORCK[order]
+    power, total = gram, first * jnp.eye(len(gram), dtype=gram.dtype)
+    for number, weight in enumerate(rest):
+        power = power @ gram if number else gram
         total = total + weight * power
-        power = power @ gram
     return total
 
 
