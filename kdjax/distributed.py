@@ -86,4 +86,3 @@ def _count(flag: str, variable: str, given: int | None) -> int | None:
         return int(said)
     except ValueError:
         raise UserError(f"{variable} is {said!r}; it must be a whole number, as {flag}") from None
-
