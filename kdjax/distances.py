@@ -15,7 +15,7 @@ from kdjax.types import UserError
 
 SLICES = 64
 SHUFFLES = 2
-# Of the largest cost: exp(-cost / epsilon) stays a float32, the value 17 to 42 % above exact (digits).
+# Of the largest cost: exp(-cost / epsilon) stays a float32; on digits 17 to 42 % above exact.
 EPSILON = 0.02
 ITERATIONS = 500
 NARROW = 64  # up to this width pairs are subtracted; beyond, products of matrices are faster

@@ -95,9 +95,9 @@ def transport_entropic(
         epsilon: strength of the entropy, in the unit of the cost; one number, or [tables].
         max_iterations: of Sinkhorn.
         threshold: L1 error of the marginals at which it stops.
-        log_domain: False multiplies by exp(-cost / epsilon) instead of adding logarithms: many
-            times faster, and without a result (the value is then that of independent weights) once
-            these underflow, in float32 from cost / epsilon = 80 on.
+        log_domain: False multiplies by exp(-cost / epsilon) instead of adding logarithms; without a
+            result (the value is then that of independent samples) once these underflow, in float32
+            from cost / epsilon = 80 on.
 
     Returns:
         Value in the unit of the cost, error, converged: numbers, or [tables] each.

@@ -12,7 +12,7 @@ from kdjax.types import Array, Variables
 __all__ = ["average_pool", "convolution", "convolve", "dense", "inside", "names", "norm"]
 
 EXACT = 1_100_000  # entries of a matrix whose SVD takes under a second
-WORK = 2e8  # cells x channels^3: what takes a second as one matrix a frequency
+WORK = 5e7  # pixels x channels^3, below which one matrix a frequency beats power iteration
 ITERATIONS = 300  # of power iteration: its upper value is then at most 3 % above
 
 
