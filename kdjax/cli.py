@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,15 @@ def _parser() -> argparse.ArgumentParser:
     bring.add_argument("--mean", help="by channel, as .485,.456,.406; the images' normalisation")
     bring.add_argument("--std", help="by channel; given with --mean")
     bring.add_argument("--scale", default="255", help="what images are divided by first")
+    _add_bounds(add)
+    report = add("report", _report, "one page (.html) or its tables (.md) for several workdirs")
+    report.add_argument("workdirs", nargs="+", type=Path)
+    report.add_argument("--out", type=Path, default=Path("report.html"))
+    add("list", _list, "models, losses, data sets, optimizers, experiments and config keys")
+    return parser
+
+
+def _add_bounds(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     diagnose = add("bounds", _bounds, "generalization bounds by layer of a finished run's networks")
     diagnose.add_argument("--workdir", required=True, type=Path)
     diagnose.add_argument("--layers", default="", help="by name, commas between (default: all)")
@@ -115,11 +124,6 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument(
         "--samples", type=int, default=250, help="of a diagnosis of trained networks"
     )
-    report = add("report", _report, "one page (.html) or its tables (.md) for several workdirs")
-    report.add_argument("workdirs", nargs="+", type=Path)
-    report.add_argument("--out", type=Path, default=Path("report.html"))
-    add("list", _list, "models, losses, data sets, optimizers, experiments and config keys")
-    return parser
 
 
 def _train(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from kdjax import diagnostics, flags, run, studies, workdir
 from kdjax.build import build
@@ -92,18 +92,19 @@ def compute(config: Mapping[str, Any]) -> studies.Study:
 
 def _check_kind(key: str, value: Any, kind: Any) -> None:
     """Refuse a number for a list, a fraction for a whole number, and what is no number at all."""
-    if kind in (int, float):
-        wanted = "a whole number" if kind is int else "a number"
-        right = isinstance(value, int | kind) and not isinstance(value, bool)
-    else:
+    inner = get_args(kind)  # of Sequence[int]
+    if inner:
         wanted = "a list that is not empty"
         right = isinstance(value, list | tuple) and len(value) > 0
+    else:
+        wanted = "a whole number" if kind is int else "a number"
+        right = isinstance(value, int if kind is int else int | float)
+        right = right and not isinstance(value, bool)
     if not right:
         raise UserError(f"config.{key} is {value!r}; it must be {wanted}")
-    if kind not in (int, float):
-        (inner,) = kind.__args__
-        for part in value:
-            _check_kind(key, part, inner)
+    parts: Sequence[Any] = value if inner else ()
+    for part in parts:
+        _check_kind(key, part, inner[0])
 
 
 def _of_trained(

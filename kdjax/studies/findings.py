@@ -1,7 +1,9 @@
 """What a study came to: numbers in panels and sheets, which JSON can hold and a report can draw."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 __all__ = ["Line", "Panel", "Sheet", "Study", "plain"]
 
@@ -61,13 +63,11 @@ def plain(value: Any) -> Any:
     >>> plain(Line("gen", "exact", (1,), (0.5,)))["y"]
     [0.5]
     """
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        value = value._asdict()  # type: ignore[attr-defined]
-    if isinstance(value, Mapping):
-        return {key: plain(part) for key, part in value.items()}
-    if isinstance(value, str | bool | int) or value is None:
+    if isinstance(value, Line | Panel | Sheet | Study):
+        return {key: plain(part) for key, part in value._asdict().items()}
+    if isinstance(value, str | bool | int):
         return value
-    if hasattr(value, "tolist"):
+    if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, Sequence):
         return [plain(part) for part in value]

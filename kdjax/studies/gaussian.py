@@ -200,8 +200,8 @@ def _by_layer(point: _Point) -> tuple[Line, ...]:
     same = lambda value: [value] * len(x)  # noqa: E731
     found = point.gaps
     return (
-        Line("KL bound", "upper bound", x, point.kl),
-        Line("Wasserstein bound, ramp loss", "upper bound", x, point.wasserstein),
+        Line("KL bound", "upper bound", x, point.kl.tolist()),
+        Line("Wasserstein bound, ramp loss", "upper bound", x, point.wasserstein.tolist()),
         Line("gen, 0-1 loss", "estimate", x, same(found.zero_one), same(found.zero_one_error)),
         Line("gen, ramp loss", "estimate", x, same(found.ramp), same(found.ramp_error)),
     )

@@ -48,8 +48,10 @@ def gibbs(
     """
 
     def look(n: int, a: float) -> tuple[Inequality, ...]:
-        noise = {"label_noise": label_noise, "drop": drop}
-        return chain(sign_network(widths, size=n, inverse_temperature=a, **noise))
+        learner = sign_network(
+            widths, size=n, inverse_temperature=a, label_noise=label_noise, drop=drop
+        )
+        return chain(learner)
 
     by_size = [look(n, inverse_temperature) for n in sizes]
     by_temperature = [look(size, a) for a in temperatures]

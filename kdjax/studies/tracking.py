@@ -53,11 +53,11 @@ def tracking(
         raise UserError(f"{len(own)} finite networks of {role}; a correlation needs {least}")
     settings = [_setting(network) for network in own]
     gaps = [network["gap"] for network in own]
-    alike = {"draws": draws, "seed": seed}
-    found = spearman_by_setting(_candidates(own), gaps, settings, **alike)
-    left = {"bound given the range": [_bound(network) for network in own]}
-    scale = [_range(network) for network in own]
-    found |= spearman_by_setting(left, gaps, settings, **alike, given=scale)
+    columns = _candidates(own)
+    found = spearman_by_setting(columns, gaps, settings, draws=draws, seed=seed)
+    left = {"bound given the range": columns["bound at the funnel"]}
+    scale = columns["range of the logits"]
+    found |= spearman_by_setting(left, gaps, settings, draws=draws, seed=seed, given=scale)
     methods = list(dict.fromkeys(network["variant"] for network in own))
     panels = (
         _cloud(own, methods, "bound", "bound at the funnel, nats", _bound),
