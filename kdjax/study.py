@@ -94,17 +94,13 @@ def _check_kind(key: str, value: Any, kind: Any) -> None:
     """Refuse a number for a list, a fraction for a whole number, and what is no number at all."""
     inner = get_args(kind)  # of Sequence[int]
     if inner:
-        wanted = "a list that is not empty"
-        right = isinstance(value, list | tuple) and len(value) > 0
-    else:
+        if not isinstance(value, list | tuple) or not value:
+            raise UserError(f"config.{key} is {value!r}; it must be a list that is not empty")
+        for part in value:
+            _check_kind(key, part, inner[0])
+    elif isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
         wanted = "a whole number" if kind is int else "a number"
-        right = isinstance(value, int if kind is int else int | float)
-        right = right and not isinstance(value, bool)
-    if not right:
         raise UserError(f"config.{key} is {value!r}; it must be {wanted}")
-    parts: Sequence[Any] = value if inner else ()
-    for part in parts:
-        _check_kind(key, part, inner[0])
 
 
 def _of_trained(
