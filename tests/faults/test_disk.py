@@ -37,8 +37,10 @@ def disk(tmp_path):
 
 
 def one_line(capsys):
-    """The lines of the failure, without those of the progress."""
-    lines = [x for x in capsys.readouterr().err.splitlines() if "  step " not in x]
+    """The line of the failure, beside those of the progress."""
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    lines = [x for x in err.splitlines() if x.startswith(("kdjax: ", "ERROR"))]
     assert len(lines) == 1, lines
     assert "No space left on device" in lines[0]
     assert "make room, and the same command goes on" in lines[0]

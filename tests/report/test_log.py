@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import math
@@ -8,7 +9,7 @@ import pytest
 from rich.console import Console
 from tensorboardX.proto import event_pb2
 
-from kdjax.errors import UserError
+from kdjax.errors import RunError, UserError
 from kdjax.report import log
 
 
@@ -179,3 +180,33 @@ def test_log_of_a_sweep_is_json_line_by_line(tmp_path):
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["member"] for line in lines] == list(range(130))
     assert len(list((tmp_path / "events/a").iterdir())) == 130
+
+
+def test_a_disk_that_takes_half_a_line(tmp_path):
+    """The kernel takes what still fits, and complains only at the next write."""
+
+    class Full:
+        def __init__(self, file):
+            self.file, self.left = file, 60
+
+        def write(self, content):
+            if not self.left:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            taken = self.file.write(bytes(content[: self.left]))
+            self.left -= taken
+            return taken
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    writer = log.MetricsLog(tmp_path, tensorboard=False)
+    writer._file = Full(writer._file)
+    writer.write(1, "train", {"student/loss": 0.5})
+    with pytest.raises(
+        RunError, match=r"metrics cannot be written \(No space left on device\); make"
+    ):
+        writer.write(2, "train", {"student/loss": 0.5})
+    writer.close()
+    assert not (tmp_path / "metrics.jsonl").read_bytes().endswith(b"\n")
+    log.MetricsLog(tmp_path, tensorboard=False).close()
+    assert [line["step"] for line in log.read(tmp_path / "metrics.jsonl")] == [1]

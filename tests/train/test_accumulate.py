@@ -1,5 +1,7 @@
 """Parts of a batch, one after the other, and results computed twice: the same step."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,24 +46,28 @@ def assert_close(found, expected, **close):
         np.testing.assert_allclose(a, b, **close)
 
 
-@pytest.mark.parametrize("method", ["bdkd", "kdcl"])
-def test_parts_are_one_big_batch(method):
-    one = after(method)
-    for parts in (2, 4):
-        assert_close(after(method, accumulate=parts), one, **CLOSE)
+@functools.cache
+def coupled(accumulate):
+    return after("coupled", accumulate=accumulate)
 
 
-@pytest.mark.parametrize("layout", [parallel.pmap_data, parallel.mesh_data])
-def test_the_parts_are_the_same_on_any_devices(layout):
-    """Batch norm and terms that couple examples see a part; and the same part everywhere."""
-    close = {"rtol": 5e-5, "atol": 5e-6}
-    for method, kind in (("coupled", "mlp"), ("dml", "cnn")):
-        alone = after(method, kind, accumulate=2)
-        assert_close(after(method, kind, layout, accumulate=2), alone, **close)
+def test_parts_are_one_big_batch():
+    assert_close(after("bdkd", accumulate=4), after("bdkd"), **CLOSE)
+
+
+def test_the_parts_are_the_same_on_any_devices():
+    """Terms that couple examples see a part, and the same part everywhere."""
+    found = after("coupled", layout=parallel.pmap_data, accumulate=2)
+    assert_close(found, coupled(2), rtol=5e-5, atol=5e-6)
+
+
+def test_the_parts_of_batch_norm_are_the_same_on_a_mesh():
+    found = after("alone", "cnn", parallel.mesh_data, accumulate=2)
+    assert_close(found, after("alone", "cnn", accumulate=2), rtol=5e-5, atol=5e-6)
 
 
 def test_coupled_terms_see_a_part():
-    whole, parts = (after("coupled", accumulate=count)[1] for count in (1, 2))
+    whole, parts = (coupled(count)[1] for count in (1, 2))
     name = "student/correlation/raw"
     assert abs(float(whole[name]) - float(parts[name])) > 1e-4
     assert np.isclose(whole["student/ce/raw"], parts["student/ce/raw"], rtol=0.02)

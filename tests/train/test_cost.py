@@ -1,0 +1,76 @@
+"""What a step takes: the compiler's account, its parts known beforehand, and one compilation."""
+
+import jax
+import pytest
+
+from kdjax.train import cost, memory, parallel
+from kdjax.types import RunError
+from tests.methods import tables
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_parts_and_one_compilation(devices):
+    layout = parallel.one_device()
+    if devices > 1:
+        layout = parallel.pmap_data(devices, stacked_batch=False)
+    step = layout.compile_step(tables.step("kd", "mlp", axis_name=layout.axis_name))
+    state, batch = layout.place(tables.start("kd", "mlp")), layout.put(tables.batch())
+    found = cost.step_cost(step, state, batch)
+    assert found is not None
+    plain = tables.start("kd", "mlp")
+    assert found.parameters == memory.tree_bytes(plain.params)  # of the frozen teacher as well
+    assert found.optimizer == memory.tree_bytes(plain.opt)
+    assert found.inputs >= memory.tree_bytes(tables.batch()) // devices
+    assert found.working > 0
+    assert found.total == sum(found)
+    seen = []
+    jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: seen.append(name))
+    try:
+        jax.block_until_ready(step(state, batch))
+    finally:
+        jax.monitoring.clear_event_listeners()
+    assert COMPILED not in seen
+
+
+def test_lines():
+    found = cost.Cost(3 * 2**20, 2**20, 512, 10 * 2**30)
+    assert cost.describe(found) == (
+        "a step takes 10 GiB of each device: parameters 3 MiB, optimizer 1 MiB, inputs 512 B, "
+        "working 10 GiB"
+    )
+    assert not cost.warning(found, 11 * 2**30)
+    said = cost.warning(found, 2 * 2**30)
+    assert "a step takes 10 GiB, but the device has 2 GiB: it will not fit" in said
+    for remedy in ("remat = True", "accumulate = 2", "bfloat16", "more devices"):
+        assert remedy in said
+
+
+class Step:
+    """A step whose compiler refuses, or does not tell."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def lower(self, *_):
+        return self
+
+    def compile(self):
+        if self.error is not None:
+            raise self.error
+        return self
+
+    def memory_analysis(self):
+        return None
+
+
+def test_a_compiler_that_refuses_or_does_not_tell():
+    error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm")
+    with pytest.raises(
+        RunError, match=r"does not fit the device \(RES.* Remedies, .*remat"
+    ):
+        cost.step_cost(Step(error), None, None)
+    assert cost.step_cost(Step(), None, None) is None
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        cost.step_cost(Step(jax.errors.JaxRuntimeError("INTERNAL: other")), None, None)
