@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdjax import distributed
 from kdjax.errors import RunError, UserError
 
 HELP = """\
@@ -70,15 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     train = add("train", _train, "train from a config, or resume; prints and writes a report")
     train.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="an experiment")
     train.add_argument("--workdir", required=True, type=Path, help="where everything is written")
-    train.add_argument(
-        "--distributed",
-        action="store_true",
-        help="one of several processes that train together (TPU pod, GKE, Slurm, Open MPI: they "
-        "find each other; elsewhere the three below say where they are)",
-    )
-    train.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 can be reached")
-    train.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
-    train.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
+    distributed.add_flags(train)
     train.epilog = "Any --config.key=value overrides the experiment; `list` names the keys."
     evaluate = add("eval", _eval, "score a trained workdir again, from its checkpoints")
     evaluate.add_argument("--workdir", required=True, type=Path)
@@ -127,8 +120,6 @@ def _add_bounds(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None
 
 
 def _train(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
-    from kdjax import distributed
-
     command = "python -m kdjax " + shlex.join(argv)
     given = (args.coordinator, args.num_processes, args.process_id)
     with distributed.processes_of(args.distributed, *given):

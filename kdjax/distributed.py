@@ -1,19 +1,30 @@
-"""Starting as one of several processes."""
+"""Starting as one of several processes. Free of jax until then: most commands need none."""
 
+import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import jax
-
-from kdjax.train import processes
-from kdjax.types import UserError
+from kdjax.errors import UserError
 
 # A process that is silent for so long counts as gone, and the others end; and so long a process
 # that ends waits for the others.
 SILENT_SECONDS = 30
 # By hand: these, or the flags. The first is JAX's own name.
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+def add_flags(train: argparse.ArgumentParser) -> None:
+    """The flags that say where the other processes are."""
+    train.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes that train together (TPU slice, GKE, Slurm, Open MPI: they "
+        "find each other; elsewhere the three below say where they are)",
+    )
+    train.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 can be reached")
+    train.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
+    train.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
 
 
 @contextmanager
@@ -41,6 +52,10 @@ def processes_of(
         yield
         return
     _join(coordinator, number, index)
+    import jax
+
+    from kdjax.train import processes
+
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -61,6 +76,8 @@ def _join(coordinator: str | None, number: int | None, index: int | None) -> Non
         )
     if all(by_hand) and not 0 <= (index or 0) < (number or 0):
         raise UserError(f"--process-id is {index}; it must be from 0 to {(number or 0) - 1}")
+    import jax
+
     try:
         jax.distributed.initialize(
             coordinator,

@@ -37,10 +37,10 @@ class Records(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Which of `count` equal blocks of every batch's rows is read."""
+    """Which of how many equal blocks of every batch's rows is read."""
 
-    index: int
-    count: int
+    number: int
+    among: int
 
 
 class RecordSet(NamedTuple):
@@ -190,10 +190,10 @@ def _train_example(
     position: int,
 ) -> dict[str, Any]:
     """Return the example at a position of a block's endless stream; see `splits.batch_rows`."""
-    own = batch_size // block.count
+    own = batch_size // block.among
     step, offset = divmod(position, own)
     epoch, index = divmod(step, size // batch_size)
-    row = index * batch_size + block.index * own + offset
+    row = index * batch_size + block.number * own + offset
     return fetch(int(epoch_order(size, seed, epoch)[row]))
 
 
@@ -232,7 +232,7 @@ def _batches(
 def _train_batches(
     fetch: Callable[[int], dict[str, Any]], size: int, options: Options, block: Block
 ) -> TrainBatches:
-    batch_size, own = options.batch_size, options.batch_size // block.count
+    batch_size, own = options.batch_size, options.batch_size // block.among
 
     def batches(step: int, seed: int) -> Iterator[Mapping[str, np.ndarray]]:
         batch_rows(size, batch_size, seed, step)  # refuses a bad seed here, not in a worker
@@ -245,9 +245,9 @@ def _train_batches(
 def _eval_batches(
     fetch: Callable[[int], dict[str, Any]], size: int, options: Options, block: Block
 ) -> EvalBatches:
-    batch_size, each = options.eval_batch_size, options.eval_batch_size // block.count
+    batch_size, each = options.eval_batch_size, options.eval_batch_size // block.among
     number = -(-size // batch_size)
-    row = np.arange(number * batch_size).reshape(number, block.count, each)[:, block.index]
+    row = np.arange(number * batch_size).reshape(number, block.among, each)[:, block.number]
     # a block whose last batches hold no example repeats the last one of all, with mask 0
     own = np.concatenate([r[r < size] if r[0] < size else [size - 1] for r in row])
     empty = int(np.sum(row[:, 0] >= size))

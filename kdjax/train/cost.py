@@ -72,7 +72,7 @@ def _on_one_device(tree: PyTree) -> int:
     return sum(x.addressable_shards[0].data.nbytes for x in leaves)
 
 
-def memory_of(device: jax.Device) -> int:
+def memory_of(device: Any) -> int:
     """All memory of an accelerator; of a CPU what is free, which already holds the state."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     return (stats or {}).get("bytes_limit", 0) or free_bytes(device)

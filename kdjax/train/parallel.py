@@ -79,7 +79,7 @@ def pmap_data(devices: int, *, stacked_batch: bool) -> Layout:
     own, everyone = processes.local_devices(devices), processes.devices(devices)
     sharding = NamedSharding(Mesh(np.array(own), (AXIS,)), PartitionSpec(AXIS))
     copy = lambda tree: _spread(tree, len(own), sharding)  # noqa: E731
-    where = {} if len(own) == devices else {"devices": everyone}
+    where: dict[str, Any] = {} if len(own) == devices else {"devices": everyone}
 
     def put(batch: Mapping[str, Any]) -> PyTree:
         divide = lambda x: _divide(np.asarray(x), len(own), axis=int(stacked_batch))  # noqa: E731

@@ -9,7 +9,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def devices(number: int) -> list[jax.Device]:
+def devices(number: int) -> list[Any]:
     """`number` devices, as many of each process, those of a process beside each other.
 
     So the rows of a batch that a process reads are those that its devices hold.
@@ -50,7 +50,7 @@ def devices(number: int) -> list[jax.Device]:
     return [device for found in own for device in found[:each]]
 
 
-def local_devices(number: int) -> list[jax.Device]:
+def local_devices(number: int) -> list[Any]:
     """Those of `devices(number)` that belong to this process."""
     return [d for d in devices(number) if d.process_index == jax.process_index()]
 
