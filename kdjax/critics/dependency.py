@@ -1,12 +1,14 @@
 """The Wasserstein dependency between two players' features, as a distillation term."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jax import lax
 
 from kdjax import losses
 from kdjax.critics.layer import feature_width
 from kdjax.models import critic as pair_critics
-from kdjax.terms import Critic, Scalar
+from kdjax.terms import Critic, Scalar, Through
 from kdjax.terms.term import POSITIVE
 from kdjax.types import Array, Outputs, UserError, Variables
 
@@ -110,23 +112,36 @@ def dependency(
             total = total + scalars["dependency"]["penalty"] * said["penalty"]
         return {"dependency": total}, after, said
 
+    layers, looks = (own_layer, peer_layer), None
+    if penalised and metric == "inputs":
+        looks = _through(critic, layers, lambda x: _bounded(x, radius, bound), sides, at)
+    return Critic(init, loss, TERMS, (layers,), coupled=True, through=looks)
+
+
+def _through(
+    critic: pair_critics.PairCritic,
+    layers: tuple[str, str],
+    bounded: Callable[[Array], Array],
+    sides: int,
+    at: str,
+) -> Through:
+    """The penalty on the slope in the inputs of both networks, which it moves with the critic."""
+
     def through(variables: Variables, networks, x: Array, y: Array, share, scalars, key: Array):
         points = share(losses.penalty_points(y, at=at, key=key))
 
         def f(a: Array, b: Array) -> Array:
-            own = networks[0](a.reshape(-1, *x.shape[1:])).features[own_layer]
-            peer = networks[1](b.reshape(-1, *y.shape[1:])).features[peer_layer]
-            return critic.pairs(
-                variables, _bounded(own, radius, bound), _bounded(peer, radius, bound)
+            own, peer = (
+                bounded(network(z.reshape(-1, *like.shape[1:])).features[layer])
+                for network, z, like, layer in zip(networks, (a, b), (x, y), layers, strict=True)
             )
+            return critic.pairs(variables, own, peer)
 
         flat = (z.reshape(len(z), -1) for z in (share(x), points))
         value = losses.gradient_penalty(f, *flat, sides=sides, at="joint")
-        weight = scalars["dependency"]["penalty"]
-        return {"dependency": weight * value}, {"penalty": value}
+        return {"dependency": scalars["dependency"]["penalty"] * value}, {"penalty": value}
 
-    looks = through if penalised and metric == "inputs" else None
-    return Critic(init, loss, TERMS, ((own_layer, peer_layer),), coupled=True, through=looks)
+    return through
 
 
 def _check(objective: str, at: str, bound: str, kind: str, metric: str) -> None:

@@ -95,12 +95,11 @@ def prepare(
     """Return the function (batch, key=None) that makes a raw batch ready for a model.
 
     The result has "image" (of pairs "view" too) float32 normalised by the spec, "label" int32,
-    "mask" float32 (ones where the batch has none) and every other entry of the batch untouched.
-    It augments only when a key is given, so the same function serves evaluation. A batch with
-    "size" int32 [batch, 2] holds whole pictures squeezed to a canvas (see `resized_crop`): a crop
-    brings them to the spec's shape, a random one with a key, else the central one. Other images
-    must have that shape.
-    Batches of text, of which the spec says its `inputs`, stay as they are.
+    "mask" float32 (ones where the batch has none) and every other entry of the batch untouched. It
+    augments only when a key is given, so the same function serves evaluation. A batch with "size"
+    int32 [batch, 2] holds whole pictures squeezed to a canvas (see `resized_crop`): a crop brings
+    them to the spec's shape, a random one with a key, else the central one. Other images must have
+    that shape. Batches of text, of which the spec says its `inputs`, stay as they are.
 
     Args:
         spec: of the data set.

@@ -131,12 +131,12 @@ def bjorck(kernel: Array, *, order: int = 1, num_iters: int = 20) -> Array:
     bound = jnp.sqrt(jnp.max(jnp.sum(size, 0)) * jnp.max(jnp.sum(size, 1)))
     scaled = kernel / _positive(lax.stop_gradient(bound))
     tall = scaled if scaled.shape[0] >= scaled.shape[1] else scaled.T
-    gram, product = tall.T @ tall, None
-    for number in range(num_iters):
+    gram = tall.T @ tall
+    product = factor = _polynomial(gram, order)
+    for _ in range(num_iters - 1):
+        gram = factor @ gram @ factor  # all of them commute
         factor = _polynomial(gram, order)
-        product = factor if product is None else product @ factor
-        if number < num_iters - 1:
-            gram = factor @ gram @ factor  # all of them commute
+        product = product @ factor
     found = tall @ product
     return found if tall is scaled else found.T
 

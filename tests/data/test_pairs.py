@@ -167,7 +167,7 @@ class TestDrawings:
         source = data.load_pairs("omniglot", options(str(path), tiles=4, tile_size=14))
         assert source.spec.latents == (47, 42, 40, 26)
         assert source.spec.shape == (28, 28, 1)
-        with pytest.raises(UserError, match="data.tiles is 9, but .* has 8 alphabets"):
+        with pytest.raises(UserError, match=r"data.tiles is 9, but .* has 8 alphabets"):
             data.load_pairs("omniglot", options(str(path), tiles=9))
 
 
@@ -214,7 +214,7 @@ class TestOthers:
         assert image.shape == view.shape == (40, 6, 3, 3)
         np.testing.assert_array_equal(np.concatenate([image, view], 2)[0] - picture, z[0, 0])
         assert {tuple(row) for row in z.tolist()} == {(0, 1), (1, 1)}
-        with pytest.raises(UserError, match="data.tile_size is 5; it must be even"):
+        with pytest.raises(UserError, match=r"data.tile_size is 5; it must be even"):
             views.halves(get, 2, options(tile_size=5))
 
     def test_mocked_tfds(self, tmp_path):
@@ -266,7 +266,7 @@ def test_files_that_are_refused(tmp_path, changes, words):
 
 def test_no_file_at_all(tmp_path):
     missing = partial(data.load_pairs, "omniglot")
-    with pytest.raises(UserError, match="data.path is .*, which cannot be read"):
+    with pytest.raises(UserError, match=r"data.path is .*, which cannot be read"):
         missing(options(str(tmp_path / "none.npz")))
-    with pytest.raises(UserError, match="or data.name=pairs_digits, which needs no file"):
+    with pytest.raises(UserError, match=r"or data.name=pairs_digits, which needs no file"):
         missing(options(str(tmp_path)))

@@ -1,0 +1,135 @@
+"""What Wasserstein predictive coding costs beside predictive coding, and what a score matrix holds.
+
+    WPC step with the penalty at interpolates / CPC step, same networks, same critic    aim <= 3
+    matrix products with a [batch, batch] result in a separable critic's scores         aim 1
+    memory of scores, forward and backward, for batch 256, 512, 1024     grows as batch^2
+
+The penalty is taken once in the features (it moves the critic alone) and once in both images (a
+second derivative through both networks). All steps take turns; the ratios are of medians.
+
+    python benchmarks/dependency.py [--repeats=15] [--batch=64]
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import losses, models
+from kdjax.build import build
+from kdjax.program import feed, make_program
+
+WIDTH = 64
+STEPS = {
+    "cpc": {"objective": "cpc", "metric": "inputs", "bound": "none"},
+    "wpc, penalty in features": {"objective": "wpc", "metric": "features", "bound": "sphere"},
+    "wpc, penalty in images": {"objective": "wpc", "metric": "inputs", "bound": "none"},
+}
+
+
+def config(critic: dict[str, Any], batch: int) -> dict[str, Any]:
+    """Two perceptrons on images of 28 x 28 pixels, a bilinear critic."""
+
+    def encoder(entry: str) -> dict[str, Any]:
+        model = {"name": "mlp", "hidden": (128,), "embedding": WIDTH}
+        return {"model": model, "input": entry, "terms": {}}
+
+    layers = {"own_layer": "embedding", "peer_layer": "embedding"}
+    model = {"name": "dependency", "kind": "bilinear", "width": WIDTH, **layers, **critic}
+    return {
+        "num_steps": 1000,
+        "batch_size": batch,
+        "devices": 1,
+        "data": {"name": "pairs_synthetic", "tiles": 2, "tile_size": 28},
+        "roles": {
+            "encoder_x": encoder("image"),
+            "encoder_y": encoder("view"),
+            "critic": {
+                "between": ("encoder_x", "encoder_y"),
+                "moves": "both",
+                "model": model,
+                "terms": {"dependency": {}},
+            },
+        },
+        "select": {"role": "encoder_x", "metric": "probe_accuracy"},
+    }
+
+
+def stepper(said: dict[str, Any]) -> Callable[[], None]:
+    """A training step that goes on from its own state, on one batch."""
+    run = build(said)
+    program, state = make_program(run, run.variants[0], (0,), {})
+    batch = next(feed(run, program, 0))
+    kept = [program.layout.place(state)]
+
+    def step() -> None:
+        kept[0], _ = program.step(kept[0], batch)
+        jax.block_until_ready(kept[0].params)
+
+    step()
+    return step
+
+
+def products(kind: str, batch: int) -> int:
+    """How many matrix products of the scores have a [batch, batch(, ...)] result."""
+    critic, variables, x = parts(kind, batch)
+    scores = lambda v, a, b: critic.scores(v, a, b, train=False)[0]  # noqa: E731
+    found = jax.make_jaxpr(scores)(variables, x, x)
+    return sum(
+        eqn.primitive.name == "dot_general" and eqn.outvars[0].aval.shape[:2] == (batch, batch)  # type: ignore[attr-defined]
+        for eqn in found.eqns
+    )
+
+
+def memory(kind: str, batch: int) -> float:
+    """Megabytes of temporaries that value and gradient of the objective need."""
+    critic, variables, x = parts(kind, batch)
+
+    def loss(params: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+        scores, _ = critic.scores(variables._replace(params=params), a, b, train=False)
+        return -losses.predictive_coding(scores)
+
+    compiled = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(variables.params, x, x).compile()
+    return compiled.memory_analysis().temp_size_in_bytes / 2**20
+
+
+def parts(kind: str, batch: int) -> tuple[Any, Any, jax.Array]:
+    """A critic, its variables, and features."""
+    critic = models.critic.build(kind, width=WIDTH)
+    x = jnp.ones((batch, WIDTH))
+    return critic, critic.init(jax.random.key(0), x, x), x
+
+
+def main() -> None:
+    """Print the three measurements."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--batch", type=int, default=64)
+    args = parser.parse_args()
+    steps = {name: stepper(config(critic, args.batch)) for name, critic in STEPS.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(args.repeats):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            for _ in range(5):
+                step()
+            seconds[name].append((time.perf_counter() - start) / 5)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    lines = [f"{name:26} {1e3 * value:8.2f} ms" for name, value in medians.items()]
+    for name in list(STEPS)[1:]:
+        ratio = medians[name] / medians["cpc"]
+        lines.append(f"{name} / cpc: {ratio:.2f}")
+    for kind in ("bilinear", "bilinear_bjorck", "concat"):
+        sizes = {batch: memory(kind, batch) for batch in (256, 512, 1024)}
+        shown = ", ".join(f"{batch}: {size:.1f} MB" for batch, size in sizes.items())
+        lines.append(f"{kind}: {products(kind, 1024)} products of [1024, 1024]; {shown}")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The figures of representation learning by dependency: probes against what makes it hard.
+
+Three sweeps around 4 tiles, batches of 64 and an endless stream: the number of tiles (hence the
+mutual information), the batch, the number of training pairs. Each point is a run of
+experiments/omniglot_wdm.py; those that are missing are trained, then the figures, their numbers and
+a table are written.
+
+    python benchmarks/dependency_figures.py --data=omniglot_8alphabets.npz --sweeps=tiles
+    python benchmarks/dependency_figures.py --digits --sweeps=tiles       # needs no file
+
+Without --sweeps all three. Runs are kept under --runs and resumed. Accuracies are means over the
+factors, of a linear probe on the first view's representation, on drawings (of drawers) that nobody
+has seen; bars are one standard deviation over seeds.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from kdjax import cli
+from kdjax.report.summary import chosen_members, load
+from kdjax.report.svg import legend, styles, svg
+
+METRIC = "encoder_x/probe_accuracy"
+ENDLESS = 16000  # where the endless stream stands on the axis of training pairs
+
+
+class Sweep(NamedTuple):
+    """Points of a figure: words for the experiment, in the order of the axis."""
+
+    points: tuple[str, ...]
+    axis: str
+
+
+BASE = "tiles=4"
+SWEEPS = {
+    "tiles": Sweep(
+        ("tiles=1", "tiles=2", BASE, "tiles=8"), "mutual information of the views, nats"
+    ),
+    "batch": Sweep((f"{BASE},batch=16", BASE, f"{BASE},batch=128"), "batch"),
+    "pool": Sweep((f"{BASE},pool=1000", f"{BASE},pool=4000", BASE), "training pairs"),
+}
+DIGITS = {
+    "tiles": Sweep(("tiles=1", BASE, "tiles=9"), "mutual information of the views, nats"),
+    "batch": Sweep((f"{BASE},batch=16", BASE), "batch"),
+    "pool": Sweep((f"{BASE},pool=1000", BASE), "training pairs"),
+}
+
+
+def folder(runs: Path, words: str) -> Path:
+    """Where the run of a point lies."""
+    return runs / words.replace(",", "_").replace("=", "_")
+
+
+def train(words: str, runs: Path, data: str | None, steps: int) -> None:
+    """Train a point, unless it is finished."""
+    where = folder(runs, words)
+    if (where / "report.json").exists():
+        return
+    said = f"{words},steps={steps}" + ("" if data else ",DIGITS")
+    arguments = ["train", f"--config=experiments/omniglot_wdm.py:{said}", f"--workdir={where}"]
+    if data:
+        arguments.append(f"--config.data.path={data}")
+    if status := cli.main(arguments):
+        sys.exit(status)
+
+
+def read(where: Path) -> dict[str, Any]:
+    """What a finished run says: its setting, and the chosen members' test scores by variant."""
+    report = load(where)
+    found: dict[str, Any] = {"batch": report["batch_size"], "steps": report["steps"]}
+    found["pool"] = report["config"]["data"]["pool"]
+    found["tiles"] = report["config"]["data"]["tiles"]
+    found["variants"] = {}
+    for variant in report["variants"]:
+        rows = [member["results"]["test"] for member in chosen_members(variant, "encoder_x")]
+        found["mutual_information"] = rows[0]["critic/mutual_information"]
+        found["variants"][variant["name"]] = {
+            "accuracy": [row[METRIC] for row in rows],
+            "estimate": [row["critic/estimate"] for row in rows],
+        }
+    return found
+
+
+def position(sweep: str, point: Mapping[str, Any]) -> float:
+    """Where a point stands on its axis."""
+    if sweep == "tiles":
+        return point["mutual_information"]
+    return (point["pool"] or ENDLESS) if sweep == "pool" else point["batch"]
+
+
+def figure(name: str, points: Sequence[Mapping[str, Any]], axis: str) -> str:
+    """Draw mean and standard deviation of the accuracy, a line a variant."""
+    variants = list(points[0]["variants"])
+    table = {"variants": [{"name": variant} for variant in variants]}
+
+    def draw(canvas: Figure) -> None:
+        axes = canvas.subplots()
+        where = [position(name, point) for point in points]
+        for variant, style in styles(table).items():
+            values = [100 * np.array(p["variants"][variant]["accuracy"]) for p in points]
+            means = [v.mean() for v in values]
+            spread = [v.std(ddof=1) if len(v) > 1 else 0.0 for v in values]
+            axes.errorbar(where, means, spread, capsize=3, markersize=4, **style)
+        if name != "tiles":
+            axes.set_xscale("log", base=2)
+            said = ["endless" if x == ENDLESS and name == "pool" else f"{x:g}" for x in where]
+            axes.set_xticks(where, said)
+        axes.set_xlabel(axis)
+        axes.set_ylabel("probe accuracy %")
+        axes.set_ylim(bottom=0)
+        legend(canvas, table, dict.fromkeys(variants))
+
+    return svg(draw, f"probe accuracy against {axis}")
+
+
+def as_markdown(points: Sequence[Mapping[str, Any]], name: str, axis: str) -> list[str]:
+    """Return a table: a line a variant, a column a point."""
+    where = [position(name, point) for point in points]
+    heads = ["endless" if x == ENDLESS and name == "pool" else f"{x:.4g}" for x in where]
+    lines = [f"| probe accuracy %, by {axis} | " + " | ".join(heads) + " |"]
+    lines.append("|---|" + "---:|" * len(heads))
+    for variant in points[0]["variants"]:
+        cells = []
+        for point in points:
+            values = 100 * np.array(point["variants"][variant]["accuracy"])
+            spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+            cells.append(f"{values.mean():.1f}{spread}")
+        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def main() -> None:
+    """Train what is missing, then draw."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", help="omniglot_8alphabets.npz, or tfds's folder")
+    parser.add_argument("--digits", action="store_true", help="digits instead; needs no file")
+    parser.add_argument("--runs", type=Path, default=Path("runs/omniglot"))
+    parser.add_argument("--out", type=Path, help="default: experiments/results/omniglot_wdm")
+    parser.add_argument("--sweeps", default=",".join(SWEEPS))
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--draw", action="store_true", help="of the finished runs, train nothing")
+    args = parser.parse_args()
+    if not (args.data or args.digits or args.draw):
+        parser.error("give --data=FILE, --digits or --draw")
+    sweeps = DIGITS if args.digits else SWEEPS
+    out = args.out or (args.runs if args.digits else Path("experiments/results/omniglot_wdm"))
+    out.mkdir(parents=True, exist_ok=True)
+    numbers, text = {}, [f"`python {shlex.join(sys.argv)}`", ""]
+    for name in args.sweeps.split(","):
+        for words in () if args.draw else sweeps[name].points:
+            train(words, args.runs, args.data, args.steps)
+        done = [w for w in sweeps[name].points if (folder(args.runs, w) / "report.json").exists()]
+        if not done:
+            continue
+        points = [read(folder(args.runs, words)) for words in done]
+        numbers[name] = points
+        (out / f"{name}.svg").write_text(figure(name, points, sweeps[name].axis) + "\n")
+        text += as_markdown(points, name, sweeps[name].axis)
+    (out / "numbers.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    (out / "results.md").write_text("\n".join(text))
+    sys.stdout.write("\n".join(text) + f"\nfigures: {out}\n")
+
+
+if __name__ == "__main__":
+    main()
