@@ -16,8 +16,8 @@ handwriting of drawers that nobody has seen.
 
 The words after the colon, with commas between: DIGITS (scikit-learn's digits as every alphabet; no
 file), tiles=4, batch=64, pool=1000 (so many pairs instead of an endless stream), steps=1000, rates
-(sweep the learning rate instead of taking each variant's, which validation chose at tiles=4). A
-whole figure: `python benchmarks/dependency_figures.py --help`.
+(sweep the learning rate instead of taking each variant's, which validation chose at tiles=4), and
+names of variants, to train these alone. For a whole figure see benchmarks/dependency_figures.py.
 
 Expected time: not yet run. Expected result: not yet run.
 """
@@ -33,7 +33,7 @@ KNOWN = ("tiles", "batch", "pool", "steps")
 def get_config(arg: str = "") -> ConfigDict:
     words = [word for word in arg.split(",") if word]
     smoke, drawn = "smoke" in words, "DIGITS" in words
-    flags = ("smoke", "DIGITS", "rates")
+    flags = ("smoke", "DIGITS", "rates", *RATES)
     said = dict(word.partition("=")[::2] for word in words if word not in flags)
     if not set(said) <= set(KNOWN) or not all(value.isdigit() for value in said.values()):
         raise ValueError(
@@ -82,14 +82,15 @@ def get_config(arg: str = "") -> ConfigDict:
             "select": {"role": "encoder_x", "metric": "probe_accuracy"},
         }
     )
+    changes = {
+        "cpc": {},
+        "wpc_penalty": {"critic": {"model": {"objective": "wpc"}}},
+        "wpc_spectral": lipschitz("spectral"),
+        "wpc_bjorck": lipschitz("bjorck"),
+    }
+    chosen = [word for word in words if word in changes] or changes
     config.variants = ConfigDict(
-        {
-            "cpc": at_its_rate("cpc", {}),
-            "wpc_penalty": at_its_rate("wpc_penalty", {"critic": {"model": {"objective": "wpc"}}}),
-            "wpc_spectral": at_its_rate("wpc_spectral", lipschitz("spectral")),
-            "wpc_bjorck": at_its_rate("wpc_bjorck", lipschitz("bjorck")),
-        },
-        sort_keys=False,
+        {name: at_its_rate(name, changes[name]) for name in chosen}, sort_keys=False
     )
     sweep = {"roles.*.optimizer.learning_rate": (1e-3, 3e-3)} if "rates" in words else {}
     config.sweep = ConfigDict(

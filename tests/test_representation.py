@@ -107,7 +107,8 @@ def test_the_penalty_is_that_of_the_slope_in_both_images():
     variables = method.init(key, batch)
     params = {role: v.params for role, v in variables.items()}
     stats = {role: v.stats for role, v in variables.items()}
-    hparams = {"critic": {"terms": {"dependency": {"weight": 1.0, "penalty": 2.0}}}}
+    hparams = {role: {"terms": {}} for role in ROLES[:2]}
+    hparams["critic"] = {"terms": {"dependency": {"weight": 1.0, "penalty": 2.0}}}
 
     def loss(p):
         return method.loss(p, stats, batch, hparams, key)
@@ -179,10 +180,11 @@ def test_a_lipschitz_system_does_not_stretch(kind):
 
 def test_a_member_of_a_sweep_is_the_single_run():
     table = {"seed": (0, 5), RATE: (0.1, 0.02), PENALTY: (10.0, 2.0)}
-    _, states, many = train(config(sweep=table, sweep_mode="zip"))
-    single = config(penalty=2.0, seed=5)
-    for role in single["roles"].values():
-        role["optimizer"] = {"name": "adamw", "learning_rate": 0.02}
+    many, single = config(sweep=table, sweep_mode="zip"), config(penalty=2.0, seed=5)
+    for said in (many, single):
+        for role in said["roles"].values():  # Adam would blow up the rounding of small gradients
+            role["optimizer"] = {"name": "sgd", "learning_rate": 0.02}
+    _, states, many = train(many)
     _, alone, one = train(single)
     for part in ("params", "stats"):
         pairs = zip(
@@ -258,7 +260,7 @@ def changed(role, **changes):
         (config(penalty=0.0), "penalty is 0; it must be > 0"),
         (config(encoder={"embedding": 0}), "roles.encoder_x.model: embedding is 0"),
         (config(encoder={"embedding": None}), "needs the width of its representation"),
-        (changed("critic", moves="first"), "encoder_x has no terms, so it never learns|is frozen"),
+        (changed("critic", moves="first"), "no role has terms, so nothing would be trained"),
         (changed("critic", moves="all"), "roles.critic.moves is 'all'; it must be first or both"),
         (changed("encoder_x", moves="both"), "encoder_x is no critic"),
         (changed("encoder_y", input="second"), "input is 'second', but the batch has"),

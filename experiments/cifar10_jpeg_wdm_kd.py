@@ -1,0 +1,106 @@
+"""Wasserstein dependency as a distillation term on 5,000 photographs, beside KD and ND.
+
+Data, networks and budget of cifar10_jpeg_compare.py. The teacher is trained first ("alone") and
+frozen; each row follows the teacher of its own seed. kd: .1 CE + .9 T^2 KL at T = 4; nd: ND alone,
+through a linear adapter; wdm: CE and .1 x the dependency (WPC objective, a bilinear critic with
+orthonormal layers of width 32, features on a sphere of radius 8) between both networks' pooled
+features; kd_wdm: KD and the dependency.
+
+    python -m kdjax train --config=experiments/cifar10_jpeg_wdm_kd.py \
+        --config.data.path=cifar10_jpeg_5k.npz --workdir=runs/cifar10_wdm
+
+Every row sweeps the learning rate (2 values x 3 seeds, one program); validation chooses.
+
+Expected time: about 20 minutes on 2 CPU cores, by that of cifar10_jpeg_compare.py.
+Expected result: not yet run.
+"""
+
+from ml_collections import ConfigDict
+
+OPTIMIZER = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+KD = {"ce": {"weight": 0.1}, "forward_kl": {"weight": 0.9, "temperature": 4.0}}
+ND = {"norm_direction": {"weight": 2.0, "own_layer": "to_teacher"}}
+TEACHER, STUDENT = (24, 48, 96), (10, 20, 40)  # widths
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    smoke = arg == "smoke"
+    data = {"name": "npz", "path": None, "validation": 500, "augment": "crop_flip"}
+    if smoke:
+        data |= {"name": "synthetic", "shape": (32, 32, 3), "num_classes": 10, "validation": 0.2}
+    widths = {"teacher": (4, 8), "student": (4,)} if smoke else {}
+    config = ConfigDict(
+        {
+            "seed": 0,
+            "num_steps": 2 if smoke else 810,  # 30 epochs of 3,500 images
+            "batch_size": 16 if smoke else 128,
+            "log_every": 50,
+            "eval_every": 162,
+            "checkpoint_every": 162,
+            "parallel": "pmap",
+            "data": data,
+            "roles": {
+                "teacher": player(widths.get("teacher", TEACHER)),
+                "student": player(widths.get("student", STUDENT)),
+            },
+            "select": {"role": "student", "metric": "accuracy"},
+        }
+    )
+    top = widths.get("teacher", TEACHER)[-1]
+    config.variants = ConfigDict(
+        {
+            "alone": {},
+            "kd": following(KD),
+            "nd": following(ND, width=top),
+            "wdm": following({}, critic=True),
+            "kd_wdm": following(KD, critic=True),
+        },
+        sort_keys=False,
+    )
+    config.sweep = ConfigDict(
+        {
+            "roles.*.optimizer.learning_rate": (0.1,) if smoke else (0.1, 0.3),
+            "seed": (0,) if smoke else (0, 1, 2),
+        },
+        allow_dotted_keys=True,
+        sort_keys=False,
+    )
+    return config
+
+
+def player(widths: tuple[int, ...]) -> dict:
+    """A small convolutional network that learns from the labels."""
+    return {
+        "model": {"name": "cnn", "widths": widths},
+        "checkpoint": None,
+        "optimizer": dict(OPTIMIZER),
+        "terms": {"ce": {"weight": 1.0}},
+    }
+
+
+def following(terms: dict, *, width: int | None = None, critic: bool = False) -> dict:
+    """A variant: the teacher of "alone", frozen, and what the student learns from it.
+
+    `width`: of an adapter to the teacher's features.
+    """
+    student: dict = {
+        "terms": {
+            n: said if n == "ce" else {"toward": "teacher", **said} for n, said in terms.items()
+        }
+    }
+    if width is not None:
+        adapter = {"kind": "linear", "layer": "pooled", "width": width}
+        student["adapters"] = {"to_teacher": adapter}
+    roles: dict = {
+        "teacher": {"terms": {"ce": None}, "from_variant": "alone"},
+        "student": student,
+    }
+    if critic:
+        roles["wdm"] = {
+            "between": ("student", "teacher"),
+            "model": {"name": "dependency", "width": 32, "radius": 8.0},
+            "checkpoint": None,
+            "optimizer": dict(OPTIMIZER),
+            "terms": {"dependency": {"weight": 0.1}},
+        }
+    return {"roles": roles}
