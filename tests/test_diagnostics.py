@@ -41,9 +41,9 @@ def test_wide_layers_are_measured_like_narrow_ones(monkeypatch):
     rng = np.random.default_rng(0)
     layers = [{"a": rng.normal(size=(9, 5)) + 3, "b": rng.normal(size=(9, 2))} for _ in range(2)]
     labels = rng.integers(0, 3, (2, 9))
-    slow = layer_distances(*layers, tuple(labels), 0.7, 1)
+    slow = layer_distances(layers[0], layers[1], (labels[0], labels[1]), 0.7, 1)
     monkeypatch.setattr(distances, "NARROW", 0)
-    fast = layer_distances(*layers, tuple(labels), 0.7, 1)
+    fast = layer_distances(layers[0], layers[1], (labels[0], labels[1]), 0.7, 1)
     for name, row in slow.items():
         cost = cdist(layers[0][name], layers[1][name]) + 0.7 * (labels[0][:, None] != labels[1])
         assert row["w1"] == pytest.approx(cost[linear_sum_assignment(cost)].mean(), rel=1e-12)
