@@ -107,6 +107,8 @@ def _of_trained(
     config: Mapping[str, Any], folder: Path, samples: int, command: str, say: Say
 ) -> studies.Study:
     """Train a config, or go on with it, and track the gaps of its students."""
+    if samples < 2:  # said before the training, not after it
+        raise UserError(f"--samples={samples}; it must be at least 2")
     built = build(config)
     with workdir.occupy(folder):
         workdir.adopt(folder, built.config, command)

@@ -306,6 +306,9 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, capsys):
         ["train", f"--config={of()}", f"--workdir={tmp_path / 'run'}"],
         "python -m kdjax study",
     )
+    wrong("experiments/bounds_gaussian.py", "size: must be", flags=["--config.size=1"])
+    wrong("experiments/bounds_gaussian.py", "deviation: must be", flags=["--config.deviation=-1"])
+    wrong(experiment(tmp_path, base()), "--samples=1", "at least 2", flags=["--samples=1"])
     (tmp_path / "file").write_text("")
     refused(capsys, ["study", f"--config={of()}", f"--out={tmp_path / 'file'}"], "cannot be")
 

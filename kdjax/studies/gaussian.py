@@ -76,10 +76,12 @@ def gaussian(
         UserError: sizes below 2, ranks above the input's width, numbers that are not positive.
     """
     check_whole("widths", list(widths), 1)
-    check_whole("sizes", [size, *sizes], 2)
+    check_whole("size", size, 2)
+    check_whole("sizes", list(sizes), 2)
     check_whole("ranks", list(ranks), 1)
     check_whole("draws", draws, 2)
     check_positive("signal", signal)
+    check_positive("deviation", deviation)
     check_positive("gains", list(gains))
     if len(widths) < 2 or max(ranks) > widths[0]:
         raise UserError(f"ranks: must be at most the input's width, {widths[0]}, of two or more")
