@@ -1,9 +1,7 @@
 """The command line: `python -m kdjax COMMAND`; `--help` names the commands."""
 
 import argparse
-import ast
 import errno
-import json
 import os
 import shlex
 import sys
@@ -259,29 +257,9 @@ def _report(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) 
 
 
 def _list(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
-    from kdjax import critics, data, defaults, models, terms
-    from kdjax.train import optimizer
+    from kdjax import listing
 
-    first = lambda f: (f.__doc__ or "").strip().split("\n")[0]  # noqa: E731
-    lines = ["models: " + ", ".join(models.names()), "", "losses (terms of a role):"]
-    lines += [f"  {name:18} {first(define)}" for name, define in terms.DEFINITIONS.items()]
-    lines += ["", "critics (roles between two others):"]
-    lines += [f"  {name:18} {critics.describe(name)}" for name in critics.names()]
-    lines += ["", "data sets: " + ", ".join(data.known())]
-    lines += ["optimizers: " + ", ".join(optimizer.DIRECTIONS), "", "experiments:"]
-    for path in sorted(Path("experiments").glob("[!_]*.py")):
-        try:
-            title = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
-        except (SyntaxError, ValueError) as error:
-            title = f"(cannot be read: {error})"
-        lines.append(f"  {path.as_posix():36} {title}")
-    lines += ["", "config keys and defaults:"]
-    tables = {"": defaults.DEFAULTS, "roles.<role>.": defaults.ROLE}
-    tables["roles.<role>.terms.<term>."] = defaults.TERM
-    for prefix, table in tables.items():
-        for key, value in table.items():
-            lines.append(f"  {prefix}{key} = {json.dumps(value)}")
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write(listing.vocabulary(Path("experiments")) + "\n")
     return 0
 
 
