@@ -57,7 +57,8 @@ def diagnose(
     Returns:
       One dict a network: "variant", "role", "member", "values", "gap" (nats), "label_cost",
       "layers" (a list with "name", "tail", "w1", "baseline", "sliced", "entropic", "bound"),
-      "funnel", "held". Frozen networks from a file are among them, once a file.
+      "funnel", "held". Frozen networks from a file are among them, once a file; members that
+      diverged are not.
 
     Raises:
       UserError: nothing is trained, unknown layers, networks without constants, fewer than two
@@ -87,6 +88,9 @@ def diagnose(
             rows = range(len(variant.members)) if members == "all" and not frozen else rows
             look = _looker(run, variant, role)
             for row in rows:
+                if outcome["members"][row]["diverged"]:
+                    say(f"{variant.name}: member {row} diverged and is left out")
+                    continue
                 own = models.detach(jax.tree.map(lambda x, row=row: x[row], networks[role]))
                 seen = {split: look(own, raw) for split, raw in data.items()}
                 labels = {split: np.asarray(raw["label"]) for split, raw in data.items()}

@@ -1,6 +1,7 @@
 """Bounds of real runs: constants that no pair of inputs beats, the invariant, what is refused."""
 
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -184,3 +185,17 @@ def test_adapters_and_class_means_are_no_part_of_the_network(tmp_path, monkeypat
             "pooled",
             "logits",
         ]
+
+
+def test_members_that_diverged_are_left_out(trained, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy)
+    (done,) = copy.rglob("done.json")
+    told = json.loads(done.read_text())
+    told["members"][0]["diverged"] = "step 3: student/loss is not finite"
+    done.write_text(json.dumps(told))
+    argv = ["bounds", f"--workdir={copy}", "--samples=12", "--members=all", "--layers=logits"]
+    assert cli.main(argv) == 0
+    assert "member 0 diverged and is left out" in capsys.readouterr().err
+    found = json.loads((copy / "bounds.json").read_text())["networks"]
+    assert [(n["role"], n["member"]) for n in found] == [("teacher", 1), ("student", 1)]
