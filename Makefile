@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: run test test-faults check lint install clean
+.PHONY: run test test-faults check lint install bench clean
 
 run: install
 	$(BIN)/python -m kdjax train --config=experiments/digits_compare.py --workdir=runs/digits
@@ -38,6 +38,21 @@ $(READY): pyproject.toml constraints.txt
 		$(BIN)/python -m pip install --constraint constraints.txt -e '.[dev]'; \
 	fi
 	touch $@
+
+# Ratios of interleaved medians, also beside PyTorch: half an hour on a quiet machine, see
+# benchmarks/RESULTS.md. BENCH_DATA=images.npz (32 x 32 photographs) adds mutual learning.
+BENCHES := conv step sweep losses sinkhorn transformer dependency bounds accelerator
+bench: install
+	if [ -x $(BIN)/uv ]; then \
+		$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt -e '.[dev,bench]'; \
+	else \
+		$(BIN)/python -m pip install --constraint constraints.txt -e '.[dev,bench]'; \
+	fi
+	@for name in $(BENCHES); do \
+		echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; \
+	done
+	$(BIN)/python benchmarks/shares.py experiments/digits_bdkd.py
+	$(if $(BENCH_DATA),$(BIN)/python benchmarks/peer.py --data=$(BENCH_DATA) --epochs=10)
 
 clean:
 	rm -rf $(VENV) .cache runs build dist
