@@ -15,7 +15,6 @@ With --workdir it also takes the time of `kdjax bounds` on a finished run, all i
 """
 
 import argparse
-import statistics
 import subprocess
 import sys
 import time
@@ -26,24 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import linprog
 from scipy.spatial.distance import cdist
+from timing import medians
 
 from kdjax import bounds
 from kdjax.chains import layers
 
 LAYERS, EXAMPLES, SLICES = 8, 500, 64
-
-
-def medians(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Seconds a call, in turn, after one call each that compiles."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(repeats):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def programme(cost: np.ndarray) -> float:

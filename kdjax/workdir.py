@@ -26,6 +26,7 @@ MAY_CHANGE = (
     "members_over_devices",
     "members_per_program",
     "parallel",
+    "steps_per_dispatch",
     "tensorboard",
 )
 
