@@ -84,7 +84,8 @@ def lipschitz_mlp(
                 x = lipschitz.group_sort(x)
                 kept[f"hidden{number - 1}"] = x
             kept["pooled"] = x
-            x = x @ kernel + layer["bias"]
+            # in full: what a GPU or a TPU does by default breaks the certificate
+            x = jnp.matmul(x, kernel, precision="highest") + layer["bias"]
         return Outputs(x, kept), (stats if train and stats else variables.stats)
 
     return Model(init, apply)

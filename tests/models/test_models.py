@@ -70,8 +70,9 @@ def _small_cnn(**options):
 
 
 def test_every_name_has_its_row():
-    # the three for text are in test_bert, test_t5 and test_gpt_neo
-    assert set(models.names()) == {*COUNTS, "bert", "t5", "gpt_neo"}
+    # the three for text are in test_bert, test_t5 and test_gpt_neo, the constrained one in
+    # test_representation
+    assert set(models.names()) == {*COUNTS, "bert", "t5", "gpt_neo", "lipschitz_mlp"}
 
 
 @pytest.mark.parametrize("name", COUNTS)
