@@ -17,6 +17,8 @@ IMAGES = [n for n in models.names() if n not in ("bert", "t5", "gpt_neo")] + ["w
 FAMILIES = {
     "mlp": ("mlp", {"hidden": (7, 5)}, (4, 3, 2)),
     "mlp without hidden layers": ("mlp", {"hidden": ()}, (4, 3, 2)),
+    "lipschitz_mlp": ("lipschitz_mlp", {"hidden": (8, 6)}, (4, 3, 2)),
+    "lipschitz_mlp, Bjorck": ("lipschitz_mlp", {"hidden": (8,), "kind": "bjorck"}, (4, 3, 2)),
     "cnn": ("cnn", {"widths": (3, 4)}, (6, 5, 2)),
     "vgg": ("vgg11", {}, (8, 8, 1)),
     "resnet": ("resnet14", {"widths": (3, 3, 4, 6)}, (7, 6, 1)),

@@ -22,6 +22,7 @@ __all__ = ["Map", "Stage", "chain", "parts", "tails"]
 Parts = list[tuple[str, Map]]
 FAMILIES: dict[str, Callable[[Variables, Shape], Parts]] = {
     "mlp": plain.mlp,
+    "lipschitz_mlp": plain.lipschitz_mlp,
     "cnn": plain.cnn,
     r"vgg\d+": plain.vgg,
     r"resnet\d+(x4)?": residual.resnet,
@@ -62,7 +63,7 @@ def parts(name: str, variables: Variables, shape: Sequence[int]) -> Parts:
     """
     for pattern, take in FAMILIES.items():
         if re.fullmatch(pattern, name):
-            stats = variables.stats.get("batch_stats", {})
+            stats = variables.stats.get("batch_stats", variables.stats)
             return take(Variables(variables.params, stats), tuple(shape))
     raise UserError(
         f"bounds: no Lipschitz constants are known for the layers of a {name}, only for networks "

@@ -1,12 +1,14 @@
-"""Networks that are one row of layers: `mlp`, `cnn` and `vgg`."""
+"""Networks that are one row of layers: `mlp`, `lipschitz_mlp`, `cnn` and `vgg`."""
 
+import jax
 import numpy as np
 
 from kdjax.chains.layers import convolution, dense, names
-from kdjax.chains.maps import GLOBAL_AVERAGE, HALVE, IDENTITY, RELU, Map, Shape, row
+from kdjax.chains.maps import GLOBAL_AVERAGE, HALVE, IDENTITY, RELU, Map, Shape, isometry, row
+from kdjax.models import lipschitz
 from kdjax.types import Variables
 
-__all__ = ["cnn", "mlp", "vgg"]
+__all__ = ["cnn", "lipschitz_mlp", "mlp", "vgg"]
 
 
 def mlp(at: Variables, shape: Shape) -> list[tuple[str, Map]]:
@@ -19,6 +21,25 @@ def mlp(at: Variables, shape: Shape) -> list[tuple[str, Map]]:
     assert last.matrix is not None
     flat = Map(lambda x: x.reshape(len(x), -1), IDENTITY.constant, np.eye(last.matrix.shape[1]))
     return [*found, ("pooled", flat), ("logits", last)]
+
+
+def lipschitz_mlp(at: Variables, shape: Shape) -> list[tuple[str, Map]]:
+    """The parts of `models.lipschitz_mlp`; only the "spectral" kind has statistics."""
+    found, kernels = [], {}
+    for name in names(at, "layer"):
+        kernel = at.params[name]["kernel"]
+        with jax.ensure_compile_time_eval():  # numbers, also where the parts are being compiled
+            if at.stats:
+                kernel = lipschitz.spectral_dense(kernel, at.stats[name], num_iters=0)[0]
+            else:
+                kernel = lipschitz.bjorck(kernel)
+        kernels[name] = {**at.params[name], "kernel": kernel}
+    held = Variables(kernels, {})
+    *hidden, last = kernels
+    for number, name in enumerate(hidden):
+        found.append((f"hidden{number}", row(dense(held, name), isometry(lipschitz.group_sort))))
+    flat = Map(lambda x: x.reshape(len(x), -1), IDENTITY.constant)
+    return [*found, ("pooled", flat), ("logits", dense(held, last))]
 
 
 def cnn(at: Variables, shape: Shape) -> list[tuple[str, Map]]:

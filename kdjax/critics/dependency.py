@@ -7,6 +7,7 @@ from jax import lax
 
 from kdjax import losses
 from kdjax.critics.layer import feature_width
+from kdjax.losses.dependency import penalty_points
 from kdjax.models import critic as pair_critics
 from kdjax.terms import Critic, Scalar, Through
 from kdjax.terms.term import POSITIVE
@@ -128,7 +129,7 @@ def _through(
     """The penalty on the slope in the inputs of both networks, which it moves with the critic."""
 
     def through(variables: Variables, networks, x: Array, y: Array, share, scalars, key: Array):
-        points = share(losses.penalty_points(y, at=at, key=key))
+        points = share(penalty_points(y, at=at, key=key))
 
         def f(a: Array, b: Array) -> Array:
             own, peer = (

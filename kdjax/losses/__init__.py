@@ -6,12 +6,7 @@ average, weight or multiply by T^2. The few that couple the batch return one num
 
 from kdjax.losses.contrastive import ContrastMemory, contrast_init, contrast_loss
 from kdjax.losses.decoupled import correlation, decoupled_kl
-from kdjax.losses.dependency import (
-    dual_dependency,
-    gradient_penalty,
-    penalty_points,
-    predictive_coding,
-)
+from kdjax.losses.dependency import dual_dependency, gradient_penalty, predictive_coding
 from kdjax.losses.divergence import (
     balanced_kl,
     cross_entropy,
@@ -68,7 +63,6 @@ __all__ = [
     "logit_mse",
     "minimum_logit_kl",
     "norm_direction",
-    "penalty_points",
     "predictive_coding",
     "probabilistic_knowledge_transfer",
     "relational_angle",

@@ -135,13 +135,13 @@ def gradient_penalty(
 
 
 def penalty_points(
-    y: Float[Array, "*rows"],
+    y: Float[Array, "rows ..."],
     *,
     at: str = "interpolated",
     key: Array | None = None,
-    mix: Float[Array, "*rows"] | None = None,
+    mix: Float[Array, "rows ..."] | None = None,
     permutation: Int[Array, " rows"] | None = None,
-) -> Float[Array, "*rows"]:
+) -> Float[Array, "rows ..."]:
     """Where `gradient_penalty` looks: u_i y_i + (1 - u_i) y_p(i), row by row; arguments as there.
 
     Couples the batch: computed for a whole one, its rows may then be divided over devices.

@@ -92,7 +92,6 @@ __all__ = [
 _X4 = (32, 64, 128, 256)
 _NETWORKS: dict[str, Callable[..., nn.Module | Model]] = {
     "mlp": mlp,
-    "lipschitz_mlp": lipschitz_mlp,
     "cnn": cnn,
     **{f"resnet{d}": functools.partial(resnet, depth=d) for d in (8, 14, 20, 32, 44, 56, 110)},
     **{f"resnet{d}x4": functools.partial(resnet, depth=d, widths=_X4) for d in (8, 32)},
@@ -106,6 +105,7 @@ _NETWORKS: dict[str, Callable[..., nn.Module | Model]] = {
     "MobileNetV2": mobilenet_v2,
     "ShuffleV1": shuffle_v1,
     "ShuffleV2": shuffle_v2,
+    "lipschitz_mlp": lipschitz_mlp,
     "bert": bert,
     "t5": t5,
     "gpt_neo": gpt_neo,

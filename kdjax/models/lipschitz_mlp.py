@@ -83,7 +83,8 @@ def lipschitz_mlp(
             if number:
                 x = lipschitz.group_sort(x)
                 kept[f"hidden{number - 1}"] = x
-            kept["pooled"] = x
+            if number == len(widths):
+                kept["pooled"] = x
             # in full: what a GPU or a TPU does by default breaks the certificate
             x = jnp.matmul(x, kernel, precision="highest") + layer["bias"]
         return Outputs(x, kept), (stats if train and stats else variables.stats)
