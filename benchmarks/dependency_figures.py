@@ -40,6 +40,8 @@ class Sweep(NamedTuple):
 
 
 BASE = "tiles=4"
+MIDDLE = {"tiles": 4, "batch": 64, "pool": None}
+ORDER = ("cpc", "wpc_penalty", "wpc_spectral", "wpc_bjorck")
 SWEEPS = {
     "tiles": Sweep(
         ("tiles=1", "tiles=2", BASE, "tiles=8"), "mutual information of the views, nats"
@@ -72,21 +74,33 @@ def train(words: str, runs: Path, data: str | None, steps: int) -> None:
         sys.exit(status)
 
 
-def read(where: Path) -> dict[str, Any]:
-    """What a finished run says: its setting, and the chosen members' test scores by variant."""
-    report = load(where)
-    found: dict[str, Any] = {"batch": report["batch_size"], "steps": report["steps"]}
-    found["pool"] = report["config"]["data"]["pool"]
-    found["tiles"] = report["config"]["data"]["tiles"]
-    found["variants"] = {}
-    for variant in report["variants"]:
-        rows = [member["results"]["test"] for member in chosen_members(variant, "encoder_x")]
-        found["mutual_information"] = rows[0]["critic/mutual_information"]
-        found["variants"][variant["name"]] = {
-            "accuracy": [row[METRIC] for row in rows],
-            "estimate": [row["critic/estimate"] for row in rows],
-        }
-    return found
+def read(runs: Path) -> list[dict[str, Any]]:
+    """What the finished runs of a folder say: settings, the chosen members' test scores.
+
+    Runs of one setting are one point; each may hold some of the variants.
+    """
+    points: dict[tuple, dict[str, Any]] = {}
+    for where in sorted(path.parent for path in runs.glob("*/report.json")):
+        report = load(where)
+        said = report["config"]["data"]
+        setting = {"tiles": said["tiles"], "batch": report["batch_size"], "pool": said["pool"]}
+        point = points.setdefault(tuple(setting.values()), {**setting, "variants": {}})
+        point["steps"] = report["steps"]
+        for variant in report["variants"]:
+            rows = [member["results"]["test"] for member in chosen_members(variant, "encoder_x")]
+            point["mutual_information"] = rows[0]["critic/mutual_information"]
+            point["variants"][variant["name"]] = {
+                "accuracy": [row[METRIC] for row in rows],
+                "estimate": [row["critic/estimate"] for row in rows],
+            }
+    return list(points.values())
+
+
+def along(sweep: str, points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The points of one sweep, in the order of its axis: all else is as in the middle."""
+    fixed = {key: value for key, value in MIDDLE.items() if key != sweep}
+    found = [p for p in points if all(p[key] == value for key, value in fixed.items())]
+    return sorted(found, key=lambda point: position(sweep, point))
 
 
 def position(sweep: str, point: Mapping[str, Any]) -> float:
@@ -96,19 +110,26 @@ def position(sweep: str, point: Mapping[str, Any]) -> float:
     return (point["pool"] or ENDLESS) if sweep == "pool" else point["batch"]
 
 
+def names(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """All variants, in the order of the experiment."""
+    return [name for name in ORDER if any(name in point["variants"] for point in points)]
+
+
 def figure(name: str, points: Sequence[Mapping[str, Any]], axis: str) -> str:
     """Draw mean and standard deviation of the accuracy, a line a variant."""
-    variants = list(points[0]["variants"])
+    variants = names(points)
     table = {"variants": [{"name": variant} for variant in variants]}
 
     def draw(canvas: Figure) -> None:
         axes = canvas.subplots()
         where = [position(name, point) for point in points]
         for variant, style in styles(table).items():
-            values = [100 * np.array(p["variants"][variant]["accuracy"]) for p in points]
+            shown = [p for p in points if variant in p["variants"]]
+            values = [100 * np.array(p["variants"][variant]["accuracy"]) for p in shown]
             means = [v.mean() for v in values]
             spread = [v.std(ddof=1) if len(v) > 1 else 0.0 for v in values]
-            axes.errorbar(where, means, spread, capsize=3, markersize=4, **style)
+            at = [position(name, p) for p in shown]
+            axes.errorbar(at, means, spread, capsize=3, markersize=4, **style)
         if name != "tiles":
             axes.set_xscale("log", base=2)
             said = ["endless" if x == ENDLESS and name == "pool" else f"{x:g}" for x in where]
@@ -127,9 +148,12 @@ def as_markdown(points: Sequence[Mapping[str, Any]], name: str, axis: str) -> li
     heads = ["endless" if x == ENDLESS and name == "pool" else f"{x:.4g}" for x in where]
     lines = [f"| probe accuracy %, by {axis} | " + " | ".join(heads) + " |"]
     lines.append("|---|" + "---:|" * len(heads))
-    for variant in points[0]["variants"]:
+    for variant in names(points):
         cells = []
         for point in points:
+            if variant not in point["variants"]:
+                cells.append("not run")
+                continue
             values = 100 * np.array(point["variants"][variant]["accuracy"])
             spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
             cells.append(f"{values.mean():.1f}{spread}")
@@ -157,10 +181,9 @@ def main() -> None:
     for name in args.sweeps.split(","):
         for words in () if args.draw else sweeps[name].points:
             train(words, args.runs, args.data, args.steps)
-        done = [w for w in sweeps[name].points if (folder(args.runs, w) / "report.json").exists()]
-        if not done:
+        points = along(name, read(args.runs))
+        if not points:
             continue
-        points = [read(folder(args.runs, words)) for words in done]
         numbers[name] = points
         (out / f"{name}.svg").write_text(figure(name, points, sweeps[name].axis) + "\n")
         text += as_markdown(points, name, sweeps[name].axis)
