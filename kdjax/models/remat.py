@@ -8,8 +8,9 @@ from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
 __all__ = ["with_remat"]
 
-# Products are dear and their results few; sums over devices would travel twice.
-_KEPT = ("conv_general_dilated", "dot_general")
+# Products are dear and their results few; sums over devices would travel twice. The convolutions of
+# `conv.py` have a gradient of their own, by which a policy knows them.
+_KEPT = ("conv_general_dilated", "dot_general", "custom_vjp_call")
 
 
 def with_remat(model: Model) -> Model:

@@ -111,7 +111,8 @@ def test_remat_keeps_fewer_activations():
         found = jax.eval_shape(pullback, variables.params, variables.stats)
         return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(found))
 
-    assert kept(models.with_remat(model)) < 0.6 * kept(model)
+    share = kept(models.with_remat(model)) / kept(model)
+    assert 0.1 < share < 0.5  # results of convolutions, and not of what stands between them
 
 
 def test_a_frozen_role_is_left_alone():
