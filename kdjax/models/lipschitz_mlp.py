@@ -61,9 +61,10 @@ def lipschitz_mlp(
             drawn, start = jax.random.split(jax.random.fold_in(key, number))
             kernel = jax.random.normal(drawn, (into, out)) / math.sqrt(into)
             layers.append({"kernel": kernel, "bias": jnp.zeros(out)})
-            vector = lipschitz.start_vector(start, (out,))
-            vectors.append(lipschitz.spectral_dense(kernel, vector, num_iters=START)[1])
-        return Variables(_named(layers), _named(vectors) if kind == "spectral" else {})
+            if kind == "spectral":
+                vector = lipschitz.start_vector(start, (out,))
+                vectors.append(lipschitz.spectral_dense(kernel, vector, num_iters=START)[1])
+        return Variables(_named(layers), _named(vectors))
 
     def apply(
         variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
