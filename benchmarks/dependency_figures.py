@@ -8,7 +8,9 @@ a table are written.
     python benchmarks/dependency_figures.py --data=omniglot_8alphabets.npz --sweeps=tiles
     python benchmarks/dependency_figures.py --digits --sweeps=tiles       # needs no file
 
-Without --sweeps all three. Runs are kept under --runs and resumed. Accuracies are means over the
+Without --sweeps all three, and a table of ablations ("ablations" among the names asks for it) of
+the penalty at 4 tiles: sides, place, lambda, kind of critic, metric. Learning rates are chosen by
+validation, for every variant at every point. Runs are kept under --runs and resumed. Accuracies are means over the
 factors, of a linear probe on the first view's representation, on drawings (of drawers) that nobody
 has seen; bars are one standard deviation over seeds.
 """
@@ -161,6 +163,19 @@ def as_markdown(points: Sequence[Mapping[str, Any]], name: str, axis: str) -> li
     return [*lines, ""]
 
 
+def ablations(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table of all variants with a penalty at the middle point."""
+    (middle,) = [point for point in points if all(point[k] == v for k, v in MIDDLE.items())]
+    rows = {n: v for n, v in middle["variants"].items() if n not in ORDER or n == "wpc_penalty"}
+    lines = ["| ablation, 4 tiles | probe accuracy % | estimate, nats |", "|---|---:|---:|"]
+    for name, found in rows.items():
+        cells = []
+        for values in (100 * np.array(found["accuracy"]), np.array(found["estimate"])):
+            cells.append(f"{values.mean():.1f} ± {values.std(ddof=1):.1f}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
 def main() -> None:
     """Train what is missing, then draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -168,7 +183,7 @@ def main() -> None:
     parser.add_argument("--digits", action="store_true", help="digits instead; needs no file")
     parser.add_argument("--runs", type=Path, default=Path("runs/omniglot"))
     parser.add_argument("--out", type=Path, help="default: experiments/results/omniglot_wdm")
-    parser.add_argument("--sweeps", default=",".join(SWEEPS))
+    parser.add_argument("--sweeps", default=",".join([*SWEEPS, "ablations"]))
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--draw", action="store_true", help="of the finished runs, train nothing")
     args = parser.parse_args()
@@ -179,6 +194,11 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     numbers, text = {}, [f"`python {shlex.join(sys.argv)}`", ""]
     for name in args.sweeps.split(","):
+        if name == "ablations":
+            if not args.draw:
+                train(f"{BASE},ablations", args.runs, args.data, args.steps)
+            text += ablations(read(args.runs))
+            continue
         for words in () if args.draw else sweeps[name].points:
             train(words, args.runs, args.data, args.steps)
         points = along(name, read(args.runs))
