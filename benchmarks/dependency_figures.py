@@ -8,11 +8,11 @@ a table are written.
     python benchmarks/dependency_figures.py --data=omniglot_8alphabets.npz --sweeps=tiles
     python benchmarks/dependency_figures.py --digits --sweeps=tiles       # needs no file
 
-Without --sweeps all three, and a table of ablations ("ablations" among the names asks for it) of
-the penalty at 4 tiles: sides, place, lambda, kind of critic, metric. Learning rates are chosen by
-validation, for every variant at every point. Runs are kept under --runs and resumed. Accuracies are means over the
-factors, of a linear probe on the first view's representation, on drawings (of drawers) that nobody
-has seen; bars are one standard deviation over seeds.
+Without --sweeps all three, and a table of ablations of the penalty at 4 tiles ("ablations" among
+the names asks for it): sides, place, lambda, kind of critic, metric. Learning rates are chosen by
+validation, for every variant at every point. Runs are kept under --runs and resumed. Accuracies are
+means over the factors, of a linear probe on the first view's representation, on drawings (of
+drawers) that nobody has seen; bars are one standard deviation over seeds.
 """
 
 import argparse
