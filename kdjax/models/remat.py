@@ -17,7 +17,7 @@ def with_remat(model: Model) -> Model:
     """The same network, whose backward pass finds results of products only.
 
     Norms, activations, softmaxes and dropout between them are computed again. The numbers are the
-    same; in evaluation nothing changes.
+    same up to the rounding of another fusion; in evaluation nothing changes.
     """
 
     def apply(
