@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from timing import medians
+from timing import medians, stepping
 
 from kdjax import losses
 from kdjax.build import build
@@ -64,16 +64,10 @@ def stepper(said: dict[str, Any], members: int = 1) -> tuple[Callable[[], None],
     """A step that goes on from its own state, and its operations by the compiler's count."""
     run = build({**said, "sweep": {"seed": list(range(members))}})
     program, state = make_program(run, run.variants[0], range(members), {})
-    kept = {"state": program.layout.place(state)}
-    batches = feed(run, program, 0)
-    compiled = program.step.lower(kept["state"], next(batches)).compile()
+    placed, batches = program.layout.place(state), feed(run, program, 0)
+    compiled = program.step.lower(placed, next(batches)).compile()
     analysis = compiled.cost_analysis() or {}
-
-    def call() -> None:
-        kept["state"], metrics = compiled(kept["state"], next(batches))
-        jax.block_until_ready((kept["state"], metrics))
-
-    return call, float(analysis.get("flops", 0.0))
+    return stepping(compiled, placed, batches), float(analysis.get("flops", 0.0))
 
 
 def steps(rows: list[tuple[str, dict[str, Any]]], repeats: int) -> None:

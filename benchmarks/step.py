@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from timing import medians
+from timing import medians, stepping
 
 from kdjax.build import build
 from kdjax.program import feed, make_program
@@ -83,14 +83,7 @@ def stepper(said: dict[str, Any]) -> Callable[[], None]:
         model = variant.table[role].model
         given[role] = (jax.jit(model.init)(jax.random.key(0), batch), False)
     program, state = make_program(run, variant, (0,), given)
-    kept = {"state": program.layout.place(state)}
-    batches = feed(run, program, 0)
-
-    def call() -> None:
-        kept["state"], metrics = program.step(kept["state"], next(batches))
-        jax.block_until_ready((kept["state"], metrics))
-
-    return call
+    return stepping(program.step, program.layout.place(state), feed(run, program, 0))
 
 
 def forward(said: dict[str, Any]) -> Callable[[], None]:

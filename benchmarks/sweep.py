@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from timing import medians
+from timing import medians, stepping
 
 from kdjax.build import build
 from kdjax.program import feed, make_program
@@ -48,14 +48,7 @@ def stepper(model: dict[str, Any], shape: tuple[int, ...], batch: int, members: 
         }
     )
     program, state = make_program(run, run.variants[0], range(members), {})
-    kept = {"state": program.layout.place(state)}
-    batches = feed(run, program, 0)
-
-    def call() -> None:
-        kept["state"], metrics = program.step(kept["state"], next(batches))
-        jax.block_until_ready((kept["state"], metrics))
-
-    return call
+    return stepping(program.step, program.layout.place(state), feed(run, program, 0))
 
 
 def steps(members: list[int], repeats: int) -> None:

@@ -2,7 +2,21 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+
+def stepping(step: Callable, state: Any, batches: Iterator[Any]) -> Callable[[], None]:
+    """A call that takes one training step from where the last one ended."""
+    kept = {"state": state}
+
+    def call() -> None:
+        kept["state"], metrics = step(kept["state"], next(batches))
+        jax.block_until_ready((kept["state"], metrics))
+
+    return call
 
 
 def medians(calls: Mapping[str, Callable], repeats: int, warm: int = 2) -> dict[str, float]:
