@@ -19,6 +19,7 @@ from kdjax.models.adapters import (
     norm_direction_adapter,
     with_adapters,
 )
+from kdjax.models.backbones import with_backbone
 from kdjax.models.cache import ROW, attach_cache, with_cache
 from kdjax.models.choices import ENCODE_ONCE, REPEAT_PROMPT, Asking, with_choices
 from kdjax.models.cnn import cnn
@@ -33,6 +34,7 @@ from kdjax.models.convert import (
 )
 from kdjax.models.decoder import gpt_neo
 from kdjax.models.depth import keep_layers
+from kdjax.models.detector import SHARED, faster_rcnn
 from kdjax.models.encoder import bert
 from kdjax.models.encoder_decoder import t5
 from kdjax.models.huggingface import huggingface_options, load_huggingface, save_huggingface
@@ -51,6 +53,7 @@ __all__ = [
     "ENCODE_ONCE",
     "REPEAT_PROMPT",
     "ROW",
+    "SHARED",
     "Adapter",
     "Asking",
     "attach",
@@ -77,6 +80,7 @@ __all__ = [
     "to_torch",
     "torch_options",
     "with_adapters",
+    "with_backbone",
     "with_cache",
     "with_choices",
     "with_class_means",
@@ -101,6 +105,7 @@ _NETWORKS: dict[str, Callable[..., nn.Module | Model]] = {
     "bert": bert,
     "t5": t5,
     "gpt_neo": gpt_neo,
+    "faster_rcnn": faster_rcnn,
 }
 _LANGUAGE: dict[str, tuple[Callable[..., Model], Asking]] = {
     "t5": (t5, ENCODE_ONCE),

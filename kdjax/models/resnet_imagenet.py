@@ -52,11 +52,15 @@ class Block(nn.Module):
 
 
 class ResNetImagenet(nn.Module):
-    """A stem and four stages of 64 to 512 channels; see `resnet_imagenet`."""
+    """A stem and four stages of 64 to 512 channels; see `resnet_imagenet`.
+
+    Without classes it has no last layer: the backbone of a detector.
+    """
 
     num_classes: int
     depth: int
     stem: str
+    width: int = 64
     dtype: Any = None
     axis_name: str | None = None
 
@@ -65,11 +69,11 @@ class ResNetImagenet(nn.Module):
         """Map [batch, height, width, channel] to logits and features of `resnet_imagenet`."""
         mode = Mode(train, self.axis_name, self.dtype)
         if self.stem == "imagenet":
-            x = nn.relu(conv_norm(x, 64, mode, ("conv1", "bn1"), kernel=7, stride=2))
+            x = nn.relu(conv_norm(x, self.width, mode, ("conv1", "bn1"), kernel=7, stride=2))
             pads = ((0, 0), (1, 1), (1, 1), (0, 0))
             x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
         else:
-            x = nn.relu(conv_norm(x, 64, mode, ("conv1", "bn1")))
+            x = nn.relu(conv_norm(x, self.width, mode, ("conv1", "bn1")))
         features = {"stem": x}
         counts, bottleneck = _BLOCKS[self.depth]
         for stage, count in enumerate(counts, start=1):
@@ -77,11 +81,13 @@ class ResNetImagenet(nn.Module):
             for index in range(count):
                 stride = 2 if stage > 1 and index == 0 else 1
                 name = f"layer{stage}_{index}"
-                block = Block(64 * 2 ** (stage - 1), stride, bottleneck, mode, name=name)
+                block = Block(self.width * 2 ** (stage - 1), stride, bottleneck, mode, name=name)
                 before = block(x)
                 x = nn.relu(before)
             features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
         features["pooled"] = global_average(x)
+        if not self.num_classes:
+            return Outputs(features["pooled"], features)
         return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
 
 
@@ -90,6 +96,7 @@ def resnet_imagenet(
     num_classes: int,
     depth: int,
     stem: str = "cifar",
+    width: int = 64,
     dtype: Any = None,
     axis_name: str | None = None,
 ) -> ResNetImagenet:
@@ -104,20 +111,24 @@ def resnet_imagenet(
       depth: 18, 34, 50 or 101.
       stem: "cifar", a 3x3 convolution, for images of about 32 pixels, or "imagenet", a 7x7 one of
         stride 2 and a 3x3 max-pool of stride 2, for about 224.
+      width: channels of the stem and the first stage, which each further stage doubles.
       dtype: of the computation.
       axis_name: pmap axis over which batch norm is taken.
 
     Raises:
-      UserError: another depth or stem.
+      UserError: another depth or stem, or no width.
     """
     if depth not in _BLOCKS:
         raise UserError(f"ResNet: depth is {depth}: use one of {', '.join(map(str, _BLOCKS))}")
     if stem not in ("cifar", "imagenet"):
         raise UserError(f'ResNet{depth}: stem is {stem!r}: use "cifar" or "imagenet"')
+    if width < 1:
+        raise UserError(f"ResNet{depth}: width is {width}: use at least 1")
     return ResNetImagenet(
         num_classes=num_classes,
         depth=depth,
         stem=stem,
+        width=width,
         dtype=compute_dtype(dtype),
         axis_name=axis_name,
     )

@@ -18,7 +18,7 @@ def ratio(a, b):
 def by_hand(regions, boxes, single, crowds, low, high, keep_best):
     """Labels of all regions, one after another."""
     table = np.array(
-        [[ratio(r, b) if ok else 0.0 for b, ok in zip(boxes, single)] for r in regions]
+        [[ratio(r, b) if ok else 0.0 for b, ok in zip(boxes, single, strict=True)] for r in regions]
     )
     labels = []
     for row, region in zip(table, regions, strict=True):
