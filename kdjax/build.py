@@ -15,7 +15,7 @@ from kdjax import comparisons, inputs, models, origins, players, selection, term
 from kdjax import config as configs
 from kdjax.checks import check_numbers, check_shapes
 from kdjax.comparisons import Comparison
-from kdjax.data import TextSet
+from kdjax.data import DetectionSet, TextSet
 from kdjax.methods import Player, co_train, player_hparams
 from kdjax.train import sweep
 from kdjax.train.step import Optimizer, Prepare
@@ -50,6 +50,7 @@ class Run(NamedTuple):
     prepare_eval: Callable[[Batch], Batch]
     variants: tuple[Variant, ...]
     text: TextSet | None = None  # tokenizer and groups, if the data is text
+    pictures: DetectionSet | None = None  # what is in the pictures, if boxes are to be found
 
 
 def complete(config: Any) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def build(config: Any) -> Run:
     whole = complete(config)
     configs.check(whole)
     check_numbers(whole)
-    source, text = inputs.load(whole)
+    source, beside = inputs.load(whole)
     prepare_train, prepare_eval = inputs.prepare(whole, source)
     plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     found: list[Variant] = []
@@ -90,7 +91,9 @@ def build(config: Any) -> Run:
             raise UserError(f"{where}: {error}") from error
     played = [role for variant in found for role in variant.table]
     selection.check(whole["select"], played, inputs.metrics(source))
-    return Run(whole, source, prepare_train, prepare_eval, tuple(found), text)
+    text = beside if isinstance(beside, TextSet) else None
+    pictures = beside if isinstance(beside, DetectionSet) else None
+    return Run(whole, source, prepare_train, prepare_eval, tuple(found), text, pictures)
 
 
 def _where(variant: str) -> str:

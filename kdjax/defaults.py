@@ -48,6 +48,10 @@ DEFAULTS: dict[str, Any] = {
         "lengths": None,
         "window": 16,
         "too_long": "truncate",
+        # of "coco"
+        "max_boxes": 100,
+        "unreadable": "refuse",
+        "judge_train": False,
     },
     "roles": {},
     "variants": {},
@@ -59,6 +63,7 @@ ROLE: dict[str, Any] = {
     "model": {"name": ""},
     "checkpoint": None,
     "from_variant": None,
+    "regions": None,  # of a detector: the role whose regions it judges; None: its own
     "keep_layers": (),  # of the transformer that is read; () keeps all
     "cache": False,  # of a frozen role: its outputs are computed once for each example
     "optimizer": {
@@ -112,6 +117,7 @@ OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "data.lengths": (tuple, list),
     "roles.*.checkpoint": str,
     "roles.*.from_variant": str,
+    "roles.*.regions": str,
     "roles.*.optimizer.clip_norm": (int, float),
     "roles.*.pause.name": str,
     "roles.*.pause.watch": str,

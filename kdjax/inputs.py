@@ -1,6 +1,6 @@
 """From the `data` of a config to a source, and to what happens to its batches in the step."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kdjax import data, models
@@ -21,6 +21,8 @@ TEXT = (  # keys of `data` that only text has
     "window",
     "too_long",
 )
+DETECTION = ("max_boxes", "unreadable", "judge_train")  # that only pictures with boxes have
+DETECTION_METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "detection_ece")
 
 
 def prepare(config: Mapping[str, Any], source: Source) -> tuple[Prepare, Callable[[Batch], Batch]]:
@@ -44,17 +46,18 @@ def prepare(config: Mapping[str, Any], source: Source) -> tuple[Prepare, Callabl
     return train, make
 
 
-def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | None]:
-    """Read the data that a config names; of text also its tokenizer and groups.
+def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | data.DetectionSet | None]:
+    """Read the data that a config names, with a text's tokenizer or with the pictures of boxes.
 
     Raises:
-      UserError: from `data.load` and `data.read_text`; keys of text for other data; a split
+      UserError: from what reads it; keys of one kind of data for another; a split
         without examples; mean and std that do not fit.
     """
     said = dict(config["data"])
     for key in ("mean", "std", "seed"):
         del said[key]
     text = {key: said.pop(key) for key in TEXT}
+    boxes = {key: said.pop(key) for key in DETECTION}
     name = said.pop("name")
     if not name:
         raise UserError(f"data.name is not set; there are {', '.join(data.known())}")
@@ -62,6 +65,8 @@ def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | None]:
         if isinstance(said[key], float) and said[key] >= 1 and said[key].is_integer():
             said[key] = int(said[key])
     sizes = {key: config[key] for key in ("batch_size", "eval_batch_size")}
+    _check_keys(config["data"], "text", TEXT)
+    _check_keys(config["data"], "coco", DETECTION)
     if name == "text":
         task = text.pop("task")
         if not task:
@@ -69,12 +74,12 @@ def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | None]:
         common = {key: said[key] for key in ("path", "validation", "test", "split_seed", "limit")}
         found = data.read_text(task, data.TextOptions(**sizes, **text, **common))
         source = found.source
+    elif name == "coco":
+        keys = ("path", "image_size", "validation", "split_seed", "limit", "on_device", "workers")
+        common = {key: said[key] for key in keys}
+        found = data.read_detection(data.DetectionOptions(**sizes, **boxes, **common))
+        source = found.source
     else:
-        given = [key for key in TEXT if text[key] != DEFAULTS["data"][key]]
-        if given:
-            raise UserError(
-                f"data.{given[0]} is set, but only text has it; set data.name=text or remove it"
-            )
         found, source = None, data.load(name, **sizes, **said)
     for split in ("validation", "test"):
         if not source.size.get(split):
@@ -82,7 +87,7 @@ def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | None]:
                 f"data.{split} leaves no {split} examples; every choice is made on validation "
                 "and every number reported on test, so that both are needed"
             )
-    if found is None:
+    if not isinstance(found, data.TextSet):
         source = source._replace(spec=_normalised(source.spec, config["data"]))
     return source, found
 
@@ -90,10 +95,21 @@ def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | None]:
 def metrics(source: Source) -> list[str]:
     """What is measured on the validation split of a set, and may be selected by."""
     task = source.spec.task
+    if task == data.DETECTION:
+        return list(DETECTION_METRICS)
     own = list(data.task_metric_names(task)) if task else []
     if task and source.spec.num_classes == 1:
         return ["mse", *own]
     return [*CLASS_METRICS, *(name for name in own if name not in CLASS_METRICS)]
+
+
+def _check_keys(said: Mapping[str, Any], name: str, keys: Sequence[str]) -> None:
+    """Refuse keys of one kind of data for another."""
+    given = [key for key in keys if said[key] != DEFAULTS["data"][key]]
+    if said["name"] != name and given:
+        raise UserError(
+            f"data.{given[0]} is set, but only {name} has it; set data.name={name} or remove it"
+        )
 
 
 def _normalised(spec: Spec, said: Mapping[str, Any]) -> Spec:

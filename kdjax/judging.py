@@ -13,7 +13,10 @@ Scores = dict[str, np.ndarray]  # metric -> [members]
 
 
 class Answers(NamedTuple):
-    """The outputs of all roles on a split: logits by role [members, examples, classes]."""
+    """The outputs of all roles on a split: logits by role [members, examples, classes].
+
+    Of detectors: detections, [members, pictures, detections x 7].
+    """
 
     split: str
     logits: Mapping[str, np.ndarray]
@@ -23,6 +26,8 @@ class Answers(NamedTuple):
 def brief(run: Run, answers: Answers) -> Scores:
     """What is worth knowing during a run, "<role>/<metric>" and what two roles have in common."""
     bins = run.config["ece_bins"]
+    if run.pictures is not None:
+        return _of_boxes(run, answers)[0]
     found: Scores = {}
     if not is_regression(run):
         found |= scoring.agreement(answers.logits)
@@ -38,7 +43,7 @@ def brief(run: Run, answers: Answers) -> Scores:
 
 def temperatures(run: Run, answers: Answers) -> dict[str, np.ndarray]:
     """A temperature for each role and member, to be fitted on validation; none for scores."""
-    if is_regression(run):
+    if is_regression(run) or run.pictures is not None:
         return {}
     return {r: scoring.temperatures(z, answers.labels) for r, z in answers.logits.items()}
 
@@ -53,6 +58,8 @@ def full(
       answers: on the split.
       fitted: from `temperatures`, on another split.
     """
+    if run.pictures is not None:
+        return _of_boxes(run, answers)
     if is_regression(run):
         return brief(run, answers), {}
     found, bins = scoring.agreement(answers.logits), {}
@@ -69,6 +76,31 @@ def full(
 def is_regression(run: Run) -> bool:
     """Whether labels are scores."""
     return bool(run.source.spec.task) and run.source.spec.num_classes == 1
+
+
+def _of_boxes(run: Run, answers: Answers) -> tuple[Scores, dict[str, Any]]:
+    """Average precisions, [members] each, and bins of the scores (nothing is fitted to them)."""
+    from kdjax.detection_metrics import detection_metrics  # needs an extra
+
+    assert run.pictures is not None
+    photos, spec = run.pictures.photos[answers.split], run.source.spec
+    found, bins = {}, {}
+    for role, packed in answers.logits.items():
+        rows = [
+            detection_metrics(
+                np.asarray(one).reshape(len(photos), -1, 7),
+                photos,
+                classes=spec.num_classes - 1,
+                side=spec.shape[0],
+                num_bins=run.config["ece_bins"],
+            )
+            for one in packed
+        ]
+        for name in rows[0][0]:
+            found[f"{role}/{name}"] = np.array([values[name] for values, _ in rows])
+        of = {name: [b[name].tolist() for _, b in rows] for name in rows[0][1]}
+        bins[role] = {"before": of, "after": of}
+    return found, bins
 
 
 def _of_task(run: Run, answers: Answers, logits: np.ndarray) -> Scores:

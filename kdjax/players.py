@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from kdjax import comparisons, critics, defaults, models, terms
+from kdjax.data import DETECTION
 from kdjax.methods import Pause, Player, switokd_pause
 from kdjax.ramps import make_ramp
 from kdjax.train import optimizer
@@ -87,7 +88,7 @@ def make_player(
     if carried:
         model = models.with_adapters(model, carried)
     found = {name: _term(role, name, term) for name, term in said["terms"].items()}
-    return Player(model, found, _pause(role, said["pause"]))
+    return Player(model, found, _pause(role, said["pause"]), _shares(role, config, source))
 
 
 def _adapter(
@@ -256,6 +257,17 @@ def _pause(role: str, said: Mapping[str, Any]) -> tuple[Pause, str] | None:
     if said["name"] not in PAUSES:
         raise UserError(f"roles.{role}.pause.name is {said['name']!r}; there are {_list(PAUSES)}")
     return PAUSES[said["name"]], said["watch"]
+
+
+def _shares(
+    role: str, config: Mapping[str, Any], source: Source
+) -> tuple[str, tuple[str, ...]] | None:
+    guide = config["roles"][role]["regions"]
+    if guide is None:
+        return None
+    if source.spec.task != DETECTION:
+        raise UserError(f"roles.{role}.regions is {guide!r}, but the data has no boxes; remove it")
+    return guide, models.SHARED
 
 
 def _list(names: Any) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from kdjax import models, selection, workdir
 from kdjax.build import Run, Variant
 from kdjax.data import save_tokenizer
+from kdjax.detection_metrics import check_installed
 from kdjax.frozen import equip
 from kdjax.origins import kept, new_head
 from kdjax.parts import Part, finished, is_begun, part_folder, parts
@@ -110,6 +111,8 @@ def train(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
       RunError: a non-finite loss in all members of a program, or a signal.
       UserError: damaged files.
     """
+    if run.pictures is not None:
+        check_installed()
     log = MetricsLog(folder, tensorboard=run.config["tensorboard"])
     if run.text is not None:
         save_tokenizer(run.text.tokenizer, folder)

@@ -8,7 +8,9 @@ a `stream.RecordSet`. What runs inside the compiled step (gather, crop, flip, no
 
 from kdjax.data import images, readers, stream
 from kdjax.data.augment import AUGMENTS, EVAL_CROP, lookup, normalize, prepare, random_crop_flip
+from kdjax.data.augment_boxes import TASK as DETECTION
 from kdjax.data.decode import View
+from kdjax.data.detection import DetectionOptions, DetectionSet, read_detection
 from kdjax.data.folder import folder
 from kdjax.data.images import ImageSet
 from kdjax.data.splits import Options
@@ -22,7 +24,10 @@ from kdjax.types import Source, UserError
 
 __all__ = [
     "AUGMENTS",
+    "DETECTION",
     "EVAL_CROP",
+    "DetectionOptions",
+    "DetectionSet",
     "TextOptions",
     "TextSet",
     "known",
@@ -31,12 +36,13 @@ __all__ = [
     "normalize",
     "prepare",
     "random_crop_flip",
+    "read_detection",
     "read_text",
     "save_tokenizer",
     "task_metric_names",
 ]
 
-_OWN = ("digits", "npz", "idx", "folder", "synthetic", "text", "tiny_imagenet")
+_OWN = ("coco", "digits", "npz", "idx", "folder", "synthetic", "text", "tiny_imagenet")
 _TFDS = (  # every other image classification set of tfds works too
     "cifar10",
     "cifar100",

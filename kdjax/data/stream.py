@@ -18,10 +18,10 @@ from kdjax.data.images import ImageSet, Pair, channel_moments, pad_batch
 from kdjax.data.splits import Options, batch_rows, epoch_order, plan
 from kdjax.types import EvalBatches, Source, Spec, TrainBatches, UserError
 
-__all__ = ["RecordSet", "Records", "build"]
+__all__ = ["END", "RecordSet", "Records", "build", "stream_batches"]
 
 _MOMENTS_SAMPLE = 1024  # images behind mean and std of a streamed set: errors of about 1 per cent
-_END = 2**62  # examples in an endless stream
+END = 2**62  # examples in an endless stream
 _THREADS, _BUFFER = 4, 4  # batches, not examples, are what a thread makes and the buffer holds
 
 
@@ -176,7 +176,7 @@ def _train_example(
     return fetch(int(epoch_order(size, seed, epoch)[index * batch_size + offset]))
 
 
-def _batches(
+def stream_batches(
     example: Callable[[int], dict[str, Any]], start: int, stop: int, batch_size: int, workers: int
 ) -> Iterator[Mapping[str, np.ndarray]]:
     """Yield example(start), ... example(stop - 1) in batches, decoded ahead in order."""
@@ -204,7 +204,7 @@ def _train_batches(
     def batches(step: int, seed: int) -> Iterator[Mapping[str, np.ndarray]]:
         batch_rows(size, batch_size, seed, step)  # refuses a bad seed here, not in a worker
         example = partial(_train_example, fetch, size, batch_size, seed)
-        yield from _batches(example, step * batch_size, _END, batch_size, options.workers)
+        yield from stream_batches(example, step * batch_size, END, batch_size, options.workers)
 
     return batches
 
@@ -217,7 +217,7 @@ def _eval_batches(
     workers = options.workers if size >= batch_size * options.workers else 0
 
     def batches() -> Iterator[Mapping[str, np.ndarray]]:
-        for batch in _batches(fetch, 0, size, batch_size, workers):
+        for batch in stream_batches(fetch, 0, size, batch_size, workers):
             padded = pad_batch(batch["image"], batch["label"], batch["id"], batch_size)
             if "size" in batch:
                 rows = np.minimum(np.arange(batch_size), len(batch["size"]) - 1)

@@ -35,7 +35,8 @@ def smooth_l1(
     """
     check_pair(deltas, targets, "boxes")
     check_not_negative("beta", beta)
-    size = jnp.abs(jnp.asarray(deltas, jnp.float32) - jnp.asarray(targets, jnp.float32))
+    gap = jnp.asarray(deltas, jnp.float32) - jnp.asarray(targets, jnp.float32)
+    size = gap * jax.lax.stop_gradient(jnp.sign(gap))  # jnp.abs has the gradient 1 at 0
     near = size < beta
     inside = jnp.where(near, size, 0.0)  # at beta 0 nothing is, and 0 / 1 has no bad gradient
     parabola = 0.5 * inside**2 / jnp.where(beta > 0, beta, 1.0)

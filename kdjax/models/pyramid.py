@@ -58,7 +58,7 @@ class ProposalHead(nn.Module):
 
 
 class BoxHead(nn.Module):
-    """Two linear layers over a region's bins, then its class, background being the last, and box."""
+    """Two linear layers over a region's bins, then its class (background last) and its box."""
 
     num_classes: int
     width: int
