@@ -37,6 +37,7 @@ class Variant(NamedTuple):
     given: Mapping[str, Variables]  # roles that start from a file
     new_heads: tuple[str, ...]  # those whose file has no head for the task: each member draws one
     from_variant: Mapping[str, str]  # roles that start from an earlier variant
+    backbones: Mapping[str, Variables]  # of detectors whose heads each member draws
     means: Mapping[str, tuple[Model, str]]  # frozen roles asked for class means: network, layer
     cached: Mapping[str, tuple[Model, tuple[str, ...]]]  # frozen roles with a cache, its layers
 
@@ -181,13 +182,14 @@ def _given(
     earlier: list[str],
 ) -> dict[str, Any]:
     """Weights that do not start at random: from a file, or from an earlier variant by name."""
-    files, new_heads, names = {}, [], {}
+    files, new_heads, names, backbones = {}, [], {}, {}
     for role in table:
         said = config["roles"][role]
         where = f"roles.{role}"
-        if said["checkpoint"] is not None and said["from_variant"] is not None:
-            raise UserError(f"{where} sets both checkpoint and from_variant; remove one")
-        origin = next((k for k in ("checkpoint", "from_variant") if said[k] is not None), None)
+        set_keys = [k for k in ("checkpoint", "from_variant", "backbone") if said[k] is not None]
+        if len(set_keys) > 1:
+            raise UserError(f"{where} sets both {' and '.join(set_keys)}; remove one")
+        origin = set_keys[0] if set_keys else None
         if origin is None and said["keep_layers"]:
             raise UserError(
                 f"{where}.keep_layers is set, but nothing is read; set {where}.checkpoint or "
@@ -212,12 +214,22 @@ def _given(
                     f"{where}.from_variant is {said['from_variant']!r}; earlier variants: {known}"
                 )
             names[role] = said["from_variant"]
+        elif said["backbone"] is not None and said["terms"]:
+            try:
+                backbones[role] = origins.backbone(said["backbone"], shapes[role], spec)
+            except UserError as error:
+                raise UserError(f"{where}.backbone: {error}") from error
         elif not said["terms"]:
             raise UserError(
                 f"{where} has no terms, so it never learns: set {where}.checkpoint (a folder "
                 f"written by `export`) or {where}.from_variant, or give it terms"
             )
-    return {"given": files, "new_heads": tuple(new_heads), "from_variant": names}
+    return {
+        "given": files,
+        "new_heads": tuple(new_heads),
+        "from_variant": names,
+        "backbones": backbones,
+    }
 
 
 def _place(

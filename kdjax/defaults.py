@@ -63,6 +63,7 @@ ROLE: dict[str, Any] = {
     "model": {"name": ""},
     "checkpoint": None,
     "from_variant": None,
+    "backbone": None,  # of a detector: an export of the classifier that its backbone starts as
     "regions": None,  # of a detector: the role whose regions it judges; None: its own
     "keep_layers": (),  # of the transformer that is read; () keeps all
     "cache": False,  # of a frozen role: its outputs are computed once for each example
@@ -117,6 +118,7 @@ OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "data.lengths": (tuple, list),
     "roles.*.checkpoint": str,
     "roles.*.from_variant": str,
+    "roles.*.backbone": str,
     "roles.*.regions": str,
     "roles.*.optimizer.clip_norm": (int, float),
     "roles.*.pause.name": str,

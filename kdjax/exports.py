@@ -118,6 +118,15 @@ def _check_spec(path: str | Path, about: Mapping[str, Any], spec: Spec) -> None:
         raise UserError(
             f"{path} has seen images of {tuple(about['shape'])}, but the data has {spec.shape}"
         )
+    check_normalised(path, about, spec)
+
+
+def check_normalised(path: str | Path, about: Mapping[str, Any], spec: Spec) -> None:
+    """Refuse images that are normalised otherwise than a network has seen them.
+
+    Raises:
+      UserError: with the values to set.
+    """
     if about.get("mean") is None or about.get("std") is None:
         return  # an import that did not say
     for name in ("mean", "std"):

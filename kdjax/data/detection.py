@@ -153,7 +153,7 @@ def _example(
     height, width = resized(photo.size, side)
     picture = Image.fromarray(open_photo(path, photo))
     image = np.zeros((side, side, 3), np.uint8)
-    image[:height, :width] = picture.resize((width, height), Image.Resampling.BILINEAR)
+    image[:height, :width] = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
     order = np.argsort(-photo.area, kind="stable")[:limit]
     order, count = np.sort(order), min(len(photo.box), limit)
     scale = np.array([width / photo.size[1], height / photo.size[0]] * 2, np.float32)

@@ -151,7 +151,7 @@ def _make_apply(plan: _Plan) -> Any:
         params = merge(variables.params, stats.pop("frozen", {}))
         tree = {"params": params, **stats}
         moves = train and bool(stats) and not plan.network.frozen_norm
-        found = plan.network.apply(
+        found: Any = plan.network.apply(
             tree, image, train, method="levels", mutable=list(stats) if moves else False
         )
         levels, moved = found if moves else (found, {})
@@ -178,7 +178,8 @@ def _outputs(plan: _Plan, tree: PyTree, batch: Batch, levels: tuple[Array, ...])
     whole = jnp.broadcast_to(jnp.asarray([height, width], jnp.float32), (count, 2))
     size = jnp.asarray(batch.get("size", whole), jnp.float32)
     placed = _anchors(plan, levels)
-    logits, deltas = plan.network.apply(tree, levels, method="propose")
+    dense: Any = plan.network.apply(tree, levels, method="propose")
+    logits, deltas = dense
     if "box" not in batch and "region" not in batch:
         return _detect(plan, tree, levels, placed, logits, deltas, size)
     features: dict[str, Array] = {}
@@ -251,7 +252,7 @@ def _detect(
     )
     z, boxes, pooled = _judge(plan, tree, levels, regions)
     per_image = lambda x: x.reshape(*regions.shape[:2], *x.shape[1:])  # noqa: E731
-    found = jax.vmap(lambda *x: detect(*x, plan.limits))(
+    found = jax.vmap(lambda a, b, c, d, e: detect(a, b, c, d, e, plan.limits))(
         per_image(z), per_image(boxes), regions, real, size
     )
     return Outputs(z, {"pooled": pooled, "detections": found})
@@ -265,7 +266,8 @@ def _judge(
     level = levels_of(regions, strides, canonical=plan.canonical)
     read = lambda f, b, n: roi_align(f, b, n, strides=strides, bins=BINS)  # noqa: E731
     bins = jax.vmap(read)(fine, regions, level)
-    return plan.network.apply(tree, bins.reshape(-1, *bins.shape[2:]), method="judge")
+    found: Any = plan.network.apply(tree, bins.reshape(-1, *bins.shape[2:]), method="judge")
+    return found
 
 
 def _anchors(plan: _Plan, levels: tuple[Array, ...]) -> tuple[Array, ...]:

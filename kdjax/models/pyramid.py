@@ -54,7 +54,8 @@ class ProposalHead(nn.Module):
             x = nn.relu(conv(level)).astype(jnp.float32)
             batch = x.shape[0]
             found.append((logits(x).reshape(batch, -1), deltas(x).reshape(batch, -1, 4)))
-        return tuple(jnp.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
+        all_logits, all_deltas = zip(*found, strict=True)
+        return jnp.concatenate(all_logits, axis=1), jnp.concatenate(all_deltas, axis=1)
 
 
 class BoxHead(nn.Module):
