@@ -8,6 +8,7 @@ import orbax.checkpoint as ocp
 
 from kdjax import judging
 from kdjax.build import Run, Variant
+from kdjax.drawings import shown
 from kdjax.program import Program, feed
 from kdjax.report.log import MetricsLog, Progress
 from kdjax.train import checkpoint, loop
@@ -127,16 +128,18 @@ def score(
 
     Returns:
       {"members": rows as report.json holds them, "bins": role -> "before" | "after" -> bins of
-      the test split, [members, bins]}.
+      the test split, [members, bins], "shown": split -> what is drawn of it}.
     """
     placed, bins, fitted = program.layout.place(state), {}, {}
     results: dict[str, dict[str, np.ndarray]] = {}
+    pictures = {}
     extra = [split for split in run.source.evals if split.startswith("test_")]
     for split in ("validation", *extra, "test"):
         answers = _answers(run, program, placed, split)
         if split == "validation":
             fitted = judging.temperatures(run, answers)
         results[split], bins = judging.full(run, answers, fitted)
+        pictures[split] = shown(run, split, answers.logits)
     rows = [
         {
             "member": number,
@@ -149,7 +152,7 @@ def score(
         }
         for row, number in enumerate(members)
     ]
-    return {"members": rows, "bins": bins}
+    return {"members": rows, "bins": bins, "shown": pictures}
 
 
 def _answers(run: Run, program: Program, state: State, split: str) -> judging.Answers:

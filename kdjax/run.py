@@ -205,6 +205,7 @@ def _join(run: Run, variant: Variant, done: Sequence[Mapping[str, Any]]) -> dict
         "chosen": chosen,
         "bins": bins,
         "seconds": seconds,
+        "shown": done[0].get("shown"),
     }
 
 

@@ -42,9 +42,9 @@ RULES = {
 }
 FREE = {  # read configs, flags and files, and put everything together
     "__init__", "__main__", "build", "chains", "checks", "class_means", "cli", "comparisons",
-    "detection_metrics", "diagnostics", "exports", "flags", "frozen", "imports", "inputs",
-    "judging", "origins", "parts", "players", "probes", "program", "ramps", "recorder", "run",
-    "scoring", "selection", "summary", "workdir",
+    "detection_metrics", "diagnostics", "drawings", "exports", "flags", "frozen", "imports",
+    "inputs", "judging", "origins", "parts", "players", "probes", "program", "ramps", "recorder",
+    "run", "scoring", "selection", "summary", "workdir",
 }  # fmt: skip
 LOWER = {
     "bounds", "critics", "data", "losses", "methods", "models", "report", "terms", "train", "types",

@@ -24,6 +24,12 @@ class Column(NamedTuple):
 
 COLUMNS = (
     Column("accuracy", "accuracy %", 100.0, 2, +1),
+    Column("ap50", "AP50 %", 100.0, 2, +1),
+    Column("ap", "AP %", 100.0, 2, +1),
+    Column("ap75", "AP75 %", 100.0, 2, +1),
+    Column("ap_small", "AP small %", 100.0, 2, +1),
+    Column("ap_medium", "AP medium %", 100.0, 2, +1),
+    Column("ap_large", "AP large %", 100.0, 2, +1),
     Column("f1", "F1 %", 100.0, 2, +1),
     Column("macro_f1", "macro F1 %", 100.0, 2, +1),
     Column("exact_match", "exact match %", 100.0, 2, +1),
@@ -32,6 +38,7 @@ COLUMNS = (
     Column("spearman", "Spearman", 1.0, 3, +1),
     Column("mse", "MSE", 1.0, 3, -1),
     Column("ece", "ECE %", 100.0, 2, 0),
+    Column("detection_ece", "detection ECE %", 100.0, 2, 0),
     Column("nll", "NLL", 1.0, 3, -1),
     Column("brier", "Brier", 1.0, 3, -1),
     Column("temperature", "fitted T", 1.0, 2, 0),
