@@ -25,7 +25,7 @@ def tiny(width: int, **options) -> dict:
     """A detector for tests: a step in a moment."""
     return {
         "name": "faster_rcnn",
-        "backbone": "ResNet18",
+        "backbone": "ResNet10",
         "backbone_options": {"width": width},
         "pyramid_width": 4,
         "box_width": 8,

@@ -213,7 +213,7 @@ def _check(players: Mapping[str, Player]) -> None:
         if player.shares is not None:
             guide = player.shares[0]
             watched.append(("regions", guide))
-            if guide in players and players[guide].shares is not None:
+            if guide != role and guide in players and players[guide].shares is not None:
                 raise ValueError(
                     f"{role}: regions of {guide!r}, which takes them from another role"
                 )

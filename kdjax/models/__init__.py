@@ -97,7 +97,7 @@ _NETWORKS: dict[str, Callable[..., nn.Module | Model]] = {
         for depth, widen in ((16, 1), (16, 2), (40, 1), (40, 2))
     },
     **{f"vgg{d}": functools.partial(vgg, depth=d) for d in (8, 11, 13, 16, 19)},
-    **{f"ResNet{d}": functools.partial(resnet_imagenet, depth=d) for d in (18, 34, 50, 101)},
+    **{f"ResNet{d}": functools.partial(resnet_imagenet, depth=d) for d in (10, 18, 34, 50, 101)},
     "MobileNetV1": mobilenet_v1,
     "MobileNetV2": mobilenet_v2,
     "ShuffleV1": shuffle_v1,

@@ -13,7 +13,7 @@ from kdjax.types import PyTree, UserError, Variables
 __all__ = ["STRIDES", "divide", "frozen_parts", "make_backbone", "merge", "with_backbone"]
 
 STRIDES = (4, 8, 16, 32, 64)  # of the levels made of stages 1 to 4, and of the one beyond
-_RESNETS = {f"ResNet{depth}": depth for depth in (18, 34, 50, 101)}
+_RESNETS = {f"ResNet{depth}": depth for depth in (10, 18, 34, 50, 101)}
 # names of the layers of each stage, the stem being the first
 _STAGES = {
     "ResNet": (r"conv1|bn1", r"layer1_.*", r"layer2_.*", r"layer3_.*", r"layer4_.*"),

@@ -78,7 +78,7 @@ def faster_rcnn(
 
     Args:
       num_classes: background included, which is the last.
-      backbone: "ResNet18", "ResNet34", "ResNet50", "ResNet101" or "MobileNetV2".
+      backbone: "ResNet10", "ResNet18", "ResNet34", "ResNet50", "ResNet101" or "MobileNetV2".
       backbone_options: its `width`.
       frozen_norm: the backbone's batch norm keeps statistics, scale and shift (they are stats of
         the model, no params), as is usual with ImageNet weights.

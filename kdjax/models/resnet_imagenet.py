@@ -1,4 +1,4 @@
-"""Residual networks of four stages, 18 to 101 layers, after He et al. (arXiv 1512.03385).
+"""Residual networks of four stages, 10 to 101 layers, after He et al. (arXiv 1512.03385).
 
 The strided convolution of a bottleneck is the 3x3 one, as in the usual PyTorch weights ("v1.5").
 """
@@ -17,6 +17,7 @@ __all__ = ["ResNetImagenet", "resnet_imagenet"]
 
 # Depth -> blocks in each stage, and whether they are bottlenecks.
 _BLOCKS = {
+    10: ((1, 1, 1, 1), False),
     18: ((2, 2, 2, 2), False),
     34: ((3, 4, 6, 3), False),
     50: ((3, 4, 6, 3), True),
@@ -100,7 +101,7 @@ def resnet_imagenet(
     dtype: Any = None,
     axis_name: str | None = None,
 ) -> ResNetImagenet:
-    """Make a ResNet-18, -34, -50 or -101.
+    """Make a ResNet-10, -18, -34, -50 or -101.
 
     Features: "stem" (with its max-pool, if it has one), "stage1" to "stage4" (each after its last
     ReLU), "stage1_pre", ... (before that ReLU), "pooled" [batch, 512] or, from depth 50 on,
@@ -108,7 +109,7 @@ def resnet_imagenet(
 
     Args:
       num_classes: width of the logits.
-      depth: 18, 34, 50 or 101.
+      depth: 10, 18, 34, 50 or 101.
       stem: "cifar", a 3x3 convolution, for images of about 32 pixels, or "imagenet", a 7x7 one of
         stride 2 and a 3x3 max-pool of stride 2, for about 224.
       width: channels of the stem and the first stage, which each further stage doubles.

@@ -17,6 +17,7 @@ LIMITS = {
 }  # fmt: skip
 SMALL = {
     "num_classes": 4,
+    "backbone": "ResNet10",
     "backbone_options": {"width": 4},
     "pyramid_width": 4,
     "box_width": 8,
@@ -157,7 +158,7 @@ def test_frozen_parts_are_statistics():
 def test_weights_of_a_classifier_go_under_the_heads(frozen):
     stages = {"frozen_norm": frozen, "frozen_stages": 2 if frozen else 0}
     detector = models.build("faster_rcnn", **SMALL, **stages)
-    classifier = models.build("ResNet18", num_classes=5, stem="imagenet", width=4)
+    classifier = models.build("ResNet10", num_classes=5, stem="imagenet", width=4)
     make = lambda m, fill: jax.tree.map(  # noqa: E731
         lambda x: np.full(x.shape, fill), jax.eval_shape(m.init, jax.random.key(0), batch_of())
     )
@@ -165,14 +166,15 @@ def test_weights_of_a_classifier_go_under_the_heads(frozen):
     leaves = jax.tree_util.tree_flatten_with_path(found)[0]
     for path, leaf in leaves:
         assert (leaf == (1.0 if "backbone" in jax.tree_util.keystr(path) else 0.0)).all(), path
-    other = make(models.build("ResNet18", num_classes=5, stem="imagenet", width=8), 1.0)
+    other = make(models.build("ResNet10", num_classes=5, stem="imagenet", width=8), 1.0)
     with pytest.raises(UserError, match="backbone: params"):
         models.with_backbone(make(detector, 0.0), other)
 
 
 def test_every_backbone_has_the_strides_of_the_pyramid():
     for name, options in (("ResNet50", {"width": 4}), ("MobileNetV2", {"width": 0.1})):
-        model = models.build("faster_rcnn", **SMALL | {"backbone_options": options}, backbone=name)
+        other = {"backbone": name, "backbone_options": options}
+        model = models.build("faster_rcnn", **SMALL | other)
         shapes = jax.eval_shape(model.init, jax.random.key(0), batch_of())
         apply = functools.partial(model.apply, train=True)
         outputs, _ = jax.eval_shape(apply, shapes, batch_of())
