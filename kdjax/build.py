@@ -15,7 +15,7 @@ from kdjax import comparisons, inputs, models, origins, players, selection, term
 from kdjax import config as configs
 from kdjax.checks import check_numbers, check_shapes
 from kdjax.comparisons import Comparison
-from kdjax.data import DetectionSet, TextSet
+from kdjax.data import DETECTION, DetectionSet, TextSet
 from kdjax.methods import Player, co_train, player_hparams
 from kdjax.train import sweep
 from kdjax.train.step import Optimizer, Prepare
@@ -124,6 +124,8 @@ def _variant(
         except ValueError as error:
             raise UserError(f"roles.{error}") from error
 
+    if judging and source.spec.task == DETECTION:
+        raise UserError(f"roles.{next(iter(judging))} is a critic, which cannot look at regions")
     critics = {role: comparisons.make(role, config, labels) for role in judging}
     table, plain = method(None)
     hparams = _hparams(config, table, critics)

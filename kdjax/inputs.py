@@ -75,9 +75,7 @@ def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | data.Detecti
         found = data.read_text(task, data.TextOptions(**sizes, **text, **common))
         source = found.source
     elif name == "coco":
-        keys = ("path", "image_size", "validation", "split_seed", "limit", "on_device", "workers")
-        common = {key: said[key] for key in keys}
-        found = data.read_detection(data.DetectionOptions(**sizes, **boxes, **common))
+        found = data.read_detection(_detection_options(said, {**sizes, **boxes}))
         source = found.source
     else:
         found, source = None, data.load(name, **sizes, **said)
@@ -101,6 +99,14 @@ def metrics(source: Source) -> list[str]:
     if task and source.spec.num_classes == 1:
         return ["mse", *own]
     return [*CLASS_METRICS, *(name for name in own if name not in CLASS_METRICS)]
+
+
+def _detection_options(said: Mapping[str, Any], others: Mapping[str, Any]) -> data.DetectionOptions:
+    for key in ("test", "canvas", "eval_crop", "shape", "num_classes"):
+        if said[key] is not None:
+            raise UserError(f"data.{key} is {said[key]!r}, but coco does not take it; remove it")
+    keys = ("path", "image_size", "validation", "split_seed", "limit", "on_device", "workers")
+    return data.DetectionOptions(**others, **{key: said[key] for key in keys})
 
 
 def _check_keys(said: Mapping[str, Any], name: str, keys: Sequence[str]) -> None:

@@ -38,6 +38,7 @@ def make_network(
     said = config["roles"][role]
     if not said["model"].get("name"):
         raise UserError(f"roles.{role}.model.name is not set; there are {_list(models.names())}")
+    _check_boxes(role, said, source)
     if config["precision"] not in PRECISIONS:
         raise UserError(f"precision is {config['precision']!r}; there are {_list(PRECISIONS)}")
     try:
@@ -52,6 +53,16 @@ def make_network(
         )
     except UserError as error:
         raise UserError(f"roles.{role}.model: {error}") from error
+
+
+def _check_boxes(role: str, said: Mapping[str, Any], source: Source) -> None:
+    """Refuse a classifier where boxes are to be found, and a detector where there are none."""
+    finds, name = said["model"]["name"] == "faster_rcnn", said["model"]["name"]
+    if (source.spec.task == DETECTION) != finds:
+        has, use = ("no boxes", "a classifier") if finds else ("boxes", "faster_rcnn")
+        raise UserError(f"roles.{role}.model.name is {name!r}, but the data has {has}; use {use}")
+    if finds and said["cache"]:
+        raise UserError(f"roles.{role}.cache is set, but a detector draws new regions every time")
 
 
 def with_vocabulary(network: Mapping[str, Any], spec: Spec) -> dict[str, Any]:

@@ -157,6 +157,38 @@ def test_regions_are_of_detection_alone():
         build(table)
 
 
+@pytest.mark.parametrize(
+    ("where", "change", "said"),
+    [
+        (
+            "student",
+            {"model": {"name": "resnet8"}},
+            "'resnet8', but the data has boxes; use faster",
+        ),
+        ("student", {"cache": True}, "student.cache is set, but a detector draws"),
+        ("data", {"test": 3}, "data.test is 3, but coco does not take it"),
+        ("data", {"augment": "crop"}, "choose none or flip"),
+        ("data", {"image_size": None}, "set a multiple of 32"),
+        ("select", {"metric": "accuracy"}, "select.metric is 'accuracy'; there are ap, ap50"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(path, where, change, said):
+    table = config(path)
+    holder = table["roles"] if where == "student" else table
+    holder[where] = {**holder[where], **change}
+    with pytest.raises(UserError, match=said):
+        build(table)
+
+
+def test_a_detector_needs_boxes():
+    table = {
+        "data": {"name": "digits"},
+        "roles": {"student": {"model": NETWORK, "terms": LEARNING}},
+    }
+    with pytest.raises(UserError, match="'faster_rcnn', but the data has no boxes"):
+        build(table)
+
+
 def test_keys_of_detection_are_refused_elsewhere():
     table = {
         "data": {"name": "digits", "max_boxes": 7},
