@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from kdjax import exports, models
 from kdjax import run as running
 from kdjax.build import build
 from kdjax.class_means import class_means
@@ -177,6 +178,39 @@ def test_what_cannot_be_is_said_in_one_line(path, where, change, said):
     holder = table["roles"] if where == "student" else table
     holder[where] = {**holder[where], **change}
     with pytest.raises(UserError, match=said):
+        build(table)
+
+
+def classifier(folder, width, run):
+    """An export of a classifier, all ones, that has seen images as the run's are normalised."""
+    said = {"name": "ResNet10", "stem": "imagenet", "width": width}
+    options = {key: said[key] for key in ("stem", "width")}
+    model = models.build(said["name"], num_classes=5, **options)
+    image = {"image": jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    spec = run.source.spec
+    about = {"model": said, "num_classes": 5, "shape": (32, 32, 3), "scale": 255.0}
+    about |= {"mean": spec.mean, "std": spec.std}
+    exports.save(folder, jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes), about)
+    return str(folder)
+
+
+def test_a_backbone_starts_as_a_classifier_and_each_seed_draws_its_heads(path, tmp_path):
+    table = config(path)
+    plain = build(table)
+    table["roles"]["student"]["backbone"] = classifier(tmp_path / "right", 2, plain)
+    run = build(table)
+    variables, stacked = running.Story(run, tmp_path, print).given(run.variants[0], (0, 1))[
+        "student"
+    ]
+    assert stacked
+    for leaf in jax.tree.leaves((variables.params["backbone"], variables.stats)):
+        assert (np.asarray(leaf) == 1).all()
+    head = np.asarray(variables.params["box"]["fc"]["kernel"])
+    assert head.shape[0] == 2
+    assert (head[0] != head[1]).any()
+    table["roles"]["student"]["backbone"] = classifier(tmp_path / "wrong", 4, plain)
+    with pytest.raises(UserError, match=r"roles.student.backbone: backbone: params/.* has shape"):
         build(table)
 
 
