@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from kdjax import comparisons, inputs, models, origins, players, selection, terms
+from kdjax import comparisons, inputs, models, networks, origins, players, selection, terms
 from kdjax import config as configs
 from kdjax.checks import check_numbers, check_parts, check_shapes
 from kdjax.comparisons import Comparison
-from kdjax.data import TextSet
+from kdjax.data import DETECTION, DetectionSet, TextSet
 from kdjax.methods import Player, co_train, player_hparams
 from kdjax.train import sweep
 from kdjax.train.step import Optimizer, Prepare
@@ -37,6 +37,7 @@ class Variant(NamedTuple):
     given: Mapping[str, Variables]  # roles that start from a file
     new_heads: tuple[str, ...]  # those whose file has no head for the task: each member draws one
     from_variant: Mapping[str, str]  # roles that start from an earlier variant
+    backbones: Mapping[str, Variables]  # of detectors whose heads each member draws
     means: Mapping[str, tuple[Model, str]]  # frozen roles asked for class means: network, layer
     cached: Mapping[str, tuple[Model, tuple[str, ...]]]  # frozen roles with a cache, its layers
 
@@ -50,6 +51,7 @@ class Run(NamedTuple):
     prepare_eval: Callable[[Batch], Batch]
     variants: tuple[Variant, ...]
     text: TextSet | None = None  # tokenizer and groups, if the data is text
+    pictures: DetectionSet | None = None  # what is in the pictures, if boxes are to be found
 
 
 def complete(config: Any) -> dict[str, Any]:
@@ -70,7 +72,7 @@ def build(config: Any) -> Run:
     whole = complete(config)
     configs.check(whole)
     check_numbers(whole)
-    source, text = inputs.load(whole)
+    source, beside = inputs.load(whole)
     prepare_train, prepare_eval = inputs.prepare(whole, source)
     plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     found: list[Variant] = []
@@ -90,7 +92,9 @@ def build(config: Any) -> Run:
             raise UserError(f"{where}: {error}") from error
     played = [role for variant in found for role in variant.table]
     selection.check(whole["select"], played, inputs.metrics(source))
-    return Run(whole, source, prepare_train, prepare_eval, tuple(found), text)
+    text = beside if isinstance(beside, TextSet) else None
+    pictures = beside if isinstance(beside, DetectionSet) else None
+    return Run(whole, source, prepare_train, prepare_eval, tuple(found), text, pictures)
 
 
 def _where(variant: str) -> str:
@@ -121,6 +125,8 @@ def _variant(
         except ValueError as error:
             raise UserError(f"roles.{error}") from error
 
+    if judging and source.spec.task == DETECTION:
+        raise UserError(f"roles.{next(iter(judging))} is a critic, which cannot look at regions")
     critics = {role: comparisons.make(role, config, labels) for role in judging}
     check_parts(config, config["devices"] or jax.device_count())
     table, plain = method(None)
@@ -141,20 +147,27 @@ def _variant(
             role: sum(x.size for x in jax.tree.leaves(v.params)) for role, v in shapes.items()
         },
         **_given(config, table, shapes, source.spec, earlier),
-        cached={
-            role: (
-                players.make_network(role, config, source, None),
-                players.cached_layers(role, config),
-            )
+        **_equipment(config, table, source),
+    )
+
+
+def _equipment(
+    config: Mapping[str, Any], table: Mapping[str, Player], source: Source
+) -> dict[str, Any]:
+    """Networks that `frozen` runs once for what terms ask of them: outputs, class means."""
+    network = lambda role: networks.make_network(role, config, source, None)  # noqa: E731
+    return {
+        "cached": {
+            role: (network(role), players.cached_layers(role, config))
             for role, said in config["roles"].items()
             if said["cache"]
         },
-        means={
-            role: (players.make_network(role, config, source, None), layer)
+        "means": {
+            role: (network(role), layer)
             for role in table
             if (layer := players.means_layer(role, config)) is not None
         },
-    )
+    }
 
 
 def _hparams(
@@ -180,13 +193,14 @@ def _given(
     earlier: list[str],
 ) -> dict[str, Any]:
     """Weights that do not start at random: from a file, or from an earlier variant by name."""
-    files, new_heads, names = {}, [], {}
+    files, new_heads, names, backbones = {}, [], {}, {}
     for role in table:
         said = config["roles"][role]
         where = f"roles.{role}"
-        if said["checkpoint"] is not None and said["from_variant"] is not None:
-            raise UserError(f"{where} sets both checkpoint and from_variant; remove one")
-        origin = next((k for k in ("checkpoint", "from_variant") if said[k] is not None), None)
+        set_keys = [k for k in ("checkpoint", "from_variant", "backbone") if said[k] is not None]
+        if len(set_keys) > 1:
+            raise UserError(f"{where} sets both {' and '.join(set_keys)}; remove one")
+        origin = set_keys[0] if set_keys else None
         if origin is None and said["keep_layers"]:
             raise UserError(
                 f"{where}.keep_layers is set, but nothing is read; set {where}.checkpoint or "
@@ -200,7 +214,7 @@ def _given(
         if said["checkpoint"] is not None:
             try:
                 template = models.detach(shapes[role])
-                network, data = players.described(said["model"], spec)
+                network, data = networks.described(said["model"], spec)
                 files[role], headless = origins.read({**said, "model": network}, template, data)
             except UserError as error:
                 raise UserError(f"{where}.checkpoint: {error}") from error
@@ -212,12 +226,22 @@ def _given(
                     f"{where}.from_variant is {said['from_variant']!r}; earlier variants: {known}"
                 )
             names[role] = said["from_variant"]
+        elif said["backbone"] is not None and table[role].trains:
+            try:
+                backbones[role] = origins.backbone(said["backbone"], shapes[role], spec)
+            except UserError as error:
+                raise UserError(f"{where}.backbone: {error}") from error
         elif not table[role].trains:
             raise UserError(
                 f"{where} has no terms, so it never learns: set {where}.checkpoint (a folder "
                 f"written by `export`) or {where}.from_variant, or give it terms"
             )
-    return {"given": files, "new_heads": tuple(new_heads), "from_variant": names}
+    return {
+        "given": files,
+        "new_heads": tuple(new_heads),
+        "from_variant": names,
+        "backbones": backbones,
+    }
 
 
 def _place(

@@ -11,6 +11,7 @@ import numpy as np
 
 from kdjax import data
 from kdjax.errors import DAMAGED
+from kdjax.methods.shares import rows
 from kdjax.train import checkpoint
 from kdjax.train.parallel import Layout, one_device
 from kdjax.types import Batch, Model, Source, UserError, Variables
@@ -46,28 +47,35 @@ def class_means(
       [classes, width] float32.
 
     Raises:
-      UserError: a class without examples (named), or no such layer.
+      UserError: a class without examples (named), or no such layer. In detection such a class
+        has the mean 0.
     """
     layout = layout or one_device()
     prepare, key = data.prepare(source.spec, augment=augment), jax.random.key(seed)
 
-    def features(variables: Variables, batch: Batch) -> jax.Array:
-        outputs, _ = model.apply(variables, prepare(batch, key), train=False)
+    def features(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        ready = prepare(batch, key)
+        outputs, _ = model.apply(variables, ready, train=False)
         if layer not in outputs.features:
             known = ", ".join(sorted(outputs.features)) or "none"
             raise UserError(f"class means: no layer {layer!r}; the network has {known}")
-        return outputs.features[layer][None]  # layouts know members: there is one
+        seen = rows(outputs, ready)  # of a detector: regions around the boxes
+        found = {"value": outputs.features[layer], "label": seen["label"], "mask": seen["mask"]}
+        return {name: x[None] for name, x in found.items()}  # layouts know members: there is one
 
     compiled, placed = layout.compile_map(features), layout.place(variables)
     classes = source.spec.num_classes
     total, count = None, np.zeros(classes, np.int64)
     for batch in source.evals["train"]():
-        found = np.asarray(layout.join(compiled(placed, layout.put(batch)))[0], np.float64)
-        real = np.asarray(batch["mask"]) > 0
-        labels = np.asarray(batch["label"])[real]
+        joined = layout.join(compiled(placed, layout.put(batch)))
+        value, label, mask = (np.asarray(joined[name][0]) for name in ("value", "label", "mask"))
+        found, real = value.astype(np.float64), mask > 0
+        labels = label[real]
         total = np.zeros((classes, found.shape[-1])) if total is None else total
         np.add.at(total, labels, found[real])
         count += np.bincount(labels, minlength=classes)
+    if source.spec.task == data.DETECTION and total is not None:
+        count = np.maximum(count, 1)  # no term ever asks for the mean of a class without boxes
     if total is None or not count.all():
         empty = [source.spec.class_names[c] for c in np.flatnonzero(count == 0)]
         raise UserError(

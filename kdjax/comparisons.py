@@ -11,7 +11,8 @@ from kdjax.ramps import make_ramp
 from kdjax.terms import Critic, Ramp
 from kdjax.types import Method, Source, UserError
 
-NOT_ITS = ("checkpoint", "from_variant", "cache", "adapters")  # settings of players only
+# settings of players only
+NOT_ITS = ("checkpoint", "from_variant", "backbone", "regions", "cache", "adapters")
 
 
 class Comparison(NamedTuple):

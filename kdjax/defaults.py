@@ -57,6 +57,10 @@ DEFAULTS: dict[str, Any] = {
         "lengths": None,
         "window": 16,
         "too_long": "truncate",
+        # of "coco"
+        "max_boxes": 100,
+        "unreadable": "refuse",
+        "judge_train": False,
     },
     "roles": {},
     "variants": {},
@@ -69,6 +73,8 @@ ROLE: dict[str, Any] = {
     "input": "image",  # the entry of a batch that it reads; "view" is the second of a pair
     "checkpoint": None,
     "from_variant": None,
+    "backbone": None,  # of a detector: an export of the classifier that its backbone starts as
+    "regions": None,  # of a detector: the role whose regions it judges; None: its own
     "keep_layers": (),  # of the transformer that is read; () keeps all
     "remat": False,  # the backward pass computes norms and activations again: less memory
     "cache": False,  # of a frozen role: its outputs are computed once for each example
@@ -127,6 +133,8 @@ OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "data.lengths": (tuple, list),
     "roles.*.checkpoint": str,
     "roles.*.from_variant": str,
+    "roles.*.backbone": str,
+    "roles.*.regions": str,
     "roles.*.optimizer.clip_norm": (int, float),
     "roles.*.pause.name": str,
     "roles.*.pause.watch": str,

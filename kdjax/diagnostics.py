@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from scipy.special import logsumexp
 
-from kdjax import bounds, chains, models, players
+from kdjax import bounds, chains, models, networks
 from kdjax import run as running
 from kdjax.build import Run, Variant
 from kdjax.distances import distances, layer_distances
@@ -162,7 +162,7 @@ def _looker(
     "input" is the prepared image. The network is the plain one, as variables are detached: without
     what terms add to it, such as adapters and class means.
     """
-    model = players.make_network(role, variant.config, run.source, None)
+    model = networks.make_network(role, variant.config, run.source, None)
 
     @jax.jit
     def forward(variables: Variables, batch: Mapping[str, Any]):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from kdjax import models, players
+from kdjax import models, networks
 from kdjax.data import save_tokenizer
 from kdjax.models import convert
 from kdjax.types import Model, Spec, UserError, Variables
@@ -118,6 +118,15 @@ def _check_spec(path: str | Path, about: Mapping[str, Any], spec: Spec) -> None:
         raise UserError(
             f"{path} has seen images of {tuple(about['shape'])}, but the data has {spec.shape}"
         )
+    check_normalised(path, about, spec)
+
+
+def check_normalised(path: str | Path, about: Mapping[str, Any], spec: Spec) -> None:
+    """Refuse images that are normalised otherwise than a network has seen them.
+
+    Raises:
+      UserError: with the values to set.
+    """
     if about.get("mean") is None or about.get("std") is None:
         return  # an import that did not say
     for name in ("mean", "std"):
@@ -198,7 +207,7 @@ def from_workdir(
     if not 0 <= row < len(found.members):
         raise UserError(f"--member={row}; there are 0 to {len(found.members) - 1}")
     merged = models.detach(jax.tree.map(lambda x: x[row], story.networks(found)[role]))
-    network, spec = players.described(found.config["roles"][role]["model"], run.source.spec)
+    network, spec = networks.described(found.config["roles"][role]["model"], run.source.spec)
     if huggingface:
         _save_huggingface(out, role, network, merged)
     else:

@@ -22,6 +22,8 @@ TEXT = (  # keys of `data` that only text has
     "too_long",
 )
 PAIRS = ("tiles", "layout", "tile_size", "characters", "pool", "eval_pairs")  # only pairs have them
+DETECTION = ("max_boxes", "unreadable", "judge_train")  # that only pictures with boxes have
+DETECTION_METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "detection_ece")
 
 
 def prepare(config: Mapping[str, Any], source: Source) -> tuple[Prepare, Callable[[Batch], Batch]]:
@@ -45,11 +47,11 @@ def prepare(config: Mapping[str, Any], source: Source) -> tuple[Prepare, Callabl
     return train, make
 
 
-def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | None]:
-    """Read the data that a config names; of text also its tokenizer and groups.
+def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | data.DetectionSet | None]:
+    """Read the data that a config names, with a text's tokenizer or with the pictures of boxes.
 
     Raises:
-      UserError: from `data.load` and `data.read_text`; keys of text for other data; a split
+      UserError: from what reads it; keys of one kind of data for another; a split
         without examples; mean and std that do not fit.
     """
     said = dict(config["data"])
@@ -58,8 +60,9 @@ def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | None]:
     name = said.pop("name")
     if not name:
         raise UserError(f"data.name is not set; there are {', '.join(data.known())}")
-    _refuse_foreign(name, {"text": TEXT, ", ".join(data.PAIRS): PAIRS}, said)
-    text, paired = ({key: said.pop(key) for key in keys} for keys in (TEXT, PAIRS))
+    kinds = {"text": TEXT, ", ".join(data.PAIRS): PAIRS, "coco": DETECTION}
+    _refuse_foreign(name, kinds, said)
+    text, paired, boxes = ({key: said.pop(key) for key in keys} for keys in kinds.values())
     for key in ("validation", "test"):  # a flag turns 300 into 300.0
         if isinstance(said[key], float) and said[key] >= 1 and said[key].is_integer():
             said[key] = int(said[key])
@@ -77,6 +80,9 @@ def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | None]:
         common = {key: said[key] for key in ("path", "validation", "test", "split_seed", "limit")}
         found = data.read_text(task, data.TextOptions(**sizes, **text, **common))
         source = found.source
+    elif name == "coco":
+        found = data.read_detection(_detection_options(said, {**sizes, **boxes}))
+        source = found.source
     else:
         found, source = None, data.load(name, **sizes, **said)
     for split in ("validation", "test"):
@@ -85,7 +91,7 @@ def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | None]:
                 f"data.{split} leaves no {split} examples; every choice is made on validation "
                 "and every number reported on test, so that both are needed"
             )
-    if found is None:
+    if not isinstance(found, data.TextSet):
         source = source._replace(spec=_normalised(source.spec, config["data"]))
     return source, found
 
@@ -108,12 +114,22 @@ def _refuse_foreign(
 def metrics(source: Source) -> list[str]:
     """What is measured on the validation split of a set, and may be selected by."""
     task = source.spec.task
+    if task == data.DETECTION:
+        return list(DETECTION_METRICS)
     own = list(data.task_metric_names(task)) if task else []
     if task and source.spec.num_classes == 1:
         return ["mse", *own]
     if source.spec.latents:
         return ["probe_accuracy"]
     return [*CLASS_METRICS, *(name for name in own if name not in CLASS_METRICS)]
+
+
+def _detection_options(said: Mapping[str, Any], others: Mapping[str, Any]) -> data.DetectionOptions:
+    for key in ("test", "canvas", "eval_crop", "shape", "num_classes"):
+        if said[key] is not None:
+            raise UserError(f"data.{key} is {said[key]!r}, but coco does not take it; remove it")
+    keys = ("path", "image_size", "validation", "split_seed", "limit", "on_device", "workers")
+    return data.DetectionOptions(**others, **{key: said[key] for key in keys})
 
 
 def _normalised(spec: Spec, said: Mapping[str, Any]) -> Spec:

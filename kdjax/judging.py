@@ -16,7 +16,8 @@ Scores = dict[str, np.ndarray]  # metric -> [members]
 class Answers(NamedTuple):
     """The outputs of all roles on a split: logits by role [members, examples, classes].
 
-    `critics`: what critics make of them, if they judge representations.
+    Of detectors: detections, [members, pictures, detections x 7]. `critics`: what critics make of
+    them, if they judge representations.
     """
 
     split: str
@@ -36,6 +37,8 @@ def brief(run: Run, answers: Answers, fitted: Mapping[str, Any]) -> Scores:
     if run.source.spec.latents:
         return {**probes.score(fitted, answers.logits, answers.labels), **answers.critics}
     bins = run.config["ece_bins"]
+    if run.pictures is not None:
+        return _of_boxes(run, answers)[0]
     found: Scores = {}
     if not is_regression(run):
         found |= scoring.agreement(answers.logits)
@@ -53,7 +56,7 @@ def fit(run: Run, answer: Callable[[str], Answers], *, last: bool) -> dict[str, 
     """What must be fitted before anything is scored, by role.
 
     Probes of representations, on "train"; else, at the end of a run, a temperature for each role
-    and member, on "validation" (none for scores).
+    and member, on "validation" (none for scores and for boxes).
 
     Args:
       run: for the kind of data.
@@ -63,7 +66,7 @@ def fit(run: Run, answer: Callable[[str], Answers], *, last: bool) -> dict[str, 
     if run.source.spec.latents:
         answers = answer("train")
         return probes.fit(answers.logits, answers.labels)
-    if is_regression(run) or not last:
+    if is_regression(run) or run.pictures is not None or not last:
         return {}
     answers = answer("validation")
     return {r: scoring.temperatures(z, answers.labels) for r, z in answers.logits.items()}
@@ -77,6 +80,8 @@ def full(run: Run, answers: Answers, fitted: Mapping[str, Any]) -> tuple[Scores,
       answers: on the split.
       fitted: from `fit`, on another split.
     """
+    if run.pictures is not None:
+        return _of_boxes(run, answers)
     if is_regression(run) or run.source.spec.latents:
         return brief(run, answers, fitted), {}
     found, bins = scoring.agreement(answers.logits), {}
@@ -93,6 +98,31 @@ def full(run: Run, answers: Answers, fitted: Mapping[str, Any]) -> tuple[Scores,
 def is_regression(run: Run) -> bool:
     """Whether labels are scores."""
     return bool(run.source.spec.task) and run.source.spec.num_classes == 1
+
+
+def _of_boxes(run: Run, answers: Answers) -> tuple[Scores, dict[str, Any]]:
+    """Average precisions, [members] each, and bins of the scores (nothing is fitted to them)."""
+    from kdjax.detection_metrics import detection_metrics  # needs an extra
+
+    assert run.pictures is not None
+    photos, spec = run.pictures.photos[answers.split], run.source.spec
+    found, bins = {}, {}
+    for role, packed in answers.logits.items():
+        rows = [
+            detection_metrics(
+                np.asarray(one).reshape(len(photos), -1, 7),
+                photos,
+                classes=spec.num_classes - 1,
+                side=spec.shape[0],
+                num_bins=run.config["ece_bins"],
+            )
+            for one in packed
+        ]
+        for name in rows[0][0]:
+            found[f"{role}/{name}"] = np.array([values[name] for values, _ in rows])
+        of = {name: [b[name].tolist() for _, b in rows] for name in rows[0][1]}
+        bins[role] = {"before": of, "after": of}
+    return found, bins
 
 
 def _of_task(run: Run, answers: Answers, logits: np.ndarray) -> Scores:

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import exports, models
-from kdjax.types import Spec, UserError, Variables
+from kdjax.methods.co_train import role_key
+from kdjax.types import Batch, Model, Spec, UserError, Variables
 
 
 def read(said: Mapping[str, Any], template: Variables, spec: Spec) -> tuple[Variables, bool]:
@@ -43,6 +44,32 @@ def new_head(variables: Variables, seed: int) -> Variables:
     drawn = 0.02 * jax.random.normal(jax.random.key(seed), head["kernel"].shape[::-1])
     fresh = {"kernel": drawn.T, "bias": jnp.zeros_like(head["bias"])}
     return variables._replace(params={**variables.params, "fc": fresh})
+
+
+def backbone(path: str, template: Variables, spec: Spec) -> Variables:
+    """Read a classifier that a detector's backbone starts as: a folder of `export` or `import`.
+
+    Args:
+      path: of the folder.
+      template: shapes of the detector's variables.
+      spec: of the data; pictures must be normalised as the classifier has seen them.
+
+    Raises:
+      UserError: another network than the backbone, or another normalisation.
+    """
+    _, found, about = exports.restore(path)
+    exports.check_normalised(path, about, spec)
+    models.with_backbone(template, found)
+    return found
+
+
+def under_heads(
+    model: Model, role: str, weights: Variables, seeds: Sequence[int], batch: Batch
+) -> list[Variables]:
+    """Detectors that start with one backbone, their heads drawn by seed as those of fresh ones."""
+    init = jax.jit(model.init)
+    keys = [role_key(jax.random.key(seed), role) for seed in seeds]
+    return [models.with_backbone(init(key, batch), weights) for key in keys]
 
 
 def is_huggingface(path: str | Path) -> bool:

@@ -4,19 +4,14 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import jax.numpy as jnp
-
-from kdjax import comparisons, critics, defaults, models, terms
+from kdjax import comparisons, critics, defaults, models, networks, terms
+from kdjax.data import DETECTION
 from kdjax.methods import Pause, Player, switokd_pause
 from kdjax.ramps import make_ramp
 from kdjax.train import optimizer
 from kdjax.train.step import Optimizer
-from kdjax.types import Model, Source, Spec, UserError
+from kdjax.types import Source, UserError
 
-PRECISIONS = {
-    "float32": jnp.float32,
-    "bfloat16": jnp.bfloat16,
-}  # of the computation; params stay float32
 PAUSES = {"switokd": switokd_pause}
 
 
@@ -30,69 +25,11 @@ def term_scalars() -> dict[str, dict[str, float]]:
     return {**critics.term_scalars(), **found}
 
 
-def make_network(
-    role: str, config: Mapping[str, Any], source: Source, axis_name: str | None
-) -> Model:
-    """Build the network of one role, without what terms add to it."""
-    said = config["roles"][role]
-    if not said["model"].get("name"):
-        raise UserError(f"roles.{role}.model.name is not set; there are {_list(models.names())}")
-    if config["precision"] not in PRECISIONS:
-        raise UserError(f"precision is {config['precision']!r}; there are {_list(PRECISIONS)}")
-    try:
-        network, spec = described(said["model"], source.spec)
-        options = {k: v for k, v in network.items() if k != "name"}
-        ours = sorted({"num_classes", "dtype", "axis_name"} & set(options))
-        if ours:
-            raise UserError(
-                f"{ours[0]} follows from the data, `precision` and the devices; remove it"
-            )
-        model = models.build(
-            said["model"]["name"],
-            num_classes=spec.num_classes,
-            dtype=PRECISIONS[config["precision"]],
-            axis_name=axis_name,
-            **options,
-        )
-    except UserError as error:
-        raise UserError(f"roles.{role}.model: {error}") from error
-    if spec.latents:
-        return models.as_encoder(model, entry=said["input"])
-    if said["input"] != "image":
-        raise UserError(f"roles.{role}.input is {said['input']!r}; only pairs have more than image")
-    return model
-
-
-def described(network: Mapping[str, Any], spec: Spec) -> tuple[dict[str, Any], Spec]:
-    """What builds a network for this data: its table, and the data's spec with as many outputs.
-
-    A network of tokens gets the size of the vocabulary if it says none; an encoder of pairs has as
-    many outputs as its table's `embedding` says.
-    """
-    given = dict(network)
-    if spec.latents:
-        width = given.pop("embedding", None)
-        if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-            raise UserError(
-                f"embedding is {width!r}; an encoder of pairs needs the width of its "
-                "representation, a whole number >= 1"
-            )
-        return given, spec._replace(num_classes=width)
-    if not spec.vocab_size:
-        return given, spec
-    size = given.setdefault("vocab_size", spec.vocab_size)
-    if size < spec.vocab_size:
-        raise UserError(
-            f"vocab_size is {size}, but the tokenizer has {spec.vocab_size} words; use that or more"
-        )
-    return given, spec
-
-
 def make_player(
     role: str, config: Mapping[str, Any], source: Source, axis_name: str | None
 ) -> Player:
     """Build the network and the terms of one role; `axis_name` as in `co_train`."""
-    said, model = config["roles"][role], make_network(role, config, source, axis_name)
+    said, model = config["roles"][role], networks.make_network(role, config, source, axis_name)
     if said["cache"]:
         _check_cache(role, config)
         layers = cached_layers(role, config)
@@ -111,8 +48,13 @@ def make_player(
     if carried:
         model = models.with_adapters(model, carried)
     found = {name: _term(role, name, term) for name, term in said["terms"].items()}
-    moved = comparisons.moves(role, config)
-    return Player(model, found, _pause(role, said["pause"]), moved)
+    return Player(
+        model,
+        found,
+        _pause(role, said["pause"]),
+        moved=comparisons.moves(role, config),
+        shares=_shares(role, config, source),
+    )
 
 
 def _adapter(
@@ -125,7 +67,7 @@ def _adapter(
             return models.linear_adapter(**said)
         if kind == "norm_direction":
             return models.norm_direction_adapter(**said, axis_name=axis_name)
-        dtype = PRECISIONS[config["precision"]]
+        dtype = networks.PRECISIONS[config["precision"]]
         return models.fusion_adapter(**said, dtype=dtype, axis_name=axis_name)
     except UserError as error:
         raise UserError(f"roles.{role}.adapters.{name}: {error}") from error
@@ -281,6 +223,17 @@ def _pause(role: str, said: Mapping[str, Any]) -> tuple[Pause, str] | None:
     if said["name"] not in PAUSES:
         raise UserError(f"roles.{role}.pause.name is {said['name']!r}; there are {_list(PAUSES)}")
     return PAUSES[said["name"]], said["watch"]
+
+
+def _shares(
+    role: str, config: Mapping[str, Any], source: Source
+) -> tuple[str, tuple[str, ...]] | None:
+    guide = config["roles"][role]["regions"]
+    if guide is None:
+        return None
+    if source.spec.task != DETECTION:
+        raise UserError(f"roles.{role}.regions is {guide!r}, but the data has no boxes; remove it")
+    return guide, models.SHARED
 
 
 def _list(names: Any) -> str:

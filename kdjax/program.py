@@ -14,7 +14,7 @@ from kdjax.train.evaluate import make_predict
 from kdjax.train.parallel import Layout
 from kdjax.train.step import make_grad_norms, make_step, several
 from kdjax.train.sweep import init_members, vmap_members
-from kdjax.types import Method, State, Variables
+from kdjax.types import Batch, Method, Outputs, State, Variables
 
 
 class Program(NamedTuple):
@@ -67,6 +67,8 @@ def make_program(
     norms = make_grad_norms(method, layout.axis_name, **ready)
     models = {role: player.model for role, player in variant.table.items()}
     predict = make_predict(models, run.prepare_eval)
+    if run.pictures is not None:
+        predict = make_predict(models, _without_boxes(run.prepare_eval), _detections)
     stepped = over_members(step, batches=stacked, state_out=True)
     together = run.config["steps_per_dispatch"] or (1 if jax.default_backend() == "cpu" else 8)
     program = Program(
@@ -82,6 +84,17 @@ def make_program(
         predict=eval_layout.compile_map(over_members(predict, batches=False, state_out=False)),
     )
     return program, state
+
+
+def _without_boxes(prepare: Callable[[Batch], Batch]) -> Callable[[Batch], Batch]:
+    """Hide what should be found: a detector that is given boxes draws regions around them."""
+    hidden = ("box", "box_label", "box_mask", "crowd")
+    return lambda batch: {k: v for k, v in prepare(batch).items() if k not in hidden}
+
+
+def _detections(outputs: Outputs) -> jax.Array:
+    found = outputs.features["detections"]
+    return found.reshape(found.shape[0], -1)
 
 
 def _layouts(

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from kdjax import data, judging, probes
 from kdjax.build import Run, Variant
+from kdjax.drawings import shown
 from kdjax.program import Program, feed
 from kdjax.report.log import MetricsLog, Progress, Silence
 from kdjax.train import checkpoint, cost, loop, processes
@@ -153,14 +154,18 @@ def score(
 
     Returns:
       {"members": rows as report.json holds them, "bins": role -> "before" | "after" -> bins of
-      the test split, [members, bins]}.
+      the test split, [members, bins], "shown": split -> what is drawn of it}.
     """
     bins, answer = {}, _answering(run, variant, program, program.layout.place(state))
     fitted = judging.fit(run, answer, last=True)
     results: dict[str, dict[str, np.ndarray]] = {}
+    pictures = {}
     extra = [split for split in run.source.evals if split.startswith("test_")]
     for split in ("validation", *extra, "test"):
-        results[split], bins = judging.full(run, answer(split), fitted)
+        answers = answer(split)
+        results[split], bins = judging.full(run, answers, fitted)
+        if processes.is_first():
+            pictures[split] = shown(run, split, answers.logits)
     rows = [
         {
             "member": number,
@@ -173,7 +178,7 @@ def score(
         }
         for row, number in enumerate(members)
     ]
-    return {"members": rows, "bins": bins}
+    return {"members": rows, "bins": bins, "shown": pictures}
 
 
 def _answering(

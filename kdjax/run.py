@@ -14,9 +14,11 @@ import numpy as np
 
 from kdjax import models, selection, workdir
 from kdjax.build import Run, Variant
+from kdjax.checks import example_batch
 from kdjax.data import save_tokenizer
+from kdjax.detection_metrics import check_installed
 from kdjax.frozen import equip
-from kdjax.origins import kept, new_head
+from kdjax.origins import kept, new_head, under_heads
 from kdjax.parts import Part, finished, is_begun, part_folder, parts
 from kdjax.program import Program, make_program
 from kdjax.recorder import Recorder, score
@@ -68,14 +70,17 @@ class Story:
                 found[role] = (sweep.stack([new_head(variables, seed) for seed in seeds]), True)
             else:
                 found[role] = (equip(self.run, variant, role, variables, self.folder), False)
+        for role, weights in variant.backbones.items():
+            seeds = [int(variant.members[m]["seed"]) for m in members]
+            batch = self.run.prepare_eval(example_batch(self.run.source))
+            trees = under_heads(variant.table[role].model, role, weights, seeds, batch)
+            found[role] = (sweep.stack(trees), True)
         for role, name in variant.from_variant.items():
             rows = self._rows(variant, members, role, name)
             weights = models.detach(self.weights[name][role])
             weights = kept(weights, variant.config["roles"][role]["keep_layers"])
-            trees = {}
-            for row in sorted(set(rows)):
-                own = jax.tree.map(lambda x, row=row: x[row], weights)
-                trees[row] = equip(self.run, variant, role, own, self.folder)
+            own = {r: jax.tree.map(lambda x, r=r: x[r], weights) for r in sorted(set(rows))}
+            trees = {r: equip(self.run, variant, role, own[r], self.folder) for r in own}
             one = len(trees) == 1
             tree = trees[rows[0]] if one else sweep.stack([trees[row] for row in rows])
             found[role] = (tree, not one)
@@ -110,10 +115,11 @@ def train(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
       RunError: a non-finite loss in all members of a program, or a signal.
       UserError: damaged files.
     """
-    log = Silence()
-    if processes.is_first():
-        log = MetricsLog(folder, tensorboard=run.config["tensorboard"])
-    if run.text is not None and processes.is_first():
+    if run.pictures is not None:
+        check_installed()
+    first = processes.is_first()
+    log = MetricsLog(folder, tensorboard=run.config["tensorboard"]) if first else Silence()
+    if run.text is not None and first:
         save_tokenizer(run.text.tokenizer, folder)
     story = Story(run, folder, say)
     try:
@@ -200,6 +206,7 @@ def _join(run: Run, variant: Variant, done: Sequence[Mapping[str, Any]]) -> dict
         "chosen": chosen,
         "bins": bins,
         "seconds": seconds,
+        "shown": done[0].get("shown"),
     }
 
 

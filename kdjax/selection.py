@@ -22,7 +22,14 @@ CLASS_METRICS = (
     "brier_calibrated",
     "ece_calibrated",
 )
-HIGHER_IS_BETTER = ("accuracy", "probe_accuracy", "agreement", *TASK_METRICS)
+AVERAGE_PRECISIONS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
+HIGHER_IS_BETTER = (
+    "accuracy",
+    "probe_accuracy",
+    "agreement",
+    *TASK_METRICS,
+    *AVERAGE_PRECISIONS,
+)
 Members = Sequence[Mapping[str, Any]]  # {"member", "values", "diverged", "results"}
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from kdjax import scoring, workdir
 from kdjax.build import Run, Variant
+from kdjax.drawings import drawings
 from kdjax.train.sweep import Member
 
 
@@ -39,6 +40,7 @@ def make_report(
         },
         "variants": [_variant(by_name[outcome["name"]], outcome) for outcome in outcomes],
         "config": workdir.plain(config),
+        **({"pictures": found} if (found := drawings(run, outcomes)) else {}),
     }
 
 

@@ -45,6 +45,10 @@ class Outputs(NamedTuple):
 
     `logits` [batch, classes] float32; `features` maps a layer's name to its activations, always
     with "pooled" [batch, width], the input of the last linear layer.
+
+    A detector's rows are regions instead of examples: `logits` [rows, classes], "pooled" [rows,
+    width], and features "row_label" and "row_mask" [rows] stand for the label and mask of the
+    batch.
     """
 
     logits: Array

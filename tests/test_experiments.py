@@ -10,7 +10,7 @@ import pytest
 
 from kdjax import build, data, exports, flags, inputs, models, study
 from kdjax.program import feed, make_program
-from tests import tiny_text
+from tests import tiny_coco, tiny_text
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ALL = sorted(p for p in (ROOT / "experiments").glob("*.py") if p.name[0] != "_")
@@ -119,6 +119,12 @@ def test_the_full_config_is_sound(path, tmp_path):
         about = inputs.load(config)[0].spec._asdict()
     elif config["data"]["name"] in data.PAIRS:
         config["data"] |= {"name": "pairs_digits", "path": None, "tile_size": 8}
+    elif config["data"]["name"] == "coco":
+        stand_in = {"path": str(tiny_coco.write(tmp_path)), "validation": 2, "workers": 0}
+        # tracing the networks at the full size takes a minute
+        config["data"] |= {**stand_in, "image_size": 64}
+        config["batch_size"] = 2
+        about = inputs.load(config)[0].spec._asdict()
     else:
         if config["data"]["name"] != "digits":
             shape, classes = next(found for part, found in SETS.items() if part in path.name)
@@ -142,7 +148,9 @@ def test_the_full_config_is_sound(path, tmp_path):
 def test_two_steps(path, tmp_path):
     config = flags.read(f"{path}:smoke", ["--config.devices=1"]).config
     assert config["num_steps"] == 2
-    assert config["data"]["name"] in ("synthetic", "digits", "text", "pairs_synthetic")
+    assert config["data"]["name"] in ("synthetic", "digits", "text", "pairs_synthetic", "coco")
+    if config["data"]["name"] == "coco":
+        config["data"]["path"] = str(tiny_coco.write(tmp_path))
     if config["data"]["name"] == "text":
         config["data"]["path"] = str(tiny_text.write(tmp_path, config["data"]["task"]))
     names = list(config["variants"])

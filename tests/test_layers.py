@@ -43,9 +43,10 @@ RULES = {
 }
 FREE = {  # read configs, flags and files, and put everything together
     "__init__", "__main__", "build", "chains", "checks", "class_means", "cli", "comparisons",
-    "diagnostics", "distances", "distributed", "exports", "flags", "frozen", "imports", "inputs",
-    "judging", "listing", "origins", "parts", "players", "probes", "program", "ramps", "recorder",
-    "run", "scoring", "selection", "study", "summary", "workdir",
+    "detection_metrics", "diagnostics", "distances", "distributed", "drawings", "exports", "flags",
+    "frozen", "imports", "inputs", "judging", "listing", "networks", "origins", "parts", "players",
+    "probes", "program", "ramps", "recorder", "run", "scoring", "selection", "study", "summary",
+    "workdir",
 }  # fmt: skip
 LOWER = {
     "bounds", "critics", "data", "losses", "methods", "models", "report", "terms", "train", "types",

@@ -8,7 +8,9 @@ a `stream.RecordSet`. What runs inside the compiled step (gather, crop, flip, no
 
 from kdjax.data import drawings, images, pairs, readers, stream, views
 from kdjax.data.augment import AUGMENTS, EVAL_CROP, lookup, normalize, prepare, random_crop_flip
+from kdjax.data.augment_boxes import TASK as DETECTION
 from kdjax.data.decode import View
+from kdjax.data.detection import DetectionOptions, DetectionSet, read_detection
 from kdjax.data.folder import folder
 from kdjax.data.images import ImageSet
 from kdjax.data.pairs import PairOptions
@@ -24,8 +26,11 @@ from kdjax.types import Source, UserError
 
 __all__ = [
     "AUGMENTS",
+    "DETECTION",
     "EVAL_CROP",
     "PAIRS",
+    "DetectionOptions",
+    "DetectionSet",
     "PairOptions",
     "TextOptions",
     "TextSet",
@@ -36,13 +41,14 @@ __all__ = [
     "normalize",
     "prepare",
     "random_crop_flip",
+    "read_detection",
     "read_text",
     "rows_of",
     "save_tokenizer",
     "task_metric_names",
 ]
 
-_OWN = ("digits", "npz", "idx", "folder", "synthetic", "text", "tiny_imagenet")
+_OWN = ("coco", "digits", "npz", "idx", "folder", "synthetic", "text", "tiny_imagenet")
 PAIRS = ("omniglot", "pairs_digits", "pairs_synthetic", "shapes3d", "celeb_a")
 _TFDS = (  # every other image classification set of tfds works too
     "cifar10",

@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kdjax.data.augment_boxes import TASK, prepare_boxes
 from kdjax.data.resized_crop import central_boxes, resample, resized_crop_flip
 from kdjax.types import Batch, Spec, UserError
 
 __all__ = ["AUGMENTS", "EVAL_CROP", "lookup", "normalize", "prepare", "random_crop_flip"]
 
-AUGMENTS = ("none", "crop", "crop_flip", "resized_crop_flip")
+AUGMENTS = ("none", "flip", "crop", "crop_flip", "resized_crop_flip")
 EVAL_CROP = 0.875  # 224 of 256 pixels, after Krizhevsky et al. 2012
 PADDING = 4  # pixels on each side; the common choice for 32 x 32 images
 _DRAWS = 2**30  # so many that the remainder by an odd number of offsets is uniform to 1e-8
@@ -99,11 +100,12 @@ def prepare(
     augments only when a key is given, so the same function serves evaluation. A batch with "size"
     int32 [batch, 2] holds whole pictures squeezed to a canvas (see `resized_crop`): a crop brings
     them to the spec's shape, a random one with a key, else the central one. Other images must have
-    that shape. Batches of text, of which the spec says its `inputs`, stay as they are.
+    that shape. Pictures with boxes have their own, `augment_boxes.prepare_boxes`. Batches of text,
+    of which the spec says its `inputs`, stay as they are.
 
     Args:
         spec: of the data set.
-        augment: "none", "crop" (random shift), "crop_flip" (shift and mirror) or
+        augment: "none", "flip" (mirror), "crop" (random shift), "crop_flip" (shift and mirror) or
             "resized_crop_flip" (random box of 8 to 100 per cent of the area, resized, mirror).
         padding: the largest shift in pixels.
         eval_crop: side of a canvas' central crop over the picture's shorter side.
@@ -114,6 +116,8 @@ def prepare(
     """
     if augment not in AUGMENTS:
         raise UserError(f"data.augment is {augment!r}; choose from {', '.join(AUGMENTS)}")
+    if spec.task == TASK:
+        return prepare_boxes(spec, augment=augment)
     if spec.inputs:
         if augment != "none":
             raise UserError(f"data.augment is {augment!r}, but text is not augmented; use none")
@@ -136,8 +140,8 @@ def prepare(
         elif sizes is not None:
             image = resample(image, central_boxes(sizes, spec.shape, eval_crop), spec.shape)
         elif key is not None and augment != "none":
-            flip = augment == "crop_flip"
-            image = random_crop_flip(image, key, ids=batch.get("id"), padding=padding, flip=flip)
+            flip, shift = "flip" in augment, padding if "crop" in augment else 0
+            image = random_crop_flip(image, key, ids=batch.get("id"), padding=shift, flip=flip)
         mask = batch["mask"] if "mask" in batch else jnp.ones(image.shape[0], jnp.float32)
         return {
             **{name: value for name, value in batch.items() if name != "size"},

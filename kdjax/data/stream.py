@@ -18,10 +18,10 @@ from kdjax.data.images import ImageSet, Pair, channel_moments, pad_batch
 from kdjax.data.splits import Options, batch_rows, epoch_order, plan
 from kdjax.types import EvalBatches, RunError, Source, Spec, TrainBatches, UserError
 
-__all__ = ["RecordSet", "Records", "build"]
+__all__ = ["END", "RecordSet", "Records", "build", "stream_batches"]
 
 _MOMENTS_SAMPLE = 1024  # images behind mean and std of a streamed set: errors of about 1 per cent
-_END = 2**62  # examples in an endless stream
+END = 2**62  # examples in an endless stream
 _THREADS, _BUFFER = 4, 4  # batches, not examples, are what a thread makes and the buffer holds
 
 
@@ -201,7 +201,7 @@ def _eval_example(fetch: Callable[[int], dict], own: np.ndarray, position: int) 
     return fetch(int(own[position]))
 
 
-def _batches(
+def stream_batches(
     example: Callable[[int], dict[str, Any]], start: int, stop: int, batch_size: int, workers: int
 ) -> Iterator[Mapping[str, np.ndarray]]:
     """Yield example(start), ... example(stop - 1) in batches, decoded ahead in order."""
@@ -237,7 +237,7 @@ def _train_batches(
     def batches(step: int, seed: int) -> Iterator[Mapping[str, np.ndarray]]:
         batch_rows(size, batch_size, seed, step)  # refuses a bad seed here, not in a worker
         example = partial(_train_example, fetch, size, batch_size, seed, block)
-        yield from _batches(example, step * own, _END, own, options.workers)
+        yield from stream_batches(example, step * own, END, own, options.workers)
 
     return batches
 
@@ -256,7 +256,8 @@ def _eval_batches(
 
     def batches() -> Iterator[Mapping[str, np.ndarray]]:
         example = partial(_eval_example, fetch, own)
-        for count, batch in enumerate(_batches(example, 0, len(own), each, workers), start=1):
+        found = stream_batches(example, 0, len(own), each, workers)
+        for count, batch in enumerate(found, start=1):
             padded = pad_batch(batch["image"], batch["label"], batch["id"], each)
             if "size" in batch:
                 rows = np.minimum(np.arange(each), len(batch["size"]) - 1)

@@ -4,6 +4,7 @@ They return one float32 number an example, in nats where it is an information; t
 average, weight or multiply by T^2. The few that couple the batch return one number and say so.
 """
 
+from kdjax.losses.boxes import binary_cross_entropy, smooth_l1
 from kdjax.losses.contrastive import ContrastMemory, contrast_init, contrast_loss
 from kdjax.losses.decoupled import correlation, decoupled_kl
 from kdjax.losses.dependency import dual_dependency, gradient_penalty, predictive_coding
@@ -46,6 +47,7 @@ __all__ = [
     "SwitchSignal",
     "attention_transfer",
     "balanced_kl",
+    "binary_cross_entropy",
     "class_mean_cosine",
     "contrast_init",
     "contrast_loss",
@@ -71,6 +73,7 @@ __all__ = [
     "similarity_preserving",
     "sinkhorn",
     "sinkhorn_divergence",
+    "smooth_l1",
     "soft_cross_entropy",
     "stepwise_norm",
     "switch_signal",

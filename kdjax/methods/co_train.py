@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.methods.shares import device_key, devices, gather, mean_share, part
+from kdjax.methods.shares import device_key, devices, gather, mean_share, part, rows
 from kdjax.terms import Term
 from kdjax.types import Array, Aux, Batch, Method, Model, Outputs, Scalars, Variables
 
@@ -30,12 +30,15 @@ class Player(NamedTuple):
     """A network, what it minimises, and (SwitOKD) when it waits: (rule, the role it watches).
 
     `moved`: it learns, with terms or without any, from what is built upon the method: a critic.
+    `shares`: a role and names of its features, which join this player's batch: so two detectors
+    judge the same regions.
     """
 
     model: Model
     terms: Mapping[str, Term]
     pause: tuple[Pause, str] | None = None
     moved: bool = False
+    shares: tuple[str, tuple[str, ...]] | None = None
 
     @property
     def trains(self) -> bool:
@@ -80,7 +83,8 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
       a term says beside its loss), `<role>/active`.
 
     Raises:
-      ValueError: a term or a pause rule looks toward a role that does not play, or to itself.
+      ValueError: a term, a pause rule or `shares` looks toward a role that does not play, or to
+        itself.
     """
     _check(players)
     trains = tuple(role for role, player in players.items() if player.trains)
@@ -92,10 +96,10 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
         batch = _blank({"mask": jnp.ones(batch["label"].shape[:1], jnp.float32), **batch})
         outputs, new_stats = {}, {}
         own_key = device_key(key, axis_name)  # other dropout on each device
-        for role, player in players.items():
+        for role, player in sorted(players.items(), key=lambda item: item[1].shares is not None):
             outputs[role], new_stats[role] = player.model.apply(
                 Variables(params[role], stats[role]),
-                batch,
+                _with_shared(player, outputs, batch),
                 train=player.trains,
                 key=role_key(own_key, role),
             )
@@ -109,15 +113,17 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
         for role in players:
             if detached[role].logits.shape[-1] == 1 or batch["label"].ndim > 1:
                 continue  # a regression; pairs, whose labels are hidden factors
-            correct = jnp.argmax(detached[role].logits, axis=-1) == batch["label"]
-            metrics[f"{role}/accuracy"] = mean_share(correct, batch["mask"], axis_name)
+            seen = rows(detached[role], batch)
+            correct = jnp.argmax(detached[role].logits, axis=-1) == seen["label"]
+            metrics[f"{role}/accuracy"] = mean_share(correct, seen["mask"], axis_name)
         active = {}
         for role, player in players.items():
             if player.pause is not None:
                 waits, watched = player.pause
-                seen = detached[role].logits, detached[watched].logits
-                own, peer = (Outputs(z, {}) for z in gather(seen, axis_name))
-                active[role] = ~waits(own, peer, gather(_labels(batch), axis_name))
+                pair = detached[role].logits, detached[watched].logits
+                own, peer = (Outputs(z, {}) for z in gather(pair, axis_name))
+                seen = _labels(rows(detached[role], batch))
+                active[role] = ~waits(own, peer, gather(seen, axis_name))
         for role, value in active.items():
             metrics[f"{role}/active"] = value / devices(axis_name)
         return total, Aux(new_stats, metrics, active, outputs)
@@ -169,6 +175,7 @@ def _term_share(
     Both are this device's share.
     """
     definition = term.definition
+    batch = rows(own, batch, definition.rows)
     if definition.coupled:  # only what the term looks at travels between devices
         own = gather(part(own, [a for a, _ in definition.layers]), axis_name)
         kept = [b for _, b in definition.layers]
@@ -196,6 +203,13 @@ def _blank(batch: Batch) -> Batch:
     return {name: blank(x) for name, x in batch.items()}
 
 
+def _with_shared(player: Player, outputs: Mapping[str, Outputs], batch: Batch) -> Batch:
+    if player.shares is None:
+        return batch
+    guide, names = player.shares
+    return {**batch, **{n: jax.lax.stop_gradient(outputs[guide].features[n]) for n in names}}
+
+
 def _labels(batch: Batch) -> Batch:
     return {name: batch[name] for name in ("label", "mask")}
 
@@ -203,6 +217,13 @@ def _labels(batch: Batch) -> Batch:
 def _check(players: Mapping[str, Player]) -> None:
     for role, player in players.items():
         watched = [("pause", player.pause[1])] if player.pause else []
+        if player.shares is not None:
+            guide = player.shares[0]
+            watched.append(("regions", guide))
+            if guide != role and guide in players and players[guide].shares is not None:
+                raise ValueError(
+                    f"{role}: regions of {guide!r}, which takes them from another role"
+                )
         watched += [(name, peer) for name, term in player.terms.items() for peer in term.toward]
         for name, peer in watched:
             if peer not in players or peer == role:

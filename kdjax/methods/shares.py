@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdjax.types import Array, Outputs
+from kdjax.types import Array, Batch, Outputs
 
 
 def mean_share(values: Array, mask: Array, axis_name: str | None) -> Array:
@@ -28,6 +28,17 @@ def gather(tree: Any, axis_name: str | None) -> Any:
 def part(outputs: Outputs, layers: Sequence[str]) -> Outputs:
     """The logits and some features."""
     return Outputs(outputs.logits, {name: outputs.features[name] for name in layers})
+
+
+def rows(outputs: Outputs, batch: Batch, kind: str = "row") -> Batch:
+    """The batch with the labels and the mask of what a network speaks of.
+
+    A classifier speaks of the examples; a detector of regions ("row") and of anchors ("anchor"),
+    for which its features bring "<kind>_label" and "<kind>_mask" [rows].
+    """
+    if f"{kind}_label" not in outputs.features:
+        return batch
+    return {**batch, **{name: outputs.features[f"{kind}_{name}"] for name in ("label", "mask")}}
 
 
 def device_key(key: Array, axis_name: str | None) -> Array:

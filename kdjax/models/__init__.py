@@ -19,6 +19,7 @@ from kdjax.models.adapters import (
     norm_direction_adapter,
     with_adapters,
 )
+from kdjax.models.backbones import with_backbone
 from kdjax.models.cache import ROW, attach_cache, with_cache
 from kdjax.models.choices import ENCODE_ONCE, REPEAT_PROMPT, Asking, with_choices
 from kdjax.models.cnn import cnn
@@ -33,6 +34,7 @@ from kdjax.models.convert import (
 )
 from kdjax.models.decoder import gpt_neo
 from kdjax.models.depth import keep_layers
+from kdjax.models.detector import SHARED, faster_rcnn
 from kdjax.models.encoder import bert
 from kdjax.models.encoder_decoder import t5
 from kdjax.models.huggingface import huggingface_options, load_huggingface, save_huggingface
@@ -55,6 +57,7 @@ __all__ = [
     "ENCODE_ONCE",
     "REPEAT_PROMPT",
     "ROW",
+    "SHARED",
     "Adapter",
     "Asking",
     "as_encoder",
@@ -83,6 +86,7 @@ __all__ = [
     "to_torch",
     "torch_options",
     "with_adapters",
+    "with_backbone",
     "with_cache",
     "with_choices",
     "with_class_means",
@@ -100,7 +104,7 @@ _NETWORKS: dict[str, Callable[..., nn.Module | Model]] = {
         for depth, widen in ((16, 1), (16, 2), (40, 1), (40, 2))
     },
     **{f"vgg{d}": functools.partial(vgg, depth=d) for d in (8, 11, 13, 16, 19)},
-    **{f"ResNet{d}": functools.partial(resnet_imagenet, depth=d) for d in (18, 34, 50, 101)},
+    **{f"ResNet{d}": functools.partial(resnet_imagenet, depth=d) for d in (10, 18, 34, 50, 101)},
     "MobileNetV1": mobilenet_v1,
     "MobileNetV2": mobilenet_v2,
     "ShuffleV1": shuffle_v1,
@@ -109,6 +113,7 @@ _NETWORKS: dict[str, Callable[..., nn.Module | Model]] = {
     "bert": bert,
     "t5": t5,
     "gpt_neo": gpt_neo,
+    "faster_rcnn": faster_rcnn,
 }
 _LANGUAGE: dict[str, tuple[Callable[..., Model], Asking]] = {
     "t5": (t5, ENCODE_ONCE),

@@ -70,10 +70,14 @@ class Inverted(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """A 3x3 convolution of stride 2, inverted residuals, a 1x1 one; see `mobilenet_v2`."""
+    """A 3x3 convolution of stride 2, inverted residuals, a 1x1 one; see `mobilenet_v2`.
+
+    Without classes it ends with its last block: the backbone of a detector.
+    """
 
     num_classes: int
     width: float
+    stem: str = "cifar"
     dtype: Any = None
     axis_name: str | None = None
 
@@ -84,7 +88,8 @@ class MobileNetV2(nn.Module):
         stem = int(32 * self.width)
         x = nn.relu(conv_norm(x, stem, mode, ("conv1_0", "conv1_1"), stride=2))
         features = {"stem": x}
-        for group, (expansion, channels, count, stride) in enumerate(_V2):
+        for group, (expansion, channels, count, small) in enumerate(_V2):
+            stride = 2 if self.stem == "imagenet" and group == 1 else small
             for index in range(count):
                 block = Inverted(
                     int(channels * self.width),
@@ -96,6 +101,8 @@ class MobileNetV2(nn.Module):
                 x = block(x)
             if stage := _V2_STAGES.get(group):
                 features[f"stage{stage}"] = x
+        if not self.num_classes:
+            return Outputs(global_average(x), features)
         last = max(1280, int(1280 * self.width))
         x = nn.relu(conv_norm(x, last, mode, ("conv2_0", "conv2_1"), kernel=1))
         features["pooled"] = global_average(x)
@@ -117,9 +124,14 @@ def mobilenet_v1(
 
 
 def mobilenet_v2(
-    *, num_classes: int, width: float = 0.5, dtype: Any = None, axis_name: str | None = None
+    *,
+    num_classes: int,
+    width: float = 0.5,
+    stem: str = "cifar",
+    dtype: Any = None,
+    axis_name: str | None = None,
 ) -> MobileNetV2:
-    """Make MobileNetV2 for small images: 32 pixels are halved four times, with ReLU, not ReLU6.
+    """Make MobileNetV2 with ReLU, not ReLU6, by default for small images.
 
     Features: "stem", "stage1" to "stage4" (after the groups of blocks 1, 2, 4 and 6, counted from
     0; they end without a ReLU), "pooled" [batch, 1280].
@@ -127,14 +139,22 @@ def mobilenet_v2(
     Args:
       num_classes: width of the logits.
       width: factor on all channels but the last 1280, which it can only raise.
+      stem: "cifar", halving four times, for images of about 32 pixels, or "imagenet", halving in
+        the second group too, as published, for about 224.
       dtype: of the computation.
       axis_name: pmap axis over which batch norm is taken.
 
     Raises:
-      UserError: a width that leaves a layer without channels.
+      UserError: a width that leaves a layer without channels, or another stem.
     """
     if not width >= 1 / 16:
         raise UserError(f"MobileNetV2: width is {width}: use at least 0.0625")
+    if stem not in ("cifar", "imagenet"):
+        raise UserError(f'MobileNetV2: stem is {stem!r}: use "cifar" or "imagenet"')
     return MobileNetV2(
-        num_classes=num_classes, width=width, dtype=compute_dtype(dtype), axis_name=axis_name
+        num_classes=num_classes,
+        width=width,
+        stem=stem,
+        dtype=compute_dtype(dtype),
+        axis_name=axis_name,
     )

@@ -1,4 +1,4 @@
-"""Residual networks of four stages, 18 to 101 layers, after He et al. (arXiv 1512.03385).
+"""Residual networks of four stages, 10 to 101 layers, after He et al. (arXiv 1512.03385).
 
 The strided convolution of a bottleneck is the 3x3 one, as in the usual PyTorch weights ("v1.5").
 """
@@ -17,6 +17,7 @@ __all__ = ["ResNetImagenet", "resnet_imagenet"]
 
 # Depth -> blocks in each stage, and whether they are bottlenecks.
 _BLOCKS = {
+    10: ((1, 1, 1, 1), False),
     18: ((2, 2, 2, 2), False),
     34: ((3, 4, 6, 3), False),
     50: ((3, 4, 6, 3), True),
@@ -52,11 +53,15 @@ class Block(nn.Module):
 
 
 class ResNetImagenet(nn.Module):
-    """A stem and four stages of 64 to 512 channels; see `resnet_imagenet`."""
+    """A stem and four stages of 64 to 512 channels; see `resnet_imagenet`.
+
+    Without classes it has no last layer: the backbone of a detector.
+    """
 
     num_classes: int
     depth: int
     stem: str
+    width: int = 64
     dtype: Any = None
     axis_name: str | None = None
 
@@ -65,11 +70,11 @@ class ResNetImagenet(nn.Module):
         """Map [batch, height, width, channel] to logits and features of `resnet_imagenet`."""
         mode = Mode(train, self.axis_name, self.dtype)
         if self.stem == "imagenet":
-            x = nn.relu(conv_norm(x, 64, mode, ("conv1", "bn1"), kernel=7, stride=2))
+            x = nn.relu(conv_norm(x, self.width, mode, ("conv1", "bn1"), kernel=7, stride=2))
             pads = ((0, 0), (1, 1), (1, 1), (0, 0))
             x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
         else:
-            x = nn.relu(conv_norm(x, 64, mode, ("conv1", "bn1")))
+            x = nn.relu(conv_norm(x, self.width, mode, ("conv1", "bn1")))
         features = {"stem": x}
         counts, bottleneck = _BLOCKS[self.depth]
         for stage, count in enumerate(counts, start=1):
@@ -77,11 +82,13 @@ class ResNetImagenet(nn.Module):
             for index in range(count):
                 stride = 2 if stage > 1 and index == 0 else 1
                 name = f"layer{stage}_{index}"
-                block = Block(64 * 2 ** (stage - 1), stride, bottleneck, mode, name=name)
+                block = Block(self.width * 2 ** (stage - 1), stride, bottleneck, mode, name=name)
                 before = block(x)
                 x = nn.relu(before)
             features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
         features["pooled"] = global_average(x)
+        if not self.num_classes:
+            return Outputs(features["pooled"], features)
         return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
 
 
@@ -90,10 +97,11 @@ def resnet_imagenet(
     num_classes: int,
     depth: int,
     stem: str = "cifar",
+    width: int = 64,
     dtype: Any = None,
     axis_name: str | None = None,
 ) -> ResNetImagenet:
-    """Make a ResNet-18, -34, -50 or -101.
+    """Make a ResNet-10, -18, -34, -50 or -101.
 
     Features: "stem" (with its max-pool, if it has one), "stage1" to "stage4" (each after its last
     ReLU), "stage1_pre", ... (before that ReLU), "pooled" [batch, 512] or, from depth 50 on,
@@ -101,23 +109,27 @@ def resnet_imagenet(
 
     Args:
       num_classes: width of the logits.
-      depth: 18, 34, 50 or 101.
+      depth: 10, 18, 34, 50 or 101.
       stem: "cifar", a 3x3 convolution, for images of about 32 pixels, or "imagenet", a 7x7 one of
         stride 2 and a 3x3 max-pool of stride 2, for about 224.
+      width: channels of the stem and the first stage, which each further stage doubles.
       dtype: of the computation.
       axis_name: pmap axis over which batch norm is taken.
 
     Raises:
-      UserError: another depth or stem.
+      UserError: another depth or stem, or no width.
     """
     if depth not in _BLOCKS:
         raise UserError(f"ResNet: depth is {depth}: use one of {', '.join(map(str, _BLOCKS))}")
     if stem not in ("cifar", "imagenet"):
         raise UserError(f'ResNet{depth}: stem is {stem!r}: use "cifar" or "imagenet"')
+    if width < 1:
+        raise UserError(f"ResNet{depth}: width is {width}: use at least 1")
     return ResNetImagenet(
         num_classes=num_classes,
         depth=depth,
         stem=stem,
+        width=width,
         dtype=compute_dtype(dtype),
         axis_name=axis_name,
     )

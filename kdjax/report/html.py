@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.errors import UserError
-from kdjax.report import layers, log, plots, prose, tables
+from kdjax.report import layers, log, pictures, plots, prose, tables
 from kdjax.report.columns import format_value
 from kdjax.report.page import STYLE
-from kdjax.report.summary import diverged, load, roles_of, short_names, sweep_grid
+from kdjax.report.summary import diverged, load, main_metrics, roles_of, short_names, sweep_grid
 
 __all__ = ["combine", "page", "write"]
 
@@ -80,6 +80,7 @@ def _run(name: str, report: Report, metrics: Metrics, heading: str) -> str:
         _section("Training curves", _curves(report, metrics)),
         _section("Reliability on the test split", _reliability(report)),
         _section("Generalization bounds", _bounds(report)),
+        _section("What was detected", pictures.as_html(report.get("pictures") or [])),
         _section("Who played", tables.as_html(tables.players(report))),
         _section("Diverged members", _diverged(report)),
         _section("How to get this again", _origin(report)),
@@ -144,7 +145,7 @@ def _sweeps(report: Report) -> str:
 def _curves(report: Report, metrics: Metrics) -> str:
     figures = []
     for role in roles_of(report):
-        figures.append(plots.curves(report, metrics, role, "accuracy"))
+        figures.append(plots.curves(report, metrics, role, main_metrics(report)[0]))
         figures.append(
             plots.curves(report, metrics, role, "nll")
             or plots.curves(report, metrics, role, "loss")

@@ -9,6 +9,7 @@ from kdjax.report.columns import column_of, format_mean
 from kdjax.report.summary import (
     baseline_of,
     diverged,
+    main_metrics,
     mean_over_seeds,
     paired,
     roles_of,
@@ -63,9 +64,11 @@ def _how_chosen(report: Report) -> str:
 
 def _what_came_out(report: Report, split: str) -> str:
     role = roles_of(report)[0] if roles_of(report) else "student"
-    column = column_of("accuracy")
+    metric = main_metrics(report)[0]
+    column = column_of(metric)
+    title = column.title.removesuffix(" %")
     means = {
-        variant["name"]: summarise(variant, role, "accuracy", split)
+        variant["name"]: summarise(variant, role, metric, split)
         for variant in report["variants"]
         if role in variant["roles"]
     }
@@ -77,13 +80,13 @@ def _what_came_out(report: Report, split: str) -> str:
     over = "of one seed" if seeds == 1 else f"mean ± sd over {seeds} seeds"
     value = f"{format_mean(means[best], column)} % ({over})"
     if len(means) == 1:
-        return f"The {role}'s {split} accuracy is {value}."
-    text = f"The highest {role} {split} accuracy is that of {best}: {value}"
+        return f"The {role}'s {split} {title} is {value}."
+    text = f"The highest {role} {split} {title} is that of {best}: {value}"
     baseline = baseline_of(report)
     if best == baseline or baseline not in means:
         return f"{text}."
     text += f"; {baseline} has {format_mean(means[baseline], column)} %."
-    pairs = paired(report, best, baseline, role, "accuracy", split)
+    pairs = paired(report, best, baseline, role, metric, split)
     if pairs.size < 2:
         return text
     difference = mean_over_seeds(pairs)

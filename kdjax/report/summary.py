@@ -21,6 +21,7 @@ __all__ = [
     "diverged",
     "extra_splits",
     "load",
+    "main_metrics",
     "mean_over_seeds",
     "number",
     "paired",
@@ -78,6 +79,18 @@ def load(workdir: Path | str) -> dict[str, Any]:
     if problem:
         raise UserError(f"{path}: {problem}; run `kdjax train` there again")
     return report
+
+
+def main_metrics(report: Report) -> tuple[str, ...]:
+    """What a run is about, the first before all: accuracy, or average precision of detectors."""
+    found = {
+        name.rsplit("/", 1)[-1]
+        for variant in report["variants"]
+        for member in variant["members"]
+        for values in member["results"].values()
+        for name in values
+    }
+    return ("ap50", "ap", "detection_ece") if "ap50" in found else ("accuracy", "ece", "nll")
 
 
 def _problem(report: Any) -> str | None:

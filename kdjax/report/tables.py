@@ -14,6 +14,7 @@ from kdjax.report.summary import (
     chosen_members,
     diverged,
     extra_splits,
+    main_metrics,
     mean_over_seeds,
     paired,
     roles_of,
@@ -106,7 +107,7 @@ def differences(
     """
     baseline = baseline_of(report) if baseline is None else baseline
     names = [v["name"] for v in report["variants"] if role in v["roles"] and v["name"] != baseline]
-    columns = [column_of(metric) for metric in ("accuracy", "ece", "nll")]
+    columns = [column_of(metric) for metric in main_metrics(report)]
     rows = []
     for name in names:
         pairs = [paired(report, name, baseline, role, c.metric, split) for c in columns]
@@ -123,7 +124,7 @@ def differences(
         text_columns=1,
         notes=(
             "Each cell: mean ± sd of (variant - baseline) over the seeds that both have;"
-            " % columns are in points. Higher/equal/lower counts the seeds by accuracy.",
+            " % columns are in points. Higher/equal/lower counts the seeds by the first.",
         ),
     )
 

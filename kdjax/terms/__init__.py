@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from kdjax.terms.critic import Critic, Through
+from kdjax.terms.detection import anchor_regression, box_regression, objectness
 from kdjax.terms.features import (
     attention_transfer,
     class_mean_cosine,
@@ -63,6 +64,9 @@ DEFINITIONS: Mapping[str, Callable[..., Definition]] = {
     "class_mean_cosine": class_mean_cosine,
     "stepwise_norm": stepwise_norm,
     "review": review,
+    "objectness": objectness,
+    "anchor_regression": anchor_regression,
+    "box_regression": box_regression,
 }
 
 __all__ = [
@@ -74,9 +78,11 @@ __all__ = [
     "Scalar",
     "Term",
     "Through",
+    "anchor_regression",
     "attention_transfer",
     "balanced_kl",
     "best_peer",
+    "box_regression",
     "check_domain",
     "class_mean_cosine",
     "class_means_name",
@@ -92,6 +98,7 @@ __all__ = [
     "make_term",
     "minimum_logit",
     "norm_direction",
+    "objectness",
     "piecewise_ramp",
     "probabilistic_knowledge_transfer",
     "relational_angle",

@@ -48,6 +48,7 @@ class Definition(NamedTuple):
     layers: tuple[tuple[str, str], ...] = ()
     match: Literal["shape", "space", "free"] = "shape"
     class_means: str | None = None  # the peer's layer whose class means it needs
+    rows: str = "row"  # whose labels and mask it takes, where the outputs bring several
 
 
 class Anneal(NamedTuple):

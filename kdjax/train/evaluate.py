@@ -8,20 +8,27 @@ import numpy as np
 
 from kdjax.train import processes
 from kdjax.train.parallel import Layout
-from kdjax.types import Batch, Model, PyTree, State, Variables
+from kdjax.types import Batch, Model, Outputs, PyTree, State, Variables
 
 Predict = Callable[[State, Batch], Mapping[str, jax.Array]]
 
 
-def make_predict(models: Mapping[str, Model], prepare: Callable[[Batch], Batch]) -> Predict:
-    """Build `predict(state, raw batch) -> {role: logits [batch, classes]}`, in evaluation mode."""
+def make_predict(
+    models: Mapping[str, Model],
+    prepare: Callable[[Batch], Batch],
+    read: Callable[[Outputs], jax.Array] = lambda outputs: outputs.logits,
+) -> Predict:
+    """Build `predict(state, raw batch) -> {role: logits [batch, classes]}`, in evaluation mode.
+
+    `read` says what of the outputs is wanted instead, [batch, numbers].
+    """
 
     def predict(state: State, batch: Batch) -> dict[str, jax.Array]:
         batch = prepare(batch)
         logits = {}
         for role, model in models.items():
             variables = Variables(state.params[role], state.stats[role])
-            logits[role] = model.apply(variables, batch, train=False)[0].logits
+            logits[role] = read(model.apply(variables, batch, train=False)[0])
         return logits
 
     return predict

@@ -61,7 +61,7 @@ class TestStream:
     def test_a_worker_reports_a_mistake_of_the_user(self):
         fetch = partial(fakes.fail_from, 13)
         with pytest.raises(UserError, match="example 13 is bad"):
-            list(stream._batches(fetch, 0, 24, 6, workers=1))
+            list(stream.stream_batches(fetch, 0, 24, 6, workers=1))
 
     def test_a_worker_that_dies_is_told(self):
         batches = stream.build(fakes.records(), OFF._replace(workers=1)).train(0, 3)

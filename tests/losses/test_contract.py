@@ -98,6 +98,10 @@ class Row(NamedTuple):
 ROWS = {
     "attention_transfer": Row(maps, harsh=({},), one_axis=True),
     "balanced_kl": Row(pair),
+    "binary_cross_entropy": Row(
+        labelled, smooth=(0,), harsh=({},),
+        call=lambda z, y: losses.binary_cross_entropy(z[..., 0], y),
+    ),
     "class_mean_cosine": Row(
         with_means_alone, smooth=(0,), axes=(0, None, 0), harsh=({},)
     ),
@@ -128,6 +132,7 @@ ROWS = {
         pair, couples=True, call=lambda *a, **k: jnp.sum(losses.sinkhorn(*a, **k).cost)
     ),
     "sinkhorn_divergence": Row(pair, couples=True),
+    "smooth_l1": Row(pair, harsh=({}, {"beta": 1.0}, {"beta": 1e-3})),
     "soft_cross_entropy": Row(pair),
     "stepwise_norm": Row(one, smooth=(0,), axes=(0,), harsh=({}, {"step": 1e-3})),
     "switch_signal": Row(

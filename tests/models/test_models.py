@@ -34,6 +34,8 @@ COUNTS = {
     "vgg16": (14_774_436, 14_728_266, 512),
     "vgg19": (20_086_692, 20_040_522, 512),
     # 18, 34 and 101 as published for the 3x3 stem with 10 classes
+    # by hand: ResNet18's less the second block of each stage, sum of 18 w^2 + 4 w
+    "ResNet10": (4_949_412, 4_903_242, 512),
     "ResNet18": (11_220_132, 11_173_962, 512),
     "ResNet34": (21_328_292, 21_282_122, 512),
     "ResNet50": (23_705_252, 23_520_842, 2048),
@@ -70,9 +72,9 @@ def _small_cnn(**options):
 
 
 def test_every_name_has_its_row():
-    # the three for text are in test_bert, test_t5 and test_gpt_neo, the constrained one in
-    # test_representation
-    assert set(models.names()) == {*COUNTS, "bert", "t5", "gpt_neo", "lipschitz_mlp"}
+    # the others are in test_bert, test_t5, test_gpt_neo, test_representation and test_detector
+    others = ("bert", "t5", "gpt_neo", "lipschitz_mlp", "faster_rcnn")
+    assert set(models.names()) == {*COUNTS, *others}
 
 
 @pytest.mark.parametrize("name", COUNTS)

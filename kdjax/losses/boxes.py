@@ -1,0 +1,60 @@
+"""Losses of a detector's proposal network and boxes; its classes have those of any classifier."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int
+
+from kdjax.losses.checks import Number, check_not_negative, check_pair
+from kdjax.types import Array, UserError
+
+
+def smooth_l1(
+    deltas: Float[ArrayLike, "*batch numbers"],
+    targets: Float[ArrayLike, "*batch numbers"],
+    *,
+    beta: Number = 0.0,
+) -> Float[Array, "*batch"]:
+    """Sum of h(d - t) over the numbers, h(x) = x^2 / (2 beta) for |x| < beta, else |x| - beta / 2.
+
+    Fast R-CNN, arXiv 1504.08083, equation 3 (beta 1); beta 0 is the absolute error.
+
+    Args:
+        deltas: what a network says.
+        targets: what it should say.
+        beta: where the parabola ends, >= 0; may be traced.
+
+    Returns:
+        [*batch], >= 0.
+
+    Raises:
+        UserError: shapes that differ, or a beta below 0.
+
+    >>> smooth_l1(jnp.array([0.5, 3.0]), jnp.zeros(2), beta=1.0).tolist()
+    2.625
+    """
+    check_pair(deltas, targets, "boxes")
+    check_not_negative("beta", beta)
+    gap = jnp.asarray(deltas, jnp.float32) - jnp.asarray(targets, jnp.float32)
+    size = gap * jax.lax.stop_gradient(jnp.sign(gap))  # jnp.abs has the gradient 1 at 0
+    near = size < beta
+    inside = jnp.where(near, size, 0.0)  # at beta 0 nothing is, and 0 / 1 has no bad gradient
+    parabola = 0.5 * inside**2 / jnp.where(beta > 0, beta, 1.0)
+    return jnp.sum(jnp.where(near, parabola, size - 0.5 * beta), axis=-1)
+
+
+def binary_cross_entropy(
+    logits: Float[ArrayLike, "*batch"], labels: Int[ArrayLike, "*batch"]
+) -> Float[Array, "*batch"]:
+    """-log of the probability of a label 1 or 0, sigmoid(z) or 1 - sigmoid(z), in nats.
+
+    Raises:
+        UserError: shapes that differ.
+
+    >>> binary_cross_entropy(jnp.array([0.0, 100.0]), jnp.array([1, 1])).round(3).tolist()
+    [0.6930000185966492, 0.0]
+    """
+    if jnp.shape(logits) != jnp.shape(labels):
+        raise UserError(f"logits {jnp.shape(logits)} and labels {jnp.shape(labels)} must be alike")
+    z = jnp.asarray(logits, jnp.float32)
+    return jax.nn.softplus(jnp.where(jnp.asarray(labels) > 0, -z, z))

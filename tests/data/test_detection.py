@@ -1,0 +1,275 @@
+"""Pictures with boxes: what is read, refused and counted; order; what the step does to them."""
+
+import json
+import warnings
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import data
+from kdjax.data.coco import read_coco
+from kdjax.types import UserError
+from tests import tiny_coco
+
+OPTIONS = {"batch_size": 2, "eval_batch_size": 2, "image_size": 64, "max_boxes": 4, "validation": 2}
+
+
+def options(path, **changed):
+    return data.DetectionOptions(**{**OPTIONS, "path": str(path), **changed})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tiny_coco.write(tmp_path_factory.mktemp("coco"))
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_a_folder(folder):
+    found = data.read_detection(options(folder))
+    spec = found.source.spec
+    assert spec.class_names == ("red", "blue", "background")
+    assert (spec.shape, spec.num_classes, spec.task) == ((64, 64, 3), 3, "detection")
+    assert found.source.size == {"train": 6, "validation": 2, "test": 3}
+    assert {split: len(rows) for split, rows in found.photos.items()} == found.source.size
+    batch = next(found.source.evals["test"]())
+    for name, (shape, dtype) in spec.inputs.items():
+        assert batch[name].shape == (2, *shape)
+        assert batch[name].dtype == dtype
+    # the first picture of the val split is 48 x 64 with one box, the second 64 x 40 with two
+    assert batch["size"].tolist() == [[48, 64], [64, 40]]
+    assert batch["label"].tolist() == [1, 2]
+    assert batch["box_mask"].sum(1).tolist() == [1, 2]
+
+
+def test_boxes_lie_on_what_they_name(folder):
+    """After resizing: inside a box is its colour, the padding is black."""
+    found = data.read_detection(options(folder, image_size=96))
+    for batch in found.source.evals["train"]():
+        for row in range(2):
+            height, width = (int(x) for x in batch["size"][row])
+            assert max(height, width) == 96
+            assert not batch["image"][row, height:].any()
+            assert not batch["image"][row, :, width:].any()
+            for box, label in zip(batch["box"][row], batch["box_label"][row], strict=True):
+                if box[2] == 0 or batch["box_mask"][row].sum() > 1:
+                    continue  # two rectangles may overlap
+                x, y = int((box[0] + box[2]) / 2), int((box[1] + box[3]) / 2)
+                np.testing.assert_allclose(
+                    batch["image"][row, y, x], tiny_coco.COLORS[label], atol=2
+                )
+
+
+def test_a_zip_is_the_folder(folder, tmp_path):
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w") as out:
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            out.write(file, f"top/{file.relative_to(folder)}")
+    a, b = (data.read_detection(options(path)).source for path in (folder, archive))
+    for split in a.evals:
+        for one, other in zip(a.evals[split](), b.evals[split](), strict=True):
+            same(one, other)
+
+
+def test_the_order_depends_on_seed_and_step_alone(folder):
+    small, streamed = (
+        data.read_detection(options(folder, on_device=where)).source for where in (True, False)
+    )
+    first = small.train(0, 3)
+    ids = [next(first)["id"] for _ in range(7)]
+    later = small.train(5, 3)
+    np.testing.assert_array_equal(next(later)["id"], ids[5])
+    assert sorted(np.concatenate(ids[:3]).tolist()) == list(range(6))
+    stream = streamed.train(0, 3)
+    for number in range(2):
+        batch = next(stream)
+        np.testing.assert_array_equal(batch["id"], ids[number])
+        looked_up = data.lookup(small.arrays, {"id": ids[number]})
+        same(
+            {n: np.asarray(looked_up[n]) for n in small.arrays}, {n: batch[n] for n in small.arrays}
+        )
+    stream.close()
+
+
+def test_every_picture_is_judged_once(folder):
+    source = data.read_detection(options(folder, judge_train=True)).source
+    for split, size in source.size.items():
+        batches = list(source.evals[split]())
+        real = np.concatenate([batch["mask"] for batch in batches]) > 0
+        ids = np.concatenate([batch["id"] for batch in batches])[real]
+        assert ids.tolist() == list(range(size))
+    assert source.size["test_train"] == source.size["train"]
+
+
+def test_the_step_mirrors_normalises_and_draws(folder):
+    found = data.read_detection(options(folder))
+    spec = found.source.spec
+    batch = next(found.source.evals["test"]())
+    prepare = data.prepare(spec, augment="flip")
+    plain = prepare(batch)
+    np.testing.assert_array_equal(plain["box"], batch["box"])
+    for row, (height, width) in enumerate(batch["size"].astype(int)):
+        pixels = batch["image"][row, :height, :width] / 255.0
+        expected = (pixels - np.array(spec.mean)) / np.array(spec.std)
+        np.testing.assert_allclose(plain["image"][row, :height, :width], expected, atol=1e-5)
+        assert not np.any(plain["image"][row, height:])
+    seen = set()
+    for seed in range(8):
+        turned = prepare(batch, jax.random.key(seed))
+        for row, (height, width) in enumerate(batch["size"].astype(int)):
+            image = np.asarray(turned["image"][row, :height, :width])
+            whole = np.asarray(plain["image"][row, :height, :width])
+            mirrored = not np.array_equal(image, whole)
+            seen.add(mirrored)
+            np.testing.assert_array_equal(image, whole[:, ::-1] if mirrored else whole)
+            box, old = np.asarray(turned["box"][row]), batch["box"][row]
+            if mirrored:
+                old = np.stack([width - old[:, 2], old[:, 1], width - old[:, 0], old[:, 3]], 1)
+            real = batch["box_mask"][row] > 0
+            np.testing.assert_allclose(box[real], old[real])
+    assert seen == {True, False}
+    # what a picture draws is its own, whatever batch it is in
+    half = {name: value[1:] for name, value in batch.items()}
+    key = jax.random.key(5)
+    assert prepare(half, key)["draw"][0] == prepare(batch, key)["draw"][1]
+    with pytest.raises(UserError, match="choose none or flip"):
+        data.prepare(spec, augment="crop")
+
+
+def test_flip_alone_serves_classifiers_too():
+    spec = data.load("digits", batch_size=4).spec
+    batch = {"image": jnp.arange(128.0).reshape(2, 8, 8, 1), "label": jnp.zeros(2, int)}
+    prepare = data.prepare(spec, augment="flip")
+    plain = np.asarray(prepare(batch)["image"])
+    for seed in range(3):
+        for image, whole in zip(prepare(batch, jax.random.key(seed))["image"], plain, strict=True):
+            kept, turned = np.array_equal(image, whole), np.array_equal(image, whole[:, ::-1])
+            assert kept or turned
+
+
+def spoil(split, said, *, note=None, image=None, drop=None):
+    """Change the first annotation or picture of the train split, or drop a table."""
+    if split == "train":
+        said["annotations"][0].update(note or {})
+        said["images"][0].update(image or {})
+        if drop:
+            del said[drop]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"note": {"category_id": 99}}, "category 99"),
+        ({"note": {"image_id": 99}}, "image 99, which"),
+        ({"image": {"file_name": "none.png"}}, "pictures are missing, the first is train/none.png"),
+        ({"image": {"id": 2}}, "image id 2 is listed twice"),
+        ({"note": {"bbox": [1, 2]}}, "not COCO's json"),
+        ({"drop": "categories"}, "lacks categories"),
+    ],
+)
+def test_annotations_that_mean_nothing_are_refused(tmp_path, change, said):
+    path = tiny_coco.write(tmp_path, change=lambda split, table: spoil(split, table, **change))
+    with pytest.raises(UserError, match=said):
+        read_coco(str(path))
+
+
+def test_boxes_outside_or_without_area_are_counted(tmp_path):
+    def change(split, said):
+        if split == "train":
+            first = said["annotations"][0]
+            boxes = ([-10, -10, 30, 30], [1000, 5, 10, 10], [5, 5, 0, 10], [5, 5, -3, 10])
+            more = [{**first, "id": 100 + n, "bbox": list(b)} for n, b in enumerate(boxes)]
+            said["annotations"] += more
+
+    path = tiny_coco.write(tmp_path, change=change)
+    with pytest.warns(UserWarning, match="boxes") as caught:
+        found = read_coco(str(path))
+    said = str(caught[0].message)
+    for part in (
+        "1 boxes outside of their picture were dropped",
+        "1 boxes were cut at the edge of their picture",
+        "2 boxes without area were dropped",
+    ):
+        assert part in said
+    for photo in found.train:
+        height, width = photo.size
+        assert (photo.box >= 0).all()
+        assert (photo.box <= [width, height, width, height]).all()
+
+
+def test_more_boxes_than_padding_are_counted_and_the_largest_kept(folder):
+    with pytest.warns(UserWarning, match="more than data.max_boxes = 1"):
+        found = data.read_detection(options(folder, max_boxes=1))
+    batch = next(found.source.evals["test"]())
+    assert batch["box"].shape == (2, 1, 4)
+    photo = found.photos["test"][1]
+    kept = photo.box[np.argmax(photo.area)]
+    np.testing.assert_allclose(batch["box"][1, 0], kept)  # that picture is 64 high already
+
+
+def test_an_unreadable_picture_is_named_or_skipped(tmp_path):
+    path = tiny_coco.write(tmp_path)
+    (path / "train" / "003.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"train/003.png is not a readable picture"):
+        data.read_detection(options(path))
+    with pytest.warns(UserWarning, match=r"1 unreadable pictures were skipped: train/003.png"):
+        found = data.read_detection(options(path, unreadable="skip"))
+    assert found.source.size["train"] == 5
+
+
+def test_a_picture_of_another_size_is_refused(tmp_path):
+    path = tiny_coco.write(tmp_path, change=lambda s, t: spoil(s, t, image={"width": 60}))
+    with pytest.raises(UserError, match="boxes would not fit"):
+        data.read_detection(options(path))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"image_size": 100}, "set a multiple of 32"),
+        ({"image_size": None}, "data.image_size is None"),
+        ({"max_boxes": 0}, "data.max_boxes is 0"),
+        ({"unreadable": "maybe"}, "data.unreadable is 'maybe'"),
+        ({"batch_size": 99}, "batch_size is 99"),
+    ],
+)
+def test_impossible_options(folder, changed, said):
+    with pytest.raises(UserError, match=said):
+        data.read_detection(options(folder, **changed))
+
+
+def test_no_such_layout(tmp_path):
+    for path, said in (
+        ("", "is not set"),
+        (tmp_path / "none", "no such file"),
+        (tmp_path, "no ann"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read_coco(str(path))
+    (tmp_path / "bad.zip").write_bytes(b"PK nothing")
+    with pytest.raises(UserError, match="no whole zip file"):
+        read_coco(str(tmp_path / "bad.zip"))
+
+
+def test_a_split_without_any_box_is_refused(tmp_path):
+    def change(split, said):
+        said["annotations"] = []
+
+    path = tiny_coco.write(tmp_path, change=change)
+    with pytest.raises(UserError, match="no picture of the training split has a box"):
+        data.read_detection(options(path))
+
+
+def test_coco_as_it_is_written_gives_no_warning(folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = read_coco(str(folder))
+    said = json.loads((folder / "annotations" / "instances_train.json").read_text())
+    assert sum(len(photo.box) for photo in found.train) == len(said["annotations"])

@@ -1,0 +1,232 @@
+"""A detector in runs: on many devices, in a sweep, stopped and resumed."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax import exports, models
+from kdjax import run as running
+from kdjax.build import build
+from kdjax.class_means import class_means
+from kdjax.program import feed, make_program
+from kdjax.types import UserError, Variables
+from tests import tiny_coco
+
+# float32 sums in another order; Adam's first steps are of equal size whatever the gradient, so
+# that SGD is what may be compared
+CLOSE = {"rtol": 1e-3, "atol": 2e-5}
+DEVICES = 4
+LEARNING = {"ce": {}, "box_regression": {}, "objectness": {}, "anchor_regression": {}}
+NETWORK = {
+    "name": "faster_rcnn",
+    "backbone": "ResNet10",
+    "backbone_options": {"width": 2},
+    "pyramid_width": 4,
+    "box_width": 8,
+    "anchor_sizes": (8, 16, 32, 64, 128),
+    "canonical": 56.0,
+    "limits": {
+        "before": 16, "proposals": 8, "anchors": 8, "regions": 8, "detections": 4, "candidates": 16,
+    },
+}  # fmt: skip
+
+
+def config(path, **changes):
+    optimizer = {"name": "sgd", "learning_rate": 0.02, "momentum": 0.9}
+    player = {"model": NETWORK, "optimizer": optimizer}
+    return {
+        "num_steps": 4,
+        "batch_size": DEVICES,
+        "eval_batch_size": DEVICES,
+        "devices": 1,
+        "log_every": 1,
+        "checkpoint_every": 2,
+        "tensorboard": False,
+        "data": {
+            "name": "coco", "path": path, "image_size": 64, "max_boxes": 3, "validation": 2,
+            "augment": "flip",
+        },
+        "roles": {"student": {**player, "terms": LEARNING}},
+        "sweep": {"seed": (0, 1)},
+        "select": {"role": "student", "metric": "ap50"},
+        **changes,
+    }  # fmt: skip
+
+
+@functools.cache
+def after(path, members, devices=1, steps=2):
+    """State and metrics of some members after a few steps, on the host."""
+    run = build(config(path, devices=devices, members_over_devices=False))
+    program, state = make_program(run, run.variants[0], members, {})
+    state, batches = program.layout.place(state), feed(run, program, 0)
+    for _ in range(steps):
+        state, metrics = program.step(state, next(batches))
+    state = jax.device_get(program.layout.fetch(state))
+    return state, program.layout.read(metrics)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return str(tiny_coco.write(tmp_path_factory.mktemp("coco"), {"train": 10, "val": 3}))
+
+
+def assert_close(found, expected):
+    flat = jax.tree_util.tree_flatten_with_path(found)[0]
+    for (where, a), b in zip(flat, jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, err_msg=jax.tree_util.keystr(where), **CLOSE)
+
+
+def test_members_of_a_sweep_are_single_runs(path):
+    (state, metrics), (one, alone) = after(path, (0, 1)), after(path, (1,))
+    second = lambda tree: jax.tree.map(lambda x: np.asarray(x)[1:], tree)  # noqa: E731
+    assert_close(second(metrics), alone)
+    assert_close(second(state.params), one.params)
+    assert_close(second(state.stats), one.stats)
+
+
+def test_many_devices_are_one(path):
+    """Draws of regions included: they depend on the picture, not on the device."""
+    (state, metrics), (one, alone) = after(path, (1,), DEVICES), after(path, (1,))
+    assert_close(metrics, alone)
+    assert_close(state.params, one.params)
+    assert_close(state.stats, one.stats)
+
+
+def test_class_means_are_over_regions_background_included(path):
+    run = build(config(path))
+    _program, state = make_program(run, run.variants[0], (1,), {})
+    variables = jax.tree.map(lambda x: x[0], (state.params["student"], state.stats["student"]))
+    model = run.variants[0].table["student"].model
+    means = class_means(model, Variables(*variables), run.source, augment="flip")
+    assert means.shape == (3, 8)
+    # by hand: all rows of all pictures
+    total, count = np.zeros((3, 8)), np.zeros(3)
+    find = jax.jit(lambda b: model.apply(Variables(*variables), b, train=False)[0])
+    for batch in run.source.evals["train"]():
+        ready = run.prepare_train(dict(batch), jax.random.key(0))
+        features = jax.device_get(find(ready).features)
+        real = features["row_mask"] > 0
+        np.add.at(total, features["row_label"][real], features["pooled"][real])
+        np.add.at(count, features["row_label"][real], 1)
+    assert count[2] > count[0] > 0
+    np.testing.assert_allclose(means, total / count[:, None], rtol=1e-4, atol=1e-6)
+
+
+def test_a_stopped_run_ends_as_one_that_went_on(path, tmp_path):
+    """Bit for bit, average precision and all."""
+    pytest.importorskip("pycocotools", reason="the last step measures average precision")
+    said = config(path, sweep={"seed": (1,)})
+    whole = running.train(build(said), tmp_path / "whole", lambda line: None)
+    run = build(said)
+    source = run.source
+
+    def train(step, seed):
+        for number, batch in enumerate(source.train(step, seed), start=step):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield batch
+
+    stopped = run._replace(source=source._replace(train=train))
+    with pytest.raises(KeyboardInterrupt):
+        running.train(stopped, tmp_path / "part", lambda line: None)
+    lines: list[str] = []
+    again = running.train(build(said), tmp_path / "part", lines.append)
+    assert any("resumed from step 2" in line for line in lines)
+    assert whole[0]["members"] == again[0]["members"]
+    texts = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "part")]
+    assert texts[0] == texts[1]
+    results = whole[0]["members"][0]["results"]["test"]
+    assert {"student/ap", "student/ap50", "student/detection_ece"} <= set(results)
+
+
+@pytest.mark.parametrize("guide", ["nobody", "student"])
+def test_regions_of_nobody(path, guide):
+    table = config(path)
+    table["roles"] = {"student": {**table["roles"]["student"], "regions": guide}}
+    with pytest.raises(UserError, match=f"regions looks toward '{guide}'"):
+        build(table)
+
+
+def test_regions_are_of_detection_alone():
+    table = {
+        "data": {"name": "digits"},
+        "roles": {"student": {"model": {"name": "mlp"}, "terms": {"ce": {}}, "regions": "other"}},
+    }
+    with pytest.raises(UserError, match="but the data has no boxes"):
+        build(table)
+
+
+@pytest.mark.parametrize(
+    ("where", "change", "said"),
+    [
+        (
+            "student",
+            {"model": {"name": "resnet8"}},
+            "'resnet8', but the data has boxes; use faster",
+        ),
+        ("student", {"cache": True}, "student.cache is set, but a detector draws"),
+        ("data", {"test": 3}, "data.test is 3, but coco does not take it"),
+        ("data", {"augment": "crop"}, "choose none or flip"),
+        ("data", {"image_size": None}, "set a multiple of 32"),
+        ("select", {"metric": "accuracy"}, "select.metric is 'accuracy'; there are ap, ap50"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(path, where, change, said):
+    table = config(path)
+    holder = table["roles"] if where == "student" else table
+    holder[where] = {**holder[where], **change}
+    with pytest.raises(UserError, match=said):
+        build(table)
+
+
+def classifier(folder, width, run):
+    """An export of a classifier, all ones, that has seen images as the run's are normalised."""
+    said = {"name": "ResNet10", "stem": "imagenet", "width": width}
+    options = {key: said[key] for key in ("stem", "width")}
+    model = models.build(said["name"], num_classes=5, **options)
+    image = {"image": jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    spec = run.source.spec
+    about = {"model": said, "num_classes": 5, "shape": (32, 32, 3), "scale": 255.0}
+    about |= {"mean": spec.mean, "std": spec.std}
+    exports.save(folder, jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes), about)
+    return str(folder)
+
+
+def test_a_backbone_starts_as_a_classifier_and_each_seed_draws_its_heads(path, tmp_path):
+    table = config(path)
+    plain = build(table)
+    table["roles"]["student"]["backbone"] = classifier(tmp_path / "right", 2, plain)
+    run = build(table)
+    variables, stacked = running.Story(run, tmp_path, print).given(run.variants[0], (0, 1))[
+        "student"
+    ]
+    assert stacked
+    for leaf in jax.tree.leaves((variables.params["backbone"], variables.stats)):
+        assert (np.asarray(leaf) == 1).all()
+    head = np.asarray(variables.params["box"]["fc"]["kernel"])
+    assert head.shape[0] == 2
+    assert (head[0] != head[1]).any()
+    table["roles"]["student"]["backbone"] = classifier(tmp_path / "wrong", 4, plain)
+    with pytest.raises(UserError, match=r"roles.student.backbone: backbone: params/.* has shape"):
+        build(table)
+
+
+def test_a_detector_needs_boxes():
+    table = {
+        "data": {"name": "digits"},
+        "roles": {"student": {"model": NETWORK, "terms": LEARNING}},
+    }
+    with pytest.raises(UserError, match="'faster_rcnn', but the data has no boxes"):
+        build(table)
+
+
+def test_keys_of_detection_are_refused_elsewhere():
+    table = {
+        "data": {"name": "digits", "max_boxes": 7},
+        "roles": {"student": {"model": {"name": "mlp"}, "terms": {"ce": {}}}},
+    }
+    with pytest.raises(UserError, match=r"data.max_boxes is set, but only coco has it"):
+        build(table)
