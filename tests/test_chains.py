@@ -12,7 +12,8 @@ from kdjax.chains import layers, maps
 from kdjax.models import mobilenet
 from kdjax.types import UserError, Variables
 
-IMAGES = [n for n in models.names() if n not in ("bert", "t5", "gpt_neo")] + ["wrn_22_3"]
+OTHERS = ("bert", "t5", "gpt_neo", "faster_rcnn")
+IMAGES = [n for n in models.names() if n not in OTHERS] + ["wrn_22_3"]
 # One of each family and option; what is wide and deep for good is made small by its tables.
 FAMILIES = {
     "mlp": ("mlp", {"hidden": (7, 5)}, (4, 3, 2)),
