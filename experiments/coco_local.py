@@ -10,8 +10,10 @@ student follows the teacher of its own seed.
     python -m kdjax train --config=experiments/coco_local.py --workdir=runs/coco \
         --config.data.path=PATH/coco_ccby_320.zip
 
-Expected time: not yet run. Expected result: not yet run; 93 photographs support no claim about
-COCO itself.
+Expected time: about 20 minutes on 2 free CPU cores (extrapolated from .28 CPU seconds a step of the
+teacher; the whole has not yet been run). Expected result: the teacher reaches AP50 42 % on the
+photographs that it learned from and 0 % on the test photographs (one seed, results/coco_local);
+the students have not yet been run. 93 photographs support no claim about COCO itself.
 """
 
 from ml_collections import ConfigDict

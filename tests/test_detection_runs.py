@@ -14,9 +14,9 @@ from kdjax.program import feed, make_program
 from kdjax.types import UserError, Variables
 from tests import tiny_coco
 
-# float32 sums in another order; Adam's first steps are of equal size whatever the gradient, so
-# that SGD is what may be compared
-CLOSE = {"rtol": 1e-3, "atol": 2e-5}
+# float32 sums in another order, amplified by batch norms over few and narrow maps: two steps of SGD
+# move the parameters by about .1, and a missing sum over devices would show at that size
+CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 DEVICES = 4
 LEARNING = {"ce": {}, "box_regression": {}, "objectness": {}, "anchor_regression": {}}
 NETWORK = {

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.models.boxes import cover, iou
-from kdjax.types import Array
+from kdjax.types import Array, UserError
 
 __all__ = ["BACKGROUND", "FOREGROUND", "IGNORED", "match", "sample"]
 
@@ -71,7 +71,15 @@ def sample(
 
     Returns:
       Indices int32 [size], foreground first, and which are real, bool [size].
+
+    Raises:
+      UserError: fewer regions than are to be drawn.
     """
+    if not 1 <= size <= label.shape[0]:
+        raise UserError(
+            f"{size} regions are to be drawn of {label.shape[0]}; lower limits.regions or "
+            "limits.anchors, or raise limits.proposals or the size of the images"
+        )
     real = jnp.ones(label.shape, bool) if real is None else real
     drawn = jax.random.uniform(key, label.shape)
     objects, most = real & (label == FOREGROUND), max(1, int(size * share))

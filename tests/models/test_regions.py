@@ -7,6 +7,7 @@ import pytest
 
 from kdjax.models.regions import match, sample
 from kdjax.models.suppression import suppress
+from kdjax.types import UserError
 from tests.models.test_boxes import draw, overlap, size
 
 
@@ -73,6 +74,11 @@ def test_sample_says_what_is_missing():
     index, real = sample(label, jax.random.key(0), size=6, share=0.25, real=allowed)
     assert real.tolist() == [True, True, False, False, False, False]
     assert label[index[:2]].tolist() == [1, 0]
+
+
+def test_more_than_there_are_cannot_be_drawn():
+    with pytest.raises(UserError, match="9 regions are to be drawn of 5"):
+        sample(jnp.zeros(5, int), jax.random.key(0), size=9, share=0.5)
 
 
 def test_sample_is_uniform():
