@@ -6,15 +6,21 @@ import pytest
 from kdjax import data
 from kdjax.data import stream
 from kdjax.data.splits import Options
+from tests import tiny_coco
 from tests.data import fakes
 
 OPTIONS = Options(batch_size=6, eval_batch_size=6, validation=5)
 
 
-def source(kind):
+def source(kind, folder):
     if kind == "streamed":
         return stream.build(fakes.records(), OPTIONS._replace(on_device=False))
     sizes = {"batch_size": 6, "eval_batch_size": 6}
+    if kind.startswith("boxes"):
+        path = str(tiny_coco.write(folder, {"train": 19, "val": 4}))
+        placed = {"image_size": 32, "on_device": kind == "boxes on the device"}
+        said = data.DetectionOptions(**sizes, **placed, path=path, max_boxes=2, validation=5)
+        return data.read_detection(said).source
     return data.load("synthetic", on_device=kind == "on the device", limit=45, **sizes)
 
 
@@ -26,13 +32,13 @@ def same(left, right):
     return set(left) == set(right) and all(np.array_equal(left[k], right[k]) for k in left)
 
 
-KINDS = ["streamed", "in memory", "on the device"]
+KINDS = ["streamed", "in memory", "on the device", "boxes streamed", "boxes on the device"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_training_takes_the_same_steps(kind, count):
-    whole = source(kind)
+def test_training_takes_the_same_steps(kind, count, tmp_path):
+    whole = source(kind, tmp_path)
     walks = [data.rows_of(whole, index, count).train(5, 3) for index in range(count)]
     alone = whole.train(5, 3)
     for _ in range(4):
@@ -43,8 +49,8 @@ def test_training_takes_the_same_steps(kind, count):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_evaluation_counts_every_example_once(kind, count):
-    whole = source(kind)
+def test_evaluation_counts_every_example_once(kind, count, tmp_path):
+    whole = source(kind, tmp_path)
     for split, batches in whole.evals.items():
         parts = [data.rows_of(whole, index, count).evals[split]() for index in range(count)]
         seen = []
