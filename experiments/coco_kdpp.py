@@ -78,12 +78,10 @@ def get_config(arg: str = "") -> ConfigDict:
     student = _role(make(of_student), optimizer, {**learning(), **following(kd, nd)})
     config["roles"] = {"teacher": frozen, "student": student}
     if smoke:
-        config["variants"] = {
-            "teacher": {
-                "roles": {"teacher": {"terms": learning(), "regions": None}, "student": None}
-            },
-            "student": {"roles": {"teacher": {"from_variant": "teacher"}}},
-        }
+        first = {"teacher": {"terms": learning(), "regions": None}, "student": None}
+        second = {"teacher": {"from_variant": "teacher"}}
+        rows = {"teacher": {"roles": first}, "student": {"roles": second}}
+        config["variants"] = ConfigDict(rows, sort_keys=False)
     return ConfigDict(config, sort_keys=False)
 
 

@@ -156,7 +156,7 @@ FILES = {
     "model option of no sense": ({STUDENT + "model__hidden": (0,)}, ("hidden is (0,)",)),
     "unknown loss": (
         {STUDENT + "terms__balanced": {}},
-        ("roles.student.terms.balanced", "there are attention_transfer, balanced_kl"),
+        ("roles.student.terms.balanced", "there are anchor_regression, attention_transfer"),
     ),
     "toward nobody": ({BALANCED + "toward": None}, ("terms.balanced_kl", "toward")),
     "toward a missing role": (
@@ -283,7 +283,7 @@ FLAGS = {
     "--config.roles.student.model.name=mpl": ('"mpl"', 'did you mean "mlp"?', "resnet20"),
     "--config.data.name=digit": ("data.name is 'digit'", "did you mean digits?", "cifar10"),
     "--config.data.name=": ("data.name is not set", "digits"),
-    "--config.data.augment=flip": ("data.augment is 'flip'", "crop_flip"),
+    "--config.data.augment=flips": ("data.augment is 'flips'", "crop_flip"),
     "--config.data.validation=0": ("data.validation leaves no validation examples",),
     "--config.data.num_classes=1": ("data.num_classes is 1", ">= 2"),
     "--config.data.image_size=9": ("data.image_size is 9", "(4, 4, 1)"),
