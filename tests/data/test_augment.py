@@ -140,8 +140,8 @@ class TestPrepare:
         assert np.allclose(image, single, atol=1e-6)
 
     def test_refuses(self):
-        with pytest.raises(UserError, match=r"data\.augment is 'flip'; choose from none, crop"):
-            data.prepare(SPEC, augment="flip")
+        with pytest.raises(UserError, match=r"data\.augment is 'flips'; choose from none, "):
+            data.prepare(SPEC, augment="flips")
         with pytest.raises(
             UserError, match=r"\(6, 6, 3\) but the data set's spec says \(8, 6, 3\)"
         ):
