@@ -88,7 +88,7 @@ def knn_kl_by_class(
 
     >>> x, y = [0.0, 1.0, 2.0, 5.0, 6.0], [0.5, 1.5, 3.5, 5.5]
     >>> print(round(knn_kl_by_class(x, y, [0, 0, 0, 1, 1], [0, 0, 0, 1], k=1), 4))
-    -0.3898
+    -0.3958
     """
     first, second = point_pair(x, y)
     sides = ((first, np.asarray(x_classes), "x"), (second, np.asarray(y_classes), "y"))
