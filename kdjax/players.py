@@ -42,7 +42,8 @@ def make_player(
             name=terms.class_means_name(layer),
             num_classes=source.spec.num_classes,
         )
-    if said["remat"] and said["terms"]:
+    moved = comparisons.moves(role, config)
+    if said["remat"] and (said["terms"] or moved):
         model = models.with_remat(model)
     carried = {name: _adapter(role, name, config, axis_name) for name in adapters(role, config)}
     if carried:
@@ -52,7 +53,7 @@ def make_player(
         model,
         found,
         _pause(role, said["pause"]),
-        moved=comparisons.moves(role, config),
+        moved=moved,
         shares=_shares(role, config, source),
     )
 

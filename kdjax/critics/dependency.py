@@ -96,9 +96,7 @@ def dependency(
         offset = 0.0 if objective == "dual" else jnp.log(jnp.float32(len(scores)))
         said = {"estimate": found + offset}
         still_x, still_y, still = lax.stop_gradient((x, y, variables))
-        if (
-            not critic.constrained and metric == "features"
-        ):  # the others are certified by `upper_bound`
+        if not critic.constrained and metric == "features":  # others have an `upper_bound`
             said["slope"] = pair_critics.measured_slope(critic, still, still_x, still_y)
         total = -found
         if penalised and metric == "features":
@@ -157,18 +155,12 @@ def _check(objective: str, at: str, bound: str, kind: str, metric: str) -> None:
             f"bound is {bound!r}, which stretches, but {kind} with metric=inputs must not; set "
             "bound=ball"
         )
-    if bound == "none" and metric == "inputs":
-        return _check_cpc(objective, kind)
-    if bound not in BOUNDS:
+    if bound not in BOUNDS and (bound, metric) != ("none", "inputs"):
         raise UserError(
             f"bound is {bound!r}; without a bound on the features the dependency grows without "
             f"limit: take one of {', '.join(BOUNDS)}"
         )
-    return _check_cpc(objective, kind)
-
-
-def _check_cpc(objective: str, kind: str) -> None:
-    if objective == "cpc" and kind.partition("_")[2]:
+    if objective == "cpc" and lipschitz:
         raise UserError(
             f"objective is cpc, which takes any critic, but {kind} is Lipschitz: say wpc, or take "
             f"{kind.partition('_')[0]}"
