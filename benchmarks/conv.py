@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import models
+from kdjax.models import contractions
 from kdjax.models import conv as conv_module
 from kdjax.types import Variables
 
@@ -44,7 +45,7 @@ def main() -> None:
         for members in (1, args.members):
             network(name, batch, shape, members, args.repeats)
     for shape in SHAPES:
-        contractions(shape, args.repeats)
+        single(shape, args.repeats)
 
 
 def network(name: str, batch: int, shape: tuple[int, ...], members: int, repeats: int) -> None:
@@ -66,7 +67,7 @@ def network(name: str, batch: int, shape: tuple[int, ...], members: int, repeats
     print(f"{name} {batch} x {shape}, {members} member(s), gradient: {row}", flush=True)
 
 
-def contractions(shape: tuple[int, ...], repeats: int) -> None:
+def single(shape: tuple[int, ...], repeats: int) -> None:
     """Time the convolution and its two gradients."""
     batch, size, channels, features, window, stride = shape
     x = jax.random.normal(jax.random.key(0), (batch, size, size, channels))
@@ -110,7 +111,7 @@ _OURS = conv_module._contraction
 
 def _only_lax(out: int, geometry: Any) -> Callable[..., jax.Array]:
     del out
-    return lambda x, kernel: conv_module._lax(x, kernel, geometry)
+    return lambda x, kernel: contractions.convolve(x, kernel, geometry)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,10 @@ from typing import Any
 
 import jax
 
+from kdjax import allocator
+
+allocator.keep_memory()  # as the command line does
+
 
 def stepping(step: Callable, state: Any, batches: Iterator[Any]) -> Callable[[], None]:
     """A call that takes one training step from where the last one ended."""

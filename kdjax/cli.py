@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdjax import distributed
+from kdjax import allocator, distributed
 from kdjax.errors import RunError, UserError
 
 HELP = """\
@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and args.command not in ("train", "study"):
         parser.error(f"unknown argument {rest[0]}")
     try:
+        allocator.keep_memory()
         _cache()
         return args.run(args, rest, argv)
     except UserError as error:

@@ -22,6 +22,8 @@ _SHARED = {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 os.environ.update(_SHARED)
+# The value is glibc's own. It keeps kdjax.allocator from holding what _forget frees.
+os.environ.setdefault("MALLOC_ARENA_TEST", "8")
 if jax.__version_info__[:2] == (0, 10):  # a later XLA may not know the flags, and ends at that
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_HURRIED}".strip()
 for _name, _value in _SHARED.items():  # jax was imported above, by the type checker's plugin

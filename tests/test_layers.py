@@ -42,11 +42,11 @@ RULES = {
     "config": ({"errors", "defaults"}, set()),
 }
 FREE = {  # read configs, flags and files, and put everything together
-    "__init__", "__main__", "build", "chains", "checks", "class_means", "cli", "comparisons",
-    "detection_metrics", "diagnostics", "distances", "distributed", "drawings", "exports", "flags",
-    "frozen", "imports", "inputs", "judging", "listing", "networks", "origins", "parts", "players",
-    "probes", "program", "ramps", "recorder", "run", "scoring", "selection", "study", "summary",
-    "workdir",
+    "__init__", "__main__", "allocator", "build", "chains", "checks", "class_means", "cli",
+    "comparisons", "detection_metrics", "diagnostics", "distances", "distributed", "drawings",
+    "exports", "flags", "frozen", "imports", "inputs", "judging", "listing", "networks", "origins",
+    "parts", "players", "probes", "program", "ramps", "recorder", "run", "scoring", "selection",
+    "study", "summary", "workdir",
 }  # fmt: skip
 LOWER = {
     "bounds", "critics", "data", "losses", "methods", "models", "report", "terms", "train", "types",

@@ -9,10 +9,13 @@ from jax import lax
 from kdjax.models.conv import conv2d
 
 # batch, size, in, out, kernel, stride, groups: every branch of the choice between lax and matrix
-# products (1x1, one input channel, strided) and odd sizes.
+# products (1x1, one input channel, strided, many taps) and odd sizes.
 CASES = {
     "plain": (2, (6, 6), 3, 4, 3, 1, 1),
     "strided": (2, (7, 6), 3, 4, 3, 2, 1),
+    "wide": (2, (7, 6), 2, 3, 5, 1, 1),
+    "stem": (1, (9, 8), 2, 3, 7, 2, 1),
+    "even": (2, (5, 6), 2, 3, 2, 1, 1),
     "one_channel": (2, (6, 5), 1, 4, 3, 2, 1),
     "pointwise": (2, (5, 5), 3, 4, 1, 1, 1),
     "pointwise_strided": (2, (6, 7), 3, 4, 1, 2, 1),
@@ -69,6 +72,14 @@ def _penalty_gradients(conv):
         return sum((g**2).sum() for g in _gradients(conv)(x, kernel))
 
     return jax.grad(penalty, argnums=(0, 1))
+
+
+def test_padding_may_differ_by_side():
+    rng = np.random.default_rng(2)
+    x, kernel = (jnp.float32(rng.normal(size=s)) for s in ((2, 5, 6, 3), (3, 2, 3, 4)))
+    options = {"strides": (1, 1), "padding": ((0, 2), (1, 0)), "groups": 1}
+    found, expected = (jax.jit(_gradients(f(options)))(x, kernel) for f in (_ours, _theirs))
+    _close(found, expected)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,0 +1,54 @@
+"""Memory kept between steps: done by default on Linux, never against what the user has said."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from kdjax import allocator
+
+CODE = """
+from kdjax.allocator import keep_memory
+import ctypes, numpy, resource
+before = keep_memory()
+def faults():
+    numpy.ones(8 << 20)  # 64 MiB, as a step's temporaries
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+first = faults()
+print(before, faults() - first)
+"""
+
+
+def _run(**said):
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        env={**env, **said},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kept, faults = done.stdout.split()
+    return kept == "True", int(faults)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
+def test_freed_pages_are_used_again():
+    kept, faults = _run()
+    if not kept:
+        pytest.skip("another C library than glibc, or an accelerator's plugin is installed")
+    assert faults < 100  # fresh memory would take one a page, 16,384 of 4 KiB
+
+
+@pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
+def test_a_tuned_malloc_is_left_alone(name):
+    value = "glibc.malloc.arena_max=2" if name == "GLIBC_TUNABLES" else "2"
+    kept, _ = _run(**{name: value})
+    assert not kept
+
+
+def test_an_accelerator_is_left_alone(monkeypatch):
+    monkeypatch.delenv("MALLOC_ARENA_TEST", raising=False)
+    monkeypatch.setattr(allocator.importlib.util, "find_spec", lambda name: name == "libtpu")
+    assert not allocator.keep_memory()
