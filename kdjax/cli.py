@@ -129,7 +129,6 @@ def _train_here(args: argparse.Namespace, rest: Sequence[str], command: str) -> 
     """Train in this process, perhaps one of several: the first of them talks and writes."""
     from kdjax import flags, run, summary, workdir
     from kdjax.build import build
-    from kdjax.report import html
     from kdjax.train import processes
     from kdjax.train.loop import Stopped
 
@@ -147,6 +146,8 @@ def _train_here(args: argparse.Namespace, rest: Sequence[str], command: str) -> 
         )
 
         def show() -> None:
+            from kdjax.report import html  # matplotlib: a second that the first step need not wait
+
             workdir.write_json(args.workdir / "report.json", report)
             page = html.write(args.workdir)
             _show(report)
