@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: run test test-faults check lint install bench clean
+.PHONY: run test test-long test-faults check lint install bench clean
 
 run: install
 	$(BIN)/python -m kdjax train --config=experiments/digits_compare.py --workdir=runs/digits
@@ -13,11 +13,15 @@ run: install
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# The long ones: killed at twenty random moments. The others of tests/faults are in `make test`.
+# The dear ones that `make test` leaves out for its ten minutes; CI runs both.
+test-long: install
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
+
+# Of these, those that kill: at twenty random moments, and either of two processes.
 test-faults: install
 	$(BIN)/python -m pytest -n 2 -m long tests/faults
 
-check: lint test
+check: lint test test-long
 
 lint: install
 	$(BIN)/ruff check .

@@ -78,6 +78,7 @@ def assert_close(found, expected):
         np.testing.assert_allclose(a, b, err_msg=jax.tree_util.keystr(where), **CLOSE)
 
 
+@pytest.mark.long
 def test_members_of_a_sweep_are_single_runs(path):
     (state, metrics), (one, alone) = after(path, (0, 1)), after(path, (1,))
     second = lambda tree: jax.tree.map(lambda x: np.asarray(x)[1:], tree)  # noqa: E731
@@ -114,6 +115,7 @@ def test_class_means_are_over_regions_background_included(path):
     np.testing.assert_allclose(means, total / count[:, None], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_stopped_run_ends_as_one_that_went_on(path, tmp_path):
     """Bit for bit, average precision and all."""
     pytest.importorskip("pycocotools", reason="the last step measures average precision")

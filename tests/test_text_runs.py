@@ -23,7 +23,9 @@ from tests.train.test_resume import Killed, ending, interrupted, kill
 
 TASKS = {"bert": "glue/mrpc", "t5": "super_glue/boolq", "gpt_neo": "super_glue/copa"}
 OWN = {"bert": "f1", "t5": "accuracy", "gpt_neo": "accuracy"}
-kinds = pytest.mark.parametrize("kind", TASKS)
+# the other two in full: `make test-long`; their networks and data have tests of their own
+KINDS = ["bert", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("t5", "gpt_neo"))]
+kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 def network(kind, width):
@@ -237,7 +239,9 @@ def after(folder, kind, devices, parallel):
     return jax.device_get(program.layout.fetch(state).params), program.layout.read(metrics)
 
 
-@pytest.mark.parametrize(("kind", "parallel"), [("bert", "mesh"), ("t5", "pmap")])
+@pytest.mark.parametrize(
+    ("kind", "parallel"), [("bert", "mesh"), pytest.param("t5", "pmap", marks=pytest.mark.long)]
+)
 def test_eight_devices_transport_as_one(kind, parallel, tmp_path):
     """Also between tokens, whose numbers differ by device."""
     one, eight = (after(tmp_path, kind, devices, parallel) for devices in (1, 8))

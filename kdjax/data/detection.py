@@ -17,8 +17,8 @@ from PIL import Image
 from kdjax.data.augment_boxes import TASK
 from kdjax.data.coco import Photo, Photos, open_photo, read_coco
 from kdjax.data.images import ON_DEVICE_LIMIT, channel_moments
-from kdjax.data.splits import Options, batch_rows, epoch_order, plan
-from kdjax.data.stream import END, stream_batches
+from kdjax.data.splits import Options, batch_rows, plan
+from kdjax.data.stream import Block, train_batches
 from kdjax.types import EvalBatches, Source, Spec, TrainBatches, UserError
 
 __all__ = ["DetectionOptions", "DetectionSet", "read_detection", "resized"]
@@ -208,13 +208,23 @@ def _source(
         }
         get = {split: partial(_row, table) for split, table in decoded.items()}
         arrays = {name: decoded["train"][name] for name in _NAMES}
-    return Source(
-        spec=spec,
-        size=size,
-        train=_train_batches(get["train"], size["train"], options, ids_only=small),
-        evals={split: _eval_batches(get[split], n, options) for split, n in size.items()},
-        arrays=arrays,
-    )
+
+    def rows(index: int, count: int) -> Source:
+        block = Block(index, count)
+        evals = {
+            split: _eval_batches(get[split], n, options.eval_batch_size, block)
+            for split, n in size.items()
+        }
+        train = train_batches(
+            get["train"], size["train"], options.batch_size, options.workers, block
+        )
+        return Source(spec=spec, size=size, train=train, evals=evals, rows=rows)
+
+    source = rows(0, 1)
+    if small:
+        train = _ids(size["train"], options.batch_size)
+        source = source._replace(train=train, arrays=arrays, rows=None)
+    return source
 
 
 def _inside(example: Mapping[str, Any]) -> np.ndarray:
@@ -231,37 +241,25 @@ def _stacked(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     return {name: np.stack([e[name] for e in examples]) for name in examples[0]}
 
 
-def _train_example(
-    get: Callable[[int], dict[str, Any]], size: int, batch_size: int, seed: int, position: int
-) -> dict[str, Any]:
-    """Return the example at a position of the endless stream; see `splits.batch_rows`."""
-    step, offset = divmod(position, batch_size)
-    epoch, index = divmod(step, size // batch_size)
-    return get(int(epoch_order(size, seed, epoch)[index * batch_size + offset]))
-
-
-def _train_batches(
-    get: Callable[[int], dict[str, Any]], size: int, options: DetectionOptions, *, ids_only: bool
-) -> TrainBatches:
-    batch_size = options.batch_size
+def _ids(size: int, batch_size: int) -> TrainBatches:
+    """Training batches of pictures that lie on the device."""
 
     def batches(step: int, seed: int) -> Iterator[Mapping[str, np.ndarray]]:
-        batch_rows(size, batch_size, seed, step)  # refuses a bad seed here, not in a worker
-        while ids_only:
+        while True:
             yield {"id": batch_rows(size, batch_size, seed, step)}
             step += 1
-        example = partial(_train_example, get, size, batch_size, seed)
-        yield from stream_batches(example, step * batch_size, END, batch_size, options.workers)
 
     return batches
 
 
 def _eval_batches(
-    get: Callable[[int], dict[str, Any]], size: int, options: DetectionOptions
+    get: Callable[[int], dict[str, Any]], size: int, batch_size: int, block: Block
 ) -> EvalBatches:
+    own = batch_size // block.among
+
     def batches() -> Iterator[Mapping[str, np.ndarray]]:
-        for start in range(0, size, options.eval_batch_size):
-            rows = np.arange(start, start + options.eval_batch_size)
+        for start in range(block.number * own, size + block.number * own, batch_size):
+            rows = np.arange(start, start + own)
             found = _stacked([get(int(row)) for row in np.minimum(rows, size - 1)])
             yield {**found, "mask": (rows < size).astype(np.float32)}
 

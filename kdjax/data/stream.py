@@ -18,7 +18,7 @@ from kdjax.data.images import ImageSet, Pair, channel_moments, pad_batch
 from kdjax.data.splits import Options, batch_rows, epoch_order, plan
 from kdjax.types import EvalBatches, RunError, Source, Spec, TrainBatches, UserError
 
-__all__ = ["END", "RecordSet", "Records", "build", "stream_batches"]
+__all__ = ["END", "Block", "RecordSet", "Records", "build", "stream_batches", "train_batches"]
 
 _MOMENTS_SAMPLE = 1024  # images behind mean and std of a streamed set: errors of about 1 per cent
 END = 2**62  # examples in an endless stream
@@ -95,7 +95,9 @@ def build(found: RecordSet, options: Options) -> Source:
         return Source(
             spec=spec,
             size=size,
-            train=_train_batches(fetch["train"], size["train"], options, block),
+            train=train_batches(
+                fetch["train"], size["train"], options.batch_size, options.workers, block
+            ),
             evals={name: _eval_batches(fetch[name], size[name], options, block) for name in size},
             rows=rows,
         )
@@ -229,15 +231,24 @@ def stream_batches(
         iterator.close()  # worker processes would outlive the generator
 
 
-def _train_batches(
-    fetch: Callable[[int], dict[str, Any]], size: int, options: Options, block: Block
+def train_batches(
+    fetch: Callable[[int], dict[str, Any]], size: int, batch_size: int, workers: int, block: Block
 ) -> TrainBatches:
-    batch_size, own = options.batch_size, options.batch_size // block.among
+    """Training batches of examples that are fetched one by one: a block of each batch's rows.
+
+    Args:
+      fetch: returns example number `row` of the split.
+      size: of the split.
+      batch_size: of the whole batch.
+      workers: processes that fetch; 0 fetches in threads of this one.
+      block: which rows.
+    """
+    own = batch_size // block.among
 
     def batches(step: int, seed: int) -> Iterator[Mapping[str, np.ndarray]]:
         batch_rows(size, batch_size, seed, step)  # refuses a bad seed here, not in a worker
         example = partial(_train_example, fetch, size, batch_size, seed, block)
-        yield from stream_batches(example, step * own, END, own, options.workers)
+        yield from stream_batches(example, step * own, END, own, workers)
 
     return batches
 

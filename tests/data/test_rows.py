@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kdjax import data
-from kdjax.data import stream
+from kdjax.data import detection, stream
 from kdjax.data.splits import Options
 from tests import tiny_coco
 from tests.data import fakes
@@ -75,3 +75,14 @@ def test_a_process_decodes_its_own_rows_only():
     asked.clear()
     list(data.rows_of(built, 1, 3).evals["train"]())
     assert len(asked) <= 45 / 3 + 1  # 45 examples, and one where the last block is empty
+
+
+def test_a_process_opens_its_own_pictures_only(tmp_path, monkeypatch):
+    built = source("boxes streamed", tmp_path)
+    asked = []
+    opened = detection.open_photo
+    monkeypatch.setattr(
+        detection, "open_photo", lambda path, photo: asked.append(photo.file) or opened(path, photo)
+    )
+    list(data.rows_of(built, 1, 3).evals["train"]())
+    assert len(asked) == 3 * 2  # 14 pictures in batches of 6, of which this process has 2 each

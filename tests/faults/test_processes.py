@@ -42,6 +42,7 @@ def test_the_other_of_a_killed_process_ends_with_a_line_and_both_resume(victim, 
     assert ended.count(b'"split": "train"') == 8
 
 
+@pytest.mark.long
 def test_one_that_is_asked_to_end_stops_both_at_one_step(argv, tmp_path):
     (first, said), (second, other) = finish(start([argv], (("term", 3), ())))
     assert (first, second) == (0, 0), (said, other)
