@@ -66,6 +66,19 @@ SPECTRAL = (
 )
 
 
+def test_encoders_that_only_a_critic_moves_may_compute_again(monkeypatch):
+    """Their `remat` takes hold although they have no terms of their own."""
+    wrapped = []
+    monkeypatch.setattr(
+        models, "with_remat", lambda model, real=models.with_remat: wrapped.append(1) or real(model)
+    )
+    said = config()
+    for role in ROLES[:2]:
+        said["roles"][role]["remat"] = True
+    build(said)
+    assert len(wrapped) == 2
+
+
 @pytest.mark.parametrize(
     ("critic", "encoder"),
     [
