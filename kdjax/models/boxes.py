@@ -23,14 +23,17 @@ _SMALLEST = 1e-3  # pixels: below it a width counts as this, so that logarithms 
 
 def areas(boxes: Array) -> Array:
     """Width times height, [..., 4] -> [...]; a negative side counts as 0."""
-    return jnp.prod(jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0.0), axis=-1)
+    left, top, right, bottom = jnp.moveaxis(boxes, -1, 0)
+    return jnp.maximum(right - left, 0.0) * jnp.maximum(bottom - top, 0.0)
 
 
 def intersections(a: Array, b: Array) -> Array:
     """Common area of every pair, [..., n, 4] and [..., m, 4] -> [..., n, m]."""
-    low = jnp.maximum(a[..., :, None, :2], b[..., None, :, :2])
-    high = jnp.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    return jnp.prod(jnp.maximum(high - low, 0.0), axis=-1)
+    # Coordinate by coordinate: arrays [n, m, 2] and a product over 2 take a CPU ten times as long.
+    a, b = jnp.moveaxis(a, -1, 0)[..., None], jnp.moveaxis(b, -1, 0)[..., None, :]
+    wide = jnp.minimum(a[2], b[2]) - jnp.maximum(a[0], b[0])
+    high = jnp.minimum(a[3], b[3]) - jnp.maximum(a[1], b[1])
+    return jnp.maximum(wide, 0.0) * jnp.maximum(high, 0.0)
 
 
 def iou(a: Array, b: Array) -> Array:

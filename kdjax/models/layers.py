@@ -1,11 +1,13 @@
 """The small layers that the image networks share: batch norm, pooling and the last linear map."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from kdjax.models.conv import Conv
 from kdjax.types import UserError
@@ -19,6 +21,7 @@ __all__ = [
     "halve",
     "layer_widths",
     "linear",
+    "max_pool",
     "smallest_image",
 ]
 
@@ -89,6 +92,24 @@ def halve(x: jax.Array) -> jax.Array:
     batch, height, width, channels = x.shape
     even = x[:, : height // 2 * 2, : width // 2 * 2]
     return even.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Take the maximum of each 3x3 window, stride 2, one pixel of border: a ResNet's stem.
+
+    On the CPU the maximum of strided slices: the gradient of lax's windowed maximum carries four
+    indices through each window there. Equal maxima of a window then share its gradient, of which
+    elsewhere the first gets all; after a ReLU those are zeros, which pass none on.
+    """
+    border = ((0, 0), (1, 1), (1, 1), (0, 0))
+    if jax.default_backend() != "cpu":
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), border)
+    x = jnp.pad(x, border, constant_values=-jnp.inf)
+    for axis in (1, 2):
+        end = (x.shape[axis] - 3) // 2 * 2 + 1  # one after the first pixel of the last window
+        parts = [lax.slice_in_dim(x, i, i + end, 2, axis) for i in range(3)]
+        x = functools.reduce(jnp.maximum, parts)
+    return x
 
 
 def smallest_image(name: str, x: jax.Array, pixels: int) -> None:

@@ -54,7 +54,9 @@ def match(
         label = jnp.where(kept, FOREGROUND, label)
     inside = jnp.max(jnp.where((real & crowd)[None], cover(regions, boxes), 0.0), axis=1)
     label = jnp.where((label == BACKGROUND) & (inside >= _CROWDED), IGNORED, label)
-    return jnp.argmax(overlaps, axis=1).astype(jnp.int32), label
+    # argmax in two plain reductions, which a CPU vectorises
+    numbers = jnp.arange(boxes.shape[0], dtype=jnp.int32)
+    return jnp.min(jnp.where(overlaps == best[:, None], numbers, numbers.size), axis=1), label
 
 
 def sample(

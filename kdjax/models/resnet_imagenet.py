@@ -6,11 +6,9 @@ The strided convolution of a bottleneck is the 3x3 one, as in the usual PyTorch 
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 
-from kdjax.models.layers import Mode, compute_dtype, conv_norm, global_average, linear
+from kdjax.models.layers import Mode, compute_dtype, conv_norm, global_average, linear, max_pool
 from kdjax.types import Outputs, UserError
 
 __all__ = ["ResNetImagenet", "resnet_imagenet"]
@@ -71,8 +69,7 @@ class ResNetImagenet(nn.Module):
         mode = Mode(train, self.axis_name, self.dtype)
         if self.stem == "imagenet":
             x = nn.relu(conv_norm(x, self.width, mode, ("conv1", "bn1"), kernel=7, stride=2))
-            pads = ((0, 0), (1, 1), (1, 1), (0, 0))
-            x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), pads)
+            x = max_pool(x)
         else:
             x = nn.relu(conv_norm(x, self.width, mode, ("conv1", "bn1")))
         features = {"stem": x}

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from kdjax import models
+from kdjax.models import layers
 from kdjax.types import UserError, Variables
 
 # Trainable parameters with 100 and with 10 classes, and the pooled width. Depths 14 and 44 are not
@@ -268,3 +270,19 @@ def test_an_image_of_another_size_or_rank_is_refused():
         model.apply(variables, {"image": np.zeros((4, 8, 8, 3), np.float32)}, train=False)
     with pytest.raises(UserError, match="images are"):
         model.apply(variables, {"image": np.zeros((4, 64), np.float32)}, train=False)
+
+
+@pytest.mark.parametrize("size", [(7, 8), (1, 6)])
+def test_max_pool_is_the_windowed_maximum_with_its_gradient(size):
+    x = jnp.float32(np.random.default_rng(0).normal(size=(2, *size, 3)))  # without ties
+
+    def windowed(x):
+        border = ((0, 0), (1, 1), (1, 1), (0, 0))
+        return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), border)
+
+    np.testing.assert_array_equal(layers.max_pool(x), windowed(x))
+
+    def gradient(pool):
+        return jax.grad(lambda x: jnp.sin(pool(x)).sum())(x)
+
+    np.testing.assert_allclose(gradient(layers.max_pool), gradient(windowed), rtol=1e-6)
