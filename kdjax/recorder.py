@@ -12,7 +12,7 @@ from rich.console import Console
 
 from kdjax import data, judging, probes
 from kdjax.build import Run, Variant
-from kdjax.drawings import shown
+from kdjax.panels import shown
 from kdjax.program import Program, feed
 from kdjax.report.log import MetricsLog, Progress, Silence
 from kdjax.train import checkpoint, cost, loop, processes

@@ -7,7 +7,7 @@ import numpy as np
 
 from kdjax import scoring, workdir
 from kdjax.build import Run, Variant
-from kdjax.drawings import drawings
+from kdjax.panels import drawings
 from kdjax.train.sweep import Member
 
 

@@ -43,8 +43,8 @@ RULES = {
 }
 FREE = {  # read configs, flags and files, and put everything together
     "__init__", "__main__", "allocator", "build", "chains", "checks", "class_means", "cli",
-    "comparisons", "detection_metrics", "diagnostics", "distances", "distributed", "drawings",
-    "exports", "flags", "frozen", "imports", "inputs", "judging", "listing", "networks", "origins",
+    "comparisons", "detection_metrics", "diagnostics", "distances", "distributed", "exports",
+    "flags", "frozen", "imports", "inputs", "judging", "listing", "networks", "origins", "panels",
     "parts", "players", "probes", "program", "ramps", "recorder", "run", "scoring", "selection",
     "study", "summary", "workdir",
 }  # fmt: skip
