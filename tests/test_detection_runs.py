@@ -17,7 +17,7 @@ from tests import tiny_coco
 # float32 sums in another order, amplified by batch norms over few and narrow maps: two steps of SGD
 # move the parameters by about .1, and a missing sum over devices would show at that size
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}
-DEVICES = 4
+DEVICES = 8
 LEARNING = {"ce": {}, "box_regression": {}, "objectness": {}, "anchor_regression": {}}
 NETWORK = {
     "name": "faster_rcnn",
