@@ -32,7 +32,7 @@ def get_config(arg: str = "") -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            "num_steps": 2 if smoke else 600,
+            "num_steps": 2 if smoke else 500,
             "batch_size": 2 if smoke else 8,
             "eval_batch_size": 2 if smoke else 10,
             "log_every": 25,

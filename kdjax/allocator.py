@@ -2,7 +2,7 @@
 
 A compiled step asks for all its temporaries at its start and frees them at its end. glibc serves
 such large pieces by fresh pages of the system, whose first touch costs more than many an operation
-on them: a ResNet-8's step takes 1.2 times as long (`benchmarks/allocator.py`).
+on them: a ResNet-8's step takes 1.1 to 1.2 times as long (`benchmarks/allocator.py`).
 """
 
 import ctypes

@@ -121,7 +121,7 @@ def _of_boxes(run: Run, answers: Answers) -> tuple[Scores, dict[str, Any]]:
         for name in rows[0][0]:
             found[f"{role}/{name}"] = np.array([values[name] for values, _ in rows])
         of = {name: [b[name].tolist() for _, b in rows] for name in rows[0][1]}
-        bins[role] = {"before": of, "after": of}
+        bins[role] = {"before": of}
     return found, bins
 
 

@@ -194,7 +194,7 @@ def _join(run: Run, variant: Variant, done: Sequence[Mapping[str, Any]]) -> dict
                 name: np.concatenate([np.asarray(o["bins"][role][when][name]) for o in done])
                 for name in ("count", "accuracy", "confidence")
             }
-            for when in ("before", "after")
+            for when in done[0]["bins"][role]
         }
         for role in variant.table
         if role in done[0]["bins"]  # a regression has none

@@ -169,9 +169,15 @@ def _reliability(report: Report) -> str:
         ]
         for role in roles_of(report)
     }
+    fitted = any(
+        "after" in found
+        for variant in report["variants"]
+        for found in (variant.get("reliability") or {}).values()
+    )
     note = (
-        "Bins pooled over the chosen members. The temperature was fitted on the validation split;"
-        " a gap above a bar is overconfidence. The ECE in a panel is of the pooled bins, so it"
+        "Bins pooled over the chosen members."
+        f"{' The temperature was fitted on the validation split.' * fitted}"
+        " A gap above a bar is overconfidence. The ECE in a panel is of the pooled bins, so it"
         " may be lower than the mean of the members' own in the table."
     )
     first, *others = figures

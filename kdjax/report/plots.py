@@ -164,7 +164,9 @@ def reliability(
       after: the same behind the fitted temperature, or None.
       title: what is shown.
     """
-    panels = [("before", before), *([] if after is None else [("at the fitted T", after)])]
+    panels = [("", before)]
+    if after is not None:
+        panels = [("before, ", before), ("at the fitted T, ", after)]
 
     def draw(figure: Figure) -> None:
         grid = figure.subplots(
@@ -199,7 +201,7 @@ def _reliability_panel(
     )  # fmt: skip
     top.plot([0, 1], [0, 1], color="#666666", linewidth=1.0, linestyle="--")
     error = float(np.sum(count[filled] * np.abs(accuracy - confidence)) / total)
-    top.set_title(f"{name}, ECE {100 * error:.2f} %", fontsize=10)
+    top.set_title(f"{name}ECE {100 * error:.2f} %", fontsize=10)
     top.set(xlim=(0, 1), ylim=(0, 1), xticks=(0, 0.5, 1))
     bottom.bar(middle, 100 * count[filled] / total, width * 0.94, color="#666666")
     bottom.set_xlabel("confidence")

@@ -134,6 +134,17 @@ def test_everything_diverged_still_makes_a_page(report, build_metrics):
     assert "36 of 36 members diverged." in " ".join(reader.text)
 
 
+def test_without_a_fitted_temperature_none_is_spoken_of(report, build_metrics):
+    page = html.page([("x", report, build_metrics(report))])
+    assert "The temperature was fitted" in page
+    for variant in report["variants"]:
+        for bins in variant["reliability"].values():
+            del bins["after"]  # as of detections
+    page = html.page([("x", report, build_metrics(report))])
+    assert "Bins pooled over the chosen members. A gap" in page
+    assert "The temperature was fitted" not in page
+
+
 def test_missing_parts_of_a_report_are_left_out():
     bare = {
         "variants": [
