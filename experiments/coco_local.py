@@ -10,10 +10,10 @@ student follows the teacher of its own seed.
     python -m kdjax train --config=experiments/coco_local.py --workdir=runs/coco \
         --config.data.path=PATH/coco_ccby_320.zip
 
-Expected time: about 20 minutes on 2 free CPU cores (extrapolated from .28 CPU seconds a step of the
-teacher; the whole has not yet been run). Expected result: the teacher reaches AP50 42 % on the
-photographs that it learned from and 0 % on the test photographs (one seed, results/coco_local);
-the students have not yet been run. 93 photographs support no claim about COCO itself.
+Expected time: 17 minutes on 2 free CPU cores (extrapolated: with 600 steps it took 39 CPU minutes).
+Expected result, with 600 steps: AP50 38 % on the photographs learned from for the teacher, 30, 29 and
+31 % for students alone, with KD and with KD++ (no difference beyond the seeds'), and below 1 % on the
+test photographs (results/coco_local). 93 photographs support no claim about COCO itself.
 """
 
 from ml_collections import ConfigDict
