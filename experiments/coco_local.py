@@ -11,9 +11,9 @@ student follows the teacher of its own seed.
         --config.data.path=PATH/coco_ccby_320.zip
 
 Expected time: 17 minutes on 2 free CPU cores (extrapolated: with 600 steps it took 39 CPU minutes).
-Expected result, with 600 steps: AP50 38 % on the photographs learned from for the teacher, 30, 29 and
-31 % for students alone, with KD and with KD++ (no difference beyond the seeds'), and below 1 % on the
-test photographs (results/coco_local). 93 photographs support no claim about COCO itself.
+Expected result: with 600 steps AP50 38 % on the photographs learned from for the teacher, 30, 29
+and 31 % for students alone, with KD and with KD++ (no difference beyond the seeds'), below 1 % on
+the test photographs (results/coco_local). 93 photographs support no claim about COCO itself.
 """
 
 from ml_collections import ConfigDict
