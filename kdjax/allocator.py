@@ -2,7 +2,7 @@
 
 A compiled step asks for all its temporaries at its start and frees them at its end. glibc serves
 such large pieces by fresh pages of the system, whose first touch costs more than many an operation
-on them: a ResNet-8's step takes 1.1 to 1.2 times as long (`benchmarks/allocator.py`).
+on them: a ResNet-8's step takes 1.1 times as long (`benchmarks/allocator.py`).
 """
 
 import ctypes
@@ -16,9 +16,10 @@ TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 def keep_memory() -> bool:
-    """Tell glibc to keep freed memory for the next step; to be called before JAX is imported.
+    """Tell glibc to keep freed memory for the next step; to be called early.
 
-    The process then holds the most memory that it ever needed. Nothing is changed where the user
+    Threads that have allocated before keep arenas of their own. The process then holds the most
+    memory that it ever needed. Nothing is changed where the user
     has tuned malloc by the environment, without glibc, and where JAX has an accelerator's plugin:
     arrays are not in the host's memory there, and one arena would slow its many threads.
 

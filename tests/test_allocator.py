@@ -10,7 +10,7 @@ from kdjax import allocator
 
 CODE = """
 from kdjax.allocator import keep_memory
-import ctypes, numpy, resource
+import numpy, resource
 before = keep_memory()
 def faults():
     numpy.ones(8 << 20)  # 64 MiB, as a step's temporaries

@@ -21,7 +21,6 @@ __all__ = [
     "Padding",
     "X",
     "Y",
-    "_by_lax",
     "contract",
     "convolve",
     "is_products",
