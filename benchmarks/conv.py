@@ -7,13 +7,12 @@ small networks (one member, and `vmap` over members, the sweep's case), then sin
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from timing import medians
 
 from kdjax import models
 from kdjax.models import contractions
@@ -96,13 +95,12 @@ def compare(make: Callable[[], Callable[..., Any]], args: tuple[Any, ...], repea
         call = make()
         compiled[which] = jax.jit(lambda *args, call=call: call(*args)).lower(*args).compile()
     conv_module._contraction = _OURS
-    times: dict[str, list[float]] = {which: [] for which in compiled}
-    for _ in range(repeats + 1):  # the first round warms up
-        for which, call in compiled.items():
-            start = time.perf_counter()
-            jax.block_until_ready(call(*args))
-            times[which].append(time.perf_counter() - start)
-    lax_ms, ours_ms = (1e3 * statistics.median(times[which][1:]) for which in ("lax", "ours"))
+    calls = {
+        which: lambda call=call: jax.block_until_ready(call(*args))
+        for which, call in compiled.items()
+    }
+    took = medians(calls, repeats, warm=1)
+    lax_ms, ours_ms = 1e3 * took["lax"], 1e3 * took["ours"]
     return f"{lax_ms:.2f} / {ours_ms:.2f} ms = {lax_ms / ours_ms:.2f}"
 
 
