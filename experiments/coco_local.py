@@ -10,10 +10,10 @@ student follows the teacher of its own seed.
     python -m kdjax train --config=experiments/coco_local.py --workdir=runs/coco \
         --config.data.path=PATH/coco_ccby_320.zip
 
-Expected time: 17 minutes on 2 free CPU cores (extrapolated: with 600 steps it took 39 CPU minutes).
-Expected result: with 600 steps AP50 38 % on the photographs learned from for the teacher, 30, 29
-and 31 % for students alone, with KD and with KD++ (no difference beyond the seeds'), below 1 % on
-the test photographs (results/coco_local). 93 photographs support no claim about COCO itself.
+Expected time: 18 minutes on 2 free CPU cores.
+Expected result: AP50 32 % on the photographs learned from for the teacher, 25, 26 and 24 % for
+students alone, with KD and with KD++ (no difference beyond the seeds'), below 1 % on the test
+photographs (results/coco_local). 93 photographs support no claim about COCO itself.
 """
 
 from ml_collections import ConfigDict

@@ -16,6 +16,7 @@ from kdjax.types import Array
 __all__ = ["levels_of", "roi_align"]
 
 RATIO = 2  # points a bin and axis
+TILE = 8  # pixels of a map, per side, that the CPU's gradient adds to at once
 CANONICAL = 224.0  # pixels: the size of a box read from the level of stride 16 (arXiv 1612.03144)
 
 
@@ -64,7 +65,7 @@ def roi_align(
     place = jax.lax.stop_gradient(jnp.asarray(boxes, jnp.float32))
     if jax.default_backend() != "cpu":
         return _read(geometry, tuple(features), place, levels)
-    return _read_and_matmul(geometry, tuple(features), place, levels)
+    return _read_and_tile(geometry, tuple(features), place, levels)
 
 
 def _points(low: Array, high: Array, stride: Array, length: Array, bins: int) -> tuple[Array, ...]:
@@ -75,7 +76,7 @@ def _points(low: Array, high: Array, stride: Array, length: Array, bins: int) ->
     last = (length - 1)[:, None]
     near = (at >= -1) & (at <= length[:, None])
     at = jnp.clip(at, 0, last)
-    first = jnp.floor(at).astype(jnp.int32)
+    first = jnp.clip(jnp.floor(at).astype(jnp.int32), 0, last)  # a NaN becomes any whole number
     second = jnp.minimum(first + 1, last)
     weight = at - first
     return first, second, jnp.where(near, 1 - weight, 0.0), jnp.where(near, weight, 0.0)
@@ -110,8 +111,8 @@ def _read(geometry, features: tuple[Array, ...], boxes: Array, levels: Array) ->
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _read_and_matmul(geometry, features: tuple[Array, ...], boxes: Array, levels: Array) -> Array:
-    """`_read` with a gradient of matrix products: on the CPU a scatter takes 5 times as long."""
+def _read_and_tile(geometry, features: tuple[Array, ...], boxes: Array, levels: Array) -> Array:
+    """`_read` whose gradient is added tile by tile: XLA's scatter on the CPU goes row by row."""
     return _read(geometry, features, boxes, levels)
 
 
@@ -121,26 +122,62 @@ def _forward(geometry, features, boxes, levels):
 
 def _backward(geometry, kept, gradient: Array):
     boxes, levels = kept
+    # one image after the other, so that each has as many turns as its boxes have tiles
+    found = jax.custom_batching.sequential_vmap(functools.partial(_spread, geometry))(
+        gradient, boxes, levels
+    )
+    return found, jnp.zeros_like(boxes), None
+
+
+def _spread(geometry, gradient: Array, boxes: Array, levels: Array) -> tuple[Array, ...]:
+    """The transpose of `_read`: by level [height, width, channel].
+
+    The levels lie below each other on one canvas. The pixels that a box reads are covered with
+    tiles, and each turn of the loop adds what one box gives to one tile: two small products.
+    """
     sizes, _, bins, dtype = geometry
-    rows, columns = _axes(geometry, boxes, levels)
-    found = []
-    for level, (height, width) in enumerate(sizes):
-        here = (levels == level)[:, None, None]
-        down = jnp.where(here, _matrix(rows, height, bins), 0.0)
-        across = _matrix(columns, width, bins)
-        wide = jnp.einsum("nqw,npqc->npwc", across, gradient)
-        found.append(jnp.einsum("nph,npwc->hwc", down, wide).astype(dtype))
-    return tuple(found), jnp.zeros_like(boxes), None
+    starts = [sum(h for h, _ in sizes[:level]) for level in range(len(sizes) + 1)]
+    start = jnp.asarray(starts[:-1])[levels][:, None]
+    (first, second, *weights), columns = _axes(geometry, boxes, levels)
+    rows = (first + start, second + start, *weights)
+    (top, down), (left, across) = _tiles(rows), _tiles(columns)
+    ends = jnp.cumsum(down * across)
+    channels = gradient.shape[-1]
+    shape = (starts[-1] + TILE, max(w for _, w in sizes) + TILE, channels)
+
+    def add(turn: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        canvas, box = carry
+        box = box + (turn >= ends[box])
+        tile = turn - (ends[box] - down[box] * across[box])
+        y = top[box] + TILE * (tile // across[box])
+        x = left[box] + TILE * (tile % across[box])
+        by_row, by_column = _weights(rows, box, y, bins), _weights(columns, box, x, bins)
+        tall = jnp.dot(by_row.T, gradient[box].reshape(bins, -1)).reshape(TILE, bins, channels)
+        here = (y, x, jnp.int32(0))
+        before = jax.lax.dynamic_slice(canvas, here, (TILE, TILE, channels))
+        more = before + jnp.einsum("qx,yqc->yxc", by_column, tall)
+        return jax.lax.dynamic_update_slice(canvas, more, here), box
+
+    empty = (jnp.zeros(shape, gradient.dtype), jnp.int32(0))
+    canvas, _ = jax.lax.fori_loop(0, ends[-1], add, empty)
+    return tuple(
+        canvas[start : start + h, :w].astype(dtype)
+        for start, (h, w) in zip(starts, sizes, strict=False)
+    )
 
 
-def _matrix(points: tuple[Array, ...], length: int, bins: int) -> Array:
-    """The linear map of one axis, [n, bins, length]."""
-    first, second, low, high = points
-    place = jnp.arange(length)
-    each = (first[..., None] == place) * low[..., None] + (second[..., None] == place) * high[
-        ..., None
-    ]
-    return each.reshape(each.shape[0], bins, RATIO, length).mean(axis=2)
+def _tiles(points: tuple[Array, ...]) -> tuple[Array, Array]:
+    """The first pixel that each box reads on one axis, and how many tiles cover all, int32 [n]."""
+    low, high = points[0].min(axis=1), points[1].max(axis=1)
+    return low, (high - low) // TILE + 1
 
 
-_read_and_matmul.defvjp(_forward, _backward)
+def _weights(points: tuple[Array, ...], box: Array, start: Array, bins: int) -> Array:
+    """What each bin of a box takes from the pixels of a tile on one axis, [bins, TILE]."""
+    first, second, low, high = (each[box][:, None] for each in points)
+    place = start + jnp.arange(TILE)
+    each = (first == place) * low + (second == place) * high
+    return each.reshape(bins, RATIO, TILE).mean(axis=1)
+
+
+_read_and_tile.defvjp(_forward, _backward)

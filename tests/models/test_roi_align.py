@@ -81,10 +81,29 @@ def test_both_gradients_agree(scene):
     geometry = (((9, 12), (5, 6)), STRIDES, 3, jnp.dtype(jnp.float32))
     place = (jnp.array(boxes, jnp.float32), jnp.array(levels))
     pull = lambda read: jax.grad(lambda m: jnp.sum(weight * read(geometry, m, *place)))  # noqa: E731
-    for a, b in zip(pull(module._read)(maps), pull(module._read_and_matmul)(maps), strict=True):
+    for a, b in zip(pull(module._read)(maps), pull(module._read_and_tile)(maps), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
     read = lambda m: roi_align(m, *place, strides=STRIDES, bins=3)  # noqa: E731
     check_grads(read, (maps,), 1, modes=["rev"], rtol=1e-2)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 120, 80), (1, 30, 119, 33), (40, -50, 44, 200)])
+def test_a_box_over_several_tiles_gives_to_all(box):
+    """24 and 30 pixels: tiles of 8 cover them, the last beyond the edge."""
+    maps = (jnp.array(np.random.default_rng(0).normal(size=(20, 30, 2)), jnp.float32),)
+    geometry = (((20, 30),), (4,), 7, jnp.dtype(jnp.float32))
+    place = (jnp.array([box, (0, 0, 8, 8)], jnp.float32), jnp.zeros(2, int))
+    pull = lambda read: jax.grad(lambda m: jnp.sum(read(geometry, m, *place) ** 2))(maps)[0]  # noqa: E731
+    np.testing.assert_allclose(pull(module._read_and_tile), pull(module._read), atol=1e-5)
+
+
+def test_boxes_that_are_not_finite_end(scene):
+    features, _, _ = scene
+    nan, inf = float("nan"), float("inf")
+    boxes = jnp.array([[nan] * 4, [-inf, -inf, inf, inf], [inf, nan, 3, 4]], jnp.float32)
+    read = lambda m: roi_align(m, boxes, jnp.zeros(3, int), strides=STRIDES, bins=2)  # noqa: E731
+    found = jax.grad(lambda m: jnp.sum(jnp.nan_to_num(read(m))))(to_jax(features))
+    assert found[0].shape == features[0].shape
 
 
 def test_bfloat16_maps_have_gradients_of_their_type(scene):
