@@ -45,7 +45,8 @@ $(READY): pyproject.toml constraints.txt
 
 # Ratios of interleaved medians, also beside PyTorch: half an hour on a quiet machine, see
 # benchmarks/RESULTS.md. BENCH_DATA=images.npz (32 x 32 photographs) adds mutual learning.
-BENCHES := conv step sweep allocator start losses sinkhorn transformer dependency bounds accelerator
+BENCHES := conv step sweep allocator start losses sinkhorn transformer dependency bounds detection
+BENCHES += accelerator
 bench: install
 	if [ -x $(BIN)/uv ]; then \
 		$(BIN)/uv pip install --python $(BIN)/python --constraint constraints.txt -e '.[dev,bench]'; \
