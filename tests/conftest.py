@@ -14,7 +14,8 @@ import pytest
 from jaxtyping import config as jaxtyping_config
 
 _CACHE = pathlib.Path(__file__).resolve().parents[1] / ".cache" / "jax"
-_ROOM = 2 << 30  # bytes that a worker may hold before it drops its compiled programs
+# bytes that a worker may hold before it drops its compiled programs
+_ROOM = max(2 << 30, psutil.virtual_memory().total // 6)
 _HURRIED = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 _SHARED = {
     "JAX_COMPILATION_CACHE_DIR": str(_CACHE),

@@ -68,6 +68,7 @@ def test_the_contract_holds_for_the_new_loss(copy):
     assert re.search(r"\d+ passed", found.stdout)
 
 
+@pytest.mark.long
 def test_the_new_term_trains_and_sweeps(copy):
     (copy / "one.py").write_text(
         textwrap.dedent(

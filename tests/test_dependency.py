@@ -97,7 +97,9 @@ def test_a_member_of_a_sweep_is_the_single_run():
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 (simulated) devices")
-@pytest.mark.parametrize("kind", ["bilinear_spectral", "concat"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("bilinear_spectral", marks=pytest.mark.long), "concat"]
+)
 def test_eight_devices_are_one(kind):
     """Negatives are those of the global batch, and the critic's statistics stay the same."""
     found = []

@@ -87,6 +87,7 @@ def test_members_of_a_sweep_are_single_runs(path):
     assert_close(second(state.stats), one.stats)
 
 
+@pytest.mark.long
 def test_many_devices_are_one(path):
     """Draws of regions included: they depend on the picture, not on the device."""
     (state, metrics), (one, alone) = after(path, (1,), DEVICES), after(path, (1,))

@@ -33,7 +33,15 @@ PINNED = (
 OF_A_ROLE = ("model.name", "checkpoint", "optimizer.learning_rate")
 SETS = {"cifar": ((32, 32, 3), 10), "imagenet": ((64, 64, 3), 200), "npz": ((28, 28, 1), 10)}
 
+# ten seconds of compiling; another experiment has programs of nearly their kind
+DEAR = ("coco_kdpp", "text_local_sinkd")
+
 each = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+dear_ones_long = pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=pytest.mark.long) if p.stem in DEAR else p for p in FILES],
+    ids=lambda p: p.stem,
+)
 
 
 def test_there_are_some():
@@ -144,7 +152,7 @@ def test_the_full_config_is_sound(path, tmp_path):
     assert build.build(config).variants
 
 
-@each
+@dear_ones_long
 def test_two_steps(path, tmp_path):
     config = flags.read(f"{path}:smoke", ["--config.devices=1"]).config
     assert config["num_steps"] == 2

@@ -239,9 +239,8 @@ def after(folder, kind, devices, parallel):
     return jax.device_get(program.layout.fetch(state).params), program.layout.read(metrics)
 
 
-@pytest.mark.parametrize(
-    ("kind", "parallel"), [("bert", "mesh"), pytest.param("t5", "pmap", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("kind", "parallel"), [("bert", "mesh"), ("t5", "pmap")])
 def test_eight_devices_transport_as_one(kind, parallel, tmp_path):
     """Also between tokens, whose numbers differ by device."""
     one, eight = (after(tmp_path, kind, devices, parallel) for devices in (1, 8))

@@ -54,10 +54,13 @@ class Layout(NamedTuple):
 def one_device() -> Layout:
     """Plain `jit` on the default device."""
     same = lambda tree: tree  # noqa: E731
+    # named, so that a state from a checkpoint, which remembers a mesh, needs no program of its own
+    (device,) = jnp.zeros(()).devices()
     return Layout(
         devices=1,
         axis_name=None,
-        place=lambda tree: jax.device_put(tree, may_alias=False),  # a step consumes its state
+        # a copy: a step consumes its state
+        place=lambda tree: jax.device_put(tree, device, may_alias=False),
         fetch=same,
         put=same,  # the call itself takes host arrays in, in less time than `device_put`
         share=jax.device_put,

@@ -100,7 +100,7 @@ def moments(seed):
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_at_ten_random_moments(seed, whole, tmp_path):
+def test_killed_at_random_moments(seed, whole, tmp_path):
     """Ten kills in one run, or in several where one ends before it can be killed ten times."""
     config, undisturbed = whole
     killed, number, where = 0, 0, moments(seed)

@@ -21,7 +21,8 @@ def spoken(text):
     return [line for line in text.splitlines() if line.startswith("kdjax: ")]
 
 
-@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.long), 1])
+@pytest.mark.long
+@pytest.mark.parametrize("victim", [0, 1])
 def test_the_other_of_a_killed_process_ends_with_a_line_and_both_resume(victim, argv, tmp_path):
     """A wait without bound would end in `finish`, after ten minutes on a busy machine."""
     moments = [(), ()]

@@ -29,8 +29,10 @@ def test_without_beta_it_is_the_absolute_error():
     a, b = draw(2, (5, 4)), draw(3, (5, 4))
     a[0] = b[0]
     for beta in (0.0, jnp.float32(0)):  # a sweep traces it
-        value, gradient = jax.value_and_grad(
-            lambda x, beta=beta: jnp.sum(losses.smooth_l1(x, jnp.array(b), beta=beta))
+        value, gradient = jax.jit(
+            jax.value_and_grad(
+                lambda x, beta=beta: jnp.sum(losses.smooth_l1(x, jnp.array(b), beta=beta))
+            )
         )(jnp.array(a, jnp.float32))
         np.testing.assert_allclose(value, np.abs(a - b).sum(), rtol=1e-5)
         np.testing.assert_allclose(gradient, np.sign(a - b), atol=1e-6)

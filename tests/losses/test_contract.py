@@ -5,6 +5,7 @@ float arrays of the size `scale`; `smooth` are the positions that may receive gr
 losses take [batch, width] where they can, with as many columns as there are classes.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -156,21 +157,26 @@ def inputs_of(name, seed=0, scale=2.0):
     return ROWS[name].inputs(np.random.default_rng(seed), scale)
 
 
-def value_and_gradients(name, args, keywords):
+def jitted(name):
+    """One compilation instead of one an operation; that jit changes nothing is a test."""
+    return jax.jit(function_of(name))
+
+
+@functools.cache
+def _both(name, keywords):
     row = ROWS[name]
 
-    def total(*smooth):
-        full = list(args)
-        for position, value in zip(row.smooth, smooth, strict=True):
-            full[position] = value
-        out = function_of(name)(*full, **keywords)
+    def total(*args):
+        out = function_of(name)(*args, **dict(keywords))
         return jnp.sum(out), out
 
-    positions = tuple(range(len(row.smooth)))
-    smooth = [args[i] for i in row.smooth]
-    if not positions:
-        return total()[1], ()
-    (_, out), grads = jax.value_and_grad(total, positions, has_aux=True)(*smooth)
+    if not row.smooth:
+        return jax.jit(lambda *args: (total(*args), ()))
+    return jax.jit(jax.value_and_grad(total, row.smooth, has_aux=True))
+
+
+def value_and_gradients(name, args, keywords):
+    (_, out), grads = _both(name, tuple(keywords.items()))(*args)
     return out, grads
 
 
@@ -191,20 +197,20 @@ def test_float32_of_the_batch_shape_and_jit_changes_nothing(name):
 def test_vmap_is_a_loop(name):
     batches = [inputs_of(name, seed) for seed in range(3)]
     stacked = [jnp.stack(column) for column in zip(*batches, strict=True)]
-    looped = [function_of(name)(*args) for args in batches]
+    one = jitted(name)
+    looped = [one(*args) for args in batches]
     np.testing.assert_allclose(
-        jax.vmap(function_of(name))(*stacked), jnp.stack(looped), rtol=1e-5, atol=1e-6
+        jax.jit(jax.vmap(function_of(name)))(*stacked), jnp.stack(looped), rtol=1e-5, atol=1e-6
     )
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if not (ROWS[n].couples or ROWS[n].one_axis)])
 def test_examples_do_not_mix_and_batch_axes_may_be_many_or_none(name):
     args, axes = inputs_of(name), ROWS[name].axes
-    together = function_of(name)(*args)
+    call = jitted(name)
+    together = call(*args)
     alone = [
-        function_of(name)(
-            *(a if x is None else jnp.take(a, i, x) for a, x in zip(args, axes, strict=True))
-        )
+        call(*(a if x is None else jnp.take(a, i, x) for a, x in zip(args, axes, strict=True)))
         for i in range(BATCH)
     ]
     np.testing.assert_allclose(jnp.stack(alone), together, rtol=1e-5, atol=1e-6)
@@ -212,7 +218,7 @@ def test_examples_do_not_mix_and_batch_axes_may_be_many_or_none(name):
         a if x is None else a.reshape(*a.shape[:x], 2, BATCH // 2, *a.shape[x + 1 :])
         for a, x in zip(args, axes, strict=True)
     )
-    out = function_of(name)(*folded)
+    out = call(*folded)
     assert out.shape == (2, BATCH // 2)
     np.testing.assert_allclose(out.reshape(-1), together, rtol=1e-5, atol=1e-6)
 
@@ -237,7 +243,7 @@ def test_bfloat16_is_float32_of_the_rounded_logits(name):
     assert out.dtype == jnp.float32
     assert all(g.dtype == jnp.bfloat16 for g in grads)
     widened = [a.astype(jnp.float32) if a.dtype == jnp.bfloat16 else a for a in rounded]
-    np.testing.assert_allclose(out, function_of(name)(*widened), rtol=1e-6)
+    np.testing.assert_allclose(out, jitted(name)(*widened), rtol=1e-6)
 
 
 def _as_bfloat16(a):

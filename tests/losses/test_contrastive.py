@@ -53,7 +53,7 @@ class TestLoss:
             return losses.contrast_loss(s, t, IDS, made, KEY, **OPTIONS)[0]
 
         for position in (0, 1):
-            grad = jax.grad(lambda *a: jnp.sum(ours(*a)), position)(*both)
+            grad = jax.jit(jax.grad(lambda *a: jnp.sum(ours(*a)), position))(*both)
             expected = references.central(
                 lambda s, t: plain(s, t, made, normalizers), references.float64(*both), position
             )
@@ -89,11 +89,11 @@ class TestLoss:
     def test_a_low_temperature_and_zero_embeddings_are_finite(self):
         for made in (memory(), memory(started=False)):
             for s in (jnp.zeros((3, 4)), made.teacher[IDS]):
-                value, grad = jax.value_and_grad(
+                value, grad = jax.jit(jax.value_and_grad(
                     lambda s, m=made: jnp.sum(losses.contrast_loss(
                         s, s, IDS, m, KEY, num_negatives=4, temperature=1e-3
                     )[0])
-                )(s)  # fmt: skip
+                ))(s)  # fmt: skip
                 assert np.isfinite(value)
                 assert np.all(np.isfinite(grad))
 
@@ -124,7 +124,9 @@ class TestMemory:
             return jnp.sum(value) + jnp.sum(after.student)
 
         s, made = embeddings()[0], memory()
-        inside = jax.grad(lambda m: total(s, made._replace(student=m, teacher=m)))(made.student)
+        inside = jax.jit(jax.grad(lambda m: total(s, made._replace(student=m, teacher=m))))(
+            made.student
+        )
         assert np.all(np.asarray(inside) == 0)
 
     def test_one_trace_serves_all_steps_and_no_state_is_hidden(self):

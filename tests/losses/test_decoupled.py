@@ -55,7 +55,7 @@ class TestDecoupled:
         # Logits of +-50 and T = 1: the reference is NaN in float32 and loses digits in float64,
         # because it takes the label away by a large constant.
         loose = name.startswith("extreme50") and temperature == 1
-        value, grad = jax.value_and_grad(loss)(s)
+        value, grad = jax.jit(jax.value_and_grad(loss))(s)
         close(value, GOLDEN[f"{name}/f64/value"], 2e-4 if loose else 1e-5)
         close(grad, GOLDEN[f"{name}/f64/grad_s"], 2e-4 if loose else 1e-5)
 
@@ -67,8 +67,10 @@ class TestDecoupled:
             return references.decoupled_kl(s, t, labels, *keywords.values())
 
         close(losses.decoupled_kl(s, t, labels, **keywords), plain(s, t))
-        grads = jax.grad(
-            lambda *a: jnp.sum(losses.decoupled_kl(*a, labels, **keywords)), argnums=(0, 1)
+        grads = jax.jit(
+            jax.grad(
+                lambda *a: jnp.sum(losses.decoupled_kl(*a, labels, **keywords)), argnums=(0, 1)
+            )
         )(s, t)
         for position, grad in enumerate(grads):
             close(grad, references.central(plain, (s, t), position))
@@ -89,8 +91,10 @@ class TestDecoupled:
     @pytest.mark.parametrize("size", [50.0, 1e4])
     def test_finite_and_right_where_the_label_is_certain(self, size):
         s, t, label = jnp.array([size, 0.0, 1.0]), jnp.array([size, 1.0, 0.0]), jnp.array(0)
-        value, grad = jax.value_and_grad(
-            lambda z: losses.decoupled_kl(z, t, label, alpha=1.0, beta=2.0, temperature=1.0)
+        value, grad = jax.jit(
+            jax.value_and_grad(
+                lambda z: losses.decoupled_kl(z, t, label, alpha=1.0, beta=2.0, temperature=1.0)
+            )
         )(s)
         p = np.exp(1) / (1 + np.exp(1))  # the other two: (1 - p, p) against (p, 1 - p)
         close(value, 2 * (2 * p - 1), 1e-6)
@@ -98,8 +102,8 @@ class TestDecoupled:
 
     def test_of_two_classes_only_the_first_part_is_left(self):
         s, t, labels = logits(2, (3, 2))
-        rest, grad = jax.value_and_grad(
-            lambda z: jnp.sum(losses.decoupled_kl(z, t, labels, alpha=0.0))
+        rest, grad = jax.jit(
+            jax.value_and_grad(lambda z: jnp.sum(losses.decoupled_kl(z, t, labels, alpha=0.0)))
         )(s)
         assert rest == 0
         assert np.all(np.asarray(grad) == 0)
@@ -138,7 +142,7 @@ class TestCorrelation:
             value = losses.correlation(z, t, beta=beta, gamma=gamma, temperature=temperature)
             return temperature**2 * value
 
-        value, grad = jax.value_and_grad(loss)(s)
+        value, grad = jax.jit(jax.value_and_grad(loss))(s)
         close(value, GOLDEN[f"{name}/f64/value"])
         close(grad, GOLDEN[f"{name}/f64/grad_s"])
 
@@ -152,7 +156,7 @@ class TestCorrelation:
             return losses.correlation(s, t, beta=2.0, gamma=0.5, temperature=1.5)
 
         close(ours(s, t), plain(s, t))
-        for position, grad in enumerate(jax.grad(ours, argnums=(0, 1))(s, t)):
+        for position, grad in enumerate(jax.jit(jax.grad(ours, argnums=(0, 1)))(s, t)):
             close(grad, references.central(plain, (s, t), position))
         check_grads(
             ours, (s, t), order=1, modes=["fwd", "rev"], atol=0.02, rtol=0.02
@@ -160,7 +164,7 @@ class TestCorrelation:
 
     def test_one_example_has_no_classes_to_correlate(self):
         s, t, _ = logits(5, (1, 4))
-        value, grad = jax.value_and_grad(lambda z: losses.correlation(z, t, beta=0.0))(s)
+        value, grad = jax.jit(jax.value_and_grad(lambda z: losses.correlation(z, t, beta=0.0)))(s)
         assert value == 1
         assert np.all(np.asarray(grad) == 0)
         assert losses.correlation(s[0], t[0]) == losses.correlation(s, t)

@@ -54,7 +54,7 @@ def close(actual, expected):
 
 @pytest.mark.parametrize("name", CASES)
 def test_values_and_gradients_are_the_golden_ones(name):
-    value, (own, side) = jax.value_and_grad(CASES[name], argnums=(0, 1))(PARAMS, S)
+    value, (own, side) = jax.jit(jax.value_and_grad(CASES[name], argnums=(0, 1)))(PARAMS, S)
     close(value, GOLDEN[f"critic/{name}"])
     for leaf, gradient in own.items():
         close(gradient, GOLDEN[f"critic/grad/{name}/{leaf}"])
@@ -88,8 +88,10 @@ def test_slopes_below_one_are_free_for_one_side_only():
 
 
 def test_a_flat_critic_has_a_finite_gradient():
-    value, gradient = jax.value_and_grad(
-        lambda w: losses.gradient_penalty(lambda x, y: w * x[:, 0], S, T, at="joint", sides=2)
+    value, gradient = jax.jit(
+        jax.value_and_grad(
+            lambda w: losses.gradient_penalty(lambda x, y: w * x[:, 0], S, T, at="joint", sides=2)
+        )
     )(0.0)
     assert value == 1
     assert gradient == 0

@@ -54,7 +54,7 @@ class TestGolden:
     def test_maps(self, name, stem, case):
         s, t = nhwc(case, "in/s_feat"), nhwc(case, "in/t_feat")
         function = getattr(losses, name)
-        value, grad = jax.value_and_grad(lambda s: jnp.mean(function(s, t)))(s)
+        value, grad = jax.jit(jax.value_and_grad(lambda s: jnp.mean(function(s, t))))(s)
         close(value, GOLDEN[f"{case}/{stem}value"])
         close(grad, nhwc(case, f"{stem}grad_s"))
 
@@ -84,7 +84,7 @@ def test_values_and_gradients_are_those_of_the_definition(name):
         plain = lambda *f: getattr(references, name)(*f, *references.float64(*rest))  # noqa: E731
     close(function(*features, *rest), plain(*references.float64(*features)))
     positions = tuple(range(len(features)))
-    grads = jax.grad(lambda *f: jnp.sum(function(*f, *rest)), argnums=positions)(*features)
+    grads = jax.jit(jax.grad(lambda *f: jnp.sum(function(*f, *rest)), argnums=positions))(*features)
     for position, grad in enumerate(grads):
         close(grad, references.central(plain, references.float64(*features), position))
     check_grads(
@@ -101,9 +101,9 @@ class TestNormDirection:
         close(grad(jnp.array([1.0, 0.0]), teacher, means, label), [0.0, -0.1])  # -e / ||f_t||
         long = jnp.array([30.0, 40.0])
         assert abs(float(grad(long, teacher, means, label) @ long)) < 1e-6
-        own = jax.grad(losses.class_mean_cosine)(long, means, label)
+        own = jax.jit(jax.grad(losses.class_mean_cosine))(long, means, label)
         close(grad(long, teacher, means, label), own)
-        assert np.all(jax.grad(losses.norm_direction, 1)(long, teacher, means, label) == 0)
+        assert np.all(jax.jit(jax.grad(losses.norm_direction, 1))(long, teacher, means, label) == 0)
 
     def test_the_tie_is_the_student_s(self):
         f, means = jnp.array([[3.0, 4.0]]), jnp.array([[1.0, 0.0]])
@@ -116,13 +116,15 @@ class TestNormDirection:
         f, means, label = jnp.array([1.0, 2.0]), jnp.array([[3.0, 0.0]]), jnp.array(0)
         s = f * (zero == "centre")
         t, means = f * (zero != "both features"), means * (zero != "centre")
-        value, grads = jax.value_and_grad(losses.norm_direction, (0, 1))(s, t, means, label)
+        value, grads = jax.jit(jax.value_and_grad(losses.norm_direction, (0, 1)))(
+            s, t, means, label
+        )
         assert value == 1
         expected = [-1 / np.sqrt(5), 0.0] if zero == "student" else [0.0, 0.0]
         close(grads[0], expected)
         close(grads[1], [0.0, 0.0])
-        assert np.all(np.isfinite(jax.grad(losses.norm_direction, 2)(s, t, means, label)))
-        value, grad = jax.value_and_grad(losses.class_mean_cosine)(s, means, label)
+        assert np.all(np.isfinite(jax.jit(jax.grad(losses.norm_direction, 2))(s, t, means, label)))
+        value, grad = jax.jit(jax.value_and_grad(losses.class_mean_cosine))(s, means, label)
         assert value == 1
         assert np.all(np.asarray(grad) == 0)
 
@@ -135,7 +137,9 @@ class TestNormDirection:
 
 def test_stepwise_norm_pulls_along_the_feature():
     f = jnp.array([[3.0, 4.0], [0.0, 0.0], [3e7, 4e7]])
-    value, grad = jax.value_and_grad(lambda f: jnp.sum(losses.stepwise_norm(f, step=2.0)))(f)
+    value, grad = jax.jit(jax.value_and_grad(lambda f: jnp.sum(losses.stepwise_norm(f, step=2.0))))(
+        f
+    )
     assert value == 12  # 4 each, also beside a norm of 5e7 of which 2 is a rounding
     close(grad, [[-2.4, -3.2], [0.0, 0.0], [-2.4, -3.2]])
 

@@ -48,7 +48,7 @@ class TestKdcl:
             value = function(own, every, labels)
             np.testing.assert_allclose(value, special.rel_entr(q, p).sum(-1), rtol=1e-5, atol=1e-6)
             # The own network is among the targets, and still only p moves: (p - q) / T.
-            grad = jax.grad(lambda e, k=k: jnp.sum(function(e[k], e, labels)))(every)
+            grad = jax.jit(jax.grad(lambda e, k=k: jnp.sum(function(e[k], e, labels))))(every)
             np.testing.assert_allclose(grad[k], (p - q) / 2, atol=1e-6)
             assert np.all(np.delete(np.asarray(grad), k, axis=0) == 0)
         check_grads(
@@ -112,7 +112,7 @@ class TestSwitch:
 
     def test_it_carries_no_gradient(self):
         (s, t, _), y = networks(3)
-        grads = jax.grad(lambda a, b: sum(losses.switch_signal(a, b, y)[:4]), (0, 1))(s, t)
+        grads = jax.jit(jax.grad(lambda a, b: sum(losses.switch_signal(a, b, y)[:4]), (0, 1)))(s, t)
         assert all(np.all(np.asarray(g) == 0) for g in grads)
 
 

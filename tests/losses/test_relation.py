@@ -44,7 +44,7 @@ def relational(s, t):
 ])  # fmt: skip
 def test_golden_values_and_gradients(function, name, case):
     s, t = (jnp.asarray(GOLDEN[f"{case}/in/{who}_feat"]) for who in "st")
-    value, grad = jax.value_and_grad(function)(s, t)
+    value, grad = jax.jit(jax.value_and_grad(function))(s, t)
     close(value, GOLDEN[f"{case}/{name}_repdistiller/f64/value"])
     close(grad, GOLDEN[f"{case}/{name}_repdistiller/f64/grad_s"])
 
@@ -53,7 +53,7 @@ def test_golden_values_and_gradients(function, name, case):
 def test_values_and_gradients_are_those_of_the_definition(function):
     both, plain = features(), getattr(references, function.__name__)
     close(function(*both), plain(*both))
-    for position, grad in enumerate(jax.grad(function, argnums=(0, 1))(*both)):
+    for position, grad in enumerate(jax.jit(jax.grad(function, argnums=(0, 1)))(*both)):
         close(grad, references.central(plain, references.float64(*both), position))
     check_grads(
         function, both, order=1, modes=["fwd", "rev"], atol=0.02, rtol=0.02
@@ -65,7 +65,7 @@ def test_zero_for_scaled_and_turned_features_whatever_the_width(function):
     s, _ = features(1)
     turned = 5 * s @ jnp.linalg.qr(features(2, (4, 4))[0])[0][:3]  # isometric, into 4 numbers
     assert abs(float(function(s, turned))) < 1e-6
-    assert max(np.abs(g).max() for g in jax.grad(function, (0, 1))(s, s)) < 1e-6
+    assert max(np.abs(g).max() for g in jax.jit(jax.grad(function, (0, 1)))(s, s)) < 1e-6
 
 
 @pytest.mark.parametrize("function", ALL)
@@ -77,7 +77,7 @@ def test_degenerate_batches_are_finite(function, case):
         "one example": s[:1], "one 0": s.at[0].set(0.0),
     }[case]  # fmt: skip
     for pair in ((s, t[: len(s)]), (t[: len(s)], s), (s, s)):
-        value, grads = jax.value_and_grad(function, (0, 1))(*pair)
+        value, grads = jax.jit(jax.value_and_grad(function, (0, 1)))(*pair)
         assert np.isfinite(value)
         assert all(np.all(np.isfinite(g)) for g in grads)
 

@@ -1,7 +1,9 @@
 """What a step takes: the compiler's account, its parts known beforehand, and one compilation."""
 
 import jax
+import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kdjax.train import cost, memory, parallel
 from kdjax.types import RunError
@@ -25,13 +27,29 @@ def test_parts_and_one_compilation(devices):
     assert found.inputs >= tables.batch()["image"].nbytes // devices  # "id" is not looked at
     assert found.working > 0
     assert found.total == sum(found)
+    assert COMPILED not in seen_while(lambda: step(state, batch))
+
+
+def test_a_state_from_a_checkpoint_has_the_program_of_a_fresh_one():
+    """Arrays that orbax restored remember a mesh, which would be another program to compile."""
+    layout = parallel.one_device()
+    step, batch = layout.compile_step(tables.step("kd", "mlp")), layout.put(tables.batch())
+    jax.block_until_ready(step(layout.place(tables.start("kd", "mlp")), batch))
+    mesh = Mesh(np.array(jax.devices()[:1]), ("devices",))
+    restored = jax.device_put(tables.start("kd", "mlp"), NamedSharding(mesh, PartitionSpec()))
+    placed = layout.place(restored)
+    assert COMPILED not in seen_while(lambda: step(placed, batch))
+
+
+def seen_while(call):
+    """The names of jax's timed events during a call."""
     seen = []
     jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: seen.append(name))
     try:
-        jax.block_until_ready(step(state, batch))
+        jax.block_until_ready(call())
     finally:
         jax.monitoring.clear_event_listeners()
-    assert COMPILED not in seen
+    return seen
 
 
 def test_lines():
