@@ -120,10 +120,12 @@ class Recorder:
         return found
 
     def validate(self, step: int, state: State) -> None:
-        """Score the validation split and write it down."""
+        """Score validation, and what is learned from if that is judged too, and write it down."""
         answer = _answering(self.run, self.variant, self.program, state)
         fitted = judging.fit(self.run, answer, last=False)
-        self.write(step, "validation", judging.brief(self.run, answer("validation"), fitted))
+        for split in ("validation", "test_train"):
+            if split in self.run.source.evals:
+                self.write(step, split, judging.brief(self.run, answer(split), fitted))
 
     def save(self, state: State) -> None:
         """Checkpoint a state that lives on the devices."""

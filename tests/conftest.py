@@ -5,6 +5,7 @@ variable; what they must not is a jax setting. The default device is still one: 
 asks for eight uses them. Configs of tests say `devices: 1`, because `build` takes all there are.
 """
 
+import gc
 import os
 import pathlib
 
@@ -23,6 +24,7 @@ _SHARED = {
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
 os.environ.update(_SHARED)
+gc.set_threshold(100_000, 50, 100)  # tracing makes many short-lived objects: 4 % of the suite
 # The value is glibc's own. It keeps kdjax.allocator from holding what _forget frees.
 os.environ.setdefault("MALLOC_ARENA_TEST", "8")
 if jax.__version_info__[:2] == (0, 10):  # a later XLA may not know the flags, and ends at that

@@ -1,6 +1,7 @@
 """A detector in runs: on many devices, in a sweep, stopped and resumed."""
 
 import functools
+import json
 
 import jax
 import numpy as np
@@ -120,7 +121,8 @@ def test_class_means_are_over_regions_background_included(path):
 def test_a_stopped_run_ends_as_one_that_went_on(path, tmp_path):
     """Bit for bit, average precision and all."""
     pytest.importorskip("pycocotools", reason="the last step measures average precision")
-    said = config(path, sweep={"seed": (1,)})
+    said = config(path, sweep={"seed": (1,)}, eval_every=3)
+    said["data"]["judge_train"] = True
     whole = running.train(build(said), tmp_path / "whole", lambda line: None)
     run = build(said)
     source = run.source
@@ -140,6 +142,10 @@ def test_a_stopped_run_ends_as_one_that_went_on(path, tmp_path):
     assert whole[0]["members"] == again[0]["members"]
     texts = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "part")]
     assert texts[0] == texts[1]
+    scored = [json.loads(line) for line in texts[0].splitlines()]
+    curve = [line for line in scored if line["split"] == "test_train"]
+    assert [line["step"] for line in curve] == [3, 4]  # while training, and at its end
+    assert all(0 <= line["student/ap50"] <= 1 for line in curve)
     results = whole[0]["members"][0]["results"]["test"]
     assert {"student/ap", "student/ap50", "student/detection_ece"} <= set(results)
 

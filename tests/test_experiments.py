@@ -34,7 +34,7 @@ OF_A_ROLE = ("model.name", "checkpoint", "optimizer.learning_rate")
 SETS = {"cifar": ((32, 32, 3), 10), "imagenet": ((64, 64, 3), 200), "npz": ((28, 28, 1), 10)}
 
 # ten seconds of compiling; another experiment has programs of nearly their kind
-DEAR = ("coco_kdpp", "text_local_sinkd")
+DEAR = ("coco_kdpp", "coco_local", "superglue_sinkd", "text_local_sinkd")
 
 each = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 dear_ones_long = pytest.mark.parametrize(

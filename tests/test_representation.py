@@ -84,7 +84,7 @@ def test_encoders_that_only_a_critic_moves_may_compute_again(monkeypatch):
     [
         ({"objective": "cpc"}, {}),
         ({"objective": "dual", "at": "product", "sides": 2}, {}),
-        SPECTRAL,
+        pytest.param(*SPECTRAL, marks=pytest.mark.long),
     ],
     ids=["cpc", "dual-penalty", "wpc-spectral"],
 )

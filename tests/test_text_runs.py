@@ -207,6 +207,7 @@ def test_each_seed_draws_its_own_head_of_a_read_network(whole, exported, tmp_pat
         jax.tree.map(lambda x: np.testing.assert_array_equal(x[0], x[1]), both[name])
 
 
+@pytest.mark.long
 def test_a_regression_has_correlations_and_no_accuracy(tmp_path, monkeypatch):
     said = config(tmp_path / "data", task="glue/stsb", select={"metric": "pearson"})
     said["sweep"] = {}

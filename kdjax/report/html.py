@@ -145,7 +145,10 @@ def _sweeps(report: Report) -> str:
 def _curves(report: Report, metrics: Metrics) -> str:
     figures = []
     for role in roles_of(report):
-        figures.append(plots.curves(report, metrics, role, main_metrics(report)[0]))
+        for split in ("validation", "test_train"):
+            figures.append(
+                plots.curves(report, metrics, role, main_metrics(report)[0], split=split)
+            )
         figures.append(
             plots.curves(report, metrics, role, "nll")
             or plots.curves(report, metrics, role, "loss")

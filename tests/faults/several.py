@@ -26,7 +26,8 @@ def start(commands, moments=((), ())):
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "PYTHONPATH": str(ROOT),
     }
-    environment.pop("XLA_FLAGS", None)  # one device in each
+    flags = environment.get("XLA_FLAGS", "").split()  # one device in each
+    environment["XLA_FLAGS"] = " ".join(f for f in flags if "device_count" not in f)
     joined = [part for argv in commands for part in ("--", *argv)]
     return [
         subprocess.Popen(

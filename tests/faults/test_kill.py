@@ -21,6 +21,20 @@ def test_the_undisturbed_run_is_complete(whole):
     assert results(whole[1])["complete"]
 
 
+def test_killed_inside_a_checkpoint(whole, tmp_path):
+    config, undisturbed = whole
+    argv = train(config, tmp_path / "run")
+    died = run(argv, "save", 2)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    lines = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    assert (undisturbed / "metrics.jsonl").read_bytes().startswith(lines)
+    ended = run(argv)
+    assert ended.returncode == 0, ended.stderr
+    assert "resumed from step " in ended.stderr
+    assert_same(tmp_path / "run", undisturbed)
+
+
+@pytest.mark.long
 def test_killed_again_and_again(whole, tmp_path):
     config, undisturbed = whole
     argv = train(config, tmp_path / "run")

@@ -196,6 +196,7 @@ def test_a_trained_critic_comes_near_the_exact_dependency_and_never_above(kind, 
     assert bound < most
 
 
+@pytest.mark.long
 def test_a_gaussian_sample_stays_below_its_exact_value():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 1))

@@ -73,44 +73,61 @@ def assert_close(workdir, expected):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Single: metrics of one process; and the folders of what two processes did."""
+def single(tmp_path_factory):
+    """What one process does: config, the folder of all runs, metrics."""
     folder = tmp_path_factory.mktemp("several")
     config = experiment(folder, CONFIG)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
         assert cli.main(train(config, folder / "single", "--config.devices=1")) == 0
-    rewind(folder / "single", folder / "to_two")
-    commands = [
-        train(config, folder / name, f"--config.parallel={name}") for name in ("pmap", "mesh")
-    ]
-    commands.append(train(config, folder / "to_two", "--config.parallel=mesh"))
-    told = finish(start(commands))
-    return config, folder, metrics(folder / "single"), told
+    return config, folder, metrics(folder / "single")
 
 
-def test_both_end_well_and_the_second_says_nothing(runs):
-    (first, said), (second, nothing) = runs[3]
+@pytest.fixture(scope="module")
+def pair(single):
+    """What two processes do, by layout: the exit status and output of each; each run once."""
+    config, folder, _ = single
+    told = {}
+
+    def run(layout):
+        if layout not in told:
+            argv = train(config, folder / layout, f"--config.parallel={layout}")
+            told[layout] = finish(start([argv]))
+        return told[layout]
+
+    return run
+
+
+def test_both_end_well_and_the_second_says_nothing(pair):
+    (first, said), (second, nothing) = pair("pmap")
     assert (first, second) == (0, 0), (said, nothing)
     assert "step 6/6" in said
     assert "Traceback" not in said + nothing
     assert not [line for line in nothing.splitlines() if "[Gloo]" not in line], nothing
 
 
-@pytest.mark.parametrize("layout", ["pmap", "mesh"])
-def test_two_processes_are_one(layout, runs):
-    assert_close(runs[1] / layout, runs[2])
-    report = json.loads((runs[1] / layout / "report.json").read_text())
+@pytest.mark.parametrize("layout", ["pmap", pytest.param("mesh", marks=pytest.mark.long)])
+def test_two_processes_are_one(layout, single, pair):
+    _, folder, expected = single
+    pair(layout)
+    assert_close(folder / layout, expected)
+    report = json.loads((folder / layout / "report.json").read_text())
     assert report["complete"]
 
 
-def test_two_processes_resume_what_one_began(runs):
-    assert "default: resumed from step 4" in runs[3][0][1]
-    assert_close(runs[1] / "to_two", runs[2])
+@pytest.mark.long
+def test_two_processes_resume_what_one_began(single):
+    config, folder, expected = single
+    copy = rewind(folder / "single", folder / "to_two")
+    told = finish(start([train(config, copy, "--config.parallel=mesh")]))
+    assert [status for status, _ in told] == [0, 0], told
+    assert "default: resumed from step 4" in told[0][1]
+    assert_close(copy, expected)
 
 
-def test_one_process_resumes_what_two_began(runs, capsys, monkeypatch):
-    config, folder, expected, _ = runs
+def test_one_process_resumes_what_two_began(single, pair, capsys, monkeypatch):
+    config, folder, expected = single
+    pair("pmap")
     monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
     copy = rewind(folder / "pmap", folder / "to_one")
     assert cli.main(train(config, copy, "--config.devices=2")) == 0
