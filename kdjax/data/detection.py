@@ -33,7 +33,8 @@ class DetectionOptions(NamedTuple):
 
     `image_size`: of the longer side, a multiple of 32. `max_boxes`: a picture, in training; the
     smallest are left out, with a warning. `unreadable`: "refuse" or "skip" pictures that cannot be
-    decoded. `judge_train`: training pictures are judged too, as the split "test_train".
+    decoded. `judge_train`: training pictures are judged too, as the split "test_train", whenever
+    validation is and at the end.
     """
 
     batch_size: int
