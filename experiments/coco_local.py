@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
     said = ConfigDict(
         {
             "seed": 0,
-            "num_steps": 2 if smoke else 3000 if fit else 500,
+            "num_steps": 2 if smoke else 3000 if fit else 800,
             "batch_size": 2 if smoke else 8,
             "eval_batch_size": 2 if smoke else 10,
             "log_every": 25,
