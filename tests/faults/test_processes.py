@@ -44,8 +44,11 @@ def test_the_other_of_a_killed_process_ends_with_a_line_and_both_resume(victim, 
 
 
 @pytest.mark.long
-def test_one_that_is_asked_to_end_stops_both_at_one_step(argv, tmp_path):
-    (first, said), (second, other) = finish(start([argv], (("term", 3), ())))
+def test_one_that_is_asked_to_end_stops_both_at_one_step(argv):
+    """Of many steps: JAX needs up to seconds to tell all processes of the signal."""
+    long = [*argv, "--config.num_steps=20000", "--config.log_every=100"]
+    long += ["--config.checkpoint_every=20000"]
+    (first, said), (second, other) = finish(start([long], (("term", 3), ())))
     assert (first, second) == (0, 0), (said, other)
     assert "which is saved; the same command goes on from there" in said
     assert "Traceback" not in said + other
