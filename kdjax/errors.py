@@ -1,6 +1,7 @@
 """The two ways in which kdjax stops; free of jax, so that reports can import it."""
 
 import struct
+import tokenize
 import zipfile
 import zlib
 
@@ -16,6 +17,7 @@ DAMAGED = (
     OverflowError,
     struct.error,
     zipfile.BadZipFile,
+    tokenize.TokenError,  # a header of an .npy with null bytes, since Python 3.12
     zlib.error,
 )
 

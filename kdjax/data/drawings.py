@@ -10,6 +10,7 @@ import numpy as np
 
 from kdjax.data import readers
 from kdjax.data.tfds_source import open_split
+from kdjax.errors import DAMAGED
 from kdjax.types import UserError
 
 __all__ = ["Drawings", "character_rows", "digits", "omniglot", "resized", "shrunk"]
@@ -86,7 +87,7 @@ def _from_file(path: str) -> Drawings:
                 raise UserError(f"{path}: has no {lacking[0]}; it needs {', '.join(FILE_KEYS)}")
             image, alphabet, character = (np.asarray(file[key]) for key in FILE_KEYS)
             said = file.get("alphabet_names", ())
-    except (OSError, ValueError) as error:
+    except DAMAGED as error:
         raise UserError(f"data.path is {path}, which cannot be read: {error}") from error
     if image.ndim != 3 or image.dtype != np.uint8 or image.shape[1] != image.shape[2]:
         raise UserError(
