@@ -19,9 +19,9 @@ def keep_memory() -> bool:
     """Tell glibc to keep freed memory for the next step; to be called early.
 
     Threads that have allocated before keep arenas of their own. The process then holds the most
-    memory that it ever needed. Nothing is changed where the user
-    has tuned malloc by the environment, without glibc, and where JAX has an accelerator's plugin:
-    arrays are not in the host's memory there, and one arena would slow its many threads.
+    memory that it ever needed. Nothing is changed where the user has tuned malloc by the
+    environment, without glibc, and where JAX has an accelerator's plugin: arrays are not in the
+    host's memory there, and one arena would slow its many threads.
 
     Returns:
       Whether it was done.

@@ -123,9 +123,9 @@ class Recorder:
         """Score validation, and what is learned from if that is judged too, and write it down."""
         answer = _answering(self.run, self.variant, self.program, state)
         fitted = judging.fit(self.run, answer, last=False)
-        for split in ("validation", "test_train"):
-            if split in self.run.source.evals:
-                self.write(step, split, judging.brief(self.run, answer(split), fitted))
+        beside = [split for split in self.run.source.evals if split == "test_train"]
+        for split in ("validation", *beside):
+            self.write(step, split, judging.brief(self.run, answer(split), fitted))
 
     def save(self, state: State) -> None:
         """Checkpoint a state that lives on the devices."""

@@ -49,6 +49,7 @@ def roi_align(
 
     Pixel i of a map covers [i, i + 1) times the stride, so that its centre is half a pixel further
     (the aligned variant). Points beyond one pixel outside of a map read 0, those nearer its edge.
+    On the CPU the gradient is not differentiable again in reverse mode.
 
     Args:
       features: by level [height, width, channel], fine to coarse.
@@ -136,14 +137,14 @@ def _spread(geometry, gradient: Array, boxes: Array, levels: Array) -> tuple[Arr
     tiles, and each turn of the loop adds what one box gives to one tile: two small products.
     """
     sizes, _, bins, dtype = geometry
-    starts = [sum(h for h, _ in sizes[:level]) for level in range(len(sizes) + 1)]
-    start = jnp.asarray(starts[:-1])[levels][:, None]
+    starts = [sum(h for h, _ in sizes[:level]) for level in range(len(sizes))]
+    start = jnp.asarray(starts)[levels][:, None]
     (first, second, *weights), columns = _axes(geometry, boxes, levels)
     rows = (first + start, second + start, *weights)
     (top, down), (left, across) = _tiles(rows), _tiles(columns)
     ends = jnp.cumsum(down * across)
     channels = gradient.shape[-1]
-    shape = (starts[-1] + TILE, max(w for _, w in sizes) + TILE, channels)
+    shape = (sum(h for h, _ in sizes) + TILE, max(w for _, w in sizes) + TILE, channels)
 
     def add(turn: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         canvas, box = carry
@@ -162,7 +163,7 @@ def _spread(geometry, gradient: Array, boxes: Array, levels: Array) -> tuple[Arr
     canvas, _ = jax.lax.fori_loop(0, ends[-1], add, empty)
     return tuple(
         canvas[start : start + h, :w].astype(dtype)
-        for start, (h, w) in zip(starts, sizes, strict=False)
+        for start, (h, w) in zip(starts, sizes, strict=True)
     )
 
 
