@@ -7,51 +7,19 @@ numbers, shapes of features, files. What it returns holds functions, not strings
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from kdjax import comparisons, inputs, models, networks, origins, players, selection, terms
 from kdjax import config as configs
 from kdjax.checks import check_numbers, check_parts, check_shapes
-from kdjax.comparisons import Comparison
 from kdjax.data import DETECTION, DetectionSet, TextSet
-from kdjax.methods import Player, co_train, player_hparams
+from kdjax.defaults import DEFAULTS
+from kdjax.methods import CriticRole, Player, co_train, player_hparams
+from kdjax.plan import Run, Variant
 from kdjax.train import sweep
-from kdjax.train.step import Optimizer, Prepare
-from kdjax.types import Batch, Method, Model, Source, Spec, UserError, Variables
-
-
-class Variant(NamedTuple):
-    """One static program of a run: what is compiled once, and the members it is mapped over."""
-
-    name: str
-    config: Mapping[str, Any]
-    table: Mapping[str, Player]
-    critics: Mapping[str, Comparison]  # roles without logits, which are not evaluated
-    method: Callable[[str | None], Method]  # of the axis name
-    tx: Mapping[str, Optimizer]
-    members: tuple[Mapping[str, Any], ...]  # swept values, "seed" always among them
-    hparams: tuple[Mapping[str, Any], ...]
-    parameters: Mapping[str, int]  # by role
-    given: Mapping[str, Variables]  # roles that start from a file
-    new_heads: tuple[str, ...]  # those whose file has no head for the task: each member draws one
-    from_variant: Mapping[str, str]  # roles that start from an earlier variant
-    backbones: Mapping[str, Variables]  # of detectors whose heads each member draws
-    means: Mapping[str, tuple[Model, str]]  # frozen roles asked for class means: network, layer
-    cached: Mapping[str, tuple[Model, tuple[str, ...]]]  # frozen roles with a cache, its layers
-
-
-class Run(NamedTuple):
-    """All that a config says, as functions and numbers."""
-
-    config: Mapping[str, Any]
-    source: Source
-    prepare_train: Prepare
-    prepare_eval: Callable[[Batch], Batch]
-    variants: tuple[Variant, ...]
-    text: TextSet | None = None  # tokenizer and groups, if the data is text
-    pictures: DetectionSet | None = None  # what is in the pictures, if boxes are to be found
+from kdjax.types import Batch, Method, Source, Spec, UserError, Variables
 
 
 def complete(config: Any) -> dict[str, Any]:
@@ -91,7 +59,8 @@ def build(config: Any) -> Run:
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
     played = [role for variant in found for role in variant.table]
-    selection.check(whole["select"], played, inputs.metrics(source))
+    default = DEFAULTS["select"]["role"]
+    selection.check(whole["select"], played, inputs.metrics(source), default_role=default)
     text = beside if isinstance(beside, TextSet) else None
     pictures = beside if isinstance(beside, DetectionSet) else None
     return Run(whole, source, prepare_train, prepare_eval, tuple(found), text, pictures)
@@ -171,7 +140,7 @@ def _equipment(
 
 
 def _hparams(
-    config: Mapping[str, Any], table: Mapping[str, Player], critics: Mapping[str, Comparison]
+    config: Mapping[str, Any], table: Mapping[str, Player], critics: Mapping[str, CriticRole]
 ) -> dict[str, Any]:
     """Role -> the numbers that a compiled step takes as arguments."""
     found = {}
@@ -248,7 +217,7 @@ def _place(
     hparams: Mapping[str, Any],
     member: Mapping[str, Any],
     table: Mapping[str, Player],
-    critics: Mapping[str, Comparison],
+    critics: Mapping[str, CriticRole],
 ) -> Mapping[str, Any]:
     """Put one member's swept values into the hparams, each checked against its domain."""
     for path, value in member.items():

@@ -5,10 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from kdjax.comparisons import Comparison
-from kdjax.methods import Player
+from kdjax.data import example_batch
+from kdjax.methods import CriticRole, Player
 from kdjax.types import Batch, Method, Outputs, Source, UserError, Variables
 
 COUNTS = (
@@ -73,30 +72,10 @@ def check_parts(config: Mapping[str, Any], devices: int) -> None:
             )
 
 
-def example_batch(source: Source, size: int = 2) -> dict[str, np.ndarray]:
-    """A raw batch of zeros, for shapes."""
-    spec = source.spec
-    images = {"image": (spec.shape, "uint8" if spec.scale == 255 else "float32")}
-    regression = spec.task and spec.num_classes == 1
-    return {
-        **{
-            name: np.zeros((size, *shape), dtype)
-            for name, (shape, dtype) in (spec.inputs or images).items()
-        },
-        **({"view": np.zeros((size, *spec.shape), images["image"][1])} if spec.latents else {}),
-        "label": np.zeros(
-            (size, len(spec.latents)) if spec.latents else size,
-            np.float32 if regression else np.int32,
-        ),
-        "id": np.zeros(size, np.int32),
-        "mask": np.ones(size, np.float32),
-    }
-
-
 def check_shapes(
     method: Method,
     table: Mapping[str, Player],
-    critics: Mapping[str, Comparison],
+    critics: Mapping[str, CriticRole],
     hparams: Mapping[str, Any],
     source: Source,
     prepare: Callable[[Batch], Batch],

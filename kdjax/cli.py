@@ -176,11 +176,11 @@ def _eval(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) ->
 
 
 def _export(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
-    from kdjax import exports, run, workdir
+    from kdjax import export_run, run, workdir
     from kdjax.build import build
 
     built = build(workdir.read_config(args.workdir))
-    where = exports.from_workdir(
+    where = export_run.from_workdir(
         built,
         run.reread(built, args.workdir, _say),
         role=args.role,

@@ -1,32 +1,17 @@
 """From the `roles` of a config that have `between` to critics: what compares two players."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from kdjax import critics, defaults
-from kdjax.methods import Player, check_critic_hparams, critic_hparams, with_critic
+from kdjax.methods import CriticRole, Player, check_critic_hparams, critic_hparams, with_critic
 from kdjax.ramps import make_ramp
-from kdjax.terms import Critic, Ramp
 from kdjax.types import Method, Source, UserError
 
 # settings of players only
 NOT_ITS = ("checkpoint", "from_variant", "backbone", "regions", "cache", "adapters")
-
-
-class Comparison(NamedTuple):
-    """A critic, the two players that it stands between, and its terms as the config has them.
-
-    `moves`: "first" or "both" of the players; `inputs`: the entries of a batch that they read.
-    """
-
-    critic: Critic
-    between: tuple[str, str]
-    terms: Mapping[str, Mapping[str, float]]
-    ramps: Mapping[str, Ramp]
-    moves: str
-    inputs: tuple[str, str]
 
 
 def split(config: Mapping[str, Any], where: str) -> tuple[list[str], list[str]]:
@@ -88,7 +73,7 @@ def layers(role: str, config: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def make(role: str, config: Mapping[str, Any], labels: Callable[[], np.ndarray]) -> Comparison:
+def make(role: str, config: Mapping[str, Any], labels: Callable[[], np.ndarray]) -> CriticRole:
     """Build the critic of a role; `labels()` are those of the training split."""
     said, where = config["roles"][role], f"roles.{role}"
     options = {key: value for key, value in said["model"].items() if key != "name"}
@@ -116,7 +101,7 @@ def make(role: str, config: Mapping[str, Any], labels: Callable[[], np.ndarray])
     first, second = said["between"]
     _check_networks(role, config, options)
     inputs = (config["roles"][first]["input"], config["roles"][second]["input"])
-    return Comparison(critic, (first, second), terms, ramps, said["moves"], inputs)
+    return CriticRole(critic, (first, second), terms, ramps, said["moves"], inputs)
 
 
 def _check_networks(role: str, config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -133,7 +118,7 @@ def _check_networks(role: str, config: Mapping[str, Any], options: Mapping[str, 
             )
 
 
-def hparams(role: str, found: Comparison, rates: Mapping[str, float]) -> dict[str, Any]:
+def hparams(role: str, found: CriticRole, rates: Mapping[str, float]) -> dict[str, Any]:
     """All numbers of a critic that a compiled step takes as arguments."""
     try:
         return critic_hparams(found.critic, found.terms, **rates)
@@ -141,7 +126,7 @@ def hparams(role: str, found: Comparison, rates: Mapping[str, float]) -> dict[st
         raise UserError(f"roles.{role}: {error}") from error
 
 
-def check(role: str, found: Comparison, numbers: Mapping[str, Any]) -> None:
+def check(role: str, found: CriticRole, numbers: Mapping[str, Any]) -> None:
     """Refuse swept values outside their domains."""
     try:
         check_critic_hparams(found.critic, numbers["terms"])
@@ -151,7 +136,7 @@ def check(role: str, found: Comparison, numbers: Mapping[str, Any]) -> None:
 
 def wrap(
     method: Method,
-    found: Mapping[str, Comparison],
+    found: Mapping[str, CriticRole],
     table: Mapping[str, Player],
     axis_name: str | None,
 ) -> Method:

@@ -20,8 +20,8 @@ from scipy.special import logsumexp
 
 from kdjax import bounds, chains, models, networks
 from kdjax import run as running
-from kdjax.build import Run, Variant
 from kdjax.distances import distances, layer_distances
+from kdjax.plan import Run, Variant
 from kdjax.types import UserError, Variables
 
 __all__ = ["RHO", "diagnose", "distances"]

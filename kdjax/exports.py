@@ -3,19 +3,14 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from kdjax import models, networks
-from kdjax.data import save_tokenizer
+from kdjax import models
 from kdjax.models import convert
 from kdjax.types import Model, Spec, UserError, Variables
-
-if TYPE_CHECKING:
-    from kdjax.build import Run
-    from kdjax.run import Story
 
 FORMAT = "kdjax-model-1"
 SLACK = 0.02  # in standard deviations: what another split of the same data may differ by
@@ -33,7 +28,7 @@ def save(folder: Path, variables: Variables, about: Mapping[str, Any]) -> None:
     Raises:
       UserError: the folder holds an export already, or cannot be written.
     """
-    _refuse_old(folder)
+    refuse_old(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         convert.to_safetensors(variables, folder / "model.safetensors", {"format": FORMAT})
@@ -43,7 +38,8 @@ def save(folder: Path, variables: Variables, about: Mapping[str, Any]) -> None:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
-def _refuse_old(folder: Path) -> None:
+def refuse_old(folder: Path) -> None:
+    """Refuse a folder that holds an export already."""
     for name in ("model.safetensors", "config.json"):
         if (folder / name).exists():
             raise UserError(f"{folder} already holds {name}; name a new folder")
@@ -165,64 +161,3 @@ def restore(path: str | Path, spec: Spec | None = None) -> tuple[Model, Variable
     batch = {name: jnp.zeros((1, *shape), dtype) for name, (shape, dtype) in inputs.items()}
     template = jax.eval_shape(model.init, jax.random.key(0), batch)
     return model, load(path, about["model"], template, spec), about
-
-
-def from_workdir(
-    run: "Run",
-    story: "Story",
-    *,
-    role: str,
-    out: Path,
-    variant: str | None,
-    member: int | None,
-    huggingface: bool = False,
-) -> str:
-    """Write the trained network of a role of a run; returns a line that says which.
-
-    Args:
-      run: from `build`.
-      story: from `run.reread`.
-      role: whose network; a projector for a term is left out.
-      out: a new folder.
-      variant: by name; may be left out if there is one.
-      member: its number; by default the chosen one with the first seed.
-      huggingface: in the reference library's names and layout, a BERT, T5 or GPT-Neo only.
-
-    Raises:
-      UserError: no such variant, role or member, it is not trained yet, or no such network.
-    """
-    names = list(story.outcomes)
-    if not names:
-        raise UserError("no variant of this run is finished; train first")
-    if variant is None and len(names) > 1:
-        raise UserError(f"--variant is not given; there are {', '.join(names)}")
-    name = variant or names[0]
-    if name not in names:
-        raise UserError(f"--variant={name}: no such finished variant; there are {', '.join(names)}")
-    found = next(v for v in run.variants if v.name == name)
-    if role not in found.table:
-        raise UserError(f"--role={role}: no such role; there are {', '.join(found.table)}")
-    chosen: int = story.outcomes[name]["chosen"][role]["members"][0]
-    row = chosen if member is None else member
-    if not 0 <= row < len(found.members):
-        raise UserError(f"--member={row}; there are 0 to {len(found.members) - 1}")
-    merged = models.detach(jax.tree.map(lambda x: x[row], story.networks(found)[role]))
-    network, spec = networks.described(found.config["roles"][role]["model"], run.source.spec)
-    if huggingface:
-        _save_huggingface(out, role, network, merged)
-    else:
-        about = {"model": network, "role": role, "variant": name, "member": row}
-        save(out, merged, {**about, "values": dict(found.members[row]), **spec._asdict()})
-    if run.text is not None:
-        save_tokenizer(run.text.tokenizer, out)
-    return f"{role} of {name}, member {row} {dict(found.members[row])}"
-
-
-def _save_huggingface(
-    out: Path, role: str, network: Mapping[str, Any], variables: Variables
-) -> None:
-    _refuse_old(out)
-    try:
-        models.save_huggingface(out, network, variables)
-    except UserError as error:
-        raise UserError(f"--format=huggingface: {role}: {error}") from error

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import models
-from kdjax.build import Run, Variant
-from kdjax.checks import example_batch
 from kdjax.class_means import class_means, kept
+from kdjax.data import example_batch
+from kdjax.plan import Run, Variant
 from kdjax.train import processes
 from kdjax.types import Batch, Model, Source, Variables
 

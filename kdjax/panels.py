@@ -8,25 +8,25 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kdjax.build import Run
 from kdjax.detection_metrics import to_photo
+from kdjax.task import EvalSpec
 
 SPLITS = {"test": 4, "test_train": 2}  # how many photographs of each
 _LEAST, _MOST = 0.3, 12  # confidence of a box that is drawn, and how many of a photograph
 
 
-def shown(run: Run, split: str, packed: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def shown(evaluation: EvalSpec, split: str, packed: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """What is kept for drawings: role -> photograph -> [left, top, right, bottom, score, class].
 
     Args:
-      run: for its pictures.
+      evaluation: for its pictures.
       split: any; those that are not shown give {}.
       packed: detections by role, [members, pictures, detections x 7]; the first member is shown.
     """
-    if run.pictures is None or split not in SPLITS:
+    if evaluation.pictures is None or split not in SPLITS:
         return {}
-    photos = run.pictures.photos[split][: SPLITS[split]]
-    side = run.source.spec.shape[0]
+    photos = evaluation.pictures.photos[split][: SPLITS[split]]
+    side = evaluation.spec.shape[0]
     found = {}
     for role, members in packed.items():
         rows = np.asarray(members[0]).reshape(len(members[0]), -1, 7)
@@ -35,29 +35,29 @@ def shown(run: Run, split: str, packed: Mapping[str, np.ndarray]) -> dict[str, A
     return found
 
 
-def drawings(run: Run, outcomes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The photographs as `report.pictures` shows them; [] without boxes.
+def drawings(
+    evaluation: EvalSpec, detections: Mapping[str, Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return the photographs as `report.pictures` shows them; [] without boxes.
 
-    Of each variant the roles that it trained are drawn.
+    Args:
+      evaluation: for its pictures.
+      detections: title of a panel -> split -> photograph -> boxes as `shown` returns them.
     """
-    if run.pictures is None:
+    if evaluation.pictures is None:
         return []
-    names, found = run.source.spec.class_names, []
-    variants = {variant.name: variant for variant in run.variants}
+    names, found = evaluation.spec.class_names, []
     for split in SPLITS:
-        for number, photo in enumerate(run.pictures.photos.get(split, ())[: SPLITS[split]]):
+        for number, photo in enumerate(evaluation.pictures.photos.get(split, ())[: SPLITS[split]]):
             true = [[*b, None, n] for b, n in zip(photo.box.tolist(), photo.label, strict=True)]
             panels = [{"title": "truth", "boxes": [_box(row, names) for row in true]}]
-            for outcome in outcomes:
-                for role, player in variants[outcome["name"]].table.items():
-                    said = (outcome.get("shown") or {}).get(split, {}).get(role)
-                    if player.terms and said is not None:
-                        title = f"{outcome['name']}, {role}"
-                        boxes = [_box(row, names) for row in said[number]]
-                        panels.append({"title": title, "boxes": boxes})
+            for title, splits in detections.items():
+                if split in splits:
+                    boxes = [_box(row, names) for row in splits[split][number]]
+                    panels.append({"title": title, "boxes": boxes})
             height, width = photo.size
             title = f"{split}: {photo.file.rsplit('/', 1)[-1]}"
-            jpeg = _jpeg(run.pictures.open(photo))
+            jpeg = _jpeg(evaluation.pictures.open(photo))
             found.append(
                 {"title": title, "width": width, "height": height, "jpeg": jpeg, "panels": panels}
             )

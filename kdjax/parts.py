@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 
 from kdjax import workdir
-from kdjax.build import Run, Variant
-from kdjax.checks import example_batch
+from kdjax.data import example_batch
+from kdjax.plan import Run, Variant
 from kdjax.train import memory, processes
 from kdjax.train.step import init_state
 

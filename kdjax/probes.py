@@ -13,12 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.build import Run, Variant
-from kdjax.comparisons import Comparison
+from kdjax.methods import CriticRole
 from kdjax.models import EMBEDDING
+from kdjax.task import EvalSpec, Scores
 from kdjax.types import Array, Outputs, State, UserError, Variables
 
-Scores = dict[str, np.ndarray]
 INVERSE_PENALTY = 0.1  # C of scikit-learn: more of it gained nothing on drawings, and took longer
 MAX_ITERATIONS = 500
 
@@ -117,9 +116,7 @@ def score(
     return found
 
 
-def dependencies(
-    run: Run, variant: Variant, features: Mapping[str, np.ndarray], state: State
-) -> Scores:
+def dependencies(evaluation: EvalSpec, features: Mapping[str, np.ndarray], state: State) -> Scores:
     """What every critic makes of the representations of a split, and what it could at most.
 
     "<critic>/estimate" is its objective over batches of training's size, in nats (plus ln(batch))
@@ -128,17 +125,16 @@ def dependencies(
     mean estimate in nats does not exceed but by chance.
 
     Args:
-      run: for the size of a batch.
-      variant: whose critics.
+      evaluation: for the critics and the size of a batch.
       features: role -> [members, n, d].
       state: plain, stacked by member.
     """
     found: Scores = {}
-    for role, comparison in variant.critics.items():
+    for role, comparison in evaluation.critics.items():
         if comparison.critic.layers != ((EMBEDDING, EMBEDDING),):
             continue  # other features are not kept
         own, peer = (features[player] for player in comparison.between)
-        size = min(run.config["batch_size"], own.shape[1])
+        size = min(evaluation.batch_size, own.shape[1])
         count = own.shape[1] // size
         shape = (len(own), count, size, -1)
         x, y = (jnp.asarray(z[:, : count * size].reshape(shape)) for z in (own, peer))
@@ -146,15 +142,15 @@ def dependencies(
         estimate = _estimates(comparison, variables, x, y, state.hparams[role]["terms"])
         found[f"{role}/estimate"] = np.asarray(estimate)
         same = np.ones(len(own))
-        if variant.config["roles"][role]["model"].get("objective", "wpc") != "dual":
+        if comparison.critic.in_nats:
             found[f"{role}/ceiling"] = same * np.log(size)
-            if run.source.spec.mutual_information is not None:
-                found[f"{role}/mutual_information"] = same * run.source.spec.mutual_information
+            if evaluation.spec.mutual_information is not None:
+                found[f"{role}/mutual_information"] = same * evaluation.spec.mutual_information
     return found
 
 
 def _estimates(
-    comparison: Comparison, variables: Variables, x: Array, y: Array, terms: Mapping[str, Any]
+    comparison: CriticRole, variables: Variables, x: Array, y: Array, terms: Mapping[str, Any]
 ) -> Array:
     """Mean over blocks [members, blocks, size, width] of what a critic reports, [members]."""
     critic = comparison.critic

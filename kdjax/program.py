@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from kdjax import data
-from kdjax.build import Run, Variant
-from kdjax.checks import example_batch
+from kdjax.data import example_batch
+from kdjax.plan import Run, Variant
 from kdjax.train import parallel, processes
 from kdjax.train.evaluate import make_predict
 from kdjax.train.parallel import Layout

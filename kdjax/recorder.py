@@ -11,10 +11,11 @@ import orbax.checkpoint as ocp
 from rich.console import Console
 
 from kdjax import data, judging, probes
-from kdjax.build import Run, Variant
 from kdjax.panels import shown
+from kdjax.plan import Run, Variant
 from kdjax.program import Program, feed
 from kdjax.report.log import MetricsLog, Progress, Silence
+from kdjax.task import EvalSpec, Predictions, Scores
 from kdjax.train import checkpoint, cost, loop, processes
 from kdjax.train.evaluate import collect
 from kdjax.types import State
@@ -121,11 +122,12 @@ class Recorder:
 
     def validate(self, step: int, state: State) -> None:
         """Score validation, and what is learned from if that is judged too, and write it down."""
-        answer = _answering(self.run, self.variant, self.program, state)
-        fitted = judging.fit(self.run, answer, last=False)
+        evaluation = self.run.evaluation(self.variant)
+        answer = _answering(self.run, evaluation, self.program, state)
+        fitted = judging.fit(evaluation, answer, last=False)
         beside = [split for split in self.run.source.evals if split == "test_train"]
         for split in ("validation", *beside):
-            self.write(step, split, judging.brief(self.run, answer(split), fitted))
+            self.write(step, split, judging.brief(evaluation, answer(split), fitted))
 
     def save(self, state: State) -> None:
         """Checkpoint a state that lives on the devices."""
@@ -158,16 +160,17 @@ def score(
       {"members": rows as report.json holds them, "bins": role -> "before" | "after" -> bins of
       the test split, [members, bins], "shown": split -> what is drawn of it}.
     """
-    bins, answer = {}, _answering(run, variant, program, program.layout.place(state))
-    fitted = judging.fit(run, answer, last=True)
+    bins, evaluation = {}, run.evaluation(variant)
+    answer = _answering(run, evaluation, program, program.layout.place(state))
+    fitted = judging.fit(evaluation, answer, last=True)
     results: dict[str, dict[str, np.ndarray]] = {}
     pictures = {}
     extra = [split for split in run.source.evals if split.startswith("test_")]
     for split in ("validation", *extra, "test"):
         answers = answer(split)
-        results[split], bins = judging.full(run, answers, fitted)
+        results[split], bins = judging.full(evaluation, answers, fitted)
         if processes.is_first():
-            pictures[split] = shown(run, split, answers.logits)
+            pictures[split] = shown(evaluation, split, answers.outputs)
     rows = [
         {
             "member": number,
@@ -184,20 +187,20 @@ def score(
 
 
 def _answering(
-    run: Run, variant: Variant, program: Program, state: State
-) -> Callable[[str], judging.Answers]:
+    run: Run, evaluation: EvalSpec, program: Program, state: State
+) -> Callable[[str], Predictions]:
     """A function that computes the outputs of all roles on a split, once; `state` on devices."""
 
     @functools.cache
-    def answer(split: str) -> judging.Answers:
+    def answer(split: str) -> Predictions:
         source = data.rows_of(run.source, jax.process_index(), jax.process_count())
         batches = source.evals[split]()
         logits, labels = collect(program.predict, state, batches, program.eval_layout)
-        critics: judging.Scores = {}
-        if run.source.spec.latents:
+        critics: Scores = {}
+        if evaluation.spec.latents:
             plain = program.layout.fetch(state)
-            critics = probes.dependencies(run, variant, logits, plain)
-        return judging.Answers(split, logits, labels, critics)
+            critics = probes.dependencies(evaluation, logits, plain)
+        return Predictions(split, logits, labels, critics)
 
     return answer
 

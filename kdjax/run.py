@@ -13,13 +13,12 @@ import jax
 import numpy as np
 
 from kdjax import models, selection, workdir
-from kdjax.build import Run, Variant
-from kdjax.checks import example_batch
-from kdjax.data import save_tokenizer
+from kdjax.data import example_batch, save_tokenizer
 from kdjax.detection_metrics import check_installed
 from kdjax.frozen import equip
 from kdjax.origins import kept, new_head, under_heads
 from kdjax.parts import Part, finished, is_begun, part_folder, parts
+from kdjax.plan import Run, Variant
 from kdjax.program import Program, make_program
 from kdjax.recorder import Recorder, score
 from kdjax.report.log import MetricsLog, Silence

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdjax.defaults import DEFAULTS
 from kdjax.methods import Player
 from kdjax.types import RunError, UserError
 
@@ -33,11 +32,13 @@ HIGHER_IS_BETTER = (
 Members = Sequence[Mapping[str, Any]]  # {"member", "values", "diverged", "results"}
 
 
-def check(select: Mapping[str, str], roles: Sequence[str], metrics: Sequence[str]) -> None:
+def check(
+    select: Mapping[str, str], roles: Sequence[str], metrics: Sequence[str], *, default_role: str
+) -> None:
     """Refuse a role that never plays and a metric that does not exist.
 
-    The default role need not play: where it does not, each role is its own judge. `metrics` are
-    those that are measured on this data.
+    The default role need not play: where it does not, each role is chosen by its own metric.
+    `metrics` are those that are measured on this data.
 
     Raises:
       UserError: naming the key and what there is.
@@ -45,7 +46,7 @@ def check(select: Mapping[str, str], roles: Sequence[str], metrics: Sequence[str
     if select["metric"] not in metrics:
         known = ", ".join(metrics)
         raise UserError(f"select.metric is {select['metric']!r}; there are {known}")
-    if select["role"] not in roles and select["role"] != DEFAULTS["select"]["role"]:
+    if select["role"] not in roles and select["role"] != default_role:
         known = ", ".join(dict.fromkeys(roles))
         raise UserError(f"select.role is {select['role']!r}; there are {known}")
 

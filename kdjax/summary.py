@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from kdjax import scoring, workdir
-from kdjax.build import Run, Variant
 from kdjax.panels import drawings
+from kdjax.plan import Run, Variant
 from kdjax.train.sweep import Member
 
 
@@ -17,6 +17,16 @@ def make_report(
     """Put a run's outcomes together; see `report/` for what reads it."""
     config = run.config
     by_name = {variant.name: variant for variant in run.variants}
+    detections = {
+        f"{outcome['name']}, {role}": {
+            split: roles[role] for split, roles in outcome["shown"].items() if role in roles
+        }
+        for outcome in outcomes
+        if outcome["shown"]
+        for role, player in by_name[outcome["name"]].table.items()
+        if player.terms
+    }
+    panels = drawings(run.evaluation(), detections)
     return {
         "title": title,
         "command": command,
@@ -40,7 +50,7 @@ def make_report(
         },
         "variants": [_variant(by_name[outcome["name"]], outcome) for outcome in outcomes],
         "config": workdir.plain(config),
-        **({"pictures": found} if (found := drawings(run, outcomes)) else {}),
+        **({"pictures": panels} if panels else {}),
     }
 
 

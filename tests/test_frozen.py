@@ -70,7 +70,7 @@ def test_the_cache_changes_nothing_but_the_work(tmp_path):
 
 def test_the_network_is_not_in_the_cached_step():
     """The teacher's convolutions are gone from the program, not merely unused."""
-    from kdjax.checks import example_batch
+    from kdjax.data import example_batch
 
     counts = []
     for cache in (False, True):

@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from scipy import special
 
-from kdjax import build, checks, cli
+from kdjax import build, cli, data
 from kdjax.train.step import init_state, make_step
 from kdjax.types import UserError
 from tests.faults.commands import experiment, train
@@ -125,7 +125,7 @@ def test_bfloat16_is_of_the_computation_only():
     run = build.build(said)
     variant = run.variants[0]
     method = variant.method(None)
-    raw = checks.example_batch(run.source, 4)
+    raw = data.example_batch(run.source, 4)
     state = jax.eval_shape(
         lambda key: init_state(method, variant.tx, key, run.prepare_eval(raw), variant.hparams[0]),
         jax.random.key(0),

@@ -43,10 +43,12 @@ RULES = {
 }
 FREE = {  # read configs, flags and files, and put everything together
     "__init__", "__main__", "allocator", "build", "chains", "checks", "class_means", "cli",
-    "comparisons", "detection_metrics", "diagnostics", "distances", "distributed", "exports",
-    "flags", "frozen", "imports", "inputs", "judging", "listing", "networks", "origins", "panels",
-    "parts", "players", "probes", "program", "ramps", "recorder", "run", "scoring", "selection",
-    "study", "summary", "workdir",
+    "comparisons", "detection_metrics", "diagnostics", "distances", "distributed", "export_run",
+    "exports", "flags", "frozen", "imports", "inputs", "judging", "listing", "networks", "origins",
+    "panels",
+    "parts", "plan", "players", "probes", "program",
+    "ramps", "recorder", "run", "scoring", "selection",
+    "study", "summary", "task", "workdir",
 }  # fmt: skip
 LOWER = {
     "bounds", "critics", "data", "losses", "methods", "models", "report", "terms", "train", "types",

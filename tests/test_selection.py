@@ -143,9 +143,17 @@ def test_a_diverged_score_is_never_the_best():
 def test_check():
     known = selection.CLASS_METRICS
     for metric in known:
-        selection.check({"role": "teacher", "metric": metric}, ["teacher", "student"], known)
-    selection.check(defaults.DEFAULTS["select"], ["first", "second"], known)  # nobody asked for it
+        selection.check(
+            {"role": "teacher", "metric": metric},
+            ["teacher", "student"],
+            known,
+            default_role="student",
+        )
+    default = defaults.DEFAULTS["select"]
+    selection.check(default, ["first", "second"], known, default_role=default["role"])
     with pytest.raises(UserError, match=r"select\.role is 'x'; there are a, b$"):
-        selection.check({"role": "x", "metric": "nll"}, ["a", "b", "a"], known)
+        selection.check(
+            {"role": "x", "metric": "nll"}, ["a", "b", "a"], known, default_role="student"
+        )
     with pytest.raises(UserError, match=r"select\.metric is 'loss'; there are accuracy, "):
-        selection.check({"role": "a", "metric": "loss"}, ["a"], known)
+        selection.check({"role": "a", "metric": "loss"}, ["a"], known, default_role="student")

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from scipy import special
 
-from kdjax import cli, exports
+from kdjax import cli, export_run, exports
 from kdjax import run as running
 from kdjax.build import build
 from kdjax.data import tokenize
@@ -137,7 +137,7 @@ def exported(whole, tmp_path_factory):
             run, workdir, *_ = whole(kind)
             made[kind, role] = out = tmp_path_factory.mktemp("export") / role
             story = running.reread(run, workdir, print)
-            exports.from_workdir(run, story, role=role, out=out, variant=None, member=1)
+            export_run.from_workdir(run, story, role=role, out=out, variant=None, member=1)
         return made[kind, role]
 
     return make
@@ -170,7 +170,7 @@ def test_an_export_in_hugging_faces_format_starts_a_run(kind, whole, exported, t
     run, workdir, _, folder = whole(kind)
     story = running.reread(run, workdir, print)
     where = {"role": "student", "variant": None, "member": 1}
-    exports.from_workdir(run, story, **where, out=tmp_path / "hf", huggingface=True)
+    export_run.from_workdir(run, story, **where, out=tmp_path / "hf", huggingface=True)
     said = config(folder, kind)
     said["roles"]["student"]["checkpoint"] = str(tmp_path / "hf")
     (variant,) = build(said).variants
@@ -178,13 +178,13 @@ def test_an_export_in_hugging_faces_format_starts_a_run(kind, whole, exported, t
     assert variant.new_heads == ()
     jax.tree.map(np.testing.assert_array_equal, variant.given["student"], ours)
     with pytest.raises(UserError, match=r"already holds .*name a new folder"):
-        exports.from_workdir(run, story, **where, out=tmp_path / "hf", huggingface=True)
+        export_run.from_workdir(run, story, **where, out=tmp_path / "hf", huggingface=True)
 
 
 def test_each_seed_draws_its_own_head_of_a_read_network(whole, exported, tmp_path):
     run, workdir, _, folder = whole("bert")
     where = {"role": "student", "variant": None, "member": 1, "out": tmp_path / "hf"}
-    exports.from_workdir(run, running.reread(run, workdir, print), **where, huggingface=True)
+    export_run.from_workdir(run, running.reread(run, workdir, print), **where, huggingface=True)
     path = tmp_path / "hf" / "model.safetensors"
     tensors = load_file(path)
     save_file({name: x for name, x in tensors.items() if not name.startswith("classifier")}, path)

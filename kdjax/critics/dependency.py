@@ -114,7 +114,8 @@ def dependency(
     layers, looks = (own_layer, peer_layer), None
     if penalised and metric == "inputs":
         looks = _through(critic, layers, lambda x: _bounded(x, radius, bound), sides, at)
-    return Critic(init, loss, TERMS, (layers,), coupled=True, through=looks)
+    nats = objective != "dual"
+    return Critic(init, loss, TERMS, (layers,), coupled=True, through=looks, in_nats=nats)
 
 
 def _through(

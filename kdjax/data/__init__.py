@@ -11,6 +11,7 @@ from kdjax.data.augment import AUGMENTS, EVAL_CROP, lookup, normalize, prepare, 
 from kdjax.data.augment_boxes import TASK as DETECTION
 from kdjax.data.decode import View
 from kdjax.data.detection import DetectionOptions, DetectionSet, read_detection
+from kdjax.data.example import example_batch
 from kdjax.data.folder import folder
 from kdjax.data.images import ImageSet
 from kdjax.data.pairs import PairOptions
@@ -34,6 +35,7 @@ __all__ = [
     "PairOptions",
     "TextOptions",
     "TextSet",
+    "example_batch",
     "known",
     "load",
     "load_pairs",

@@ -1,10 +1,11 @@
 """Methods: who plays and what is minimised."""
 
 from kdjax.methods.co_train import Pause, Player, co_train, player_hparams, switokd_pause
-from kdjax.methods.critic import check_critic_hparams, critic_hparams, with_critic
+from kdjax.methods.critic import CriticRole, check_critic_hparams, critic_hparams, with_critic
 from kdjax.methods.dependency import dependency, with_dependency
 
 __all__ = [
+    "CriticRole",
     "Pause",
     "Player",
     "check_critic_hparams",

@@ -9,7 +9,7 @@ no logits. Its terms are minimised by its own params and by the first of the two
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,20 @@ from kdjax.terms import Critic, Ramp, Scalar, Through, check_domain
 from kdjax.types import Array, Batch, Method, Model, Outputs, Scalars, UserError, Variables
 
 MOVES = ("first", "both")
+
+
+class CriticRole(NamedTuple):
+    """A critic, the two players that it compares, and its terms as the config has them.
+
+    `moves`: "first" or "both" of the players; `inputs`: the entries of a batch that they read.
+    """
+
+    critic: Critic
+    between: tuple[str, str]
+    terms: Mapping[str, Mapping[str, float]]
+    ramps: Mapping[str, Ramp]
+    moves: str
+    inputs: tuple[str, str]
 
 
 def critic_hparams(

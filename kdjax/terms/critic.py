@@ -64,6 +64,8 @@ class Critic(NamedTuple):
 
     `through`: what it adds that looks *through* the players at their inputs, such as a penalty on
     the slope in the images; it then moves both players (see `Through`).
+
+    `in_nats`: its metric "estimate" is mutual information in nats, at most ln(batch).
     """
 
     init: CriticInit
@@ -73,3 +75,4 @@ class Critic(NamedTuple):
     coupled: bool = False
     needs: tuple[str, ...] = ()
     through: Through | None = None
+    in_nats: bool = False
