@@ -17,8 +17,8 @@ import jax
 from timing import medians, stepping
 
 from kdjax import losses
-from kdjax.build import build
-from kdjax.program import feed, make_program
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run.program import feed, make_program
 
 # teraflops, bfloat16, without sparsity; from the vendors' data sheets
 PEAKS = {

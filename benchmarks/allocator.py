@@ -1,4 +1,4 @@
-"""What keeping freed memory between steps (`kdjax.allocator`) is worth on this machine's CPU.
+"""What keeping freed memory between steps (`kdjax.train.malloc`) is worth on this machine's CPU.
 
 Processes with and without it take turns; each prints the median time of a training step of each
 network (alone, cross-entropy), and the ratios of the medians are printed.

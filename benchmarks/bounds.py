@@ -28,7 +28,7 @@ from scipy.spatial.distance import cdist
 from timing import medians
 
 from kdjax import bounds
-from kdjax.chains import layers
+from kdjax.models.certificates import layers
 
 LAYERS, EXAMPLES, SLICES = 8, 500, 64
 

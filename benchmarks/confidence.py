@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import exports
+from kdjax.models.io import export as model_export
 
 IMAGES, BATCH = 1000, 250
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("images", type=Path, help="x_train, y_train, x_test, y_test")
     parser.add_argument("--temperature", type=float, default=4.0)
     args = parser.parse_args()
-    model, variables, about = exports.restore(args.network)
+    model, variables, about = model_export.restore(args.network)
     mean, std = np.array(about["mean"]), np.array(about["std"])
     apply = jax.jit(lambda x: model.apply(variables, {"image": x}, train=False)[0].logits)
     print(f"| split | accuracy % | confidence % | at T = {args.temperature:g} |")

@@ -1,4 +1,4 @@
-"""How much does kdjax.models.conv gain over lax's convolution on this machine?
+"""How much does kdjax.models.layers.conv gain over lax's convolution on this machine?
 
     python benchmarks/conv.py [--members 8] [--repeats 9]
 
@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from timing import medians
 
 from kdjax import models
-from kdjax.models import contractions
-from kdjax.models import conv as conv_module
+from kdjax.models.layers import conv as conv_module
+from kdjax.models.layers import conv_kernels
 from kdjax.types import Variables
 
 # batch, size, in, out, kernel, stride
@@ -109,7 +109,7 @@ _OURS = conv_module._contraction
 
 def _only_lax(out: int, geometry: Any) -> Callable[..., jax.Array]:
     del out
-    return lambda x, kernel: contractions.convolve(x, kernel, geometry)
+    return lambda x, kernel: conv_kernels.convolve(x, kernel, geometry)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses, models
-from kdjax.build import build
-from kdjax.program import feed, make_program
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run.program import feed, make_program
 
 WIDTH = 64
 STEPS = {
@@ -100,7 +100,7 @@ def memory(kind: str, batch: int) -> float:
 
 def parts(kind: str, batch: int) -> tuple[Any, Any, jax.Array]:
     """A critic, its variables, and features."""
-    critic = models.critic.build(kind, width=WIDTH)
+    critic = models.pair_critic.build(kind, width=WIDTH)
     x = jnp.ones((batch, WIDTH))
     return critic, critic.init(jax.random.key(0), x, x), x
 

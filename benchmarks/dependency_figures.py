@@ -27,8 +27,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from kdjax import cli
-from kdjax.report.summary import chosen_members, load
-from kdjax.report.svg import legend, styles, svg
+from kdjax.report.figure_style import legend, styles, svg
+from kdjax.report.statistics import chosen_members, load
 
 METRIC = "encoder_x/probe_accuracy"
 ENDLESS = 16000  # where the endless stream stands on the axis of training pairs

@@ -19,11 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from timing import medians
 
-from kdjax import models, terms
-from kdjax.methods import Player, co_train, player_hparams
-from kdjax.models.proposals import Limits
-from kdjax.models.roi_align import levels_of, roi_align
-from kdjax.models.suppression import suppress
+from kdjax import models
+from kdjax.distill import terms
+from kdjax.distill.methods import Player, co_train, player_hparams
+from kdjax.models.detection.nms import suppress
+from kdjax.models.detection.proposals import Limits
+from kdjax.models.detection.roi_align import levels_of, roi_align
 from kdjax.types import Variables
 
 CLASSES, BOXES = 81, 20

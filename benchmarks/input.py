@@ -31,10 +31,10 @@ import jax
 import numpy as np
 from PIL import Image
 
-from kdjax.build import build
-from kdjax.program import feed, make_program
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run.program import feed, make_program
 
-BUFFERED = 8  # batches that lie ready or are being made at any time (see data/stream.py)
+BUFFERED = 8  # batches that lie ready or are being made at any time (see data/images/streaming.py)
 
 
 def write_pictures(folder: Path, count: int, size: tuple[int, int]) -> None:

@@ -10,9 +10,9 @@ import argparse
 
 import jax
 
-from kdjax.build import build
-from kdjax.program import feed, make_program
-from kdjax.train import cost
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run.program import feed, make_program
+from kdjax.train import step_memory
 
 CASES = {
     "as it is": {},
@@ -56,8 +56,8 @@ def main():
         run = build(config(args, **options))
         program, state = make_program(run, run.variants[0], (0,), {})
         batch = next(feed(run, program, 0))
-        found = cost.step_cost(program.step, program.layout.place(state), batch)
-        print(f"{name:20} {cost.describe(found) if found else 'the compiler does not tell'}")
+        found = step_memory.step_cost(program.step, program.layout.place(state), batch)
+        print(f"{name:20} {step_memory.describe(found) if found else 'the compiler does not tell'}")
 
 
 if __name__ == "__main__":

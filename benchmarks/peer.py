@@ -20,8 +20,8 @@ import torch
 import torch_resnet as plain
 from timing import medians
 
-from kdjax.build import build
-from kdjax.program import feed, make_program
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run.program import feed, make_program
 
 DEPTHS = {"teacher": 20, "student": 8}
 RATE, DECAY = 0.1, 5e-4

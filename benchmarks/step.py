@@ -19,8 +19,8 @@ from typing import Any
 import jax
 from timing import medians, stepping
 
-from kdjax.build import build
-from kdjax.program import feed, make_program
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run.program import feed, make_program
 from kdjax.types import Variables
 
 PAIRS = {

@@ -24,8 +24,8 @@ from typing import Any
 import jax
 from timing import medians, stepping
 
-from kdjax.build import build
-from kdjax.program import feed, make_program
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run.program import feed, make_program
 
 NETWORKS = {
     "MLP 784-256-256-10, batch 64": ({"name": "mlp", "hidden": (256, 256)}, (28, 28, 1), 64),

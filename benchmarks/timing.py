@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
-from kdjax import allocator
+from kdjax.train import malloc
 
-allocator.keep_memory()  # as the command line does
+malloc.keep_memory()  # as the command line does
 
 
 def stepping(step: Callable, state: Any, batches: Iterator[Any]) -> Callable[[], None]:

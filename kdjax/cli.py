@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdjax import allocator, distributed
 from kdjax.errors import RunError, UserError
+from kdjax.train import distributed, malloc
 
 HELP = """\
 Knowledge distillation beyond one KL: train networks beside each other, from a config file.
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and args.command not in ("train", "study"):
         parser.error(f"unknown argument {rest[0]}")
     try:
-        allocator.keep_memory()
+        malloc.keep_memory()
         _cache()
         return args.run(args, rest, argv)
     except UserError as error:
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     train = add("train", _train, "train from a config, or resume; prints and writes a report")
     train.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="an experiment")
     train.add_argument("--workdir", required=True, type=Path, help="where everything is written")
-    distributed.add_flags(train)
+    _add_processes(train)
     train.epilog = "Any --config.key=value overrides the experiment; `list` names the keys."
     evaluate = add("eval", _eval, "score a trained workdir again, from its checkpoints")
     evaluate.add_argument("--workdir", required=True, type=Path)
@@ -103,6 +103,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_processes(train: argparse.ArgumentParser) -> None:
+    """Add the flags that say where the other processes are."""
+    train.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes that train together (TPU slice, GKE, Slurm, Open MPI: they "
+        "find each other; elsewhere the three below say where they are)",
+    )
+    train.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 can be reached")
+    train.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
+    train.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
+
+
 def _add_bounds(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     diagnose = add("bounds", _bounds, "generalization bounds by layer of a finished run's networks")
     diagnose.add_argument("--workdir", required=True, type=Path)
@@ -127,21 +140,23 @@ def _train(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -
 
 def _train_here(args: argparse.Namespace, rest: Sequence[str], command: str) -> int:
     """Train in this process, perhaps one of several: the first of them talks and writes."""
-    from kdjax import flags, run, summary, workdir
-    from kdjax.build import build
-    from kdjax.train import processes
+    from kdjax.experiment.build.build import build
+    from kdjax.experiment.commands import overrides, report_data
+    from kdjax.experiment.run import train as training
+    from kdjax.experiment.run import workdir
+    from kdjax.train import multihost
     from kdjax.train.loop import Stopped
 
-    say = _say if processes.is_first() else lambda text: None
-    experiment = flags.read(args.config, rest)
+    say = _say if multihost.is_first() else lambda text: None
+    experiment = overrides.read(args.config, rest)
     built = build(experiment.config)
     with workdir.open_run(args.workdir, built.config, command):
         try:
-            outcomes = run.train(built, args.workdir, say)
+            outcomes = training.train(built, args.workdir, say)
         except Stopped as stopped:
             say(f"{stopped}; the same command goes on from there")
             return 0
-        report = summary.make_report(
+        report = report_data.make_report(
             built, outcomes, title=experiment.title, command=command, complete=True
         )
 
@@ -153,22 +168,24 @@ def _train_here(args: argparse.Namespace, rest: Sequence[str], command: str) -> 
             _show(report)
             say(f"report: {page}")
 
-        processes.by_first(show)
+        multihost.by_first(show)
     return 0
 
 
 def _eval(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
-    from kdjax import run, summary, workdir
-    from kdjax.build import build
+    from kdjax.experiment.build.build import build
+    from kdjax.experiment.commands import report_data
+    from kdjax.experiment.run import train as training
+    from kdjax.experiment.run import workdir
 
     built = build(workdir.read_config(args.workdir))
-    outcomes = run.evaluate(built, args.workdir, _say)
+    outcomes = training.evaluate(built, args.workdir, _say)
     if not outcomes:
         raise UserError(f"workdir {args.workdir} holds no finished variant; train first")
     complete = len(outcomes) == len(built.variants)
     command = "python -m kdjax " + shlex.join(argv)
     _show(
-        summary.make_report(
+        report_data.make_report(
             built, outcomes, title=str(args.workdir), command=command, complete=complete
         )
     )
@@ -176,13 +193,14 @@ def _eval(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) ->
 
 
 def _export(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
-    from kdjax import export_run, run, workdir
-    from kdjax.build import build
+    from kdjax.experiment.build.build import build
+    from kdjax.experiment.run import export_run, workdir
+    from kdjax.experiment.run import train as training
 
     built = build(workdir.read_config(args.workdir))
     where = export_run.from_workdir(
         built,
-        run.reread(built, args.workdir, _say),
+        training.reread(built, args.workdir, _say),
         role=args.role,
         out=args.out,
         variant=args.variant,
@@ -191,16 +209,16 @@ def _export(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) 
     )
     _say(f"{where} -> {args.out}")
     if args.format == "torch":
-        from kdjax import imports
+        from kdjax.models.io import import_torch
 
-        _say(f"PyTorch's names -> {imports.write_torch(args.out)}")
+        _say(f"PyTorch's names -> {import_torch.write_torch(args.out)}")
     return 0
 
 
 def _import(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
-    from kdjax import imports
+    from kdjax.models.io import import_torch
 
-    said = imports.import_weights(
+    said = import_torch.import_weights(
         args.model,
         args.weights,
         args.out,
@@ -221,9 +239,10 @@ def _numbers(flag: str, text: str | None) -> list[float] | None:
 
 
 def _bounds(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
-    from kdjax import diagnostics, workdir
-    from kdjax.build import build
-    from kdjax.report import html, layers, tables
+    from kdjax.experiment.build.build import build
+    from kdjax.experiment.commands import diagnose as diagnostics
+    from kdjax.experiment.run import workdir
+    from kdjax.report import bounds_tables, html, tables
 
     built = build(workdir.read_config(args.workdir))
     names = [name for name in args.layers.split(",") if name]
@@ -231,10 +250,10 @@ def _bounds(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) 
     found = diagnostics.diagnose(built, args.workdir, _say, **options)
     command = "python -m kdjax " + shlex.join(argv)
     out = args.workdir if args.out is None else args.out
-    written = layers.write_bounds(out, {"command": command, "networks": found})
+    written = bounds_tables.write_bounds(out, {"command": command, "networks": found})
     if args.out is None and (out / "report.json").exists():
         written += [html.write(out)]
-    tables.show(layers.bounds_table(found))
+    tables.show(bounds_tables.bounds_table(found))
     _say(f"bounds: {', '.join(map(str, written))}")
     broken = [f"{n['variant']} {n['role']}" for n in found if not n["held"]]
     if broken:
@@ -243,7 +262,7 @@ def _bounds(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) 
 
 
 def _study(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
-    from kdjax.study import study
+    from kdjax.experiment.commands.study import study
 
     command = "python -m kdjax " + shlex.join(argv)
     study(args.config, rest, args.out, samples=args.samples, command=command, say=_say)
@@ -259,9 +278,9 @@ def _report(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) 
 
 
 def _list(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
-    from kdjax import listing
+    from kdjax.experiment.commands import catalog
 
-    sys.stdout.write(listing.vocabulary(Path("experiments")) + "\n")
+    sys.stdout.write(catalog.vocabulary(Path("experiments")) + "\n")
     return 0
 
 

@@ -25,7 +25,7 @@ _SHARED = {
 }
 os.environ.update(_SHARED)
 gc.set_threshold(100_000, 50, 100)  # tracing makes many short-lived objects: 4 % of the suite
-# The value is glibc's own. It keeps kdjax.allocator from holding what _forget frees.
+# The value is glibc's own. It keeps kdjax.train.malloc from holding what _forget frees.
 os.environ.setdefault("MALLOC_ARENA_TEST", "8")
 if jax.__version_info__[:2] == (0, 10):  # a later XLA may not know the flags, and ends at that
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_HURRIED}".strip()

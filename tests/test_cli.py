@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from kdjax import cli, models, terms
+from kdjax import cli, models
+from kdjax.distill import terms
 from tests.faults.commands import base, experiment, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

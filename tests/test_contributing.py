@@ -38,11 +38,12 @@ def copy(tmp_path_factory):
     shutil.copy(ROOT / "tests" / "conftest.py", folder / "tests" / "conftest.py")
     function, imported, public, row, term, imported_term, definition = blocks()
     (folder / "kdjax/losses/hellinger.py").write_text(function)
-    losses, terms = folder / "kdjax/losses/__init__.py", folder / "kdjax/terms/__init__.py"
+    losses = folder / "kdjax/losses/__init__.py"
+    terms = folder / "kdjax/distill/terms/__init__.py"
     insert(losses, "__all__ = [\n", public)
     losses.write_text(losses.read_text().replace("\n__all__", f"\n{imported}\n__all__", 1))
     insert(folder / "tests/losses/test_contract.py", "\nROWS = {\n", row)
-    logits = folder / "kdjax/terms/logits.py"
+    logits = folder / "kdjax/distill/terms/logits.py"
     logits.write_text(logits.read_text() + "\n\n" + term)
     insert(terms, "Definition]] = {\n", definition)
     terms.write_text(

@@ -8,9 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import build, data, exports, flags, inputs, models, study
-from kdjax.program import feed, make_program
-from tests import tiny_coco, tiny_text
+from kdjax import data, models
+from kdjax.experiment.build import build
+from kdjax.experiment.build import data as experiment_data
+from kdjax.experiment.commands import overrides, study
+from kdjax.experiment.run.program import feed, make_program
+from kdjax.models.io import export as model_export
+from tests.data import tiny_coco, tiny_text
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ALL = sorted(p for p in (ROOT / "experiments").glob("*.py") if p.name[0] != "_")
@@ -70,12 +74,12 @@ def test_the_docstring_tells_command_time_and_result(path):
 @each
 @pytest.mark.parametrize("arg", ["", "smoke"])
 def test_the_pinned_keys_are_there(path, arg):
-    _, given = flags._load(path, arg)
+    _, given = overrides._load(path, arg)
     assert not [key for key in PINNED if not has(given, key)]
     assert given["roles"]
     for role, player in given["roles"].items():
         assert not [key for key in OF_A_ROLE if not has(player, key)], role
-    whole = flags.read(f"{path}:{arg}", []).config
+    whole = overrides.read(f"{path}:{arg}", []).config
     for role, player in whole["roles"].items():
         for term, said in player["terms"].items():
             assert "weight" in said, (role, term)
@@ -88,7 +92,7 @@ def test_a_study_tells_and_keeps_its_inequalities(path):
     assert f"python -m kdjax study --config=experiments/{path.name} --out=runs/" in text
     for word in ("Expected time:", "Expected result:"):
         assert text.split(word)[1].strip()
-    whole, small = (flags.read_study(f"{path}:{arg}", []).config for arg in ("", "smoke"))
+    whole, small = (overrides.read_study(f"{path}:{arg}", []).config for arg in ("", "smoke"))
     assert list(whole) == list(small)
     found = study.compute(small)
     assert not found.broken
@@ -114,17 +118,17 @@ def stand_in_teacher(folder, said, about):
     batch = {name: jnp.zeros((1, *shape), dtype) for name, (shape, dtype) in reads.items()}
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    exports.save(folder, zeros, {**about, "model": said["model"]})
+    model_export.save(folder, zeros, {**about, "model": said["model"]})
     return str(folder)
 
 
 @each
 def test_the_full_config_is_sound(path, tmp_path):
     """Everything but data and teachers, which may not be on this disk: stand-ins of their shape."""
-    config = flags.read(str(path), ["--config.devices=1"]).config
+    config = overrides.read(str(path), ["--config.devices=1"]).config
     if config["data"]["name"] == "text":
         stand_in_texts(tmp_path, config)
-        about = inputs.load(config)[0].spec._asdict()
+        about = experiment_data.load(config)[0].spec._asdict()
     elif config["data"]["name"] in data.PAIRS:
         config["data"] |= {"name": "pairs_digits", "path": None, "tile_size": 8}
     elif config["data"]["name"] == "coco":
@@ -132,7 +136,7 @@ def test_the_full_config_is_sound(path, tmp_path):
         # tracing the networks at the full size takes a minute
         config["data"] |= {**stand_in, "image_size": 64}
         config["batch_size"] = 2
-        about = inputs.load(config)[0].spec._asdict()
+        about = experiment_data.load(config)[0].spec._asdict()
     else:
         if config["data"]["name"] != "digits":
             shape, classes = next(found for part, found in SETS.items() if part in path.name)
@@ -154,7 +158,7 @@ def test_the_full_config_is_sound(path, tmp_path):
 
 @dear_ones_long
 def test_two_steps(path, tmp_path):
-    config = flags.read(f"{path}:smoke", ["--config.devices=1"]).config
+    config = overrides.read(f"{path}:smoke", ["--config.devices=1"]).config
     assert config["num_steps"] == 2
     assert config["data"]["name"] in ("synthetic", "digits", "text", "pairs_synthetic", "coco")
     if config["data"]["name"] == "coco":

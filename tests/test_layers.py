@@ -1,4 +1,4 @@
-"""Who may import whom: the layers of the design, held by reading the sources."""
+"""The layers of the package: which room may import which, held by reading the sources."""
 
 import ast
 import pathlib
@@ -9,50 +9,46 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "kdjax"
-PURE = {"types", "errors"}
-TOP = {"jax", "jaxtyping"}  # what every numerical layer may use
-# layer -> (layers of kdjax, third-party packages) that it may import; "losses.transport" would be
-# a file with rules of its own. Layers that are not named here are "build: everything".
+EVERYBODY = {"types", "errors"}  # what every room may import
+# room, or file at the root -> (rooms of kdjax, third-party packages) that it may import
 RULES = {
+    "__init__": (set(), set()),
     "errors": (set(), set()),
-    "types": ({"errors"}, {"jax"}),
-    "losses": (PURE, TOP),
-    "losses.transport": (PURE | {"losses"}, TOP | {"ott"}),
-    # scipy: exact solvers, neighbour trees and special functions on the host, in float64
-    "bounds": (PURE, TOP | {"numpy", "scipy"}),
-    "bounds.entropic": (PURE | {"bounds"}, TOP | {"numpy", "scipy", "ott"}),
-    "studies": (PURE | {"bounds"}, {"numpy", "scipy"}),
-    "calibration": (PURE, TOP | {"numpy"}),
-    "terms": (PURE | {"losses"}, {"jax"}),
-    "methods": (PURE | {"losses", "terms"}, {"jax"}),
-    "critics": (PURE | {"losses", "terms", "models"}, {"jax", "numpy"}),
-    "models": (PURE, TOP | {"flax", "numpy", "safetensors"}),
+    "types": (set(), {"jax"}),
+    "calibration": (set(), {"jax", "jaxtyping", "numpy"}),
+    "losses": (set(), {"jax", "jaxtyping", "ott"}),
+    "bounds": (set(), {"jax", "jaxtyping", "numpy", "ott", "scipy"}),
     "data": (
-        PURE,
-        {"numpy", "tensorflow_datasets", "grain", "jax", "PIL", "sklearn", "array_record", "absl"},
+        set(),
+        {
+            "PIL", "absl", "array_record", "grain", "jax", "numpy", "sklearn",
+            "tensorflow_datasets", "tokenizers",
+        },
     ),
-    "data.tokenize": (PURE | {"data"}, {"numpy", "tokenizers"}),
-    "task_metrics": (PURE | {"data"}, {"numpy", "scipy", "sklearn"}),
-    "train": (PURE, {"jax", "numpy", "optax", "orbax"}),
+    "train": (set(), {"jax", "numpy", "optax", "orbax"}),
     "report": (
-        {"errors"},
-        {"numpy", "matplotlib", "mpl_toolkits", "rich", "tensorboardX", "google"},
+        set(),
+        {
+            "google", "jinja2", "markupsafe", "matplotlib", "mpl_toolkits", "numpy", "rich",
+            "tensorboardX",
+        },
     ),
-    "defaults": (set(), set()),
-    "config": ({"errors", "defaults"}, set()),
-}
-FREE = {  # read configs, flags and files, and put everything together
-    "__init__", "__main__", "allocator", "build", "chains", "checks", "class_means", "cli",
-    "comparisons", "detection_metrics", "diagnostics", "distances", "distributed", "export_run",
-    "exports", "flags", "frozen", "imports", "inputs", "judging", "listing", "networks", "origins",
-    "panels",
-    "parts", "plan", "players", "probes", "program",
-    "ramps", "recorder", "run", "scoring", "selection",
-    "study", "summary", "task", "workdir",
+    "models": ({"bounds"}, {"flax", "jax", "jaxtyping", "numpy", "safetensors"}),
+    "distill": ({"losses", "models"}, {"jax", "jaxtyping", "numpy", "optax"}),
+    "evaluation": (
+        {"calibration", "data", "distill", "models"},
+        {"PIL", "jax", "numpy", "pycocotools", "scipy", "sklearn", "threadpoolctl"},
+    ),
+    "experiment": (
+        {
+            "calibration", "losses", "bounds", "models", "data", "distill", "train", "evaluation",
+            "report",
+        },
+        {"absl", "jax", "ml_collections", "numpy", "orbax", "rich", "scipy"},
+    ),
 }  # fmt: skip
-LOWER = {
-    "bounds", "critics", "data", "losses", "methods", "models", "report", "terms", "train", "types",
-}  # fmt: skip
+TOP = {"cli", "__main__"}  # the command line may import everything
+ORDER = ("config", "build", "run", "commands")  # inside experiment: each imports those before it
 
 
 def modules():
@@ -72,58 +68,96 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def layer(name):
-    return name if name in RULES else name.split(".")[0]
+def target(dotted):
+    """Return the module of kdjax that a dotted name is or lies in; None of other packages."""
+    parts = dotted.split(".")
+    known = modules()
+    for end in range(len(parts), 1, -1):
+        name = ".".join(parts[1:end])
+        for module in (name, f"{name}.__init__"):
+            if parts[0] == "kdjax" and module in known:
+                return module
+    return None
+
+
+def room(name):
+    return name.split(".")[0]
+
+
+def test_rooms():
+    assert {room(name) for name in modules()} == set(RULES) | TOP
 
 
 @pytest.mark.parametrize("name", modules())
 def test_imports_stay_in_their_layer(name):
-    own = layer(name)
-    if own in FREE:
+    if room(name) in TOP:
         return
-    assert own in RULES, f"kdjax/{name}: say in this file what it may import"
-    inner, outer = RULES[own]
-    allowed = inner | {own.split(".")[0]}
-    for found in imports(modules()[name]):
-        parts = found.split(".")
+    inner, outer = RULES[room(name)]
+    for dotted in imports(modules()[name]):
+        parts = dotted.split(".")
         if parts[0] == "kdjax":
-            assert len(parts) > 1, "import a module of kdjax, not kdjax"
-            assert parts[1] in allowed, f"kdjax/{name} must not import {found}"
+            allowed = inner | EVERYBODY | {room(name), "__version__"}
+            assert parts[1] in allowed, f"kdjax/{name} must not import {dotted}"
+            if room(name) == "models" and parts[1] == "bounds":
+                assert name.startswith("models.certificates"), f"{name}: {dotted}"
+            if room(name) == "distill" and parts[1] == "models":
+                assert name.startswith(("distill.critics", "distill.methods")), f"{name}: {dotted}"
         elif parts[0] not in sys.stdlib_module_names:
-            assert parts[0] in outer, f"kdjax/{name} must not import {found}"
+            assert parts[0] in outer, f"kdjax/{name} must not import {dotted}"
 
 
-@pytest.mark.parametrize("name", sorted(LOWER))
-def test_lower_layers_do_not_read_configs(name):
+def test_layers_inside_experiment():
+    for name, path in modules().items():
+        parts = name.split(".")
+        if parts[0] != "experiment" or len(parts) < 3:
+            continue
+        for dotted in imports(path):
+            other = (target(dotted) or "").split(".")
+            if other[0] == "experiment" and len(other) > 2:
+                message = f"kdjax/{name} must not import {dotted}"
+                assert ORDER.index(other[1]) <= ORDER.index(parts[1]), message
+
+
+def test_no_files_import_each_other():
+    edges = {
+        name: {other for dotted in imports(path) if (other := target(dotted))} - {name}
+        for name, path in modules().items()
+    }
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, f"a circle: {' -> '.join([*path[path.index(name) :], name])}"
+        if name not in done:
+            path.append(name)
+            for other in sorted(edges[name]):
+                visit(other)
+            path.pop()
+            done.add(name)
+
+    for name in edges:
+        visit(name)
+
+
+@pytest.mark.parametrize("name", sorted(set(RULES) - {"experiment"}))
+def test_only_experiment_reads_configs_and_flags(name):
     for module, path in modules().items():
-        if module.split(".")[0] == name:
+        if room(module) == name:
             # grain's worker processes need absl's flags to have been parsed, whatever they hold
             forbidden = {"ml_collections", "argparse"} | ({"absl"} if name != "data" else set())
-            assert not forbidden & {found.split(".")[0] for found in imports(path)}, module
+            assert not forbidden & {dotted.split(".")[0] for dotted in imports(path)}, module
 
 
 def test_experiments_import_ml_collections_only():
     """And what siblings share: a file whose name begins with "_", which is no experiment."""
     for path in sorted((ROOT / "experiments").glob("*.py")):
-        found = [name for name in imports(path) if not name.startswith("experiments._")]
-        third = {name.split(".")[0] for name in found} - set(sys.stdlib_module_names)
+        names = [name for name in imports(path) if not name.startswith("experiments._")]
+        third = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
         assert third <= {"ml_collections"}, path.name
 
 
 def test_reports_and_errors_run_without_jax():
-    names = [n for n in modules() if n.split(".")[0] in ("report", "errors")]
+    names = [n for n in modules() if room(n) in ("report", "errors")]
     lines = [f"import kdjax.{n.removesuffix('.__init__')}" for n in names]
     code = "; ".join(["import sys", *lines, "sys.exit('jax' in sys.modules)"])
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     assert done.returncode == 0, "something that report imports brings jax"
-
-
-def test_files_are_short():
-    for name, path in modules().items():
-        text = path.read_text()
-        assert text.count("\n") <= 300, f"kdjax/{name} has more than 300 lines"
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef) and node.body:
-                body = node.body[1:] if ast.get_docstring(node) else node.body
-                lines = (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
-                assert lines <= 50, f"kdjax/{name}: {node.name} has a body of {lines} lines"

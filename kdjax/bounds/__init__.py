@@ -4,7 +4,6 @@ Every function's first line says what its value is: an exact number, an upper bo
 an estimate or a proxy. Information is in nats, bounds are in the unit of the loss.
 """
 
-from kdjax.bounds.chain import Inequality, chain
 from kdjax.bounds.contraction import (
     activation_diameter,
     contraction_product,
@@ -15,15 +14,18 @@ from kdjax.bounds.contraction import (
     label_aware_bound,
     log_parameter_count,
 )
-from kdjax.bounds.convolution import convolution_bound, convolution_norm_exact
-from kdjax.bounds.dependency import (
-    DependencyBracket,
-    dependency_exact,
-    dependency_of_sample,
-    dependency_total_variation,
-    gaussian_dependency_bracket,
-)
+from kdjax.bounds.convolution_norm import convolution_bound, convolution_norm_exact
 from kdjax.bounds.entropic import EntropicCost, transport_entropic, wasserstein_entropic
+from kdjax.bounds.enumeration import Experiment, Findings, enumerate_learner, sign_network
+from kdjax.bounds.estimators import (
+    donsker_varadhan,
+    info_nce,
+    kl_bound_proxy,
+    knn_kl,
+    knn_kl_by_class,
+    ksg_mutual_information,
+    nguyen_wainwright_jordan,
+)
 from kdjax.bounds.gaussian import (
     Risks,
     gaussian_kl,
@@ -36,16 +38,7 @@ from kdjax.bounds.gaussian import (
 )
 from kdjax.bounds.gibbs import gibbs_bound, gibbs_generalization
 from kdjax.bounds.hierarchical import funnel_layer, kl_bound, wasserstein_bound
-from kdjax.bounds.information import (
-    donsker_varadhan,
-    info_nce,
-    kl_bound_proxy,
-    knn_kl,
-    knn_kl_by_class,
-    ksg_mutual_information,
-    nguyen_wainwright_jordan,
-)
-from kdjax.bounds.laboratory import Experiment, Findings, enumerate_learner, sign_network
+from kdjax.bounds.inequalities import Inequality, chain
 from kdjax.bounds.lipschitz import (
     OperatorNorm,
     absolute_product_bound,
@@ -55,6 +48,13 @@ from kdjax.bounds.lipschitz import (
     operator_norm_exact,
     product_bound,
     residual_bound,
+)
+from kdjax.bounds.reference_dependency import (
+    DependencyBracket,
+    dependency_exact,
+    dependency_of_sample,
+    dependency_total_variation,
+    gaussian_dependency_bracket,
 )
 from kdjax.bounds.transport import (
     baseline,

@@ -7,7 +7,7 @@ JAX array in, JAX out.
 Source: strong data-processing inequalities as used in arXiv 2404.03176; constants reconstructed.
 """
 
-from kdjax.bounds.backend import (
+from kdjax.bounds._backend import (
     Numbers,
     Result,
     backend,

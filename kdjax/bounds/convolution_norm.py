@@ -6,7 +6,7 @@ do not matter, and a batch norm in evaluation mode is a factor on the kernel's o
 
 import numpy as np
 
-from kdjax.bounds.backend import Numbers, check_whole
+from kdjax.bounds._backend import Numbers, check_whole
 from kdjax.types import UserError
 
 __all__ = ["convolution_bound", "convolution_norm_exact"]

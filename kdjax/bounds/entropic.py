@@ -10,8 +10,8 @@ from ott.geometry import geometry
 from ott.solvers import linear
 from scipy.spatial import distance as scipy_distance
 
-from kdjax.bounds.backend import Numbers
-from kdjax.bounds.points import check_weights, point_pair
+from kdjax.bounds._backend import Numbers
+from kdjax.bounds._samples import check_weights, point_pair
 from kdjax.bounds.transport import METRICS
 from kdjax.types import Array, UserError
 

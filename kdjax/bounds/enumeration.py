@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdjax.bounds.backend import Numbers, check_fraction, check_positive, check_whole
+from kdjax.bounds._backend import Numbers, check_fraction, check_positive, check_whole
 from kdjax.types import UserError
 
 __all__ = ["Experiment", "Findings", "enumerate_learner", "sign_network"]

@@ -11,9 +11,9 @@ import numpy as np
 from scipy.spatial import KDTree
 from scipy.special import digamma
 
-from kdjax.bounds.backend import Numbers, Result, backend, floats
+from kdjax.bounds._backend import Numbers, Result, backend, floats
+from kdjax.bounds._samples import check_neighbours, point_pair, points
 from kdjax.bounds.hierarchical import kl_bound
-from kdjax.bounds.points import check_neighbours, point_pair, points
 from kdjax.types import UserError
 
 __all__ = [

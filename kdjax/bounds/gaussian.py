@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.core import Tracer
 
-from kdjax.bounds.backend import (
+from kdjax.bounds._backend import (
     Numbers,
     Result,
     backend,

@@ -4,7 +4,7 @@ Its generalization error is known exactly, which makes it the place where bounds
 numpy in, float64 out; a JAX array in, JAX out.
 """
 
-from kdjax.bounds.backend import (
+from kdjax.bounds._backend import (
     Numbers,
     Result,
     backend,

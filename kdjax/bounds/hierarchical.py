@@ -8,7 +8,7 @@ reconstruction, checked by exact enumeration (`bounds.chain`). numpy in, float64
 in, JAX out.
 """
 
-from kdjax.bounds.backend import (
+from kdjax.bounds._backend import (
     Numbers,
     Result,
     backend,

@@ -10,9 +10,9 @@ from kdjax.bounds.contraction import (
     finite_parameter_bound,
     label_aware_bound,
 )
+from kdjax.bounds.enumeration import Experiment, Findings, enumerate_learner
 from kdjax.bounds.gibbs import gibbs_bound, gibbs_generalization
 from kdjax.bounds.hierarchical import kl_bound
-from kdjax.bounds.laboratory import Experiment, Findings, enumerate_learner
 
 __all__ = ["Inequality", "chain"]
 
@@ -54,7 +54,7 @@ def chain(experiment: Experiment) -> tuple[Inequality, ...]:
     Source: arXiv 2404.03176 for the chain, arXiv 2107.13656 for the Gibbs identity; constants
         reconstructed.
 
-    >>> from kdjax.bounds.laboratory import sign_network
+    >>> from kdjax.bounds.enumeration import sign_network
     >>> rows = chain(sign_network([2, 2, 1], size=2, inverse_temperature=4.0, drop=0.2))
     >>> for row in rows[:5]:
     ...     print(row.name, round(row.value, 4), row.holds)

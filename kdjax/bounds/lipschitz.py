@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.bounds.backend import Numbers, Result, backend, check_not_negative, floats
+from kdjax.bounds._backend import Numbers, Result, backend, check_not_negative, floats
 from kdjax.types import Array, UserError
 
 __all__ = [

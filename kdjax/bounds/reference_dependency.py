@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import distance as scipy_distance
 
-from kdjax.bounds.backend import Numbers
+from kdjax.bounds._backend import Numbers
 from kdjax.bounds.transport import transport_exact
 from kdjax.types import UserError
 

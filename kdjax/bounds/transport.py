@@ -16,8 +16,8 @@ import scipy.sparse
 from jax.core import Tracer
 from scipy.spatial import distance as scipy_distance
 
-from kdjax.bounds.backend import Numbers, Result, backend, check_positive, floats
-from kdjax.bounds.points import check_weights, point_pair, points
+from kdjax.bounds._backend import Numbers, Result, backend, check_positive, floats
+from kdjax.bounds._samples import check_weights, point_pair, points
 from kdjax.types import UserError
 
 __all__ = [

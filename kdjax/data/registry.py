@@ -1,52 +1,32 @@
 """Data on the host: `load(name, ...)` returns a `Source` for any of the names in `known()`.
 
-To add a set that fits into memory, write a function that returns an `images.ImageSet` in a file
+To add a set that fits into memory, write a function that returns an `in_memory.ImageSet` in a file
 of its own and a line in `_read`; for one that must be decoded or streamed, a function that returns
-a `stream.RecordSet`. What runs inside the compiled step (gather, crop, flip, normalise) is in
+a `streaming.RecordSet`. What runs inside the compiled step (gather, crop, flip, normalise) is in
 `augment`.
 """
 
-from kdjax.data import drawings, images, pairs, readers, stream, views
-from kdjax.data.augment import AUGMENTS, EVAL_CROP, lookup, normalize, prepare, random_crop_flip
-from kdjax.data.augment_boxes import TASK as DETECTION
-from kdjax.data.decode import View
-from kdjax.data.detection import DetectionOptions, DetectionSet, read_detection
-from kdjax.data.example import example_batch
-from kdjax.data.folder import folder
-from kdjax.data.images import ImageSet
-from kdjax.data.pairs import PairOptions
-from kdjax.data.rows import rows_of
+from kdjax.data.augment.images import EVAL_CROP
+from kdjax.data.images import in_memory as images
+from kdjax.data.images import readers, streaming
+from kdjax.data.images.decode import View
+from kdjax.data.images.folder import folder
+from kdjax.data.images.in_memory import ImageSet
+from kdjax.data.images.streaming import RecordSet
+from kdjax.data.images.synthetic import synthetic
+from kdjax.data.images.tfds import tfds_set
+from kdjax.data.pairs import dataset as pairs
+from kdjax.data.pairs import omniglot, scenes
+from kdjax.data.pairs.dataset import PairOptions
 from kdjax.data.splits import Options
-from kdjax.data.stream import RecordSet
-from kdjax.data.synthetic import synthetic
-from kdjax.data.text import TextOptions, TextSet, read_text
-from kdjax.data.text_tasks import lookup as text_task
-from kdjax.data.tfds_source import tfds_set
-from kdjax.data.tokenize import save as save_tokenizer
+from kdjax.data.text.tasks import lookup as text_task
 from kdjax.types import Source, UserError
 
 __all__ = [
-    "AUGMENTS",
-    "DETECTION",
-    "EVAL_CROP",
     "PAIRS",
-    "DetectionOptions",
-    "DetectionSet",
-    "PairOptions",
-    "TextOptions",
-    "TextSet",
-    "example_batch",
     "known",
     "load",
     "load_pairs",
-    "lookup",
-    "normalize",
-    "prepare",
-    "random_crop_flip",
-    "read_detection",
-    "read_text",
-    "rows_of",
-    "save_tokenizer",
     "task_metric_names",
 ]
 
@@ -96,13 +76,13 @@ def load_pairs(name: str, options: PairOptions) -> Source:
     """
     pairs.check(options)
     if name == "omniglot":
-        found = pairs.of_drawings(drawings.omniglot(options.path), options)
+        found = pairs.of_drawings(omniglot.omniglot(options.path), options)
     elif name == "pairs_digits":
-        found = pairs.of_drawings(drawings.digits(options.path, max(1, options.tiles)), options)
+        found = pairs.of_drawings(omniglot.digits(options.path, max(1, options.tiles)), options)
     elif name == "pairs_synthetic":
-        found = views.synthetic_pairs(options)
+        found = scenes.synthetic_pairs(options)
     else:
-        found = (views.shapes3d if name == "shapes3d" else views.celeb_a)(options)
+        found = (scenes.shapes3d if name == "shapes3d" else scenes.celeb_a)(options)
     return pairs.build(found, options)
 
 
@@ -169,7 +149,7 @@ def load(
             )
         source = images.build(found, options)
     else:
-        source = stream.build(found, options)
+        source = streaming.build(found, options)
     _check_expected(name, source, shape, num_classes)
     return source
 
@@ -194,7 +174,7 @@ def _read(
     if name == "folder":
         return folder(path, view)
     if name == "tiny_imagenet":
-        from kdjax.data.tiny_imagenet import tiny_imagenet
+        from kdjax.data.images.tiny_imagenet import tiny_imagenet
 
         return tiny_imagenet(path, view)
     return tfds_set(name, path, view, known())

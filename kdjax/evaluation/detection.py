@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.data.coco import Photo
-from kdjax.data.detection import resized
+from kdjax.data.detection.coco import Photo
+from kdjax.data.detection.dataset import resized
 from kdjax.types import UserError
 
 __all__ = ["check_installed", "detection_metrics", "to_photo"]

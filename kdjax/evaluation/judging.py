@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import probes, scoring
-from kdjax.task import EvalSpec, Predictions, Scores
+from kdjax.evaluation import classification, representation
+from kdjax.evaluation.task import EvalSpec, Predictions, Scores
 
 
 def brief(evaluation: EvalSpec, answers: Predictions, fitted: Mapping[str, Any]) -> Scores:
@@ -19,18 +19,18 @@ def brief(evaluation: EvalSpec, answers: Predictions, fitted: Mapping[str, Any])
       fitted: probes of representations, from `fit`.
     """
     if evaluation.spec.latents:
-        return {**probes.score(fitted, answers.outputs, answers.labels), **answers.critics}
+        return {**representation.score(fitted, answers.outputs, answers.labels), **answers.critics}
     bins = evaluation.num_bins
     if evaluation.pictures is not None:
         return _of_boxes(evaluation, answers)[0]
     found: Scores = {}
     if not is_regression(evaluation):
-        found |= scoring.agreement(answers.outputs)
+        found |= classification.agreement(answers.outputs)
     for role, z in answers.outputs.items():
         if is_regression(evaluation):
-            values = scoring.regression(z, answers.labels)
+            values = classification.regression(z, answers.labels)
         else:
-            values = jax.device_get(scoring.brief(z, answers.labels, num_bins=bins))
+            values = jax.device_get(classification.brief(z, answers.labels, num_bins=bins))
         values = {**values, **_of_task(evaluation, answers, z)}
         found |= {f"{role}/{name}": value for name, value in values.items()}
     return found
@@ -51,11 +51,11 @@ def fit(
     """
     if evaluation.spec.latents:
         answers = answer("train")
-        return probes.fit(answers.outputs, answers.labels)
+        return representation.fit(answers.outputs, answers.labels)
     if is_regression(evaluation) or evaluation.pictures is not None or not last:
         return {}
     answers = answer("validation")
-    return {r: scoring.temperatures(z, answers.labels) for r, z in answers.outputs.items()}
+    return {r: classification.temperatures(z, answers.labels) for r, z in answers.outputs.items()}
 
 
 def full(
@@ -72,10 +72,10 @@ def full(
         return _of_boxes(evaluation, answers)
     if is_regression(evaluation) or evaluation.spec.latents:
         return brief(evaluation, answers, fitted), {}
-    found, bins = scoring.agreement(answers.outputs), {}
+    found, bins = classification.agreement(answers.outputs), {}
     for role, z in answers.outputs.items():
         values, binned = jax.device_get(
-            scoring.full(z, answers.labels, fitted[role], num_bins=evaluation.num_bins)
+            classification.full(z, answers.labels, fitted[role], num_bins=evaluation.num_bins)
         )
         values = {**values, **_of_task(evaluation, answers, z)}
         found |= {f"{role}/{name}": value for name, value in values.items()}
@@ -90,7 +90,7 @@ def is_regression(evaluation: EvalSpec) -> bool:
 
 def _of_boxes(evaluation: EvalSpec, answers: Predictions) -> tuple[Scores, dict[str, Any]]:
     """Average precisions, [members] each, and bins of the scores (nothing is fitted to them)."""
-    from kdjax.detection_metrics import detection_metrics  # needs an extra
+    from kdjax.evaluation.detection import detection_metrics  # needs an extra
 
     assert evaluation.pictures is not None
     photos, spec = evaluation.pictures.photos[answers.split], evaluation.spec
@@ -118,7 +118,7 @@ def _of_task(evaluation: EvalSpec, answers: Predictions, logits: np.ndarray) -> 
     task = evaluation.spec.task
     if not task or evaluation.text is None:
         return {}
-    from kdjax.task_metrics import task_metrics  # a second that images need not wait for
+    from kdjax.evaluation.text import task_metrics  # a second that images need not wait for
 
     groups = evaluation.text.groups[answers.split]
     rows = [task_metrics(task, np.asarray(z), answers.labels, groups) for z in logits]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kdjax.detection_metrics import to_photo
-from kdjax.task import EvalSpec
+from kdjax.evaluation.detection import to_photo
+from kdjax.evaluation.task import EvalSpec
 
 SPLITS = {"test": 4, "test_train": 2}  # how many photographs of each
 _LEAST, _MOST = 0.3, 12  # confidence of a box that is drawn, and how many of a photograph

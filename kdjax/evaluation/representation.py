@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.methods import CriticRole
+from kdjax.distill.methods import CriticRole
+from kdjax.evaluation.task import EvalSpec, Scores
 from kdjax.models import EMBEDDING
-from kdjax.task import EvalSpec, Scores
 from kdjax.types import Array, Outputs, State, UserError, Variables
 
 INVERSE_PENALTY = 0.1  # C of scikit-learn: more of it gained nothing on drawings, and took longer

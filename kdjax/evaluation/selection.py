@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdjax.methods import Player
+from kdjax.distill.methods import Player
 from kdjax.types import RunError, UserError
 
 TASK_METRICS = ("f1", "macro_f1", "matthews", "pearson", "spearman", "exact_match")

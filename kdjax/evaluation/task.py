@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kdjax.data import DetectionSet, TextSet
-from kdjax.methods import CriticRole
+from kdjax.distill.methods import CriticRole
 from kdjax.types import Spec
 
 Scores = dict[str, np.ndarray]  # metric -> [members]

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics
 
-from kdjax.data.text_tasks import Task, lookup
+from kdjax.data.text.tasks import Task, lookup
 
 __all__ = ["task_metrics"]
 
@@ -27,10 +27,10 @@ def task_metrics(
     logit is.
 
     Args:
-        task: a name of `text_tasks.TASKS`.
+        task: a name of `tasks.TASKS`.
         logits: [n, classes], or [n] or [n, 1] scores of a regression.
         labels: [n] classes or scores.
-        groups: [n] of MultiRC, equal for answers to one question; `text.TextSet.groups` has them.
+        groups: [n] of MultiRC, equal for answers to one question; from `data.TextSet.groups`.
 
     Raises:
         UserError: on an unknown task.

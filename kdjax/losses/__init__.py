@@ -26,7 +26,7 @@ from kdjax.losses.feature import (
     norm_direction,
     stepwise_norm,
 )
-from kdjax.losses.peers import (
+from kdjax.losses.online import (
     SwitchSignal,
     least_cross_entropy_kl,
     minimum_logit_kl,
@@ -38,8 +38,8 @@ from kdjax.losses.relation import (
     relational_distance,
     similarity_preserving,
 )
+from kdjax.losses.sinkhorn import SinkhornOutput, sinkhorn, sinkhorn_divergence
 from kdjax.losses.soft import logit_mse, soft_cross_entropy
-from kdjax.losses.transport import SinkhornOutput, sinkhorn, sinkhorn_divergence
 
 __all__ = [
     "ContrastMemory",

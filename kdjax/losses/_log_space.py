@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from kdjax.losses.checks import Number
+from kdjax.losses._checks import Number
 from kdjax.types import Array
 
 __all__ = ["expectation", "kl", "log_probabilities", "pick"]

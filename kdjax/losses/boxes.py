@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from kdjax.losses.checks import Number, check_not_negative, check_pair
+from kdjax.losses._checks import Number, check_not_negative, check_pair
 from kdjax.types import Array, UserError
 
 

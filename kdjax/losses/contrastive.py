@@ -13,8 +13,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
-from kdjax.losses.checks import Number, check_fraction, check_positive
-from kdjax.losses.vectors import products, unit
+from kdjax.losses._checks import Number, check_fraction, check_positive
+from kdjax.losses._vectors import products, unit
 from kdjax.types import Array, UserError
 
 __all__ = ["ContrastMemory", "contrast_init", "contrast_loss"]

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from kdjax.losses.checks import (
+from kdjax.losses._checks import (
     Number,
     check_labels,
     check_not_negative,
     check_pair,
     check_positive,
 )
-from kdjax.losses.logits import kl, pick
-from kdjax.losses.vectors import norm
+from kdjax.losses._log_space import kl, pick
+from kdjax.losses._vectors import norm
 from kdjax.types import Array, UserError
 
 __all__ = ["correlation", "decoupled_kl"]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from kdjax.losses.checks import (
+from kdjax.losses._checks import (
     Number,
     check_fraction,
     check_labels,
@@ -22,7 +22,7 @@ from kdjax.losses.checks import (
     check_pair,
     check_positive,
 )
-from kdjax.losses.logits import expectation, kl, log_probabilities, pick
+from kdjax.losses._log_space import expectation, kl, log_probabilities, pick
 from kdjax.types import Array
 
 __all__ = [

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from kdjax.losses.checks import Number, check_positive
-from kdjax.losses.vectors import check_batches, check_same_features, norm, ratio, rows, unit
+from kdjax.losses._checks import Number, check_positive
+from kdjax.losses._vectors import check_batches, check_same_features, norm, ratio, rows, unit
 from kdjax.types import Array, UserError
 
 __all__ = [

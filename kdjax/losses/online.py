@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Num
 
-from kdjax.losses.checks import Number, check_labels, check_pair
+from kdjax.losses._checks import Number, check_labels, check_pair
+from kdjax.losses._log_space import log_probabilities, pick
 from kdjax.losses.divergence import cross_entropy, forward_kl, total_variation
-from kdjax.losses.logits import log_probabilities, pick
 from kdjax.types import Array, UserError
 
 __all__ = ["SwitchSignal", "least_cross_entropy_kl", "minimum_logit_kl", "switch_signal"]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from kdjax.losses.vectors import (
+from kdjax.losses._vectors import (
     check_batches,
     gram,
     ratio,

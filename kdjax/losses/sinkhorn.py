@@ -19,8 +19,8 @@ from jax.custom_batching import custom_vmap
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Shaped
 
-from kdjax.losses.checks import Number, check_positive
-from kdjax.losses.transport_cost import l1_cost
+from kdjax.losses._checks import Number, check_positive
+from kdjax.losses._l1_cost import l1_cost
 from kdjax.types import Array, UserError
 
 __all__ = ["SinkhornOutput", "sinkhorn", "sinkhorn_divergence"]

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from kdjax.losses.checks import Number, check_pair, check_positive
-from kdjax.losses.logits import expectation, log_probabilities
+from kdjax.losses._checks import Number, check_pair, check_positive
+from kdjax.losses._log_space import expectation, log_probabilities
 from kdjax.types import Array
 
 __all__ = ["logit_mse", "soft_cross_entropy"]

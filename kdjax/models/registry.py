@@ -11,86 +11,31 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from kdjax.models import critic, lipschitz, torch_names
-from kdjax.models.adapters import (
-    Adapter,
-    fusion_adapter,
-    linear_adapter,
-    norm_direction_adapter,
-    with_adapters,
-)
-from kdjax.models.backbones import with_backbone
-from kdjax.models.cache import ROW, attach_cache, with_cache
-from kdjax.models.choices import ENCODE_ONCE, REPEAT_PROMPT, Asking, with_choices
-from kdjax.models.cnn import cnn
-from kdjax.models.convert import (
-    first_kernel,
-    flatten,
-    from_safetensors,
-    from_torch,
-    restore,
-    to_safetensors,
-    to_torch,
-)
-from kdjax.models.decoder import gpt_neo
-from kdjax.models.depth import keep_layers
-from kdjax.models.detector import SHARED, faster_rcnn
-from kdjax.models.encoder import bert
-from kdjax.models.encoder_decoder import t5
-from kdjax.models.huggingface import huggingface_options, load_huggingface, save_huggingface
-from kdjax.models.linen import from_linen
-from kdjax.models.lipschitz_mlp import lipschitz_mlp, lipschitz_mlp_bound
-from kdjax.models.means import attach, detach, with_class_means
-from kdjax.models.mlp import mlp
-from kdjax.models.mobilenet import mobilenet_v1, mobilenet_v2
-from kdjax.models.remat import with_remat
-from kdjax.models.resnet import resnet
-from kdjax.models.resnet_imagenet import resnet_imagenet
-from kdjax.models.shufflenet import shuffle_v1, shuffle_v2
-from kdjax.models.vgg import vgg
-from kdjax.models.views import EMBEDDING, as_encoder
-from kdjax.models.wide_resnet import wide_resnet
+from kdjax.models.detection.faster_rcnn import faster_rcnn
+from kdjax.models.io import torch_names
+from kdjax.models.io.convert import first_kernel, from_torch
+from kdjax.models.layers.from_linen import from_linen
+from kdjax.models.lipschitz.mlp import lipschitz_mlp
+from kdjax.models.text.bert import bert
+from kdjax.models.text.gpt_neo import gpt_neo
+from kdjax.models.text.multiple_choice import ENCODE_ONCE, REPEAT_PROMPT, Asking, with_choices
+from kdjax.models.text.t5 import t5
+from kdjax.models.vision.cnn import cnn
+from kdjax.models.vision.mlp import mlp
+from kdjax.models.vision.mobilenet import mobilenet_v1, mobilenet_v2
+from kdjax.models.vision.resnet import resnet
+from kdjax.models.vision.resnet_imagenet import resnet_imagenet
+from kdjax.models.vision.shufflenet import shuffle_v1, shuffle_v2
+from kdjax.models.vision.vgg import vgg
+from kdjax.models.vision.wide_resnet import wide_resnet
 from kdjax.types import Model, UserError, Variables
 
 __all__ = [
-    "EMBEDDING",
-    "ENCODE_ONCE",
-    "REPEAT_PROMPT",
-    "ROW",
-    "SHARED",
-    "Adapter",
-    "Asking",
-    "as_encoder",
-    "attach",
-    "attach_cache",
     "build",
-    "critic",
-    "detach",
-    "flatten",
-    "from_linen",
-    "from_safetensors",
-    "fusion_adapter",
-    "huggingface_options",
-    "keep_layers",
-    "linear_adapter",
-    "lipschitz",
-    "lipschitz_mlp_bound",
-    "load_huggingface",
     "load_torch",
     "names",
-    "norm_direction_adapter",
     "parameter_count",
-    "restore",
-    "save_huggingface",
-    "to_safetensors",
-    "to_torch",
     "torch_options",
-    "with_adapters",
-    "with_backbone",
-    "with_cache",
-    "with_choices",
-    "with_class_means",
-    "with_remat",
 ]
 
 _X4 = (32, 64, 128, 256)
@@ -125,8 +70,8 @@ def build(name: str, *, num_classes: int, **options: Any) -> Model:
     """Make a network for images [batch, height, width, channel], or for tokens of text.
 
     "bert" classifies texts, "t5" and "gpt_neo" rank `num_classes` answers (`with_choices`); their
-    batches, features and options are said at `encoder.bert`, `encoder_decoder.t5` and
-    `decoder.gpt_neo`.
+    batches, features and options are said at `bert.bert`, `t5.t5` and
+    `gpt_neo.gpt_neo`.
 
     Args:
       name: one of `names()`, or "wrn_<depth>_<widen>" with any depth 6n + 4.

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from kdjax.errors import UserError
-from kdjax.report.render import Table
-from kdjax.report.svg import styles, svg
+from kdjax.report.figure_style import styles, svg
+from kdjax.report.table import Table
 
 __all__ = ["bounds_figure", "bounds_table", "read_bounds", "write_bounds"]
 

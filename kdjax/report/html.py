@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.errors import UserError
-from kdjax.report import layers, log, pictures, plots, prose, tables
-from kdjax.report.columns import format_value
-from kdjax.report.page import STYLE
-from kdjax.report.summary import diverged, load, main_metrics, roles_of, short_names, sweep_grid
+from kdjax.report import bounds_tables, detections, metrics_log, plots, summary_text, tables
+from kdjax.report.metric_format import format_value
+from kdjax.report.statistics import diverged, load, main_metrics, roles_of, short_names, sweep_grid
+from kdjax.report.style import STYLE
 
 __all__ = ["combine", "page", "write"]
 
@@ -73,14 +73,14 @@ def _run(name: str, report: Report, metrics: Metrics, heading: str) -> str:
     parts = [
         f"<header><{heading}>{_text(title)}</{heading}>{_facts(name, report)}</header>",
         _incomplete(report),
-        f'<p class="summary">{_text(prose.summary(report))}</p>',
+        f'<p class="summary">{_text(summary_text.summary(report))}</p>',
         *map(tables.as_html, tables.everything(report)),
         _section("Difference by seed", _differences(report)),
         _section("What was swept", _sweeps(report)),
         _section("Training curves", _curves(report, metrics)),
         _section("Reliability on the test split", _reliability(report)),
         _section("Generalization bounds", _bounds(report)),
-        _section("What was detected", pictures.as_html(report.get("pictures") or [])),
+        _section("What was detected", detections.as_html(report.get("pictures") or [])),
         _section("Who played", tables.as_html(tables.players(report))),
         _section("Diverged members", _diverged(report)),
         _section("How to get this again", _origin(report)),
@@ -197,9 +197,9 @@ def _bounds(report: Report) -> str:
     found = report.get("bounds")
     if not found:
         return ""
-    figure = _figures([layers.bounds_figure(found["networks"])], "")
+    figure = _figures([bounds_tables.bounds_figure(found["networks"])], "")
     command = f'<pre class="scroll">{_text(found.get("command"))}</pre>'
-    return tables.as_html(layers.bounds_table(found["networks"])) + figure + command
+    return tables.as_html(bounds_tables.bounds_table(found["networks"])) + figure + command
 
 
 def _figures(figures: Sequence[str | None], note: str, *, small: bool = False) -> str:
@@ -250,12 +250,12 @@ def _section(title: str, body: str) -> str:
 
 def _report(workdir: Path) -> Report:
     """What a run wrote, with the bounds of its networks if they have been taken."""
-    return {**load(workdir), "bounds": layers.read_bounds(workdir)}
+    return {**load(workdir), "bounds": bounds_tables.read_bounds(workdir)}
 
 
 def _metrics(workdir: Path) -> Metrics:
     path = workdir / "metrics.jsonl"
-    return log.read(path) if path.exists() else []
+    return metrics_log.read(path) if path.exists() else []
 
 
 def _grouped(value: Any) -> str | None:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdjax.errors import UserError
-from kdjax.report import layers, prose, tables
-from kdjax.report.summary import load
+from kdjax.report import bounds_tables, summary_text, tables
+from kdjax.report.statistics import load
 
 __all__ = ["combine"]
 
@@ -23,11 +23,13 @@ def combine(workdirs: Sequence[Path | str], out: Path | str) -> Path:
         report = load(workdir)
         paired = tables.differences(report)
         parts += [f"## {Path(workdir).resolve().name}: {report.get('title', '')}"]
-        parts += [prose.summary(report), *map(tables.as_markdown, tables.everything(report))]
+        parts += [summary_text.summary(report), *map(tables.as_markdown, tables.everything(report))]
         parts += [] if paired is None else [tables.as_markdown(paired)]
-        bounds = layers.read_bounds(Path(workdir))
+        bounds = bounds_tables.read_bounds(Path(workdir))
         parts += (
-            [] if bounds is None else [tables.as_markdown(layers.bounds_table(bounds["networks"]))]
+            []
+            if bounds is None
+            else [tables.as_markdown(bounds_tables.bounds_table(bounds["networks"]))]
         )
         parts += [f"Command: `{report.get('command', '')}`"]
     out = Path(out)

@@ -3,7 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
-from kdjax.report.summary import Mean
+from kdjax.report.statistics import Mean
 
 __all__ = ["COLUMNS", "Column", "column_of", "format_mean", "format_value"]
 

@@ -14,7 +14,7 @@ import rich.progress
 from rich.console import Console
 
 from kdjax.errors import RunError, UserError
-from kdjax.report.events import Events
+from kdjax.report.tensorboard import Events
 
 __all__ = ["MetricsLog", "Progress", "Silence", "read"]
 

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
-from kdjax.report.columns import column_of, format_value
-from kdjax.report.summary import (
+from kdjax.report.figure_style import legend, styles, svg
+from kdjax.report.metric_format import column_of, format_value
+from kdjax.report.statistics import (
     Grid,
     chosen_members,
     mean_over_seeds,
@@ -19,7 +20,6 @@ from kdjax.report.summary import (
     short_names,
     sweep_grid,
 )
-from kdjax.report.svg import legend, styles, svg
 
 __all__ = ["curves", "heat_map", "reliability", "sweep_curve"]
 

@@ -1,4 +1,4 @@
-"""A study's numbers as tables and as one figure; see `kdjax.studies.findings` for their form."""
+"""A study's numbers as tables and as one figure; their form: `bounds.studies.results`."""
 
 import math
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from kdjax.report.render import Table
-from kdjax.report.svg import styles, svg
+from kdjax.report.figure_style import styles, svg
+from kdjax.report.table import Table
 
 __all__ = ["study_figure", "study_tables"]
 

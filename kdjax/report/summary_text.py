@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.report.columns import column_of, format_mean
-from kdjax.report.summary import (
+from kdjax.report.metric_format import column_of, format_mean
+from kdjax.report.statistics import (
     baseline_of,
     diverged,
     main_metrics,

@@ -5,9 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.report.columns import COLUMNS, Column, column_of, format_mean, format_value
-from kdjax.report.render import Table, as_html, as_markdown, show
-from kdjax.report.summary import (
+from kdjax.report.metric_format import COLUMNS, Column, column_of, format_mean, format_value
+from kdjax.report.statistics import (
     Grid,
     Mean,
     baseline_of,
@@ -22,6 +21,7 @@ from kdjax.report.summary import (
     summarise,
     sweep_grid,
 )
+from kdjax.report.table import Table, as_html, as_markdown, show
 
 __all__ = [
     "Grid",

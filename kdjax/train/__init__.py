@@ -1,6 +1,20 @@
-"""Training: state, step, loop, devices, sweeps, checkpoints. Receives methods, builds none."""
+"""Training: state, step, loop, devices, sweeps, checkpoints. Receives methods, builds none.
 
-from kdjax.train.optimizer import make_optimizer, make_schedule
-from kdjax.train.step import init_state, make_step
+The command line imports `malloc` and `distributed` before jax: the names here load on first use.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdjax.train.optimizer import make_optimizer, make_schedule
+    from kdjax.train.step import init_state, make_step
 
 __all__ = ["init_state", "make_optimizer", "make_schedule", "make_step"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from kdjax.train import optimizer, step
+
+    return getattr(step if hasattr(step, name) else optimizer, name)

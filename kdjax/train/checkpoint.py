@@ -24,7 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from kdjax.train import processes
+from kdjax.train import multihost
 from kdjax.types import PyTree, RunError, State, UserError
 
 Say = Callable[[str], None]
@@ -78,8 +78,8 @@ def save(
         return
     seal(manager)
     said = {**record, "step": step, "digest": digest(part), "arrays": describe(part)}
-    if processes.count() > 1:  # orbax writes arrays that all processes share, each a part
-        part = processes.everywhere(part, _copies())
+    if multihost.count() > 1:  # orbax writes arrays that all processes share, each a part
+        part = multihost.everywhere(part, _copies())
     with _writing(manager):
         manager.save(
             step,
@@ -91,7 +91,7 @@ def save(
 
 def _copies() -> NamedSharding:
     """A copy on one device of each process."""
-    mesh = Mesh(np.array(processes.devices(processes.count())), ("process",))
+    mesh = Mesh(np.array(multihost.devices(multihost.count())), ("process",))
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -137,7 +137,7 @@ def seal(manager: ocp.CheckpointManager) -> None:
 
 def _seal(manager: ocp.CheckpointManager) -> None:
     manager.wait_until_finished()
-    if not processes.is_first():
+    if not multihost.is_first():
         return
     folder = Path(manager.directory)
     seals = folder / SEALS
@@ -192,7 +192,7 @@ def restore(
     wanted = trained_part(state, trains)
     for step in sorted(manager.all_steps(), reverse=True):
         folder = Path(manager.directory)
-        broken = processes.told((processes.is_first() and _broken_seal(folder, step)) or "")
+        broken = multihost.told((multihost.is_first() and _broken_seal(folder, step)) or "")
         if broken:  # seen before orbax opens it
             _set_aside(manager, step, say, broken)
             continue
@@ -202,10 +202,10 @@ def restore(
             raise
         except Exception as error:  # noqa: BLE001  a damaged file may fail in any way
             why = str(error).split("\n")[0][:200]
-            processes.all_true(False)
+            multihost.all_true(False)
         else:
             why = "" if digest(part) == record["digest"] else "its arrays differ from their digest"
-            if processes.all_true(not why):
+            if multihost.all_true(not why):
                 return merge(state, part), record
             why = why or "another process cannot read it"
         _forget_reads()
@@ -258,7 +258,7 @@ def _set_aside(manager: ocp.CheckpointManager, step: int, say: Say, why: str) ->
         (folder.parent / SEALS / f"{step}.json").unlink(missing_ok=True)
         say(f"checkpoint {folder} is damaged ({why}); kept as {aside.name}, trying the one before")
 
-    processes.by_first(rename)
+    multihost.by_first(rename)
     manager.reload()
 
 

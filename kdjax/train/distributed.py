@@ -1,6 +1,5 @@
 """Starting as one of several processes. Free of jax until then: most commands need none."""
 
-import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,19 +11,6 @@ from kdjax.errors import UserError
 SILENT_SECONDS = 30
 # By hand: these, or the flags. The first is JAX's own name.
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-
-
-def add_flags(train: argparse.ArgumentParser) -> None:
-    """The flags that say where the other processes are."""
-    train.add_argument(
-        "--distributed",
-        action="store_true",
-        help="one of several processes that train together (TPU slice, GKE, Slurm, Open MPI: they "
-        "find each other; elsewhere the three below say where they are)",
-    )
-    train.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 can be reached")
-    train.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
-    train.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
 
 
 @contextmanager
@@ -54,12 +40,12 @@ def processes_of(
     _join(coordinator, number, index)
     import jax
 
-    from kdjax.train import processes
+    from kdjax.train import multihost
 
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        processes.leave_if_alone(error)
+        multihost.leave_if_alone(error)
         raise
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.train import processes
+from kdjax.train import multihost
 from kdjax.types import RunError, State
 
 Values = Mapping[str, np.ndarray]  # name -> [members]
@@ -136,8 +136,8 @@ def termination():
 
     With several processes it tells whether one of them was asked, at the same step in all.
     """
-    if processes.count() > 1:
-        yield processes.preempted
+    if multihost.count() > 1:
+        yield multihost.preempted
         return
     seen: list[int] = []
     old = {}

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from kdjax.train import processes
+from kdjax.train import multihost
 from kdjax.types import PyTree, State
 
 AXIS = "data"
@@ -79,7 +79,7 @@ def pmap_data(devices: int, *, stacked_batch: bool) -> Layout:
       stacked_batch: host batches carry a leading member axis.
     """
     # to each process a pmap shows its own devices
-    own, everyone = processes.local_devices(devices), processes.devices(devices)
+    own, everyone = multihost.local_devices(devices), multihost.devices(devices)
     sharding = NamedSharding(Mesh(np.array(own), (AXIS,)), PartitionSpec(AXIS))
     copy = lambda tree: _spread(tree, len(own), sharding)  # noqa: E731
     where: dict[str, Any] = {} if len(own) == devices else {"devices": everyone}
@@ -91,7 +91,7 @@ def pmap_data(devices: int, *, stacked_batch: bool) -> Layout:
     def join(tree: PyTree) -> PyTree:
         # [devices, members, batch, ...]
         rows = jax.tree.map(lambda x: np.concatenate(list(x), axis=1), jax.device_get(tree))
-        return processes.whole(rows, axis=1)
+        return multihost.whole(rows, axis=1)
 
     return Layout(
         devices=devices,
@@ -151,7 +151,7 @@ def mesh_data(devices: int, *, stacked_batch: bool) -> Layout:
     whole = _sharding(devices, PartitionSpec())
     spec = PartitionSpec(None, AXIS) if stacked_batch else PartitionSpec(AXIS)
     divided = _sharding(devices, spec)
-    if processes.count() > 1:
+    if multihost.count() > 1:
         return _mesh_of_processes(devices, whole, divided)
     return Layout(
         devices=devices,
@@ -174,12 +174,12 @@ def _mesh_of_processes(devices: int, whole: NamedSharding, divided: NamedShardin
         rows = {name: np.asarray(x) for name, x in batch.items()}
         return {n: jax.make_array_from_process_local_data(divided, x) for n, x in rows.items()}
 
-    spread = lambda tree: processes.everywhere(tree, whole)  # noqa: E731
+    spread = lambda tree: multihost.everywhere(tree, whole)  # noqa: E731
     return Layout(
         devices=devices,
         axis_name=None,
         place=spread,
-        fetch=processes.own_copy,
+        fetch=multihost.own_copy,
         put=put,
         share=spread,
         compile_step=lambda f: _in_turn(jax.jit(f, donate_argnums=0, out_shardings=(whole, whole))),
@@ -190,7 +190,7 @@ def _mesh_of_processes(devices: int, whole: NamedSharding, divided: NamedShardin
 
 
 def _sharding(devices: int, spec: PartitionSpec) -> NamedSharding:
-    return NamedSharding(Mesh(np.array(processes.devices(devices)), (AXIS,)), spec)
+    return NamedSharding(Mesh(np.array(multihost.devices(devices)), (AXIS,)), spec)
 
 
 def _spread(tree: PyTree, devices: int, sharding: NamedSharding) -> PyTree:

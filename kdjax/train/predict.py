@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax.train import processes
+from kdjax.train import multihost
 from kdjax.train.parallel import Layout
 from kdjax.types import Batch, Model, Outputs, PyTree, State, Variables
 
@@ -49,7 +49,7 @@ def collect(
     labels = []
     for batch in batches:
         found = layout.join(predict(state, layout.put(batch)))
-        mask, label = processes.whole((np.asarray(batch["mask"]), np.asarray(batch["label"])))
+        mask, label = multihost.whole((np.asarray(batch["mask"]), np.asarray(batch["label"])))
         real = mask > 0
         labels.append(label[real])
         for role, values in found.items():

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from kdjax.train.memory import free_bytes
+from kdjax.train.memory_estimate import free_bytes
 from kdjax.types import Array, PyTree, RunError, State
 
 REMEDIES = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kdjax.data.stream import Records, RecordSet
+from kdjax.data.images.streaming import Records, RecordSet
 from kdjax.types import UserError
 
 SHARED = Path(__file__).parents[2] / "../shared/data"

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from kdjax import data
-from kdjax.data import detection, stream
+from kdjax.data.detection import dataset as detection
+from kdjax.data.images import streaming
 from kdjax.data.splits import Options
-from tests import tiny_coco
-from tests.data import fakes
+from tests.data import fakes, tiny_coco
 
 OPTIONS = Options(batch_size=6, eval_batch_size=6, validation=5)
 
 
 def source(kind, folder):
     if kind == "streamed":
-        return stream.build(fakes.records(), OPTIONS._replace(on_device=False))
+        return streaming.build(fakes.records(), OPTIONS._replace(on_device=False))
     sizes = {"batch_size": 6, "eval_batch_size": 6}
     if kind.startswith("boxes"):
         path = str(tiny_coco.write(folder, {"train": 19, "val": 4}))
@@ -71,7 +71,7 @@ def test_a_process_decodes_its_own_rows_only():
     records = fakes.records()
     get = records.train.get
     watched = records.train._replace(get=lambda row: asked.append(row) or get(row))
-    built = stream.build(records._replace(train=watched), OPTIONS._replace(on_device=False))
+    built = streaming.build(records._replace(train=watched), OPTIONS._replace(on_device=False))
     asked.clear()
     list(data.rows_of(built, 1, 3).evals["train"]())
     assert len(asked) <= 45 / 3 + 1  # 45 examples, and one where the last block is empty

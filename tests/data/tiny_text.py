@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdjax.data.text_tasks import TASKS, fields
+from kdjax.data.text.tasks import TASKS, fields
 
 WORDS = ("ann", "bob", "ran", "sat", "home", "away", "and", "then")
 SIZES = {"train": 80, "dev": 24}

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kdjax.data.coco import Photo
-from kdjax.detection_metrics import detection_metrics, to_photo
+from kdjax.data.detection.coco import Photo
+from kdjax.evaluation.detection import detection_metrics, to_photo
 
 pytest.importorskip("pycocotools", reason='needs the extra: pip install "kdjax[detection]"')
 

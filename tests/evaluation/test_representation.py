@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from kdjax import probes
+from kdjax.evaluation import representation
 from kdjax.types import UserError
 
 
@@ -37,7 +37,7 @@ def reference(x, labels, classes):
 
 def test_a_probe_is_the_minimum():
     x, labels = drawn()
-    probe = probes.fit_probe(x.astype(np.float32), labels)
+    probe = representation.fit_probe(x.astype(np.float32), labels)
     weights, bias = reference(x, labels, 4)
     # the bias is fixed up to a common number
     found = probe.regression.coef_.T
@@ -54,12 +54,14 @@ def test_scales_do_not_matter():
     x, labels = drawn()
     fresh, truth = drawn(seed=1)
     scale = np.array([1e-3, 1, 10, 1e3, 1, 1])
-    one = probes.fit_probe(x, labels).accuracy(fresh, truth)
-    other = probes.fit_probe(x * scale + 5, labels).accuracy(fresh * scale + 5, truth)
+    one = representation.fit_probe(x, labels).accuracy(fresh, truth)
+    other = representation.fit_probe(x * scale + 5, labels).accuracy(fresh * scale + 5, truth)
     assert abs(one - other) <= 2 / len(truth)
     constant = np.concatenate([x, np.ones((len(x), 1))], axis=1)
     more = np.concatenate([fresh, np.ones((len(fresh), 1))], axis=1)
-    assert abs(probes.fit_probe(constant, labels).accuracy(more, truth) - one) <= 2 / len(truth)
+    assert abs(representation.fit_probe(constant, labels).accuracy(more, truth) - one) <= 2 / len(
+        truth
+    )
 
 
 def test_members_roles_and_factors():
@@ -67,8 +69,8 @@ def test_members_roles_and_factors():
     fresh, truth = drawn(seed=1)
     noise = np.random.default_rng(2).normal(size=x.shape)
     factors = lambda z: np.stack([z, z % 2, np.zeros_like(z)], axis=1)  # noqa: E731
-    fitted = probes.fit({"encoder_x": np.stack([x, noise, x * np.nan])}, factors(labels))
-    said = probes.score(fitted, {"encoder_x": np.stack([fresh] * 3)}, factors(truth))
+    fitted = representation.fit({"encoder_x": np.stack([x, noise, x * np.nan])}, factors(labels))
+    said = representation.score(fitted, {"encoder_x": np.stack([fresh] * 3)}, factors(truth))
     assert set(said) == {
         "encoder_x/probe_accuracy",
         *(f"encoder_x/probe_accuracy_{i}" for i in range(3)),
@@ -84,4 +86,4 @@ def test_members_roles_and_factors():
 def test_numbers_that_are_not_finite():
     x, labels = drawn()
     with pytest.raises(UserError, match="not finite: the run diverged"):
-        probes.fit_probe(x * np.inf, labels)
+        representation.fit_probe(x * np.inf, labels)

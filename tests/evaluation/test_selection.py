@@ -2,9 +2,10 @@
 
 import pytest
 
-from kdjax import defaults, selection
-from kdjax.methods import Player
-from kdjax.terms import DEFINITIONS, make_term
+from kdjax.distill.methods import Player
+from kdjax.distill.terms import DEFINITIONS, make_term
+from kdjax.evaluation import selection
+from kdjax.experiment.config import schema
 from kdjax.types import RunError, UserError
 
 RATE = "roles.*.optimizer.learning_rate"
@@ -149,7 +150,7 @@ def test_check():
             known,
             default_role="student",
         )
-    default = defaults.DEFAULTS["select"]
+    default = schema.DEFAULTS["select"]
     selection.check(default, ["first", "second"], known, default_role=default["role"])
     with pytest.raises(UserError, match=r"select\.role is 'x'; there are a, b$"):
         selection.check(

@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 import pytest
 
-from kdjax.data.text_tasks import TASKS
-from kdjax.task_metrics import task_metrics
+from kdjax.data.text.tasks import TASKS
+from kdjax.evaluation.text import task_metrics
 from kdjax.types import UserError
 
 # By hand: true positives 3, false positives 1, false negatives 2, true negatives 4.

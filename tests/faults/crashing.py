@@ -11,9 +11,9 @@ import sys
 import threading
 import time
 
-from kdjax import workdir
 from kdjax.cli import main
-from kdjax.report.log import MetricsLog
+from kdjax.experiment.run import workdir
+from kdjax.report.metrics_log import MetricsLog
 from kdjax.train import checkpoint
 
 

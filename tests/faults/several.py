@@ -52,7 +52,8 @@ def finish(processes, seconds=SECONDS):
 
 
 def main(port, index, *rest):
-    from kdjax import cli, distributed
+    from kdjax import cli
+    from kdjax.train import distributed
     from tests.faults import crashing
 
     cut = rest.index("--")

@@ -1,7 +1,7 @@
 """A disk that fills up, in a checkpoint and in a log line: one line, and nothing that is lost.
 
-The disk is a small tmpfs; where nobody may mount one, only the fakes of `tests/report/test_log.py`
-and `tests/train/test_checkpoint.py` remain.
+The disk is a small tmpfs; where nobody may mount one, only the fakes of
+`tests/report/test_metrics_log.py` and `tests/train/test_checkpoint.py` remain.
 """
 
 import errno
@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from kdjax import cli
-from kdjax.report.log import MetricsLog
+from kdjax.report.metrics_log import MetricsLog
 from tests.faults.commands import train
 from tests.faults.runs import assert_same
 

@@ -1,7 +1,7 @@
 """Files from elsewhere that are truncated, damaged, huge by their header or carry code.
 
 Each is refused in one line and nothing that it says is run; PyTorch's own files have tests of
-their own in `tests/models/test_torch_file.py`. The fuzzing is bounded and repeats itself.
+their own in `tests/models/io/test_torch_file.py`. The fuzzing is bounded and repeats itself.
 """
 
 import ast
@@ -19,9 +19,11 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kdjax import data, exports, workdir
-from kdjax.models.files import read_weights
-from kdjax.report import log
+from kdjax import data
+from kdjax.experiment.run import workdir
+from kdjax.models.io import export as model_export
+from kdjax.models.io.weight_files import read_weights
+from kdjax.report import metrics_log
 from kdjax.types import UserError
 from tests.data import fakes
 
@@ -163,8 +165,10 @@ DEEP = "[" * 200_000
     [
         lambda folder: workdir.read_json(write(folder / "done.json", DEEP.encode())),
         lambda folder: write(folder / "config.json", DEEP.encode()) and workdir.read_config(folder),
-        lambda folder: write(folder / "config.json", DEEP.encode()) and exports.describe(folder),
-        lambda folder: log.read(write(folder / "metrics.jsonl", DEEP.encode() + b"\n")),
+        lambda folder: (
+            write(folder / "config.json", DEEP.encode()) and model_export.describe(folder)
+        ),
+        lambda folder: metrics_log.read(write(folder / "metrics.jsonl", DEEP.encode() + b"\n")),
     ],
     ids=["json", "config", "export", "metrics"],
 )

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from kdjax import workdir
+from kdjax.experiment.run import workdir
 from tests.faults.commands import refused, train
 from tests.faults.runs import LINES, ROOT, assert_same, newest, results, run, truncate
 
@@ -73,7 +73,7 @@ def test_a_clock_that_goes_back_changes_nothing(whole, tmp_path):
 
 HOLDER = """
 import sys, time, pathlib
-from kdjax import workdir
+from kdjax.experiment.run import workdir
 with workdir.occupy(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from kdjax.build import build
 from kdjax.errors import RunError
-from kdjax.run import train
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run.train import train
 
 
 def config(rates):

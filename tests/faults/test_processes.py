@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from kdjax import workdir
+from kdjax.experiment.run import workdir
 from tests.faults.commands import base, experiment, train
 from tests.faults.several import finish, start
 

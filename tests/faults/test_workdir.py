@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from kdjax import cli, workdir
+from kdjax import cli
+from kdjax.experiment.run import workdir
 from tests.faults.commands import base, experiment, refused, train
 
 
@@ -49,7 +50,7 @@ def test_what_changes_no_number_may_change(trained, capsys):
 
 def test_a_finished_run_is_not_trained_again(trained, capsys, monkeypatch):
     config, folder = trained
-    monkeypatch.setattr("kdjax.run._train_part", None)
+    monkeypatch.setattr("kdjax.experiment.run.train._train_part", None)
     before = json.loads((folder / "report.json").read_text())
     assert cli.main(train(config, folder)) == 0
     assert json.loads((folder / "report.json").read_text())["variants"] == before["variants"]
@@ -91,10 +92,10 @@ def test_commands_on_a_folder_that_is_no_run(exists, tmp_path, capsys):
 def test_a_run_that_is_not_finished(tmp_path, capsys):
     config = experiment(tmp_path, base())
     folder = tmp_path / "run"
-    from kdjax import flags
+    from kdjax.experiment.commands import overrides
 
     folder.mkdir()
-    workdir.adopt(folder, flags.read(str(config), []).config, "train")
+    workdir.adopt(folder, overrides.read(str(config), []).config, "train")
     where = f"--workdir={folder}"
     refused(capsys, ["eval", where], str(folder), "train first")
     out = tmp_path / "out"

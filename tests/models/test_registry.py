@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from kdjax import models
-from kdjax.models import layers
+from kdjax.models.layers import layers
 from kdjax.types import UserError, Variables
 
 # Trainable parameters with 100 and with 10 classes, and the pooled width. Depths 14 and 44 are not

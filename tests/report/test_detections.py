@@ -2,7 +2,7 @@
 
 import xml.etree.ElementTree as ET
 
-from kdjax.report import pictures
+from kdjax.report import detections
 
 
 def picture(**changed):
@@ -23,7 +23,7 @@ def picture(**changed):
 
 
 def test_each_photograph_is_a_row_of_panels():
-    text = pictures.as_html([picture(), picture(title="test: b.jpg")])
+    text = detections.as_html([picture(), picture(title="test: b.jpg")])
     page = ET.fromstring(f"<body>{text}</body>")
     drawn = list(page.iter("svg"))
     assert len(drawn) == 6
@@ -38,4 +38,4 @@ def test_each_photograph_is_a_row_of_panels():
 
 
 def test_without_photographs_there_is_nothing():
-    assert pictures.as_html([]) == ""
+    assert detections.as_html([]) == ""

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from kdjax.errors import UserError
-from kdjax.report import html, prose
+from kdjax.report import html, summary_text
 
 # HTML's elements without an end tag.
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -174,7 +174,7 @@ def test_combine_names_every_run(tmp_path, report, build_report, build_metrics):
 
 
 def test_summary_says_how_and_does_not_overclaim(report):
-    text = prose.summary(report)
+    text = summary_text.summary(report)
     assert "learning_rate was chosen by the mean accuracy on the validation split" in text
     assert "after the last step" in text
     ahead = copy.deepcopy(report)
@@ -182,7 +182,7 @@ def test_summary_says_how_and_does_not_overclaim(report):
         member["results"]["test"]["student/accuracy"] = 0.97 + 0.001 * member["values"]["seed"]
     for member in ahead["variants"][0]["members"]:
         member["results"]["test"]["student/accuracy"] = 0.96 + 0.004 * member["values"]["seed"]
-    text = prose.summary(ahead)
+    text = summary_text.summary(ahead)
     assert "that of bdkd: 97.10 ± 0.10 % (mean ± sd over 3 seeds); alone has 96.40 ± 0.40 %" in text
     assert "0.70 ± 0.30 points and positive in 3 of 3 seeds" in text
     assert "within one sd" not in text

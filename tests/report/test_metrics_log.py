@@ -10,11 +10,11 @@ from rich.console import Console
 from tensorboardX.proto import event_pb2
 
 from kdjax.errors import RunError, UserError
-from kdjax.report import log
+from kdjax.report import metrics_log
 
 
 def test_lines_hold_what_was_written(tmp_path):
-    writer = log.MetricsLog(tmp_path, tensorboard=False)
+    writer = metrics_log.MetricsLog(tmp_path, tensorboard=False)
     writer.write(3, "train", {"student/loss": np.float32(0.5)})
     writer.write(
         4, "validation", {"student/accuracy": 1, "student/nll": math.nan, "student/ece": math.inf},
@@ -22,7 +22,7 @@ def test_lines_hold_what_was_written(tmp_path):
         swept={"seed": np.int32(7), "roles.*.optimizer.learning_rate": 0.1},
     )  # fmt: skip
     writer.close()
-    assert log.read(tmp_path / "metrics.jsonl") == [
+    assert metrics_log.read(tmp_path / "metrics.jsonl") == [
         {"step": 3, "split": "train", "student/loss": 0.5},
         {
             "step": 4, "split": "validation", "variant": "bdkd", "member": 2, "seed": 7,
@@ -38,10 +38,10 @@ def test_truncate_then_append_equals_an_uninterrupted_log(tmp_path):
         for step in range(first, last):
             writer.write(step, "train", {"student/loss": 1 / (step + 1)}, member=step % 2)
 
-    whole = log.MetricsLog(tmp_path / "whole", tensorboard=False)
+    whole = metrics_log.MetricsLog(tmp_path / "whole", tensorboard=False)
     steps(whole, 0, 9)
     whole.close()
-    killed = log.MetricsLog(tmp_path / "killed", tensorboard=False)
+    killed = metrics_log.MetricsLog(tmp_path / "killed", tensorboard=False)
     steps(killed, 0, 5)
     offset = killed.offset()
     steps(killed, 5, 8)
@@ -49,7 +49,7 @@ def test_truncate_then_append_equals_an_uninterrupted_log(tmp_path):
     with (tmp_path / "killed/metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 8, "spl')
     assert offset < (tmp_path / "killed/metrics.jsonl").stat().st_size
-    resumed = log.MetricsLog(tmp_path / "killed", tensorboard=False)
+    resumed = metrics_log.MetricsLog(tmp_path / "killed", tensorboard=False)
     resumed.truncate(offset)
     steps(resumed, 5, 9)
     resumed.close()
@@ -62,16 +62,16 @@ def test_truncate_then_append_equals_an_uninterrupted_log(tmp_path):
 def test_half_written_line_is_dropped(tmp_path, text, rest):
     path = tmp_path / "metrics.jsonl"
     path.write_text(text + rest)
-    assert len(log.read(path)) == text.count("\n")
-    writer = log.MetricsLog(tmp_path, tensorboard=False)
+    assert len(metrics_log.read(path)) == text.count("\n")
+    writer = metrics_log.MetricsLog(tmp_path, tensorboard=False)
     assert writer.offset() == len(text)
     writer.write(2, "train", {})
     writer.close()
-    assert log.read(path)[-1] == {"step": 2, "split": "train"}
+    assert metrics_log.read(path)[-1] == {"step": 2, "split": "train"}
 
 
 def test_offset_inside_a_line_drops_that_line(tmp_path):
-    writer = log.MetricsLog(tmp_path, tensorboard=False)
+    writer = metrics_log.MetricsLog(tmp_path, tensorboard=False)
     writer.write(1, "train", {})
     first = writer.offset()
     writer.write(2, "train", {})
@@ -81,26 +81,26 @@ def test_offset_inside_a_line_drops_that_line(tmp_path):
 
 def test_mistakes_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"cannot be read"):
-        log.read(tmp_path / "none.jsonl")
+        metrics_log.read(tmp_path / "none.jsonl")
     (tmp_path / "bad.jsonl").write_text('{"step": 1, "split": "train"}\nnot json\n')
     with pytest.raises(UserError, match=r"bad\.jsonl, line 2"):
-        log.read(tmp_path / "bad.jsonl")
-    writer = log.MetricsLog(tmp_path / "run", tensorboard=False)
+        metrics_log.read(tmp_path / "bad.jsonl")
+    writer = metrics_log.MetricsLog(tmp_path / "run", tensorboard=False)
     with pytest.raises(UserError, match=r"0 bytes, but the checkpoint was taken at 10"):
         writer.truncate(10)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot be written.*name a folder"):
-        log.MetricsLog(tmp_path / "file")
+        metrics_log.MetricsLog(tmp_path / "file")
 
 
 def test_tensorboard_records_survive_a_resume(tmp_path):
-    writer = log.MetricsLog(tmp_path)
+    writer = metrics_log.MetricsLog(tmp_path)
     for step in range(3):
         writer.write(step, "train", {"student/loss": 0.5 * step}, variant="../b", member=1)
     offset = writer.offset()
     writer.write(3, "train", {"student/loss": 9.0}, variant="../b", member=1)
     writer.close()
-    again = log.MetricsLog(tmp_path)
+    again = metrics_log.MetricsLog(tmp_path)
     again.truncate(offset)
     again.write(3, "train", {"student/loss": 1.5}, variant="../b", member=1)
     again.close()
@@ -141,7 +141,7 @@ def _masked_crc32c(data):
 def _progress(terminal, interval):
     out = io.StringIO()
     console = Console(file=out, force_terminal=terminal, width=100)
-    with log.Progress(4, label="bdkd [x]", console=console, interval=interval) as progress:
+    with metrics_log.Progress(4, label="bdkd [x]", console=console, interval=interval) as progress:
         for step in range(1, 5):
             progress.update(step, {"loss": 1 / step, "accuracy": 0.5}, 1234.5)
         progress.say("saved [bold]checkpoint[/bold] 4")
@@ -159,7 +159,7 @@ def test_progress_without_a_terminal_prints_plain_lines():
 
 def test_progress_that_stops_early_says_where():
     out = io.StringIO()
-    with log.Progress(9, label="a", console=Console(file=out)) as progress:
+    with metrics_log.Progress(9, label="a", console=Console(file=out)) as progress:
         progress.update(1, {}, 1.0)
         progress.update(2, {}, 1.0)
     assert [line.split("  ")[1] for line in out.getvalue().splitlines()] == ["step 1/9", "step 2/9"]
@@ -173,7 +173,7 @@ def test_progress_on_a_terminal_shows_a_bar():
 
 
 def test_log_of_a_sweep_is_json_line_by_line(tmp_path):
-    writer = log.MetricsLog(tmp_path)
+    writer = metrics_log.MetricsLog(tmp_path)
     for member in range(130):  # more folders than anyone would hold open
         writer.write(1, "train", {"student/loss": 1.0}, variant="a", member=member)
     writer.close()
@@ -199,7 +199,7 @@ def test_a_disk_that_takes_half_a_line(tmp_path):
         def __getattr__(self, name):
             return getattr(self.file, name)
 
-    writer = log.MetricsLog(tmp_path, tensorboard=False)
+    writer = metrics_log.MetricsLog(tmp_path, tensorboard=False)
     writer._file = Full(writer._file)
     writer.write(1, "train", {"student/loss": 0.5})
     with pytest.raises(
@@ -208,5 +208,5 @@ def test_a_disk_that_takes_half_a_line(tmp_path):
         writer.write(2, "train", {"student/loss": 0.5})
     writer.close()
     assert not (tmp_path / "metrics.jsonl").read_bytes().endswith(b"\n")
-    log.MetricsLog(tmp_path, tensorboard=False).close()
-    assert [line["step"] for line in log.read(tmp_path / "metrics.jsonl")] == [1]
+    metrics_log.MetricsLog(tmp_path, tensorboard=False).close()
+    assert [line["step"] for line in metrics_log.read(tmp_path / "metrics.jsonl")] == [1]

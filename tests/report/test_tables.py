@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kdjax.errors import UserError
-from kdjax.report import summary, tables
+from kdjax.report import statistics, tables
 
 
 def _test_values(report, variant, role, metric):
@@ -74,7 +74,7 @@ def test_sweep_grid_of_two_paths_and_a_missing_point(build_report):
     assert grid.axes == ((1.0, 2.0, 4.0), (0.5, 1.5))
     assert math.isnan(grid.mean[0, 1])
     assert grid.seeds.tolist() == [[3, 0], [3, 3], [3, 3]]
-    assert summary.short_names(list(grid.paths)) == {p: p for p in sweep}
+    assert statistics.short_names(list(grid.paths)) == {p: p for p in sweep}
 
 
 def test_paired_difference_goes_seed_by_seed(report):
@@ -174,16 +174,16 @@ def test_damaged_report_is_one_line(tmp_path, report, change, message):
     change(damaged)
     (tmp_path / "report.json").write_text(json.dumps(damaged))
     with pytest.raises(UserError, match=message) as caught:
-        summary.load(tmp_path)
+        statistics.load(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_no_report_and_no_json(tmp_path):
     with pytest.raises(UserError, match=r"report\.json: cannot be read"):
-        summary.load(tmp_path)
+        statistics.load(tmp_path)
     (tmp_path / "report.json").write_text('{"title": ')
     with pytest.raises(UserError, match=r"report\.json: not JSON"):
-        summary.load(tmp_path)
+        statistics.load(tmp_path)
 
 
 def test_a_further_test_split_has_a_table_of_its_own(report):

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from kdjax import data, models
-from kdjax.build import build
-from kdjax.methods import co_train
+from kdjax.distill.methods import co_train
+from kdjax.experiment.build.build import build
 from kdjax.train import parallel
 from kdjax.train.step import make_step
 from kdjax.types import UserError
+from tests.distill.methods import tables
 from tests.faults.commands import base
-from tests.methods import tables
 from tests.train.test_devices import SPEC
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}  # float32 sums in another order

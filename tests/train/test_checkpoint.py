@@ -8,7 +8,7 @@ import pytest
 
 from kdjax.train import checkpoint
 from kdjax.types import UserError
-from tests.methods import tables
+from tests.distill.methods import tables
 
 TRAINS = ("teacher", "student")
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from kdjax import data
-from kdjax.build import build
-from kdjax.program import feed, make_program
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run.program import feed, make_program
 from kdjax.train import parallel
 from kdjax.types import Spec
-from tests.methods import tables
+from tests.distill.methods import tables
 
 CLOSE = {"rtol": 2e-5, "atol": 5e-6}
 SPEC = Spec((8, 8, 1), tables.CLASSES, tuple("abcd"), (0.0,), (1.0,), 1.0)

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax.build import build
-from kdjax.program import feed, make_program
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run.program import feed, make_program
 from kdjax.train.loop import Every, Health, Hooks, fit
 from kdjax.types import UserError
 

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from kdjax import allocator
+from kdjax.train import malloc
 
 CODE = """
-from kdjax.allocator import keep_memory
+from kdjax.train.malloc import keep_memory
 import numpy, resource
 before = keep_memory()
 def faults():
@@ -50,5 +50,5 @@ def test_a_tuned_malloc_is_left_alone(name):
 
 def test_an_accelerator_is_left_alone(monkeypatch):
     monkeypatch.delenv("MALLOC_ARENA_TEST", raising=False)
-    monkeypatch.setattr(allocator.importlib.util, "find_spec", lambda name: name == "libtpu")
-    assert not allocator.keep_memory()
+    monkeypatch.setattr(malloc.importlib.util, "find_spec", lambda name: name == "libtpu")
+    assert not malloc.keep_memory()

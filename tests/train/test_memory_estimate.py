@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from kdjax import models, terms
-from kdjax.methods import Player, co_train, player_hparams
-from kdjax.train import init_state, make_optimizer, memory
+from kdjax import models
+from kdjax.distill import terms
+from kdjax.distill.methods import Player, co_train, player_hparams
+from kdjax.train import init_state, make_optimizer, memory_estimate
 
 
 @pytest.mark.parametrize(
@@ -19,7 +20,7 @@ from kdjax.train import init_state, make_optimizer, memory
     ],
 )
 def test_as_few_programs_as_fit_evenly_filled(members, each, free, size):
-    assert memory.fitting(members, each, free) == size
+    assert memory_estimate.fitting(members, each, free) == size
 
 
 def test_estimate_holds_state_gradients_and_saved_activations():
@@ -34,7 +35,9 @@ def test_estimate_holds_state_gradients_and_saved_activations():
         state = jax.eval_shape(
             lambda k, b: init_state(method, tx, k, b, hparams), jax.random.key(0), batch
         )
-        return memory.tree_bytes(state.params), memory.member_bytes(method, state, batch)
+        return memory_estimate.tree_bytes(state.params), memory_estimate.member_bytes(
+            method, state, batch
+        )
 
     (params, small), (_, large) = estimate(10), estimate(1010)
     assert params == 4 * (4 * 8 + 8 + 8 * 3 + 3)
@@ -43,4 +46,4 @@ def test_estimate_holds_state_gradients_and_saved_activations():
 
 
 def test_free_memory_of_this_machine_is_plausible():
-    assert 2**20 < memory.free_bytes(jax.devices()[0]) < 2**50
+    assert 2**20 < memory_estimate.free_bytes(jax.devices()[0]) < 2**50

@@ -9,7 +9,8 @@ import shutil
 import numpy as np
 import pytest
 
-from kdjax import cli, distributed
+from kdjax import cli
+from kdjax.train import distributed
 from kdjax.types import UserError
 from tests.faults.commands import experiment, refused, train
 from tests.faults.several import finish, start

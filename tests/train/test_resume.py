@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import run as running
-from kdjax.build import build
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run import train as running
 from kdjax.train import checkpoint
 from kdjax.train.loop import Stopped
 from kdjax.types import RunError

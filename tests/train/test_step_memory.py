@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from kdjax.train import cost, memory, parallel
+from kdjax.train import memory_estimate, parallel, step_memory
 from kdjax.types import RunError
-from tests.methods import tables
+from tests.distill.methods import tables
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -19,11 +19,13 @@ def test_parts_and_one_compilation(devices):
         layout = parallel.pmap_data(devices, stacked_batch=False)
     step = layout.compile_step(tables.step("kd", "mlp", axis_name=layout.axis_name))
     state, batch = layout.place(tables.start("kd", "mlp")), layout.put(tables.batch())
-    found = cost.step_cost(step, state, batch)
+    found = step_memory.step_cost(step, state, batch)
     assert found is not None
     plain = tables.start("kd", "mlp")
-    assert found.parameters == memory.tree_bytes(plain.params)  # of the frozen teacher as well
-    assert found.optimizer == memory.tree_bytes(plain.opt)
+    assert found.parameters == memory_estimate.tree_bytes(
+        plain.params
+    )  # of the frozen teacher as well
+    assert found.optimizer == memory_estimate.tree_bytes(plain.opt)
     assert found.inputs >= tables.batch()["image"].nbytes // devices  # "id" is not looked at
     assert found.working > 0
     assert found.total == sum(found)
@@ -53,13 +55,13 @@ def seen_while(call):
 
 
 def test_lines():
-    found = cost.Cost(3 * 2**20, 2**20, 512, 10 * 2**30)
-    assert cost.describe(found) == (
+    found = step_memory.Cost(3 * 2**20, 2**20, 512, 10 * 2**30)
+    assert step_memory.describe(found) == (
         "a step takes 10 GiB of each device: parameters 3 MiB, optimizer 1 MiB, inputs 512 B, "
         "working 10 GiB"
     )
-    assert not cost.warning(found, 11 * 2**30)
-    said = cost.warning(found, 2 * 2**30)
+    assert not step_memory.warning(found, 11 * 2**30)
+    said = step_memory.warning(found, 2 * 2**30)
     assert "a step takes 10 GiB, but the device has 2 GiB: it will not fit" in said
     for remedy in ("remat = True", "accumulate = 2", "bfloat16", "more devices"):
         assert remedy in said
@@ -86,7 +88,7 @@ class Step:
 def test_a_compiler_that_refuses_or_does_not_tell():
     error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm")
     with pytest.raises(RunError, match=r"does not fit the device \(RES.* Remedies, .*remat"):
-        cost.step_cost(Step(error), None, None)
-    assert cost.step_cost(Step(), None, None) is None
+        step_memory.step_cost(Step(error), None, None)
+    assert step_memory.step_cost(Step(), None, None) is None
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        cost.step_cost(Step(jax.errors.JaxRuntimeError("INTERNAL: other")), None, None)
+        step_memory.step_cost(Step(jax.errors.JaxRuntimeError("INTERNAL: other")), None, None)

@@ -6,13 +6,13 @@ gives the arguments. numpy in float64 on the host; nothing here trains, reads fi
 
 from collections.abc import Callable, Mapping
 
-from kdjax.studies.contraction import contraction
-from kdjax.studies.correlation import Correlation, spearman, spearman_by_setting
-from kdjax.studies.findings import Line, Panel, Sheet, Study, plain
-from kdjax.studies.gaussian import gaussian
-from kdjax.studies.gibbs import gibbs
-from kdjax.studies.laboratory import laboratory
-from kdjax.studies.tracking import tracking
+from kdjax.bounds.studies.contraction import contraction
+from kdjax.bounds.studies.correlation import Correlation, spearman, spearman_by_setting
+from kdjax.bounds.studies.enumeration import laboratory
+from kdjax.bounds.studies.gap_correlation import tracking
+from kdjax.bounds.studies.gaussian import gaussian
+from kdjax.bounds.studies.gibbs import gibbs
+from kdjax.bounds.studies.results import Line, Panel, Sheet, Study, plain
 
 __all__ = [
     "STUDIES",

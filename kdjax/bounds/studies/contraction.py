@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from kdjax import bounds
-from kdjax.bounds.backend import check_whole
-from kdjax.bounds.chain import chain
-from kdjax.bounds.laboratory import sign_network
-from kdjax.studies.findings import Line, Panel, Sheet, Study
+from kdjax.bounds._backend import check_whole
+from kdjax.bounds.enumeration import sign_network
+from kdjax.bounds.inequalities import chain
+from kdjax.bounds.studies.results import Line, Panel, Sheet, Study
 from kdjax.types import UserError
 
 __all__ = ["Layout", "contraction", "layout"]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from kdjax.bounds.backend import check_whole
+from kdjax.bounds._backend import check_whole
 from kdjax.types import UserError
 
 __all__ = ["Correlation", "spearman", "spearman_by_setting"]

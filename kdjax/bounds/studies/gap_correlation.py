@@ -1,6 +1,6 @@
 """Does a bound track the loss gap over many trained students, and what else does?
 
-Takes what `diagnostics.diagnose` says of every student of a sweep. Students of one setting (a
+Takes what `diagnose.diagnose` says of every student of a sweep. Students of one setting (a
 variant with its swept values) differ by their seed; see `correlation` for the intervals.
 """
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.studies.correlation import Correlation, spearman, spearman_by_setting
-from kdjax.studies.findings import Line, Panel, Sheet, Study
+from kdjax.bounds.studies.correlation import Correlation, spearman, spearman_by_setting
+from kdjax.bounds.studies.results import Line, Panel, Sheet, Study
 from kdjax.types import UserError
 
 __all__ = ["tracking"]

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.special import ndtr
 
 from kdjax import bounds
-from kdjax.bounds.backend import check_positive, check_whole
-from kdjax.studies.findings import Line, Panel, Sheet, Study
+from kdjax.bounds._backend import check_positive, check_whole
+from kdjax.bounds.studies.results import Line, Panel, Sheet, Study
 from kdjax.types import UserError
 
 __all__ = ["Gaps", "gaps", "gaussian"]

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from kdjax.bounds.chain import Inequality, chain
-from kdjax.bounds.laboratory import sign_network
-from kdjax.studies.findings import Line, Panel, Sheet, Study
+from kdjax.bounds.enumeration import sign_network
+from kdjax.bounds.inequalities import Inequality, chain
+from kdjax.bounds.studies.results import Line, Panel, Sheet, Study
 
 __all__ = ["gibbs"]
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kdjax.data.augment_boxes import TASK, prepare_boxes
-from kdjax.data.resized_crop import central_boxes, resample, resized_crop_flip
+from kdjax.data.augment.boxes import TASK, prepare_boxes
+from kdjax.data.augment.resized_crop import central_boxes, resample, resized_crop_flip
 from kdjax.types import Batch, Spec, UserError
 
 __all__ = ["AUGMENTS", "EVAL_CROP", "lookup", "normalize", "prepare", "random_crop_flip"]
@@ -100,7 +100,7 @@ def prepare(
     augments only when a key is given, so the same function serves evaluation. A batch with "size"
     int32 [batch, 2] holds whole pictures squeezed to a canvas (see `resized_crop`): a crop brings
     them to the spec's shape, a random one with a key, else the central one. Other images must have
-    that shape. Pictures with boxes have their own, `augment_boxes.prepare_boxes`. Batches of text,
+    that shape. Pictures with boxes have their own, `boxes.prepare_boxes`. Batches of text,
     of which the spec says its `inputs`, stay as they are.
 
     Args:

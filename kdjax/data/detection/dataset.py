@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from kdjax.data.augment_boxes import TASK
-from kdjax.data.coco import Photo, Photos, open_photo, read_coco
-from kdjax.data.images import ON_DEVICE_LIMIT, channel_moments
+from kdjax.data.augment.boxes import TASK
+from kdjax.data.detection.coco import Photo, Photos, open_photo, read_coco
+from kdjax.data.images.in_memory import ON_DEVICE_LIMIT, channel_moments
+from kdjax.data.images.streaming import Block, train_batches
 from kdjax.data.splits import Options, batch_rows, plan
-from kdjax.data.stream import Block, train_batches
 from kdjax.types import EvalBatches, Source, Spec, TrainBatches, UserError
 
 __all__ = ["DetectionOptions", "DetectionSet", "read_detection", "resized"]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kdjax.data.decode import View, fit, open_picture, picture_channels
-from kdjax.data.readers import existing
-from kdjax.data.stream import Records, RecordSet
+from kdjax.data.images.decode import View, fit, open_picture, picture_channels
+from kdjax.data.images.readers import existing
+from kdjax.data.images.streaming import Records, RecordSet
 from kdjax.types import UserError
 
 __all__ = ["folder"]

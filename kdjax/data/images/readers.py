@@ -1,6 +1,6 @@
 """Readers of sets that lie in one file or folder: digits, npz, idx.
 
-Each returns an `images.ImageSet` of checked arrays or raises one `UserError`.
+Each returns an `in_memory.ImageSet` of checked arrays or raises one `UserError`.
 """
 
 import gzip
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdjax.data.images import ImageSet, Pair, check
+from kdjax.data.images.in_memory import ImageSet, Pair, check
 from kdjax.errors import DAMAGED
 from kdjax.types import UserError
 
@@ -46,7 +46,7 @@ def npz(path: str | None, num_classes: int | None = None, *, needs_test: bool = 
         needs_test: False lets x_test and y_test be missing.
 
     Raises:
-        UserError: on a missing file or key, pickled arrays and everything `images.check` refuses.
+        UserError: on a missing file or key, pickled arrays and all that `in_memory.check` refuses.
     """
     arrays = _read_npz(path)
     where = f"data.path={path}"

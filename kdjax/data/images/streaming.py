@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from kdjax.data import images
-from kdjax.data.decode import View, fit, squeeze
-from kdjax.data.images import ImageSet, Pair, channel_moments, pad_batch
+from kdjax.data.images import in_memory as images
+from kdjax.data.images.decode import View, fit, squeeze
+from kdjax.data.images.in_memory import ImageSet, Pair, channel_moments, pad_batch
 from kdjax.data.splits import Options, batch_rows, epoch_order, plan
 from kdjax.types import EvalBatches, RunError, Source, Spec, TrainBatches, UserError
 
@@ -44,7 +44,7 @@ class Block(NamedTuple):
 
 
 class RecordSet(NamedTuple):
-    """What a reader found, like `images.ImageSet`.
+    """What a reader found, like `in_memory.ImageSet`.
 
     `view` brings every picture to `shape`; pictures without a size in it have that shape already.
     """

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kdjax.data.images import ImageSet, Pair
+from kdjax.data.images.in_memory import ImageSet, Pair
 from kdjax.types import UserError
 
 __all__ = ["synthetic"]

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.data.decode import View
-from kdjax.data.stream import Records, RecordSet
+from kdjax.data.images.decode import View
+from kdjax.data.images.streaming import Records, RecordSet
 from kdjax.types import UserError
 
 __all__ = ["from_builder", "open_split", "tfds_set"]

@@ -16,10 +16,10 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from kdjax.data.decode import View
-from kdjax.data.readers import existing
-from kdjax.data.stream import RecordSet
-from kdjax.data.tfds_source import from_builder
+from kdjax.data.images.decode import View
+from kdjax.data.images.readers import existing
+from kdjax.data.images.streaming import RecordSet
+from kdjax.data.images.tfds import from_builder
 from kdjax.types import UserError
 
 __all__ = ["tiny_imagenet"]

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdjax.data import drawings
-from kdjax.data.images import channel_moments, pad_batch
+from kdjax.data.images.in_memory import channel_moments, pad_batch
+from kdjax.data.pairs import omniglot
 from kdjax.data.splits import batch_rows, share
 from kdjax.types import EvalBatches, Source, Spec, TrainBatches, UserError
 
@@ -63,7 +63,7 @@ class PairSet(NamedTuple):
     scale: float = 255.0
 
 
-def of_drawings(found: drawings.Drawings, options: PairOptions) -> PairSet:
+def of_drawings(found: omniglot.Drawings, options: PairOptions) -> PairSet:
     """Make Spatial- (layout "grid") or StackedMultiOmniglot of drawings.
 
     Factors are uniform and independent, so that the mutual information is sum_i ln(size_i): the
@@ -89,7 +89,7 @@ def of_drawings(found: drawings.Drawings, options: PairOptions) -> PairSet:
     check_layout(options.layout)
     alphabets = [_kept(found, i, options.characters) for i in range(options.tiles)]
     sizes = tuple(len(characters) for characters in alphabets)
-    image = drawings.shrunk(found.image, options.tile_size, found.where)
+    image = omniglot.shrunk(found.image, options.tile_size, found.where)
     tables = _tables(found, np.concatenate(alphabets), options)
     first = np.cumsum((0, *sizes[:-1]))  # row of an alphabet's first character in the tables
 
@@ -122,7 +122,7 @@ def of_drawings(found: drawings.Drawings, options: PairOptions) -> PairSet:
     )
 
 
-def _kept(found: drawings.Drawings, number: int, characters: int | None) -> np.ndarray:
+def _kept(found: omniglot.Drawings, number: int, characters: int | None) -> np.ndarray:
     whole = found.alphabets[number]
     if characters is None:
         return whole
@@ -135,10 +135,10 @@ def _kept(found: drawings.Drawings, number: int, characters: int | None) -> np.n
 
 
 def _tables(
-    found: drawings.Drawings, characters: np.ndarray, options: PairOptions
+    found: omniglot.Drawings, characters: np.ndarray, options: PairOptions
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """By split, rows of each character's drawings, [characters, most], and how many there are."""
-    rows = drawings.character_rows(found, characters)
+    rows = omniglot.character_rows(found, characters)
     kept: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     for name, of_one in zip(characters, rows, strict=True):
         cut = parts(len(of_one), options, f"{found.where}: character {name}")

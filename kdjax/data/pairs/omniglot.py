@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.data import readers
-from kdjax.data.tfds_source import open_split
+from kdjax.data.images import readers
+from kdjax.data.images.tfds import open_split
 from kdjax.errors import DAMAGED
 from kdjax.types import UserError
 

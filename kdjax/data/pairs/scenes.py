@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.data import drawings
-from kdjax.data.pairs import SPLITS, Draw, Keys, PairOptions, PairSet, Views, parts
-from kdjax.data.tfds_source import open_split
+from kdjax.data.images.tfds import open_split
+from kdjax.data.pairs import omniglot
+from kdjax.data.pairs.dataset import SPLITS, Draw, Keys, PairOptions, PairSet, Views, parts
 from kdjax.types import UserError
 
 __all__ = ["celeb_a", "halves", "multiview", "shapes3d", "synthetic_pairs"]
@@ -182,4 +182,4 @@ def _picture(source: Any, row: int) -> np.ndarray:
 
 def _sized(picture: np.ndarray, side: int) -> np.ndarray:
     same = picture.shape[:2] == (side, side)
-    return picture if same else drawings.resized(picture, side)
+    return picture if same else omniglot.resized(picture, side)

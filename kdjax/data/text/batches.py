@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kdjax.data.splits import epoch_order
-from kdjax.data.tokenize import Encoded
+from kdjax.data.text.tokenize import Encoded
 from kdjax.types import EvalBatches, TrainBatches, UserError
 
 __all__ = ["Split", "equal_answers", "eval_batches", "eval_order", "train_batches"]

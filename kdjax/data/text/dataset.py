@@ -11,18 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdjax.data import text_tasks, tokenize
 from kdjax.data.splits import Options, plan
-from kdjax.data.text_batches import (
-    Split,
-    equal_answers,
-    eval_batches,
-    eval_order,
-    train_batches,
-)
-from kdjax.data.text_files import Example, read
-from kdjax.data.text_tasks import Task, lookup
-from kdjax.data.tokenize import Tokenizer
+from kdjax.data.text import tasks as text_tasks
+from kdjax.data.text import tokenize
+from kdjax.data.text.batches import Split, equal_answers, eval_batches, eval_order, train_batches
+from kdjax.data.text.files import Example, read
+from kdjax.data.text.tasks import Task, lookup
+from kdjax.data.text.tokenize import Tokenizer
 from kdjax.types import Source, Spec, UserError
 
 __all__ = ["TextOptions", "TextSet", "load_text", "read_text"]
@@ -97,7 +92,7 @@ def load_text(
     (float32 of a regression), "id" int32 and "mask" float32 [batch].
 
     Args:
-        task: a name of `text_tasks.TASKS`, such as "glue/sst2".
+        task: a name of `tasks.TASKS`, such as "glue/sst2".
         path: the task's folder, the folder of all tasks, or tfds' data_dir (the default).
         train_file: the file to train on, without its ending, where it is not "train"; the
             development file ("val") gives a test split cut from it.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdjax.data.text_tasks import Row, Task, fields
+from kdjax.data.text.tasks import Row, Task, fields
 from kdjax.types import UserError
 
 __all__ = ["Example", "TextSplits", "read", "read_file"]
@@ -43,7 +43,7 @@ def read(task: Task, path: str | None, train_file: str | None = None) -> TextSpl
     """Return a task's examples from the folder `path`, or from tfds.
 
     Args:
-        task: of `text_tasks.TASKS`.
+        task: of `tasks.TASKS`.
         path: the task's folder, the folder of all tasks, or a data_dir of tfds (None: its default).
         train_file: the file to train on where it is not "train", without its ending: "train400",
             "train_sentences"; the development file itself ("val") leaves the cutting of a test

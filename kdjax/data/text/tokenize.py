@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.data.text_tasks import Prompt
+from kdjax.data.text.tasks import Prompt
 from kdjax.types import UserError
 
 __all__ = [

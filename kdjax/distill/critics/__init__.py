@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.critics import contrast as _contrast
-from kdjax.critics import dependency as _dependency
-from kdjax.critics.contrast import contrast
-from kdjax.critics.dependency import dependency
-from kdjax.terms import Critic, Scalar
+from kdjax.distill.critics import crd as _contrast
+from kdjax.distill.critics import dependency as _dependency
+from kdjax.distill.critics.crd import contrast
+from kdjax.distill.critics.dependency import dependency
+from kdjax.distill.terms import Critic, Scalar
 from kdjax.types import UserError
 
 __all__ = ["build", "contrast", "dependency", "describe", "layers", "names", "term_scalars"]

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import losses
-from kdjax.critics.layer import feature_width
-from kdjax.models.layers import linear
-from kdjax.terms import Critic, Scalar
-from kdjax.terms.term import POSITIVE
+from kdjax.distill.critics.layer import feature_width
+from kdjax.distill.terms import Critic, Scalar
+from kdjax.distill.terms.spec import POSITIVE
+from kdjax.models.layers.layers import linear
 from kdjax.types import Array, Outputs, UserError, Variables
 
 TERMS = {

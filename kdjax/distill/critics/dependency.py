@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from kdjax import losses
-from kdjax.critics.layer import feature_width
+from kdjax.distill.critics.layer import feature_width
+from kdjax.distill.terms import Critic, Scalar, Through
+from kdjax.distill.terms.spec import POSITIVE
 from kdjax.losses.dependency import penalty_points
-from kdjax.models import critic as pair_critics
-from kdjax.terms import Critic, Scalar, Through
-from kdjax.terms.term import POSITIVE
+from kdjax.models.lipschitz import pair_critic as pair_critics
 from kdjax.types import Array, Outputs, UserError, Variables
 
 TERMS = {"dependency": {"penalty": Scalar(10.0, POSITIVE)}}

@@ -1,8 +1,13 @@
 """Methods: who plays and what is minimised."""
 
-from kdjax.methods.co_train import Pause, Player, co_train, player_hparams, switokd_pause
-from kdjax.methods.critic import CriticRole, check_critic_hparams, critic_hparams, with_critic
-from kdjax.methods.dependency import dependency, with_dependency
+from kdjax.distill.methods.co_train import Pause, Player, co_train, player_hparams, switokd_pause
+from kdjax.distill.methods.dependency import dependency, with_dependency
+from kdjax.distill.methods.with_critic import (
+    CriticRole,
+    check_critic_hparams,
+    critic_hparams,
+    with_critic,
+)
 
 __all__ = [
     "CriticRole",

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.methods.shares import device_key, devices, gather, mean_share, part, rows
-from kdjax.terms import Term
+from kdjax.distill.methods.collectives import device_key, devices, gather, mean_share, part, rows
+from kdjax.distill.terms import Term
 from kdjax.types import Array, Aux, Batch, Method, Model, Outputs, Scalars, Variables
 
 # pause(own, peer, batch) -> bool scalar: True while the role must not step

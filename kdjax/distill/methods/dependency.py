@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from kdjax.methods.co_train import Player, co_train
-from kdjax.methods.critic import with_critic
-from kdjax.terms import Critic, Ramp
+from kdjax.distill.methods.co_train import Player, co_train
+from kdjax.distill.methods.with_critic import with_critic
+from kdjax.distill.terms import Critic, Ramp
 from kdjax.types import Method, Model
 
 
@@ -42,7 +42,8 @@ def dependency(
     Source: Ozair et al. 2019 (arXiv 1903.11780), reconstruction; CPC: van den Oord et al. 2018
       (arXiv 1807.03748).
 
-    >>> from kdjax import critics, models
+    >>> from kdjax import models
+    >>> from kdjax.distill import critics
     >>> x, y = (models.as_encoder(models.build("mlp", num_classes=8), entry=e)
     ...         for e in ("image", "view"))
     >>> dependency(x, y, critics.dependency(own_layer="embedding", peer_layer="embedding")).trains
@@ -96,8 +97,9 @@ def with_dependency(
 
     Source: new here; the measure is that of Ozair et al. 2019 (arXiv 1903.11780).
 
-    >>> from kdjax import critics, models, terms
-    >>> from kdjax.methods import Player, co_train
+    >>> from kdjax import models
+    >>> from kdjax.distill import critics, terms
+    >>> from kdjax.distill.methods import Player, co_train
     >>> network, ce = models.build("mlp", num_classes=2), terms.make_term(terms.cross_entropy())
     >>> players = {"teacher": Player(network, {}), "student": Player(network, {"ce": ce})}
     >>> with_dependency(

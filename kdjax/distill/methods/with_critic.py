@@ -14,9 +14,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax.methods.co_train import role_key
-from kdjax.methods.shares import device_key, device_rows, devices, gather, mean_share, part
-from kdjax.terms import Critic, Ramp, Scalar, Through, check_domain
+from kdjax.distill.methods.co_train import role_key
+from kdjax.distill.methods.collectives import (
+    device_key,
+    device_rows,
+    devices,
+    gather,
+    mean_share,
+    part,
+)
+from kdjax.distill.terms import Critic, Ramp, Scalar, Through, check_domain
 from kdjax.types import Array, Batch, Method, Model, Outputs, Scalars, UserError, Variables
 
 MOVES = ("first", "both")
@@ -121,8 +128,9 @@ def with_critic(
         should move, or a critic that looks through players of which it moves only one.
       UserError: by the loss, a batch without an entry that the critic needs.
 
-    >>> from kdjax import critics, models, terms
-    >>> from kdjax.methods import Player, co_train
+    >>> from kdjax import models
+    >>> from kdjax.distill import critics, terms
+    >>> from kdjax.distill.methods import Player, co_train
     >>> network, ce = models.build("mlp", num_classes=2), terms.make_term(terms.cross_entropy())
     >>> players = {"teacher": Player(network, {}), "student": Player(network, {"ce": ce})}
     >>> with_critic(

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
-from kdjax.terms.critic import Critic, Through
-from kdjax.terms.detection import anchor_regression, box_regression, objectness
-from kdjax.terms.features import (
+from kdjax.distill.terms.critic_spec import Critic, Through
+from kdjax.distill.terms.detection import anchor_regression, box_regression, objectness
+from kdjax.distill.terms.features import (
     attention_transfer,
     class_mean_cosine,
     class_means_name,
@@ -16,7 +16,7 @@ from kdjax.terms.features import (
     similarity_preserving,
     stepwise_norm,
 )
-from kdjax.terms.logits import (
+from kdjax.distill.terms.logits import (
     balanced_kl,
     best_peer,
     correlation,
@@ -32,10 +32,10 @@ from kdjax.terms.logits import (
     total_variation,
     weighted_kl,
 )
-from kdjax.terms.ramps import cosine_ramp, linear_ramp, piecewise_ramp, sigmoid_ramp
-from kdjax.terms.review import review
-from kdjax.terms.term import Anneal, Definition, Ramp, Scalar, Term, check_domain, make_term
-from kdjax.terms.transport import sinkhorn, sinkhorn_divergence
+from kdjax.distill.terms.review import review
+from kdjax.distill.terms.schedules import cosine_ramp, linear_ramp, piecewise_ramp, sigmoid_ramp
+from kdjax.distill.terms.sinkhorn import sinkhorn, sinkhorn_divergence
+from kdjax.distill.terms.spec import Anneal, Definition, Ramp, Scalar, Term, check_domain, make_term
 
 DEFINITIONS: Mapping[str, Callable[..., Definition]] = {
     "ce": cross_entropy,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
-from kdjax.terms.term import Scalar
+from kdjax.distill.terms.spec import Scalar
 from kdjax.types import Array, Batch, Metrics, Outputs, PyTree, Scalars, Variables
 
 

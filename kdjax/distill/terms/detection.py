@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.terms.term import Definition, Scalar
+from kdjax.distill.terms.spec import Definition, Scalar
 from kdjax.types import Array, Batch, Outputs, Scalars
 
 _BETA = {"beta": Scalar(0.0, (-1e-9, math.inf))}

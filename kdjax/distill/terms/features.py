@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.terms.term import Definition, Scalar, Value
+from kdjax.distill.terms.spec import Definition, Scalar, Value
 from kdjax.types import Array, Batch, Outputs, Scalars
 
 STAGES = ("stage1", "stage2", "stage3")

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.terms.term import POSITIVE, UNIT, Definition, Scalar
-from kdjax.terms.tokens import TARGETS, example_means, logits_at, looked_at, pairwise
+from kdjax.distill.terms.spec import POSITIVE, UNIT, Definition, Scalar
+from kdjax.distill.terms.tokens import TARGETS, example_means, logits_at, looked_at, pairwise
 from kdjax.types import Array, Batch, Outputs, Scalars
 
 TEMPERATURE = {"temperature": Scalar(1.0, POSITIVE)}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kdjax import losses
-from kdjax.terms.term import Definition
+from kdjax.distill.terms.spec import Definition
 from kdjax.types import Array, Batch, Outputs, Scalars
 
 LEVELS = ("stage1_pre", "stage2_pre", "stage3_pre", "pooled")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
-from kdjax.terms.term import Ramp
+from kdjax.distill.terms.spec import Ramp
 
 
 def linear_ramp(steps: int) -> Ramp:

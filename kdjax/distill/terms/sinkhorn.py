@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.terms.term import POSITIVE, Definition, Found, Scalar
-from kdjax.terms.tokens import flat_rows, looked_at
+from kdjax.distill.terms.spec import POSITIVE, Definition, Found, Scalar
+from kdjax.distill.terms.tokens import flat_rows, looked_at
 from kdjax.types import Batch, Outputs, Scalars, UserError
 
 SCALARS = {"temperature": Scalar(2.0, POSITIVE), "epsilon": Scalar(0.1, POSITIVE)}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
-from kdjax.terms.term import Value
+from kdjax.distill.terms.spec import Value
 from kdjax.types import Array, Batch, Outputs, Scalars, UserError
 
 TOKENS = "token_logits"  # [batch, positions, vocabulary]

@@ -11,13 +11,19 @@ from typing import Any
 
 import jax
 
-from kdjax import comparisons, inputs, models, networks, origins, players, selection, terms
-from kdjax import config as configs
-from kdjax.checks import check_numbers, check_parts, check_shapes
+from kdjax import models
 from kdjax.data import DETECTION, DetectionSet, TextSet
-from kdjax.defaults import DEFAULTS
-from kdjax.methods import CriticRole, Player, co_train, player_hparams
-from kdjax.plan import Run, Variant
+from kdjax.distill import terms
+from kdjax.distill.methods import CriticRole, Player, co_train, player_hparams
+from kdjax.evaluation import selection
+from kdjax.experiment.build import critics as experiment_critics
+from kdjax.experiment.build import data as experiment_data
+from kdjax.experiment.build import initial_weights, players
+from kdjax.experiment.build import models as experiment_models
+from kdjax.experiment.build.plan import Run, Variant
+from kdjax.experiment.build.validate import check_numbers, check_parts, check_shapes
+from kdjax.experiment.config import resolve as configs
+from kdjax.experiment.config.schema import DEFAULTS
 from kdjax.train import sweep
 from kdjax.types import Batch, Method, Source, Spec, UserError, Variables
 
@@ -32,7 +38,7 @@ def build(config: Any) -> Run:
     """Build a run from a config.
 
     Args:
-      config: a ConfigDict or a dict; what it does not say is filled in from `defaults.DEFAULTS`.
+      config: a ConfigDict or a dict; what it does not say is filled in from `schema.DEFAULTS`.
 
     Raises:
       UserError: one line that names the key and what would be right.
@@ -40,16 +46,16 @@ def build(config: Any) -> Run:
     whole = complete(config)
     configs.check(whole)
     check_numbers(whole)
-    source, beside = inputs.load(whole)
-    prepare_train, prepare_eval = inputs.prepare(whole, source)
+    source, beside = experiment_data.load(whole)
+    prepare_train, prepare_eval = experiment_data.prepare(whole, source)
     plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     found: list[Variant] = []
-    labels = functools.cache(lambda: comparisons.training_labels(source))
+    labels = functools.cache(lambda: experiment_critics.training_labels(source))
     completed: dict[str, dict[str, Any]] = {}
     for name, said in configs.variants(plain).items():
         completed[name] = configs.complete(said, players.term_scalars())
         configs.check(completed[name], _where(name))
-        comparisons.split(completed[name], _where(name))
+        experiment_critics.split(completed[name], _where(name))
     players.check_adapters(completed)
     for name, full in completed.items():
         where = _where(name)
@@ -60,7 +66,7 @@ def build(config: Any) -> Run:
             raise UserError(f"{where}: {error}") from error
     played = [role for variant in found for role in variant.table]
     default = DEFAULTS["select"]["role"]
-    selection.check(whole["select"], played, inputs.metrics(source), default_role=default)
+    selection.check(whole["select"], played, experiment_data.metrics(source), default_role=default)
     text = beside if isinstance(beside, TextSet) else None
     pictures = beside if isinstance(beside, DetectionSet) else None
     return Run(whole, source, prepare_train, prepare_eval, tuple(found), text, pictures)
@@ -80,15 +86,17 @@ def _variant(
 ) -> Variant:
     if not config["roles"]:
         raise UserError("roles is empty; it needs at least one role with a model and terms")
-    playing, judging = comparisons.split(config, _where(name))
-    learning = [r for r in playing if config["roles"][r]["terms"] or comparisons.moves(r, config)]
+    playing, judging = experiment_critics.split(config, _where(name))
+    learning = [
+        r for r in playing if config["roles"][r]["terms"] or experiment_critics.moves(r, config)
+    ]
     if not learning:
         raise UserError("no role has terms, so nothing would be trained; give one a table of terms")
 
     def method(axis_name: str | None) -> tuple[dict[str, Player], Method]:
         table = {r: players.make_player(r, config, source, axis_name) for r in playing}
         try:
-            return table, comparisons.wrap(
+            return table, experiment_critics.wrap(
                 co_train(table, axis_name=axis_name), critics, table, axis_name
             )
         except ValueError as error:
@@ -96,7 +104,7 @@ def _variant(
 
     if judging and source.spec.task == DETECTION:
         raise UserError(f"roles.{next(iter(judging))} is a critic, which cannot look at regions")
-    critics = {role: comparisons.make(role, config, labels) for role in judging}
+    critics = {role: experiment_critics.make(role, config, labels) for role in judging}
     check_parts(config, config["devices"] or jax.device_count())
     table, plain = method(None)
     hparams = _hparams(config, table, critics)
@@ -124,7 +132,7 @@ def _equipment(
     config: Mapping[str, Any], table: Mapping[str, Player], source: Source
 ) -> dict[str, Any]:
     """Networks that `frozen` runs once for what terms ask of them: outputs, class means."""
-    network = lambda role: networks.make_network(role, config, source, None)  # noqa: E731
+    network = lambda role: experiment_models.make_network(role, config, source, None)  # noqa: E731
     return {
         "cached": {
             role: (network(role), players.cached_layers(role, config))
@@ -148,7 +156,7 @@ def _hparams(
         said = config["roles"][role]["optimizer"]
         rates = {key: float(said[key]) for key in ("learning_rate", "weight_decay")}
         if role in critics:
-            found[role] = comparisons.hparams(role, critics[role], rates)
+            found[role] = experiment_critics.hparams(role, critics[role], rates)
         else:
             found[role] = player_hparams(table[role], **rates)
     return found
@@ -183,8 +191,10 @@ def _given(
         if said["checkpoint"] is not None:
             try:
                 template = models.detach(shapes[role])
-                network, data = networks.described(said["model"], spec)
-                files[role], headless = origins.read({**said, "model": network}, template, data)
+                network, data = experiment_models.described(said["model"], spec)
+                files[role], headless = initial_weights.read(
+                    {**said, "model": network}, template, data
+                )
             except UserError as error:
                 raise UserError(f"{where}.checkpoint: {error}") from error
             new_heads += [role] if headless else []
@@ -197,7 +207,7 @@ def _given(
             names[role] = said["from_variant"]
         elif said["backbone"] is not None and table[role].trains:
             try:
-                backbones[role] = origins.backbone(said["backbone"], shapes[role], spec)
+                backbones[role] = initial_weights.backbone(said["backbone"], shapes[role], spec)
             except UserError as error:
                 raise UserError(f"{where}.backbone: {error}") from error
         elif not table[role].trains:
@@ -239,7 +249,7 @@ def _place(
                 except UserError as error:
                     raise UserError(f"roles.{role}.terms.{name}.{error}") from error
     for role, comparison in critics.items():
-        comparisons.check(role, comparison, hparams[role])
+        experiment_critics.check(role, comparison, hparams[role])
     for role, numbers in hparams.items():
         for key, value in numbers.get("optimizer", {}).items():
             if not 0 <= value < math.inf:

@@ -5,9 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from kdjax import critics, defaults
-from kdjax.methods import CriticRole, Player, check_critic_hparams, critic_hparams, with_critic
-from kdjax.ramps import make_ramp
+from kdjax.distill import critics
+from kdjax.distill.methods import (
+    CriticRole,
+    Player,
+    check_critic_hparams,
+    critic_hparams,
+    with_critic,
+)
+from kdjax.experiment.build.schedules import make_ramp
+from kdjax.experiment.config import schema
 from kdjax.types import Method, Source, UserError
 
 # settings of players only
@@ -24,7 +31,7 @@ def split(config: Mapping[str, Any], where: str) -> tuple[list[str], list[str]]:
     playing = [role for role, said in roles.items() if not said["between"]]
     judging = [role for role, said in roles.items() if said["between"]]
     for role in playing:
-        if roles[role]["moves"] != defaults.ROLE["moves"]:
+        if roles[role]["moves"] != schema.ROLE["moves"]:
             raise UserError(
                 f"{where}: roles.{role}.moves is set, but {role} is no critic; remove it, or give "
                 "it `between`"
@@ -45,7 +52,7 @@ def split(config: Mapping[str, Any], where: str) -> tuple[list[str], list[str]]:
             )
         set_anyway = [key for key in NOT_ITS if said[key]]
         set_anyway += ["pause"] if said["pause"]["name"] else []
-        set_anyway += ["input"] if said["input"] != defaults.ROLE["input"] else []
+        set_anyway += ["input"] if said["input"] != schema.ROLE["input"] else []
         if said["moves"] not in ("first", "both"):
             raise UserError(f"{here}.moves is {said['moves']!r}; it must be first or both")
         if set_anyway:
@@ -86,9 +93,9 @@ def make(role: str, config: Mapping[str, Any], labels: Callable[[], np.ndarray])
         for key in ("toward", "temperature_squared"):
             if term[key]:
                 raise UserError(f"{where}.terms.{name}.{key} is set; a critic's term has none")
-        if term["anneal"] != defaults.TERM["anneal"]:
+        if term["anneal"] != schema.TERM["anneal"]:
             raise UserError(f"{where}.terms.{name}.anneal is set; a critic's term has none")
-        extra = set(defaults.TERM) - {"weight"}
+        extra = set(schema.TERM) - {"weight"}
         terms[name] = {key: value for key, value in term.items() if key not in extra}
         for key, value in terms[name].items() if name in critic.terms else ():  # else: `hparams`
             if isinstance(value, bool) or not isinstance(value, int | float):

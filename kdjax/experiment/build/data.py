@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kdjax import data, models
-from kdjax.defaults import DEFAULTS
-from kdjax.selection import CLASS_METRICS
+from kdjax.evaluation.selection import CLASS_METRICS
+from kdjax.experiment.config.schema import DEFAULTS
 from kdjax.train.step import Prepare
 from kdjax.types import Array, Batch, Source, Spec, UserError
 

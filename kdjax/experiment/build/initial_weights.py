@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdjax import exports, models
-from kdjax.methods.co_train import role_key
+from kdjax import models
+from kdjax.distill.methods.co_train import role_key
+from kdjax.models.io import export as model_export
 from kdjax.types import Batch, Model, Spec, UserError, Variables
 
 
@@ -34,8 +35,8 @@ def read(said: Mapping[str, Any], template: Variables, spec: Spec) -> tuple[Vari
     if is_huggingface(path):
         return _huggingface(path, said, template, spec)
     if said["keep_layers"]:
-        return _fit(path, said, exports.restore(path, spec)[1], template), False
-    return exports.load(path, said["model"], template, spec), False
+        return _fit(path, said, model_export.restore(path, spec)[1], template), False
+    return model_export.load(path, said["model"], template, spec), False
 
 
 def new_head(variables: Variables, seed: int) -> Variables:
@@ -57,8 +58,8 @@ def backbone(path: str, template: Variables, spec: Spec) -> Variables:
     Raises:
       UserError: another network than the backbone, or another normalisation.
     """
-    _, found, about = exports.restore(path)
-    exports.check_normalised(path, about, spec)
+    _, found, about = model_export.restore(path)
+    model_export.check_normalised(path, about, spec)
     models.with_backbone(template, found)
     return found
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from kdjax.data import DetectionSet, TextSet
-from kdjax.methods import CriticRole, Player
-from kdjax.task import EvalSpec
+from kdjax.distill.methods import CriticRole, Player
+from kdjax.evaluation.task import EvalSpec
 from kdjax.train.step import Optimizer, Prepare
 from kdjax.types import Batch, Method, Model, Source, Variables
 

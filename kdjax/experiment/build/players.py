@@ -4,10 +4,14 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from kdjax import comparisons, critics, defaults, models, networks, terms
+from kdjax import models
 from kdjax.data import DETECTION
-from kdjax.methods import Pause, Player, switokd_pause
-from kdjax.ramps import make_ramp
+from kdjax.distill import critics, terms
+from kdjax.distill.methods import Pause, Player, switokd_pause
+from kdjax.experiment.build import critics as experiment_critics
+from kdjax.experiment.build import models as experiment_models
+from kdjax.experiment.build.schedules import make_ramp
+from kdjax.experiment.config import schema
 from kdjax.train import optimizer
 from kdjax.train.step import Optimizer
 from kdjax.types import Source, UserError
@@ -29,7 +33,10 @@ def make_player(
     role: str, config: Mapping[str, Any], source: Source, axis_name: str | None
 ) -> Player:
     """Build the network and the terms of one role; `axis_name` as in `co_train`."""
-    said, model = config["roles"][role], networks.make_network(role, config, source, axis_name)
+    said, model = (
+        config["roles"][role],
+        experiment_models.make_network(role, config, source, axis_name),
+    )
     if said["cache"]:
         _check_cache(role, config)
         layers = cached_layers(role, config)
@@ -42,7 +49,7 @@ def make_player(
             name=terms.class_means_name(layer),
             num_classes=source.spec.num_classes,
         )
-    moved = comparisons.moves(role, config)
+    moved = experiment_critics.moves(role, config)
     if said["remat"] and (said["terms"] or moved):
         model = models.with_remat(model)
     carried = {name: _adapter(role, name, config, axis_name) for name in adapters(role, config)}
@@ -68,7 +75,7 @@ def _adapter(
             return models.linear_adapter(**said)
         if kind == "norm_direction":
             return models.norm_direction_adapter(**said, axis_name=axis_name)
-        dtype = networks.PRECISIONS[config["precision"]]
+        dtype = experiment_models.PRECISIONS[config["precision"]]
         return models.fusion_adapter(**said, dtype=dtype, axis_name=axis_name)
     except UserError as error:
         raise UserError(f"roles.{role}.adapters.{name}: {error}") from error
@@ -81,7 +88,7 @@ def adapters(role: str, config: Mapping[str, Any]) -> dict[str, tuple[str, ...]]
     """
     toward = _terms_toward(role, config)
     seen = {theirs for name, said in toward for _, theirs in _layers(name, said)}
-    seen |= set(comparisons.layers(role, config))
+    seen |= set(experiment_critics.layers(role, config))
     for name, said in config["roles"][role]["terms"].items():
         seen |= {own for own, _ in _layers(name, said)}
     found = {}
@@ -125,7 +132,7 @@ def _check_cache(role: str, config: Mapping[str, Any]) -> None:
 
 def cached_layers(role: str, config: Mapping[str, Any]) -> tuple[str, ...]:
     """The features of a role that other roles' terms and critics look at."""
-    found = dict.fromkeys(comparisons.layers(role, config))
+    found = dict.fromkeys(experiment_critics.layers(role, config))
     for name, term in _terms_toward(role, config):
         found |= dict.fromkeys(theirs for _, theirs in _layers(name, term))
     return tuple(found)
@@ -194,7 +201,7 @@ def _term(role: str, name: str, said: Mapping[str, Any]) -> terms.Term:
     if name not in terms.DEFINITIONS:
         raise UserError(f"{where}: no such loss; there are {_list(terms.DEFINITIONS)}")
     static = inspect.signature(terms.DEFINITIONS[name]).parameters
-    scalars = {k: v for k, v in said.items() if k not in defaults.TERM and k not in static}
+    scalars = {k: v for k, v in said.items() if k not in schema.TERM and k not in static}
     toward = (said["toward"],) if isinstance(said["toward"], str) else tuple(said["toward"])
     ramp = make_ramp(where, said["ramp"])
     for key, value in {**scalars, "weight": said["weight"]}.items():

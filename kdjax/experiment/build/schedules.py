@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kdjax import terms
+from kdjax.distill import terms
 from kdjax.types import UserError
 
 _RAMPS: Mapping[str, Callable[[Mapping[str, Any]], terms.Ramp]] = {

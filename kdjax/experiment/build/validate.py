@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from kdjax.data import example_batch
-from kdjax.methods import CriticRole, Player
+from kdjax.distill.methods import CriticRole, Player
 from kdjax.types import Batch, Method, Outputs, Source, UserError, Variables
 
 COUNTS = (

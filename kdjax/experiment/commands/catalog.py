@@ -6,13 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kdjax import critics, data, defaults, models, terms
+from kdjax import data, models
+from kdjax.distill import critics, terms
+from kdjax.experiment.config import schema
 from kdjax.train import optimizer
 
 TABLES = {
-    "": defaults.DEFAULTS,
-    "roles.<role>.": defaults.ROLE,
-    "roles.<role>.terms.<term>.": defaults.TERM,
+    "": schema.DEFAULTS,
+    "roles.<role>.": schema.ROLE,
+    "roles.<role>.terms.<term>.": schema.TERM,
 }
 
 

@@ -18,10 +18,12 @@ import jax
 import numpy as np
 from scipy.special import logsumexp
 
-from kdjax import bounds, chains, models, networks
-from kdjax import run as running
-from kdjax.distances import distances, layer_distances
-from kdjax.plan import Run, Variant
+from kdjax import bounds, models
+from kdjax.bounds.layer_distances import distances, layer_distances
+from kdjax.experiment.build import models as experiment_models
+from kdjax.experiment.build.plan import Run, Variant
+from kdjax.experiment.run import train as running
+from kdjax.models import certificates
 from kdjax.types import UserError, Variables
 
 __all__ = ["RHO", "diagnose", "distances"]
@@ -95,7 +97,7 @@ def diagnose(
                 seen = {split: look(own, raw) for split, raw in data.items()}
                 labels = {split: np.asarray(raw["label"]) for split, raw in data.items()}
                 said = variant.config["roles"][role]["model"]
-                stages = chains.chain(said, own, run.source.spec.shape)
+                stages = certificates.chain(said, own, run.source.spec.shape)
                 told = _network(role, stages, seen, labels, layers, seed)
                 values = dict(variant.members[row])
                 about = {"variant": variant.name, "role": role, "member": row, "values": values}
@@ -120,7 +122,7 @@ def _take(run: Run, split: str, samples: int, seed: int) -> dict[str, np.ndarray
 
 def _network(
     role: str,
-    stages: Sequence[chains.Stage],
+    stages: Sequence[certificates.Stage],
     seen: Mapping[str, Mapping[str, np.ndarray]],
     labels: Mapping[str, np.ndarray],
     wanted: Sequence[str],
@@ -134,7 +136,7 @@ def _network(
     gap = float(losses["test"].mean() - losses["train"].mean())
     logits = np.concatenate([seen["train"]["logits"], seen["test"]["logits"]])
     cost = float(np.ptp(logits, axis=1).max()) / RHO
-    tails = dict(zip(names, chains.tails(stages), strict=True))
+    tails = dict(zip(names, certificates.tails(stages), strict=True))
     kept = [name for name in names if not wanted or name in wanted]
     train, test = ({name: seen[s][name] for name in kept} for s in SPLITS)
     apart = layer_distances(train, test, (labels["train"], labels["test"]), cost, seed)
@@ -162,7 +164,7 @@ def _looker(
     "input" is the prepared image. The network is the plain one, as variables are detached: without
     what terms add to it, such as adapters and class means.
     """
-    model = networks.make_network(role, variant.config, run.source, None)
+    model = experiment_models.make_network(role, variant.config, run.source, None)
 
     @jax.jit
     def forward(variables: Variables, batch: Mapping[str, Any]):

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, cast
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-from kdjax.build import complete
-from kdjax.config import check
-from kdjax.defaults import OPTIONAL
+from kdjax.experiment.build.build import complete
+from kdjax.experiment.config.resolve import check
+from kdjax.experiment.config.schema import OPTIONAL
 from kdjax.types import UserError
 
 SWEEP = "--config.sweep."

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from kdjax import scoring, workdir
-from kdjax.panels import drawings
-from kdjax.plan import Run, Variant
+from kdjax.evaluation import classification
+from kdjax.evaluation.panels import drawings
+from kdjax.experiment.build.plan import Run, Variant
+from kdjax.experiment.run import workdir
 from kdjax.train.sweep import Member
 
 
@@ -88,4 +89,4 @@ def _variant(variant: Variant, outcome: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pooled(bins: Mapping[str, np.ndarray], chosen: Mapping[str, Any]) -> dict[str, list[float]]:
-    return scoring.pool(bins, list(chosen["members"]))
+    return classification.pool(bins, list(chosen["members"]))

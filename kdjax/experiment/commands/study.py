@@ -1,8 +1,8 @@
 """`python -m kdjax study`: an experiment file whose result is a figure with its numbers.
 
-A file with a `study` key names a computation of `kdjax.studies`; its other keys are the arguments.
+A file with a `study` key names a computation of `bounds.studies`; its other keys are the arguments.
 Any other file is a training config: it is trained in OUT/run, every network of it is diagnosed,
-and `studies.tracking` compares bounds with gaps.
+and `bounds.studies.tracking` compares bounds with gaps.
 """
 
 import difflib
@@ -12,9 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from kdjax import diagnostics, flags, run, studies, workdir
-from kdjax.build import build
-from kdjax.report import studies as drawing
+from kdjax.bounds import studies
+from kdjax.experiment.build.build import build
+from kdjax.experiment.commands import diagnose
+from kdjax.experiment.commands import overrides as flags
+from kdjax.experiment.run import train as training
+from kdjax.experiment.run import workdir
+from kdjax.report import study_figures as drawing
 from kdjax.report import tables
 from kdjax.train.loop import Stopped
 from kdjax.types import RunError, UserError
@@ -113,13 +117,13 @@ def _of_trained(
     with workdir.occupy(folder):
         workdir.adopt(folder, built.config, command)
         try:
-            outcomes = run.train(built, folder, say)
+            outcomes = training.train(built, folder, say)
         except Stopped as stopped:
             raise RunError(f"{stopped}; the same command goes on from there") from stopped
     role = built.config["select"]["role"]
     chosen = {outcome["name"]: outcome["chosen"][role]["members"] for outcome in outcomes}
     say(f"measuring the layers of every network on {samples} + {samples} examples")
-    networks = diagnostics.diagnose(built, folder, say, samples=samples, members="all")
+    networks = diagnose.diagnose(built, folder, say, samples=samples, members="all")
     return studies.tracking(networks, chosen, role=role)
 
 

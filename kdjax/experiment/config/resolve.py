@@ -9,8 +9,8 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from kdjax.defaults import ADAPTERS, DEFAULTS, OPEN, OPTIONAL, ROLE, TERM
 from kdjax.errors import UserError
+from kdjax.experiment.config.schema import ADAPTERS, DEFAULTS, OPEN, OPTIONAL, ROLE, TERM
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from kdjax import data
+from kdjax.distill.methods.collectives import rows
 from kdjax.errors import DAMAGED
-from kdjax.methods.shares import rows
 from kdjax.train import checkpoint
 from kdjax.train.parallel import Layout, one_device
 from kdjax.types import Batch, Model, Source, UserError, Variables

@@ -6,10 +6,12 @@ from typing import Any
 
 import jax
 
-from kdjax import exports, models, networks
+from kdjax import models
 from kdjax.data import save_tokenizer
-from kdjax.plan import Run
-from kdjax.run import Story
+from kdjax.experiment.build import models as experiment_models
+from kdjax.experiment.build.plan import Run
+from kdjax.experiment.run.train import Story
+from kdjax.models.io import export as model_export
 from kdjax.types import UserError, Variables
 
 
@@ -27,7 +29,7 @@ def from_workdir(
 
     Args:
       run: from `build`.
-      story: from `run.reread`.
+      story: from `train.reread`.
       role: whose network; a projector for a term is left out.
       out: a new folder.
       variant: by name; may be left out if there is one.
@@ -53,12 +55,16 @@ def from_workdir(
     if not 0 <= row < len(found.members):
         raise UserError(f"--member={row}; there are 0 to {len(found.members) - 1}")
     merged = models.detach(jax.tree.map(lambda x: x[row], story.networks(found)[role]))
-    network, spec = networks.described(found.config["roles"][role]["model"], run.source.spec)
+    network, spec = experiment_models.described(
+        found.config["roles"][role]["model"], run.source.spec
+    )
     if huggingface:
         _save_huggingface(out, role, network, merged)
     else:
         about = {"model": network, "role": role, "variant": name, "member": row}
-        exports.save(out, merged, {**about, "values": dict(found.members[row]), **spec._asdict()})
+        model_export.save(
+            out, merged, {**about, "values": dict(found.members[row]), **spec._asdict()}
+        )
     if run.text is not None:
         save_tokenizer(run.text.tokenizer, out)
     return f"{role} of {name}, member {row} {dict(found.members[row])}"
@@ -67,7 +73,7 @@ def from_workdir(
 def _save_huggingface(
     out: Path, role: str, network: Mapping[str, Any], variables: Variables
 ) -> None:
-    exports.refuse_old(out)
+    model_export.refuse_old(out)
     try:
         models.save_huggingface(out, network, variables)
     except UserError as error:

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import models
-from kdjax.class_means import class_means, kept
 from kdjax.data import example_batch
-from kdjax.plan import Run, Variant
-from kdjax.train import processes
+from kdjax.experiment.build.plan import Run, Variant
+from kdjax.experiment.run.class_means import class_means, kept
+from kdjax.train import multihost
 from kdjax.types import Batch, Model, Source, Variables
 
 
@@ -37,7 +37,7 @@ def equip(run: Run, variant: Variant, role: str, variables: Variables, folder: P
         compute = lambda: class_means(model, variables, run.source, layer=layer, **options)  # noqa: E731
         shape = (run.source.spec.num_classes, _width(run, model, variables, layer))
         find = lambda: kept(folder, variables, about, compute, shape)  # noqa: E731
-        means = processes.first_then_all(find)
+        means = multihost.first_then_all(find)
         equipped = models.attach(equipped, jnp.asarray(means))
     return equipped
 

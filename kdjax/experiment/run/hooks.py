@@ -10,14 +10,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 from rich.console import Console
 
-from kdjax import data, judging, probes
-from kdjax.panels import shown
-from kdjax.plan import Run, Variant
-from kdjax.program import Program, feed
-from kdjax.report.log import MetricsLog, Progress, Silence
-from kdjax.task import EvalSpec, Predictions, Scores
-from kdjax.train import checkpoint, cost, loop, processes
-from kdjax.train.evaluate import collect
+from kdjax import data
+from kdjax.evaluation import judging, representation
+from kdjax.evaluation.panels import shown
+from kdjax.evaluation.task import EvalSpec, Predictions, Scores
+from kdjax.experiment.build.plan import Run, Variant
+from kdjax.experiment.run.program import Program, feed
+from kdjax.report.metrics_log import MetricsLog, Progress, Silence
+from kdjax.train import checkpoint, loop, multihost, step_memory
+from kdjax.train.predict import collect
 from kdjax.types import State
 
 
@@ -52,7 +53,7 @@ class Recorder:
             config["checkpoint_every"],
             config["grad_norm_every"],
         )
-        console = None if processes.is_first() else Console(quiet=True)
+        console = None if multihost.is_first() else Console(quiet=True)
         with Progress(total, label=label, console=console) as progress:
             hooks = loop.Hooks(
                 step=self.program.step,
@@ -86,17 +87,17 @@ class Recorder:
     ) -> Iterator[Any]:
         """Compile the step and tell what it takes; returns the batches, none of them taken."""
         first = next(batches)
-        found = cost.step_cost(self.program.step, placed, first)
+        found = step_memory.step_cost(self.program.step, placed, first)
         if found is not None:
-            say(cost.describe(found))
-            trouble = cost.warning(found, cost.memory_of(jax.local_devices()[0]))
+            say(step_memory.describe(found))
+            trouble = step_memory.warning(found, step_memory.memory_of(jax.local_devices()[0]))
             if trouble:
                 say(trouble)
         return itertools.chain([first], batches)
 
     def write(self, step: int, split: str, values: Mapping[str, np.ndarray]) -> None:
         """One line a member, of the first process."""
-        if not processes.is_first():
+        if not multihost.is_first():
             return
         for row, number in enumerate(self.members):
             self.log.write(
@@ -169,7 +170,7 @@ def score(
     for split in ("validation", *extra, "test"):
         answers = answer(split)
         results[split], bins = judging.full(evaluation, answers, fitted)
-        if processes.is_first():
+        if multihost.is_first():
             pictures[split] = shown(evaluation, split, answers.outputs)
     rows = [
         {
@@ -199,7 +200,7 @@ def _answering(
         critics: Scores = {}
         if evaluation.spec.latents:
             plain = program.layout.fetch(state)
-            critics = probes.dependencies(evaluation, logits, plain)
+            critics = representation.dependencies(evaluation, logits, plain)
         return Predictions(split, logits, labels, critics)
 
     return answer

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from kdjax import workdir
 from kdjax.data import example_batch
-from kdjax.plan import Run, Variant
-from kdjax.train import memory, processes
+from kdjax.experiment.build.plan import Run, Variant
+from kdjax.experiment.run import workdir
+from kdjax.train import memory_estimate, multihost
 from kdjax.train.step import init_state
 
 
@@ -27,14 +27,14 @@ def parts(run: Run, variant: Variant, folder: Path) -> list[Part]:
     """
     count, home = len(variant.members), folder / "checkpoints" / variant.name
     plan, size = home / "plan.json", 0
-    if processes.is_first():
+    if multihost.is_first():
         if is_begun(variant, folder):
             size = workdir.read_json(plan)["members_per_program"]
         else:
             size = run.config["members_per_program"] or _fitting(run, variant)
             home.mkdir(parents=True, exist_ok=True)
             workdir.write_json(plan, {"members_per_program": size})
-    size = processes.agreed(size)
+    size = multihost.agreed(size)
     return [
         Part(variant, tuple(range(a, min(a + size, count))), home) for a in range(0, count, size)
     ]
@@ -55,8 +55,8 @@ def _fitting(run: Run, variant: Variant) -> int:
     state = jax.eval_shape(
         lambda k, b: init_state(method, variant.tx, k, b, variant.hparams[0]), key, batch
     )
-    each = memory.member_bytes(method, state, batch)
-    return memory.fitting(count, each, memory.free_bytes(jax.local_devices()[0]))
+    each = memory_estimate.member_bytes(method, state, batch)
+    return memory_estimate.fitting(count, each, memory_estimate.free_bytes(jax.local_devices()[0]))
 
 
 def part_folder(part: Part) -> Path:

@@ -8,10 +8,10 @@ import numpy as np
 
 from kdjax import data
 from kdjax.data import example_batch
-from kdjax.plan import Run, Variant
-from kdjax.train import parallel, processes
-from kdjax.train.evaluate import make_predict
+from kdjax.experiment.build.plan import Run, Variant
+from kdjax.train import multihost, parallel
 from kdjax.train.parallel import Layout
+from kdjax.train.predict import make_predict
 from kdjax.train.step import make_grad_norms, make_step, several
 from kdjax.train.sweep import init_members, vmap_members
 from kdjax.types import Batch, Method, Outputs, State, Variables
@@ -104,7 +104,7 @@ def _layouts(
     stacked = len(set(seeds)) > 1
     if devices == 1:
         return parallel.one_device(), parallel.one_device()
-    over = config["members_over_devices"] and processes.count() == 1
+    over = config["members_over_devices"] and multihost.count() == 1
     if over and len(seeds) > 1 and len(seeds) % devices == 0:
         make = parallel.pmap_members
         return make(devices, axes, stacked_batch=stacked), make(devices, axes, stacked_batch=False)

@@ -12,17 +12,19 @@ from typing import Any
 import jax
 import numpy as np
 
-from kdjax import models, selection, workdir
+from kdjax import models
 from kdjax.data import example_batch, save_tokenizer
-from kdjax.detection_metrics import check_installed
-from kdjax.frozen import equip
-from kdjax.origins import kept, new_head, under_heads
-from kdjax.parts import Part, finished, is_begun, part_folder, parts
-from kdjax.plan import Run, Variant
-from kdjax.program import Program, make_program
-from kdjax.recorder import Recorder, score
-from kdjax.report.log import MetricsLog, Silence
-from kdjax.train import checkpoint, loop, processes, sweep
+from kdjax.evaluation import selection
+from kdjax.evaluation.detection import check_installed
+from kdjax.experiment.build.initial_weights import kept, new_head, under_heads
+from kdjax.experiment.build.plan import Run, Variant
+from kdjax.experiment.run import workdir
+from kdjax.experiment.run.frozen_teacher import equip
+from kdjax.experiment.run.hooks import Recorder, score
+from kdjax.experiment.run.member_groups import Part, finished, is_begun, part_folder, parts
+from kdjax.experiment.run.program import Program, make_program
+from kdjax.report.metrics_log import MetricsLog, Silence
+from kdjax.train import checkpoint, loop, multihost, sweep
 from kdjax.types import State, UserError, Variables
 
 Say = Callable[[str], None]
@@ -116,7 +118,7 @@ def train(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
     """
     if run.pictures is not None:
         check_installed()
-    first = processes.is_first()
+    first = multihost.is_first()
     log = MetricsLog(folder, tensorboard=run.config["tensorboard"]) if first else Silence()
     if run.text is not None and first:
         save_tokenizer(run.text.tokenizer, folder)
@@ -275,7 +277,7 @@ def _train_part(
         workdir.write_json(part_folder(part) / "done.json", outcome)
         return outcome
     except jax.errors.JaxRuntimeError as error:
-        processes.leave_if_alone(error)  # what follows would wait for a process that is gone
+        multihost.leave_if_alone(error)  # what follows would wait for a process that is gone
         raise
     finally:
         checkpoint.close(manager)

@@ -13,9 +13,9 @@ from typing import Any
 
 import jax
 
-import kdjax
-from kdjax.config import differences
-from kdjax.train import processes
+from kdjax import __version__
+from kdjax.experiment.config.resolve import differences
+from kdjax.train import multihost
 from kdjax.types import UserError
 
 # What may differ when a run goes on: it changes where and how fast, not what is computed.
@@ -33,7 +33,7 @@ MAY_CHANGE = (
 
 def versions() -> dict[str, str]:
     """Versions of what computes, and the commit of kdjax if it runs from a checkout."""
-    found = {"python": platform.python_version(), "kdjax": kdjax.__version__}
+    found = {"python": platform.python_version(), "kdjax": __version__}
     for name in ("jax", "jaxlib", "flax", "optax", "numpy"):
         found[name] = importlib.metadata.version(name)
     home = Path(__file__).parent
@@ -53,7 +53,7 @@ def device() -> str:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file that is there whole or not at all; the first process does it."""
-    if not processes.is_first():
+    if not multihost.is_first():
         return
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(content, indent=1) + "\n")
@@ -113,7 +113,7 @@ def open_run(workdir: Path, config: Mapping[str, Any], command: str) -> Iterator
     Raises:
       UserError: from `occupy` and `adopt`, in every process; processes with different configs.
     """
-    if not processes.alike(json.dumps(plain(config), sort_keys=True)):
+    if not multihost.alike(json.dumps(plain(config), sort_keys=True)):
         raise UserError("the processes of this run have different configs; give all one command")
     with ExitStack() as held:
 
@@ -121,8 +121,8 @@ def open_run(workdir: Path, config: Mapping[str, Any], command: str) -> Iterator
             held.enter_context(occupy(workdir))
             adopt(workdir, config, command)
 
-        processes.by_first(begin)
-        if not processes.all_true((workdir / "config.json").exists()):
+        multihost.by_first(begin)
+        if not multihost.all_true((workdir / "config.json").exists()):
             raise UserError(
                 f"workdir {workdir} is not the same folder in all processes; name a shared one"
             )

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax import bounds
-from kdjax.chains import mobile, plain, residual, shuffled
-from kdjax.chains.maps import Map, Shape, out_shape
+from kdjax.models.certificates import mobile, plain, residual, shuffled
+from kdjax.models.certificates.maps import Map, Shape, out_shape
 from kdjax.types import UserError, Variables
 
 __all__ = ["Map", "Stage", "chain", "parts", "tails"]

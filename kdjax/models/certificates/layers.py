@@ -6,7 +6,7 @@ import numpy as np
 from jax import lax
 
 from kdjax import bounds
-from kdjax.chains.maps import Map, Shape
+from kdjax.models.certificates.maps import Map, Shape
 from kdjax.types import Array, Variables
 
 __all__ = ["average_pool", "convolution", "convolve", "dense", "inside", "names", "norm"]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from kdjax.models.layers import global_average, halve
+from kdjax.models.layers.layers import global_average, halve
 from kdjax.types import Array
 
 __all__ = [

@@ -1,7 +1,7 @@
 """MobileNets: rows of depthwise convolutions, in V2 beside identities."""
 
-from kdjax.chains.layers import convolution, dense, inside, names
-from kdjax.chains.maps import GLOBAL_AVERAGE, IDENTITY, RELU, Map, Shape, plus, row
+from kdjax.models.certificates.layers import convolution, dense, inside, names
+from kdjax.models.certificates.maps import GLOBAL_AVERAGE, IDENTITY, RELU, Map, Shape, plus, row
 from kdjax.types import Variables
 
 __all__ = ["mobilenet_v1", "mobilenet_v2"]

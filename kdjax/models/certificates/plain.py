@@ -3,9 +3,18 @@
 import jax
 import numpy as np
 
-from kdjax.chains.layers import convolution, dense, names
-from kdjax.chains.maps import GLOBAL_AVERAGE, HALVE, IDENTITY, RELU, Map, Shape, isometry, row
-from kdjax.models import lipschitz
+from kdjax.models.certificates.layers import convolution, dense, names
+from kdjax.models.certificates.maps import (
+    GLOBAL_AVERAGE,
+    HALVE,
+    IDENTITY,
+    RELU,
+    Map,
+    Shape,
+    isometry,
+    row,
+)
+from kdjax.models.lipschitz import layers as lipschitz
 from kdjax.types import Variables
 
 __all__ = ["cnn", "lipschitz_mlp", "mlp", "vgg"]

@@ -1,7 +1,7 @@
 """Residual networks: a block's constant is its shortcut's plus its branch's."""
 
-from kdjax.chains.layers import convolution, dense, inside, names, norm
-from kdjax.chains.maps import (
+from kdjax.models.certificates.layers import convolution, dense, inside, names, norm
+from kdjax.models.certificates.maps import (
     GLOBAL_AVERAGE,
     IDENTITY,
     RELU,
@@ -12,7 +12,7 @@ from kdjax.chains.maps import (
     plus,
     row,
 )
-from kdjax.models.resnet import pad_shortcut
+from kdjax.models.vision.resnet import pad_shortcut
 from kdjax.types import Variables
 
 __all__ = ["resnet", "resnet_imagenet", "wide_resnet"]

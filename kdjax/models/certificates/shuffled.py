@@ -1,7 +1,7 @@
 """ShuffleNets: a shuffle of channels is an isometry, joined and split channels have rules."""
 
-from kdjax.chains.layers import average_pool, convolution, dense, inside, names
-from kdjax.chains.maps import (
+from kdjax.models.certificates.layers import average_pool, convolution, dense, inside, names
+from kdjax.models.certificates.maps import (
     GLOBAL_AVERAGE,
     IDENTITY,
     RELU,
@@ -13,7 +13,7 @@ from kdjax.chains.maps import (
     plus,
     row,
 )
-from kdjax.models.shufflenet import shuffle
+from kdjax.models.vision.shufflenet import shuffle
 from kdjax.types import Variables
 
 __all__ = ["shuffle_v1", "shuffle_v2"]

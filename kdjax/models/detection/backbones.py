@@ -6,8 +6,8 @@ from typing import Any
 
 from flax import linen as nn
 
-from kdjax.models.mobilenet import mobilenet_v2
-from kdjax.models.resnet_imagenet import resnet_imagenet
+from kdjax.models.vision.mobilenet import mobilenet_v2
+from kdjax.models.vision.resnet_imagenet import resnet_imagenet
 from kdjax.types import PyTree, UserError, Variables
 
 __all__ = ["STRIDES", "divide", "frozen_parts", "make_backbone", "merge", "with_backbone"]

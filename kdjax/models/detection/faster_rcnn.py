@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax.models.backbones import STRIDES, divide, frozen_parts, make_backbone, merge
-from kdjax.models.boxes import RATIOS, anchors
-from kdjax.models.proposals import (
+from kdjax.models.detection.backbones import STRIDES, divide, frozen_parts, make_backbone, merge
+from kdjax.models.detection.boxes import RATIOS, anchors
+from kdjax.models.detection.fpn import BoxHead, Detector, ProposalHead, Pyramid
+from kdjax.models.detection.proposals import (
     Limits,
     Scene,
     anchor_rows,
@@ -28,8 +29,7 @@ from kdjax.models.proposals import (
     propose,
     region_rows,
 )
-from kdjax.models.pyramid import BoxHead, Detector, ProposalHead, Pyramid
-from kdjax.models.roi_align import CANONICAL, levels_of, roi_align
+from kdjax.models.detection.roi_align import CANONICAL, levels_of, roi_align
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
 
 __all__ = ["SHARED", "faster_rcnn"]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kdjax.models.conv import Conv
+from kdjax.models.layers.conv import Conv
 
 __all__ = ["BoxHead", "Detector", "ProposalHead", "Pyramid"]
 

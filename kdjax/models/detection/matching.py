@@ -6,7 +6,7 @@ One image at a time, static shapes: `vmap` maps them over a batch, with a key fo
 import jax
 import jax.numpy as jnp
 
-from kdjax.models.boxes import cover, iou
+from kdjax.models.detection.boxes import cover, iou
 from kdjax.types import Array, UserError
 
 __all__ = ["BACKGROUND", "FOREGROUND", "IGNORED", "match", "sample"]

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from kdjax.models.boxes import iou
+from kdjax.models.detection.boxes import iou
 from kdjax.types import Array
 
 __all__ = ["suppress"]

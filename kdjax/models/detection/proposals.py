@@ -9,9 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax.models.boxes import areas, clip, decode, encode
-from kdjax.models.regions import FOREGROUND, match, sample
-from kdjax.models.suppression import suppress
+from kdjax.models.detection.boxes import areas, clip, decode, encode
+from kdjax.models.detection.matching import FOREGROUND, match, sample
+from kdjax.models.detection.nms import suppress
 from kdjax.types import Array
 
 __all__ = ["BOX_WEIGHTS", "DETECTION", "Limits", "Scene", "anchor_rows", "detect", "propose"]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from kdjax.models.boxes import areas
+from kdjax.models.detection.boxes import areas
 from kdjax.types import Array
 
 __all__ = ["levels_of", "roi_align"]

@@ -12,7 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from kdjax.errors import DAMAGED
-from kdjax.models import torch_names
+from kdjax.models.io import torch_names
 from kdjax.types import Model, PyTree, UserError, Variables
 
 __all__ = [

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import models
-from kdjax.models import convert
+from kdjax.models.io import convert
 from kdjax.types import Model, Spec, UserError, Variables
 
 FORMAT = "kdjax-model-1"

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.models import convert, huggingface_names
-from kdjax.models.decoder import gpt_neo
-from kdjax.models.encoder import bert
-from kdjax.models.encoder_decoder import t5
-from kdjax.models.huggingface_config import to_config, to_options
+from kdjax.models.io import convert, huggingface_names
+from kdjax.models.io.huggingface_config import to_config, to_options
+from kdjax.models.text.bert import bert
+from kdjax.models.text.gpt_neo import gpt_neo
+from kdjax.models.text.t5 import t5
 from kdjax.types import Array, Model, UserError, Variables
 
 __all__ = ["huggingface_options", "load_huggingface", "save_huggingface"]

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import exports, models
-from kdjax.models import convert, torch_names
-from kdjax.models.files import read_weights
+from kdjax import models
+from kdjax.models.io import convert, torch_names
+from kdjax.models.io import export as model_export
+from kdjax.models.io.weight_files import read_weights
 from kdjax.types import UserError
 
 __all__ = ["import_weights", "write_torch"]
@@ -73,7 +74,7 @@ def import_weights(
         "source": Path(weights_path).name,
         "source_sha256": hashlib.sha256(Path(weights_path).read_bytes()).hexdigest(),
     }
-    exports.save(out, variables, about)
+    model_export.save(out, variables, about)
     said = ", ".join(f"model.{key}={value}" for key, value in about["model"].items())
     return f"{classes} classes, for a config: roles.<role>.checkpoint={out}, {said}"
 
@@ -84,7 +85,7 @@ def write_torch(folder: Path) -> Path:
     Raises:
       UserError: the folder is no export, or PyTorch's names of its network are not known.
     """
-    _, variables, about = exports.restore(folder)
+    _, variables, about = model_export.restore(folder)
     path = folder / "torch.safetensors"
     tensors = models.to_torch(about["model"]["name"], variables)
     convert.write_safetensors(tensors, path, {"format": "pt"})

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.models.pickle_reader import Global, Understand, read_pickle
+from kdjax.models.io.pickle_reader import Global, Understand, read_pickle
 from kdjax.types import UserError
 
 __all__ = ["from_torch_file"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from kdjax.errors import DAMAGED
-from kdjax.models.convert import from_safetensors
-from kdjax.models.torch_file import from_torch_file
+from kdjax.models.io.convert import from_safetensors
+from kdjax.models.io.torch_file import from_torch_file
 from kdjax.types import UserError
 
 __all__ = ["read_weights"]

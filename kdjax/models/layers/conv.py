@@ -7,7 +7,7 @@ differentiation of any order (reverse mode; `jax.jvp` works off the CPU only).
 
 Why not leave it to lax: `vmap` over kernels (a sweep) turns a convolution into a grouped one, whose
 weight gradient is up to 80 times slower on the CPU than the members one after another; and some
-contractions are faster in other forms (`kdjax.models.contractions`).
+contractions are faster in other forms (`kdjax.models.layers.conv_kernels`).
 """
 
 import functools
@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
-from kdjax.models import contractions
-from kdjax.models.contractions import KERNEL, Geometry, Padding, X, Y
+from kdjax.models.layers import conv_kernels
+from kdjax.models.layers.conv_kernels import KERNEL, Geometry, Padding, X, Y
 from kdjax.types import UserError
 
 __all__ = ["Conv", "conv2d"]
@@ -85,7 +85,7 @@ def conv2d(
     size, window = (x.shape[1], x.shape[2]), (kernel.shape[0], kernel.shape[1])
     geometry = Geometry(size, window, strides, padding, groups)
     if jax.default_backend() != "cpu":
-        return contractions.convolve(x, kernel, geometry)
+        return conv_kernels.convolve(x, kernel, geometry)
     return _contraction(Y, geometry)(x, kernel)
 
 
@@ -96,13 +96,13 @@ def _contraction(out: int, geometry: Geometry) -> Callable[[Array, Array], Array
 
     @jax.custom_batching.custom_vmap
     def single(a: Array, b: Array) -> Array:
-        return contractions.contract(out, geometry, a, b)
+        return conv_kernels.contract(out, geometry, a, b)
 
     @single.def_vmap
     def rule(members: int, batched: list[bool], a: Array, b: Array) -> tuple[Array, bool]:
-        if contractions.is_products(out, geometry, a.shape[batched[0] :]):
+        if conv_kernels.is_products(out, geometry, a.shape[batched[0] :]):
             axes = tuple(0 if is_batched else None for is_batched in batched)
-            form = functools.partial(contractions.contract, out, geometry)
+            form = functools.partial(conv_kernels.contract, out, geometry)
             return jax.vmap(form, in_axes=axes)(a, b), True
         if out != KERNEL and not batched[(first, second).index(KERNEL)]:
             return _fold_members(contract, out, a, b), True

@@ -1,7 +1,7 @@
 """The forms in which a convolution and its two gradients are computed on the CPU.
 
 A convolution is one trilinear form T(x, kernel, y); a *contraction* computes one of its three slots
-from the other two (`kdjax.models.conv`). lax's own form is the fastest forward. Its weight gradient
+from the other two (`conv`). lax's own form is the fastest forward. Its weight gradient
 convolves transposed images with a window as large as an image, which costs three to five
 forward passes; one matrix product over all pixels costs one or two. `benchmarks/conv.py` measures
 the forms, and `contract` and `is_products` decide by what it said.

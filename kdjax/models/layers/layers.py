@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from kdjax.models.conv import Conv
+from kdjax.models.layers.conv import Conv
 from kdjax.types import UserError
 
 __all__ = [

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.models import lipschitz
-from kdjax.models.layers import layer_widths
+from kdjax.models.layers.layers import layer_widths
+from kdjax.models.lipschitz import layers as lipschitz
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
 
 KINDS = ("spectral", "bjorck")

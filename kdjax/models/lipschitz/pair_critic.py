@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.models import lipschitz
+from kdjax.models.lipschitz import layers as lipschitz
 from kdjax.types import Array, PyTree, UserError, Variables
 
 __all__ = ["KINDS", "PairCritic", "build", "lipschitz_upper_bound", "measured_slope"]

@@ -5,7 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kdjax.models.attention import (
+from kdjax.models.layers.layers import compute_dtype
+from kdjax.models.text.attention import (
     ACTIVATIONS,
     Attention,
     Dropout,
@@ -14,8 +15,7 @@ from kdjax.models.attention import (
     key_mask,
     per_token,
 )
-from kdjax.models.layers import compute_dtype
-from kdjax.models.tokens import from_tokens
+from kdjax.models.text.inputs import from_tokens
 from kdjax.types import Array, Model, Outputs, UserError
 
 __all__ = ["Bert", "bert"]

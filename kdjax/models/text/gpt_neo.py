@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kdjax.models.attention import (
+from kdjax.models.layers.layers import compute_dtype
+from kdjax.models.text.attention import (
     ACTIVATIONS,
     Attention,
     Dropout,
@@ -16,8 +17,7 @@ from kdjax.models.attention import (
     per_token,
     token_logits,
 )
-from kdjax.models.layers import compute_dtype
-from kdjax.models.tokens import from_tokens
+from kdjax.models.text.inputs import from_tokens
 from kdjax.types import Array, Model, Outputs, UserError
 
 __all__ = ["GptNeo", "gpt_neo"]

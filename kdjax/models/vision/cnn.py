@@ -6,8 +6,14 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from kdjax.models.conv import Conv
-from kdjax.models.layers import batch_norm, compute_dtype, global_average, layer_widths, linear
+from kdjax.models.layers.conv import Conv
+from kdjax.models.layers.layers import (
+    batch_norm,
+    compute_dtype,
+    global_average,
+    layer_widths,
+    linear,
+)
 from kdjax.types import Outputs, UserError
 
 __all__ = ["Cnn", "cnn"]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kdjax.models.layers import compute_dtype, layer_widths, linear
+from kdjax.models.layers.layers import compute_dtype, layer_widths, linear
 from kdjax.types import Outputs
 
 __all__ = ["Mlp", "mlp"]

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from kdjax.models.layers import Mode, compute_dtype, conv_norm, global_average, linear
+from kdjax.models.layers.layers import Mode, compute_dtype, conv_norm, global_average, linear
 from kdjax.types import Outputs, UserError
 
 __all__ = ["MobileNetV1", "MobileNetV2", "mobilenet_v1", "mobilenet_v2"]

@@ -7,8 +7,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kdjax.models.conv import Conv
-from kdjax.models.layers import batch_norm, compute_dtype, global_average, layer_widths, linear
+from kdjax.models.layers.conv import Conv
+from kdjax.models.layers.layers import (
+    batch_norm,
+    compute_dtype,
+    global_average,
+    layer_widths,
+    linear,
+)
 from kdjax.types import Outputs, UserError
 
 __all__ = ["ResNet", "resnet"]

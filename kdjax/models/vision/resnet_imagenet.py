@@ -8,7 +8,14 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from kdjax.models.layers import Mode, compute_dtype, conv_norm, global_average, linear, max_pool
+from kdjax.models.layers.layers import (
+    Mode,
+    compute_dtype,
+    conv_norm,
+    global_average,
+    linear,
+    max_pool,
+)
 from kdjax.types import Outputs, UserError
 
 __all__ = ["ResNetImagenet", "resnet_imagenet"]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from kdjax.models.layers import Mode, compute_dtype, conv_norm, global_average, linear
+from kdjax.models.layers.layers import Mode, compute_dtype, conv_norm, global_average, linear
 from kdjax.types import Outputs
 
 __all__ = ["ShuffleV1", "ShuffleV2", "shuffle_v1", "shuffle_v2"]

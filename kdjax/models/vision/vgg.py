@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from kdjax.models.layers import (
+from kdjax.models.layers.layers import (
     Mode,
     compute_dtype,
     conv_norm,

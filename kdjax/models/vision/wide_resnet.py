@@ -5,8 +5,8 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from kdjax.models.conv import Conv
-from kdjax.models.layers import batch_norm, compute_dtype, global_average, linear
+from kdjax.models.layers.conv import Conv
+from kdjax.models.layers.layers import batch_norm, compute_dtype, global_average, linear
 from kdjax.types import Outputs, UserError
 
 __all__ = ["WideResNet", "wide_resnet"]

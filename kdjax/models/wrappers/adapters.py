@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from kdjax.models.conv import Conv
-from kdjax.models.layers import Mode, batch_norm, compute_dtype, conv_norm, linear
+from kdjax.models.layers.conv import Conv
+from kdjax.models.layers.layers import Mode, batch_norm, compute_dtype, conv_norm, linear
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
 
 __all__ = [

@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
-from kdjax import cli, study
-from kdjax.report import studies as drawing
-from kdjax.studies import STUDIES, plain, spearman, spearman_by_setting, tracking
-from kdjax.studies.contraction import coefficient, layout
-from kdjax.studies.gaussian import _ramp, gaps, gaussian
+from kdjax import cli
+from kdjax.bounds.studies import STUDIES, plain, spearman, spearman_by_setting, tracking
+from kdjax.bounds.studies.contraction import coefficient, layout
+from kdjax.bounds.studies.gaussian import _ramp, gaps, gaussian
+from kdjax.experiment.commands import study
+from kdjax.report import study_figures as drawing
 from kdjax.types import UserError
 from tests.faults.commands import base, experiment, refused
 

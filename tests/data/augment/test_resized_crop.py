@@ -9,8 +9,9 @@ from PIL import Image
 from scipy import stats
 
 from kdjax import data
-from kdjax.data import decode, resized_crop, stream
-from kdjax.data.decode import View
+from kdjax.data.augment import resized_crop
+from kdjax.data.images import decode, streaming
+from kdjax.data.images.decode import View
 from kdjax.data.splits import Options
 from kdjax.types import Spec, UserError
 from tests.data import fakes
@@ -228,8 +229,8 @@ class TestSource:
     @pytest.fixture(scope="class")
     def source(self):
         found = fakes.records(labelled=False, get=wide)
-        found = found._replace(view=View(4, 0.875, 5), test=stream.Records(wide, 7))
-        return stream.build(found, Options(batch_size=6, eval_batch_size=4, validation=5))
+        found = found._replace(view=View(4, 0.875, 5), test=streaming.Records(wide, 7))
+        return streaming.build(found, Options(batch_size=6, eval_batch_size=4, validation=5))
 
     def test_training_batches_hold_whole_pictures(self, source):
         assert source.arrays is None

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from kdjax import data
-from kdjax.data.coco import read_coco
+from kdjax.data.detection.coco import read_coco
 from kdjax.types import UserError
-from tests import tiny_coco
+from tests.data import tiny_coco
 
 OPTIONS = {"batch_size": 2, "eval_batch_size": 2, "image_size": 64, "max_boxes": 4, "validation": 2}
 

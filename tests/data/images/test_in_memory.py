@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from kdjax import data
-from kdjax.data.images import channel_moments
+from kdjax.data.images.in_memory import channel_moments
 from kdjax.data.splits import share, stratified
 from kdjax.types import UserError
 from tests.data import fakes
@@ -142,7 +142,7 @@ class TestSpec:
     def test_chunks_do_not_show(self, monkeypatch):
         image = fakes.arrays()["x_train"]
         whole = channel_moments(image, 255.0)
-        monkeypatch.setattr("kdjax.data.images._CHUNK", 7)
+        monkeypatch.setattr("kdjax.data.images.in_memory._CHUNK", 7)
         assert np.allclose(channel_moments(image, 255.0), whole, rtol=1e-12)
 
     def test_constant_channel_normalises_to_zero(self):

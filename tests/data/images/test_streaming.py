@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from kdjax import data
-from kdjax.data import stream
+from kdjax.data.images import streaming
 from kdjax.data.splits import Options
 from kdjax.types import RunError, UserError
 from tests.data import fakes
@@ -29,7 +29,7 @@ def same(left, right):
 
 class TestStream:
     def test_batches(self):
-        source = stream.build(fakes.records(), OFF)
+        source = streaming.build(fakes.records(), OFF)
         assert source.arrays is None
         assert source.size == {"train": 45, "validation": 5, "test": 7}
         walked = take(source.train(0, 3), 16)
@@ -43,7 +43,7 @@ class TestStream:
             assert len(set(np.concatenate([b["id"] for b in epoch]).tolist())) == 42
 
     def test_restarts_exactly_at_any_step(self):
-        source = stream.build(fakes.records(), OFF)
+        source = streaming.build(fakes.records(), OFF)
         walked = take(source.train(0, 3), 16)
         for step in (1, 6, 7, 15):
             assert same(take(source.train(step, 3), 1)[0], walked[step])
@@ -51,7 +51,7 @@ class TestStream:
 
     def test_worker_processes_change_nothing(self):
         alone, helped = (
-            stream.build(fakes.records(), OFF._replace(workers=workers)) for workers in (0, 2)
+            streaming.build(fakes.records(), OFF._replace(workers=workers)) for workers in (0, 2)
         )
         for left, right in zip(
             take(alone.train(5, 3), 4), take(helped.train(5, 3), 4), strict=True
@@ -61,10 +61,10 @@ class TestStream:
     def test_a_worker_reports_a_mistake_of_the_user(self):
         fetch = partial(fakes.fail_from, 13)
         with pytest.raises(UserError, match="example 13 is bad"):
-            list(stream.stream_batches(fetch, 0, 24, 6, workers=1))
+            list(streaming.stream_batches(fetch, 0, 24, 6, workers=1))
 
     def test_a_worker_that_dies_is_told(self):
-        batches = stream.build(fakes.records(), OFF._replace(workers=1)).train(0, 3)
+        batches = streaming.build(fakes.records(), OFF._replace(workers=1)).train(0, 3)
         next(batches)
         (worker,) = multiprocessing.active_children()
         worker.kill()
@@ -72,7 +72,7 @@ class TestStream:
             list(itertools.islice(batches, 10_000))  # what it had made already is still given
 
     def test_evals_cover_each_split_once(self):
-        source = stream.build(fakes.records(), OFF)
+        source = streaming.build(fakes.records(), OFF)
         seen = []
         for split in ("train", "validation"):
             for batch in source.evals[split]():
@@ -83,30 +83,30 @@ class TestStream:
 
     def test_worker_processes_evaluate_the_same(self):
         alone, helped = (
-            stream.build(fakes.records(), OFF._replace(workers=workers)) for workers in (0, 2)
+            streaming.build(fakes.records(), OFF._replace(workers=workers)) for workers in (0, 2)
         )
         pairs = list(zip(alone.evals["train"](), helped.evals["train"](), strict=True))
         assert len(pairs) == 12
         assert all(same(left, right) for left, right in pairs)
 
     def test_unlabelled_records_are_split_at_random(self):
-        source = stream.build(fakes.records(labelled=False), OFF)
+        source = streaming.build(fakes.records(labelled=False), OFF)
         assert source.size["validation"] == 5
 
     def test_bad_label_names_the_example(self):
         with pytest.raises(UserError, match=r"fake: example 7 has label 3, out of range \[0, 3\)"):
-            stream.build(fakes.records(get=fakes.label_out_of_range), OFF)
+            streaming.build(fakes.records(get=fakes.label_out_of_range), OFF)
 
     @pytest.mark.parametrize("on_device", [True, "auto"])
     def test_small_sets_move_into_memory(self, on_device):
-        source = stream.build(fakes.records(), OFF._replace(on_device=on_device))
+        source = streaming.build(fakes.records(), OFF._replace(on_device=on_device))
         assert source.arrays is not None
-        off = stream.build(fakes.records(), OFF)
+        off = streaming.build(fakes.records(), OFF)
         assert np.array_equal(next(source.train(9, 1))["id"], take(off.train(9, 1), 1)[0]["id"])
 
     def test_auto_streams_what_is_too_large(self, monkeypatch):
-        monkeypatch.setattr("kdjax.data.images.ON_DEVICE_LIMIT", 50 * 48 - 1)
-        assert stream.build(fakes.records(), OFF._replace(on_device="auto")).arrays is None
+        monkeypatch.setattr("kdjax.data.images.in_memory.ON_DEVICE_LIMIT", 50 * 48 - 1)
+        assert streaming.build(fakes.records(), OFF._replace(on_device="auto")).arrays is None
 
 
 class TestTfds:

@@ -8,8 +8,10 @@ import pytest
 import tensorflow_datasets as tfds
 
 from kdjax import data
-from kdjax.data import drawings, pairs, views
-from kdjax.data.pairs import SPLITS
+from kdjax.data.pairs import dataset as pairs
+from kdjax.data.pairs import omniglot
+from kdjax.data.pairs import scenes as views
+from kdjax.data.pairs.dataset import SPLITS
 from kdjax.types import UserError
 from tests.data import fakes
 
@@ -155,7 +157,7 @@ class TestDrawings:
 
     def test_mocked_tfds_omniglot(self, tmp_path):
         with tfds.testing.mock_data(num_examples=8):
-            found = drawings.omniglot(str(tmp_path))
+            found = omniglot.omniglot(str(tmp_path))
         assert found.image.shape == (16, 28, 28)
         assert found.image.dtype == np.uint8
         assert len(found.alphabets[0]) >= len(found.alphabets[-1])

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdjax.data import tokenize
-from kdjax.data.text import TextOptions, load_text, read_text
+from kdjax.data.text import tokenize
+from kdjax.data.text.dataset import TextOptions, load_text, read_text
 from kdjax.types import UserError
-from tests.data.test_text_files import MULTIRC, write, write_json
+from tests.data.text.test_files import MULTIRC, write, write_json
 
-SHARED = Path(__file__).parents[2] / "../shared/data"
+SHARED = Path(__file__).parents[3] / "../shared/data"
 LETTERS = "abcdefgh"
 VOCABULARY = [*tokenize.SPECIAL, *LETTERS, *"0123456789", *(f"##{n}" for n in range(10))]
 LENGTHS = (8, 12, 16, 32)

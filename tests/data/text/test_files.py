@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
-from kdjax.data import text_files, text_tasks
-from kdjax.data.text_tasks import TASKS
+from kdjax.data.text import files as text_files
+from kdjax.data.text import tasks as text_tasks
+from kdjax.data.text.tasks import TASKS
 from kdjax.types import UserError
 
-SHARED = Path(__file__).parents[2] / "../shared/data"
+SHARED = Path(__file__).parents[3] / "../shared/data"
 COLA = 'ab\t1\t\tBirds sing.\nab\t0\t*\tBirds "sings.\n'
 MRPC = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\tIt 's late .\t\" Late it is .\n"
 SST2 = "sentence\tlabel\nfine work \t1\ndull\t0\n"

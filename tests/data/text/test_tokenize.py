@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdjax.data import tokenize
-from kdjax.data.text_tasks import Prompt
+from kdjax.data.text import tokenize
+from kdjax.data.text.tasks import Prompt
 from kdjax.types import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SHARED = ROOT / "../shared"
 # 54 hand-made texts by transformers 4.57.6's BertTokenizer, uncased; the vocabulary is the part of
 # BERT's that they use, in its order (greedy longest match is the same with fewer unused pieces).

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import models, terms
-from kdjax.methods import Player, co_train, switokd_pause
+from kdjax import models
+from kdjax.distill import terms
+from kdjax.distill.methods import Player, co_train, switokd_pause
 from kdjax.train.optimizer import make_optimizer, make_schedule
 from kdjax.train.step import init_opt, make_step
 from kdjax.types import State

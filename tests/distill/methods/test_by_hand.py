@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import models, terms
-from kdjax.methods import Player, co_train
+from kdjax import models
+from kdjax.distill import terms
+from kdjax.distill.methods import Player, co_train
 from kdjax.types import UserError
-from tests.methods import tables
+from tests.distill.methods import tables
 
 BATCH = tables.batch(5)
 CLOSE = {"rtol": 2e-5, "atol": 1e-6}  # float32 sums of 16 examples against float64

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from kdjax import losses
-from kdjax.methods import Player, co_train, switokd_pause
-from tests.methods import tables
+from kdjax.distill.methods import Player, co_train, switokd_pause
+from tests.distill.methods import tables
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import losses, terms
-from kdjax.methods import Player, co_train, player_hparams
+from kdjax import losses
+from kdjax.distill import terms
+from kdjax.distill.methods import Player, co_train, player_hparams
 from kdjax.types import Model, Outputs, Variables
 
 CLASSES, WIDTH, REGIONS = 3, 4, 2

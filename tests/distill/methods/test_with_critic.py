@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import critics
+from kdjax.distill import critics
+from kdjax.distill.methods import co_train, critic_hparams, with_critic
+from kdjax.distill.methods.co_train import role_key
+from kdjax.distill.terms import linear_ramp
 from kdjax.losses import contrastive
-from kdjax.methods import co_train, critic_hparams, with_critic
-from kdjax.methods.co_train import role_key
-from kdjax.terms import linear_ramp
-from kdjax.train import memory, parallel
+from kdjax.train import memory_estimate, parallel
 from kdjax.train.step import init_state, make_step
 from kdjax.types import UserError, Variables
+from tests.distill.methods import tables
 from tests.losses import references
-from tests.methods import tables
 
 ROWS, WIDTH, NEGATIVES = 24, 4, 7
 LABELS = np.arange(ROWS, dtype=np.int32) % tables.CLASSES
@@ -259,7 +259,7 @@ def test_memory_estimate_counts_the_memory():
         state = jax.eval_shape(
             lambda k: init_state(method, tx, k, batch(), numbers), jax.random.key(0)
         )
-        return memory.member_bytes(method, state, batch())
+        return memory_estimate.member_bytes(method, state, batch())
 
     assert estimate(1004) - estimate(4) >= 2 * 2 * ROWS * 1000 * 4
 

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import terms
-from kdjax.build import build
-from kdjax.methods import Player, co_train, player_hparams
+from kdjax.distill import terms
+from kdjax.distill.methods import Player, co_train, player_hparams
+from kdjax.experiment.build.build import build
 from kdjax.types import Model, Outputs, UserError, Variables
 
-GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "sinkhorn.npz")
+GOLDEN = np.load(pathlib.Path(__file__).parents[2] / "golden" / "sinkhorn.npz")
 POSITIONS, WORDS = 3, 5
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from kdjax import terms
+from kdjax.distill import terms
 from kdjax.types import Outputs, UserError
 
 BATCH, POSITIONS, WORDS = 3, 4, 5

@@ -7,11 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import comparisons, critics, flags, players, selection, terms
-from kdjax import config as configs
-from kdjax import run as running
-from kdjax.build import build
-from kdjax.program import feed, make_program
+from kdjax.distill import critics, terms
+from kdjax.evaluation import selection
+from kdjax.experiment.build import critics as experiment_critics
+from kdjax.experiment.build import players
+from kdjax.experiment.build.build import build
+from kdjax.experiment.commands import overrides
+from kdjax.experiment.config import resolve as configs
+from kdjax.experiment.run import train as running
+from kdjax.experiment.run.program import feed, make_program
 from kdjax.train import checkpoint
 from kdjax.types import UserError
 
@@ -128,8 +132,8 @@ def test_a_frozen_cached_teacher_shows_the_critics_layer():
 
 
 def test_the_experiment_has_a_critic_in_two_of_its_rows():
-    file = pathlib.Path(__file__).parents[1] / "experiments" / "digits_crd.py"
-    found = build(flags.read(f"{file}:smoke", ["--config.devices=1"]).config).variants
+    file = pathlib.Path(__file__).parents[3] / "experiments" / "digits_crd.py"
+    found = build(overrides.read(f"{file}:smoke", ["--config.devices=1"]).config).variants
     rows = {variant.name: list(variant.critics) for variant in found}
     assert rows == {"alone": [], "kd": [], "crd": ["crd"], "kd_crd": ["crd"]}
 
@@ -160,7 +164,7 @@ def test_players_that_a_critic_stands_between_are_one_choice():
 def test_labels_of_a_streamed_set_are_those_by_id():
     source = build(config()).source
     assert source.arrays is not None
-    streamed = comparisons.training_labels(source._replace(arrays=None))
+    streamed = experiment_critics.training_labels(source._replace(arrays=None))
     np.testing.assert_array_equal(streamed, source.arrays["label"])
 
 
@@ -217,6 +221,6 @@ def test_refusals_that_need_more_than_the_critics_table(monkeypatch):
     said["roles"]["student"]["terms"]["forward_kl"] = {"toward": "crd"}
     with pytest.raises(UserError, match="forward_kl looks toward 'crd', which is not another play"):
         build(said)
-    monkeypatch.setattr(comparisons, "training_labels", lambda source: np.zeros(9, np.int32))
+    monkeypatch.setattr(experiment_critics, "training_labels", lambda source: np.zeros(9, np.int32))
     with pytest.raises(UserError, match=r"roles\.crd\.model: all training examples are of one"):
         build(config())

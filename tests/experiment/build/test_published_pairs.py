@@ -6,19 +6,20 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import flags, models
-from kdjax.build import build
-from kdjax.run import train
+from kdjax import models
+from kdjax.experiment.build.build import build
+from kdjax.experiment.commands import overrides
+from kdjax.experiment.run.train import train
 from kdjax.types import UserError
 
-ROOT = pathlib.Path(__file__).resolve().parents[1] / "experiments"
+ROOT = pathlib.Path(__file__).resolve().parents[3] / "experiments"
 PAIRS = ("res56_20", "wrn40_2_40_1", "res32x4_8x4", "res50_mv2", "res32x4_shv1", "res32x4_shv2")
 METHODS = ("kd", "dkd", "dist", "reviewkd", "kdpp", "dkdpp", "distpp", "reviewkdpp")
 IMAGES = {"image": jax.ShapeDtypeStruct((2, 32, 32, 3), np.float32)}
 
 
 def config(method, arg=""):
-    return flags.read(f"{ROOT / f'cifar100_{method}.py'}:{arg}", ["--config.devices=1"]).config
+    return overrides.read(f"{ROOT / f'cifar100_{method}.py'}:{arg}", ["--config.devices=1"]).config
 
 
 def features(said):
@@ -93,7 +94,7 @@ def test_dkd_has_the_published_alpha_and_beta():
 def test_an_unknown_pair_is_answered_with_the_known_ones(file):
     known = "r34_r18, r50_mv1" if file == "imagenet_kdpp" else ", ".join(PAIRS)
     with pytest.raises(UserError, match=f"no pair 'res56'; there are {known} and smoke"):
-        flags.read(f"{ROOT / file}.py:res56", [])
+        overrides.read(f"{ROOT / file}.py:res56", [])
 
 
 def test_reviewkdpp_trains_from_its_teacher(tmp_path):

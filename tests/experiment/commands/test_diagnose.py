@@ -10,8 +10,11 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from kdjax import chains, cli, diagnostics, distances, models
-from kdjax.distances import layer_distances
+from kdjax import cli, models
+from kdjax.bounds import layer_distances as distances
+from kdjax.bounds.layer_distances import layer_distances
+from kdjax.experiment.commands import diagnose
+from kdjax.models import certificates
 from kdjax.types import UserError
 from tests.faults.commands import base, experiment, refused, train
 
@@ -29,13 +32,13 @@ def network(name, shape, seed=0, **options):
 def test_distances_by_hand():
     x, u = np.array([[0.0], [1.0]]), np.array([[2.0], [1.0]])
     same, other = np.array([0, 0]), np.array([0, 1])
-    found = diagnostics.distances((x, same), (u, same), 10.0, 0)
+    found = diagnose.distances((x, same), (u, same), 10.0, 0)
     assert found["w1"] == pytest.approx(1.0)  # 0 -> 1 and 1 -> 2, or 0 -> 2
     assert found["sliced"] <= found["w1"] <= found["entropic"] <= 1.1
     # one label must change: 10 / 2
-    assert diagnostics.distances((x, same), (u, other), 10.0, 0)["w1"] == pytest.approx(6.0)
+    assert diagnose.distances((x, same), (u, other), 10.0, 0)["w1"] == pytest.approx(6.0)
     with pytest.raises(UserError, match="not finite"):
-        diagnostics.distances((x * np.nan, same), (u, same), 1.0, 0)
+        diagnose.distances((x * np.nan, same), (u, same), 1.0, 0)
 
 
 def test_wide_layers_are_measured_like_narrow_ones(monkeypatch):
@@ -56,7 +59,7 @@ def test_wide_layers_are_measured_like_narrow_ones(monkeypatch):
 def test_the_invariant_holds_for_random_networks(seed):
     rng = np.random.default_rng(seed)
     model, variables = network("mlp", (4, 4, 1), seed, hidden=(6,))
-    stages = chains.chain({"name": "mlp"}, variables, (4, 4, 1))
+    stages = certificates.chain({"name": "mlp"}, variables, (4, 4, 1))
     seen, labels = {}, {}
     for split, shift in (("train", 0.0), ("test", 1.5)):
         images = jnp.float32(rng.normal(size=(30, 4, 4, 1)) + shift)
@@ -65,14 +68,14 @@ def test_the_invariant_holds_for_random_networks(seed):
         seen[split] = {k: np.asarray(v, np.float64).reshape(30, -1) for k, v in tree.items()}
         labels[split] = rng.integers(0, 3, 30) if shift else np.argmax(seen[split]["logits"], 1)
     both = np.concatenate([seen[s]["logits"] for s in seen])
-    cost = np.ptp(both, axis=1).max() / diagnostics.RHO
-    losses = {s: diagnostics._cross_entropy(seen[s]["logits"], labels[s]) for s in seen}
+    cost = np.ptp(both, axis=1).max() / diagnose.RHO
+    losses = {s: diagnose._cross_entropy(seen[s]["logits"], labels[s]) for s in seen}
     gap = abs(losses["test"].mean() - losses["train"].mean())
     assert gap > 0.1
-    for stage, tail in zip(stages, chains.tails(stages), strict=True):
+    for stage, tail in zip(stages, certificates.tails(stages), strict=True):
         pair = [(seen[s][stage.name], labels[s]) for s in ("train", "test")]
-        w1 = diagnostics.distances(pair[0], pair[1], cost, 0)["w1"]
-        assert gap <= diagnostics.RHO * max(1, tail) * w1
+        w1 = diagnose.distances(pair[0], pair[1], cost, 0)["w1"]
+        assert gap <= diagnose.RHO * max(1, tail) * w1
 
 
 @pytest.fixture(scope="module")

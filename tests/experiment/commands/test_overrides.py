@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from kdjax import flags
+from kdjax.experiment.commands import overrides
 from kdjax.types import UserError
 
 FILE = '''"""What it is.
@@ -53,14 +53,14 @@ def at(table, path):
 
 
 def test_the_file_alone(file):
-    title, config = flags.read(str(file), [])
+    title, config = overrides.read(str(file), [])
     assert title == "What it is."
     assert config["num_steps"] == 50
     assert set(config["roles"]) == {"zeta", "alpha"}
     assert list(config["sweep"]) == ["roles.*.optimizer.learning_rate", "seed"]
     assert config["roles"]["alpha"]["terms"]["balanced_kl"]["emphasis"] == 2.0
     assert config["data"]["path"] is None
-    assert flags.read(f"{file}:short", []).config["num_steps"] == 5
+    assert overrides.read(f"{file}:short", []).config["num_steps"] == 5
 
 
 def test_a_plain_dict_keeps_its_order(tmp_path):
@@ -68,7 +68,7 @@ def test_a_plain_dict_keeps_its_order(tmp_path):
     roles = {name: {"model": {"name": "mlp"}, "terms": {"ce": {}}} for name in "cab"}
     said = {"roles": roles, "variants": {name: {} for name in "zyx"}}
     path.write_text(f"def get_config(arg=''):\n    return {said!r}\n")
-    found = flags.read(str(path), ["--config.num_steps=3"]).config
+    found = overrides.read(str(path), ["--config.num_steps=3"]).config
     assert list(found["roles"]) == ["c", "a", "b"]
     assert list(found["variants"]) == ["z", "y", "x"]
 
@@ -76,7 +76,7 @@ def test_a_plain_dict_keeps_its_order(tmp_path):
 def test_a_file_without_docstring_is_called_by_its_name(tmp_path):
     path = tmp_path / "plain.py"
     path.write_text("def get_config(arg=''):\n    return {'roles': {}}\n")
-    assert flags.read(str(path), []).title == "plain"
+    assert overrides.read(str(path), []).title == "plain"
 
 
 B = "roles.alpha.terms.balanced_kl."
@@ -115,8 +115,8 @@ B = "roles.alpha.terms.balanced_kl."
     ],
 )
 def test_an_override_has_the_type_of_its_key(file, path, text, value):
-    before = flags.read(str(file), []).config
-    after = flags.read(str(file), [f"--config.{path}={text}"]).config
+    before = overrides.read(str(file), []).config
+    after = overrides.read(str(file), [f"--config.{path}={text}"]).config
     found = at(after, path)
     assert found == value
     assert type(found) is type(value)
@@ -128,17 +128,17 @@ def test_an_override_has_the_type_of_its_key(file, path, text, value):
 def test_a_sweep_may_be_changed_and_added_by_its_dotted_path(file):
     rate, temperature = "roles.*.optimizer.learning_rate", B + "temperature"
     said = [f"--config.sweep.{rate}=[0.5]", f"--config.sweep.{temperature}=(1.0, 2.0)"]
-    found = flags.read(str(file), [*said, "--config.num_steps=3"]).config
+    found = overrides.read(str(file), [*said, "--config.num_steps=3"]).config
     assert found["sweep"] == {rate: (0.5,), "seed": (0, 1), temperature: (1.0, 2.0)}
     assert found["num_steps"] == 3
     for wrong in ("0.5", "", "[0.5", "{}", "open('x')"):
         with pytest.raises(UserError, match="write the values as a list"):
-            flags.read(str(file), [f"--config.sweep.{rate}={wrong}"])
+            overrides.read(str(file), [f"--config.sweep.{rate}={wrong}"])
 
 
 def test_the_last_of_two_overrides_counts(file):
     said = ["--config.num_steps=3", "--config.num_steps=4"]
-    assert flags.read(str(file), said).config["num_steps"] == 4
+    assert overrides.read(str(file), said).config["num_steps"] == 4
 
 
 def test_variants_can_be_overridden(tmp_path):
@@ -151,22 +151,22 @@ def test_variants_can_be_overridden(tmp_path):
         )
     )
     key = "variants.a.roles.alpha.terms.balanced_kl.temperature"
-    assert at(flags.read(str(path), [f"--config.{key}=3"]).config, key) == 3.0
+    assert at(overrides.read(str(path), [f"--config.{key}=3"]).config, key) == 3.0
     with pytest.raises(UserError, match=r"did you mean --config\.variants\.a\.roles\.alpha\?"):
-        flags.read(str(path), ["--config.variants.a.roles.alfa.checkpoint=x"])
+        overrides.read(str(path), ["--config.variants.a.roles.alfa.checkpoint=x"])
 
 
 def test_reading_leaves_no_flag_behind(file):
     from absl import flags as absl_flags
 
     before = set(absl_flags.FLAGS)
-    flags.read(str(file), ["--config.num_steps=3"])
+    overrides.read(str(file), ["--config.num_steps=3"])
     assert set(absl_flags.FLAGS) == before
 
 
 def test_a_relative_path_is_taken_from_here(file, monkeypatch):
     monkeypatch.chdir(file.parent)
-    assert flags.read("mine.py", []).config["num_steps"] == 50
+    assert overrides.read("mine.py", []).config["num_steps"] == 50
     assert pathlib.Path("mine.py").exists()
 
 
@@ -178,5 +178,5 @@ def test_an_experiment_may_import_its_siblings_from_anywhere(tmp_path, monkeypat
         "from mine._shared import STEPS\ndef get_config(arg=''):\n    return {'num_steps': STEPS}\n"
     )
     monkeypatch.chdir("/")
-    assert flags.read(str(folder / "one.py"), []).config["num_steps"] == 7
+    assert overrides.read(str(folder / "one.py"), []).config["num_steps"] == 7
     assert str(tmp_path) not in sys.path

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from kdjax import config, defaults
+from kdjax.experiment.config import resolve, schema
 from kdjax.types import UserError
 
 SCALARS = {"ce": {"label_smoothing": 0.0}, "forward_kl": {"temperature": 1.0}}
@@ -45,14 +45,14 @@ def given():
 )
 def test_merge(base, over, right):
     kept = copy.deepcopy((base, over))
-    found = config.merge(base, over)
+    found = resolve.merge(base, over)
     assert found == right
     assert (base, over) == kept
 
 
 def test_merge_shares_nothing():
     base, over = {"a": {"b": [1]}}, {"c": {"d": [2]}}
-    found = config.merge(base, over)
+    found = resolve.merge(base, over)
     found["a"]["b"].append(9)
     found["c"]["d"].append(9)
     assert base == {"a": {"b": [1]}}
@@ -60,51 +60,51 @@ def test_merge_shares_nothing():
 
 
 def test_complete_fills_in_every_default():
-    found = config.complete(given(), SCALARS)
+    found = resolve.complete(given(), SCALARS)
     assert found["num_steps"] == 7
-    assert {k for k in found if k not in given()} == set(defaults.DEFAULTS) - set(given())
+    assert {k for k in found if k not in given()} == set(schema.DEFAULTS) - set(given())
     student = found["roles"]["student"]
-    assert set(student) == set(defaults.ROLE)
+    assert set(student) == set(schema.ROLE)
     assert student["model"] == {"name": "mlp"}
     assert student["terms"]["forward_kl"] == {
-        **defaults.TERM,
+        **schema.TERM,
         "toward": "teacher",
         "temperature": 1.0,
     }
-    config.check(found)
+    resolve.check(found)
 
 
 def test_complete_is_idempotent_and_leaves_its_input_alone():
     said = given()
-    once = config.complete(said, SCALARS)
+    once = resolve.complete(said, SCALARS)
     assert said == given()
-    assert config.complete(once, SCALARS) == once
+    assert resolve.complete(once, SCALARS) == once
 
 
 def test_none_removes_a_role_and_a_term():
     said = given()
     said["roles"]["student"]["terms"]["ce"] = None
     said["roles"]["third"] = None
-    found = config.complete(said, SCALARS)
+    found = resolve.complete(said, SCALARS)
     assert list(found["roles"]) == ["teacher", "student"]
     assert list(found["roles"]["student"]["terms"]) == ["forward_kl"]
 
 
 def test_variants_are_laid_over_the_rest():
     said = {**given(), "variants": {"a": {}, "b": {"roles.teacher.terms": {"ce": None}}, "c": None}}
-    found = config.variants(said)
+    found = resolve.variants(said)
     assert list(found) == ["a", "b", "c"]
     assert found["a"] == found["c"] == given()
     assert found["b"]["roles"]["teacher"]["terms"] == {"ce": None}
     assert found["b"]["roles"]["student"] == given()["roles"]["student"]
-    assert config.variants(given()) == {"default": given()}
-    assert config.variants({**given(), "variants": {}}) == {"default": given()}
+    assert resolve.variants(given()) == {"default": given()}
+    assert resolve.variants({**given(), "variants": {}}) == {"default": given()}
 
 
 def test_a_variant_may_sweep_more_or_less():
     said = {**given(), "sweep": {"seed": (0, 1), "x.y": (1.0,)}}
     said["variants"] = {"a": {"sweep": {"x.y": None}}, "b": {"sweep": {"z": (2,)}}}
-    found = config.variants(said)
+    found = resolve.variants(said)
     assert found["a"]["sweep"] == {"seed": (0, 1)}
     assert found["b"]["sweep"] == {"seed": (0, 1), "x.y": (1.0,), "z": (2,)}
 
@@ -144,9 +144,9 @@ def test_a_variant_may_sweep_more_or_less():
     ],
 )
 def test_check_refuses(path, value, message):
-    found = config.merge(config.complete(given(), SCALARS), {path: value})
+    found = resolve.merge(resolve.complete(given(), SCALARS), {path: value})
     with pytest.raises(UserError) as caught:
-        config.check(found)
+        resolve.check(found)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -166,17 +166,17 @@ def test_check_refuses(path, value, message):
     ],
 )
 def test_check_lets_pass(path, value):
-    config.check(config.merge(config.complete(given(), SCALARS), {path: value}))
+    resolve.check(resolve.merge(resolve.complete(given(), SCALARS), {path: value}))
 
 
 def test_differences_are_the_leaves_that_differ():
     old = {"a": 1, "b": {"c": 2, "d": [1, 2]}, "e": "x", "same": {"f": None}}
     new = {"a": 1, "b": {"c": 3, "d": [1, 3]}, "g": 0, "same": {"f": None}}
-    assert config.differences(old, new) == [
+    assert resolve.differences(old, new) == [
         "b.c: 2 -> 3",
         "b.d: [1, 2] -> [1, 3]",
         "e: 'x' -> '(unset)'",
         "g: '(unset)' -> 0",
     ]
-    assert config.differences(old, old) == []
-    assert config.differences({"a": {"b": 1}}, {"a": 2}) == ["a: {'b': 1} -> 2"]
+    assert resolve.differences(old, old) == []
+    assert resolve.differences({"a": {"b": 1}}, {"a": 2}) == ["a: {'b': 1} -> 2"]

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from kdjax import terms
-from kdjax.build import build
-from kdjax.run import train
+from kdjax.distill import terms
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run.train import train
 from kdjax.types import Outputs, UserError
 from tests.faults.commands import base
 from tests.losses import references

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from kdjax import data, models
-from kdjax.build import build
-from kdjax.class_means import class_means, kept
 from kdjax.errors import UserError
-from kdjax.run import train
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run.class_means import class_means, kept
+from kdjax.experiment.run.train import train
 from kdjax.train import parallel
 
 

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax.build import build
-from kdjax.program import feed, make_program
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run.program import feed, make_program
 from kdjax.types import UserError
-from tests.test_comparisons import CLOSE
+from tests.experiment.build.test_critics import CLOSE
 
 RATE, WEIGHT = "roles.*.optimizer.learning_rate", "roles.wdm.terms.dependency.weight"
 PENALTY = "roles.wdm.terms.dependency.penalty"

@@ -7,13 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax import exports, models
-from kdjax import run as running
-from kdjax.build import build
-from kdjax.class_means import class_means
-from kdjax.program import feed, make_program
+from kdjax import models
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run import train as running
+from kdjax.experiment.run.class_means import class_means
+from kdjax.experiment.run.program import feed, make_program
+from kdjax.models.io import export as model_export
 from kdjax.types import UserError, Variables
-from tests import tiny_coco
+from tests.data import tiny_coco
 
 # float32 sums in another order, amplified by batch norms over few and narrow maps: two steps of SGD
 # move the parameters by about .1, and a missing sum over devices would show at that size
@@ -200,7 +201,7 @@ def classifier(folder, width, run):
     spec = run.source.spec
     about = {"model": said, "num_classes": 5, "shape": (32, 32, 3), "scale": 255.0}
     about |= {"mean": spec.mean, "std": spec.std}
-    exports.save(folder, jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes), about)
+    model_export.save(folder, jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes), about)
     return str(folder)
 
 

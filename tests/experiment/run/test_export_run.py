@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import calibration, cli, data, exports, models
-from kdjax.build import build
+from kdjax import calibration, cli, data, models
+from kdjax.experiment.build.build import build
+from kdjax.models.io import export as model_export
 from kdjax.types import UserError
 from tests.faults.commands import base, experiment, refused, train
 from tests.faults.runs import read_state
@@ -68,7 +69,7 @@ def images_of(said):
 @pytest.mark.parametrize(("role", "member"), [("teacher", 0), ("student", 1)])
 def test_restored_logits_score_as_the_run_says(role, member, trained):
     _, report, folder = trained
-    model, variables, about = exports.restore(folder / role)
+    model, variables, about = model_export.restore(folder / role)
     images, labels = images_of(about)
     mean, std = np.array(about["mean"]), np.array(about["std"])
     batch = {"image": ((images / about["scale"] - mean) / std).astype(np.float32)}
@@ -112,7 +113,7 @@ def test_adapters_are_left_out(trained):
 def test_what_config_json_says(trained):
     _, _, folder = trained
     said = json.loads((folder / "student" / "config.json").read_text())
-    assert said["format"] == exports.FORMAT
+    assert said["format"] == model_export.FORMAT
     assert said["model"] == {"name": "cnn", "widths": [4, 6]}
     assert (said["role"], said["variant"], said["member"]) == ("student", "default", 1)
     assert said["values"] == {"seed": 0, TEMPERATURE: 3.0}
@@ -198,20 +199,20 @@ def test_training_goes_on_from_an_export(trained, tmp_path, no_page):
 
 def test_restore_names_what_is_wrong(trained, tmp_path):
     with pytest.raises(UserError, match=r"config\.json"):
-        exports.restore(tmp_path)
+        model_export.restore(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UserError, match=exports.FORMAT):
-        exports.restore(tmp_path)
+    with pytest.raises(UserError, match=model_export.FORMAT):
+        model_export.restore(tmp_path)
     said = json.loads((trained[2] / "student" / "config.json").read_text())
     said["model"]["widths"] = [4, 7]
     (tmp_path / "config.json").write_text(json.dumps(said))
     shutil.copy(trained[2] / "student" / "model.safetensors", tmp_path)
     with pytest.raises(UserError, match="of another shape"):
-        exports.restore(tmp_path)
+        model_export.restore(tmp_path)
     said.pop("num_classes")
     (tmp_path / "config.json").write_text(json.dumps(said))
     with pytest.raises(UserError, match="num_classes"):
-        exports.restore(tmp_path)
+        model_export.restore(tmp_path)
 
 
 def test_other_data_than_a_teacher_has_seen_is_refused(tmp_path):
@@ -231,7 +232,7 @@ def test_other_data_than_a_teacher_has_seen_is_refused(tmp_path):
     model = models.build("mlp", num_classes=3, hidden=(4,))
     variables = model.init(jax.random.key(0), {"image": jnp.zeros((1, 4, 4, 1))})
     about = {"model": {"name": "mlp", "hidden": (4,)}, **spec._asdict()}
-    exports.save(tmp_path, variables, about)
+    model_export.save(tmp_path, variables, about)
     build(config)
     for change, text in [
         ({"shape": (2, 8, 1)}, r"has seen images of \(4, 4, 1\), but the data has \(2, 8, 1\)"),

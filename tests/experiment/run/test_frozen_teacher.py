@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax.build import build
 from kdjax.errors import UserError
-from kdjax.run import train
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run.train import train
 
 TERMS = {
     "ce": {},

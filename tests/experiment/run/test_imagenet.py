@@ -9,7 +9,8 @@ import pytest
 import tensorflow_datasets as tfds
 from scipy import special
 
-from kdjax import build, cli, data
+from kdjax import cli, data
+from kdjax.experiment.build import build
 from kdjax.train.step import init_state, make_step
 from kdjax.types import UserError
 from tests.faults.commands import experiment, train

@@ -5,14 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import critics, losses, models
-from kdjax import run as running
-from kdjax.build import build
-from kdjax.methods import dependency
+from kdjax import losses, models
+from kdjax.distill import critics
+from kdjax.distill.methods import dependency
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run import train as running
 from kdjax.models import lipschitz_mlp_bound
 from kdjax.types import UserError
-from tests.test_comparisons import CLOSE
-from tests.test_dependency import train
+from tests.experiment.build.test_critics import CLOSE
+from tests.experiment.run.test_dependency import train
 from tests.train.test_resume import Killed, ending, interrupted, kill
 
 ROLES = ("encoder_x", "encoder_y", "critic")
@@ -127,7 +128,7 @@ def test_the_penalty_is_that_of_the_slope_in_both_images():
         return method.loss(p, stats, batch, hparams, key)
 
     (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
-    scorer = models.critic.build("bilinear", width=4)
+    scorer = models.pair_critic.build("bilinear", width=4)
     features = [
         encoder.apply(variables[role], batch, train=False)[0].features["embedding"]
         for role, encoder in zip(ROLES, encoders, strict=False)
@@ -166,7 +167,7 @@ def test_the_penalty_is_that_of_the_slope_in_both_images():
 def test_a_lipschitz_system_does_not_stretch(kind):
     """Encoders and critic: certified, and no pair is found that stretches."""
     network = models.build("lipschitz_mlp", num_classes=6, hidden=(12,), kind=kind)
-    scorer = models.critic.build(f"bilinear_{kind}", width=8, radius=4.0)
+    scorer = models.pair_critic.build(f"bilinear_{kind}", width=8, radius=4.0)
     rng = np.random.default_rng(0)
     points = [jnp.asarray(rng.normal(size=(2000, 4, 4, 1)), jnp.float32) for _ in range(2)]
     step = [jnp.asarray(rng.normal(size=(2000, 4, 4, 1)) * 0.1, jnp.float32) for _ in range(2)]
@@ -179,7 +180,7 @@ def test_a_lipschitz_system_does_not_stretch(kind):
     @jax.jit
     def f(*images):
         x, y = (
-            models.lipschitz.project_to_ball(
+            models.lipschitz.layers.project_to_ball(
                 network.apply(variables, {"image": image}, train=False)[0].logits, 4.0
             )
             for variables, image in zip(own, images, strict=True)

@@ -11,13 +11,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from scipy import special
 
-from kdjax import cli, export_run, exports
-from kdjax import run as running
-from kdjax.build import build
-from kdjax.data import tokenize
-from kdjax.program import feed, make_program
+from kdjax import cli
+from kdjax.data.text import tokenize
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run import export_run
+from kdjax.experiment.run import train as running
+from kdjax.experiment.run.program import feed, make_program
+from kdjax.models.io import export as model_export
 from kdjax.types import UserError
-from tests import tiny_text
+from tests.data import tiny_text
 from tests.faults.commands import experiment, refused, train
 from tests.train.test_resume import Killed, ending, interrupted, kill
 
@@ -146,7 +148,7 @@ def exported(whole, tmp_path_factory):
 @kinds
 def test_a_restored_export_answers_as_the_run_did(kind, whole, exported):
     run, _, outcome, _ = whole(kind)
-    model, variables, _ = exports.restore(exported(kind, "student"), run.source.spec)
+    model, variables, _ = model_export.restore(exported(kind, "student"), run.source.spec)
     answer = jax.jit(lambda batch: model.apply(variables, batch, train=False)[0].logits)
     logits, labels = [], []
     for batch in run.source.evals["test"]():
@@ -174,7 +176,7 @@ def test_an_export_in_hugging_faces_format_starts_a_run(kind, whole, exported, t
     said = config(folder, kind)
     said["roles"]["student"]["checkpoint"] = str(tmp_path / "hf")
     (variant,) = build(said).variants
-    _, ours, _ = exports.restore(exported(kind, "student"), run.source.spec)
+    _, ours, _ = model_export.restore(exported(kind, "student"), run.source.spec)
     assert variant.new_heads == ()
     jax.tree.map(np.testing.assert_array_equal, variant.given["student"], ours)
     with pytest.raises(UserError, match=r"already holds .*name a new folder"):

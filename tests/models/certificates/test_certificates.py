@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import bounds, chains, models
-from kdjax.chains import layers, maps
-from kdjax.models import mobilenet
+from kdjax import bounds, models
+from kdjax.models import certificates
+from kdjax.models.certificates import layers, maps
+from kdjax.models.vision import mobilenet
 from kdjax.types import UserError, Variables
 
 OTHERS = ("bert", "t5", "gpt_neo", "faster_rcnn")
@@ -51,7 +52,7 @@ def small(monkeypatch):
     monkeypatch.setattr(layers, "ITERATIONS", 4)
     for path, value in SMALL.items():
         module, table = path.split(".")  # not as one path: models.vgg is a function there
-        monkeypatch.setattr(importlib.import_module(f"kdjax.models.{module}"), table, value)
+        monkeypatch.setattr(importlib.import_module(f"kdjax.models.vision.{module}"), table, value)
 
 
 def network(name, shape, **options):
@@ -74,7 +75,7 @@ def network(name, shape, **options):
 def run(name, variables, shape, images):
     """What every layer of a network's parts gives, [examples, ...]."""
     seen = [("input", images)]
-    for layer, part in chains.parts(name, variables, shape):
+    for layer, part in certificates.parts(name, variables, shape):
         seen.append((layer, part.apply(seen[-1][1])))
     return dict(seen)
 
@@ -94,13 +95,13 @@ def test_the_parts_are_the_network_and_no_two_inputs_beat_them(family):
     for layer, values in (*outputs.features.items(), ("logits", outputs.logits)):
         scale = np.abs(values).max()
         np.testing.assert_allclose(seen[layer], values, rtol=1e-3, atol=1e-4 * scale, err_msg=layer)
-    stages = chains.chain({"name": name, **options}, variables, shape)
+    stages = certificates.chain({"name": name, **options}, variables, shape)
     assert {stage.name for stage in stages} == set(seen)
     assert len(stages) == len(seen)
     flat = {layer: np.float64(values).reshape(3, 6, -1) for layer, values in seen.items()}
     moved = {k: np.linalg.norm(v[1:] - v[0], axis=2).ravel() for k, v in flat.items()}
     slack = {k: 1e-5 * np.abs(v).max() * v.shape[-1] ** 0.5 for k, v in flat.items()}
-    tails = chains.tails(stages)
+    tails = certificates.tails(stages)
     for number, (stage, tail) in enumerate(zip(stages, tails, strict=True)):
         own = moved[stage.name]
         assert np.all(moved["logits"] <= tail * own + slack["logits"]), stage.name
@@ -122,7 +123,7 @@ def test_every_network_of_images_has_parts_by_the_names_of_its_features(name):
     want = {k: x.shape[1:] for k, x in {**outputs.features, "logits": outputs.logits}.items()}
     ones = jax.tree.map(lambda x: np.broadcast_to(np.float32(1), x.shape), shapes)
     found, size = {}, shape
-    for layer, part in chains.parts(name, ones, shape):
+    for layer, part in certificates.parts(name, ones, shape):
         found[layer] = size = maps.out_shape(part, size)
     assert found == want
 
@@ -207,4 +208,4 @@ def test_rules_of_sums_and_joins():
 
 def test_texts_have_no_constants():
     with pytest.raises(UserError, match="layers of a bert"):
-        chains.chain({"name": "bert"}, Variables({}, {}), (8,))
+        certificates.chain({"name": "bert"}, Variables({}, {}), (8,))

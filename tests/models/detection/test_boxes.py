@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.models import boxes
+from kdjax.models.detection import boxes
 from kdjax.types import UserError
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kdjax import models
-from kdjax.models.boxes import encode
-from kdjax.models.proposals import Limits, Scene, detect, propose, region_rows
+from kdjax.models.detection.boxes import encode
+from kdjax.models.detection.proposals import Limits, Scene, detect, propose, region_rows
 from kdjax.types import UserError, Variables
 
 LIMITS = {

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax.models.regions import match, sample
-from kdjax.models.suppression import suppress
+from kdjax.models.detection.matching import match, sample
+from kdjax.models.detection.nms import suppress
 from kdjax.types import UserError
-from tests.models.test_boxes import draw, overlap, size
+from tests.models.detection.test_boxes import draw, overlap, size
 
 
 def ratio(a, b):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from kdjax.models import roi_align as module
-from kdjax.models.roi_align import levels_of, roi_align
+from kdjax.models.detection import roi_align as module
+from kdjax.models.detection.roi_align import levels_of, roi_align
 
 STRIDES = (4, 8)
 

@@ -13,8 +13,8 @@ import pytest
 from kdjax import models
 from kdjax.types import UserError, Variables
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
-DATA = pathlib.Path(__file__).parents[2] / "../shared/data"
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
+DATA = pathlib.Path(__file__).parents[3] / "../shared/data"
 SHAPES = json.loads((GOLDEN / "vision_state_shapes.json").read_text())
 # Made in float64 by torch.nn.functional (PyTorch 2.13), written from the papers and the spec with
 # the tensor names below; network, options and the size of the images.

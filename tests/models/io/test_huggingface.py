@@ -11,12 +11,12 @@ import pytest
 import safetensors.numpy
 
 from kdjax import models
-from kdjax.models.decoder import gpt_neo
+from kdjax.models.text.gpt_neo import gpt_neo
 from kdjax.types import UserError, Variables
 
 HERE = pathlib.Path(__file__).resolve()
-GOLDEN = HERE.parents[1] / "golden/bert_reg1"
-SHARED = HERE.parents[2] / "../shared/golden/transformers"
+GOLDEN = HERE.parents[2] / "golden/bert_reg1"
+SHARED = HERE.parents[3] / "../shared/golden/transformers"
 NAMES = ["bert_reg1", "bert_cls3", "t5_v10", "t5_v11", "gpt_neo"]
 SMALL = {
     "bert": {"vocab_size": 9, "num_layers": 2, "width": 8, "num_heads": 2, "max_length": 6},

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from kdjax import exports, models
+from kdjax import models
 from kdjax.cli import main
-from kdjax.imports import import_weights, write_torch
+from kdjax.models.io import export as model_export
+from kdjax.models.io.import_torch import import_weights, write_torch
 from kdjax.types import UserError
 
-DATA = pathlib.Path(__file__).parents[2] / "../shared/data"
+DATA = pathlib.Path(__file__).parents[3] / "../shared/data"
 TEACHER = DATA / "teachers/resnet56_cifar10_jpegft.npz"
 
 
@@ -96,7 +97,7 @@ def test_a_real_teacher_imports_and_keeps_its_logits(tmp_path):
         pytest.skip(f"{TEACHER} is not here")
     statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
     import_weights("resnet56", TEACHER, tmp_path / "teacher", **statistics)
-    model, variables, about = exports.restore(tmp_path / "teacher")
+    model, variables, about = model_export.restore(tmp_path / "teacher")
     mean, std = np.array(about["mean"]), np.array(about["std"])
     arrays = np.load(DATA / "cifar10_jpeg_5k.npz")
     images, labels = arrays["x_test"][:200], arrays["y_test"][:200]

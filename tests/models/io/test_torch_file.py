@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdjax.models.files import read_weights
+from kdjax.models.io.weight_files import read_weights
 from kdjax.types import UserError
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
 WHOLE = np.arange(24, dtype=np.float32).reshape(2, 3, 4) / 8
 TENSORS = {
     "whole": WHOLE,
@@ -161,10 +161,10 @@ def test_foreign_and_hostile_programs_are_one_clear_line(tmp_path, what):
 
 
 def test_endless_and_oversized_programs_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("kdjax.models.pickle_reader._MAX_INSTRUCTIONS", 100)
+    monkeypatch.setattr("kdjax.models.io.pickle_reader._MAX_INSTRUCTIONS", 100)
     with pytest.raises(UserError, match="more than 100 instructions"):
         read_weights(_file(tmp_path / "a.pth", b"}" * 200))
-    monkeypatch.setattr("kdjax.models.torch_file._MAX_DESCRIPTION", 100)
+    monkeypatch.setattr("kdjax.models.io.torch_file._MAX_DESCRIPTION", 100)
     with pytest.raises(UserError, match="more than 100 bytes"):
         read_weights(_file(tmp_path / "a.pth", b"}" * 200))
 

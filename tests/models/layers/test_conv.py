@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from kdjax.models.conv import conv2d
+from kdjax.models.layers.conv import conv2d
 
 # batch, size, in, out, kernel, stride, groups: every branch of the choice between lax and matrix
 # products (1x1, one input channel, strided, many taps) and odd sizes.

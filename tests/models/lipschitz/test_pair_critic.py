@@ -13,11 +13,11 @@ import optax
 import pytest
 
 from kdjax import bounds, losses
-from kdjax.models import critic as critics
-from kdjax.models import lipschitz
+from kdjax.models.lipschitz import layers as lipschitz
+from kdjax.models.lipschitz import pair_critic as critics
 from kdjax.types import UserError
 
-GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "dependency.npz")
+GOLDEN = np.load(pathlib.Path(__file__).parents[2] / "golden" / "dependency.npz")
 KEY = jax.random.key(0)
 KINDS = [kind for kind in critics.KINDS if kind != "bilinear"]
 

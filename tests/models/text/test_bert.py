@@ -9,12 +9,12 @@ import pytest
 import scipy.special
 
 from kdjax import models
-from kdjax.models import attention
+from kdjax.models.text import attention
 from kdjax.types import UserError, Variables
 
 HERE = pathlib.Path(__file__).resolve()
-GOLDEN = HERE.parents[1] / "golden"
-SHARED = HERE.parents[2] / "../shared/golden/transformers"
+GOLDEN = HERE.parents[2] / "golden"
+SHARED = HERE.parents[3] / "../shared/golden/transformers"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 SIZES = {"vocab_size": 50, "num_layers": 2, "width": 16, "num_heads": 4, "max_length": 12}
 

@@ -10,10 +10,10 @@ import pytest
 import scipy.special
 
 from kdjax import models
-from kdjax.models.decoder import gpt_neo
+from kdjax.models.text.gpt_neo import gpt_neo
 from kdjax.types import UserError, Variables
 
-SHARED = pathlib.Path(__file__).resolve().parents[2] / "../shared/golden/transformers"
+SHARED = pathlib.Path(__file__).resolve().parents[3] / "../shared/golden/transformers"
 SIZES = {"vocab_size": 30, "num_layers": 2, "width": 12, "num_heads": 3, "max_length": 16,
          "window": 3}  # fmt: skip
 

@@ -7,8 +7,8 @@ import pytest
 import scipy.special
 
 from kdjax import models
-from kdjax.models.decoder import gpt_neo
-from kdjax.models.encoder_decoder import t5
+from kdjax.models.text.gpt_neo import gpt_neo
+from kdjax.models.text.t5 import t5
 from kdjax.types import UserError, Variables
 
 T5 = {"vocab_size": 20, "num_layers": 1, "width": 8, "num_heads": 2, "dropout": 0.0}

@@ -10,11 +10,11 @@ import pytest
 import scipy.special
 
 from kdjax import models
-from kdjax.models.distances import relative_buckets
-from kdjax.models.encoder_decoder import t5
+from kdjax.models.text.relative_position import relative_buckets
+from kdjax.models.text.t5 import t5
 from kdjax.types import UserError, Variables
 
-SHARED = pathlib.Path(__file__).resolve().parents[2] / "../shared/golden/transformers"
+SHARED = pathlib.Path(__file__).resolve().parents[3] / "../shared/golden/transformers"
 INPUTS = ("input_ids", "attention_mask", "decoder_input_ids")
 SIZES = {"vocab_size": 40, "num_layers": 2, "width": 16, "num_heads": 4, "ffn_width": 24,
          "buckets": 8, "max_distance": 16}  # fmt: skip

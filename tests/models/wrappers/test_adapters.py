@@ -7,8 +7,8 @@ import pytest
 from flax import linen as nn
 
 from kdjax import models
-from kdjax.models.adapters import nearest
-from kdjax.models.layers import global_average
+from kdjax.models.layers.layers import global_average
+from kdjax.models.wrappers.adapters import nearest
 from kdjax.types import Outputs, UserError
 
 RNG = np.random.default_rng(0)

@@ -1,0 +1,43 @@
+"""Data on the host: `load(name, ...)` returns a `Source` for any of the names in `known()`."""
+
+from kdjax.data.augment.boxes import TASK as DETECTION
+from kdjax.data.augment.images import (
+    AUGMENTS,
+    EVAL_CROP,
+    lookup,
+    normalize,
+    prepare,
+    random_crop_flip,
+)
+from kdjax.data.detection.dataset import DetectionOptions, DetectionSet, read_detection
+from kdjax.data.example import example_batch
+from kdjax.data.pairs.dataset import PairOptions
+from kdjax.data.process_shard import rows_of
+from kdjax.data.registry import PAIRS, known, load, load_pairs, task_metric_names
+from kdjax.data.text.dataset import TextOptions, TextSet, read_text
+from kdjax.data.text.tokenize import save as save_tokenizer
+
+__all__ = [
+    "AUGMENTS",
+    "DETECTION",
+    "EVAL_CROP",
+    "PAIRS",
+    "DetectionOptions",
+    "DetectionSet",
+    "PairOptions",
+    "TextOptions",
+    "TextSet",
+    "example_batch",
+    "known",
+    "load",
+    "load_pairs",
+    "lookup",
+    "normalize",
+    "prepare",
+    "random_crop_flip",
+    "read_detection",
+    "read_text",
+    "rows_of",
+    "save_tokenizer",
+    "task_metric_names",
+]

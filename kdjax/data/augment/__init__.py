@@ -1,0 +1,1 @@
+"""What the compiled step does to a raw batch."""

@@ -1,0 +1,1 @@
+"""Keys, defaults, overrides and checks of a config."""

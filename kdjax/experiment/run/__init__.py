@@ -1,0 +1,1 @@
+"""Training, its folder and its results."""

@@ -1,0 +1,1 @@
+"""The two-stage detector and its parts."""

@@ -1,0 +1,1 @@
+"""Building blocks that networks share, and the bridge from Flax."""

@@ -1,0 +1,1 @@
+"""Layers and networks with a known Lipschitz constant."""

@@ -1,0 +1,1 @@
+"""Language models, and what turns them into classifiers."""
