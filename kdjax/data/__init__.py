@@ -13,7 +13,7 @@ from kdjax.data.detection.dataset import DetectionOptions, DetectionSet, read_de
 from kdjax.data.example import example_batch
 from kdjax.data.pairs.dataset import PairOptions
 from kdjax.data.process_shard import rows_of
-from kdjax.data.registry import PAIRS, known, load, load_pairs, task_metric_names
+from kdjax.data.registry import PAIRS, holds_scores, known, load, load_pairs, task_metric_names
 from kdjax.data.text.dataset import TextOptions, TextSet, read_text
 from kdjax.data.text.tokenize import save as save_tokenizer
 
@@ -28,6 +28,7 @@ __all__ = [
     "TextOptions",
     "TextSet",
     "example_batch",
+    "holds_scores",
     "known",
     "load",
     "load_pairs",

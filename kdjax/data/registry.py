@@ -55,6 +55,11 @@ def task_metric_names(task: str) -> tuple[str, ...]:
     return text_task(task).metrics
 
 
+def holds_scores(task: str) -> bool:
+    """Return whether the labels of a text task are scores."""
+    return bool(text_task(task).bounds)
+
+
 def known() -> list[str]:
     """Return the names that `load` takes: our own, and the commonest of tfds' many."""
     return [*_OWN, *PAIRS, *_TFDS]

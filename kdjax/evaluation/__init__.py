@@ -1,1 +1,15 @@
-"""Predictions and their metrics, by task."""
+"""Predictions and their metrics: one task a kind of data."""
+
+from kdjax.evaluation import classification, detection, regression, representation, text
+from kdjax.evaluation.task import EvalSpec, Predictions, Task
+
+__all__ = ["TASKS", "EvalSpec", "Predictions", "Task"]
+
+TASKS: dict[str, Task] = {
+    "classification": classification.TASK,
+    "regression": regression.TASK,
+    "text_classification": text.CLASSIFICATION,
+    "text_regression": text.REGRESSION,
+    "detection": detection.TASK,
+    "representation": representation.TASK,
+}

@@ -1,4 +1,4 @@
-"""What is reported of a set of logits: accuracy and calibration, for all members at once."""
+"""Classes: accuracy and calibration of a set of logits, for all members at once."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,12 +9,36 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import calibration
+from kdjax.evaluation.task import (
+    Bins,
+    EvalSpec,
+    Fitted,
+    Predict,
+    Predictions,
+    Scores,
+    Task,
+    by_role,
+)
 from kdjax.types import Array
+
+METRICS = {  # whether higher is better
+    "accuracy": True,
+    "agreement": True,
+    "nll": False,
+    "brier": False,
+    "ece": False,
+    "adaptive_ece": False,
+    "classwise_ece": False,
+    "maximum_ce": False,
+    "nll_calibrated": False,
+    "brier_calibrated": False,
+    "ece_calibrated": False,
+}
 
 
 @partial(jax.jit, static_argnames="num_bins")
-def brief(logits: Array, labels: Array, *, num_bins: int = 15) -> dict[str, Array]:
-    """Accuracy, NLL, ECE and Brier score, [members] each.
+def basic_metrics(logits: Array, labels: Array, *, num_bins: int = 15) -> dict[str, Array]:
+    """Return accuracy, NLL, ECE and Brier score, [members] each.
 
     Args:
       logits: [members, examples, classes].
@@ -33,22 +57,11 @@ def brief(logits: Array, labels: Array, *, num_bins: int = 15) -> dict[str, Arra
     return jax.vmap(one)(logits)
 
 
-def regression(logits: Any, labels: Any) -> dict[str, np.ndarray]:
-    """Mean squared error of scores, {"mse": [members]}.
-
-    Args:
-      logits: [members, examples, 1].
-      labels: [examples].
-    """
-    gap = np.asarray(logits, np.float64)[..., 0] - np.asarray(labels, np.float64)
-    return {"mse": np.mean(gap**2, axis=-1)}
-
-
 @partial(jax.jit, static_argnames="num_bins")
-def full(
+def all_metrics(
     logits: Array, labels: Array, temperature: Array, *, num_bins: int = 15
 ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
-    """`brief`, the other calibration errors, and all that changes after temperature scaling.
+    """Return the basic metrics, the other calibration errors, and those after temperature scaling.
 
     Args:
       logits: [members, examples, classes].
@@ -61,7 +74,7 @@ def full(
       bins] each.
     """
     scaled = logits / temperature[:, None, None]
-    after = brief(scaled, labels, num_bins=num_bins)
+    after = basic_metrics(scaled, labels, num_bins=num_bins)
 
     def one(z: Array) -> dict[str, Array]:
         of = partial(_call, z=z, labels=labels, num_bins=num_bins)
@@ -71,7 +84,7 @@ def full(
             "maximum_ce": of(calibration.maximum_calibration_error),
         }
 
-    metrics = {**brief(logits, labels, num_bins=num_bins), **jax.vmap(one)(logits)}
+    metrics = {**basic_metrics(logits, labels, num_bins=num_bins), **jax.vmap(one)(logits)}
     metrics["temperature"] = temperature
     for name in ("ece", "nll", "brier"):
         metrics[f"{name}_calibrated"] = after[name]
@@ -93,19 +106,63 @@ def temperatures(logits: Array, labels: Array) -> Array:
 
 
 def agreement(logits: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Share of examples on which the two roles name the same class; {} unless there are two."""
+    """Return the share of examples on which two roles predict the same class; {} of others."""
     if len(logits) != 2:
         return {}
     first, second = (np.argmax(z, axis=-1) for z in logits.values())
     return {"agreement": np.mean(first == second, axis=-1)}
 
 
-def pool(bins: Mapping[str, np.ndarray], chosen: list[int]) -> dict[str, list[float]]:
+def pool_bins(bins: Mapping[str, Any], members: list[int]) -> dict[str, list[float]]:
     """Add up the reliability bins of several members, each bin weighted by its count."""
-    count = np.asarray(bins["count"])[chosen]
+    count = np.asarray(bins["count"])[members]
     total = count.sum(axis=0)
     mean = {
-        name: (np.asarray(bins[name])[chosen] * count).sum(axis=0) / np.maximum(total, 1)
+        name: (np.asarray(bins[name])[members] * count).sum(axis=0) / np.maximum(total, 1)
         for name in ("accuracy", "confidence")
     }
     return {"count": total.tolist(), **{name: value.tolist() for name, value in mean.items()}}
+
+
+def validation_metrics(evaluation: EvalSpec, predictions: Predictions, fitted: Fitted) -> Scores:
+    """Return accuracy, NLL, ECE and Brier score of each role, and the agreement of two."""
+
+    def metrics(role: str, logits: np.ndarray) -> Mapping[str, np.ndarray]:
+        return jax.device_get(
+            basic_metrics(logits, predictions.labels, num_bins=evaluation.num_bins)
+        )
+
+    return {**agreement(predictions.outputs), **by_role(predictions, metrics)}
+
+
+def fit_temperatures(predict: Predict, final: bool) -> Fitted:
+    """Fit a temperature to each role and member on validation, before the final scores."""
+    if not final:
+        return {}
+    predictions = predict("validation")
+    return {r: temperatures(z, predictions.labels) for r, z in predictions.outputs.items()}
+
+
+def test_metrics(
+    evaluation: EvalSpec, predictions: Predictions, fitted: Fitted
+) -> tuple[Scores, Bins]:
+    """Return all metrics of each role, also after temperature scaling, and reliability bins."""
+    bins: Bins = {}
+
+    def metrics(role: str, logits: np.ndarray) -> Mapping[str, np.ndarray]:
+        values, role_bins = jax.device_get(
+            all_metrics(logits, predictions.labels, fitted[role], num_bins=evaluation.num_bins)
+        )
+        bins[role] = jax.tree.map(lambda x: np.asarray(x).tolist(), role_bins)
+        return values
+
+    return {**agreement(predictions.outputs), **by_role(predictions, metrics)}, bins
+
+
+TASK = Task(
+    metrics=lambda spec: METRICS,
+    validation_metrics=validation_metrics,
+    test_metrics=test_metrics,
+    fit=fit_temperatures,
+    has_bounds=True,
+)

@@ -1,22 +1,30 @@
-"""Average precision as COCO measures it, by its own code, and how far confidences can be trusted.
+"""Detection: average precision by COCO's own code, calibration of the scores, drawn samples.
 
 `pycocotools` comes with the extra: pip install "kdjax[detection]".
 """
 
+import base64
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
+from PIL import Image
 
+from kdjax.data import DetectionSet
 from kdjax.data.detection.coco import Photo
 from kdjax.data.detection.dataset import resized
-from kdjax.types import UserError
+from kdjax.evaluation.task import Bins, EvalSpec, Fitted, Predictions, Scores, Task
+from kdjax.types import Batch, Outputs, UserError
 
-__all__ = ["check_installed", "detection_metrics", "to_photo"]
+__all__ = ["TASK", "check_installed", "detection_metrics", "to_photo"]
 
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")  # the order of COCO's summary
+DRAWN = {"test": 4, "test_train": 2}  # split -> how many photographs the report draws
+MIN_SCORE, MAX_BOXES = 0.3, 12  # of the boxes that are drawn on a photograph
+ANSWERS = ("box", "box_label", "box_mask", "crowd")  # entries of a batch
 
 
 def check_installed() -> None:
@@ -157,3 +165,130 @@ def _reliability(
         "accuracy": np.bincount(at, hit, num_bins) / some,
         "confidence": np.bincount(at, score, num_bins) / some,
     }
+
+
+def validation_metrics(evaluation: EvalSpec, predictions: Predictions, fitted: Fitted) -> Scores:
+    """Return the average precisions and the calibration error of each role."""
+    return test_metrics(evaluation, predictions, fitted)[0]
+
+
+def test_metrics(
+    evaluation: EvalSpec, predictions: Predictions, fitted: Fitted
+) -> tuple[Scores, Bins]:
+    """Return the same with the reliability bins of the scores; nothing is fitted to them."""
+    dataset: DetectionSet = evaluation.dataset
+    photos, spec = dataset.photos[predictions.split], evaluation.spec
+    scores: Scores = {}
+    bins: Bins = {}
+    for role, packed in predictions.outputs.items():
+        members = [
+            detection_metrics(
+                np.asarray(detections).reshape(len(photos), -1, 7),
+                photos,
+                classes=spec.num_classes - 1,
+                side=spec.shape[0],
+                num_bins=evaluation.num_bins,
+            )
+            for detections in packed
+        ]
+        for name in members[0][0]:
+            scores[f"{role}/{name}"] = np.array([values[name] for values, _ in members])
+        names = members[0][1]
+        bins[role] = {"before": {name: [b[name].tolist() for _, b in members] for name in names}}
+    return scores, bins
+
+
+def sample_detections(
+    evaluation: EvalSpec, split: str, outputs: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Return role -> photograph -> [left, top, right, bottom, score, class], of a few photographs.
+
+    Args:
+      evaluation: for the photographs.
+      split: any; {} for those that are not drawn.
+      outputs: detections by role, [members, pictures, detections x 7]; the first member's are
+        taken.
+    """
+    if split not in DRAWN:
+        return {}
+    dataset: DetectionSet = evaluation.dataset
+    photos = dataset.photos[split][: DRAWN[split]]
+    side = evaluation.spec.shape[0]
+    samples = {}
+    for role, members in outputs.items():
+        rows = np.asarray(members[0]).reshape(len(members[0]), -1, 7)
+        boxes = [to_photo(rows[n], photo, side) for n, photo in enumerate(photos)]
+        samples[role] = [one[one[:, 4] >= MIN_SCORE][:MAX_BOXES].tolist() for one in boxes]
+    return samples
+
+
+def detection_panels(evaluation: EvalSpec, samples: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the photographs with their boxes as `report.detections` draws them.
+
+    Args:
+      evaluation: for the photographs.
+      samples: title of a panel -> split -> photograph -> boxes as `sample_detections` returns.
+    """
+    dataset: DetectionSet = evaluation.dataset
+    names, pictures = evaluation.spec.class_names, []
+    for split, count in DRAWN.items():
+        for number, photo in enumerate(dataset.photos.get(split, ())[:count]):
+            truth = [[*b, None, n] for b, n in zip(photo.box.tolist(), photo.label, strict=True)]
+            panels = [{"title": "truth", "boxes": [_named_box(row, names) for row in truth]}]
+            for title, splits in samples.items():
+                if split in splits:
+                    boxes = [_named_box(row, names) for row in splits[split][number]]
+                    panels.append({"title": title, "boxes": boxes})
+            height, width = photo.size
+            title = f"{split}: {photo.file.rsplit('/', 1)[-1]}"
+            jpeg = _jpeg(dataset.open(photo))
+            pictures.append(
+                {"title": title, "width": width, "height": height, "jpeg": jpeg, "panels": panels}
+            )
+    return pictures
+
+
+def _named_box(row: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+    *box, score, number = row
+    return {"box": box, "score": score, "class": int(number), "name": names[int(number)]}
+
+
+def _jpeg(image: np.ndarray) -> str:
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "JPEG", quality=80)
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def hide_boxes(batch: Batch) -> Batch:
+    """Remove the boxes: a detector that sees them draws regions around them."""
+    return {name: value for name, value in batch.items() if name not in ANSWERS}
+
+
+def detections(outputs: Outputs) -> jax.Array:
+    """Return the detections of each picture, flat, [batch, detections x 7]."""
+    packed = outputs.features["detections"]
+    return packed.reshape(packed.shape[0], -1)
+
+
+def check_detector(name: str) -> None:
+    """Refuse a classifier.
+
+    Raises:
+      UserError: any other network than a detector.
+    """
+    if name != "faster_rcnn":
+        raise UserError(f"is {name!r}, but the data has boxes; use faster_rcnn")
+
+
+TASK = Task(
+    metrics=lambda spec: {**dict.fromkeys(NAMES, True), "detection_ece": False},
+    validation_metrics=validation_metrics,
+    test_metrics=test_metrics,
+    collect=detections,
+    hide_answers=hide_boxes,
+    check_network=check_detector,
+    samples=sample_detections,
+    panels=detection_panels,
+    check_installed=check_installed,
+    rows_are_examples=False,
+)

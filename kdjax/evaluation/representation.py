@@ -1,12 +1,12 @@
-"""What a representation knows: linear probes of the hidden factors, and the dependency measured.
+"""Representations: linear probes of the hidden factors, and the dependency of two views.
 
 The networks are frozen. A probe is a softmax regression of one factor on a representation that was
-standardised; it is fitted on pairs of the training drawings and scored on drawings that nobody has
-seen. All values are arrays over the members of a sweep.
+standardised; it is fitted on pairs of the training drawings and scored on unseen
+drawings. All values are arrays over the members of a sweep.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.distill.methods import CriticRole
-from kdjax.evaluation.task import EvalSpec, Scores
-from kdjax.models import EMBEDDING
-from kdjax.types import Array, Outputs, State, UserError, Variables
+from kdjax.evaluation.task import Bins, EvalSpec, Fitted, Predict, Predictions, Scores, Task
+from kdjax.models import EMBEDDING, as_encoder
+from kdjax.types import Array, Model, Outputs, Spec, State, UserError, Variables
 
 INVERSE_PENALTY = 0.1  # C of scikit-learn: more of it gained nothing on drawings, and took longer
 MAX_ITERATIONS = 500
@@ -67,7 +67,7 @@ def fit_probe(features: np.ndarray, labels: np.ndarray) -> Probe:
     return Probe(mean, scale, regression)
 
 
-def fit(features: Mapping[str, np.ndarray], latents: np.ndarray) -> dict[str, list]:
+def fit_probes(features: Mapping[str, np.ndarray], latents: np.ndarray) -> dict[str, list]:
     """Fit a probe to every role, member and factor: role -> [member][factor], None where diverged.
 
     Args:
@@ -91,13 +91,13 @@ def _fit_factors(features: tuple, latents: tuple) -> tuple[Probe, ...]:
     return tuple(fit_probe(x, factor) for factor in z.T)
 
 
-def score(
+def probe_accuracies(
     probes: Mapping[str, list], features: Mapping[str, np.ndarray], latents: np.ndarray
 ) -> Scores:
     """Accuracy of each factor's probe, "<role>/probe_accuracy_<i>", and their mean.
 
     Args:
-      probes: from `fit`.
+      probes: from `fit_probes`.
       features: role -> [members, n, d], of another split.
       latents: int [n, factors].
     """
@@ -116,20 +116,25 @@ def score(
     return found
 
 
-def dependencies(evaluation: EvalSpec, features: Mapping[str, np.ndarray], state: State) -> Scores:
-    """What every critic makes of the representations of a split, and what it could at most.
+def critic_estimates(
+    evaluation: EvalSpec, features: Mapping[str, np.ndarray], state: Callable[[], State]
+) -> Scores:
+    """Return the estimate of every critic on the representations of a split, and its limits.
 
     "<critic>/estimate" is its objective over batches of training's size, in nats (plus ln(batch))
-    or, of "dual", in the metric's unit; "<critic>/ceiling" is ln(batch), beyond which no estimate
-    of that kind goes, and "<critic>/mutual_information" the views' own, where it is known, which a
-    mean estimate in nats does not exceed but by chance.
+    or, of "dual", in the metric's unit; "<critic>/ceiling" is ln(batch), which no estimate of that
+    kind exceeds, and "<critic>/mutual_information" that of the views, where it is known; a mean
+    estimate in nats exceeds it by chance only.
 
     Args:
       evaluation: for the critics and the size of a batch.
       features: role -> [members, n, d].
-      state: plain, stacked by member.
+      state: returns the state, plain, stacked by member.
     """
-    found: Scores = {}
+    if not evaluation.critics:
+        return {}
+    plain = state()
+    scores: Scores = {}
     for role, comparison in evaluation.critics.items():
         if comparison.critic.layers != ((EMBEDDING, EMBEDDING),):
             continue  # other features are not kept
@@ -138,15 +143,15 @@ def dependencies(evaluation: EvalSpec, features: Mapping[str, np.ndarray], state
         count = own.shape[1] // size
         shape = (len(own), count, size, -1)
         x, y = (jnp.asarray(z[:, : count * size].reshape(shape)) for z in (own, peer))
-        variables = Variables(state.params[role], state.stats[role])
-        estimate = _estimates(comparison, variables, x, y, state.hparams[role]["terms"])
-        found[f"{role}/estimate"] = np.asarray(estimate)
+        variables = Variables(plain.params[role], plain.stats[role])
+        estimate = _estimates(comparison, variables, x, y, plain.hparams[role]["terms"])
+        scores[f"{role}/estimate"] = np.asarray(estimate)
         same = np.ones(len(own))
         if comparison.critic.in_nats:
-            found[f"{role}/ceiling"] = same * np.log(size)
+            scores[f"{role}/ceiling"] = same * np.log(size)
             if evaluation.spec.mutual_information is not None:
-                found[f"{role}/mutual_information"] = same * evaluation.spec.mutual_information
-    return found
+                scores[f"{role}/mutual_information"] = same * evaluation.spec.mutual_information
+    return scores
 
 
 def _estimates(
@@ -164,3 +169,54 @@ def _estimates(
 
     over_blocks = jax.vmap(one, (None, 0, 0, None))
     return jnp.mean(jax.jit(jax.vmap(over_blocks))(variables, x, y, terms), axis=1)
+
+
+def fit(predict: Predict, final: bool) -> Fitted:
+    """Fit the probes of every role on "train"."""
+    predictions = predict("train")
+    return fit_probes(predictions.outputs, predictions.labels)
+
+
+def validation_metrics(evaluation: EvalSpec, predictions: Predictions, fitted: Fitted) -> Scores:
+    """Return the accuracies of the probes and the estimates of the critics."""
+    accuracies = probe_accuracies(fitted, predictions.outputs, predictions.labels)
+    return {**accuracies, **predictions.critics}
+
+
+def test_metrics(
+    evaluation: EvalSpec, predictions: Predictions, fitted: Fitted
+) -> tuple[Scores, Bins]:
+    """Return the same; probes have no reliability bins."""
+    return validation_metrics(evaluation, predictions, fitted), {}
+
+
+def describe_network(network: Mapping[str, Any], spec: Spec) -> tuple[dict[str, Any], Spec]:
+    """Take `embedding` out of a network's table as its number of outputs.
+
+    Raises:
+      UserError: no width, or one below 1.
+    """
+    options = dict(network)
+    width = options.pop("embedding", None)
+    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+        raise UserError(
+            f"embedding is {width!r}; an encoder of pairs needs the width of its "
+            "representation, a whole number >= 1"
+        )
+    return options, spec._replace(num_classes=width)
+
+
+def read_entry(model: Model, entry: str) -> Model:
+    """Return the encoder of one of the two views."""
+    return as_encoder(model, entry=entry)
+
+
+TASK = Task(
+    metrics=lambda spec: {"probe_accuracy": True},
+    validation_metrics=validation_metrics,
+    test_metrics=test_metrics,
+    fit=fit,
+    describe_network=describe_network,
+    read_entry=read_entry,
+    estimates=critic_estimates,
+)

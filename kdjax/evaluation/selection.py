@@ -2,66 +2,50 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from kdjax.distill.methods import Player
 from kdjax.types import RunError, UserError
 
-TASK_METRICS = ("f1", "macro_f1", "matthews", "pearson", "spearman", "exact_match")
-CLASS_METRICS = (
-    "accuracy",
-    "agreement",
-    "nll",
-    "brier",
-    "ece",
-    "adaptive_ece",
-    "classwise_ece",
-    "maximum_ce",
-    "nll_calibrated",
-    "brier_calibrated",
-    "ece_calibrated",
-)
-AVERAGE_PRECISIONS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
-HIGHER_IS_BETTER = (
-    "accuracy",
-    "probe_accuracy",
-    "agreement",
-    *TASK_METRICS,
-    *AVERAGE_PRECISIONS,
-)
 Members = Sequence[Mapping[str, Any]]  # {"member", "values", "diverged", "results"}
 
 
-def check(
-    select: Mapping[str, str], roles: Sequence[str], metrics: Sequence[str], *, default_role: str
-) -> None:
-    """Refuse a role that never plays and a metric that does not exist.
+class Selection(NamedTuple):
+    """The rule by which members are chosen: a metric of a role on the validation split."""
 
-    The default role need not play: where it does not, each role is chosen by its own metric.
-    `metrics` are those that are measured on this data.
+    role: str
+    metric: str
+    higher_is_better: bool
+
+
+def make_selection(role: str, metric: str | None, metrics: Mapping[str, bool]) -> Selection:
+    """Return the rule that a config asks for.
+
+    Args:
+      role: whose metric; where it does not play, each role is chosen by its own.
+      metric: one of `metrics`; None for the first.
+      metrics: those of the task: name -> whether higher is better.
 
     Raises:
-      UserError: naming the key and what there is.
+      UserError: a metric that is not measured on this data.
     """
-    if select["metric"] not in metrics:
-        known = ", ".join(metrics)
-        raise UserError(f"select.metric is {select['metric']!r}; there are {known}")
-    if select["role"] not in roles and select["role"] != default_role:
-        known = ", ".join(dict.fromkeys(roles))
-        raise UserError(f"select.role is {select['role']!r}; there are {known}")
+    metric = next(iter(metrics)) if metric is None else metric
+    if metric not in metrics:
+        raise UserError(f"select.metric is {metric!r}; there are {', '.join(metrics)}")
+    return Selection(role, metric, metrics[metric])
 
 
 def choose(
     members: Members,
     role: str,
     table: Mapping[str, Player],
-    select: Mapping[str, str],
+    selection: Selection,
     compared: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Pick the swept values with the best validation metric, averaged over seeds.
 
     A role that neither watches nor is watched ("alone") is chosen by its own metric; players that
-    learn together are one choice, by the metric of `select["role"]`; `compared` are the pairs that
+    learn together are one choice, by the metric of `selection.role`; `compared` are the pairs that
     critics stand between. Ties go to the lower NLL.
     Values with a diverged member are passed over while there are others.
 
@@ -72,8 +56,8 @@ def choose(
       RunError: every choice has diverged.
     """
     alone = _isolated(role, table) and not any(role in pair for pair in compared)
-    judge = role if alone or select["role"] not in table else select["role"]
-    metric, sign = select["metric"], -1 if select["metric"] in HIGHER_IS_BETTER else 1
+    judge = role if alone or selection.role not in table else selection.role
+    sign = -1 if selection.higher_is_better else 1
     groups: dict[tuple, list[Mapping[str, Any]]] = {}
     for member in members:
         key = tuple((k, v) for k, v in member["values"].items() if k != "seed")
@@ -81,7 +65,7 @@ def choose(
 
     def rank(group: Members) -> tuple[float, float, float]:
         lost = sum(m["diverged"] is not None for m in group)
-        score = _mean(group, judge, metric)
+        score = _mean(group, judge, selection.metric)
         score = sign * score if math.isfinite(score) else math.inf  # none: last, whatever the sign
         return lost, score, _mean(group, judge, "nll")
 

@@ -1,19 +1,19 @@
-"""What GLUE and SuperGLUE report of a task, on the host: numpy, scikit-learn, scipy."""
+"""Text: classes or scores, with the metrics that GLUE and SuperGLUE report of a task."""
 
-from functools import partial
-from typing import Any, cast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-from scipy import stats
-from sklearn import metrics
 
-from kdjax.data.text.tasks import Task, lookup
+from kdjax.data import TextSet, save_tokenizer, task_metric_names
+from kdjax.data.text.tasks import Task as TextTask
+from kdjax.data.text.tasks import lookup
+from kdjax.evaluation import classification, regression
+from kdjax.evaluation.task import Bins, EvalSpec, Fitted, Predictions, Scores, Task, by_role
+from kdjax.types import Spec, UserError
 
-__all__ = ["task_metrics"]
-
-# Their stubs are wrong about zero_division and about what correlations return.
-_f1: Any = partial(metrics.f1_score, zero_division=cast(Any, 0.0))
-_CORRELATION: dict[str, Any] = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}
+__all__ = ["CLASSIFICATION", "REGRESSION", "task_metrics"]
 
 
 def task_metrics(
@@ -48,7 +48,9 @@ def task_metrics(
     return {name: _metric(name, guess, labels, groups) for name in found.metrics}
 
 
-def _check(task: Task, logits: np.ndarray, labels: np.ndarray, groups: np.ndarray | None) -> None:
+def _check(
+    task: TextTask, logits: np.ndarray, labels: np.ndarray, groups: np.ndarray | None
+) -> None:
     width = len(task.class_names)
     shapes = [(len(labels), width)] + ([(len(labels),)] if task.bounds else [])
     if labels.ndim != 1 or len(labels) == 0 or logits.shape not in shapes:
@@ -62,20 +64,26 @@ def _check(task: Task, logits: np.ndarray, labels: np.ndarray, groups: np.ndarra
 
 
 def _metric(name: str, guess: np.ndarray, label: np.ndarray, groups: Any) -> float:
+    from scipy import stats  # a second of imports that images need not wait for
+    from sklearn import metrics
+
+    # the stubs are wrong about zero_division and about what correlations return
+    f1: Any = metrics.f1_score
     value: Any
     match name:
         case "accuracy":
             value = np.mean(guess == label)
         case "f1":
-            value = _f1(label == 1, guess == 1)
+            value = f1(label == 1, guess == 1, zero_division=0.0)
         case "macro_f1":
-            value = _f1(label, guess, average="macro")
+            value = f1(label, guess, average="macro", zero_division=0.0)
         case "matthews":
             value = metrics.matthews_corrcoef(label, guess)
         case "pearson" | "spearman":
+            correlation: Any = stats.pearsonr if name == "pearson" else stats.spearmanr
             if np.ptp(guess) == 0 or np.ptp(label) == 0:
                 return 0.0  # scipy warns and says NaN
-            value = _CORRELATION[name](guess, label).statistic
+            value = correlation(guess, label).statistic
         case "exact_match":
             which = np.unique(groups, return_inverse=True)[1]
             wrong = np.bincount(which, weights=guess != label)
@@ -83,3 +91,69 @@ def _metric(name: str, guess: np.ndarray, label: np.ndarray, groups: Any) -> flo
         case _:
             raise ValueError(f"unknown metric {name!r}")
     return float(value)
+
+
+def with_benchmark(task: Task) -> Task:
+    """Return a task of classes or scores with the benchmark's metrics beside its own."""
+
+    def metrics(spec: Spec) -> dict[str, bool]:
+        return {**task.metrics(spec), **dict.fromkeys(task_metric_names(spec.task), True)}
+
+    def validation_metrics(
+        evaluation: EvalSpec, predictions: Predictions, fitted: Fitted
+    ) -> Scores:
+        own = task.validation_metrics(evaluation, predictions, fitted)
+        return {**own, **_benchmark_metrics(evaluation, predictions)}
+
+    def test_metrics(
+        evaluation: EvalSpec, predictions: Predictions, fitted: Fitted
+    ) -> tuple[Scores, Bins]:
+        own, bins = task.test_metrics(evaluation, predictions, fitted)
+        return {**own, **_benchmark_metrics(evaluation, predictions)}, bins
+
+    return task._replace(
+        metrics=metrics,
+        validation_metrics=validation_metrics,
+        test_metrics=test_metrics,
+        describe_network=describe_network,
+        save_files=save_files,
+        has_bounds=False,
+    )
+
+
+def _benchmark_metrics(evaluation: EvalSpec, predictions: Predictions) -> Scores:
+    dataset: TextSet = evaluation.dataset
+    groups = dataset.groups[predictions.split]
+
+    def metrics(role: str, logits: np.ndarray) -> Mapping[str, np.ndarray]:
+        rows = [
+            task_metrics(evaluation.spec.task, np.asarray(z), predictions.labels, groups)
+            for z in logits
+        ]
+        return {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+    return by_role(predictions, metrics)
+
+
+def describe_network(network: Mapping[str, Any], spec: Spec) -> tuple[dict[str, Any], Spec]:
+    """Fill in the size of the vocabulary; a larger one is allowed.
+
+    Raises:
+      UserError: a size below the tokenizer's.
+    """
+    options = dict(network)
+    size = options.setdefault("vocab_size", spec.vocab_size)
+    if size < spec.vocab_size:
+        raise UserError(
+            f"vocab_size is {size}, but the tokenizer has {spec.vocab_size} words; use that or more"
+        )
+    return options, spec
+
+
+def save_files(dataset: TextSet, folder: Path) -> None:
+    """Write the tokenizer beside a network or a run."""
+    save_tokenizer(dataset.tokenizer, folder)
+
+
+CLASSIFICATION = with_benchmark(classification.TASK)
+REGRESSION = with_benchmark(regression.TASK)

@@ -69,8 +69,12 @@ def test_members_roles_and_factors():
     fresh, truth = drawn(seed=1)
     noise = np.random.default_rng(2).normal(size=x.shape)
     factors = lambda z: np.stack([z, z % 2, np.zeros_like(z)], axis=1)  # noqa: E731
-    fitted = representation.fit({"encoder_x": np.stack([x, noise, x * np.nan])}, factors(labels))
-    said = representation.score(fitted, {"encoder_x": np.stack([fresh] * 3)}, factors(truth))
+    fitted = representation.fit_probes(
+        {"encoder_x": np.stack([x, noise, x * np.nan])}, factors(labels)
+    )
+    said = representation.probe_accuracies(
+        fitted, {"encoder_x": np.stack([fresh] * 3)}, factors(truth)
+    )
     assert set(said) == {
         "encoder_x/probe_accuracy",
         *(f"encoder_x/probe_accuracy_{i}" for i in range(3)),

@@ -4,12 +4,11 @@ import pytest
 
 from kdjax.distill.methods import Player
 from kdjax.distill.terms import DEFINITIONS, make_term
-from kdjax.evaluation import selection
-from kdjax.experiment.config import schema
+from kdjax.evaluation import classification, selection
 from kdjax.types import RunError, UserError
 
 RATE = "roles.*.optimizer.learning_rate"
-SELECT = {"role": "student", "metric": "accuracy"}
+SELECT = selection.Selection("student", "accuracy", higher_is_better=True)
 CE = make_term(DEFINITIONS["ce"]())
 
 
@@ -59,13 +58,15 @@ def test_a_lower_error_is_better():
     ]
     choose = selection.choose
     assert choose(members, "student", MUTUAL, SELECT)["members"] == [0]
-    assert choose(members, "student", MUTUAL, {**SELECT, "metric": "nll"})["members"] == [1]
+    assert choose(
+        members, "student", MUTUAL, SELECT._replace(metric="nll", higher_is_better=False)
+    )["members"] == [1]
 
 
 def test_a_metric_of_both_roles():
     scores = {"student": (0.5, 1.0), "teacher": (0.5, 1.0)}
     members = [member(i, 0, i, agreement=a, **scores) for i, a in enumerate((0.3, 0.9, 0.4))]
-    select = {**SELECT, "metric": "agreement"}
+    select = SELECT._replace(metric="agreement")
     assert selection.choose(members, "student", MUTUAL, select)["members"] == [1]
 
 
@@ -97,7 +98,7 @@ def test_who_learn_together_are_one_choice(table, chosen):
 
 def test_the_judge_may_be_the_teacher():
     members = grid((0.9, 0.9), (0.1, 0.1))
-    select = {**SELECT, "role": "teacher"}
+    select = SELECT._replace(role="teacher")
     assert selection.choose(members, "student", MUTUAL, select)["members"] == [2, 3]
 
 
@@ -141,20 +142,11 @@ def test_a_diverged_score_is_never_the_best():
     assert selection.choose(members, "student", MUTUAL, SELECT)["members"] == [2, 3]
 
 
-def test_check():
-    known = selection.CLASS_METRICS
-    for metric in known:
-        selection.check(
-            {"role": "teacher", "metric": metric},
-            ["teacher", "student"],
-            known,
-            default_role="student",
-        )
-    default = schema.DEFAULTS["select"]
-    selection.check(default, ["first", "second"], known, default_role=default["role"])
-    with pytest.raises(UserError, match=r"select\.role is 'x'; there are a, b$"):
-        selection.check(
-            {"role": "x", "metric": "nll"}, ["a", "b", "a"], known, default_role="student"
-        )
+def test_the_rule():
+    metrics = classification.METRICS
+    for metric, higher in metrics.items():
+        rule = selection.make_selection("teacher", metric, metrics)
+        assert rule == selection.Selection("teacher", metric, higher)
+    assert selection.make_selection("teacher", None, metrics).metric == "accuracy"
     with pytest.raises(UserError, match=r"select\.metric is 'loss'; there are accuracy, "):
-        selection.check({"role": "a", "metric": "loss"}, ["a"], known, default_role="student")
+        selection.make_selection("a", "loss", metrics)

@@ -6,26 +6,25 @@ numbers, shapes of features, files. What it returns holds functions, not strings
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from kdjax import models
-from kdjax.data import DETECTION, DetectionSet, TextSet
 from kdjax.distill import terms
 from kdjax.distill.methods import CriticRole, Player, co_train, player_hparams
-from kdjax.evaluation import selection
+from kdjax.evaluation.selection import Selection, make_selection
 from kdjax.experiment.build import critics as experiment_critics
 from kdjax.experiment.build import data as experiment_data
 from kdjax.experiment.build import initial_weights, players
 from kdjax.experiment.build import models as experiment_models
-from kdjax.experiment.build.plan import Run, Variant
+from kdjax.experiment.build.plan import Run, TaskData, Variant
 from kdjax.experiment.build.validate import check_numbers, check_parts, check_shapes
 from kdjax.experiment.config import resolve as configs
 from kdjax.experiment.config.schema import DEFAULTS
 from kdjax.train import sweep
-from kdjax.types import Batch, Method, Source, Spec, UserError, Variables
+from kdjax.types import Batch, Method, UserError, Variables
 
 
 def complete(config: Any) -> dict[str, Any]:
@@ -46,11 +45,11 @@ def build(config: Any) -> Run:
     whole = complete(config)
     configs.check(whole)
     check_numbers(whole)
-    source, beside = experiment_data.load(whole)
-    prepare_train, prepare_eval = experiment_data.prepare(whole, source)
+    data = experiment_data.load(whole)
+    prepare_train, prepare_eval = experiment_data.prepare(whole, data.source)
     plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     found: list[Variant] = []
-    labels = functools.cache(lambda: experiment_critics.training_labels(source))
+    labels = functools.cache(lambda: experiment_critics.training_labels(data.source))
     completed: dict[str, dict[str, Any]] = {}
     for name, said in configs.variants(plain).items():
         completed[name] = configs.complete(said, players.term_scalars())
@@ -61,15 +60,21 @@ def build(config: Any) -> Run:
         where = _where(name)
         try:
             earlier = [variant.name for variant in found]
-            found.append(_variant(name, full, source, prepare_eval, labels, earlier))
+            found.append(_variant(name, full, data, prepare_eval, labels, earlier))
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
     played = [role for variant in found for role in variant.table]
-    default = DEFAULTS["select"]["role"]
-    selection.check(whole["select"], played, experiment_data.metrics(source), default_role=default)
-    text = beside if isinstance(beside, TextSet) else None
-    pictures = beside if isinstance(beside, DetectionSet) else None
-    return Run(whole, source, prepare_train, prepare_eval, tuple(found), text, pictures)
+    selection = _selection(whole["select"], played, data)
+    return Run(whole, data, prepare_train, prepare_eval, tuple(found), selection)
+
+
+def _selection(select: Mapping[str, Any], roles: Sequence[str], data: TaskData) -> Selection:
+    """Return the rule of selection; the default role need not play."""
+    role = select["role"]
+    if role not in roles and role != DEFAULTS["select"]["role"]:
+        known = ", ".join(dict.fromkeys(roles))
+        raise UserError(f"select.role is {role!r}; there are {known}")
+    return make_selection(role, select["metric"], data.task.metrics(data.source.spec))
 
 
 def _where(variant: str) -> str:
@@ -79,7 +84,7 @@ def _where(variant: str) -> str:
 def _variant(
     name: str,
     config: Mapping[str, Any],
-    source: Source,
+    data: TaskData,
     prepare: Callable[[Batch], Batch],
     labels: Callable[[], Any],
     earlier: list[str],
@@ -94,7 +99,7 @@ def _variant(
         raise UserError("no role has terms, so nothing would be trained; give one a table of terms")
 
     def method(axis_name: str | None) -> tuple[dict[str, Player], Method]:
-        table = {r: players.make_player(r, config, source, axis_name) for r in playing}
+        table = {r: players.make_player(r, config, data, axis_name) for r in playing}
         try:
             return table, experiment_critics.wrap(
                 co_train(table, axis_name=axis_name), critics, table, axis_name
@@ -102,7 +107,7 @@ def _variant(
         except ValueError as error:
             raise UserError(f"roles.{error}") from error
 
-    if judging and source.spec.task == DETECTION:
+    if judging and not data.task.rows_are_examples:
         raise UserError(f"roles.{next(iter(judging))} is a critic, which cannot look at regions")
     critics = {role: experiment_critics.make(role, config, labels) for role in judging}
     check_parts(config, config["devices"] or jax.device_count())
@@ -110,7 +115,7 @@ def _variant(
     hparams = _hparams(config, table, critics)
     members = sweep.members({"seed": [config["seed"]], **config["sweep"]}, config["sweep_mode"])
     carried = {role: players.adapters(role, config) for role in table}
-    shapes = check_shapes(plain, table, critics, hparams, source, prepare, carried)
+    shapes = check_shapes(plain, table, critics, hparams, data.source, prepare, carried)
     return Variant(
         name=name,
         config=config,
@@ -123,16 +128,16 @@ def _variant(
         parameters={
             role: sum(x.size for x in jax.tree.leaves(v.params)) for role, v in shapes.items()
         },
-        **_given(config, table, shapes, source.spec, earlier),
-        **_equipment(config, table, source),
+        **_given(config, table, shapes, data, earlier),
+        **_equipment(config, table, data),
     )
 
 
 def _equipment(
-    config: Mapping[str, Any], table: Mapping[str, Player], source: Source
+    config: Mapping[str, Any], table: Mapping[str, Player], data: TaskData
 ) -> dict[str, Any]:
     """Networks that `frozen` runs once for what terms ask of them: outputs, class means."""
-    network = lambda role: experiment_models.make_network(role, config, source, None)  # noqa: E731
+    network = lambda role: experiment_models.make_network(role, config, data, None)  # noqa: E731
     return {
         "cached": {
             role: (network(role), players.cached_layers(role, config))
@@ -166,7 +171,7 @@ def _given(
     config: Mapping[str, Any],
     table: Mapping[str, Player],
     shapes: Mapping[str, Variables],
-    spec: Spec,
+    data: TaskData,
     earlier: list[str],
 ) -> dict[str, Any]:
     """Weights that do not start at random: from a file, or from an earlier variant by name."""
@@ -191,9 +196,9 @@ def _given(
         if said["checkpoint"] is not None:
             try:
                 template = models.detach(shapes[role])
-                network, data = experiment_models.described(said["model"], spec)
+                network, spec = data.task.describe_network(said["model"], data.source.spec)
                 files[role], headless = initial_weights.read(
-                    {**said, "model": network}, template, data
+                    {**said, "model": network}, template, spec
                 )
             except UserError as error:
                 raise UserError(f"{where}.checkpoint: {error}") from error
@@ -207,7 +212,9 @@ def _given(
             names[role] = said["from_variant"]
         elif said["backbone"] is not None and table[role].trains:
             try:
-                backbones[role] = initial_weights.backbone(said["backbone"], shapes[role], spec)
+                backbones[role] = initial_weights.backbone(
+                    said["backbone"], shapes[role], data.source.spec
+                )
             except UserError as error:
                 raise UserError(f"{where}.backbone: {error}") from error
         elif not table[role].trains:

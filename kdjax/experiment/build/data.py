@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kdjax import data, models
-from kdjax.evaluation.selection import CLASS_METRICS
+from kdjax.evaluation import TASKS
+from kdjax.experiment.build.plan import TaskData
 from kdjax.experiment.config.schema import DEFAULTS
 from kdjax.train.step import Prepare
 from kdjax.types import Array, Batch, Source, Spec, UserError
@@ -23,7 +24,8 @@ TEXT = (  # keys of `data` that only text has
 )
 PAIRS = ("tiles", "layout", "tile_size", "characters", "pool", "eval_pairs")  # only pairs have them
 DETECTION = ("max_boxes", "unreadable", "judge_train")  # that only pictures with boxes have
-DETECTION_METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "detection_ece")
+# The kind of a data set by its name, a task of `evaluation`; all others hold classes.
+KIND = {"coco": "detection", **dict.fromkeys(data.PAIRS, "representation")}
 
 
 def prepare(config: Mapping[str, Any], source: Source) -> tuple[Prepare, Callable[[Batch], Batch]]:
@@ -47,8 +49,8 @@ def prepare(config: Mapping[str, Any], source: Source) -> tuple[Prepare, Callabl
     return train, make
 
 
-def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | data.DetectionSet | None]:
-    """Read the data that a config names, with a text's tokenizer or with the pictures of boxes.
+def load(config: Mapping[str, Any]) -> TaskData:
+    """Read the data that a config names and choose its task.
 
     Raises:
       UserError: from what reads it; keys of one kind of data for another; a split
@@ -66,6 +68,7 @@ def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | data.Detecti
     for key in ("validation", "test"):  # a flag turns 300 into 300.0
         if isinstance(said[key], float) and said[key] >= 1 and said[key].is_integer():
             said[key] = int(said[key])
+    kind = KIND.get(name, "classification")
     sizes = {key: config[key] for key in ("batch_size", "eval_batch_size")}
     if name in data.PAIRS:
         cut = {key: said.pop(key) for key in ("path", "validation", "test", "split_seed")}
@@ -80,6 +83,7 @@ def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | data.Detecti
         common = {key: said[key] for key in ("path", "validation", "test", "split_seed", "limit")}
         found = data.read_text(task, data.TextOptions(**sizes, **text, **common))
         source = found.source
+        kind = "text_regression" if data.holds_scores(task) else "text_classification"
     elif name == "coco":
         found = data.read_detection(_detection_options(said, {**sizes, **boxes}))
         source = found.source
@@ -91,9 +95,9 @@ def load(config: Mapping[str, Any]) -> tuple[Source, data.TextSet | data.Detecti
                 f"data.{split} leaves no {split} examples; every choice is made on validation "
                 "and every number reported on test, so that both are needed"
             )
-    if not isinstance(found, data.TextSet):
+    if name != "text":
         source = source._replace(spec=_normalised(source.spec, config["data"]))
-    return source, found
+    return TaskData(source, TASKS[kind], found)
 
 
 def _refuse_foreign(
@@ -109,19 +113,6 @@ def _refuse_foreign(
                     f"data.{key} is set, but only {owners} has it; set data.name to that or "
                     "remove it"
                 )
-
-
-def metrics(source: Source) -> list[str]:
-    """What is measured on the validation split of a set, and may be selected by."""
-    task = source.spec.task
-    if task == data.DETECTION:
-        return list(DETECTION_METRICS)
-    own = list(data.task_metric_names(task)) if task else []
-    if task and source.spec.num_classes == 1:
-        return ["mse", *own]
-    if source.spec.latents:
-        return ["probe_accuracy"]
-    return [*CLASS_METRICS, *(name for name in own if name not in CLASS_METRICS)]
 
 
 def _detection_options(said: Mapping[str, Any], others: Mapping[str, Any]) -> data.DetectionOptions:

@@ -3,11 +3,19 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from kdjax.data import DetectionSet, TextSet
 from kdjax.distill.methods import CriticRole, Player
-from kdjax.evaluation.task import EvalSpec
+from kdjax.evaluation import EvalSpec, Task
+from kdjax.evaluation.selection import Selection
 from kdjax.train.step import Optimizer, Prepare
 from kdjax.types import Batch, Method, Model, Source, Variables
+
+
+class TaskData(NamedTuple):
+    """A data set and the functions for its kind."""
+
+    source: Source
+    task: Task
+    dataset: Any = None  # what the functions of the task read: tokenizer and groups, photographs
 
 
 class Variant(NamedTuple):
@@ -34,12 +42,21 @@ class Run(NamedTuple):
     """Everything that a config says, as functions and numbers."""
 
     config: Mapping[str, Any]
-    source: Source
+    data: TaskData
     prepare_train: Prepare
     prepare_eval: Callable[[Batch], Batch]
     variants: tuple[Variant, ...]
-    text: TextSet | None = None  # tokenizer and groups, if the data is text
-    pictures: DetectionSet | None = None  # what is in the pictures, if boxes are to be found
+    selection: Selection
+
+    @property
+    def source(self) -> Source:
+        """The data set."""
+        return self.data.source
+
+    @property
+    def task(self) -> Task:
+        """The functions for its kind."""
+        return self.data.task
 
     def evaluation(self, variant: Variant | None = None) -> EvalSpec:
         """Return what scoring needs, with the critics of a variant."""
@@ -47,7 +64,6 @@ class Run(NamedTuple):
             spec=self.source.spec,
             num_bins=self.config["ece_bins"],
             batch_size=self.config["batch_size"],
-            text=self.text,
-            pictures=self.pictures,
+            dataset=self.data.dataset,
             critics={} if variant is None else variant.critics,
         )

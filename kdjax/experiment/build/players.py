@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdjax import models
-from kdjax.data import DETECTION
 from kdjax.distill import critics, terms
 from kdjax.distill.methods import Pause, Player, switokd_pause
 from kdjax.experiment.build import critics as experiment_critics
 from kdjax.experiment.build import models as experiment_models
+from kdjax.experiment.build.plan import TaskData
 from kdjax.experiment.build.schedules import make_ramp
 from kdjax.experiment.config import schema
 from kdjax.train import optimizer
 from kdjax.train.step import Optimizer
-from kdjax.types import Source, UserError
+from kdjax.types import UserError
 
 PAUSES = {"switokd": switokd_pause}
 
@@ -30,24 +30,24 @@ def term_scalars() -> dict[str, dict[str, float]]:
 
 
 def make_player(
-    role: str, config: Mapping[str, Any], source: Source, axis_name: str | None
+    role: str, config: Mapping[str, Any], data: TaskData, axis_name: str | None
 ) -> Player:
     """Build the network and the terms of one role; `axis_name` as in `co_train`."""
     said, model = (
         config["roles"][role],
-        experiment_models.make_network(role, config, source, axis_name),
+        experiment_models.make_network(role, config, data, axis_name),
     )
     if said["cache"]:
         _check_cache(role, config)
         layers = cached_layers(role, config)
-        model = models.with_cache(model, size=source.size["train"], layers=layers)
+        model = models.with_cache(model, size=data.source.size["train"], layers=layers)
     layer = means_layer(role, config)
     if layer is not None:
         model = models.with_class_means(
             model,
             layer=layer,
             name=terms.class_means_name(layer),
-            num_classes=source.spec.num_classes,
+            num_classes=data.source.spec.num_classes,
         )
     moved = experiment_critics.moves(role, config)
     if said["remat"] and (said["terms"] or moved):
@@ -61,7 +61,7 @@ def make_player(
         found,
         _pause(role, said["pause"]),
         moved=moved,
-        shares=_shares(role, config, source),
+        shares=_shares(role, config, data),
     )
 
 
@@ -234,12 +234,12 @@ def _pause(role: str, said: Mapping[str, Any]) -> tuple[Pause, str] | None:
 
 
 def _shares(
-    role: str, config: Mapping[str, Any], source: Source
+    role: str, config: Mapping[str, Any], data: TaskData
 ) -> tuple[str, tuple[str, ...]] | None:
     guide = config["roles"][role]["regions"]
     if guide is None:
         return None
-    if source.spec.task != DETECTION:
+    if data.task.rows_are_examples:
         raise UserError(f"roles.{role}.regions is {guide!r}, but the data has no boxes; remove it")
     return guide, models.SHARED
 

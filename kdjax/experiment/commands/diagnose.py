@@ -66,7 +66,7 @@ def diagnose(
       UserError: nothing is trained, unknown layers, networks without constants, fewer than two
         samples, scores instead of classes, or non-finite features.
     """
-    if run.source.spec.num_classes < 2 or run.source.spec.vocabulary:
+    if not run.task.has_bounds:
         raise UserError("bounds: only classes of images have a diagnosis, not text or scores")
     if samples < 2:
         raise UserError(f"--samples={samples}; it must be at least 2")
@@ -164,7 +164,7 @@ def _looker(
     "input" is the prepared image. The network is the plain one, as variables are detached: without
     what terms add to it, such as adapters and class means.
     """
-    model = experiment_models.make_network(role, variant.config, run.source, None)
+    model = experiment_models.make_network(role, variant.config, run.data, None)
 
     @jax.jit
     def forward(variables: Variables, batch: Mapping[str, Any]):

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from kdjax.evaluation import classification
-from kdjax.evaluation.panels import drawings
 from kdjax.experiment.build.plan import Run, Variant
 from kdjax.experiment.run import workdir
 from kdjax.train.sweep import Member
@@ -18,7 +17,7 @@ def make_report(
     """Put a run's outcomes together; see `report/` for what reads it."""
     config = run.config
     by_name = {variant.name: variant for variant in run.variants}
-    detections = {
+    samples = {
         f"{outcome['name']}, {role}": {
             split: roles[role] for split, roles in outcome["shown"].items() if role in roles
         }
@@ -27,7 +26,7 @@ def make_report(
         for role, player in by_name[outcome["name"]].table.items()
         if player.terms
     }
-    panels = drawings(run.evaluation(), detections)
+    panels = run.task.panels(run.evaluation(), samples)
     return {
         "title": title,
         "command": command,
@@ -46,7 +45,7 @@ def make_report(
         "complete": complete,
         "selection": {
             "split": "validation",
-            "metric": config["select"]["metric"],
+            "metric": run.selection.metric,
             "over": swept_paths([m for variant in run.variants for m in variant.members]),
         },
         "variants": [_variant(by_name[outcome["name"]], outcome) for outcome in outcomes],
@@ -89,4 +88,4 @@ def _variant(variant: Variant, outcome: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pooled(bins: Mapping[str, np.ndarray], chosen: Mapping[str, Any]) -> dict[str, list[float]]:
-    return classification.pool(bins, list(chosen["members"]))
+    return classification.pool_bins(bins, list(chosen["members"]))

@@ -66,7 +66,7 @@ DEFAULTS: dict[str, Any] = {
     "variants": {},
     "sweep": {},
     "sweep_mode": "grid",
-    "select": {"role": "student", "metric": "accuracy"},
+    "select": {"role": "student", "metric": None},  # None: the first metric of the task
 }
 ROLE: dict[str, Any] = {
     "model": {"name": ""},
@@ -130,6 +130,7 @@ OPTIONAL: dict[str, type | tuple[type, ...]] = {
     "data.train_file": str,
     "data.vocabulary": str,
     "data.tokenizer": str,
+    "select.metric": str,
     "data.lengths": (tuple, list),
     "roles.*.checkpoint": str,
     "roles.*.from_variant": str,

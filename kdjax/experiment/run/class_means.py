@@ -27,6 +27,7 @@ def class_means(
     layer: str = "pooled",
     augment: str = "none",
     seed: int = 0,
+    absent_classes: bool = False,
     layout: Layout | None = None,
 ) -> np.ndarray:
     """Mean feature of each class over the training split, the network in evaluation mode.
@@ -41,14 +42,14 @@ def class_means(
       layer: a feature [batch, width].
       augment: as `data.augment` in a config.
       seed: of the augmentation.
+      absent_classes: a class may have no examples, as in detection; its mean is 0.
       layout: `parallel.one_device()`, the default, `pmap_data` or `mesh_data`.
 
     Returns:
       [classes, width] float32.
 
     Raises:
-      UserError: a class without examples (named), or no such layer. In detection such a class
-        has the mean 0.
+      UserError: a class without examples (named), or no such layer.
     """
     layout = layout or one_device()
     prepare, key = data.prepare(source.spec, augment=augment), jax.random.key(seed)
@@ -74,8 +75,8 @@ def class_means(
         total = np.zeros((classes, found.shape[-1])) if total is None else total
         np.add.at(total, labels, found[real])
         count += np.bincount(labels, minlength=classes)
-    if source.spec.task == data.DETECTION and total is not None:
-        count = np.maximum(count, 1)  # no term ever asks for the mean of a class without boxes
+    if absent_classes and total is not None:
+        count = np.maximum(count, 1)  # no term asks for the mean of a class without boxes
     if total is None or not count.all():
         empty = [source.spec.class_names[c] for c in np.flatnonzero(count == 0)]
         raise UserError(

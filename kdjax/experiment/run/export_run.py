@@ -7,8 +7,6 @@ from typing import Any
 import jax
 
 from kdjax import models
-from kdjax.data import save_tokenizer
-from kdjax.experiment.build import models as experiment_models
 from kdjax.experiment.build.plan import Run
 from kdjax.experiment.run.train import Story
 from kdjax.models.io import export as model_export
@@ -55,9 +53,7 @@ def from_workdir(
     if not 0 <= row < len(found.members):
         raise UserError(f"--member={row}; there are 0 to {len(found.members) - 1}")
     merged = models.detach(jax.tree.map(lambda x: x[row], story.networks(found)[role]))
-    network, spec = experiment_models.described(
-        found.config["roles"][role]["model"], run.source.spec
-    )
+    network, spec = run.task.describe_network(found.config["roles"][role]["model"], run.source.spec)
     if huggingface:
         _save_huggingface(out, role, network, merged)
     else:
@@ -65,8 +61,7 @@ def from_workdir(
         model_export.save(
             out, merged, {**about, "values": dict(found.members[row]), **spec._asdict()}
         )
-    if run.text is not None:
-        save_tokenizer(run.text.tokenizer, out)
+    run.task.save_files(run.data.dataset, out)
     return f"{role} of {name}, member {row} {dict(found.members[row])}"
 
 

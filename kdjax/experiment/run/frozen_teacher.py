@@ -34,6 +34,7 @@ def equip(run: Run, variant: Variant, role: str, variables: Variables, folder: P
         model, layer = variant.means[role]
         about = {"data": said, "sizes": dict(run.source.size), "layer": layer}
         options = {"augment": said["augment"], "seed": said["split_seed"]}
+        options["absent_classes"] = not run.task.rows_are_examples
         compute = lambda: class_means(model, variables, run.source, layer=layer, **options)  # noqa: E731
         shape = (run.source.spec.num_classes, _width(run, model, variables, layer))
         find = lambda: kept(folder, variables, about, compute, shape)  # noqa: E731

@@ -11,9 +11,7 @@ import orbax.checkpoint as ocp
 from rich.console import Console
 
 from kdjax import data
-from kdjax.evaluation import judging, representation
-from kdjax.evaluation.panels import shown
-from kdjax.evaluation.task import EvalSpec, Predictions, Scores
+from kdjax.evaluation import EvalSpec, Predictions
 from kdjax.experiment.build.plan import Run, Variant
 from kdjax.experiment.run.program import Program, feed
 from kdjax.report.metrics_log import MetricsLog, Progress, Silence
@@ -124,11 +122,11 @@ class Recorder:
     def validate(self, step: int, state: State) -> None:
         """Score validation, and what is learned from if that is judged too, and write it down."""
         evaluation = self.run.evaluation(self.variant)
-        answer = _answering(self.run, evaluation, self.program, state)
-        fitted = judging.fit(evaluation, answer, last=False)
+        predict, task = _predict(self.run, evaluation, self.program, state), self.run.task
+        fitted = task.fit(predict, False)
         beside = [split for split in self.run.source.evals if split == "test_train"]
         for split in ("validation", *beside):
-            self.write(step, split, judging.brief(evaluation, answer(split), fitted))
+            self.write(step, split, task.validation_metrics(evaluation, predict(split), fitted))
 
     def save(self, state: State) -> None:
         """Checkpoint a state that lives on the devices."""
@@ -162,16 +160,16 @@ def score(
       the test split, [members, bins], "shown": split -> what is drawn of it}.
     """
     bins, evaluation = {}, run.evaluation(variant)
-    answer = _answering(run, evaluation, program, program.layout.place(state))
-    fitted = judging.fit(evaluation, answer, last=True)
+    predict = _predict(run, evaluation, program, program.layout.place(state))
+    fitted = run.task.fit(predict, True)
     results: dict[str, dict[str, np.ndarray]] = {}
     pictures = {}
     extra = [split for split in run.source.evals if split.startswith("test_")]
     for split in ("validation", *extra, "test"):
-        answers = answer(split)
-        results[split], bins = judging.full(evaluation, answers, fitted)
+        predictions = predict(split)
+        results[split], bins = run.task.test_metrics(evaluation, predictions, fitted)
         if multihost.is_first():
-            pictures[split] = shown(evaluation, split, answers.outputs)
+            pictures[split] = run.task.samples(evaluation, split, predictions.outputs)
     rows = [
         {
             "member": number,
@@ -187,23 +185,20 @@ def score(
     return {"members": rows, "bins": bins, "shown": pictures}
 
 
-def _answering(
+def _predict(
     run: Run, evaluation: EvalSpec, program: Program, state: State
 ) -> Callable[[str], Predictions]:
     """A function that computes the outputs of all roles on a split, once; `state` on devices."""
 
     @functools.cache
-    def answer(split: str) -> Predictions:
+    def predict(split: str) -> Predictions:
         source = data.rows_of(run.source, jax.process_index(), jax.process_count())
         batches = source.evals[split]()
-        logits, labels = collect(program.predict, state, batches, program.eval_layout)
-        critics: Scores = {}
-        if evaluation.spec.latents:
-            plain = program.layout.fetch(state)
-            critics = representation.dependencies(evaluation, logits, plain)
-        return Predictions(split, logits, labels, critics)
+        outputs, labels = collect(program.predict, state, batches, program.eval_layout)
+        critics = run.task.estimates(evaluation, outputs, lambda: program.layout.fetch(state))
+        return Predictions(split, outputs, labels, critics)
 
-    return answer
+    return predict
 
 
 def _finite(value: Any) -> float | None:

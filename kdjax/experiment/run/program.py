@@ -14,7 +14,7 @@ from kdjax.train.parallel import Layout
 from kdjax.train.predict import make_predict
 from kdjax.train.step import make_grad_norms, make_step, several
 from kdjax.train.sweep import init_members, vmap_members
-from kdjax.types import Batch, Method, Outputs, State, Variables
+from kdjax.types import Batch, Method, State, Variables
 
 
 class Program(NamedTuple):
@@ -58,6 +58,9 @@ def make_program(
     method = variant.method(layout.axis_name)
     stacked = len(set(orders)) > 1
 
+    def prepare_eval(batch: Batch) -> Batch:
+        return run.task.hide_answers(run.prepare_eval(batch))
+
     def over_members(f: Callable, *, batches: bool, state_out: bool) -> Callable:
         return vmap_members(f, axes, stacked_batch=batches, state_out=state_out)
 
@@ -66,9 +69,7 @@ def make_program(
     step = make_step(method, variant.tx, layout.axis_name, accumulate=parts, **ready)
     norms = make_grad_norms(method, layout.axis_name, **ready)
     models = {role: player.model for role, player in variant.table.items()}
-    predict = make_predict(models, run.prepare_eval)
-    if run.pictures is not None:
-        predict = make_predict(models, _without_boxes(run.prepare_eval), _detections)
+    predict = make_predict(models, prepare_eval, run.task.collect)
     stepped = over_members(step, batches=stacked, state_out=True)
     together = run.config["steps_per_dispatch"] or (1 if jax.default_backend() == "cpu" else 8)
     program = Program(
@@ -84,17 +85,6 @@ def make_program(
         predict=eval_layout.compile_map(over_members(predict, batches=False, state_out=False)),
     )
     return program, state
-
-
-def _without_boxes(prepare: Callable[[Batch], Batch]) -> Callable[[Batch], Batch]:
-    """Hide what should be found: a detector that is given boxes draws regions around them."""
-    hidden = ("box", "box_label", "box_mask", "crowd")
-    return lambda batch: {k: v for k, v in prepare(batch).items() if k not in hidden}
-
-
-def _detections(outputs: Outputs) -> jax.Array:
-    found = outputs.features["detections"]
-    return found.reshape(found.shape[0], -1)
 
 
 def _layouts(

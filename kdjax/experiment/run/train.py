@@ -13,9 +13,8 @@ import jax
 import numpy as np
 
 from kdjax import models
-from kdjax.data import example_batch, save_tokenizer
+from kdjax.data import example_batch
 from kdjax.evaluation import selection
-from kdjax.evaluation.detection import check_installed
 from kdjax.experiment.build.initial_weights import kept, new_head, under_heads
 from kdjax.experiment.build.plan import Run, Variant
 from kdjax.experiment.run import workdir
@@ -116,12 +115,11 @@ def train(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
       RunError: a non-finite loss in all members of a program, or a signal.
       UserError: damaged files.
     """
-    if run.pictures is not None:
-        check_installed()
+    run.task.check_installed()
     first = multihost.is_first()
     log = MetricsLog(folder, tensorboard=run.config["tensorboard"]) if first else Silence()
-    if run.text is not None and first:
-        save_tokenizer(run.text.tokenizer, folder)
+    if first:
+        run.task.save_files(run.data.dataset, folder)
     story = Story(run, folder, say)
     try:
         written = 0  # bytes of the metrics file that belong to finished parts
@@ -185,9 +183,8 @@ def evaluate(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
 def _join(run: Run, variant: Variant, done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Put the parts of a variant together and choose on validation."""
     members = [member for outcome in done for member in outcome["members"]]
-    select = run.config["select"]
     pairs = [found.between for found in variant.critics.values()]
-    choose = lambda role: selection.choose(members, role, variant.table, select, pairs)  # noqa: E731
+    choose = lambda role: selection.choose(members, role, variant.table, run.selection, pairs)  # noqa: E731
     chosen = {role: choose(role) for role in variant.table}
     bins = {
         role: {

@@ -155,7 +155,7 @@ def test_players_that_a_critic_stands_between_are_one_choice():
 
     table = build(config()).variants[0].table
     members = [member(0, 0.9, 0.1), member(1, 0.5, 0.8)]
-    select = {"role": "student", "metric": "accuracy"}
+    select = selection.Selection("student", "accuracy", higher_is_better=True)
     choose = selection.choose
     assert choose(members, "teacher", table, select)["members"] == [1]
     assert choose(members, "teacher", table, select, [("student", "teacher")])["members"] == [0]
