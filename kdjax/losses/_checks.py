@@ -1,7 +1,7 @@
-"""The checks every loss makes of its arguments before it computes.
+"""Argument checks that the losses share; every error is one line with the argument and the rule.
 
-Broadcasting would hide a wrong shape, and a temperature of 0 would only show up as a NaN much
-later: both are refused here, in one line that names the argument and what would be right.
+Broadcasting would hide a wrong shape, and a temperature of 0 would only show as a NaN much later.
+Traced scalars have no value yet and pass unchecked.
 """
 
 import math
@@ -15,9 +15,13 @@ from kdjax.types import Array, UserError
 
 __all__ = [
     "Number",
+    "check_batches",
+    "check_count",
     "check_fraction",
     "check_labels",
+    "check_mask",
     "check_not_negative",
+    "check_open_fraction",
     "check_pair",
     "check_positive",
 ]
@@ -25,29 +29,36 @@ __all__ = [
 Number = float | int | Shaped[Array, ""]  # a keyword scalar: a constant or a traced value
 
 
-def check_pair(student: ArrayLike, teacher: ArrayLike, what: str = "logits") -> None:
-    """Refuse a student and a teacher array that differ in shape, or that have no class axis.
-
-    Raises:
-        UserError: naming `what` and both shapes.
-    """
-    if jnp.ndim(student) < 1 or jnp.shape(student) != jnp.shape(teacher):
+def check_pair(
+    student: ArrayLike, teacher: ArrayLike, name: str = "logits", axes: str = "[*batch, classes]"
+) -> None:
+    """Refuse a student and a teacher array that differ in shape or do not fit `axes`."""
+    shapes = jnp.shape(student), jnp.shape(teacher)
+    named = [axis for axis in axes.split(", ") if "*" not in axis]
+    open_ended = "*" in axes or "..." in axes
+    fits = len(shapes[0]) >= len(named) if open_ended else len(shapes[0]) == len(named)
+    if shapes[0] != shapes[1] or not fits:
         raise UserError(
-            f"{what}: student {jnp.shape(student)} and teacher {jnp.shape(teacher)} must have one "
-            "shape [*batch, classes]"
+            f"{name}: student {shapes[0]} and teacher {shapes[1]} must have one shape {axes}"
         )
 
 
-def check_labels(logits: ArrayLike, labels: ArrayLike) -> None:
-    """Refuse labels that are not one class index (integer) for each row of `logits`.
-
-    Raises:
-        UserError: naming both shapes, or the dtype.
-    """
-    if jnp.ndim(logits) < 1 or jnp.shape(labels) != jnp.shape(logits)[:-1]:
+def check_batches(student: ArrayLike, teacher: ArrayLike) -> None:
+    """Refuse features of different batch sizes, or without a second axis; widths may differ."""
+    shapes = jnp.shape(student), jnp.shape(teacher)
+    if min(map(len, shapes)) < 2 or shapes[0][0] != shapes[1][0]:
         raise UserError(
-            f"labels: shape {jnp.shape(labels)} must be that of the logits {jnp.shape(logits)} "
-            "without the class axis"
+            f"features: student {shapes[0]} and teacher {shapes[1]} must be [batch, ...] of one "
+            "batch"
+        )
+
+
+def check_labels(outputs: ArrayLike, labels: ArrayLike, name: str = "logits") -> None:
+    """Refuse labels that are not one class index (integer) for each row of `outputs`."""
+    if jnp.ndim(outputs) < 1 or jnp.shape(labels) != jnp.shape(outputs)[:-1]:
+        raise UserError(
+            f"labels: shape {jnp.shape(labels)} must be that of the {name} {jnp.shape(outputs)} "
+            "without the last axis"
         )
     if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
         raise UserError(
@@ -56,33 +67,37 @@ def check_labels(logits: ArrayLike, labels: ArrayLike) -> None:
         )
 
 
-def check_positive(name: str, value: Number) -> None:
-    """Refuse a concrete `value` that is not a finite number > 0; traced values pass unseen.
+def check_mask(name: str, mask: ArrayLike | None, shape: tuple[int, ...]) -> None:
+    """Refuse a mask of another shape than `shape`; None passes."""
+    if mask is not None and jnp.shape(mask) != shape:
+        raise UserError(f"{name}: shape {jnp.shape(mask)} must be {shape}, one entry an example")
 
-    Raises:
-        UserError: naming the argument.
-    """
+
+def check_count(name: str, value: int) -> None:
+    """Refuse a count below 1."""
+    if value < 1:
+        raise UserError(f"{name}: must be >= 1, got {value}")
+
+
+def check_positive(name: str, value: Number) -> None:
+    """Refuse a value that is not a finite number > 0."""
     if not isinstance(value, Tracer) and not 0 < float(value) < math.inf:
         raise UserError(f"{name}: must be a finite number > 0, got {float(value):g}")
 
 
 def check_not_negative(name: str, value: Number) -> None:
-    """Refuse a concrete `value` that is not a finite number >= 0; traced values pass unseen.
-
-    Raises:
-        UserError: naming the argument.
-    """
+    """Refuse a value that is not a finite number >= 0."""
     if not isinstance(value, Tracer) and not 0 <= float(value) < math.inf:
         raise UserError(f"{name}: must be a finite number >= 0, got {float(value):g}")
 
 
-def check_fraction(name: str, value: Number, *, zero: bool = False) -> None:
-    """Refuse a concrete `value` outside (0, 1), or outside [0, 1) where `zero` is allowed.
+def check_fraction(name: str, value: Number) -> None:
+    """Refuse a value outside [0, 1)."""
+    if not isinstance(value, Tracer) and not 0 <= float(value) < 1:
+        raise UserError(f"{name}: must lie in [0, 1), got {float(value):g}")
 
-    Raises:
-        UserError: naming the argument and the interval.
-    """
-    if isinstance(value, Tracer) or 0 < float(value) < 1:
-        return
-    if not (zero and float(value) == 0):
-        raise UserError(f"{name}: must lie in {'[' if zero else '('}0, 1), got {float(value):g}")
+
+def check_open_fraction(name: str, value: Number) -> None:
+    """Refuse a value outside (0, 1)."""
+    if not isinstance(value, Tracer) and not 0 < float(value) < 1:
+        raise UserError(f"{name}: must lie in (0, 1), got {float(value):g}")

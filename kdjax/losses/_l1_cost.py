@@ -1,11 +1,11 @@
-"""The L1 cost between two sets of rows, with a gradient written by hand.
+"""L1 cost between two sets of rows, with a gradient written by hand.
 
-The sum over classes is accumulated into one [batch, others] block that stays in the cache;
-nothing of size batch x others x classes is ever made, forward or backward.
+The sum over classes is accumulated into one [batch, others] block that stays in the cache; no
+array of size batch x others x classes exists, forward or backward.
 
-Loops are there for another reason too: they read both sides from memory. In an expression by
-broadcasting, XLA computes the softmaxes of the two sides once more inside it, rounds them
-differently, and where the two are equal the sign, hence the gradient, is noise.
+The loops also make XLA read both sides from memory. In a broadcasting expression it computes the
+softmaxes of the two sides again, rounds them differently, and where the two are equal the sign,
+hence the gradient, is noise.
 """
 
 import jax
@@ -23,10 +23,10 @@ _TERMS = 16  # summands fused into one pass over the block; measured: 8 is six t
 def l1_cost(
     x: Float[Array, "batch classes"], y: Float[Array, "others classes"]
 ) -> Float[Array, "batch others"]:
-    """C_ij = sum_c |x_ic - y_jc|.
+    """Return C_ij = sum_c |x_ic - y_jc|.
 
-    Its gradient is sum_j W_ij sign(x_ic - y_jc), W the cotangent; the sign of a tie is 0. There is
-    no forward-mode derivative.
+    Its gradient is sum_j W_ij sign(x_ic - y_jc), W the cotangent; sign(0) is 0. There is no
+    forward-mode derivative.
 
     >>> print(l1_cost(jnp.eye(2), jnp.eye(2)))
     [[0. 2.]
@@ -43,9 +43,9 @@ def l1_cost(
 
 
 def _groups(rows: Array) -> Array:
-    """Cut rows [n, width] into [groups, rows of a group, width], the last ones filled with 0.
+    """Split rows [n, width] into [groups, rows of a group, width], padded with 0.
 
-    At least two groups: XLA would dissolve a loop over one.
+    There are at least two groups, because XLA unrolls a loop over one.
     """
     count, width = rows.shape
     size = min(_TERMS, -(-count // 2))
@@ -54,7 +54,7 @@ def _groups(rows: Array) -> Array:
 
 
 def _signs(x: Array, y: Array, weights: Array) -> Array:
-    """sum_j W_ij sign(x_ic - y_jc), [batch, classes]."""
+    """Return sum_j W_ij sign(x_ic - y_jc), [batch, classes]."""
 
     def add(total: Array, others: tuple[Array, Array]) -> tuple[Array, None]:
         for b, w in zip(*others, strict=True):
@@ -69,8 +69,8 @@ def _forward(x: Array, y: Array) -> tuple[Array, tuple[Array, Array]]:
     return l1_cost(x, y), (x, y)
 
 
-def _backward(kept: tuple[Array, Array], weights: Array) -> tuple[Array, Array]:
-    x, y = kept
+def _backward(residuals: tuple[Array, Array], weights: Array) -> tuple[Array, Array]:
+    x, y = residuals
     return _signs(x, y, weights), _signs(y, x, weights.T)
 
 

@@ -1,35 +1,42 @@
-"""The log-space arithmetic that the losses share: float32 inside, whatever dtype comes in."""
+"""Log-space arithmetic that the losses share, in float32 whatever the dtype of the logits."""
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from kdjax.losses._checks import Number
+from kdjax.losses._checks import Number, check_pair, check_positive
 from kdjax.types import Array
 
-__all__ = ["expectation", "kl", "log_probabilities", "pick"]
+__all__ = ["expectation", "kl", "log_pair", "log_probabilities", "pick"]
 
 
 def log_probabilities(logits: ArrayLike, temperature: Number = 1.0) -> Array:
-    """Log of softmax(z / T) over the last axis, float32."""
+    """Return log softmax(z / T) over the last axis, float32."""
     return jax.nn.log_softmax(jnp.asarray(logits, jnp.float32) / temperature, axis=-1)
 
 
+def log_pair(student: ArrayLike, teacher: ArrayLike, temperature: Number) -> tuple[Array, Array]:
+    """Check student, teacher and temperature, and return the log-probabilities of both."""
+    check_pair(student, teacher)
+    check_positive("temperature", temperature)
+    return log_probabilities(student, temperature), log_probabilities(teacher, temperature)
+
+
 def expectation(log_p: Array, values: Array) -> Array:
-    """sum_c p_c values_c, where a class of probability 0 may hold an infinite or NaN value."""
+    """Return sum_c p_c values_c; a class of probability 0 may hold an infinite or NaN value."""
     p = jnp.exp(log_p)
     # Masked before the product: 0 * inf would be NaN in the value and again in the gradient.
     return jnp.sum(p * jnp.where(p > 0, values, 0.0), axis=-1)
 
 
 def kl(log_p: Array, log_q: Array) -> Array:
-    """KL(p || q) in nats, from log-probabilities."""
+    """Return KL(p || q) in nats from log-probabilities."""
     return expectation(log_p, log_p - log_q)
 
 
 def pick(values: Array, labels: ArrayLike) -> Array:
-    """values[..., labels]; NaN for a label outside [0, classes), negative ones included."""
-    # JAX would read -1 as "the last class": a padding label must not pass as a class.
+    """Return values[..., labels]; NaN for a label outside [0, classes), also a negative one."""
+    # JAX would read -1 as the last class: a padding label must not count as a class.
     labels = jnp.asarray(labels)
     labels = jnp.where(labels < 0, values.shape[-1], labels)
     picked = jnp.take_along_axis(

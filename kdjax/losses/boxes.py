@@ -1,4 +1,4 @@
-"""Losses of a detector's proposal network and boxes; its classes have those of any classifier."""
+"""Losses of a detector's proposals and boxes; its classes take the losses of any classifier."""
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,8 @@ def smooth_l1(
     Fast R-CNN, arXiv 1504.08083, equation 3 (beta 1); beta 0 is the absolute error.
 
     Args:
-        deltas: what a network says.
-        targets: what it should say.
+        deltas: d, predicted.
+        targets: t.
         beta: where the parabola ends, >= 0; may be traced.
 
     Returns:
@@ -35,18 +35,21 @@ def smooth_l1(
     """
     check_pair(deltas, targets, "boxes")
     check_not_negative("beta", beta)
-    gap = jnp.asarray(deltas, jnp.float32) - jnp.asarray(targets, jnp.float32)
-    size = gap * jax.lax.stop_gradient(jnp.sign(gap))  # jnp.abs has the gradient 1 at 0
-    near = size < beta
-    inside = jnp.where(near, size, 0.0)  # at beta 0 nothing is, and 0 / 1 has no bad gradient
+    error = jnp.asarray(deltas, jnp.float32) - jnp.asarray(targets, jnp.float32)
+    size = error * jax.lax.stop_gradient(jnp.sign(error))  # jnp.abs has the gradient 1 at 0
+    small = size < beta
+    inside = jnp.where(small, size, 0.0)  # all 0 at beta 0, where size / beta would be 0 / 0
     parabola = 0.5 * inside**2 / jnp.where(beta > 0, beta, 1.0)
-    return jnp.sum(jnp.where(near, parabola, size - 0.5 * beta), axis=-1)
+    return jnp.sum(jnp.where(small, parabola, size - 0.5 * beta), axis=-1)
 
 
 def binary_cross_entropy(
     logits: Float[ArrayLike, "*batch"], labels: Int[ArrayLike, "*batch"]
 ) -> Float[Array, "*batch"]:
-    """-log of the probability of a label 1 or 0, sigmoid(z) or 1 - sigmoid(z), in nats.
+    """-log of the probability of a label 1 or 0, sigmoid(z) or 1 - sigmoid(z).
+
+    Returns:
+        [*batch], nats.
 
     Raises:
         UserError: shapes that differ.
@@ -55,6 +58,7 @@ def binary_cross_entropy(
     [0.6930000185966492, 0.0]
     """
     if jnp.shape(logits) != jnp.shape(labels):
-        raise UserError(f"logits {jnp.shape(logits)} and labels {jnp.shape(labels)} must be alike")
+        shapes = f"logits {jnp.shape(logits)} and labels {jnp.shape(labels)}"
+        raise UserError(f"{shapes} must have one shape")
     z = jnp.asarray(logits, jnp.float32)
     return jax.nn.softplus(jnp.where(jnp.asarray(labels) > 0, -z, z))

@@ -1,7 +1,7 @@
 """CRD: contrastive distillation against a memory of embeddings, as two pure functions.
 
-`contrast_init` makes the memory, `contrast_loss` returns the loss and the next memory: it is
-state, to be kept and checkpointed with the rest. The embeddings come from projectors that are part
+`contrast_init` makes the memory; `contrast_loss` returns the loss and the next memory. The memory
+is training state and belongs into checkpoints. The embeddings come from projectors that are part
 of the networks (the published setting: one linear layer to 128 numbers on either side).
 """
 
@@ -13,7 +13,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
-from kdjax.losses._checks import Number, check_fraction, check_positive
+from kdjax.losses._checks import Number, check_count, check_fraction, check_positive
 from kdjax.losses._vectors import products, unit
 from kdjax.types import Array, UserError
 
@@ -21,9 +21,9 @@ __all__ = ["ContrastMemory", "contrast_init", "contrast_loss"]
 
 
 class ContrastMemory(NamedTuple):
-    """What CRD remembers of the training set; row i belongs to the image with id i.
+    """Embeddings of the training set that CRD compares with; row i belongs to the image with id i.
 
-    `order` lists all rows by class; the class of image i takes `class_size[i]` places of it, from
+    `order` lists all rows by class; the class of image i takes `class_size[i]` entries of it, from
     `class_start[i]` on. `log_normalizers` are log(Z / rows) of student and teacher, fixed by the
     first batch (`started`).
     """
@@ -38,13 +38,16 @@ class ContrastMemory(NamedTuple):
 
 
 def contrast_init(key: Array, labels: Int[ArrayLike, " rows"], *, width: int) -> ContrastMemory:
-    """A memory of random directions for a training set, given the label of each of its images.
+    """Return a memory of random directions for a training set with these labels.
+
+    Returns:
+        ContrastMemory of [rows, width] embeddings of length 1.
 
     Raises:
         UserError: labels that are not [rows] integers of at least two classes, width < 1.
 
     Source: Tian et al. 2020 (arXiv 1910.10699); entries uniform in +-sqrt(3 / width), as in the
-    published code, then of length 1.
+    published code, then normalized.
 
     >>> memory = contrast_init(jax.random.key(0), jnp.array([1, 0, 1]), width=4)
     >>> print(memory.student.shape, memory.order, memory.class_start, memory.class_size)
@@ -53,8 +56,7 @@ def contrast_init(key: Array, labels: Int[ArrayLike, " rows"], *, width: int) ->
     labels = jnp.asarray(labels)
     if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise UserError(f"labels: {labels.dtype} {labels.shape} must be [rows] class indices")
-    if width < 1:
-        raise UserError(f"width: must be the length of an embedding, at least 1, got {width}")
+    check_count("width", width)
     if not isinstance(labels, Tracer) and bool(jnp.all(labels == labels[:1])):
         raise UserError("labels: all images are of one class, so that there are no negatives")
     order = jnp.argsort(labels, stable=True).astype(jnp.int32)
@@ -83,25 +85,25 @@ def contrast_loss(
     momentum: Number = 0.5,
     mask: Float[ArrayLike, " batch"] | None = None,
 ) -> tuple[Float[Array, " batch"], ContrastMemory]:
-    """CRD: tell an image's own remembered embedding from those of other classes; both sides.
+    """CRD: discriminate an image's remembered embedding from those of other classes, on both sides.
 
     With v = f / ||f||, the student's logit for row j is u_j = <v_s, teacher_j> / T - log Z' -
     log(num_negatives), and its loss -log sigmoid(u_own) - sum_negatives log sigmoid(-u_j); the
     teacher's is the same with the sides swapped. log Z' is the log mean of exp(<.,.> / T) over the
-    first batch. The memory is detached, and moves afterwards: row <- unit(momentum row +
+    first batch. The memory is detached and updated afterwards: row <- unit(momentum row +
     (1 - momentum) v). Over several devices pass the gathered batch.
 
     Args:
         student_embedding: f_s; any length but 0.
         teacher_embedding: f_t.
         ids: row of each image in the memory, without repeats.
-        memory: from `contrast_init` or the call before.
+        memory: from `contrast_init` or the previous call.
         key: consumed; draws the negatives (uniform over other classes, with replacement).
         num_negatives: N > 0.
         temperature: T > 0.
         momentum: in [0, 1).
-        mask: 0 where an example counts for nothing: neither in Z nor in the memory; its loss is
-            finite, and to be ignored.
+        mask: 0 excludes an example from Z and from the memory; its loss is finite and must be
+            ignored.
 
     Returns:
         ([batch] nats, the memory after this batch).
@@ -110,8 +112,8 @@ def contrast_loss(
         UserError: shapes that disagree, num_negatives < 1, temperature <= 0, momentum outside
             [0, 1).
 
-    Source: Tian et al. 2020 (arXiv 1910.10699), equations 17 to 19; log space and the missing
-    1e-7 of the published code are ours, and so are negatives with replacement.
+    Source: Tian et al. 2020 (arXiv 1910.10699), equations 17 to 19; in log space, without the
+    1e-7 of the published code, and with negatives drawn with replacement.
 
     >>> keys, f = jax.random.split(jax.random.key(0)), jnp.eye(3)
     >>> memory = contrast_init(keys[0], jnp.array([0, 1, 2]), width=3)
@@ -121,59 +123,58 @@ def contrast_loss(
     """
     _check(student_embedding, teacher_embedding, ids, memory, num_negatives)
     check_positive("temperature", temperature)
-    check_fraction("momentum", momentum, zero=True)
+    check_fraction("momentum", momentum)
     student, teacher = (
         unit(jnp.asarray(f, jnp.float32)) for f in (student_embedding, teacher_embedding)
     )
     ids = jnp.asarray(ids)
-    chosen = jnp.concatenate([ids[:, None], _negatives(key, ids, memory, num_negatives)], axis=1)
+    rows = jnp.concatenate([ids[:, None], _negatives(key, ids, memory, num_negatives)], axis=1)
     scores = jnp.stack(
-        [_scores(student, memory.teacher, chosen), _scores(teacher, memory.student, chosen)]
+        [_scores(student, memory.teacher, rows), _scores(teacher, memory.student, rows)]
     )
     scores = scores / temperature
     real = jnp.ones(ids.shape, bool) if mask is None else jnp.asarray(mask) > 0
     first = _first_normalizers(scores, real)
     normalizers = jax.lax.stop_gradient(jnp.where(memory.started, memory.log_normalizers, first))
-    moving = jnp.where(real, ids, memory.order.shape[0])  # a row too far is not written
+    updated = jnp.where(real, ids, memory.order.shape[0])  # out of range: not written
     logits = scores - normalizers[:, None, None] - jnp.log(float(num_negatives))
-    own = -jax.nn.log_sigmoid(logits[..., 0])
-    others = -jnp.sum(jax.nn.log_sigmoid(-logits[..., 1:]), axis=-1)
-    after = memory._replace(
-        student=_moved(memory.student, moving, student, momentum),
-        teacher=_moved(memory.teacher, moving, teacher, momentum),
+    positive_loss = -jax.nn.log_sigmoid(logits[..., 0])
+    negative_loss = -jnp.sum(jax.nn.log_sigmoid(-logits[..., 1:]), axis=-1)
+    next_memory = memory._replace(
+        student=_update(memory.student, updated, student, momentum),
+        teacher=_update(memory.teacher, updated, teacher, momentum),
         log_normalizers=normalizers,
         started=memory.started | jnp.any(real),
     )
-    return jnp.sum(own + others, axis=0), after
+    return jnp.sum(positive_loss + negative_loss, axis=0), next_memory
 
 
 def _check(
     student: ArrayLike, teacher: ArrayLike, ids: ArrayLike, memory: ContrastMemory, negatives: int
 ) -> None:
-    wanted = (*jnp.shape(ids), memory.student.shape[-1])
-    if jnp.ndim(ids) != 1 or jnp.shape(student) != wanted or jnp.shape(teacher) != wanted:
+    shape = (*jnp.shape(ids), memory.student.shape[-1])
+    if jnp.ndim(ids) != 1 or jnp.shape(student) != shape or jnp.shape(teacher) != shape:
         raise UserError(
             f"embeddings: student {jnp.shape(student)} and teacher {jnp.shape(teacher)} must be "
-            f"[batch, {wanted[-1]}] (the memory's width) with ids [batch], got {jnp.shape(ids)}"
+            f"[batch, {shape[-1]}] (the memory's width) with ids [batch], got {jnp.shape(ids)}"
         )
     if not jnp.issubdtype(jnp.result_type(ids), jnp.integer):
         raise UserError(f"ids: dtype {jnp.result_type(ids)} must be an integer")
-    if negatives < 1:
-        raise UserError(f"num_negatives: must be at least 1, got {negatives}")
+    check_count("num_negatives", negatives)
 
 
 def _negatives(key: Array, ids: Array, memory: ContrastMemory, number: int) -> Array:
-    """Rows of other classes [batch, number]: a place outside the own class's stretch of order."""
+    """Draw rows of other classes [batch, number]: entries of `order` outside the image's class."""
     start, count = memory.class_start[ids][:, None], memory.class_size[ids][:, None]
-    place = jax.random.randint(key, (*ids.shape, number), 0, memory.order.shape[0] - count)
-    return memory.order[jnp.where(place < start, place, place + count)]
+    entry = jax.random.randint(key, (*ids.shape, number), 0, memory.order.shape[0] - count)
+    return memory.order[jnp.where(entry < start, entry, entry + count)]
 
 
-def _scores(embedding: Array, remembered: Array, chosen: Array) -> Array:
-    # All rows by one product, then a choice: gathering [batch, negatives, width] embeddings would
-    # move width times as many numbers.
-    every = products(embedding, jax.lax.stop_gradient(remembered))
-    return jnp.take_along_axis(every, chosen, axis=1)
+def _scores(embedding: Array, remembered: Array, rows: Array) -> Array:
+    # All rows by one product, then a selection: gathering [batch, negatives, width] embeddings
+    # would move width times as many numbers.
+    all_scores = products(embedding, jax.lax.stop_gradient(remembered))
+    return jnp.take_along_axis(all_scores, rows, axis=1)
 
 
 def _first_normalizers(scores: Array, real: Array) -> Array:
@@ -184,6 +185,6 @@ def _first_normalizers(scores: Array, real: Array) -> Array:
     return jnp.where(jnp.any(real), mean, 0.0)
 
 
-def _moved(remembered: Array, ids: Array, embedding: Array, momentum: Number) -> Array:
-    moved = unit(momentum * remembered[ids] + (1 - momentum) * embedding)
-    return jax.lax.stop_gradient(remembered.at[ids].set(moved, mode="drop"))
+def _update(remembered: Array, ids: Array, embedding: Array, momentum: Number) -> Array:
+    rows = unit(momentum * remembered[ids] + (1 - momentum) * embedding)
+    return jax.lax.stop_gradient(remembered.at[ids].set(rows, mode="drop"))

@@ -1,6 +1,6 @@
-"""Losses that split or loosen Hinton's: DKD and DIST, without their T^2.
+"""Variants of Hinton's loss: DKD splits it, DIST replaces it by correlations; without their T^2.
 
-Both look at softmax(z / T) of the student and of the teacher, in float32; nothing is detached.
+Both compare softmax(z / T) of student and teacher in float32; nothing is detached.
 """
 
 import jax
@@ -77,11 +77,11 @@ def _split(logits: ArrayLike, labels: ArrayLike, temperature: Number) -> tuple[A
     """Log of (p_y, 1 - p_y), and of the other classes renormalised, -inf at the label."""
     z = jnp.asarray(logits, jnp.float32) / temperature
     is_label = jnp.arange(z.shape[-1]) == jnp.asarray(labels)[..., None]
-    # The label is left out of the sums. Subtracting a large constant from it instead, as is
-    # usual, loses all digits of the others, and 1 - p_y is 0 where p_y rounds to 1.
+    # The label is left out of the sums. Subtracting a large constant from it, as is usual, loses
+    # all digits of the other classes, and 1 - p_y is 0 where p_y rounds to 1.
     others = jnp.where(is_label, -jnp.inf, z)
-    lead = pick(z, labels) - jax.nn.logsumexp(others, axis=-1)  # the log odds of the label
-    target = jnp.stack([jax.nn.log_sigmoid(lead), jax.nn.log_sigmoid(-lead)], axis=-1)
+    log_odds = pick(z, labels) - jax.nn.logsumexp(others, axis=-1)
+    target = jnp.stack([jax.nn.log_sigmoid(log_odds), jax.nn.log_sigmoid(-log_odds)], axis=-1)
     return target, jax.nn.log_softmax(others, axis=-1)
 
 
@@ -97,7 +97,7 @@ def correlation(
 
     r is Pearson's correlation, with 1e-8 in its denominator: over the classes of an example, and
     over the examples for a class. It couples the batch: pass the gathered logits of all devices.
-    Of one example alone the second part is exactly 1, without gradient.
+    For a batch of one example the second part is exactly 1, without gradient.
 
     Args:
         student_logits: z_s.
@@ -107,7 +107,7 @@ def correlation(
         temperature: T > 0.
 
     Returns:
-        [], between 0 and 2 (beta + gamma); without a unit.
+        [], between 0 and 2 (beta + gamma); dimensionless.
 
     Raises:
         UserError: shapes that differ, a weight < 0, temperature <= 0.
@@ -131,6 +131,6 @@ def correlation(
 
 
 def _pearson(x: Array, y: Array) -> Array:
-    """Correlation of each row of x with that row of y; 0 for a constant row."""
+    """Return the correlation of each row of x with the same row of y; 0 for a constant row."""
     x, y = (a - jnp.mean(a, axis=-1, keepdims=True) for a in (x, y))
     return jnp.sum(x * y, axis=-1) / (norm(x) * norm(y) + _EPSILON)

@@ -1,9 +1,9 @@
 """Wasserstein dependency: objectives on a table of scores, and the penalty on a critic's slope.
 
-A critic f gives every pair of a batch a score, f_ij = f(x_i, y_j); the pairs (i, i) are real. Both
-objectives are *maximised*, by the critic and by whoever makes x. With f held to be 1-Lipschitz they
-measure a Wasserstein dependency, which does not grow without limit with the mutual information;
-with any f `predictive_coding` is that of CPC (InfoNCE).
+A critic f scores every pair of a batch, f_ij = f(x_i, y_j); the pairs (i, i) are real. Both
+objectives are *maximised*, by the critic and by the network that computes x. For a 1-Lipschitz f
+they measure a Wasserstein dependency, which stays bounded where mutual information does not; for
+any f `predictive_coding` is the objective of CPC (InfoNCE).
 
 Source: Ozair et al. 2019 (arXiv 1903.11780). Only the abstract could be read: the exact form of
 each is a reconstruction.
@@ -20,7 +20,7 @@ from kdjax.types import Array, UserError
 __all__ = ["dual_dependency", "gradient_penalty", "penalty_points", "predictive_coding"]
 
 Pairs = Callable[[Array, Array], Array]
-PLACES = ("joint", "product", "interpolated")
+POINTS = ("joint", "product", "interpolated")
 
 
 def dual_dependency(
@@ -102,7 +102,7 @@ def gradient_penalty(
       y: the other, [batch, width].
       sides: 1 or 2.
       at: "joint", "product" or "interpolated".
-      key: draws what is not given: u uniform, p a random cyclic shift (no pair stays real).
+      key: draws u uniformly and p as a random cyclic shift (no pair stays real), unless passed.
       mix: u.
       permutation: p.
 
@@ -110,11 +110,10 @@ def gradient_penalty(
       [], squared unit of f over that of (x, y).
 
     Raises:
-      UserError: other sides or places, sides of different lengths, one pair where two are needed,
-        neither a key nor what it would draw.
+      UserError: other values of `sides` or `at`, x and y of different lengths, one pair where two
+        are needed, neither a key nor u and p.
 
-    Source: Gulrajani et al. 2017 (arXiv 1704.00028) for two sides; the place within pairs is a
-      choice of ours.
+    Source: Gulrajani et al. 2017 (arXiv 1704.00028) for two sides; the points are our choice.
 
     >>> f = lambda x, y: 3 * x[:, 0] + 4 * y[:, 0]  # its slope is 5
     >>> print(gradient_penalty(f, jnp.ones((2, 1)), jnp.ones((2, 1)), at="joint"))
@@ -128,7 +127,7 @@ def gradient_penalty(
     y = penalty_points(y, at=at, key=key, mix=mix, permutation=permutation)
     gradients = jax.grad(lambda a, b: jnp.sum(critic(a, b)), argnums=(0, 1))(x, y)
     squared = sum(jnp.sum(jnp.square(g), axis=1) for g in gradients)
-    # at a point where f is flat the root has no derivative: 0 is the subgradient of its length
+    # where f is flat the root has no derivative: 0 is a subgradient of the length
     flat = squared == 0
     excess = jnp.where(flat, 0.0, jnp.sqrt(jnp.where(flat, 1.0, squared))) - 1
     return jnp.mean(jnp.square(jnp.maximum(excess, 0.0) if sides == 1 else excess))
@@ -142,9 +141,9 @@ def penalty_points(
     mix: Float[Array, "rows ..."] | None = None,
     permutation: Int[Array, " rows"] | None = None,
 ) -> Float[Array, "rows ..."]:
-    """Where `gradient_penalty` looks: u_i y_i + (1 - u_i) y_p(i), row by row; arguments as there.
+    """Points of `gradient_penalty`, u_i y_i + (1 - u_i) y_p(i), row by row; arguments as there.
 
-    Couples the batch: computed for a whole one, its rows may then be divided over devices.
+    Couples the batch: compute them for all of it, then divide the rows over devices.
 
     Raises:
       UserError: as `gradient_penalty`.
@@ -154,16 +153,16 @@ def penalty_points(
     >>> penalty_points(jnp.array([[0.0], [1.0]]), at="product", key=jax.random.key(0)).tolist()
     [[1.0], [0.0]]
     """
-    if at not in PLACES:
-        raise UserError(f"at: must be one of {', '.join(PLACES)}, got {at!r}")
+    if at not in POINTS:
+        raise UserError(f"at: must be one of {', '.join(POINTS)}, got {at!r}")
     if at == "joint":
         return y
     count = len(y)
     if count < 2:
-        raise UserError(f"a batch of {count} has no false pair; at={at!r} needs two pairs or more")
+        raise UserError(f"y: a batch of {count} has no false pair; at={at!r} needs two or more")
     if key is None and (permutation is None or (mix is None and at == "interpolated")):
         raise UserError(f"key: at={at!r} draws its points; give a key, or mix and permutation")
-    key = jax.random.key(0) if key is None else key  # then nothing is drawn
+    key = jax.random.key(0) if key is None else key  # unused: mix and permutation are passed
     if permutation is None:
         shift = jax.random.randint(jax.random.fold_in(key, 0), (), 1, count)
         permutation = (jnp.arange(count) + shift) % count

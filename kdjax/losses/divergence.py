@@ -1,12 +1,10 @@
-"""Divergences between two categorical distributions given by logits, and what is built on them.
+"""Divergences between two categorical distributions given by logits, and losses made of them.
 
 Student first, teacher second, logits in, one float32 number an example out: a sum over classes,
 in nats, never averaged over the batch and never multiplied by T^2 (the term that uses a loss does
-both). `p = softmax(z / T)`. All is computed in float32 log space, so values and gradients stay
-finite for T in [0.05, 20] and logits up to 1e4 in size, whatever dtype they arrive in; a class
-ruled out by a logit of -inf on both sides contributes nothing.
-
-Nothing is detached here unless a function says so: who receives gradients is the caller's choice.
+both). `p = softmax(z / T)`. All is computed in float32 log space: values and gradients stay finite
+for T in [0.05, 20] and logits up to 1e4 in size, whatever their dtype; a class with a logit of -inf
+on both sides contributes nothing. Nothing is detached unless a function says so.
 """
 
 import jax
@@ -19,10 +17,10 @@ from kdjax.losses._checks import (
     check_fraction,
     check_labels,
     check_not_negative,
-    check_pair,
+    check_open_fraction,
     check_positive,
 )
-from kdjax.losses._log_space import expectation, kl, log_probabilities, pick
+from kdjax.losses._log_space import expectation, kl, log_pair, log_probabilities, pick
 from kdjax.types import Array
 
 __all__ = [
@@ -35,12 +33,6 @@ __all__ = [
     "total_variation",
     "weighted_kl",
 ]
-
-
-def _log_pair(student: ArrayLike, teacher: ArrayLike, temperature: Number) -> tuple[Array, Array]:
-    check_pair(student, teacher)
-    check_positive("temperature", temperature)
-    return log_probabilities(student, temperature), log_probabilities(teacher, temperature)
 
 
 def cross_entropy(
@@ -64,7 +56,7 @@ def cross_entropy(
     [  0.6931472 200.       ]
     """
     check_labels(logits, labels)
-    check_fraction("label_smoothing", label_smoothing, zero=True)
+    check_fraction("label_smoothing", label_smoothing)
     log_p = log_probabilities(logits)
     hard = -pick(log_p, labels)
     if isinstance(label_smoothing, float | int) and label_smoothing == 0:
@@ -113,7 +105,7 @@ def forward_kl(
     >>> print(float(forward_kl(student, teacher)))
     0.6931471824645996
     """
-    log_s, log_t = _log_pair(student_logits, teacher_logits, temperature)
+    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
     return kl(log_t, log_s)
 
 
@@ -135,7 +127,7 @@ def reverse_kl(
     >>> print(float(reverse_kl(student, teacher)))
     0.6931471824645996
     """
-    log_s, log_t = _log_pair(student_logits, teacher_logits, temperature)
+    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
     return kl(log_s, log_t)
 
 
@@ -148,8 +140,8 @@ def jensen_shannon(
 ) -> Float[Array, "*batch"]:
     """Jensen-Shannon: w KL(teacher || m) + (1 - w) KL(student || m), m = w p_t + (1 - w) p_s.
 
-    It goes to 0 as w goes to 0 or to 1; it does not become a KL there (divided by w or by 1 - w
-    it would), so a sweep over w also sweeps the size of the gradient.
+    It vanishes as w goes to 0 or 1 (divided by w or 1 - w it would become a KL there), so a sweep
+    over w also sweeps the size of the gradient.
 
     Args:
         student_logits: z_s.
@@ -170,9 +162,9 @@ def jensen_shannon(
     >>> print(float(jensen_shannon(student, teacher)))
     0.6931471824645996
     """
-    check_fraction("weight", weight)
-    log_s, log_t = _log_pair(student_logits, teacher_logits, temperature)
-    # log(p / m) from the log ratio alone: exact zero at p_s = p_t, and expm1 never overflows.
+    check_open_fraction("weight", weight)
+    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
+    # log(p / m) from the log ratio alone: exactly 0 at p_s = p_t, and expm1 never overflows.
     # `where`, not abs and min: their subgradients at equal probabilities would be wrong.
     ruled_out = jnp.isneginf(log_s) & jnp.isneginf(log_t)
     ratio = jnp.where(ruled_out, 0.0, log_t - log_s)
@@ -203,7 +195,7 @@ def total_variation(
     >>> print(float(total_variation(student, teacher)))
     0.5
     """
-    log_s, log_t = _log_pair(student_logits, teacher_logits, temperature)
+    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
     return 0.5 * jnp.sum(jnp.abs(jnp.exp(log_s) - jnp.exp(log_t)), axis=-1)
 
 
@@ -215,7 +207,7 @@ def weighted_kl(
     reverse_weight: Number = 1.0,
     temperature: Number = 1.0,
 ) -> Float[Array, "*batch"]:
-    """Both directions, fixed weights: d KL(teacher || student) + v KL(student || teacher).
+    """Both directions with fixed weights: d KL(teacher || student) + v KL(student || teacher).
 
     BD-KD's ablations: (1, 0) forward only, (0, 1) reverse only, (1, 1) both.
 
@@ -231,7 +223,7 @@ def weighted_kl(
     """
     check_not_negative("forward_weight", forward_weight)
     check_not_negative("reverse_weight", reverse_weight)
-    log_s, log_t = _log_pair(student_logits, teacher_logits, temperature)
+    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
     return forward_weight * kl(log_t, log_s) + reverse_weight * kl(log_s, log_t)
 
 
@@ -246,8 +238,8 @@ def balanced_kl(
     """BD-KD's student side: d KL(teacher || student) + v KL(student || teacher).
 
     Per example (d, v) = (W, 1) if H(p_t) > H(p_s), (1, W) if H(p_s) > H(p_t), (1, 1) if equal:
-    a student surer than its teacher is spread out, one less sure is sharpened. The weights
-    carry no gradient.
+    a more confident student is spread out, a less confident one is sharpened. The weights carry
+    no gradient.
 
     Args:
         student_logits: z_s.
@@ -276,6 +268,6 @@ def balanced_kl(
     teacher_entropy = entropy(teacher_logits, temperature=entropy_temperature)
     forward_weight = jnp.where(teacher_entropy > student_entropy, emphasis, 1.0)
     reverse_weight = jnp.where(student_entropy > teacher_entropy, emphasis, 1.0)
-    log_s, log_t = _log_pair(student_logits, teacher_logits, temperature)
+    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
     forward = jax.lax.stop_gradient(forward_weight) * kl(log_t, log_s)
     return forward + jax.lax.stop_gradient(reverse_weight) * kl(log_s, log_t)

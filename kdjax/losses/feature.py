@@ -1,4 +1,4 @@
-"""Losses on features, one number an example: what two layers say of the same image.
+"""Losses that compare two layers' features of the same images, one number an example.
 
 Student first, teacher second. Feature maps are [batch, height, width, channel]; where widths
 differ, the student carries a projector (`models.with_adapters`): losses own no parameters. All is
@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
-from kdjax.losses._checks import Number, check_positive
-from kdjax.losses._vectors import check_batches, check_same_features, norm, ratio, rows, unit
+from kdjax.losses._checks import Number, check_labels, check_pair, check_positive
+from kdjax.losses._vectors import norm, ratio, rows, unit
 from kdjax.types import Array, UserError
 
 __all__ = [
@@ -34,14 +34,14 @@ def feature_mse(
         [batch] float32.
 
     Raises:
-        UserError: the shapes differ, or there is no axis beside the batch.
+        UserError: the shapes differ, or there is no second axis.
 
     Source: FitNets, Romero et al. 2015 (arXiv 1412.6550), equation 3, without its factor 1/2.
 
     >>> feature_mse(jnp.zeros((2, 4)), jnp.ones((2, 4)))
     Array([1., 1.], dtype=float32)
     """
-    check_same_features(student_features, teacher_features)
+    check_pair(student_features, teacher_features, "features", "[batch, ...]")
     return jnp.mean((rows(student_features) - rows(teacher_features)) ** 2, axis=-1)
 
 
@@ -53,9 +53,9 @@ def norm_direction(
 ) -> Float[Array, "*batch"]:
     """ND: 1 - <f_s, e_y> / max(||f_s||, ||f_t||), e_y the direction of the label's class mean.
 
-    A student feature shorter than the teacher's is drawn along e_y, which turns and lengthens it;
-    a longer one, or one as long, only turns: there the loss is 1 - cos. The maximum is not
-    detached. A class mean of 0, or two features of 0, give 1 without gradient.
+    A student feature shorter than the teacher's is pulled along e_y, which turns and lengthens it;
+    one at least as long only turns: there the loss is 1 - cos. The maximum is not detached. A
+    class mean of 0, or two features of 0, give 1 without gradient.
 
     Args:
         student_features: f_s, the input of the last linear layer.
@@ -70,17 +70,17 @@ def norm_direction(
         UserError: features that differ in shape, class means of another width, labels that do not
             fit or are not integers.
 
-    Source: Wang et al. 2023 (arXiv 2305.17007); the tie is the published code's.
+    Source: Wang et al. 2023 (arXiv 2305.17007); equal lengths are treated as in their code.
 
     >>> f_s, f_t, means = jnp.array([1.0, 0.0]), jnp.array([4.0, 0.0]), jnp.array([[2.0, 0.0]])
     >>> print(norm_direction(f_s, f_t, means, jnp.array(0)))
     0.75
     """
-    check_same_features(student_features, teacher_features, "[*batch, width]")
+    check_pair(student_features, teacher_features, "features", "[*batch, width]")
     direction = _direction_of(class_means, labels, student_features)
     student, teacher = (jnp.asarray(f, jnp.float32) for f in (student_features, teacher_features))
-    # ||f_s||^2 - ||f_t||^2 in one sum, exactly 0 for equal features: two norms that are rounded
-    # apart would break the tie. jnp.maximum would send half of a tie's gradient to each side.
+    # ||f_s||^2 - ||f_t||^2 in one sum, exactly 0 for equal features; two separately rounded norms
+    # might differ. jnp.maximum would send half of the gradient to each of two equal norms.
     excess = jnp.sum((student - teacher) * (student + teacher), axis=-1)
     longest = jnp.where(excess >= 0, norm(student), norm(teacher))
     return 1 - ratio(jnp.sum(student * direction, axis=-1), longest)
@@ -91,7 +91,7 @@ def class_mean_cosine(
     class_means: Float[ArrayLike, "classes width"],
     labels: Int[ArrayLike, "*batch"],
 ) -> Float[Array, "*batch"]:
-    """ND's direction alone: 1 - cos(f_s, e_y), e_y the direction of the label's class mean.
+    """ND's direction term: 1 - cos(f_s, e_y), e_y the direction of the label's class mean.
 
     Returns:
         [*batch], between 0 and 2; 1 without gradient where either vector is 0, NaN where a label
@@ -117,12 +117,9 @@ def _direction_of(class_means: ArrayLike, labels: ArrayLike, features: ArrayLike
             f"class_means: shape {means.shape} must be [classes, width] for features of shape "
             f"{shape}"
         )
+    check_labels(features, labels, "features")
     labels = jnp.asarray(labels)
-    if labels.shape != shape[:-1] or not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise UserError(
-            f"labels: {labels.dtype} {labels.shape} must be integers of shape {shape[:-1]}"
-        )
-    # A negative index would be read from the end: a padding label must not pass as a class.
+    # A negative index would count from the end: a padding label must not count as a class.
     labels = jnp.where(labels < 0, means.shape[0], labels)
     return unit(means).at[labels].get(mode="fill", fill_value=jnp.nan)
 
@@ -130,7 +127,7 @@ def _direction_of(class_means: ArrayLike, labels: ArrayLike, features: ArrayLike
 def stepwise_norm(
     student_features: Float[ArrayLike, "*batch width"], *, step: Number = 1.0
 ) -> Float[Array, "*batch"]:
-    """ND's norm alone (SIFN): (||f|| - (||f|| as a constant + step))^2, to lengthen a feature.
+    """ND's norm term (SIFN): (||f|| - (||f|| as a constant + step))^2, which lengthens features.
 
     The value is step^2 always; the gradient is -2 step f / ||f||, and 0 at f = 0.
 
@@ -150,7 +147,7 @@ def stepwise_norm(
     if jnp.ndim(student_features) < 1:
         raise UserError("features: a scalar must be [*batch, width]")
     length = norm(jnp.asarray(student_features, jnp.float32))
-    # ||f|| - ||f|| first: beside a length of 1e8 a step of 1 would be rounded away.
+    # ||f|| - ||f|| first: added to a length of 1e8, a step of 1 would be rounded away.
     return ((length - jax.lax.stop_gradient(length)) - step) ** 2
 
 
@@ -174,12 +171,11 @@ def attention_transfer(
     >>> print(attention_transfer(loud, 5 * loud), attention_transfer(loud, 1 - loud))
     [0.] [1.]
     """
-    check_batches(student_features, teacher_features)
     shapes = jnp.shape(student_features), jnp.shape(teacher_features)
     if len(shapes[0]) < 3 or shapes[0][:-1] != shapes[1][:-1]:
         raise UserError(
             f"features: student {shapes[0]} and teacher {shapes[1]} must be [batch, height, width, "
-            "channel] with the same height and width"
+            "channel], equal in all axes but the channel"
         )
     s, t = (
         unit(rows(jnp.mean(jnp.asarray(f, jnp.float32) ** 2, axis=-1)))
@@ -192,11 +188,11 @@ def hierarchical_context(
     student_features: Float[ArrayLike, "batch height width channel"],
     teacher_features: Float[ArrayLike, "batch height width channel"],
 ) -> Float[Array, " batch"]:
-    """ReviewKD's HCL of one level: mean squared differences of a pyramid of pooled maps.
+    """ReviewKD's HCL of one level: weighted mean squared differences of a pyramid of pooled maps.
 
-    The whole map counts 1; averaged over 4 x 4, 2 x 2 and 1 x 1 cells (those smaller than the
-    map) it counts 1/2, 1/4, 1/8, in this order; divided by the sum of the weights. Over several
-    levels the losses add up.
+    The full map has weight 1; averaged over 4 x 4, 2 x 2 and 1 x 1 cells (those smaller than the
+    map) it has weights 1/2, 1/4, 1/8, in this order; the sum is divided by that of the weights.
+    Add up the losses of several levels.
 
     Returns:
         [batch] float32.
@@ -209,12 +205,8 @@ def hierarchical_context(
     >>> print(hierarchical_context(jnp.zeros((1, 8, 8, 3)), jnp.ones((1, 8, 8, 3))))
     [1.]
     """
-    shapes = jnp.shape(student_features), jnp.shape(teacher_features)
-    if shapes[0] != shapes[1] or len(shapes[0]) != 4:
-        raise UserError(
-            f"features: student {shapes[0]} and teacher {shapes[1]} must have one shape "
-            "[batch, height, width, channel]"
-        )
+    axes = "[batch, height, width, channel]"
+    check_pair(student_features, teacher_features, "features", axes)
     # Pooling is linear: pool the difference, not the two maps.
     gap = jnp.asarray(student_features, jnp.float32) - jnp.asarray(teacher_features, jnp.float32)
     height, width = gap.shape[1:3]
@@ -228,7 +220,7 @@ def hierarchical_context(
 
 
 def _pool(maps: Array, cells: int) -> Array:
-    """Averages over cells x cells windows; windows overlap where the size is no multiple."""
+    """Average over cells x cells windows, which overlap where the size is no multiple of cells."""
     batch, height, width, channels = maps.shape
     if height % cells == 0 and width % cells == 0:
         windows = maps.reshape(batch, cells, height // cells, cells, width // cells, channels)
@@ -238,7 +230,7 @@ def _pool(maps: Array, cells: int) -> Array:
 
 
 def _windows(cells: int, size: int) -> Array:
-    """Averaging matrix [cells, size]: window i is floor(i size/cells) .. ceil((i+1) size/cells)."""
+    """Return the averaging matrix: window i is floor(i size/cells) .. ceil((i+1) size/cells)."""
     i, position = jnp.arange(cells)[:, None], jnp.arange(size)
     inside = (position >= i * size // cells) & (position < -(-(i + 1) * size // cells))
     return inside / jnp.sum(inside, axis=1, keepdims=True)

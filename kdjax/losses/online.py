@@ -1,6 +1,6 @@
-"""What online distillation among peers adds: KDCL's targets and SwitOKD's switch.
+"""Online distillation among peers: KDCL's targets and SwitOKD's switch.
 
-A target made of several networks' logits is a constant by definition, so it is detached here.
+A target made of several networks' logits is a constant by definition, so it is detached.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Num
 
-from kdjax.losses._checks import Number, check_labels, check_pair
+from kdjax.losses._checks import Number, check_labels, check_mask, check_pair
 from kdjax.losses._log_space import log_probabilities, pick
 from kdjax.losses.divergence import cross_entropy, forward_kl, total_variation
 from kdjax.types import Array, UserError
@@ -18,13 +18,14 @@ from kdjax.types import Array, UserError
 __all__ = ["SwitchSignal", "least_cross_entropy_kl", "minimum_logit_kl", "switch_signal"]
 
 
-def _check_networks(own_logits: ArrayLike, all_logits: ArrayLike, labels: ArrayLike) -> None:
+def _detached_networks(own_logits: ArrayLike, all_logits: ArrayLike, labels: ArrayLike) -> Array:
     if jnp.ndim(all_logits) < 1 or jnp.shape(all_logits)[1:] != jnp.shape(own_logits):
         raise UserError(
             f"all_logits: shape {jnp.shape(all_logits)} must be [networks, *batch, classes] for "
             f"own_logits of shape {jnp.shape(own_logits)}"
         )
     check_labels(own_logits, labels)
+    return jax.lax.stop_gradient(jnp.asarray(all_logits, jnp.float32))
 
 
 def minimum_logit_kl(
@@ -36,8 +37,8 @@ def minimum_logit_kl(
 ) -> Float[Array, "*batch"]:
     """KL(target || own) with KDCL's minimum-logit target z*_c = min_k (z_kc - z_ky).
 
-    Each class takes its logit from the network that gives it least beside the label y, so no
-    network is surer of the label than the target. The target is detached.
+    Each class takes its logit from the network that gives it least relative to the label y, so no
+    network is more confident of the label than the target. The target is detached.
 
     Returns:
         [*batch], nats; NaN where a label lies outside [0, classes).
@@ -51,10 +52,9 @@ def minimum_logit_kl(
     >>> print(minimum_logit_kl(peers[0], peers, jnp.array(0)) > 0.0)
     False
     """
-    _check_networks(own_logits, all_logits, labels)
-    everyone = jax.lax.stop_gradient(jnp.asarray(all_logits, jnp.float32))
-    of_label = jax.vmap(pick, in_axes=(0, None))(everyone, labels)
-    target = jnp.min(everyone - of_label[..., None], axis=0)
+    networks = _detached_networks(own_logits, all_logits, labels)
+    label_logits = jax.vmap(pick, in_axes=(0, None))(networks, labels)
+    target = jnp.min(networks - label_logits[..., None], axis=0)
     return forward_kl(own_logits, target, temperature=temperature)
 
 
@@ -67,7 +67,7 @@ def least_cross_entropy_kl(
 ) -> Float[Array, "*batch"]:
     """KL(target || own) with KDCL's naive target: per example the network with the least CE.
 
-    The target is detached; where the own network is the best, the loss is 0.
+    The target is detached; where the own network has the least, the loss is 0.
 
     Returns:
         [*batch], nats.
@@ -81,16 +81,15 @@ def least_cross_entropy_kl(
     >>> print(least_cross_entropy_kl(peers[0], peers, jnp.array(0)))
     0.0
     """
-    _check_networks(own_logits, all_logits, labels)
-    everyone = jax.lax.stop_gradient(jnp.asarray(all_logits, jnp.float32))
-    errors = jax.vmap(cross_entropy, in_axes=(0, None))(everyone, labels)
+    networks = _detached_networks(own_logits, all_logits, labels)
+    errors = jax.vmap(cross_entropy, in_axes=(0, None))(networks, labels)
     best = jnp.argmin(errors, axis=0)[None, ..., None]
-    target = jnp.take_along_axis(everyone, best, axis=0)[0]
+    target = jnp.take_along_axis(networks, best, axis=0)[0]
     return forward_kl(own_logits, target, temperature=temperature)
 
 
 class SwitchSignal(NamedTuple):
-    """Batch means that decide whether SwitOKD pauses the teacher; all scalars, all detached.
+    """Batch means by which SwitOKD decides to pause the teacher; all scalars, all detached.
 
     `gap` mean ||p_s - p_t||_1; `threshold` delta; `student_error` and `teacher_error` the mean L1
     distances to the one-hot label; `expert`: the teacher is paused on this batch.
@@ -110,7 +109,7 @@ def switch_signal(
     *,
     mask: Num[ArrayLike, "*batch"] | None = None,
 ) -> SwitchSignal:
-    """SwitOKD's switch: is the gap to the teacher too wide for the teacher to go on training?
+    """SwitOKD's switch: decide if the gap to the teacher is too wide for the teacher to train on.
 
     With G = mean ||p_s - p_t||_1, a and b the mean L1 distances of student and teacher to the
     one-hot label (T = 1): delta = a - exp(-b / (a + b)) b, and `expert` iff G > delta and b < a.
@@ -120,10 +119,10 @@ def switch_signal(
         student_logits: z_s.
         teacher_logits: z_t.
         labels: class indices.
-        mask: 1 for examples that count, 0 for padding; None counts all.
+        mask: 1 for examples, 0 for padding; None if none is padding.
 
     Returns:
-        a SwitchSignal of scalars, L1 distances between 0 and 2.
+        SwitchSignal of scalars, L1 distances between 0 and 2.
 
     Raises:
         UserError: shapes that disagree, labels that are not integers.
@@ -136,16 +135,13 @@ def switch_signal(
     """
     check_pair(student_logits, teacher_logits)
     check_labels(student_logits, labels)
-    if mask is not None and jnp.shape(mask) != jnp.shape(labels):
-        raise UserError(
-            f"mask: shape {jnp.shape(mask)} must be that of the labels {jnp.shape(labels)}"
-        )
+    check_mask("mask", mask, jnp.shape(labels))
     counted = jnp.ones(jnp.shape(labels), bool) if mask is None else jnp.asarray(mask) > 0
 
     def mean(per_example: Array) -> Array:
         count = jnp.maximum(jnp.sum(counted), 1)  # an empty batch has gap 0, not NaN
-        kept = jnp.where(counted, per_example, 0.0)
-        return jax.lax.stop_gradient(jnp.sum(kept) / count)
+        total = jnp.sum(jnp.where(counted, per_example, 0.0))
+        return jax.lax.stop_gradient(total / count)
 
     def label_distance(logits: ArrayLike) -> Array:
         # ||p - onehot||_1 = 2 (1 - p_y), without cancellation where p_y is nearly 1

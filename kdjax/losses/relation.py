@@ -1,8 +1,8 @@
-"""Losses on relations: how the examples of a batch lie to each other, in student and teacher.
+"""Losses on relations between the examples of a batch: distances, angles, similarities.
 
-Only the batch must agree; the widths may differ, because relations have none. All couple the
-batch: they return one number, a mean over pairs or triples, and want the gathered features of all
-devices. Both sides receive gradients; float32; finite where examples coincide or are 0.
+Student and teacher must agree in the batch, not in the width. All couple the batch: they return
+one number, a mean over pairs or triples; pass the gathered features of all devices. Both sides
+receive gradients; float32; finite where examples coincide or are 0.
 """
 
 import jax
@@ -10,15 +10,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from kdjax.losses._vectors import (
-    check_batches,
-    gram,
-    ratio,
-    rows,
-    smooth_l1,
-    squared_distances,
-    unit,
-)
+from kdjax.losses._checks import check_batches
+from kdjax.losses._vectors import gram, huber, ratio, rows, squared_distances, unit
 from kdjax.types import Array
 
 __all__ = [
@@ -40,7 +33,7 @@ def similarity_preserving(
         [], at most 4 / batch; couples the batch. A feature of 0 has a row of 0.
 
     Raises:
-        UserError: other batch, or no axis beside it.
+        UserError: other batch sizes, or no second axis.
 
     Source: Tung and Mori 2019 (arXiv 1907.09682), equations 1 to 4.
 
@@ -58,13 +51,13 @@ def relational_distance(
     """RKD's distance part: mean_ij h(d_s / mu_s - d_t / mu_t), d_ij = ||f_i - f_j||.
 
     h is the smooth L1 penalty, mu the mean of the distances that are not 0. Examples closer than
-    1e-6 of the usual distance count as one place, here and in the angles.
+    1e-6 of the root mean square distance count as coinciding, here and in the angles.
 
     Returns:
         [] float32; couples the batch. 0 where all examples coincide.
 
     Raises:
-        UserError: other batch, or no axis beside it.
+        UserError: other batch sizes, or no second axis.
 
     Source: Park et al. 2019 (arXiv 1904.05068), equations 6 to 8; the diagonal is in the mean, as
     in the published code.
@@ -75,14 +68,14 @@ def relational_distance(
     """
     check_batches(student_features, teacher_features)
     s, t = (_relative_distances(rows(f)) for f in (student_features, teacher_features))
-    return jnp.mean(smooth_l1(s - t))
+    return jnp.mean(huber(s - t))
 
 
 def _lengths(x: Array) -> tuple[Array, Array]:
-    """Squared distances of all pairs, and their roots; 0 for examples that nearly coincide."""
+    """Return squared distances of all pairs and their roots, 0 for examples that coincide."""
     squared = squared_distances(x)
-    # Closer than 1e-6 of what is usual is one place: the gradient of an angle grows as 1 / length,
-    # and there it would be all rounding, or infinite.
+    # The gradient of an angle grows as 1 / length: for examples closer than this it would be
+    # rounding error, or infinite.
     apart = squared > jax.lax.stop_gradient(1e-12 * jnp.mean(squared))
     return squared, jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
 
@@ -104,7 +97,7 @@ def relational_angle(
         [], between 0 and 3/2; couples the batch. Where two of three coincide the cosine is 0.
 
     Raises:
-        UserError: other batch, or no axis beside it.
+        UserError: other batch sizes, or no second axis.
 
     Source: Park et al. 2019 (arXiv 1904.05068), equations 9 to 11; triples that repeat an example
     are in the mean, as in the published code.
@@ -119,23 +112,23 @@ def relational_angle(
     sides = s[0], t[0]
 
     @jax.checkpoint
-    def at_one(vertex: tuple[list[Array], list[Array]]) -> Array:
+    def penalty_at(vertex: tuple[list[Array], list[Array]]) -> Array:
         cosines = [
             0.5 * (near[:, None] + near - side) * (inverse[:, None] * inverse)
             for near, inverse, side in zip(*vertex, sides, strict=True)
         ]
-        return jnp.sum(smooth_l1(cosines[0] - cosines[1]))
+        return jnp.sum(huber(cosines[0] - cosines[1]))
 
     # By the law of cosines, from the sides of the triangles alone: inner products of differences
     # would cost `width` times as much. One vertex at a time keeps the work in the cache.
-    sums = jax.lax.map(at_one, (list(sides), inverses))
+    sums = jax.lax.map(penalty_at, (list(sides), inverses))
     return jnp.sum(sums) / float(sides[0].shape[0]) ** 3
 
 
 def probabilistic_knowledge_transfer(
     student_features: Float[ArrayLike, "batch ..."], teacher_features: Float[ArrayLike, "batch ..."]
 ) -> Float[Array, ""]:
-    """PKT: mean_ij P_t log((P_t + e) / (P_s + e)), a KL from teacher to student over neighbours.
+    """PKT: mean_ij P_t log((P_t + e) / (P_s + e)), KL(teacher || student) over the neighbours.
 
     P_ij = (1 + cos(f_i, f_j)) / 2 with each row divided by its sum, e = 1e-7. Divided by batch^2
     as in the published code, so it is 1 / batch times the mean divergence of a row.
@@ -144,7 +137,7 @@ def probabilistic_knowledge_transfer(
         [], nats; couples the batch.
 
     Raises:
-        UserError: other batch, or no axis beside it.
+        UserError: other batch sizes, or no second axis.
 
     Source: Passalis and Tefas 2018 (arXiv 1803.10837), equations 3 to 7 with the cosine kernel.
 
@@ -152,10 +145,10 @@ def probabilistic_knowledge_transfer(
     0.0
     """
     check_batches(student_features, teacher_features)
-    s, t = (_neighbours(rows(f)) for f in (student_features, teacher_features))
+    s, t = (_neighbour_probabilities(rows(f)) for f in (student_features, teacher_features))
     return jnp.mean(t * jnp.log((t + _EPSILON) / (s + _EPSILON)))
 
 
-def _neighbours(x: Array) -> Array:
+def _neighbour_probabilities(x: Array) -> Array:
     similarity = (gram(unit(x)) + 1) / 2
     return ratio(similarity, jnp.sum(similarity, axis=-1, keepdims=True))

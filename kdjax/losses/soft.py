@@ -1,11 +1,11 @@
-"""Plain distances to a teacher's outputs: soft cross-entropy, and squared error of the logits."""
+"""Cross-entropy with a teacher, and squared error of the logits."""
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from kdjax.losses._checks import Number, check_pair, check_positive
-from kdjax.losses._log_space import expectation, log_probabilities
+from kdjax.losses._log_space import expectation, log_pair
 from kdjax.types import Array
 
 __all__ = ["logit_mse", "soft_cross_entropy"]
@@ -30,9 +30,7 @@ def soft_cross_entropy(
     >>> print(float(soft_cross_entropy(jnp.zeros(2), jnp.zeros(2))))
     0.6931471824645996
     """
-    check_pair(student_logits, teacher_logits)
-    check_positive("temperature", temperature)
-    log_s, log_t = (log_probabilities(z, temperature) for z in (student_logits, teacher_logits))
+    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
     return expectation(log_t, -log_s)
 
 
@@ -42,7 +40,7 @@ def logit_mse(
     *,
     temperature: Number = 1.0,
 ) -> Float[Array, "*batch"]:
-    """Mean over classes of ((z_s - z_t) / T)^2: for regressions, whose one logit is the value.
+    """Mean over classes of ((z_s - z_t) / T)^2, also for regressions, whose one logit is the value.
 
     Returns:
         [*batch], in units of the logits, squared.

@@ -167,9 +167,9 @@ class TestErrors:
             losses.norm_direction(jnp.zeros((2, 3)), jnp.zeros((2, 4)), means, labels)
         with pytest.raises(UserError, match=r"class_means: shape \(5, 3\).*\(2, 4\)"):
             losses.norm_direction(jnp.zeros((2, 4)), jnp.zeros((2, 4)), means, labels)
-        with pytest.raises(UserError, match=r"labels: int32 \(2,\).*\(3,\)"):
+        with pytest.raises(UserError, match=r"labels: shape \(2,\).*\(3, 3\)"):
             losses.class_mean_cosine(jnp.zeros((3, 3)), means, labels)
-        with pytest.raises(UserError, match="labels: float32"):
+        with pytest.raises(UserError, match="labels: dtype float32"):
             losses.class_mean_cosine(jnp.zeros((2, 3)), means, jnp.zeros(2))
         with pytest.raises(UserError, match="step: must"):
             losses.stepwise_norm(jnp.zeros(3), step=0.0)

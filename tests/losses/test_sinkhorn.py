@@ -15,7 +15,7 @@ from scipy.special import logsumexp, softmax
 
 from kdjax import losses
 from kdjax.losses._l1_cost import l1_cost
-from kdjax.losses.sinkhorn import _kernel_space, _log_space
+from kdjax.losses.sinkhorn import _kernel_space, _log_space, _Solver
 from kdjax.types import UserError
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "sinkhorn.npz")
@@ -151,7 +151,7 @@ class TestSpaces:
         a = b = jnp.ones(6)
         cost = jnp.asarray(plan(s, t)[1], jnp.float32)
         kernel = _kernel_space(cost, a, b, 0.1, 20)
-        logs = _log_space(cost, a, b, 0.1, 20, None)
+        logs = _log_space(cost, a, b, _Solver(0.1, 20, None))
         for x, y in zip(kernel, logs, strict=True):
             np.testing.assert_allclose(x, y, rtol=3e-5, atol=1e-6)
 
