@@ -1,10 +1,10 @@
-"""How far a classifier's stated confidence can be trusted.
+"""Calibration of classifiers: scores, calibration errors and temperature scaling.
 
-An example is any element of `*batch`. The confidence is the largest
-softmax probability at T = 1. Equal-width bins are (lo, hi]. Every function takes `mask`
-([*batch], 1 counts, 0 does not): the result is that of the examples with mask 1 alone, and
-per-example results are 0 where the mask is 0. Everything is float32 and may be jitted and
-vmapped. A label outside [0, classes) is a wrong answer, and NaN where its probability is needed.
+An example is any element of `*batch`. The confidence is the largest softmax probability at T = 1.
+Equal-width bins are (lo, hi]. Every function takes `mask` ([*batch], 1 counts, 0 does not): only
+examples with mask 1 enter, and per-example results are 0 where the mask is 0. All is float32 and
+may be jitted and vmapped. A label outside [0, classes) counts as misclassified, and gives NaN where
+its probability is needed.
 """
 
 from typing import NamedTuple
@@ -40,7 +40,7 @@ _COLDEST, _HOTTEST, _HALVINGS = 0.05, 20.0, 28
 
 
 class Reliability(NamedTuple):
-    """Per bin: number of examples, share of right answers, mean confidence (0 where empty)."""
+    """Per bin: number of examples, accuracy, mean confidence (0 where empty)."""
 
     count: Float[Array, " bins"]  # pyright: ignore[reportIncompatibleMethodOverride]
     accuracy: Float[Array, " bins"]
@@ -48,7 +48,7 @@ class Reliability(NamedTuple):
 
 
 def _checked(logits: Logits, labels: Labels, mask: Mask) -> tuple[Array, Array, Array]:
-    """Logits as float32, labels, and the mask as booleans; refuses shapes that disagree."""
+    """Return logits as float32, labels, and the mask as booleans; refuse shapes that disagree."""
     logits, labels = jnp.asarray(logits, jnp.float32), jnp.asarray(labels)
     if logits.ndim < 1 or labels.shape != logits.shape[:-1]:
         shapes = f"labels: shape {labels.shape} must be that of the logits {logits.shape}"
@@ -67,13 +67,13 @@ def _flat(logits: Logits, labels: Labels, mask: Mask) -> tuple[Array, Array, Arr
 
 
 def _top(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """Confidence [n] and whether the answer is right [n], as float32."""
-    right = jnp.argmax(logits, axis=-1) == labels
-    return jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1), right.astype(jnp.float32)
+    """Return the confidence [n] and 1 or 0 for a correct prediction [n], as float32."""
+    correct = jnp.argmax(logits, axis=-1) == labels
+    return jnp.max(jax.nn.softmax(logits, axis=-1), axis=-1), correct.astype(jnp.float32)
 
 
-def _of_label(values: Array, labels: Array) -> Array:
-    """values[..., labels]; NaN for a label that is no class (JAX would wrap a negative one)."""
+def _pick(values: Array, labels: Array) -> Array:
+    """Return values[..., labels]; NaN for a label that is no class (JAX wraps negative ones)."""
     index = jnp.where(labels < 0, values.shape[-1], labels)[..., None]
     return jnp.take_along_axis(values, index, axis=-1, mode="fill", fill_value=jnp.nan)[..., 0]
 
@@ -84,7 +84,7 @@ def _edges(num_bins: int) -> Array:  # [num_bins - 1], without 0 and 1
     return jnp.arange(1, num_bins, dtype=jnp.float32) / num_bins
 
 
-def _bin(confidence: Array, right: Array, counted: Array, inner_edges: Array) -> Reliability:
+def _bin(confidence: Array, correct: Array, counted: Array, inner_edges: Array) -> Reliability:
     """Sort [n] examples into the bins (lo, hi] between the sorted inner edges [bins - 1]."""
     index = jnp.sum(confidence[:, None] > inner_edges, axis=-1)
     member = (index == jnp.arange(inner_edges.size + 1)[:, None]) & counted
@@ -94,11 +94,11 @@ def _bin(confidence: Array, right: Array, counted: Array, inner_edges: Array) ->
         # A sum, not a matmul: accelerators multiply float32 at lower precision by default.
         return jnp.sum(jnp.where(member, values, 0.0), axis=-1) / jnp.maximum(count, 1)
 
-    return Reliability(count, mean(right), mean(confidence))
+    return Reliability(count, mean(correct), mean(confidence))
 
 
 def _weighted_gap(bins: Reliability) -> Array:
-    """sum_b n_b / N |accuracy - confidence|; 0 if nothing is counted."""
+    """Return sum_b n_b / N |accuracy - confidence|; 0 for no examples."""
     gaps = bins.count * jnp.abs(bins.accuracy - bins.confidence)
     return jnp.sum(gaps) / jnp.maximum(jnp.sum(bins.count), 1)
 
@@ -134,7 +134,7 @@ def negative_log_likelihood(logits: Logits, labels: Labels, *, mask: Mask = None
     """
     logits, labels, counted = _checked(logits, labels, mask)
     log_p = jax.nn.log_softmax(logits, axis=-1)
-    return jnp.where(counted, -_of_label(log_p, labels), 0.0)
+    return jnp.where(counted, -_pick(log_p, labels), 0.0)
 
 
 def brier(logits: Logits, labels: Labels, *, mask: Mask = None) -> PerExample:
@@ -161,7 +161,7 @@ def reliability(
     """Count, accuracy and mean confidence in equal-width bins of the confidence.
 
     Returns:
-        a Reliability of [num_bins] arrays; empty bins hold 0.
+        Reliability of [num_bins] arrays; empty bins hold 0.
 
     Raises:
         UserError: shapes that disagree, labels not integers, num_bins < 1.
@@ -180,7 +180,7 @@ def expected_calibration_error(
     """ECE (equation 3 of arXiv 1706.04599): sum_b n_b / N |accuracy_b - confidence_b|.
 
     Returns:
-        [], between 0 and 1; couples the batch, so never average it over batches.
+        [], between 0 and 1; couples the batch: not to be averaged over batches.
 
     Raises:
         UserError: shapes that disagree, labels not integers, num_bins < 1.
@@ -231,11 +231,11 @@ def adaptive_calibration_error(
     """
     equal_width = _edges(num_bins)
     logits, labels, counted = _flat(logits, labels, mask)
-    confidence, right = _top(logits, labels)
+    confidence, correct = _top(logits, labels)
     ranked = jnp.sort(jnp.where(counted, confidence, jnp.inf))  # masked examples rank last
     rank = -(-jnp.arange(1, num_bins) * jnp.sum(counted) // num_bins)
     inner_edges = ranked[jnp.maximum(rank - 1, 0)] if ranked.size else equal_width
-    return _weighted_gap(_bin(confidence, right, counted, inner_edges))
+    return _weighted_gap(_bin(confidence, correct, counted, inner_edges))
 
 
 def classwise_calibration_error(
@@ -257,7 +257,7 @@ def classwise_calibration_error(
     p = jax.nn.softmax(logits, axis=-1)
     index = jnp.sum(p[..., None] > _edges(num_bins), axis=-1)
     gap = jnp.where(counted[:, None], jax.nn.one_hot(labels, p.shape[-1]) - p, 0.0)
-    # n_b / N |accuracy_b - confidence_b| is |sum of gaps| / N: one scatter, not classes x bins.
+    # n_b / N |accuracy_b - confidence_b| is |sum of gaps| / N: one scatter-add for all classes.
     sums = jnp.zeros((p.shape[-1], num_bins)).at[jnp.arange(p.shape[-1]), index].add(gap)
     return jnp.mean(jnp.sum(jnp.abs(sums), axis=-1)) / jnp.maximum(jnp.sum(counted), 1)
 
@@ -265,16 +265,17 @@ def classwise_calibration_error(
 def fit_temperature(logits: Logits, labels: Labels, *, mask: Mask = None) -> Scalar:
     """The T in [0.05, 20] that minimises the mean negative log-likelihood of softmax(z / T).
 
-    The likelihood is convex in 1 / T, so the sign of its slope is bisected in log T: no step size
-    and no failure on separable data, which end at 0.05. Fit on validation data, never on test
-    data. The result carries no gradient. Source: Guo et al. 2017 (arXiv 1706.04599), section
-    4.2; the solver is ours.
+    The negative log-likelihood is convex in 1 / T, so the sign of its slope is bisected in log T:
+    no step size, and separable data end at 0.05. Fit on validation data, never on test data. The
+    result carries no gradient.
 
     Returns:
-        [], the temperature; 1 where no temperature changes anything (equal logits, no examples).
+        [], the temperature; 1 where it has no effect (equal logits, no examples).
 
     Raises:
         UserError: shapes that disagree, labels that are not integers.
+
+    Source: Guo et al. 2017 (arXiv 1706.04599), section 4.2; the solver is ours.
 
     >>> logits = jnp.array([[jnp.log(9.0), 0.0], [jnp.log(9.0), 0.0], [jnp.log(9.0), 0.0]])
     >>> print(fit_temperature(logits, jnp.array([0, 0, 1])).round(3))  # log 9 / log 2
@@ -282,7 +283,7 @@ def fit_temperature(logits: Logits, labels: Labels, *, mask: Mask = None) -> Sca
     """
     logits, labels, counted = _flat(logits, labels, mask)
     logits = jax.lax.stop_gradient(logits)
-    relative = jnp.where(counted[:, None], logits - _of_label(logits, labels)[:, None], 0.0)
+    relative = jnp.where(counted[:, None], logits - _pick(logits, labels)[:, None], 0.0)
 
     def slope(log_temperature: Array) -> Array:
         p = jax.nn.softmax(relative * jnp.exp(-log_temperature), axis=-1)
@@ -290,7 +291,7 @@ def fit_temperature(logits: Logits, labels: Labels, *, mask: Mask = None) -> Sca
 
     def halve(_: Array, interval: Array) -> Array:
         middle = jnp.mean(interval)
-        # A slope that underflows to 0 is that of answers right by a wide margin: go colder.
+        # The slope underflows to 0 where all predictions are correct by a wide margin: go colder.
         return interval.at[jnp.where(slope(middle) <= 0, 1, 0)].set(middle)
 
     interval = jax.lax.fori_loop(0, _HALVINGS, halve, jnp.log(jnp.array([_COLDEST, _HOTTEST])))
