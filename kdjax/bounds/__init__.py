@@ -1,7 +1,7 @@
 """Information-theoretic generalization bounds, for formulas, tiny learners and trained networks.
 
-Every function's first line says what its value is: an exact number, an upper bound, a lower value,
-an estimate or a proxy. Information is in nats, bounds are in the unit of the loss.
+Every function's first line states the kind of its value: an exact number, an upper bound, a lower
+value, an estimate or a proxy. Information is in nats, bounds are in the unit of the loss.
 """
 
 from kdjax.bounds.contraction import (

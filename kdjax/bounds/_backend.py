@@ -1,11 +1,11 @@
-"""Which arrays a closed form computes with, and the refusals that all of them share.
+"""Selection of numpy or JAX for the closed forms, and the argument checks that they share.
 
 Python numbers, lists and numpy arrays are computed by numpy in float64, whatever JAX's precision;
 a JAX array among the arguments (traced or not) makes the same formula a JAX computation, which
-jit, vmap and grad accept. Checks look at concrete values only: a traced one passes unseen.
+jit, vmap and grad accept. Traced values pass the checks unchecked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -21,16 +21,18 @@ __all__ = [
     "Numbers",
     "Result",
     "backend",
-    "check_fraction",
+    "check_choice",
+    "check_integer",
     "check_not_negative",
     "check_positive",
     "check_true",
-    "check_whole",
+    "check_unit_interval",
     "floats",
+    "root",
 ]
 
-Numbers = ArrayLike | Sequence[Any]  # what a closed form takes
-Result = Array | np.ndarray | np.number  # what it returns: JAX in, JAX out; else numpy
+Numbers = ArrayLike | Sequence[Any]  # argument of a closed form
+Result = Array | np.ndarray | np.number  # of a closed form: JAX in, JAX out; else numpy
 
 
 def backend(*values: Any) -> tuple[Any, Any]:
@@ -41,68 +43,59 @@ def backend(*values: Any) -> tuple[Any, Any]:
 
 
 def floats(xp: Any, value: Any) -> Any:
-    """`value` as an array of `xp`: float64 in numpy, at least float32 in JAX."""
+    """Return `value` as an array of `xp`: float64 in numpy, at least float32 in JAX."""
     if xp is np:
         return np.asarray(value, np.float64)
     array = jnp.asarray(value)
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
-def _refuse_unless(name: str, value: Any, right: Any, rule: str) -> None:
+def root(xp: Any, value: Any) -> Any:
+    """Return the square root of numbers >= 0, with gradient 0 at 0."""
+    # The derivative of sqrt at 0 is infinite: it must not be evaluated there.
+    return xp.where(value > 0, xp.sqrt(xp.where(value > 0, value, 1.0)), 0.0)
+
+
+def _check(name: str, value: Any, valid: Callable[[np.ndarray], np.ndarray], rule: str) -> None:
     if isinstance(value, Tracer):
         return
     array = np.asarray(value, np.float64)
-    wrong = array[~right(array)]  # NaN is never right
-    if wrong.size:
-        raise UserError(f"{name}: must be {rule}, got {wrong.flat[0]:g}")
+    invalid = array[~valid(array)]  # NaN is never valid
+    if invalid.size:
+        raise UserError(f"{name}: must be {rule}, got {invalid.flat[0]:g}")
 
 
 def check_positive(name: str, value: Any) -> None:
-    """Refuse anything but finite numbers > 0.
-
-    Raises:
-        UserError: naming the argument and the first wrong value.
-    """
-    _refuse_unless(name, value, lambda v: (v > 0) & (v < np.inf), "finite and > 0")
+    """Refuse anything but finite numbers > 0."""
+    _check(name, value, lambda v: (v > 0) & (v < np.inf), "finite and > 0")
 
 
 def check_not_negative(name: str, value: Any, *, infinite: bool = False) -> None:
-    """Refuse negative numbers and NaN, and infinity unless `infinite`.
-
-    Raises:
-        UserError: naming the argument and the first wrong value.
-    """
+    """Refuse negative numbers and NaN, and infinity unless `infinite`."""
     if infinite:
-        _refuse_unless(name, value, lambda v: v >= 0, ">= 0")
+        _check(name, value, lambda v: v >= 0, ">= 0")
     else:
-        _refuse_unless(name, value, lambda v: (v >= 0) & (v < np.inf), "finite and >= 0")
+        _check(name, value, lambda v: (v >= 0) & (v < np.inf), "finite and >= 0")
 
 
-def check_fraction(name: str, value: Any) -> None:
-    """Refuse numbers outside [0, 1].
-
-    Raises:
-        UserError: naming the argument and the first wrong value.
-    """
-    _refuse_unless(name, value, lambda v: (v >= 0) & (v <= 1), "in [0, 1]")
+def check_unit_interval(name: str, value: Any) -> None:
+    """Refuse numbers outside [0, 1]."""
+    _check(name, value, lambda v: (v >= 0) & (v <= 1), "in [0, 1]")
 
 
-def check_whole(name: str, value: Any, least: int) -> None:
-    """Refuse anything but whole numbers >= `least`.
-
-    Raises:
-        UserError: naming the argument and the first wrong value.
-    """
+def check_integer(name: str, value: Any, least: int) -> None:
+    """Refuse anything but whole numbers >= `least`."""
     rule = f"a whole number >= {least}"
-    whole = lambda v: (v >= least) & (v < np.inf) & (v == np.floor(v))  # noqa: E731
-    _refuse_unless(name, value, whole, rule)
+    _check(name, value, lambda v: (v >= least) & (v < np.inf) & (v == np.floor(v)), rule)
 
 
-def check_true(name: str, value: bool, why: str) -> None:
-    """Refuse a caller who says that an assumption of the formula is not met.
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Refuse a word that is none of `choices`."""
+    if value not in choices:
+        raise UserError(f"{name}: must be one of {', '.join(choices)}, got {value!r}")
 
-    Raises:
-        UserError: naming the assumption and why the formula needs it.
-    """
+
+def check_true(name: str, value: bool, reason: str) -> None:
+    """Refuse a call in which an assumption of the formula is declared false."""
     if not value:
-        raise UserError(f"{name}: the formula does not hold without it: {why}")
+        raise UserError(f"{name}: the formula does not hold without it: {reason}")

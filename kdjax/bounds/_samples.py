@@ -1,4 +1,4 @@
-"""What host-side estimators accept: samples as rows, and weights that are a distribution."""
+"""Checked inputs of the host-side estimators: samples, weights, tables of costs."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import numpy as np
 
 from kdjax.types import UserError
 
-__all__ = ["check_neighbours", "check_weights", "point_pair", "points"]
+__all__ = ["check_costs", "check_neighbours", "check_weights", "point_pair", "points"]
 
-_OFF = 1e-5  # how far float32 weights may be from a sum of 1
+_TOLERANCE = 1e-5  # of the sum of float32 weights
 
 
 def points(name: str, value: Any) -> np.ndarray:
@@ -51,18 +51,32 @@ def check_weights(name: str, value: Any, count: int) -> np.ndarray:
     if array.shape != (count,):
         raise UserError(f"{name}: shape {array.shape} must be ({count},), a weight a sample")
     total = array.sum()
-    if not np.isfinite(total) or array.min() < 0 or abs(total - 1) > _OFF:
+    if not np.isfinite(total) or array.min() < 0 or abs(total - 1) > _TOLERANCE:
         raise UserError(
             f"{name}: weights must be >= 0 and sum to 1, got least {array.min():g}, sum {total:g}"
         )
     return array / total
 
 
-def check_neighbours(k: int, available: int, what: str) -> None:
+def check_costs(cost: Any, axes: str, ranks: tuple[int, ...]) -> np.ndarray:
+    """Return costs as float64, finite and >= 0.
+
+    Raises:
+        UserError: a rank that is none of `ranks` (`axes` in words), no entry, a bad cost.
+    """
+    table = np.asarray(cost, np.float64)
+    if table.ndim not in ranks or table.size == 0:
+        raise UserError(f"cost: shape {table.shape} must be {axes}, not empty")
+    if not np.isfinite(table).all() or table.min() < 0:
+        raise UserError(f"cost: must be finite and >= 0, its least entry is {table.min():g}")
+    return table
+
+
+def check_neighbours(k: int, available: int, samples: str) -> None:
     """Refuse a number of neighbours that is not in [1, available].
 
     Raises:
-        UserError: saying how many neighbours there are.
+        UserError: naming the number of neighbours available.
     """
     if not 1 <= k <= available:
-        raise UserError(f"k: must lie in [1, {available}] for {what}, got {k}")
+        raise UserError(f"k: must lie in [1, {available}] for {samples}, got {k}")

@@ -1,8 +1,8 @@
-"""Contraction: noise in the network forgets, and what is forgotten cannot overfit.
+"""Contraction: noise in the network loses information about the data, and so tightens bounds.
 
 The coefficient eta of a channel is the largest ratio of a divergence after it to that before it.
-Noise counts only if it is there at test time too. Information in nats. numpy in, float64 out; a
-JAX array in, JAX out.
+Noise counts only if it acts at test time too. Information in nats. numpy in, float64 out; a JAX
+array in, JAX out.
 
 Source: strong data-processing inequalities as used in arXiv 2404.03176; constants reconstructed.
 """
@@ -11,12 +11,13 @@ from kdjax.bounds._backend import (
     Numbers,
     Result,
     backend,
-    check_fraction,
+    check_integer,
     check_not_negative,
     check_positive,
     check_true,
-    check_whole,
+    check_unit_interval,
     floats,
+    root,
 )
 from kdjax.types import UserError
 
@@ -35,19 +36,19 @@ _AT_TEST = "a network without noise at test time contracts nothing"
 
 
 def _survival(q: Numbers, count: Numbers) -> Result:
-    """1 - q^count, exact also where q^count is near 1; 1 at q = 0."""
+    """Return 1 - q^count, accurate also where q^count is near 1; 1 at q = 0."""
     xp, _ = backend(q, count)
-    chance, times = floats(xp, q), floats(xp, count)
-    # log 0 would poison the gradient, also where the branch is not taken.
-    inner = xp.where(chance > 0, chance, 0.5)
-    return xp.where(chance > 0, 0.0 - xp.expm1(times * xp.log(inner)), 1.0)[()]
+    probability, exponent = floats(xp, q), floats(xp, count)
+    # log 0 would make the gradient NaN even in the branch that is not taken.
+    base = xp.where(probability > 0, probability, 0.5)
+    return xp.where(probability > 0, 0.0 - xp.expm1(exponent * xp.log(base)), 1.0)[()]
 
 
 def dropout_contraction(q: Numbers, width: Numbers) -> Result:
     """Coefficient of dropout on a vector, attained: eta = 1 - q^width.
 
     Args:
-        q: probability that a unit is dropped, each on its own.
+        q: probability that a unit is dropped, independently of the others.
         width: units of the vector.
 
     Returns:
@@ -56,13 +57,13 @@ def dropout_contraction(q: Numbers, width: Numbers) -> Result:
     Raises:
         UserError: q outside [0, 1], width not a whole number >= 1.
 
-    Source: reconstruction (erasure channel: all is lost with probability q^width).
+    Source: reconstruction (erasure channel: all units are dropped with probability q^width).
 
     >>> print(float(dropout_contraction(0.5, 2)))
     0.75
     """
-    check_fraction("q", q)
-    check_whole("width", width, 1)
+    check_unit_interval("q", q)
+    check_integer("width", width, 1)
     return _survival(q, width)
 
 
@@ -75,20 +76,23 @@ def dropconnect_contraction(q: Numbers, d_out: Numbers, d_in: Numbers) -> Result
     Raises:
         UserError: q outside [0, 1], a dimension that is not a whole number >= 1.
 
-    Source: reconstruction (all is lost when every connection is).
+    Source: reconstruction (erasure channel, as `dropout_contraction`).
 
     >>> print(float(dropconnect_contraction(0.5, 1, 2)))
     0.75
     """
-    check_fraction("q", q)
-    check_whole("d_out", d_out, 1)
-    check_whole("d_in", d_in, 1)
+    check_unit_interval("q", q)
+    check_integer("d_out", d_out, 1)
+    check_integer("d_in", d_in, 1)
     xp, _ = backend(q, d_out, d_in)
     return _survival(q, floats(xp, d_out) * floats(xp, d_in))
 
 
 def activation_diameter(amplitude: Numbers, width: Numbers) -> Result:
     """Diameter of the outputs of `width` units with values in [-a, a]: 2 a sqrt(width).
+
+    Returns:
+        Unit of the activation, broadcast over the arguments.
 
     Raises:
         UserError: an unbounded activation (a infinite: ReLU), a width that is not >= 1.
@@ -97,7 +101,7 @@ def activation_diameter(amplitude: Numbers, width: Numbers) -> Result:
     4.0
     """
     check_positive("amplitude (of a bounded activation: tanh 1, ReLU has none)", amplitude)
-    check_whole("width", width, 1)
+    check_integer("width", width, 1)
     xp, _ = backend(amplitude, width)
     return 2 * floats(xp, amplitude) * xp.sqrt(floats(xp, width))
 
@@ -132,7 +136,10 @@ def gaussian_noise_contraction(diameter: Numbers, sigma: Numbers) -> Result:
 
 
 def contraction_product(coefficients: Numbers) -> Result:
-    """Coefficient of layers in a row, an upper value: prod_l eta_l over the last axis.
+    """Coefficient of a composition of layers, an upper value: prod_l eta_l over the last axis.
+
+    Returns:
+        [*batch], in [0, 1].
 
     Raises:
         UserError: a coefficient outside [0, 1].
@@ -140,7 +147,7 @@ def contraction_product(coefficients: Numbers) -> Result:
     >>> print(float(contraction_product([0.5, 0.5])))
     0.25
     """
-    check_fraction("coefficients", coefficients)
+    check_unit_interval("coefficients", coefficients)
     xp, _ = backend(coefficients)
     return xp.prod(floats(xp, coefficients), axis=-1)
 
@@ -155,15 +162,15 @@ def label_aware_bound(
 ) -> Result:
     """Upper bound of |gen|: sqrt(2) s / n sum_i sqrt(I(Y_i;W) + prod eta_l I(X_i;W|Y_i)).
 
-    The label reaches the loss without noise, so only what the input says beyond it contracts.
-    Assumes iid samples, an s-sub-Gaussian loss, and noise in training and at test time.
+    The label reaches the loss without noise, so only the information of the input beyond it
+    contracts. Assumes iid samples, an s-sub-Gaussian loss, and noise in training and at test time.
 
     Args:
         label_information: I(Y_i; W), [samples], nats.
         input_information: I(X_i; W | Y_i), [samples], nats.
         coefficients: eta_l, [layers].
         sub_gaussian: s, in the unit of the loss.
-        noise_at_test: whether the test pass is noisy too.
+        noise_at_test: the test pass is noisy too; False is refused.
 
     Returns:
         [], in the unit of the loss.
@@ -188,9 +195,8 @@ def label_aware_bound(
             f"label_information: shape {label.shape} must be that of input_information "
             f"{rest.shape}, with at least one sample"
         )
-    kept = label + contraction_product(coefficients) * rest
-    roots = xp.where(kept > 0, xp.sqrt(xp.where(kept > 0, kept, 1.0)), 0.0)
-    return 2**0.5 * floats(xp, sub_gaussian) * xp.mean(roots)
+    information = label + contraction_product(coefficients) * rest
+    return 2**0.5 * floats(xp, sub_gaussian) * xp.mean(root(xp, information))
 
 
 def log_parameter_count(widths: Numbers, levels: Numbers) -> Result:
@@ -209,12 +215,12 @@ def log_parameter_count(widths: Numbers, levels: Numbers) -> Result:
     >>> print(round(float(log_parameter_count([2, 2, 1], 2)), 6))  # 6 ln 2
     4.158883
     """
-    check_whole("widths", widths, 1)
-    check_whole("levels", levels, 1)
+    check_integer("widths", widths, 1)
+    check_integer("levels", levels, 1)
     xp, _ = backend(widths, levels)
     d = floats(xp, widths)
     if d.ndim != 1 or d.size < 2:
-        raise UserError(f"widths: shape {d.shape} must be [layers + 1], input and output at least")
+        raise UserError(f"widths: shape {d.shape} must be [layers + 1], with input and output")
     return xp.sum(d[1:] * d[:-1]) * xp.log(floats(xp, levels))
 
 
@@ -228,15 +234,15 @@ def finite_parameter_bound(
 ) -> Result:
     """Upper bound of |gen|: s sqrt(2/n [sum_i I(Y_i;W) + prod eta_l ln|W|]).
 
-    Deeper and narrower is smaller at an equal number of weights. Assumptions as in
-    `label_aware_bound`, and weights out of a finite set.
+    At an equal number of weights it is smaller for deeper and narrower networks. Assumptions as in
+    `label_aware_bound`, and weights from a finite set.
 
     Args:
         label_information: I(Y_i; W), [samples], nats; its length is n.
         log_count: ln|W|, nats (`log_parameter_count`).
         coefficients: eta_l, [layers].
         sub_gaussian: s, in the unit of the loss.
-        noise_at_test: whether the test pass is noisy too.
+        noise_at_test: the test pass is noisy too; False is refused.
 
     Returns:
         [], in the unit of the loss.

@@ -1,4 +1,4 @@
-"""The entropic upper value of W1: cheap where an exact plan is not."""
+"""Entropic upper value of W1, for samples where an exact plan is too expensive."""
 
 import functools
 from typing import Any, NamedTuple
@@ -10,16 +10,16 @@ from ott.geometry import geometry
 from ott.solvers import linear
 from scipy.spatial import distance as scipy_distance
 
-from kdjax.bounds._backend import Numbers
-from kdjax.bounds._samples import check_weights, point_pair
+from kdjax.bounds._backend import Numbers, check_choice, check_integer, check_positive
+from kdjax.bounds._samples import check_costs, check_weights, point_pair
 from kdjax.bounds.transport import METRICS
-from kdjax.types import Array, UserError
+from kdjax.types import Array
 
 __all__ = ["EntropicCost", "transport_entropic", "wasserstein_entropic"]
 
 
 class EntropicCost(NamedTuple):
-    """Cost of a feasible plan, how far Sinkhorn's own plan was off (L1), whether it converged.
+    """Cost of a feasible plan, L1 error of the marginals of Sinkhorn's plan, and its convergence.
 
     Numbers for one table of costs, [tables] for several.
     """
@@ -63,8 +63,7 @@ def wasserstein_entropic(
     >>> print(round(wasserstein_entropic([0.0, 1.0], [1.0, 2.0], epsilon=0.05).value, 3))
     1.0
     """
-    if metric not in METRICS:
-        raise UserError(f"metric: must be one of {', '.join(METRICS)}, got {metric!r}")
+    check_choice("metric", metric, METRICS)
     x, y = point_pair(x, y)
     cost = scipy_distance.cdist(x, y, metric)  # pyright: ignore
     return transport_entropic(
@@ -84,9 +83,9 @@ def transport_entropic(
 ) -> EntropicCost:
     """Upper value of the exact transport cost of tables of costs: sum_ij P_ij c_ij, P Sinkhorn's.
 
-    The plans are solved by ott in JAX's precision, all tables in one compiled call, and then moved
-    onto the exact marginals on the host in float64, so that the value lies above the exact cost
-    whether Sinkhorn converged or not.
+    ott solves the plans in JAX's precision, all tables in one compiled call; the host then moves
+    them onto the exact marginals in float64, so that the value lies above the exact cost even if
+    Sinkhorn did not converge.
 
     Args:
         cost: [n, m], or [tables, n, m], finite and >= 0.
@@ -95,9 +94,9 @@ def transport_entropic(
         epsilon: strength of the entropy, in the unit of the cost; one number, or [tables].
         max_iterations: of Sinkhorn.
         threshold: L1 error of the marginals at which it stops.
-        log_domain: False multiplies by exp(-cost / epsilon) instead of adding logarithms; without a
-            result (the value is then that of independent samples) once these underflow, in float32
-            from cost / epsilon = 80 on.
+        log_domain: False multiplies by exp(-cost / epsilon) instead of adding logarithms, and gives
+            the value of independent samples once these underflow, in float32 from cost / epsilon =
+            80 on.
 
     Returns:
         Value in the unit of the cost, error, converged: numbers, or [tables] each.
@@ -112,53 +111,45 @@ def transport_entropic(
     >>> print(round(transport_entropic([[0.0, 2.0], [2.0, 0.0]], epsilon=0.1).value, 3))
     0.0
     """
-    table = np.asarray(cost, np.float64)
-    if table.ndim not in (2, 3) or table.size == 0:
-        raise UserError(f"cost: shape {table.shape} must be [n, m] or [tables, n, m], not empty")
-    if not np.isfinite(table).all() or table.min() < 0:
-        raise UserError(f"cost: must be finite and >= 0, its least entry is {table.min():g}")
-    strength = np.asarray(epsilon, np.float64)
-    if not ((strength > 0) & (strength < np.inf)).all():
-        raise UserError(f"epsilon: must be finite and > 0, got {strength.min():g}")
-    if max_iterations < 1:
-        raise UserError(f"max_iterations: must be >= 1, got {max_iterations}")
+    table = check_costs(cost, "[n, m] or [tables, n, m]", (2, 3))
+    check_positive("epsilon", epsilon)
+    check_integer("max_iterations", max_iterations, 1)
     first, second = (
-        check_weights(name, given, size)
-        for name, given, size in (("a", a, table.shape[-2]), ("b", b, table.shape[-1]))
+        check_weights(name, weights, size)
+        for name, weights, size in (("a", a, table.shape[-2]), ("b", b, table.shape[-1]))
     )
     tables = table.reshape(-1, *table.shape[-2:])
-    solved = _plans(
+    plans, converged = _solve(
         jnp.asarray(tables),
-        jnp.asarray(np.broadcast_to(strength, len(tables))),
-        jnp.asarray(first),
-        jnp.asarray(second),
+        jnp.asarray(np.broadcast_to(np.asarray(epsilon, np.float64), len(tables))),
+        (jnp.asarray(first), jnp.asarray(second)),
         max_iterations,
         threshold,
         log_domain,
     )
-    rows = [
-        _rounded(*pair, first, second) for pair in zip(tables, np.asarray(solved[0]), strict=True)
+    rounded = [
+        _rounded(*pair, first, second) for pair in zip(tables, np.asarray(plans), strict=True)
     ]
-    value, off = np.array(rows).T
+    value, error = np.array(rounded).T
     if table.ndim == 2:
-        return EntropicCost(float(value[0]), float(off[0]), bool(solved[1][0]))
-    return EntropicCost(value, off, np.asarray(solved[1]))
+        return EntropicCost(float(value[0]), float(error[0]), bool(converged[0]))
+    return EntropicCost(value, error, np.asarray(converged))
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5, 6))
-def _plans(
+@functools.partial(jax.jit, static_argnums=(3, 4, 5))
+def _solve(
     costs: Array,
     epsilon: Array,
-    a: Array,
-    b: Array,
+    marginals: tuple[Array, Array],
     max_iterations: int,
     threshold: float,
     log_domain: bool,
 ) -> tuple[Array, Array]:
-    """Sinkhorn's plan of every table, and whether it converged."""
+    """Return Sinkhorn's plan of every table and if it converged."""
+    a, b = marginals
 
     def solve(cost: Array, strength: Array) -> tuple[Array, Array]:
-        found = linear.solve(
+        solution = linear.solve(
             geometry.Geometry(cost_matrix=cost, epsilon=strength),  # pyright: ignore[reportArgumentType]
             a=a,
             b=b,
@@ -166,7 +157,7 @@ def _plans(
             threshold=threshold,
             lse_mode=log_domain,
         )
-        return found.matrix, jnp.asarray(found.converged)
+        return solution.matrix, jnp.asarray(solution.converged)
 
     return jax.vmap(solve)(costs, epsilon)
 
@@ -174,18 +165,18 @@ def _plans(
 def _rounded(
     cost: np.ndarray, plan: np.ndarray, a: np.ndarray, b: np.ndarray
 ) -> tuple[float, float]:
-    """Cost of the plan once it is feasible, and how far it was from that."""
+    """Return the cost of the plan made feasible, and the L1 error of its marginals before."""
     plan = np.nan_to_num(np.asarray(plan, np.float64), posinf=0.0)
-    off = np.abs(plan.sum(1) - a).sum() + np.abs(plan.sum(0) - b).sum()
-    return float((_feasible(plan, a, b) * cost).sum()), float(off)
+    error = np.abs(plan.sum(1) - a).sum() + np.abs(plan.sum(0) - b).sum()
+    return float((_feasible(plan, a, b) * cost).sum()), float(error)
 
 
 def _feasible(plan: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The plan scaled below both marginals, plus a product plan of what is then missing."""
+    """Scale the plan below both marginals and add a product plan of the missing mass."""
     rows = plan.sum(1)
     plan = plan * np.minimum(a / np.where(rows > 0, rows, 1.0), 1.0)[:, None]
     columns = plan.sum(0)
     plan = plan * np.minimum(b / np.where(columns > 0, columns, 1.0), 1.0)
-    lacking_a, lacking_b = np.maximum(a - plan.sum(1), 0), np.maximum(b - plan.sum(0), 0)
-    total = lacking_a.sum()
-    return plan + np.outer(lacking_a, lacking_b) / total if total > 0 else plan
+    missing_a, missing_b = np.maximum(a - plan.sum(1), 0), np.maximum(b - plan.sum(0), 0)
+    total = missing_a.sum()
+    return plan + np.outer(missing_a, missing_b) / total if total > 0 else plan

@@ -1,8 +1,8 @@
-"""The exact laboratory: a tiny learner enumerated in full, and every bound beside its true gen.
+"""Exact enumeration of a tiny learner: its generalization error and all that bounds need.
 
 A network is a chain of channels. Channel l is a table [choices, from, to]: the law of the next
-representation, for each choice of the layer's weights (0 and 1 only, unless it has noise). Data
-sets, weights and representations are all enumerated, so every number is exact. Host, float64.
+representation for each choice of the layer's weights (0 and 1 only, unless it has noise). All data
+sets, weights and representations are enumerated, so every number is exact. Host, float64.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdjax.bounds._backend import Numbers, check_fraction, check_positive, check_whole
+from kdjax.bounds._backend import Numbers, check_integer, check_positive, check_unit_interval
 from kdjax.types import UserError
 
 __all__ = ["Experiment", "Findings", "enumerate_learner", "sign_network"]
@@ -21,7 +21,7 @@ _CELLS = 20_000_000  # data sets x weights: 160 MB
 
 
 class Experiment(NamedTuple):
-    """A learner small enough to write down.
+    """A learner small enough to enumerate.
 
     `law` [X, Y] of one example; `channels`, first layer first, each [choices, from, to];
     `loss` [T_L, Y]; `size` n; `inverse_temperature` a of the Gibbs posterior proportional to
@@ -36,7 +36,7 @@ class Experiment(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What enumeration says, in nats where it is information and else in the unit of the loss.
+    """Exact numbers of a learner: information in nats, losses in the unit of the loss.
 
     `generalization` = E[population - training loss]; `divergences` D_l of layers 0 to L (0 is
     I(Z_i; W)); `split`: D_l as (later weights, earlier weights), [L + 1, 2]; `information`
@@ -65,7 +65,7 @@ class _Tables(NamedTuple):
 def enumerate_learner(experiment: Experiment) -> Findings:
     """Enumerate every data set, weight and representation of a tiny learner; exact.
 
-    The learner looks at its examples without order, so one example speaks for all.
+    The learner ignores the order of its examples, so that all have the numbers of one.
 
     Args:
         experiment: law, channels, loss, n, inverse temperature.
@@ -81,13 +81,13 @@ def enumerate_learner(experiment: Experiment) -> Findings:
 
     >>> coin = Experiment([[0.5, 0.5]], [[[[1, 0]], [[0, 1]]]], [[0, 1], [1, 0]], 1, math.inf)
     >>> coin = coin._replace(channels=[np.eye(2)[:, None, :]])  # the weight is the answer
-    >>> print(enumerate_learner(coin).generalization)  # learns its one label by heart
+    >>> print(enumerate_learner(coin).generalization)  # memorises its one label
     0.5
     """
     tables = _checked(experiment)
     choices = [channel.shape[0] for channel in tables.channels]
-    through = _compose(tables)
-    joint, risks = _learn(experiment, tables, through[-1])
+    composed = _compose(tables)
+    joint, risks = _learn(experiment, tables, composed[-1])
     weights = joint.sum(0)
     data = joint.sum(1)
     n = experiment.size
@@ -96,10 +96,10 @@ def enumerate_learner(experiment: Experiment) -> Findings:
     generalization = float(weights @ population - (joint * training).sum())
     product = np.outer(data, weights)
     cells = tables.law.size
-    one = joint.reshape(cells, -1, weights.size).sum(1).reshape(*tables.law.shape, -1)
-    fresh = tables.law[:, :, None] * weights
+    train = joint.reshape(cells, -1, weights.size).sum(1).reshape(*tables.law.shape, -1)
+    test = tables.law[:, :, None] * weights
     pairs = [
-        (np.einsum("xyw,wxt->tyw", one, c), np.einsum("xyw,wxt->tyw", fresh, c)) for c in through
+        (np.einsum("xyw,wxt->tyw", train, c), np.einsum("xyw,wxt->tyw", test, c)) for c in composed
     ]
     return Findings(
         generalization,
@@ -107,7 +107,7 @@ def enumerate_learner(experiment: Experiment) -> Findings:
         np.array([_split(*pair, math.prod(choices[:at])) for at, pair in enumerate(pairs)]),
         _kl(joint, product),
         _kl(product, joint),
-        _kl(one.sum(0), fresh.sum(0)),
+        _kl(train.sum(0), test.sum(0)),
         np.array([_dobrushin(channel) for channel in tables.channels]),
         float(np.ptp(tables.loss)) / 2,
         math.log(weights.size),
@@ -115,25 +115,22 @@ def enumerate_learner(experiment: Experiment) -> Findings:
 
 
 def _compose(tables: _Tables) -> list[np.ndarray]:
-    """Channels from the input to layers 0 to L for every weight, each [W, X, T_l].
+    """Return the channels from the input to layers 0 to L for every weight, each [W, X, T_l].
 
     Weights are numbered with the first layer slowest.
     """
     total = math.prod(channel.shape[0] for channel in tables.channels)
     inputs = tables.law.shape[0]
-    through, done = (
-        [np.eye(inputs)[None]],
-        [np.broadcast_to(np.eye(inputs), (total, inputs, inputs))],
-    )
+    head = np.eye(inputs)[None]  # [choices so far, X, T_l]
+    composed = [np.repeat(head, total, axis=0)]
     for channel in tables.channels:
-        longer = np.einsum("axs,kst->akxt", through[-1], channel)
-        through.append(longer.reshape(-1, inputs, channel.shape[2]))
-        done.append(np.repeat(through[-1], total // len(through[-1]), axis=0))
-    return done
+        head = np.einsum("axs,kst->akxt", head, channel).reshape(-1, inputs, channel.shape[2])
+        composed.append(np.repeat(head, total // len(head), axis=0))
+    return composed
 
 
 def _totals(risks: np.ndarray, n: int) -> np.ndarray:
-    """Sum of the losses of every data set under every weight, [Z^n, W]."""
+    """Return the sum of the losses of every data set under every weight, [Z^n, W]."""
     total = np.zeros((1, len(risks)))
     for _ in range(n):
         total = (total[:, None] + risks.T[None]).reshape(-1, len(risks))
@@ -141,14 +138,14 @@ def _totals(risks: np.ndarray, n: int) -> np.ndarray:
 
 
 def _learn(
-    experiment: Experiment, tables: _Tables, through: np.ndarray
+    experiment: Experiment, tables: _Tables, channel: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Joint law of data set and weights [Z^n, W], and the expected loss [W, Z] of an example."""
-    risks = np.einsum("wxt,ty->wxy", through, tables.loss).reshape(len(through), -1)
+    """Return the law of data set and weights [Z^n, W], and an example's expected loss [W, Z]."""
+    risks = np.einsum("wxt,ty->wxy", channel, tables.loss).reshape(len(channel), -1)
     n, a = experiment.size, experiment.inverse_temperature
     training = _totals(risks, n) / n
     excess = training - training.min(axis=1, keepdims=True)
-    # Sums of equal losses in another order differ in the last digit: still a tie.
+    # Sums of equal losses in another order differ in the last digit and still count as a tie.
     share = (excess < 1e-12).astype(float) if math.isinf(a) else np.exp(-a * excess)
     data = np.ones(1)
     for _ in range(n):
@@ -157,32 +154,32 @@ def _learn(
 
 
 def _kl(first: np.ndarray, second: np.ndarray) -> float:
-    """KL in nats; infinite where only `second` is 0."""
-    there = first > 0
-    if np.any(second[there] <= 0):
+    """Return KL in nats; infinite where only `second` is 0."""
+    support = first > 0
+    if np.any(second[support] <= 0):
         return math.inf
-    terms = first[there] * np.log(first[there] / second[there])
+    terms = first[support] * np.log(first[support] / second[support])
     return max(float(terms.sum()), 0.0)
 
 
-def _split(trained: np.ndarray, fresh: np.ndarray, heads: int) -> tuple[float, float]:
-    """D_l as I(T_i, Y_i; later weights | earlier ones) + divergence given the earlier ones."""
-    trained = trained.reshape(*trained.shape[:2], heads, -1)
-    fresh = fresh.reshape(trained.shape)
-    weights = fresh.sum((0, 1))  # [head, tail]
+def _split(train: np.ndarray, test: np.ndarray, heads: int) -> tuple[float, float]:
+    """Split D_l: I(T_i, Y_i; later weights | earlier ones), and the divergence given these."""
+    train = train.reshape(*train.shape[:2], heads, -1)
+    test = test.reshape(train.shape)
+    weights = test.sum((0, 1))  # [head, tail]
     share = weights / np.maximum(weights.sum(1, keepdims=True), np.finfo(float).tiny)
-    head = trained.sum(3)
-    return _kl(trained, head[..., None] * share), _kl(head, fresh.sum(3))
+    head = train.sum(3)
+    return _kl(train, head[..., None] * share), _kl(head, test.sum(3))
 
 
 def _dobrushin(channel: np.ndarray) -> float:
-    """Largest total variation between two outputs, over weights: at least eta of the channel."""
+    """Return the largest total variation of two outputs over weights, an upper value of eta."""
     gaps = np.abs(channel[:, :, None, :] - channel[:, None, :, :]).sum(-1) / 2
     return min(float(gaps.max()), 1.0)
 
 
 def _checked(experiment: Experiment) -> _Tables:
-    check_whole("size", experiment.size, 1)
+    check_integer("size", experiment.size, 1)
     if not math.isinf(experiment.inverse_temperature):
         check_positive("inverse_temperature", experiment.inverse_temperature)
     law, loss = np.asarray(experiment.law, float), np.asarray(experiment.loss, float)
@@ -220,14 +217,14 @@ def sign_network(
     drop: float = 0.0,
     levels: Sequence[float] = (-1.0, 1.0),
 ) -> Experiment:
-    """A ready experiment: sign units, weights out of `levels`, dropout on hidden layers.
+    """Return an experiment with sign units, weights from `levels` and dropout on hidden layers.
 
     Inputs are uniform on {-1, 1}^d_0; the label is the sign of the first coordinate, flipped with
     probability `label_noise`; 0-1 loss. A dropped unit gives 0; the sign of 0 is +1. Dropout acts
     in training and at test time.
 
     Args:
-        widths: d_0 (input) to d_L, which must be 1; 2 or 3 units are plenty.
+        widths: d_0 (input) to d_L, which must be 1; more than 2 or 3 units are slow.
         size: n.
         inverse_temperature: a; math.inf is ERM.
         label_noise: in [0, 1].
@@ -243,20 +240,20 @@ def sign_network(
     >>> print([c.shape for c in sign_network([2, 1], size=1, inverse_temperature=1.0).channels])
     [(4, 4, 2)]
     """
-    check_whole("widths", list(widths), 1)
-    check_fraction("label_noise", label_noise)
-    check_fraction("drop", drop)
+    check_integer("widths", list(widths), 1)
+    check_unit_interval("label_noise", label_noise)
+    check_unit_interval("drop", drop)
     if len(widths) < 2 or widths[-1] != 1:
         raise UserError(f"widths: must be input, hidden ..., 1, got {list(widths)}")
     states = _grid((-1.0, 1.0), widths[0])
-    right = (states[:, :1] > 0) == (np.array([[-1.0, 1.0]]) > 0)
-    law = np.where(right, 1 - label_noise, label_noise) / len(states)
+    clean = (states[:, :1] > 0) == (np.array([[-1.0, 1.0]]) > 0)
+    law = np.where(clean, 1 - label_noise, label_noise) / len(states)
     channels = []
-    for layer, (before, after) in enumerate(itertools.pairwise(widths), start=1):
-        weights = _grid(levels, before * after).reshape(-1, after, before)
-        noisy = drop if layer < len(widths) - 1 else 0.0
-        targets = _grid((-1.0, 0.0, 1.0) if noisy else (-1.0, 1.0), after)
-        channels.append(_sign_channel(weights, states, targets, noisy))
+    for layer, (into, out) in enumerate(itertools.pairwise(widths), start=1):
+        weights = _grid(levels, into * out).reshape(-1, out, into)
+        layer_drop = drop if layer < len(widths) - 1 else 0.0
+        targets = _grid((-1.0, 0.0, 1.0) if layer_drop else (-1.0, 1.0), out)
+        channels.append(_sign_channel(weights, states, targets, layer_drop))
         states = targets
     return Experiment(law, channels, 1 - np.eye(2), size, inverse_temperature)
 
@@ -269,6 +266,6 @@ def _sign_channel(
     weights: np.ndarray, states: np.ndarray, targets: np.ndarray, drop: float
 ) -> np.ndarray:
     signs = np.where(np.einsum("kij,sj->ksi", weights, states) >= 0, 1.0, -1.0)
-    kept = signs[:, :, None] == targets
-    chance = np.where(kept, 1 - drop, np.where(targets == 0, drop, 0.0))
-    return chance.prod(-1)
+    equal = signs[:, :, None] == targets
+    probabilities = np.where(equal, 1 - drop, np.where(targets == 0, drop, 0.0))
+    return probabilities.prod(-1)

@@ -1,7 +1,7 @@
 """Estimates of divergence and information from samples, and values of critics; all in nats.
 
-Neighbour estimators run on the host in numpy float64 and are *estimates*: neither above nor
-below. Critics' values lie below the truth in expectation if the scores come from samples that the
+Neighbour estimators run on the host in numpy float64 and are *estimates*: neither upper nor lower
+values. Critics' values lie below the truth in expectation if the scores come from samples that the
 critic was not trained on; they are JAX for JAX scores.
 """
 
@@ -30,8 +30,8 @@ __all__ = [
 def knn_kl(x: Numbers, y: Numbers, *, k: int) -> float:
     """k-nearest-neighbour estimate of KL(P_x || P_y): d/n sum ln(nu_k / rho_k) + ln(m / (n - 1)).
 
-    rho_k is the distance of x_i to its k-th neighbour among the other x, nu_k among y. May be
-    negative. Assumes densities: repeated points make it infinite and are refused.
+    rho_k is the distance of x_i to its k-th neighbour among the other x, nu_k to that among y. May
+    be negative. Assumes densities: repeated points make it infinite and are refused.
 
     Args:
         x: [n, d] or [n].
@@ -52,14 +52,14 @@ def knn_kl(x: Numbers, y: Numbers, *, k: int) -> float:
     first, second = point_pair(x, y)
     (n, width), m = first.shape, len(second)
     check_neighbours(k, min(n - 1, m), f"{n} and {m} samples")
-    own = _radius(first, first, k + 1)
-    other = _radius(second, first, k)
-    if min(own.min(), other.min()) <= 0:
+    rho = _radius(first, first, k + 1)  # the nearest row is the point itself
+    nu = _radius(second, first, k)
+    if min(rho.min(), nu.min()) <= 0:
         raise UserError(
             f"x, y: {k} or more points coincide with another, so there is no density; raise k or "
             "add noise"
         )
-    return float(width * np.mean(np.log(other / own)) + np.log(m / (n - 1)))
+    return float(width * np.mean(np.log(nu / rho)) + np.log(m / (n - 1)))
 
 
 def knn_kl_by_class(
@@ -67,8 +67,8 @@ def knn_kl_by_class(
 ) -> float:
     """Neighbour estimate of KL of (representation, class): KL of the classes, and of T in each.
 
-    sum_c p_c [ln(p_c / q_c) + knn_kl(x | c, y | c)], p and q the shares of the classes: a class has
-    no density that a column of numbers could stand for.
+    sum_c p_c [ln(p_c / q_c) + knn_kl(x | c, y | c)], p and q the shares of the classes. A class
+    appended as a column of numbers would have no density.
 
     Args:
         x: [n, d] or [n].
@@ -92,22 +92,22 @@ def knn_kl_by_class(
     """
     first, second = point_pair(x, y)
     sides = ((first, np.asarray(x_classes), "x"), (second, np.asarray(y_classes), "y"))
-    for points_of, classes, name in sides:
-        if classes.shape != (len(points_of),):
+    for samples, classes, name in sides:
+        if classes.shape != (len(samples),):
             raise UserError(
-                f"{name}_classes: shape {classes.shape} must be ({len(points_of)},), one a sample"
+                f"{name}_classes: shape {classes.shape} must be ({len(samples)},), one a sample"
             )
     total = 0.0
     for number in np.unique(sides[0][1]):
-        own, other = (points_of[classes == number] for points_of, classes, _ in sides)
-        if not len(other):
+        x_class, y_class = (samples[classes == number] for samples, classes, _ in sides)
+        if not len(y_class):
             raise UserError(f"y_classes: class {number} is empty, so the divergence is infinite")
         try:
-            inside = knn_kl(own, other, k=k)
+            conditional = knn_kl(x_class, y_class, k=k)
         except UserError as error:
             raise UserError(f"class {number}: {error}") from error
-        share = len(own) / len(first)
-        total += share * (np.log(share * len(second) / len(other)) + inside)
+        share = len(x_class) / len(first)
+        total += share * (np.log(share * len(second) / len(y_class)) + conditional)
     return float(total)
 
 
@@ -115,7 +115,7 @@ def kl_bound_proxy(x: Numbers, y: Numbers, *, k: int, sub_gaussian: float) -> fl
     """Proxy of the KL bound from one training run: sqrt(2) sigma sqrt(max(knn_kl(x, y), 0)).
 
     Not a bound. The true one compares the law of a *training* point's representation over many
-    trainings with that of a fresh point; a single run has one sample of it, and pools them.
+    trainings with that of a test point; a single run has one sample a point and pools them.
 
     Args:
         x: [n, d], training representations (append the label as a column).
@@ -139,8 +139,8 @@ def kl_bound_proxy(x: Numbers, y: Numbers, *, k: int, sub_gaussian: float) -> fl
 def ksg_mutual_information(x: Numbers, y: Numbers, *, k: int) -> float:
     """Neighbour estimate of I(X; Y) (KSG-1): psi(k) + psi(n) - <psi(n_x + 1) + psi(n_y + 1)>.
 
-    Maximum norm; n_x counts the points strictly nearer in x than the k-th joint neighbour. May be
-    slightly negative. Assumes densities: repeated points are refused.
+    Maximum norm; n_x counts the points closer in x than the k-th joint neighbour. May be slightly
+    negative. Assumes densities: repeated points are refused.
 
     Args:
         x: [n, d] or [n].
@@ -167,10 +167,10 @@ def ksg_mutual_information(x: Numbers, y: Numbers, *, k: int) -> float:
     radius = _radius(joint, joint, k + 1, p=np.inf)
     if radius.min() <= 0:
         raise UserError(f"x, y: {k + 1} or more examples coincide, so there is no density")
-    inside = np.nextafter(radius, 0)  # strictly nearer
+    closer = np.nextafter(radius, 0)
     counts = (
-        KDTree(side).query_ball_point(side, inside, p=np.inf, return_length=True) for side in sides
-    )  # each count holds the point itself: it is n_x + 1
+        KDTree(side).query_ball_point(side, closer, p=np.inf, return_length=True) for side in sides
+    )  # a count includes the point itself: it is n_x + 1
     mean = sum(float(np.mean(digamma(count))) for count in counts)
     return float(digamma(k) + digamma(n) - mean)
 
@@ -178,8 +178,8 @@ def ksg_mutual_information(x: Numbers, y: Numbers, *, k: int) -> float:
 def donsker_varadhan(joint_scores: Numbers, product_scores: Numbers) -> Result:
     """Critic's value of KL(P || Q): mean_P f - ln mean_Q exp f; a lower value.
 
-    With P the joint and Q the product of the marginals it is a value of mutual information. The
-    logarithm of a sample mean biases it upwards by about Var(exp f) / 2m.
+    For P the joint and Q the product of the marginals, KL is the mutual information. The logarithm
+    of a sample mean biases the value upwards by about Var(exp f) / 2m.
 
     Args:
         joint_scores: f on samples of P, [n].
@@ -248,12 +248,12 @@ def info_nce(scores: Numbers) -> Result:
     table = floats(xp, scores)
     if table.ndim != 2 or table.shape[0] != table.shape[1] or table.size == 0:
         raise UserError(f"scores: shape {table.shape} must be [B, B], a score of every pair")
-    own = xp.diagonal(table) - special.logsumexp(table, axis=1)
-    return xp.mean(own) + xp.log(floats(xp, len(table)))
+    log_softmax = xp.diagonal(table) - special.logsumexp(table, axis=1)
+    return xp.mean(log_softmax) + xp.log(floats(xp, len(table)))
 
 
 def _radius(among: np.ndarray, of: np.ndarray, k: int, *, p: float = 2.0) -> np.ndarray:
-    """Distance of every row of `of` to its k-th nearest row of `among`, which may hold itself."""
+    """Return the distance of every row of `of` to its k-th nearest row of `among`."""
     return np.reshape(KDTree(among).query(of, k, p=p)[0], (len(of), k))[:, -1]
 
 

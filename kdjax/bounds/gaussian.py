@@ -1,8 +1,8 @@
-"""Closed forms for Gaussians, and the Gaussian example in which every bound can be written down.
+"""Closed forms for Gaussians, and the Gaussian example in which every bound has a closed form.
 
 The example: X | Y ~ N(Y mu, s^2 I_d) with Y = +-1, the mean estimator V = (1/n) sum_i Y_i X_i, and
-linear layers A_l = W_l ... W_1 that are drawn without looking at the data. numpy in, float64 out;
-a JAX array in, JAX out.
+linear layers A_l = W_l ... W_1 that are drawn independently of the data. numpy in, float64 out; a
+JAX array in, JAX out.
 """
 
 from typing import Any, NamedTuple
@@ -14,10 +14,10 @@ from kdjax.bounds._backend import (
     Numbers,
     Result,
     backend,
+    check_integer,
     check_not_negative,
     check_positive,
     check_true,
-    check_whole,
     floats,
 )
 from kdjax.bounds.hierarchical import kl_bound, wasserstein_bound
@@ -34,11 +34,11 @@ __all__ = [
     "gaussian_wasserstein_bound",
 ]
 
-_WHY = "a projection that saw the data keeps more than its rank says"
+_INDEPENDENCE = "a projection fitted to the data keeps more information than its rank tells"
 
 
 class Risks(NamedTuple):
-    """0-1 losses of a classifier sign(V.x): on fresh points and, on average, on its own."""
+    """Expected 0-1 losses of a classifier sign(V.x) on test and on training points."""
 
     population: Result
     training: Result
@@ -138,7 +138,7 @@ def _same_width(m0: Any, m1: Any) -> None:
 
 
 def _factor(xp: Any, matrix: Any) -> Any:
-    """F with F F' = matrix; Cholesky in JAX, as eigenvectors have no gradient at equal values."""
+    """Return F with F F' = matrix: Cholesky's in JAX, as eigh has no gradient at equal values."""
     if xp is not np:
         return xp.linalg.cholesky(matrix)
     values, vectors = np.linalg.eigh(matrix)
@@ -151,8 +151,8 @@ def gaussian_layer_kl(rank: Numbers, n: Numbers, *, independent: bool = True) ->
     Args:
         rank: r_l, the rank of A_l.
         n: samples.
-        independent: whether A_l was drawn without looking at the data. If not (say, its last
-            factor is V), the true divergence is larger, and the call is refused.
+        independent: A_l was drawn independently of the data. If not (say, its last factor is V),
+            the true divergence is larger, and the call is refused.
 
     Returns:
         Broadcast over the arguments.
@@ -165,9 +165,9 @@ def gaussian_layer_kl(rank: Numbers, n: Numbers, *, independent: bool = True) ->
     >>> print(round(float(gaussian_layer_kl(5, 10)), 6))
     0.263401
     """
-    check_true("independent", independent, _WHY)
-    check_whole("rank", rank, 0)
-    check_whole("n", n, 2)
+    check_true("independent", independent, _INDEPENDENCE)
+    check_integer("rank", rank, 0)
+    check_integer("n", n, 2)
     xp, _ = backend(rank, n)
     return -floats(xp, rank) / 2 * xp.log1p(-1 / floats(xp, n))
 
@@ -183,7 +183,7 @@ def gaussian_layer_w2_squared(
         frobenius: ||A_l||_F.
         sigma: s, standard deviation of an input coordinate given the label.
         n: samples.
-        independent: whether A_l was drawn without looking at the data.
+        independent: A_l was drawn independently of the data; False is refused.
 
     Returns:
         Squared unit of the layer, broadcast over the arguments.
@@ -196,15 +196,15 @@ def gaussian_layer_w2_squared(
     >>> print(round(float(gaussian_layer_w2_squared(1.0, 1.0, 2)), 6))
     0.585786
     """
-    check_true("independent", independent, _WHY)
+    check_true("independent", independent, _INDEPENDENCE)
     check_not_negative("frobenius", frobenius)
     check_positive("sigma", sigma)
-    check_whole("n", n, 1)
+    check_integer("n", n, 1)
     xp, _ = backend(frobenius, sigma, n)
     inverse = 1 / floats(xp, n)
-    # (1 - sqrt(1 - u)) = u / (1 + sqrt(1 - u)) loses no digit for large n.
-    lost = inverse / (1 + xp.sqrt(1 - inverse))
-    return 2 * (floats(xp, sigma) * floats(xp, frobenius)) ** 2 * lost
+    # 1 - sqrt(1 - u) = u / (1 + sqrt(1 - u)) has no cancellation for large n.
+    shrinkage = inverse / (1 + xp.sqrt(1 - inverse))
+    return 2 * (floats(xp, sigma) * floats(xp, frobenius)) ** 2 * shrinkage
 
 
 def gaussian_kl_bound(
@@ -270,7 +270,7 @@ def gaussian_risks(estimate: Numbers, mean: Numbers, sigma: Numbers, n: Numbers)
     0.1587 0.0786
     """
     check_positive("sigma", sigma)
-    check_whole("n", n, 2)
+    check_integer("n", n, 2)
     xp, special = backend(estimate, mean, sigma, n)
     v, mu = floats(xp, estimate), floats(xp, mean)
     if v.ndim < 1 or mu.shape != v.shape[-1:]:

@@ -1,17 +1,17 @@
 """The Gibbs algorithm: weights drawn from a posterior proportional to exp(-a x empirical loss).
 
-Its generalization error is known exactly, which makes it the place where bounds are tested.
-numpy in, float64 out; a JAX array in, JAX out.
+Its generalization error is known exactly, so bounds are tested on it. numpy in, float64 out; a JAX
+array in, JAX out.
 """
 
 from kdjax.bounds._backend import (
     Numbers,
     Result,
     backend,
-    check_fraction,
+    check_integer,
     check_not_negative,
     check_positive,
-    check_whole,
+    check_unit_interval,
     floats,
 )
 
@@ -23,6 +23,9 @@ def gibbs_generalization(symmetrised_information: Numbers, inverse_temperature: 
 
     I is the mutual information of data and weights and L the lautum information
     KL(P_D P_W || P_DW), both in nats; a multiplies the *mean* empirical loss.
+
+    Returns:
+        In the unit of the loss, broadcast over the arguments.
 
     Raises:
         UserError: negative information, a that is not positive.
@@ -48,7 +51,7 @@ def gibbs_bound(
 ) -> Result:
     """Upper bound of gen of the Gibbs algorithm: (2 s^2 a / n) [eta + (1 - eta) r].
 
-    With eta = 1 it is the plain bound 2 s^2 a / n. Assumes iid samples, a loss that is
+    eta = 1 gives the bound without contraction, 2 s^2 a / n. Assumes iid samples, a loss that is
     s-sub-Gaussian under the test law, a prior that does not depend on the data and, for eta < 1,
     noise in training and at test time.
 
@@ -74,9 +77,9 @@ def gibbs_bound(
     """
     check_positive("sub_gaussian", sub_gaussian)
     check_positive("inverse_temperature", inverse_temperature)
-    check_whole("n", n, 1)
-    check_fraction("contraction", contraction)
-    check_fraction("label_share", label_share)
+    check_integer("n", n, 1)
+    check_unit_interval("contraction", contraction)
+    check_unit_interval("label_share", label_share)
     xp, _ = backend(sub_gaussian, inverse_temperature, n, contraction, label_share)
     s, a, size = (floats(xp, v) for v in (sub_gaussian, inverse_temperature, n))
     eta, share = floats(xp, contraction), floats(xp, label_share)

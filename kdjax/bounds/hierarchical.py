@@ -1,4 +1,4 @@
-"""Hierarchical bounds: what is lost layer by layer bounds the generalization error.
+"""Hierarchical bounds of the generalization error by divergences at each layer of a network.
 
 W = (W_1..W_L) are the weights, T_l the representation of a fresh test point at layer l, T_{l,i}
 that of training point i, gen = E[population loss - empirical loss]. Layer 0 is the input.
@@ -15,6 +15,7 @@ from kdjax.bounds._backend import (
     check_not_negative,
     check_positive,
     floats,
+    root,
 )
 from kdjax.types import UserError
 
@@ -30,7 +31,7 @@ def kl_bound(divergences: Numbers, *, sub_gaussian: Numbers) -> Result:
 
     Args:
         divergences: [*layers, samples], or one number that all samples share. An estimate below 0
-            is refused: decide yourself to clip it. Estimates give a proxy, not a bound.
+            is refused: the caller decides to clip it. Estimates give a proxy, not a bound.
         sub_gaussian: sigma, in the unit of the loss.
 
     Returns:
@@ -50,8 +51,7 @@ def kl_bound(divergences: Numbers, *, sub_gaussian: Numbers) -> Result:
     values = floats(xp, divergences)
     if values.size == 0:
         raise UserError(f"divergences: shape {values.shape} holds no sample")
-    # The derivative of a square root at 0 is infinite; a layer that forgets all has D = 0.
-    roots = xp.where(values > 0, xp.sqrt(xp.where(values > 0, values, 1.0)), 0.0)
+    roots = root(xp, values)  # D = 0 at a layer without information about the data
     mean = xp.mean(roots, axis=-1) if values.ndim else roots
     return 2.0**0.5 * floats(xp, sub_gaussian) * mean
 
@@ -68,14 +68,14 @@ def wasserstein_bound(
     deterministically, if `distances` are exact. The best bound is the minimum over layers.
 
     Args:
-        distances: [*layers, *samples]: the mean is taken over the axes that the tails lack. For
-            random weights give both per draw, and average the result over draws.
-        lipschitz_tails: [*layers]; the maximum with 1 is taken here.
+        distances: [*layers, *samples]: the mean is over the axes that the tails lack. For random
+            weights pass both per draw, and average the result over draws.
+        lipschitz_tails: [*layers]; the function takes the maximum with 1.
         loss_lipschitz: rho_0.
 
     Returns:
-        [*layers], in the unit of the loss. A bound only if the distances are exact or upper
-        values and the tails are not too small.
+        [*layers], in the unit of the loss. A bound only if the distances and the tails are exact
+        or upper values.
 
     Raises:
         UserError: shapes that disagree, negative or non-finite numbers, rho_0 not positive.
@@ -103,8 +103,7 @@ def funnel_layer(values: Numbers) -> Result:
     """Index of the layer whose bound is smallest: argmin over the last axis, the first on a tie.
 
     Args:
-        values: [*batch, layers] bounds; the index counts as they do (0 is the input if the first
-            value is that of the input).
+        values: [*batch, layers] bounds; index 0 is the input if the first value is its bound.
 
     Returns:
         [*batch], whole numbers.

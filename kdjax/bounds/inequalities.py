@@ -1,4 +1,4 @@
-"""The chain of inequalities on one page: what a tiny learner's bounds are, and that they hold."""
+"""Chain of inequalities between the generalization error of a tiny learner and its bounds."""
 
 import math
 from typing import NamedTuple
@@ -22,7 +22,7 @@ _ROUNDING = 1e-12
 
 
 class Inequality(NamedTuple):
-    """One row: the quantity `name`, its `value`, and what it must not fall below.
+    """One row: the quantity `name`, its `value`, and its lower limits.
 
     `holds`: the value is at least those of the rows named in `at_least`, or, with `equals`, the
     same as theirs.
@@ -35,12 +35,21 @@ class Inequality(NamedTuple):
     equals: bool = False
 
 
-def chain(experiment: Experiment) -> tuple[Inequality, ...]:
-    """Every bound of a tiny learner beside its true gen, and whether theory's order holds; exact.
+class _Claim(NamedTuple):
+    value: float
+    at_least: tuple[str, ...] = ()
+    equals: bool = False
 
-    gen, the KL bound of layers L to 0, the bound by I(D;W), the contracted and finite-space
-    bounds, the decomposition of every layer's divergence, and for a Gibbs learner (a finite) the
-    identity and its two bounds. Coefficients are Dobrushin's.
+
+Claims = dict[str, _Claim]
+
+
+def chain(experiment: Experiment) -> tuple[Inequality, ...]:
+    """Compare every bound of a tiny learner with its true gen, and check their order; exact.
+
+    Rows are gen, the KL bound of layers L to 0, the bound by I(D;W), the contracted and
+    finite-space bounds, the decomposition of every layer's divergence, and for a Gibbs learner
+    (a finite) the identity and its two bounds. Coefficients are Dobrushin's.
 
     Args:
         experiment: as `enumerate_learner` takes (`sign_network` makes one).
@@ -64,65 +73,65 @@ def chain(experiment: Experiment) -> tuple[Inequality, ...]:
     KL bound 0 0.2878 True
     information bound 0.2952 True
     """
-    found = enumerate_learner(experiment)
-    values: dict[str, tuple[float, tuple[str, ...], bool]] = {}
-    values["|gen|"] = abs(found.generalization), (), False
-    _hierarchy(values, found, experiment.size)
-    _contracted(values, found, experiment.size)
+    exact = enumerate_learner(experiment)
+    claims = {"|gen|": _Claim(abs(exact.generalization))}
+    claims |= _hierarchy(exact, experiment.size)
+    claims |= _contracted(exact, experiment.size)
     if not math.isinf(experiment.inverse_temperature):
-        _gibbs(values, found, experiment)
-    for layer, (divergence, parts) in enumerate(zip(found.divergences, found.split, strict=True)):
-        values[f"divergence {layer}"] = float(divergence), (), False
-        values[f"decomposition {layer}"] = float(parts.sum()), (f"divergence {layer}",), True
-    slack = _ROUNDING * found.sub_gaussian**2
+        claims |= _gibbs(exact, experiment)
+    for layer, (divergence, terms) in enumerate(zip(exact.divergences, exact.split, strict=True)):
+        name = f"divergence {layer}"
+        claims[name] = _Claim(float(divergence))
+        claims[f"decomposition {layer}"] = _Claim(float(terms.sum()), (name,), equals=True)
+    slack = _ROUNDING * exact.sub_gaussian**2
     return tuple(
-        Inequality(name, value, below, _holds(values, value, below, equals, slack), equals)
-        for name, (value, below, equals) in values.items()
+        Inequality(name, claim.value, claim.at_least, _holds(claim, claims, slack), claim.equals)
+        for name, claim in claims.items()
     )
 
 
-def _holds(values: dict, value: float, below: tuple[str, ...], equals: bool, slack: float) -> bool:
-    others = [values[name][0] for name in below]
-    if equals:
-        return all(math.isclose(value, o, rel_tol=1e-8, abs_tol=1e-10) for o in others)
-    return all(value**2 >= other**2 * (1 - 1e-9) - slack for other in others)
+def _holds(claim: _Claim, claims: Claims, slack: float) -> bool:
+    value, limits = claim.value, [claims[name].value for name in claim.at_least]
+    if claim.equals:
+        return all(math.isclose(value, limit, rel_tol=1e-8, abs_tol=1e-10) for limit in limits)
+    return all(value**2 >= limit**2 * (1 - 1e-9) - slack for limit in limits)
 
 
-def _hierarchy(values: dict, found: Findings, n: int) -> None:
-    bounds = np.asarray(kl_bound(found.divergences[:, None], sub_gaussian=found.sub_gaussian))
-    below = "|gen|"
+def _hierarchy(exact: Findings, n: int) -> Claims:
+    sigma = exact.sub_gaussian
+    bounds = np.asarray(kl_bound(exact.divergences[:, None], sub_gaussian=sigma))
+    claims, limits = {}, ("|gen|",)
     for layer in reversed(range(len(bounds))):
-        values[f"KL bound {layer}"] = (
-            float(bounds[layer]),
-            tuple(dict.fromkeys(("|gen|", below))),
-            False,
-        )
-        below = f"KL bound {layer}"
-    mutual = found.sub_gaussian * math.sqrt(2 * found.information / n)
-    values["information bound"] = mutual, (below,), False
-    count = found.sub_gaussian * math.sqrt(2 * found.log_count / n)
-    values["finite-space bound"] = count, ("information bound",), False
+        name = f"KL bound {layer}"
+        at_least = limits if layer else (*limits, "contracted bound")
+        claims[name] = _Claim(float(bounds[layer]), at_least)
+        limits = ("|gen|", name)
+    claims["information bound"] = _Claim(sigma * math.sqrt(2 * exact.information / n), limits[1:])
+    finite = sigma * math.sqrt(2 * exact.log_count / n)
+    return {**claims, "finite-space bound": _Claim(finite, ("information bound",))}
 
 
-def _contracted(values: dict, found: Findings, n: int) -> None:
-    last = f"KL bound {len(found.coefficients)}"
-    label = np.full(n, found.label_information)
-    rest = np.full(n, max(found.divergences[0] - found.label_information, 0.0))
-    sigma = found.sub_gaussian
-    contracted = label_aware_bound(label, rest, found.coefficients, sub_gaussian=sigma)
-    values["contracted bound"] = float(contracted), (last,), False
-    finite = finite_parameter_bound(label, found.log_count, found.coefficients, sub_gaussian=sigma)
-    values["contracted finite-space bound"] = float(finite), ("contracted bound",), False
-    value, below, equals = values["KL bound 0"]
-    values["KL bound 0"] = value, (*below, "contracted bound"), equals
+def _contracted(exact: Findings, n: int) -> Claims:
+    last = f"KL bound {len(exact.coefficients)}"
+    label = np.full(n, exact.label_information)
+    rest = np.full(n, max(exact.divergences[0] - exact.label_information, 0.0))
+    sigma = exact.sub_gaussian
+    contracted = label_aware_bound(label, rest, exact.coefficients, sub_gaussian=sigma)
+    finite = finite_parameter_bound(label, exact.log_count, exact.coefficients, sub_gaussian=sigma)
+    return {
+        "contracted bound": _Claim(float(contracted), (last,)),
+        "contracted finite-space bound": _Claim(float(finite), ("contracted bound",)),
+    }
 
 
-def _gibbs(values: dict, found: Findings, experiment: Experiment) -> None:
-    a, n, sigma = experiment.inverse_temperature, experiment.size, found.sub_gaussian
-    identity = float(gibbs_generalization(found.information + found.lautum, a))
-    values["Gibbs identity"] = identity, ("|gen|",), True
-    share = found.label_information / found.divergences[0] if found.divergences[0] > 0 else 1.0
-    eta = contraction_product(found.coefficients)
+def _gibbs(exact: Findings, experiment: Experiment) -> Claims:
+    a, n, sigma = experiment.inverse_temperature, experiment.size, exact.sub_gaussian
+    identity = gibbs_generalization(exact.information + exact.lautum, a)
+    share = exact.label_information / exact.divergences[0] if exact.divergences[0] > 0 else 1.0
+    eta = contraction_product(exact.coefficients)
     contracted = gibbs_bound(sigma, a, n, contraction=eta, label_share=min(share, 1.0))
-    values["contracted Gibbs bound"] = float(contracted), ("|gen|",), False
-    values["Gibbs bound"] = float(gibbs_bound(sigma, a, n)), ("contracted Gibbs bound",), False
+    return {
+        "Gibbs identity": _Claim(float(identity), ("|gen|",), equals=True),
+        "contracted Gibbs bound": _Claim(float(contracted), ("|gen|",)),
+        "Gibbs bound": _Claim(float(gibbs_bound(sigma, a, n)), ("contracted Gibbs bound",)),
+    }

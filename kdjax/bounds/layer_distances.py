@@ -1,17 +1,21 @@
-"""How far apart a network's layers see training and test examples of (representation, class).
+"""Distances between training and test examples of (representation, class) at a network's layers.
 
-The distance of two examples is |t - t'| + label_cost [y != y']. Distances of all pairs are taken
-once a layer, of both samples together: the exact plan, the entropic one and the shuffles read them.
+The distance of two examples is |t - t'| + label_cost [y != y']. Distances of all pairs of both
+samples are computed once a layer, for the exact plan, the entropic one and the shuffles.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial import distance as scipy_distance
 
-from kdjax import bounds
+from kdjax.bounds.entropic import transport_entropic
+from kdjax.bounds.transport import transport_exact, wasserstein_1d
 from kdjax.types import UserError
+
+__all__ = ["LayerDistances", "layer_distances"]
 
 SLICES = 64
 SHUFFLES = 2
@@ -21,13 +25,27 @@ ITERATIONS = 500
 NARROW = 64  # up to this width pairs are subtracted; beyond, products of matrices are faster
 
 
+class LayerDistances(NamedTuple):
+    """Distances of two samples at a layer.
+
+    `w1`, exact; `baseline`, its mean over two shuffles of both samples, which the sample size alone
+    explains; `sliced`, a lower value (64 directions of (t, class), a distance that is nowhere
+    larger); `entropic`, an upper value (the cost of Sinkhorn's plan).
+    """
+
+    w1: float
+    baseline: float
+    sliced: float
+    entropic: float
+
+
 def layer_distances(
     train: Mapping[str, np.ndarray],
     test: Mapping[str, np.ndarray],
     labels: tuple[np.ndarray, np.ndarray],
     label_cost: float,
     seed: int,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, LayerDistances]:
     """Measure every layer of a network.
 
     Args:
@@ -38,63 +56,53 @@ def layer_distances(
       seed: of slices and shuffles.
 
     Returns:
-      layer -> "w1", exact; "baseline", its mean over two shuffles of both samples: what the sample
-      size alone gives; "sliced", a lower value (64 directions of (t, class), a distance that is
-      nowhere larger); "entropic", an upper value (the cost of Sinkhorn's plan).
+      Layer -> its distances.
 
     Raises:
       UserError: a representation that is not finite.
     """
-    found: dict[str, dict[str, float]] = {}
-    twins = _twins(train, test)  # "pooled" of an mlp is its last hidden layer once more
+    originals = _originals(train, test)
     n, rng = len(labels[0]), np.random.default_rng(seed)
-    apart = label_cost * (np.concatenate(labels)[:, None] != np.concatenate(labels))
-    orders = [rng.permutation(len(apart)) for _ in range(SHUFFLES)]
-    costs, slices = [], []
-    for name, x in train.items():
-        if twins[name] != name:
-            continue
-        if not (np.isfinite(x).all() and np.isfinite(test[name]).all()):
+    label_costs = label_cost * (np.concatenate(labels)[:, None] != np.concatenate(labels))
+    orders = [rng.permutation(len(label_costs)) for _ in range(SHUFFLES)]
+    costs, baselines, slices = {}, [], []
+    for name in dict.fromkeys(originals.values()):
+        x, y = train[name], test[name]
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise UserError(f"layer {name} holds numbers that are not finite: the run diverged")
-        table = _pairs(np.concatenate([x, test[name]])) + apart
-        shuffled = [bounds.transport_exact(table[np.ix_(o[:n], o[n:])]) for o in orders]
-        costs.append(table[:n, n:])
-        w1 = bounds.transport_exact(costs[-1])
-        found[name] = {"w1": w1, "baseline": float(np.mean(shuffled))}
-        slices.append(_slices((x, test[name]), labels, label_cost, seed))
-    # one call for all layers: whatever their widths, costs and slices have one shape
+        table = _pairwise(np.concatenate([x, y])) + label_costs
+        shuffled = [transport_exact(table[np.ix_(o[:n], o[n:])]) for o in orders]
+        baselines.append(np.mean(shuffled))
+        costs[name] = table[:n, n:]
+        slices.append(_slices((x, y), labels, label_cost, seed))
+    # one call for all layers: costs and slices have one shape for layers of any width
     first, second = (np.stack(side) for side in zip(*slices, strict=True))
-    sliced = np.asarray(bounds.wasserstein_1d(first, second)).mean(-1)
-    upper = _entropic(np.stack(costs))
-    for row, low, high in zip(found.values(), sliced, upper, strict=True):
-        row["sliced"], row["entropic"] = float(low), float(high)
-    return {name: dict(found[twin]) for name, twin in twins.items()}
+    columns = (
+        [transport_exact(cost) for cost in costs.values()],
+        baselines,
+        np.asarray(wasserstein_1d(first, second)).mean(-1),
+        _entropic(np.stack(list(costs.values()))),
+    )
+    rows = [LayerDistances(*map(float, row)) for row in zip(*columns, strict=True)]
+    measured = dict(zip(costs, rows, strict=True))
+    return {name: measured[original] for name, original in originals.items()}
 
 
-def distances(
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
-    label_cost: float,
-    seed: int,
-) -> dict[str, float]:
-    """Measure one layer: samples of (representation [n, d], class [n]); see `layer_distances`."""
-    layers = {"": train[0]}, {"": test[0]}
-    return layer_distances(*layers, (train[1], test[1]), label_cost, seed)[""]
-
-
-def _twins(train: Mapping[str, np.ndarray], test: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Each layer's name -> that of the layer before it if both hold the same numbers."""
-    found, before = {}, None
+def _originals(train: Mapping[str, np.ndarray], test: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Map each layer to the layer it repeats, such as an mlp's "pooled", or else to itself."""
+    originals, previous = {}, None
     for name in train:
-        found[name] = name
-        if before is not None and all(np.array_equal(s[name], s[before]) for s in (train, test)):
-            found[name] = found[before]
-        before = name
-    return found
+        originals[name] = name
+        if previous is not None and all(
+            np.array_equal(side[name], side[previous]) for side in (train, test)
+        ):
+            originals[name] = originals[previous]
+        previous = name
+    return originals
 
 
-def _pairs(points: np.ndarray) -> np.ndarray:
-    """Euclidean distances of all rows, [n, n]."""
+def _pairwise(points: np.ndarray) -> np.ndarray:
+    """Return Euclidean distances of all rows, [n, n]."""
     if points.shape[1] <= NARROW:
         return scipy_distance.cdist(points, points)
     centred = points - points.mean(0)
@@ -111,7 +119,7 @@ def _slices(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Project (t, class) on random directions, [slices, n] and [slices, m].
 
-    Classes are corners label_cost apart, and |(t, c)| is at most |t| + |c|.
+    Classes are corners of a simplex, label_cost apart; |(t, c)| is at most |t| + |c|.
     """
     classes = int(max(y.max() for y in labels)) + 1
     corners = label_cost / math.sqrt(2) * np.eye(classes)
@@ -125,12 +133,12 @@ def _slices(
     return first, second
 
 
-def _entropic(costs: np.ndarray) -> Sequence[float] | np.ndarray:
+def _entropic(costs: np.ndarray) -> np.ndarray:
     epsilon = EPSILON * costs.max((1, 2))
-    found = bounds.transport_entropic(
+    upper = transport_entropic(
         costs,
         epsilon=np.where(epsilon > 0, epsilon, 1.0),
         max_iterations=ITERATIONS,
         log_domain=False,
     )
-    return np.asarray(found.value)
+    return np.asarray(upper.value)

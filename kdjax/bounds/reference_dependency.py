@@ -1,7 +1,7 @@
-"""Wasserstein dependency that is known exactly: finite joints, small samples, Gaussian brackets.
+"""Exact references for Wasserstein dependency: finite joints, small samples, Gaussian brackets.
 
-I_W(X; Y) = W1(joint, product of its marginals). References for a critic's estimate, which is a
-lower value: on the host, float64.
+I_W(X; Y) = W1(joint, product of its marginals). A critic's estimate of it is a lower value. Host,
+float64.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.spatial import distance as scipy_distance
 
-from kdjax.bounds._backend import Numbers
+from kdjax.bounds._backend import Numbers, check_choice
 from kdjax.bounds.transport import transport_exact
 from kdjax.types import UserError
 
@@ -26,7 +26,7 @@ METRICS = ("euclidean", "sum")
 
 
 class DependencyBracket(NamedTuple):
-    """`lower` <= I_W <= `upper`; `mutual_information` in nats beside them."""
+    """Limits `lower` <= I_W <= `upper`, and the `mutual_information` in nats."""
 
     lower: float
     upper: float
@@ -41,9 +41,9 @@ def dependency_exact(joint: Numbers, x: Numbers, y: Numbers, *, metric: str = "e
 
     Args:
       joint: [n, m] probabilities.
-      x: [n, d] where the rows lie.
-      y: [m, e] where the columns lie.
-      metric: one of the two.
+      x: [n, d] positions of the rows.
+      y: [m, e] positions of the columns.
+      metric: "euclidean" or "sum".
 
     Returns:
       Exact, in the unit of the metric.
@@ -57,8 +57,7 @@ def dependency_exact(joint: Numbers, x: Numbers, y: Numbers, *, metric: str = "e
     """
     table, product = _laws(joint)
     x, y = _points("x", x, table.shape[0]), _points("y", y, table.shape[1])
-    if metric not in METRICS:
-        raise UserError(f"metric: must be one of {', '.join(METRICS)}, got {metric!r}")
+    check_choice("metric", metric, METRICS)
     rows, columns = (index.ravel() for index in np.indices(table.shape))
     cost_x = scipy_distance.cdist(x, x)[np.ix_(rows, rows)]
     cost_y = scipy_distance.cdist(y, y)[np.ix_(columns, columns)]
@@ -70,6 +69,9 @@ def dependency_total_variation(joint: Numbers) -> float:
     """Dependency under the 0-1 metric: half the L1 distance of joint and product, at most 1.
 
     For X = Y uniform on m symbols it is 1 - 1/m.
+
+    Returns:
+      Exact, in [0, 1].
 
     Raises:
       UserError: `joint` is no distribution.
@@ -84,7 +86,7 @@ def dependency_total_variation(joint: Numbers) -> float:
 def dependency_of_sample(x: Numbers, y: Numbers) -> float:
     """W1 between n pairs and all n^2 pairs of their sides, product L2 metric, exact.
 
-    What a 1-Lipschitz critic's dual value on this batch can reach at most. It is > 0 also for
+    It is the largest dual value of a 1-Lipschitz critic on this batch. It is > 0 also for
     independent sides: the sample's bias falls as n^(-1 / dimension).
 
     Args:
@@ -121,6 +123,9 @@ def gaussian_dependency_bracket(correlation: float) -> DependencyBracket:
     Args:
       correlation: r; its sign does not matter.
 
+    Returns:
+      DependencyBracket, exact limits in the unit of X and Y.
+
     Raises:
       UserError: |r| >= 1.
 
@@ -132,10 +137,10 @@ def gaussian_dependency_bracket(correlation: float) -> DependencyBracket:
     r = abs(float(correlation))
     if not r < 1:
         raise UserError(f"correlation: must lie in (-1, 1), got {correlation:g}")
-    less, more = math.sqrt(1 - r), math.sqrt(1 + r)
+    minor, major = math.sqrt(1 - r), math.sqrt(1 + r)  # semi-axes of the joint's covariance
     return DependencyBracket(
-        lower=math.sqrt(2 / math.pi) * (1 - less),
-        upper=math.hypot(more - 1, less - 1),
+        lower=math.sqrt(2 / math.pi) * (1 - minor),
+        upper=math.hypot(major - 1, minor - 1),
         mutual_information=-0.5 * math.log1p(-r * r),
     )
 

@@ -1,7 +1,7 @@
 """1-Wasserstein distances between samples: exact in one dimension, exact by assignment, sliced.
 
 The distance of two *samples* is not that of their laws: two samples of one law in d dimensions
-lie about n^(-1/d) apart. Nothing is subtracted here; report `baseline` beside every figure.
+lie about n^(-1/d) apart. Nothing is subtracted here; report `baseline` with every figure.
 Exact solvers and `baseline` run on the host, in numpy float64; `wasserstein_1d` and
 `sliced_wasserstein` are JAX if their points are JAX arrays (jit, vmap, grad), else numpy.
 """
@@ -16,8 +16,16 @@ import scipy.sparse
 from jax.core import Tracer
 from scipy.spatial import distance as scipy_distance
 
-from kdjax.bounds._backend import Numbers, Result, backend, check_positive, floats
-from kdjax.bounds._samples import check_weights, point_pair, points
+from kdjax.bounds._backend import (
+    Numbers,
+    Result,
+    backend,
+    check_choice,
+    check_integer,
+    check_positive,
+    floats,
+)
+from kdjax.bounds._samples import check_costs, check_weights, point_pair, points
 from kdjax.types import UserError
 
 __all__ = [
@@ -62,10 +70,9 @@ def wasserstein_1d(
             raise UserError(f"{name}: shape {sample.shape} must be [*batch, samples], not empty")
         if not isinstance(sample, Tracer) and not np.isfinite(np.asarray(sample)).all():
             raise UserError(f"{name}: points must be finite")
-    masses = [_mass(xp, *given) for given in (("a", a, first), ("b", b, second))]
     values = xp.concatenate([first, second], axis=-1)
     order = xp.argsort(values, axis=-1)
-    mass = xp.concatenate([masses[0], -masses[1]])[order]
+    mass = xp.concatenate([_mass(xp, "a", a, first), -_mass(xp, "b", b, second)])[order]
     gaps = xp.diff(xp.take_along_axis(values, order, axis=-1), axis=-1)
     return xp.sum(xp.abs(xp.cumsum(mass, axis=-1)[..., :-1]) * gaps, axis=-1)
 
@@ -87,14 +94,14 @@ def wasserstein_exact(
     """Exact optimal transport cost between two weighted samples, on the host in float64.
 
     min_P sum_ij P_ij c(x_i, y_j) over couplings P of a and b. "euclidean" is W1; "sqeuclidean"
-    is W2 squared (take the root yourself); "cityblock" is W1 under the L1 norm.
+    is W2 squared; "cityblock" is W1 under the L1 norm.
 
     Args:
         x: [n, d] or [n].
         y: [m, d] or [m].
         a: [n] weights of x, uniform if None.
         b: [m] weights of y.
-        metric: one of the three.
+        metric: "euclidean", "sqeuclidean" or "cityblock".
 
     Returns:
         Unit of the metric; exact for the samples, an estimate for their laws.
@@ -105,8 +112,7 @@ def wasserstein_exact(
     >>> print(wasserstein_exact([[0.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 1.0]]))
     1.0
     """
-    if metric not in METRICS:
-        raise UserError(f"metric: must be one of {', '.join(METRICS)}, got {metric!r}")
+    check_choice("metric", metric, METRICS)
     x, y = point_pair(x, y)
     return transport_exact(scipy_distance.cdist(x, y, metric), a, b)  # pyright: ignore
 
@@ -114,11 +120,11 @@ def wasserstein_exact(
 def transport_exact(cost: Numbers, a: Numbers | None = None, b: Numbers | None = None) -> float:
     """Exact optimal transport for a table of costs, on the host in float64.
 
-    Uniform weights become an assignment of copies (lcm(n, m) of them, at most 4,000); all else is
-    a linear programme of at most 1,000,000 cells.
+    Uniform weights give an assignment of copies (lcm(n, m) of them, at most 4,000), others a linear
+    programme of at most 1,000,000 cells.
 
     Args:
-        cost: [n, m], finite and >= 0 (`labelled_cost`, or a table of your own).
+        cost: [n, m], finite and >= 0, such as `labelled_cost`.
         a: [n] weights of the rows, uniform if None.
         b: [m] weights of the columns.
 
@@ -131,41 +137,37 @@ def transport_exact(cost: Numbers, a: Numbers | None = None, b: Numbers | None =
     >>> print(transport_exact([[0.0, 2.0], [2.0, 0.0]], [0.75, 0.25], [0.5, 0.5]))
     0.5
     """
-    table = np.asarray(cost, np.float64)
-    if table.ndim != 2 or table.size == 0:
-        raise UserError(f"cost: shape {table.shape} must be [n, m], not empty")
-    if not np.isfinite(table).all() or table.min() < 0:
-        raise UserError(f"cost: must be finite and >= 0, its least entry is {table.min():g}")
+    table = check_costs(cost, "[n, m]", (2,))
     rows, columns = table.shape
     first, second = check_weights("a", a, rows), check_weights("b", b, columns)
     copies = math.lcm(rows, columns)
     if np.ptp(first) == np.ptp(second) == 0 and copies <= _COPIES:
-        many = np.repeat(np.repeat(table, copies // rows, 0), copies // columns, 1)
-        return float(many[scipy.optimize.linear_sum_assignment(many)].mean())
+        copied = np.repeat(np.repeat(table, copies // rows, 0), copies // columns, 1)
+        return float(copied[scipy.optimize.linear_sum_assignment(copied)].mean())
     if table.size > _CELLS:
         raise UserError(
             f"cost: {rows} x {columns} is too large for an exact plan; use equal sizes up to "
             f"{_COPIES} with uniform weights, fewer samples, or wasserstein_entropic"
         )
-    return _programme(table, first, second)
+    return _linear_programme(table, first, second)
 
 
-def _programme(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+def _linear_programme(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
     rows, columns = cost.shape
-    of_row = scipy.sparse.kron(scipy.sparse.eye(rows), np.ones((1, columns)))
-    of_column = scipy.sparse.kron(np.ones((1, rows)), scipy.sparse.eye(columns))
+    row_sums = scipy.sparse.kron(scipy.sparse.eye(rows), np.ones((1, columns)))
+    column_sums = scipy.sparse.kron(np.ones((1, rows)), scipy.sparse.eye(columns))
     # One constraint follows from the others; with it, rounding makes the programme infeasible.
-    marginals = scipy.sparse.vstack([of_row, of_column.tocsr()[:-1]]).tocsr()
-    done = scipy.optimize.linprog(
+    marginals = scipy.sparse.vstack([row_sums, column_sums.tocsr()[:-1]]).tocsr()
+    solution = scipy.optimize.linprog(
         cost.ravel(), A_eq=marginals, b_eq=np.concatenate([a, b[:-1]]), method="highs"
     )
-    if not done.success:
-        raise UserError(f"cost: the linear programme found no plan: {done.message}")
-    return float(done.fun)
+    if not solution.success:
+        raise UserError(f"cost: the linear programme found no plan: {solution.message}")
+    return float(solution.fun)
 
 
 def labelled_cost(x: Numbers, y: Numbers, x_labels: Numbers, y_labels: Numbers) -> np.ndarray:
-    """Costs ||x_i - y_j|| + |l_i - l_j| of (representation, label) pairs, as the bounds need them.
+    """Costs ||x_i - y_j|| + |l_i - l_j| of (representation, label) pairs, as in the bounds.
 
     Args:
         x: [n, d] representations.
@@ -197,7 +199,7 @@ def labelled_cost(x: Numbers, y: Numbers, x_labels: Numbers, y_labels: Numbers) 
 def sliced_wasserstein(x: Numbers, y: Numbers, directions: Numbers) -> Result:
     """Mean over directions of the exact W1 of the projected samples: a lower value of W1.
 
-    Every slice lies below W1, so it bounds nothing from above.
+    Every slice lies below W1, so the mean is no upper bound.
 
     Args:
         x: [n, d].
@@ -265,9 +267,9 @@ def baseline(
     seed: int,
     draws: int = 4,
 ) -> float:
-    """What an estimator says of two samples of one law: its mean over shuffles of the pool.
+    """Mean of an estimator over shuffles of the pooled samples, which then share one law.
 
-    Report it beside `estimate(x, y)`: the sizes are the same, the difference in law is gone.
+    Report it with `estimate(x, y)`: the sizes are the same, the difference in law is gone.
 
     Args:
         x: [n, d].
@@ -285,8 +287,7 @@ def baseline(
     >>> print(baseline([0.0, 0.0], [0.0, 0.0], wasserstein_exact, seed=0))
     0.0
     """
-    if draws < 1:
-        raise UserError(f"draws: must be >= 1, got {draws}")
+    check_integer("draws", draws, 1)
     first, second = point_pair(x, y)
     pool, rng = np.concatenate([first, second]), np.random.default_rng(seed)
     shuffles = (rng.permutation(pool) for _ in range(draws))

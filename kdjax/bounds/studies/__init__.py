@@ -1,39 +1,49 @@
 """Studies: computations over many settings whose result is a figure with its numbers.
 
-A study is a function of keyword arguments that returns a `Study`; an experiment file names it and
-gives the arguments. numpy in float64 on the host; nothing here trains, reads files or draws.
+A study is a function of its settings that returns a `StudyResult`; an experiment file names it and
+gives the settings. numpy in float64 on the host; nothing here trains, reads files or draws.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-from kdjax.bounds.studies.contraction import contraction
-from kdjax.bounds.studies.correlation import Correlation, spearman, spearman_by_setting
-from kdjax.bounds.studies.enumeration import laboratory
+from kdjax.bounds.studies.contraction import ContractionSettings, contraction
+from kdjax.bounds.studies.correlation import Correlation, Interval, spearman, spearman_by_setting
+from kdjax.bounds.studies.enumeration import LaboratorySettings, laboratory
 from kdjax.bounds.studies.gap_correlation import tracking
-from kdjax.bounds.studies.gaussian import gaussian
-from kdjax.bounds.studies.gibbs import gibbs
-from kdjax.bounds.studies.results import Line, Panel, Sheet, Study, plain
+from kdjax.bounds.studies.gaussian import GaussianSettings, gaussian
+from kdjax.bounds.studies.gibbs import GibbsSettings, gibbs
+from kdjax.bounds.studies.networks import LayerBound, NetworkBounds, network_bounds
+from kdjax.bounds.studies.results import Line, Panel, StudyResult, Table, as_json
 
 __all__ = [
     "STUDIES",
     "Correlation",
+    "Interval",
+    "LayerBound",
     "Line",
+    "NetworkBounds",
     "Panel",
-    "Sheet",
-    "Study",
-    "contraction",
-    "gaussian",
-    "gibbs",
-    "laboratory",
-    "plain",
+    "StudyResult",
+    "Table",
+    "as_json",
+    "network_bounds",
     "spearman",
     "spearman_by_setting",
     "tracking",
 ]
 
-STUDIES: Mapping[str, Callable[..., Study]] = {
-    "contraction": contraction,
-    "gaussian": gaussian,
-    "gibbs": gibbs,
-    "laboratory": laboratory,
+
+class StudySpec(NamedTuple):
+    """A study's settings, a dataclass whose fields are config keys, and its function of them."""
+
+    settings: type
+    compute: Callable[[Any], StudyResult]
+
+
+STUDIES: Mapping[str, StudySpec] = {
+    "contraction": StudySpec(ContractionSettings, contraction),
+    "gaussian": StudySpec(GaussianSettings, gaussian),
+    "gibbs": StudySpec(GibbsSettings, gibbs),
+    "laboratory": StudySpec(LaboratorySettings, laboratory),
 }

@@ -1,24 +1,25 @@
-"""Contraction against depth and width: is a deeper and narrower network of equal size safer?
+"""Study of contraction against depth and width, for networks of equal size.
 
 Three kinds of noise, each in training and at test time: dropout on the units of a hidden layer,
-DropConnect on the matrix before it, Gaussian noise on its (bounded) activations. Beside the
-closed forms stand tiny networks of equal size, enumerated in full.
+DropConnect on the matrix before it, Gaussian noise on its (bounded) activations. Closed forms are
+compared with tiny networks of equal size, enumerated exactly.
 """
 
+import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from kdjax import bounds
-from kdjax.bounds._backend import check_whole
+from kdjax.bounds._backend import check_integer
 from kdjax.bounds.enumeration import sign_network
-from kdjax.bounds.inequalities import chain
-from kdjax.bounds.studies.results import Line, Panel, Sheet, Study
+from kdjax.bounds.inequalities import Inequality, chain
+from kdjax.bounds.studies.results import Line, Panel, StudyResult, Table, inequality_line, value_of
 from kdjax.types import UserError
 
-__all__ = ["Layout", "contraction", "layout"]
+__all__ = ["ContractionSettings", "Layout", "contraction", "layout"]
 
 SUB_GAUSSIAN = 0.5  # losses in [0, 1]
 KINDS = ("dropout", "DropConnect", "Gaussian noise")
@@ -32,80 +33,76 @@ class Layout(NamedTuple):
     weights: int
 
 
-def contraction(
-    *,
-    weights: int,
-    inputs: int,
-    depths: Sequence[int],
-    widths: Sequence[int],
-    drop: float,
-    noise: float,
-    levels: int,
-    size: int,
-    label_information: float,
-    tiny: Sequence[Sequence[int]],
-    tiny_size: int,
-    tiny_inverse_temperature: float,
-) -> Study:
+@dataclasses.dataclass(frozen=True)
+class ContractionSettings:
+    """Networks, noise and data of the study.
+
+    `weights`: largest number in every network of the first panels; `inputs`: width of the input;
+    `depths`: hidden layers; `widths`: of the panel of one layer; `drop`: q of dropout and
+    DropConnect; `noise`: s of Gaussian noise on activations in [-1, 1]; `levels`: values that a
+    weight takes; `size`: n of the bound; `label_information`: I(Y_i; W) of every sample in nats, 0
+    where a label alone tells nothing about the weights, as for the mean estimator; `tiny`: widths
+    of sign networks to enumerate, input first, 1 last; `tiny_size`: their n;
+    `tiny_inverse_temperature`: their a.
+    """
+
+    weights: int
+    inputs: int
+    depths: Sequence[int]
+    widths: Sequence[int]
+    drop: float
+    noise: float
+    levels: int
+    size: int
+    label_information: float
+    tiny: Sequence[Sequence[int]]
+    tiny_size: int
+    tiny_inverse_temperature: float
+
+
+def contraction(settings: ContractionSettings) -> StudyResult:
     """Compute coefficients and finite-space bounds, and enumerate tiny networks.
-
-    Args:
-        weights: at most so many in every network of the first panels.
-        inputs: width of the input.
-        depths: hidden layers.
-        widths: of the panel of one layer.
-        drop: q of dropout and DropConnect.
-        noise: s of Gaussian noise on activations in [-1, 1].
-        levels: values that a weight takes.
-        size: n of the bound.
-        label_information: I(Y_i; W) of every sample, nats; 0 where a label alone says nothing of
-            the weights, as for the mean estimator.
-        tiny: widths of sign networks to enumerate, input first, 1 last.
-        tiny_size: their n.
-        tiny_inverse_temperature: their a.
-
-    Returns:
-        A Study.
 
     Raises:
         UserError: tiny networks that differ in their number of weights, a budget too small for
             one unit a layer, and as the formulas.
     """
-    check_whole("depths", list(depths), 1)
-    counts = {_count(net) for net in tiny}
+    depths, widths, inputs = settings.depths, settings.widths, settings.inputs
+    check_integer("depths", list(depths), 1)
+    counts = {_count(net) for net in settings.tiny}
     if len(counts) > 1:
         raise UserError(f"tiny: networks of {sorted(counts)} weights; all must have equally many")
-    layouts = [layout(depth, weights, inputs) for depth in depths]
-    etas = {
-        kind: [coefficient(kind, x.hidden, inputs, drop, noise) for x in layouts] for kind in KINDS
+    layouts = [layout(depth, settings.weights, inputs) for depth in depths]
+
+    def coefficients(networks: Sequence[Sequence[int]]) -> dict[str, list[float]]:
+        drop, noise = settings.drop, settings.noise
+        return {k: [coefficient(k, x, inputs, drop, noise) for x in networks] for k in KINDS}
+
+    etas = coefficients([network.hidden for network in layouts])
+    label = np.full(settings.size, settings.label_information)
+    logs = [bounds.log_parameter_count([inputs, *x.hidden, 1], settings.levels) for x in layouts]
+    values = {
+        kind: [
+            float(bounds.finite_parameter_bound(label, log, [eta], sub_gaussian=SUB_GAUSSIAN))
+            for eta, log in zip(kind_etas, logs, strict=True)
+        ]
+        for kind, kind_etas in {**etas, "none": [1.0] * len(layouts)}.items()
     }
-    logs = [float(bounds.log_parameter_count([inputs, *x.hidden, 1], levels)) for x in layouts]
-    label = np.full(size, label_information)
-
-    def bound(eta: float, log_count: float) -> float:
-        return float(
-            bounds.finite_parameter_bound(label, log_count, [eta], sub_gaussian=SUB_GAUSSIAN)
-        )
-
-    values = {k: [bound(e, g) for e, g in zip(etas[k], logs, strict=True)] for k in KINDS}
-    plain = [bound(1.0, g) for g in logs]
-    one = {k: [coefficient(k, (w,), inputs, drop, noise) for w in widths] for k in KINDS}
-    found = _enumerate(tiny, tiny_size, tiny_inverse_temperature, drop)
+    one_layer = coefficients([(width,) for width in widths])
+    chains = [(tuple(net), _enumerate(net, settings)) for net in settings.tiny]
     panels = (
         _curves("coefficient, equal size", "hidden layers", "eta of the network", depths, etas),
-        _curves("bound, equal size", "hidden layers", "bound", depths, {**values, "none": plain}),
-        _curves("coefficient of one layer", "width", "eta of the layer", widths, one, "x"),
-        _exact_panel(tiny, found),
+        _curves("bound, equal size", "hidden layers", "bound", depths, values),
+        _curves("coefficient of one layer", "width", "eta of the layer", widths, one_layer, "x"),
+        _exact_panel(chains),
     )
-    sheets = (_sheet(layouts, etas, values, plain), _exact_sheet(tiny, found))
-    broken = [
-        f"{row} of {tuple(net)}" for net, rows in zip(tiny, found, strict=True) for row in rows[1]
-    ]
-    return Study("Contraction against depth and width", panels, sheets, broken)
+    tables = (_table(layouts, etas, values), _exact_table(chains))
+    broken = [f"{row.name} of {net}" for net, rows in chains for row in rows if not row.holds]
+    return StudyResult("Contraction against depth and width", panels, tables, broken)
 
 
 def layout(depth: int, weights: int, inputs: int) -> Layout:
-    """Find the largest network of a depth with at most so many weights (one output, no biases).
+    """Return the largest network of a depth with at most `weights` weights (one output, no biases).
 
     Hidden layers have one width, or the first ones are wider by one.
 
@@ -118,13 +115,13 @@ def layout(depth: int, weights: int, inputs: int) -> Layout:
     least = inputs + depth
     if least > weights:
         raise UserError(f"weights: {depth} hidden layers need {least} or more, got {weights}")
-    hidden, at = [1] * depth, 0
+    hidden, index = [1] * depth, 0
     while True:
         wider = hidden.copy()
-        wider[at] += 1
+        wider[index] += 1
         if _count([inputs, *wider, 1]) > weights:
             return Layout(tuple(hidden), _count([inputs, *hidden, 1]))
-        hidden, at = wider, (at + 1) % depth
+        hidden, index = wider, (index + 1) % depth
 
 
 def _count(widths: Sequence[int]) -> int:
@@ -132,7 +129,7 @@ def _count(widths: Sequence[int]) -> int:
 
 
 def coefficient(kind: str, hidden: Sequence[int], inputs: int, drop: float, noise: float) -> float:
-    """Upper value of a network's coefficient: the product over its hidden layers."""
+    """Return an upper value of a network's coefficient: the product over its hidden layers."""
     width = np.array(hidden)
     if kind == "dropout":
         layers = bounds.dropout_contraction(drop, width)
@@ -144,17 +141,14 @@ def coefficient(kind: str, hidden: Sequence[int], inputs: int, drop: float, nois
     return float(bounds.contraction_product(np.asarray(layers)))
 
 
-def _enumerate(
-    tiny: Sequence[Sequence[int]], size: int, inverse_temperature: float, drop: float
-) -> list[tuple[dict[str, float], list[str]]]:
-    """Chains of the tiny networks under dropout: values by name, and what does not hold."""
-    found = []
-    for net in tiny:
-        said = {"size": size, "inverse_temperature": inverse_temperature, "drop": drop}
-        rows = chain(sign_network(list(net), **said))
-        values = {row.name: row.value for row in rows}
-        found.append((values, [row.name for row in rows if not row.holds]))
-    return found
+def _enumerate(widths: Sequence[int], settings: ContractionSettings) -> tuple[Inequality, ...]:
+    network = sign_network(
+        list(widths),
+        size=settings.tiny_size,
+        inverse_temperature=settings.tiny_inverse_temperature,
+        drop=settings.drop,
+    )
+    return chain(network)
 
 
 def _curves(
@@ -162,7 +156,7 @@ def _curves(
     x: str,
     y: str,
     values: Sequence[float],
-    lines: dict[str, list[float]],
+    lines: Mapping[str, Sequence[float]],
     log: str = "",
 ) -> Panel:
     drawn = [
@@ -172,37 +166,33 @@ def _curves(
     return Panel(title, x, y, drawn, log)
 
 
-def _exact_panel(tiny: Sequence[Sequence[int]], found: Sequence[tuple[dict, list]]) -> Panel:
-    names = ["-".join(map(str, net)) for net in tiny]
-    lines = [
-        Line(
-            "gen" if row == "|gen|" else row,
-            "exact" if row == "|gen|" else "upper bound",
-            range(len(tiny)),
-            [values[row] for values, _ in found],
-        )
-        for row in EXACT
-    ]
-    title = "tiny networks of equal size, dropout"
+Chains = Sequence[tuple[tuple[int, ...], Sequence[Inequality]]]  # (widths of a tiny network, rows)
+
+
+def _name(widths: Sequence[int]) -> str:
+    return "-".join(map(str, widths))
+
+
+def _exact_panel(chains: Chains) -> Panel:
+    x, all_rows = range(len(chains)), [rows for _, rows in chains]
+    kinds = ("exact", *["upper bound"] * (len(EXACT) - 1))
+    lines = [inequality_line(*row, x, all_rows) for row in zip(EXACT, kinds, strict=True)]
+    title, names = "tiny networks of equal size, dropout", [_name(net) for net, _ in chains]
     return Panel(title, "widths", "exact gen and bounds", lines, "y", names)
 
 
-def _sheet(
-    layouts: Sequence[Layout],
-    etas: dict[str, list[float]],
-    values: dict[str, list[float]],
-    plain: Sequence[float],
-) -> Sheet:
+def _table(
+    layouts: Sequence[Layout], etas: dict[str, list[float]], values: dict[str, list[float]]
+) -> Table:
     rows = [
         (
-            len(net.hidden),
-            "-".join(map(str, sorted({*net.hidden}))),
-            net.weights,
-            *(etas[kind][at] for kind in KINDS),
-            plain[at],
-            *(values[kind][at] for kind in KINDS),
+            len(network.hidden),
+            _name(sorted({*network.hidden})),
+            network.weights,
+            *(etas[kind][index] for kind in KINDS),
+            *(values[kind][index] for kind in ("none", *KINDS)),
         )
-        for at, net in enumerate(layouts)
+        for index, network in enumerate(layouts)
     ]
     header = (
         "hidden layers",
@@ -217,16 +207,16 @@ def _sheet(
         "finite space of weights, for a loss in [0, 1] and labels that alone say nothing of the "
         "weights. Noise must be there at test time too.",
     )
-    return Sheet("Equal size", header, rows, words=0, notes=notes)
+    return Table("Equal size", header, rows, words=0, notes=notes)
 
 
-def _exact_sheet(tiny: Sequence[Sequence[int]], found: Sequence[tuple[dict, list]]) -> Sheet:
+def _exact_table(chains: Chains) -> Table:
     rows = [
         (
-            "-".join(map(str, net)),
-            *(values[row] for row in EXACT),
-            "VIOLATED" if broken else "held",
+            _name(net),
+            *(value_of(rows, name) for name in EXACT),
+            "held" if all(row.holds for row in rows) else "VIOLATED",
         )
-        for net, (values, broken) in zip(tiny, found, strict=True)
+        for net, rows in chains
     ]
-    return Sheet("Tiny networks, enumerated", ("widths", *EXACT, "every inequality"), rows, words=1)
+    return Table("Tiny networks, enumerated", ("widths", *EXACT, "every inequality"), rows, words=1)

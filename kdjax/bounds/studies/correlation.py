@@ -1,7 +1,7 @@
-"""Rank correlation of students that come in settings: overall, between and within settings.
+"""Rank correlation of students grouped by settings: overall, between and within settings.
 
 Students of one setting (a method with its hyperparameters) differ by their seed alone and are
-alike, so that intervals draw whole settings with replacement, never single students.
+correlated, so the bootstrap draws settings with replacement, never single students.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -10,26 +10,34 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from kdjax.bounds._backend import check_whole
+from kdjax.bounds._backend import check_integer
 from kdjax.types import UserError
 
-__all__ = ["Correlation", "spearman", "spearman_by_setting"]
+__all__ = ["Correlation", "Interval", "spearman", "spearman_by_setting"]
+
+
+class Interval(NamedTuple):
+    """A coefficient and the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 class Correlation(NamedTuple):
-    """Spearman's coefficients, each with the ends of its 95 % interval.
+    """Spearman's coefficients with intervals; NaN where one is not defined.
 
     `overall` of all students; `between` of the settings' means; `within` of ranks taken inside
-    each setting, pooled. NaN where it is not defined.
+    each setting, pooled.
     """
 
-    overall: tuple[float, float, float]
-    between: tuple[float, float, float]
-    within: tuple[float, float, float]
+    overall: Interval
+    between: Interval
+    within: Interval
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float:
-    """Spearman's rank correlation, ties at their mean rank; NaN if either does not vary.
+    """Return Spearman's rank correlation, ties at their mean rank; NaN if either is constant.
 
     >>> round(spearman([1, 2, 3, 4], [1, 3, 2, 4]), 6)
     0.8
@@ -44,7 +52,7 @@ def spearman_by_setting(
     *,
     draws: int,
     seed: int,
-    given: Sequence[float] | None = None,
+    control: Sequence[float] | None = None,
 ) -> dict[str, Correlation]:
     """Correlate columns with y overall, between and within settings.
 
@@ -54,8 +62,8 @@ def spearman_by_setting(
         settings: of each student, [students].
         draws: bootstrap draws of settings, the same for all columns.
         seed: of the draws.
-        given: [students]; then the coefficients are partial: what is left of the ranks' correlation
-            when that of both with `given` is taken out.
+        control: [students]; makes the coefficients partial: correlations of the ranks with those of
+            `control` regressed out.
 
     Returns:
         A Correlation a column. The intervals are percentiles; they hold for settings like these, on
@@ -64,50 +72,52 @@ def spearman_by_setting(
     Raises:
         UserError: lengths that disagree, fewer than three settings, non-finite numbers.
     """
-    check_whole("draws", draws, 1)
-    partial = given is not None
-    lines = [*columns.values(), *([given] if partial else []), y]
-    lengths = {len(line) for line in (*lines, settings)}
+    check_integer("draws", draws, 1)
+    partial = control is not None
+    variables = [*columns.values(), *([control] if partial else []), y]
+    lengths = {len(values) for values in (*variables, settings)}
     if len(lengths) > 1:
         raise UserError(f"columns, y, settings: lengths {sorted(lengths)} must be one")
-    table = np.array(lines, float)
+    table = np.array(variables, float)
     if not np.isfinite(table).all():
         raise UserError("columns, y: must be finite; leave out the students that diverged")
     names = list(dict.fromkeys(settings))
     if len(names) < 3:
         raise UserError(f"settings: {len(names)}; an interval over settings needs three or more")
-    rows = [np.array([at for at, s in enumerate(settings) if s == name]) for name in names]
-    means = np.stack([table[:, at].mean(axis=1) for at in rows], axis=1)
-    inner = np.zeros_like(table)
-    for at in rows:
-        inner[:, at] = rankdata(table[:, at], axis=1) - (len(at) + 1) / 2
+    groups = [np.array([i for i, s in enumerate(settings) if s == name]) for name in names]
+    means = np.stack([table[:, group].mean(axis=1) for group in groups], axis=1)
+    within = np.zeros_like(table)
+    for group in groups:
+        within[:, group] = rankdata(table[:, group], axis=1) - (len(group) + 1) / 2
 
-    def look(draw: np.ndarray) -> np.ndarray:
-        at = np.concatenate([rows[number] for number in draw])
-        ranks = (rankdata(table[:, at], axis=1), rankdata(means[:, draw], axis=1), inner[:, at])
-        return np.stack([_with_last(r, partial=partial) for r in ranks], axis=1)
+    def coefficients(draw: np.ndarray) -> np.ndarray:
+        rows = np.concatenate([groups[number] for number in draw])
+        ranks = (rankdata(table[:, rows], axis=1), rankdata(means[:, draw], axis=1))
+        return np.stack([_with_last(r, partial=partial) for r in (*ranks, within[:, rows])], axis=1)
 
     rng = np.random.default_rng(seed)
-    found = look(np.arange(len(rows)))  # [columns, 3]
-    drawn = np.array([look(rng.integers(0, len(rows), len(rows))) for _ in range(draws)])
+    values = coefficients(np.arange(len(groups)))  # [columns, 3]
+    count = len(groups)
+    drawn = np.array([coefficients(rng.integers(0, count, count)) for _ in range(draws)])
     return {
-        name: Correlation(*map(_with_ends, found[number], drawn[:, number].T))
+        name: Correlation(*map(_interval, values[number], drawn[:, number].T))
         for number, name in enumerate(columns)
     }
 
 
-def _with_ends(value: float, drawn: np.ndarray) -> tuple[float, float, float]:
-    """A coefficient and the ends of its interval; draws in which it is not defined say nothing."""
-    known = drawn[np.isfinite(drawn)]
-    low, high = np.quantile(known, (0.025, 0.975)) if known.size else (np.nan, np.nan)
-    return float(value), float(low), float(high)
+def _interval(value: float, drawn: np.ndarray) -> Interval:
+    """Return a coefficient with its interval, from the draws in which it is defined."""
+    defined = drawn[np.isfinite(drawn)]
+    low, high = np.quantile(defined, (0.025, 0.975)) if defined.size else (np.nan, np.nan)
+    return Interval(float(value), float(low), float(high))
 
 
 def _with_last(ranks: np.ndarray, *, partial: bool) -> np.ndarray:
-    """Correlation of every line with the last one, given the last but one if `partial`."""
-    with np.errstate(invalid="ignore", divide="ignore"):  # a line that does not vary has none
+    """Correlate every row with the last one, controlling for the last but one if `partial`."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # constant rows have no correlation
         table = np.corrcoef(ranks)
         if not partial:
             return table[:-1, -1]
-        one, two = table[:-2, -2], table[-1, -2]
-        return (table[:-2, -1] - one * two) / np.sqrt((1 - one**2) * (1 - two**2))
+        with_control, control = table[:-2, -2], table[-1, -2]
+        residual = np.sqrt((1 - with_control**2) * (1 - control**2))
+        return (table[:-2, -1] - with_control * control) / residual

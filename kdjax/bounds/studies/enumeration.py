@@ -1,55 +1,40 @@
-"""The exact laboratory as a study: the whole chain of inequalities of one tiny learner."""
+"""Study of one tiny learner, enumerated exactly: all bounds of its chain of inequalities."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from kdjax.bounds.enumeration import sign_network
 from kdjax.bounds.inequalities import chain
-from kdjax.bounds.studies.results import Line, Panel, Sheet, Study
+from kdjax.bounds.studies.results import Line, Panel, StudyResult, Table
 
-__all__ = ["laboratory"]
+__all__ = ["LaboratorySettings", "laboratory"]
 
 
-def laboratory(
-    *,
-    widths: Sequence[int],
-    size: int,
-    inverse_temperature: float,
-    label_noise: float,
-    drop: float,
-    levels: Sequence[float],
-) -> Study:
-    """Enumerate one sign network and print every bound, in order, beside its true gen.
+@dataclasses.dataclass(frozen=True)
+class LaboratorySettings:
+    """Arguments of `bounds.sign_network`."""
 
-    Args:
-        widths: of the network, input first, 1 last.
-        size: n.
-        inverse_temperature: a of the Gibbs posterior; inf is empirical risk minimisation.
-        label_noise: probability that a label is flipped.
-        drop: probability that dropout drops a hidden unit, in training and at test time.
-        levels: values that a weight takes.
+    widths: Sequence[int]
+    size: int
+    inverse_temperature: float
+    label_noise: float
+    drop: float
+    levels: Sequence[float]
 
-    Returns:
-        A Study; every number is exact.
+
+def laboratory(settings: LaboratorySettings) -> StudyResult:
+    """Enumerate one sign network and list its true gen and every bound in order; all exact.
 
     Raises:
         UserError: as `sign_network` and `enumerate_learner`.
     """
-    rows = chain(
-        sign_network(
-            widths,
-            size=size,
-            inverse_temperature=inverse_temperature,
-            label_noise=label_noise,
-            drop=drop,
-            levels=levels,
-        )
-    )
-    inner = ("divergence", "decomposition")
-    shown = sorted((r for r in rows if not r.name.startswith(inner)), key=lambda r: r.value)
-    names = [row.name for row in shown]
-    line = Line("value", "exact", range(len(shown)), [row.value for row in shown], joined=False)
+    rows = chain(sign_network(**dataclasses.asdict(settings)))
+    drawn = [row for row in rows if not row.name.startswith(("divergence", "decomposition"))]
+    drawn.sort(key=lambda row: row.value)
+    names = [row.name for row in drawn]
+    line = Line("value", "exact", range(len(drawn)), [row.value for row in drawn], joined=False)
     panel = Panel("gen and its bounds, all exact", "", "unit of the loss", (line,), "y", names)
-    sheet = Sheet(
+    table = Table(
         "The chain",
         ("quantity", "must be", "value", "holds"),
         [
@@ -66,5 +51,8 @@ def laboratory(
         words=2,
         notes=("Divergences and decompositions in nats, all else in the unit of the loss.",),
     )
-    name = f"Exact laboratory: widths {tuple(widths)}, n = {size}, a = {inverse_temperature:g}"
-    return Study(name, (panel,), (sheet,), [row.name for row in rows if not row.holds])
+    title = (
+        f"Exact laboratory: widths {tuple(settings.widths)}, n = {settings.size}, "
+        f"a = {settings.inverse_temperature:g}"
+    )
+    return StudyResult(title, (panel,), (table,), [row.name for row in rows if not row.holds])

@@ -1,40 +1,40 @@
-"""Does a bound track the loss gap over many trained students, and what else does?
+"""Study of trained students: how well bounds, and other quantities, track the loss gap.
 
-Takes what `diagnose.diagnose` says of every student of a sweep. Students of one setting (a
-variant with its swept values) differ by their seed; see `correlation` for the intervals.
+Students of one setting (a variant with its swept values) differ by their seed; see `correlation`
+for the intervals.
 """
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 
-from kdjax.bounds.studies.correlation import Correlation, spearman, spearman_by_setting
-from kdjax.bounds.studies.results import Line, Panel, Sheet, Study
+from kdjax.bounds.studies.correlation import Correlation, Interval, spearman, spearman_by_setting
+from kdjax.bounds.studies.networks import NetworkBounds
+from kdjax.bounds.studies.results import Line, Panel, StudyResult, Table
 from kdjax.types import UserError
 
 __all__ = ["tracking"]
 
-Network = Mapping[str, Any]
-LEAST = 30  # students below which a correlation is not worth its digits
+LEAST = 30  # students needed for a useful correlation
+
+Groups = Mapping[str, Sequence[NetworkBounds]]  # by variant, the baseline first
 
 
 def tracking(
-    networks: Sequence[Network],
+    networks: Sequence[NetworkBounds],
     chosen: Mapping[str, Sequence[int]],
     *,
     role: str = "student",
     draws: int = 2000,
     seed: int = 0,
     least: int = LEAST,
-) -> Study:
-    """Compare bounds and gaps, by method and over all students.
+) -> StudyResult:
+    """Compare bounds and gaps, by variant and over all students.
 
     Args:
-        networks: dicts with "variant", "role", "member", "values", "gap", "losses", "label_cost",
-            "layers" (input first, logits last), "funnel" and "held".
+        networks: all networks of a run.
         chosen: variant -> members that the validation split chose, one a seed; the first variant
             is the baseline.
         role: whose networks.
@@ -43,125 +43,113 @@ def tracking(
         least: fewer students are refused.
 
     Returns:
-        A Study; `broken` names students whose gap exceeds their bound.
+        StudyResult; `broken` names students whose gap exceeds their bound.
 
     Raises:
         UserError: too few students or settings.
     """
-    own = [n for n in networks if n["role"] == role and _finite(n)]
-    if len(own) < least:
-        raise UserError(f"{len(own)} finite networks of {role}; a correlation needs {least}")
-    settings = [_setting(network) for network in own]
-    gaps = [network["gap"] for network in own]
-    columns = _candidates(own)
-    found = spearman_by_setting(columns, gaps, settings, draws=draws, seed=seed)
-    left = {"bound given the range": columns["bound at the funnel"]}
-    scale = columns["range of the logits"]
-    found |= spearman_by_setting(left, gaps, settings, draws=draws, seed=seed, given=scale)
-    methods = list(dict.fromkeys(network["variant"] for network in own))
+    students = [n for n in networks if n.role == role and _finite(n)]
+    if len(students) < least:
+        raise UserError(f"{len(students)} finite networks of {role}; a correlation needs {least}")
+    settings = [(network.variant, network.sweep_values) for network in students]
+    gaps = [network.gap for network in students]
+    columns = _candidates(students)
+    correlations = spearman_by_setting(columns, gaps, settings, draws=draws, seed=seed)
+    correlations |= spearman_by_setting(
+        {"bound given the range": columns["bound at the funnel"]},
+        gaps,
+        settings,
+        draws=draws,
+        seed=seed,
+        control=columns["range of the logits"],
+    )
+    groups: dict[str, list[NetworkBounds]] = {}
+    for network in students:
+        groups.setdefault(network.variant, []).append(network)
+    selected = {name: _selected(group, chosen.get(name, ())) for name, group in groups.items()}
     panels = (
-        _cloud(own, methods, "bound", "bound at the funnel, nats", _bound),
-        _cloud(own, methods, "range of the logits", "range, nats", lambda n: _range(n)),
-        _levels(own, methods, chosen),
-        _coefficients(found),
+        _cloud(groups, "bound", "upper bound", "bound at the funnel, nats", lambda n: n.bound),
+        _cloud(groups, "range of the logits", "exact", "range, nats", lambda n: n.logit_range),
+        _levels(selected),
+        _coefficients(correlations),
     )
-    sheets = (
-        _by_method(own, methods, chosen),
-        _funnels(own, methods),
-        _correlations(found, len(own), len(set(settings))),
-        _inside(own, settings, methods),
+    tables = (
+        _variant_table(selected, groups),
+        _funnel_table(groups),
+        _correlation_table(correlations, len(students), len(set(settings))),
+        _table_within(groups),
     )
-    broken = [f"{n['variant']} #{n['member']}" for n in own if not n["held"]]
-    title = f"Bounds of {len(own)} {role}s in {len(set(settings))} settings"
-    return Study(title, panels, sheets, broken)
+    broken = [f"{n.variant} #{n.member}" for n in students if not n.held]
+    title = f"Bounds of {len(students)} {role}s in {len(set(settings))} settings"
+    return StudyResult(title, panels, tables, broken)
 
 
-def _finite(network: Network) -> bool:
-    layers = [layer[key] for layer in network["layers"] for key in ("w1", "bound", "tail")]
-    return bool(np.isfinite([network["gap"], *layers]).all())
+def _finite(network: NetworkBounds) -> bool:
+    layers = [(layer.w1, layer.bound, layer.tail) for layer in network.layers]
+    return bool(np.isfinite(network.gap) and np.isfinite(layers).all())
 
 
-def _setting(network: Network) -> Hashable:
-    values = {key: value for key, value in network["values"].items() if key != "seed"}
-    return network["variant"], tuple(sorted(values.items()))
+def _selected(group: Sequence[NetworkBounds], members: Sequence[int]) -> list[NetworkBounds]:
+    networks = [network for network in group if network.member in members]
+    if not networks:
+        name = group[0].variant
+        raise UserError(f"no finite network of {name} among the chosen members {sorted(members)}")
+    return networks
 
 
-def _bound(network: Network) -> float:
-    return min(layer["bound"] for layer in network["layers"])
-
-
-def _range(network: Network) -> float:
-    """Largest range of the logits of an example: what moving a label may cost in nats."""
-    return network["label_cost"] * math.sqrt(2)
-
-
-def _candidates(own: Sequence[Network]) -> dict[str, list[float]]:
-    """What may track the gap: bounds, their parts, and what has nothing to do with test data."""
-    first, last = (lambda n: n["layers"][0]), (lambda n: n["layers"][-1])
-    columns = {
-        "bound at the funnel": _bound,
-        "bound at the input": lambda n: first(n)["bound"],
-        "W1 at the logits": lambda n: last(n)["w1"],
-        "the same, shuffled": lambda n: last(n)["baseline"],
-        "their ratio": lambda n: last(n)["w1"] / last(n)["baseline"],
-        "sliced W1 at the logits": lambda n: last(n)["sliced"],
-        "Lipschitz constant": lambda n: first(n)["tail"],
-        "range of the logits": _range,
-        "training loss, negated": lambda n: -n["losses"]["train"],
+def _candidates(students: Sequence[NetworkBounds]) -> dict[str, list[float]]:
+    """Return what may track the gap: bounds, their factors, and quantities without test data."""
+    columns: dict[str, Callable[[NetworkBounds], float]] = {
+        "bound at the funnel": lambda n: n.bound,
+        "bound at the input": lambda n: n.layers[0].bound,
+        "W1 at the logits": lambda n: n.layers[-1].w1,
+        "the same, shuffled": lambda n: n.layers[-1].baseline,
+        "their ratio": lambda n: n.layers[-1].w1 / n.layers[-1].baseline,
+        "sliced W1 at the logits": lambda n: n.layers[-1].sliced,
+        "Lipschitz constant": lambda n: n.layers[0].tail,
+        "range of the logits": lambda n: n.logit_range,
+        "training loss, negated": lambda n: -n.train_loss,
     }
-    return {name: [float(get(n)) for n in own] for name, get in columns.items()}
+    return {name: [float(value(n)) for n in students] for name, value in columns.items()}
 
 
-def _cloud(own: Sequence[Network], methods: Sequence[str], what: str, x: str, get: Any) -> Panel:
-    lines = []
-    for method in methods:
-        mine = [n for n in own if n["variant"] == method]
-        values = [get(n) for n in mine]
-        kind = "upper bound" if get is _bound else "exact"
-        lines.append(Line(method, kind, values, [n["gap"] for n in mine], joined=False))
-    return Panel(f"loss gap and {what}", x, "loss gap, nats", lines, "x")
-
-
-def _levels(
-    own: Sequence[Network], methods: Sequence[str], chosen: Mapping[str, Sequence[int]]
+def _cloud(
+    groups: Groups, quantity: str, kind: str, x: str, value: Callable[[NetworkBounds], float]
 ) -> Panel:
-    """Mean bound by layer of the chosen students of each method."""
+    lines = [
+        Line(name, kind, [value(n) for n in group], [n.gap for n in group], joined=False)
+        for name, group in groups.items()
+    ]
+    return Panel(f"loss gap and {quantity}", x, "loss gap, nats", lines, "x")
+
+
+def _levels(selected: Groups) -> Panel:
+    """Draw the mean bound by layer of the selected students of each variant."""
     lines = []
     names: list[str] = []
-    for method in methods:
-        mine = _of(own, method, chosen)
-        names = [layer["name"] for layer in mine[0]["layers"]]
-        means = [
-            float(np.mean([n["layers"][at]["bound"] for n in mine])) for at in range(len(names))
-        ]
-        lines.append(Line(method, "upper bound", range(len(names)), means))
+    for variant, group in selected.items():
+        names = [layer.name for layer in group[0].layers]
+        bounds = np.array([[layer.bound for layer in network.layers] for network in group])
+        lines.append(Line(variant, "upper bound", range(len(names)), bounds.mean(axis=0).tolist()))
     return Panel("bound by layer, chosen settings", "layer", "bound, nats", lines, "y", names)
 
 
-def _of(own: Sequence[Network], method: str, chosen: Mapping[str, Sequence[int]]) -> list[Network]:
-    wanted = set(chosen.get(method, ()))
-    found = [n for n in own if n["variant"] == method and n["member"] in wanted]
-    if not found:
-        raise UserError(f"no finite network of {method} among the chosen members {sorted(wanted)}")
-    return found
-
-
-def _coefficients(found: Mapping[str, Correlation]) -> Panel:
-    """Three points a candidate, with half widths of the intervals as errors."""
+def _coefficients(correlations: Mapping[str, Correlation]) -> Panel:
+    """Draw three points a candidate, with half widths of the intervals as errors."""
     lines = []
-    for place, which in enumerate(("overall", "between", "within")):
-        parts = [getattr(correlation, which) for correlation in found.values()]
+    for index, level in enumerate(("overall", "between", "within")):
+        intervals: list[Interval] = [getattr(c, level) for c in correlations.values()]
         lines.append(
             Line(
-                f"{which} settings" if which != "overall" else "overall",
+                f"{level} settings" if level != "overall" else "overall",
                 "estimate",
-                [at + 0.2 * (place - 1) for at in range(len(parts))],  # side by side
-                [part[0] for part in parts],
-                [(part[2] - part[1]) / 2 for part in parts],
+                [x + 0.2 * (index - 1) for x in range(len(intervals))],  # side by side
+                [interval.value for interval in intervals],
+                [(interval.high - interval.low) / 2 for interval in intervals],
                 joined=False,
             )
         )
-    return Panel("rank correlation with the gap", "", "Spearman", lines, "", list(found))
+    return Panel("rank correlation with the gap", "", "Spearman", lines, "", list(correlations))
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -169,29 +157,27 @@ def _spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.4g} ± {sd:.2g}"
 
 
-def _by_method(
-    own: Sequence[Network], methods: Sequence[str], chosen: Mapping[str, Sequence[int]]
-) -> Sheet:
-    """Chosen students: gaps, bounds, and paired by seed the ratio of the bound to the first's."""
-    base = {n["values"]["seed"]: n for n in _of(own, methods[0], chosen)}
-    all_base = {_values(n): n for n in own if n["variant"] == methods[0]}
+def _variant_table(selected: Groups, groups: Groups) -> Table:
+    """Tabulate selected students: gaps, bounds, and ratios to the baseline paired by seed."""
+    baseline = next(iter(selected))
+    base = {n.values["seed"]: n for n in selected[baseline]}
+    all_base = {_key(n): n for n in groups[baseline]}
     rows = []
-    for method in methods:
-        mine = _of(own, method, chosen)
-        pairs = [(n, base[n["values"]["seed"]]) for n in mine if n["values"]["seed"] in base]
+    for variant, group in selected.items():
+        pairs = [(n, base[n.values["seed"]]) for n in group if n.values["seed"] in base]
         rows.append(
             (
-                method,
-                ", ".join(f"{v:g}" for k, v in mine[0]["values"].items() if k != "seed"),
-                len(mine),
-                _spread([n["losses"]["train"] for n in mine]),
-                _spread([n["gap"] for n in mine]),
-                _spread([_bound(n) for n in mine]),
-                _spread([_bound(n) / n["gap"] for n in mine]),
-                _spread([_range(n) for n in mine]),
-                _spread([_bound(a) / _bound(b) for a, b in pairs]),
-                _spread([a["gap"] / b["gap"] for a, b in pairs]),
-                _at_equal_values(own, method, all_base),
+                variant,
+                ", ".join(f"{v:g}" for k, v in group[0].values.items() if k != "seed"),
+                len(group),
+                _spread([n.train_loss for n in group]),
+                _spread([n.gap for n in group]),
+                _spread([n.bound for n in group]),
+                _spread([n.bound / n.gap for n in group]),
+                _spread([n.logit_range for n in group]),
+                _spread([a.bound / b.bound for a, b in pairs]),
+                _spread([a.gap / b.gap for a, b in pairs]),
+                _ratio_at_equal_values(groups[variant], all_base),
             )
         )
     header = (
@@ -203,8 +189,8 @@ def _by_method(
         "bound at the funnel",
         "bound / gap",
         "range of logits",
-        f"bound over {methods[0]}'s",
-        f"gap over {methods[0]}'s",
+        f"bound over {baseline}'s",
+        f"gap over {baseline}'s",
         "bounds' ratio at equal values",
     )
     notes = (
@@ -212,36 +198,35 @@ def _by_method(
         "column: at equal swept values and seeds, geometric mean over all of them (least and "
         "largest).",
     )
-    return Sheet("By method", header, rows, words=2, notes=notes)
+    return Table("By method", header, rows, words=2, notes=notes)
 
 
-def _values(network: Network) -> Hashable:
-    return tuple(sorted(network["values"].items()))
+def _key(network: NetworkBounds) -> Hashable:
+    return tuple(sorted(network.values.items()))
 
 
-def _at_equal_values(own: Sequence[Network], method: str, base: Mapping[Hashable, Network]) -> str:
-    logs = [
-        math.log(_bound(n) / _bound(base[_values(n)]))
-        for n in own
-        if n["variant"] == method and _values(n) in base
-    ]
+def _ratio_at_equal_values(
+    group: Sequence[NetworkBounds], base: Mapping[Hashable, NetworkBounds]
+) -> str:
+    logs = [math.log(n.bound / base[_key(n)].bound) for n in group if _key(n) in base]
     if not logs:
         return ""
     mean, least, most = (math.exp(v) for v in (sum(logs) / len(logs), min(logs), max(logs)))
     return f"{mean:.2f} ({least:.2f} to {most:.2f})"
 
 
-def _funnels(own: Sequence[Network], methods: Sequence[str]) -> Sheet:
-    """How many students have their funnel where; and where the sliced lower value would put it."""
-    names = list(dict.fromkeys(layer["name"] for n in own for layer in n["layers"]))
+def _funnel_table(groups: Groups) -> Table:
+    """Count students by funnel layer, also by that of the sliced lower value."""
+    names = list(
+        dict.fromkeys(x.name for group in groups.values() for n in group for x in n.layers)
+    )
     rows = []
-    for method in methods:
-        mine = [n for n in own if n["variant"] == method]
-        exact = Counter(n["funnel"] for n in mine)
+    for variant, group in groups.items():
+        exact = Counter(n.funnel for n in group)
         sliced = Counter(
-            min(n["layers"], key=lambda x: x["sliced"] * max(1.0, x["tail"]))["name"] for n in mine
+            min(n.layers, key=lambda x: x.sliced * max(1.0, x.tail)).name for n in group
         )
-        rows.append((method, len(mine), *(exact[x] for x in names), *(sliced[x] for x in names)))
+        rows.append((variant, len(group), *(exact[x] for x in names), *(sliced[x] for x in names)))
     header = (
         "method",
         "students",
@@ -253,12 +238,16 @@ def _funnels(own: Sequence[Network], methods: Sequence[str]) -> Sheet:
         "max(1, L) W1 at any layer before it. Sliced values are lower values: their funnel is a "
         "proxy.",
     )
-    return Sheet("Funnel layer", header, rows, notes=notes)
+    return Table("Funnel layer", header, rows, notes=notes)
 
 
-def _correlations(found: Mapping[str, Correlation], students: int, settings: int) -> Sheet:
-    cell = lambda part: f"{part[0]:.2f} [{part[1]:.2f}, {part[2]:.2f}]"  # noqa: E731
-    rows = [(name, *(cell(part) for part in correlation)) for name, correlation in found.items()]
+def _correlation_table(
+    correlations: Mapping[str, Correlation], students: int, settings: int
+) -> Table:
+    rows = [
+        (name, *(f"{x.value:.2f} [{x.low:.2f}, {x.high:.2f}]" for x in correlation))
+        for name, correlation in correlations.items()
+    ]
     header = ("against the loss gap", "overall", "between settings", "within settings")
     notes = (
         f"Spearman over {students} students in {settings} settings (method and swept values). 95 % "
@@ -267,17 +256,18 @@ def _correlations(found: Mapping[str, Correlation], students: int, settings: int
         "test examples cannot be told apart. Training loss: no test example enters. Last row: "
         "partial, the range of the logits held.",
     )
-    return Sheet("What tracks the gap", header, rows, notes=notes)
+    return Table("What tracks the gap", header, rows, notes=notes)
 
 
-def _inside(own: Sequence[Network], settings: Sequence[Hashable], methods: Sequence[str]) -> Sheet:
-    """Spearman of bound and gap in the students of each method alone."""
+def _table_within(groups: Groups) -> Table:
+    """Tabulate Spearman's correlation of bound and gap in the students of each variant alone."""
     rows = []
-    for method in methods:
-        at = [i for i, network in enumerate(own) if network["variant"] == method]
-        bound, gap = ([get(own[i]) for i in at] for get in (_bound, lambda n: n["gap"]))
-        label = [_range(own[i]) for i in at]
-        count = len({settings[i] for i in at})
-        rows.append((method, len(at), count, spearman(bound, gap), spearman(label, gap)))
+    for variant, group in groups.items():
+        gap, settings = [n.gap for n in group], {n.sweep_values for n in group}
+        of_bound, of_range = (
+            spearman(values, gap)
+            for values in ([n.bound for n in group], [n.logit_range for n in group])
+        )
+        rows.append((variant, len(group), len(settings), of_bound, of_range))
     header = ("method", "students", "settings", "bound and gap", "range of logits and gap")
-    return Sheet("Spearman inside each method", header, rows)
+    return Table("Spearman inside each method", header, rows)

@@ -1,11 +1,12 @@
-"""The Gaussian example: bounds against layer, samples, rank and norm, beside the true gen.
+"""Study of the Gaussian example: bounds and the true gen against layer, samples, rank and norm.
 
 X | Y ~ N(Y mu, s^2 I_d), Y = +-1 in equal parts. Layers T_l = W_l ... W_1 x = A_l x are random and
-do not look at the data; the head is the mean estimator in the last layer's space, of length one:
+independent of the data; the head is the mean estimator in the last layer's space, of length one:
 y_hat = v.T_L with v = A_L V / |A_L V|, V = (1/n) sum Y_i X_i. Two losses: 0-1, and the ramp
 min(1, max(0, 1 - y y_hat)), which is 1-Lipschitz in (y_hat, y). Both are 1/2-sub-Gaussian.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,11 +15,11 @@ import numpy as np
 from scipy.special import ndtr
 
 from kdjax import bounds
-from kdjax.bounds._backend import check_positive, check_whole
-from kdjax.bounds.studies.results import Line, Panel, Sheet, Study
+from kdjax.bounds._backend import check_integer, check_positive
+from kdjax.bounds.studies.results import Line, Panel, StudyResult, Table
 from kdjax.types import UserError
 
-__all__ = ["Gaps", "gaps", "gaussian"]
+__all__ = ["Gaps", "GaussianSettings", "gaps", "gaussian"]
 
 SUB_GAUSSIAN = 0.5  # losses in [0, 1]
 LOSS_LIPSCHITZ = 1.0  # of the ramp
@@ -34,83 +35,88 @@ class Gaps(NamedTuple):
 
 
 class _Point(NamedTuple):
-    """A setting: layers, samples, the true gaps and the bounds of every layer from 0 on."""
+    """Layers and samples with the true gaps and the bounds of every layer from 0 on."""
 
     products: list[np.ndarray]
-    n: int
     gaps: Gaps
     kl: np.ndarray
     wasserstein: np.ndarray
 
 
-def gaussian(
-    *,
-    seed: int,
-    widths: Sequence[int],
-    size: int,
-    signal: float,
-    deviation: float,
-    sizes: Sequence[int],
-    ranks: Sequence[int],
-    gains: Sequence[float],
-    draws: int,
-) -> Study:
+@dataclasses.dataclass(frozen=True)
+class GaussianSettings:
+    """Layers and data of the four panels.
+
+    `seed`: of layers and data sets; `widths`: d_0 (input) to d_L; `size`: n where it does not vary;
+    `signal`: |mu|; `deviation`: s; `sizes`: n of the second panel; `ranks`: of a single random
+    projection, third panel; `gains`: factors of every layer, fourth panel; `draws`: data sets of
+    the Monte Carlo estimate.
+    """
+
+    seed: int
+    widths: Sequence[int]
+    size: int
+    signal: float
+    deviation: float
+    sizes: Sequence[int]
+    ranks: Sequence[int]
+    gains: Sequence[float]
+    draws: int
+
+    def check(self) -> None:
+        """Refuse sizes below 2, ranks above the input's width, numbers that are not positive.
+
+        Raises:
+            UserError: naming the field.
+        """
+        check_integer("widths", list(self.widths), 1)
+        check_integer("size", self.size, 2)
+        check_integer("sizes", list(self.sizes), 2)
+        check_integer("ranks", list(self.ranks), 1)
+        check_integer("draws", self.draws, 2)
+        check_positive("signal", self.signal)
+        check_positive("deviation", self.deviation)
+        check_positive("gains", list(self.gains))
+        if len(self.widths) < 2 or max(self.ranks) > self.widths[0]:
+            raise UserError(
+                f"ranks: must be at most the input's width, {self.widths[0]}, of two or more"
+            )
+
+
+def gaussian(settings: GaussianSettings) -> StudyResult:
     """Compute the four panels.
 
-    Args:
-        seed: of layers and data sets.
-        widths: d_0 (input) to d_L.
-        size: n where it does not vary.
-        signal: |mu|.
-        deviation: s.
-        sizes: n of the second panel.
-        ranks: of a single random projection, third panel.
-        gains: factors of every layer, fourth panel.
-        draws: data sets of the Monte Carlo estimate.
-
     Returns:
-        A Study; `broken` names settings in which an estimated gen exceeds a bound by more than
+        StudyResult; `broken` names settings in which an estimated gen exceeds a bound by more than
         four standard errors.
 
     Raises:
-        UserError: sizes below 2, ranks above the input's width, numbers that are not positive.
+        UserError: as `GaussianSettings.check`.
     """
-    check_whole("widths", list(widths), 1)
-    check_whole("size", size, 2)
-    check_whole("sizes", list(sizes), 2)
-    check_whole("ranks", list(ranks), 1)
-    check_whole("draws", draws, 2)
-    check_positive("signal", signal)
-    check_positive("deviation", deviation)
-    check_positive("gains", list(gains))
-    if len(widths) < 2 or max(ranks) > widths[0]:
-        raise UserError(f"ranks: must be at most the input's width, {widths[0]}, of two or more")
-    rng = np.random.default_rng(seed)
+    settings.check()
+    widths, size = settings.widths, settings.size
+    rng = np.random.default_rng(settings.seed)
     layers = [rng.normal(size=(b, a)) / a**0.5 for a, b in itertools.pairwise(widths)]
-    tall = np.linalg.qr(rng.normal(size=(widths[0], widths[0])))[0]
-
-    def point(weights: Sequence[np.ndarray], n: int) -> _Point:
-        return _point(weights, n, signal, deviation, draws, rng)
-
-    main = point(layers, size)
-    by_size = [point(layers, n) for n in sizes]
-    by_rank = [point([tall[:rank]], size) for rank in ranks]
-    by_gain = [point([gain * w for w in layers], size) for gain in gains]
-    depth = list(range(len(widths)))
-    panels = (
-        Panel(f"layer (n = {size})", "layer", "gen and bounds", _by_layer(main), "y"),
-        _panel("samples, last layer", "n", sizes, by_size, "xy"),
-        _panel(f"rank of one projection (n = {size})", "rank", ranks, by_rank, "xy"),
-        _panel(f"factor of every layer (n = {size})", "factor", gains, by_gain, "xy"),
-    )
+    basis = np.linalg.qr(rng.normal(size=(widths[0], widths[0])))[0]
+    main = _point(layers, size, settings, rng)
+    by_size = [_point(layers, n, settings, rng) for n in settings.sizes]
+    by_rank = [_point([basis[:rank]], size, settings, rng) for rank in settings.ranks]
+    by_gain = [_point([gain * w for w in layers], size, settings, rng) for gain in settings.gains]
+    by_layer = _lines(range(len(widths)), main.kl, main.wasserstein, [main.gaps] * len(widths))
+    panels = [Panel(f"layer (n = {size})", "layer", "gen and bounds", by_layer, "y")]
     named = [("main", main)]
-    for what, values, points in (
-        ("n", sizes, by_size), ("rank", ranks, by_rank), ("factor", gains, by_gain)
-    ):  # fmt: skip
-        named += [(f"{what} = {v:g}", p) for v, p in zip(values, points, strict=True)]
-    broken = [name for name, found in named if _exceeds(found)]
-    sheets = (_layers(main, depth), _settings(named))
-    return Study("Gaussian classification: bounds beside the true gen", panels, sheets, broken)
+    for name, values, points, title in (
+        ("n", settings.sizes, by_size, "samples, last layer"),
+        ("rank", settings.ranks, by_rank, f"rank of one projection (n = {size})"),
+        ("factor", settings.gains, by_gain, f"factor of every layer (n = {size})"),
+    ):
+        kl, wasserstein = [p.kl[-1] for p in points], [p.wasserstein[-1] for p in points]
+        lines = _lines(values, kl, wasserstein, [p.gaps for p in points])
+        panels.append(Panel(title, name, "gen and bounds", lines, "xy"))
+        named += [(f"{name} = {v:g}", p) for v, p in zip(values, points, strict=True)]
+    broken = [name for name, point in named if _exceeds(point)]
+    title = "Gaussian classification: bounds beside the true gen"
+    return StudyResult(title, panels, (_layer_table(main), _setting_table(named)), broken)
 
 
 def gaps(
@@ -123,7 +129,7 @@ def gaps(
 ) -> Gaps:
     """Estimate gen of the head on A x, by Monte Carlo over V with the rest in closed form.
 
-    Given V, a margin Y y_hat is normal: around a.mu for a fresh point and around a.V for a training
+    Given V, a margin Y y_hat is normal: around a.mu for a test point and around a.V for a training
     point, with deviations s|a| and s|a| sqrt(1 - 1/n), where a = A' v.
 
     Args:
@@ -141,18 +147,18 @@ def gaps(
     head = estimate @ product.T
     head /= np.linalg.norm(head, axis=1, keepdims=True)
     pulled = head @ product
-    wide = deviation * np.linalg.norm(pulled, axis=1)
-    narrow = wide * (1 - 1 / n) ** 0.5
-    fresh, own = pulled @ mean, (pulled * estimate).sum(axis=1)
-    found = []
+    test_deviation = deviation * np.linalg.norm(pulled, axis=1)
+    train_deviation = test_deviation * (1 - 1 / n) ** 0.5
+    test_mean, train_mean = pulled @ mean, (pulled * estimate).sum(axis=1)
+    estimates = []
     for risk in (lambda m, s: ndtr(-m / s), _ramp):
-        differences = risk(fresh, wide) - risk(own, narrow)
-        found += [float(differences.mean()), float(differences.std(ddof=1) / draws**0.5)]
-    return Gaps(*found)
+        differences = risk(test_mean, test_deviation) - risk(train_mean, train_deviation)
+        estimates += [float(differences.mean()), float(differences.std(ddof=1) / draws**0.5)]
+    return Gaps(*estimates)
 
 
 def _ramp(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """E min(1, max(0, 1 - z)) of a normal z."""
+    """Return E min(1, max(0, 1 - z)) of a normal z."""
 
     def below(level: float) -> np.ndarray:  # E max(0, level - z)
         t = (level - mean) / deviation
@@ -162,89 +168,55 @@ def _ramp(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
 
 
 def _point(
-    weights: Sequence[np.ndarray],
-    n: int,
-    signal: float,
-    deviation: float,
-    draws: int,
-    rng: np.random.Generator,
+    weights: Sequence[np.ndarray], n: int, settings: GaussianSettings, rng: np.random.Generator
 ) -> _Point:
     products = [np.eye(weights[0].shape[1])]
     for weight in weights:
         products.append(weight @ products[-1])
     mean = np.zeros(len(products[0]))
-    mean[0] = signal
+    mean[0] = settings.signal
+    deviation = settings.deviation
     ranks = np.array([np.linalg.matrix_rank(product) for product in products])
     norms = np.array([np.linalg.norm(product) for product in products])
-    tails = bounds.lipschitz_tails(np.array([np.linalg.norm(w, 2) for w in weights]))
+    tails = np.asarray(bounds.lipschitz_tails(np.array([np.linalg.norm(w, 2) for w in weights])))
+    wasserstein = bounds.gaussian_wasserstein_bound(
+        norms, deviation, n, tails, loss_lipschitz=LOSS_LIPSCHITZ
+    )
     return _Point(
         products,
-        n,
-        gaps(products[-1], mean, deviation, n, draws, rng),
+        gaps(products[-1], mean, deviation, n, settings.draws, rng),
         np.asarray(bounds.gaussian_kl_bound(ranks, n, sub_gaussian=SUB_GAUSSIAN)),
-        np.asarray(
-            bounds.gaussian_wasserstein_bound(
-                norms, deviation, n, np.asarray(tails), loss_lipschitz=LOSS_LIPSCHITZ
-            )
-        ),
+        np.asarray(wasserstein),
     )
 
 
 def _exceeds(point: _Point) -> bool:
-    found, least = point.gaps, point.kl.min()
-    zero_one = abs(found.zero_one) - 4 * found.zero_one_error
-    ramp = abs(found.ramp) - 4 * found.ramp_error
+    gen, least = point.gaps, point.kl.min()
+    zero_one = abs(gen.zero_one) - 4 * gen.zero_one_error
+    ramp = abs(gen.ramp) - 4 * gen.ramp_error
     return bool(zero_one > least or ramp > min(least, point.wasserstein.min()))
 
 
-def _by_layer(point: _Point) -> tuple[Line, ...]:
-    x = list(range(len(point.kl)))
-    same = lambda value: [value] * len(x)  # noqa: E731
-    found = point.gaps
+def _lines(
+    x: Sequence[float],
+    kl: Sequence[float] | np.ndarray,
+    wasserstein: Sequence[float] | np.ndarray,
+    gen: Sequence[Gaps],
+) -> tuple[Line, ...]:
+    zero_one, zero_one_error, ramp, ramp_error = zip(*gen, strict=True)
     return (
-        Line("KL bound", "upper bound", x, point.kl.tolist()),
-        Line("Wasserstein bound, ramp loss", "upper bound", x, point.wasserstein.tolist()),
-        Line("gen, 0-1 loss", "estimate", x, same(found.zero_one), same(found.zero_one_error)),
-        Line("gen, ramp loss", "estimate", x, same(found.ramp), same(found.ramp_error)),
+        Line("KL bound", "upper bound", x, list(kl)),
+        Line("Wasserstein bound, ramp loss", "upper bound", x, list(wasserstein)),
+        Line("gen, 0-1 loss", "estimate", x, zero_one, zero_one_error),
+        Line("gen, ramp loss", "estimate", x, ramp, ramp_error),
     )
 
 
-def _panel(
-    title: str, name: str, values: Sequence[float], points: Sequence[_Point], log: str
-) -> Panel:
-    """Curves of the last layer against what varies."""
-    column = lambda get: [get(point) for point in points]  # noqa: E731
-    lines = (
-        Line("KL bound", "upper bound", values, column(lambda p: p.kl[-1])),
-        Line(
-            "Wasserstein bound, ramp loss",
-            "upper bound",
-            values,
-            column(lambda p: p.wasserstein[-1]),
-        ),
-        Line(
-            "gen, 0-1 loss",
-            "estimate",
-            values,
-            column(lambda p: p.gaps.zero_one),
-            column(lambda p: p.gaps.zero_one_error),
-        ),
-        Line(
-            "gen, ramp loss",
-            "estimate",
-            values,
-            column(lambda p: p.gaps.ramp),
-            column(lambda p: p.gaps.ramp_error),
-        ),
-    )
-    return Panel(title, name, "gen and bounds", lines, log)
-
-
-def _layers(point: _Point, depth: Sequence[int]) -> Sheet:
+def _layer_table(point: _Point) -> Table:
     funnel = [int(bounds.funnel_layer(values)) for values in (point.kl, point.wasserstein)]
     rows = []
-    for layer, product in zip(depth, point.products, strict=True):
-        marks = [" (funnel)" if layer == at else "" for at in funnel]
+    for layer, product in enumerate(point.products):
+        marks = [" (funnel)" if layer == index else "" for index in funnel]
         rows.append(
             (
                 f"layer {layer}",
@@ -255,22 +227,19 @@ def _layers(point: _Point, depth: Sequence[int]) -> Sheet:
             )
         )
     header = ("layer", "KL bound", "Wasserstein bound", "rank", "Frobenius norm")
-    return Sheet("By layer", header, rows, words=1)
+    return Table("By layer", header, rows, words=1)
 
 
-def _settings(named: Sequence[tuple[str, _Point]]) -> Sheet:
+def _setting_table(named: Sequence[tuple[str, _Point]]) -> Table:
     rows = [
         (
             name,
-            found.gaps.zero_one,
-            found.gaps.zero_one_error,
-            found.gaps.ramp,
-            found.gaps.ramp_error,
-            found.kl[-1],
-            found.wasserstein[-1],
-            "violated" if _exceeds(found) else "held",
+            *point.gaps,
+            point.kl[-1],
+            point.wasserstein[-1],
+            "violated" if _exceeds(point) else "held",
         )
-        for name, found in named
+        for name, point in named
     ]
     header = (
         "setting",
@@ -286,4 +255,4 @@ def _settings(named: Sequence[tuple[str, _Point]]) -> Sheet:
         "gen: Monte Carlo over data sets with its standard error. Bounds: closed forms of the last "
         "layer, valid because the layers did not look at the data.",
     )
-    return Sheet("By setting", header, rows, words=1, notes=notes)
+    return Table("By setting", header, rows, words=1, notes=notes)

@@ -1,12 +1,13 @@
-"""The Gibbs algorithm enumerated: exact gen beside its bounds, against n and the temperature."""
+"""Study of the enumerated Gibbs algorithm: exact gen and its bounds against n and temperature."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from kdjax.bounds.enumeration import sign_network
 from kdjax.bounds.inequalities import Inequality, chain
-from kdjax.bounds.studies.results import Line, Panel, Sheet, Study
+from kdjax.bounds.studies.results import Panel, StudyResult, Table, inequality_line, value_of
 
-__all__ = ["gibbs"]
+__all__ = ["GibbsSettings", "gibbs"]
 
 ROWS = (
     ("|gen|", "exact"),
@@ -19,85 +20,82 @@ ROWS = (
 )
 
 
-def gibbs(
-    *,
-    widths: Sequence[int],
-    sizes: Sequence[int],
-    size: int,
-    temperatures: Sequence[float],
-    inverse_temperature: float,
-    label_noise: float,
-    drop: float,
-) -> Study:
-    """Enumerate a sign network under the Gibbs posterior for several n and a.
+@dataclasses.dataclass(frozen=True)
+class GibbsSettings:
+    """Arguments of `bounds.sign_network`, two of them varied.
 
-    Args:
-        widths: of the network, input first, 1 last.
-        sizes: n, at `inverse_temperature`.
-        size: n where it does not vary.
-        temperatures: inverse temperatures a, at `size`.
-        inverse_temperature: a where it does not vary.
-        label_noise: probability that a label is flipped.
-        drop: probability that dropout drops a hidden unit, in training and at test time.
+    `sizes`: n at `inverse_temperature`; `temperatures`: inverse temperatures a at `size`.
+    """
 
-    Returns:
-        A Study with two panels; every number is exact.
+    widths: Sequence[int]
+    sizes: Sequence[int]
+    size: int
+    temperatures: Sequence[float]
+    inverse_temperature: float
+    label_noise: float
+    drop: float
+
+
+def gibbs(settings: GibbsSettings) -> StudyResult:
+    """Enumerate a sign network under the Gibbs posterior for several n and a; all exact.
 
     Raises:
         UserError: as `sign_network` and `enumerate_learner`.
     """
 
-    def look(n: int, a: float) -> tuple[Inequality, ...]:
+    def enumerated(n: int, a: float) -> tuple[Inequality, ...]:
         learner = sign_network(
-            widths, size=n, inverse_temperature=a, label_noise=label_noise, drop=drop
+            settings.widths,
+            size=n,
+            inverse_temperature=a,
+            label_noise=settings.label_noise,
+            drop=settings.drop,
         )
         return chain(learner)
 
-    by_size = [look(n, inverse_temperature) for n in sizes]
-    by_temperature = [look(size, a) for a in temperatures]
+    sizes, temperatures = settings.sizes, settings.temperatures
+    size, a = settings.size, settings.inverse_temperature
+    by_size = [enumerated(n, a) for n in sizes]
+    by_temperature = [enumerated(size, other) for other in temperatures]
     panels = (
-        _panel(f"a = {inverse_temperature:g}", "samples n", sizes, by_size, "y"),
+        _panel(f"a = {a:g}", "samples n", sizes, by_size, "y"),
         _panel(f"n = {size}", "inverse temperature a", temperatures, by_temperature, "xy"),
     )
-    named = [(n, inverse_temperature, rows) for n, rows in zip(sizes, by_size, strict=True)]
-    named += [(size, a, rows) for a, rows in zip(temperatures, by_temperature, strict=True)]
-    broken = [
-        f"{row.name} at n = {n}, a = {a:g}" for n, a, rows in named for row in rows if not row.holds
-    ]
-    return Study("Gibbs algorithm: exact gen beside its bounds", panels, (_sheet(named),), broken)
-
-
-def _value(rows: Sequence[Inequality], name: str) -> float:
-    return next(row.value for row in rows if row.name == name)
+    names = [f"n = {n}, a = {a:g}" for n in sizes]
+    names += [f"n = {size}, a = {other:g}" for other in temperatures]
+    learners = list(zip(names, by_size + by_temperature, strict=True))
+    broken = [f"{row.name} at {name}" for name, rows in learners for row in rows if not row.holds]
+    tables = (_table(learners),)
+    return StudyResult("Gibbs algorithm: exact gen beside its bounds", panels, tables, broken)
 
 
 def _panel(
     title: str,
-    name: str,
+    axis: str,
     x: Sequence[float],
     chains: Sequence[Sequence[Inequality]],
     log: str,
 ) -> Panel:
     lines = [
-        Line("gen" if row == "|gen|" else row, kind, x, [_value(rows, row) for rows in chains])
-        for row, kind in ROWS
-        if row != "Gibbs identity"  # the same line as gen
+        inequality_line(name, kind, x, chains)
+        for name, kind in ROWS
+        if name != "Gibbs identity"  # the same line as gen
     ]
-    return Panel(title, name, "gen and bounds", lines, log)
+    return Panel(title, axis, "gen and bounds", lines, log)
 
 
-def _sheet(named: Sequence[tuple[int, float, Sequence[Inequality]]]) -> Sheet:
+def _table(learners: Sequence[tuple[str, Sequence[Inequality]]]) -> Table:
     rows = [
         (
-            f"n = {n}, a = {a:g}",
-            *(_value(found, name) for name, _ in ROWS),
-            "held" if all(row.holds for row in found) else "VIOLATED",
+            learner,
+            *(value_of(rows, name) for name, _ in ROWS),
+            "held" if all(row.holds for row in rows) else "VIOLATED",
         )
-        for n, a, found in named
+        for learner, rows in learners
     ]
     header = ("learner", *(name for name, _ in ROWS), "every inequality")
     notes = (
         "All exact, by enumeration of data sets and weights. Gibbs identity: (I + L)/a, which must "
         "equal gen.",
     )
-    return Sheet("By n and a", header, rows, notes=notes)
+    return Table("By n and a", header, rows, notes=notes)

@@ -1,17 +1,19 @@
-"""What a study came to: numbers in panels and sheets, which JSON can hold and a report can draw."""
+"""Results of a study: numbers in panels and tables, which JSON can hold and a report can draw."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Line", "Panel", "Sheet", "Study", "plain"]
+from kdjax.bounds.inequalities import Inequality
+
+__all__ = ["Line", "Panel", "StudyResult", "Table", "as_json", "inequality_line", "value_of"]
 
 Value = float | int | str
 
 
 class Line(NamedTuple):
-    """One curve: `kind` is what its values are, "upper bound", "exact", "estimate", "proxy", ...
+    """One curve: `kind` is that of its values, "upper bound", "exact", "estimate", "proxy", ...
 
     `error`: standard errors, empty if there are none; `joined`: False for a cloud of points.
     """
@@ -38,8 +40,8 @@ class Panel(NamedTuple):
     ticks: Sequence[str] = ()
 
 
-class Sheet(NamedTuple):
-    """A table of values; the first `words` columns are no numbers."""
+class Table(NamedTuple):
+    """A table of values; the first `words` columns hold text."""
 
     title: str
     header: Sequence[str]
@@ -48,27 +50,40 @@ class Sheet(NamedTuple):
     notes: Sequence[str] = ()
 
 
-class Study(NamedTuple):
-    """Panels and sheets under a title; `broken` names every inequality that does not hold."""
+class StudyResult(NamedTuple):
+    """Panels and tables under a title; `broken` names every inequality that does not hold."""
 
     title: str
     panels: Sequence[Panel]
-    sheets: Sequence[Sheet]
+    sheets: Sequence[Table]
     broken: Sequence[str] = ()
 
 
-def plain(value: Any) -> Any:
-    """Turn a study into what JSON holds: dicts, lists, Python's numbers and words.
+def as_json(value: Any) -> Any:
+    """Convert a result to the types of JSON: dicts, lists, numbers and strings.
 
-    >>> plain(Line("gen", "exact", (1,), (0.5,)))["y"]
+    >>> as_json(Line("gen", "exact", (1,), (0.5,)))["y"]
     [0.5]
     """
-    if isinstance(value, Line | Panel | Sheet | Study):
-        return {key: plain(part) for key, part in value._asdict().items()}
+    if isinstance(value, Line | Panel | Table | StudyResult):
+        return {key: as_json(part) for key, part in value._asdict().items()}
     if isinstance(value, str | bool | int):
         return value
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, Sequence):
-        return [plain(part) for part in value]
+        return [as_json(part) for part in value]
     return float(value)
+
+
+def value_of(rows: Sequence[Inequality], name: str) -> float:
+    """Return the value of the row `name` of a chain of inequalities."""
+    return next(row.value for row in rows if row.name == name)
+
+
+def inequality_line(
+    name: str, kind: str, x: Sequence[float], chains: Sequence[Sequence[Inequality]]
+) -> Line:
+    """Draw the row `name` of several chains against x."""
+    values = [value_of(rows, name) for rows in chains]
+    return Line("gen" if name == "|gen|" else name, kind, x, values)

@@ -19,14 +19,14 @@ import numpy as np
 from scipy.special import logsumexp
 
 from kdjax import bounds, models
-from kdjax.bounds.layer_distances import distances, layer_distances
+from kdjax.bounds.layer_distances import layer_distances
 from kdjax.experiment.build import models as experiment_models
 from kdjax.experiment.build.plan import Run, Variant
 from kdjax.experiment.run import train as running
 from kdjax.models import certificates
 from kdjax.types import UserError, Variables
 
-__all__ = ["RHO", "diagnose", "distances"]
+__all__ = ["RHO", "diagnose"]
 
 RHO = math.sqrt(2)  # Lipschitz constant of cross-entropy in the logits
 SLACK = 1e-5  # float32 representations
@@ -140,7 +140,7 @@ def _network(
     kept = [name for name in names if not wanted or name in wanted]
     train, test = ({name: seen[s][name] for name in kept} for s in SPLITS)
     apart = layer_distances(train, test, (labels["train"], labels["test"]), cost, seed)
-    told = [{"name": name, "tail": float(tails[name]), **apart[name]} for name in kept]
+    told = [{"name": name, "tail": float(tails[name]), **apart[name]._asdict()} for name in kept]
     w1, tail = (np.array([row[key] for row in told]) for key in ("w1", "tail"))
     values = np.asarray(bounds.wasserstein_bound(w1, tail, loss_lipschitz=RHO))
     for row, value in zip(told, values, strict=True):

@@ -55,7 +55,7 @@ def study(
     else:
         found = compute(config)
     about = {"experiment": experiment.title, "command": command, "config": workdir.plain(config)}
-    whole = {**about, "versions": workdir.versions(), **studies.plain(found)}
+    whole = {**about, "versions": workdir.versions(), **studies.as_json(found)}
     shown = drawing.study_tables(whole)
     parts = [f"# {whole['title']}", f"Command: `{command}`", *map(tables.as_markdown, shown)]
     workdir.write_json(out / "study.json", whole)
@@ -69,7 +69,7 @@ def study(
     return whole
 
 
-def compute(config: Mapping[str, Any]) -> studies.Study:
+def compute(config: Mapping[str, Any]) -> studies.StudyResult:
     """Call the study that a config names with the config's other keys.
 
     Raises:
@@ -78,8 +78,8 @@ def compute(config: Mapping[str, Any]) -> studies.Study:
     name = config["study"]
     if name not in studies.STUDIES:
         raise UserError(f"config.study is {name!r}; there are {', '.join(studies.STUDIES)}")
-    function = studies.STUDIES[name]
-    known = inspect.signature(function).parameters
+    settings, function = studies.STUDIES[name]
+    known = inspect.signature(settings).parameters
     given = {key: value for key, value in config.items() if key != "study"}
     for key in given:
         if key not in known:
@@ -91,7 +91,7 @@ def compute(config: Mapping[str, Any]) -> studies.Study:
         raise UserError(f"config: the study {name} needs {', '.join(missing)}")
     for key, value in given.items():
         _check_kind(key, value, known[key].annotation)
-    return function(**given)
+    return function(settings(**given))
 
 
 def _check_kind(key: str, value: Any, kind: Any) -> None:
@@ -109,7 +109,7 @@ def _check_kind(key: str, value: Any, kind: Any) -> None:
 
 def _of_trained(
     config: Mapping[str, Any], folder: Path, samples: int, command: str, say: Say
-) -> studies.Study:
+) -> studies.StudyResult:
     """Train a config, or go on with it, and track the gaps of its students."""
     if samples < 2:  # said before the training, not after it
         raise UserError(f"--samples={samples}; it must be at least 2")
@@ -124,7 +124,7 @@ def _of_trained(
     chosen = {outcome["name"]: outcome["chosen"][role]["members"] for outcome in outcomes}
     say(f"measuring the layers of every network on {samples} + {samples} examples")
     networks = diagnose.diagnose(built, folder, say, samples=samples, members="all")
-    return studies.tracking(networks, chosen, role=role)
+    return studies.tracking([*map(studies.network_bounds, networks)], chosen, role=role)
 
 
 def _check_out(out: Path) -> None:

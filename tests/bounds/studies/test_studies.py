@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from kdjax import cli
-from kdjax.bounds.studies import STUDIES, plain, spearman, spearman_by_setting, tracking
+from kdjax.bounds.studies import (
+    STUDIES,
+    as_json,
+    network_bounds,
+    spearman,
+    spearman_by_setting,
+    tracking,
+)
 from kdjax.bounds.studies.contraction import coefficient, layout
-from kdjax.bounds.studies.gaussian import _ramp, gaps, gaussian
+from kdjax.bounds.studies.gaussian import _ramp, gaps
 from kdjax.experiment.commands import study
 from kdjax.report import study_figures as drawing
 from kdjax.types import UserError
@@ -22,10 +29,15 @@ from tests.faults.commands import base, experiment, refused
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def sheet(found, title):
-    """Rows of a sheet as dicts."""
-    one = next(s for s in found.sheets if s.title == title)
-    return [dict(zip(one.header, row, strict=True)) for row in one.rows]
+def compute(name, **arguments):
+    spec = STUDIES[name]
+    return spec.compute(spec.settings(**arguments))
+
+
+def sheet(result, title):
+    """Rows of a table as dicts."""
+    table = next(s for s in result.sheets if s.title == title)
+    return [dict(zip(table.header, row, strict=True)) for row in table.rows]
 
 
 def test_gaps_against_whole_data_sets():
@@ -63,7 +75,8 @@ def test_the_ramp_of_a_normal_margin():
 def test_gaussian_bounds_hold_and_are_the_closed_forms(seed, n, signal, deviation):
     rng = np.random.default_rng(seed)
     widths = [int(w) for w in rng.integers(1, 6, 4)]
-    found = gaussian(
+    result = compute(
+        "gaussian",
         seed=seed,
         widths=widths,
         size=n,
@@ -74,8 +87,8 @@ def test_gaussian_bounds_hold_and_are_the_closed_forms(seed, n, signal, deviatio
         gains=[0.3, 1.0, 3.0],
         draws=1500,
     )
-    assert not found.broken
-    rows = {row["setting"]: row for row in sheet(found, "By setting")}
+    assert not result.broken
+    rows = {row["setting"]: row for row in sheet(result, "By setting")}
     for rank in {1, widths[0]}:
         row = rows[f"rank = {rank}"]  # an orthonormal projection: norm sqrt(rank), tail 1
         assert row["KL bound"] == pytest.approx(0.5 * math.sqrt(rank * math.log(n / (n - 1))))
@@ -117,12 +130,13 @@ def test_coefficients_are_products_over_layers():
 
 @pytest.mark.parametrize("depth", [1, 5])
 def test_contraction_at_equal_size(depth):
-    said = {"weights": 60, "inputs": 3, "depths": [depth], "widths": [1, 2], "noise": 1.0}
-    said |= {"levels": 2, "size": 50, "label_information": 0.01, "drop": 0.4}
-    said |= {"tiny": [[2, 1, 1], [1, 1, 1, 1]], "tiny_size": 2, "tiny_inverse_temperature": 3.0}
-    found = STUDIES["contraction"](**said)
-    assert not found.broken
-    (row,) = sheet(found, "Equal size")
+    arguments = {"weights": 60, "inputs": 3, "depths": [depth], "widths": [1, 2], "noise": 1.0}
+    arguments |= {"levels": 2, "size": 50, "label_information": 0.01, "drop": 0.4}
+    arguments |= {"tiny": [[2, 1, 1], [1, 1, 1, 1]], "tiny_size": 2}
+    arguments |= {"tiny_inverse_temperature": 3.0}
+    result = compute("contraction", **arguments)
+    assert not result.broken
+    (row,) = sheet(result, "Equal size")
     hidden = layout(depth, 60, 3).hidden
     eta = math.prod(1 - 0.4**w for w in hidden)
     log_count = row["weights"] * math.log(2)
@@ -130,7 +144,7 @@ def test_contraction_at_equal_size(depth):
     assert row["bound, dropout"] == pytest.approx(bound)
     assert row["bound, dropout"] <= row["bound, no noise"]
     with pytest.raises(UserError, match="all must have equally many"):
-        STUDIES["contraction"](**{**said, "tiny": [[2, 1], [2, 2, 1]]})
+        compute("contraction", **{**arguments, "tiny": [[2, 1], [2, 2, 1]]})
     with pytest.raises(UserError, match="5 hidden layers need 8 or more, got 4"):
         layout(5, 4, 3)
 
@@ -138,7 +152,8 @@ def test_contraction_at_equal_size(depth):
 def test_gibbs_by_counting():
     """One input bit, one weight of two signs, n = 1: eight cases, written down."""
     a, noise = 3.0, 0.1
-    found = STUDIES["gibbs"](
+    result = compute(
+        "gibbs",
         widths=[1, 1],
         sizes=[1],
         size=1,
@@ -147,12 +162,12 @@ def test_gibbs_by_counting():
         label_noise=noise,
         drop=0.0,
     )
-    assert not found.broken
+    assert not result.broken
     right, wrong = 1 / (1 + math.exp(-a)), 1 / (1 + math.exp(a))
     # the weight that fits the one example has probability `right`; +1 is the rule
     plus = (1 - noise) * right + noise * wrong
     population = plus * noise + (1 - plus) * (1 - noise)
-    for row in sheet(found, "By n and a"):
+    for row in sheet(result, "By n and a"):
         assert row["|gen|"] == pytest.approx(population - wrong)
         assert row["Gibbs identity"] == pytest.approx(row["|gen|"])
         assert row["Gibbs bound"] == pytest.approx(2 * 0.25 * a)
@@ -171,7 +186,7 @@ def test_correlations_against_scipy():
     assert found.overall[0] == pytest.approx(stats.spearmanr(x, y).statistic)
     means = [[v[names == k].mean() for k in range(8)] for v in (x, y)]
     assert found.between[0] == pytest.approx(stats.spearmanr(*means).statistic)
-    partial = by_setting(x, y, list(names), draws=50, given=z).overall[0]
+    partial = by_setting(x, y, list(names), draws=50, control=z).overall[0]
     ranks = [stats.rankdata(v) for v in (x, y, z)]
     design = np.column_stack([np.ones(40), ranks[2]])
     left = [r - design @ np.linalg.lstsq(design, r, rcond=None)[0] for r in ranks[:2]]
@@ -210,7 +225,7 @@ def test_the_interval_draws_settings():
 def students(count=6, seeds=5):
     """What a diagnosis says of two methods with `count` learning rates each."""
     rng = np.random.default_rng(0)
-    found = []
+    networks = []
     for variant, rate, seed in itertools.product(("alone", "kd"), range(count), range(seeds)):
         last = 1.0 + rate + rng.uniform(0, 0.1)
         gap = 0.1 * (1 + rate) + rng.uniform(0, 0.05)
@@ -222,39 +237,40 @@ def students(count=6, seeds=5):
         about = {"variant": variant, "role": "student", "member": rate * seeds + seed}
         values = {"rate": float(rate), "seed": seed}
         numbers = {"gap": gap, "label_cost": last, "losses": {"train": 1 / last}, "held": True}
-        found.append({**about, "values": values, "layers": layers, "funnel": "logits", **numbers})
-    return found
+        record = {**about, "values": values, "layers": layers, "funnel": "logits", **numbers}
+        networks.append(network_bounds(record))
+    return networks
 
 
 def test_tracking_of_made_up_students():
-    all_of_them = students()
+    networks = students()
     chosen = {"alone": range(5), "kd": range(5, 10)}
-    found = tracking(all_of_them, chosen, draws=100)
-    rows = {row["against the loss gap"]: row for row in sheet(found, "What tracks the gap")}
+    result = tracking(networks, chosen, draws=100)
+    rows = {row["against the loss gap"]: row for row in sheet(result, "What tracks the gap")}
     mean = {}
-    for one in all_of_them:
-        key = (one["variant"], one["values"]["rate"])
-        mean.setdefault(key, []).append((one["layers"][1]["bound"], one["gap"]))
+    for network in networks:
+        key = (network.variant, network.values["rate"])
+        mean.setdefault(key, []).append((network.layers[1].bound, network.gap))
     by_hand = stats.spearmanr([np.mean(v, axis=0) for v in mean.values()]).statistic
     assert rows["bound at the funnel"]["between settings"].startswith(f"{by_hand:.2f} [")
-    methods = sheet(found, "By method")
+    methods = sheet(result, "By method")
     assert [row["chosen values"] for row in methods] == ["0", "1"]
     ratio = np.mean([
-        all_of_them[35 + k]["layers"][1]["bound"] / all_of_them[k]["layers"][1]["bound"]
+        networks[35 + k].layers[1].bound / networks[k].layers[1].bound
         for k in range(5)
     ])  # fmt: skip
     assert methods[1]["bound over alone's"].startswith(f"{ratio:.4g} ±")
-    assert [row["logits, exact"] for row in sheet(found, "Funnel layer")] == [30, 30]
-    assert drawing.study_figure(plain(found)).startswith("<svg")
-    assert not found.broken
-    violated = tracking([*all_of_them[:-1], {**all_of_them[-1], "held": False}], chosen, draws=9)
+    assert [row["logits, exact"] for row in sheet(result, "Funnel layer")] == [30, 30]
+    assert drawing.study_figure(as_json(result)).startswith("<svg")
+    assert not result.broken
+    violated = tracking([*networks[:-1], networks[-1]._replace(held=False)], chosen, draws=9)
     assert violated.broken == ["kd #29"]
-    diverged = {**all_of_them[0], "gap": math.nan}
-    assert "59 students" in tracking([diverged, *all_of_them[1:]], chosen, draws=9).title
+    diverged = networks[0]._replace(gap=math.nan)
+    assert "59 students" in tracking([diverged, *networks[1:]], chosen, draws=9).title
     with pytest.raises(UserError, match="29 finite networks"):
-        tracking(all_of_them[:29], chosen)
+        tracking(networks[:29], chosen)
     with pytest.raises(UserError, match="no finite network of kd"):
-        tracking(all_of_them, {"alone": range(5)}, draws=9)
+        tracking(networks, {"alone": range(5)}, draws=9)
 
 
 def test_the_laboratory_from_the_command_line(tmp_path, capsys):

@@ -29,16 +29,21 @@ def network(name, shape, seed=0, **options):
     return model, found._replace(stats=stats)
 
 
+def measure(x, y, labels, cost):
+    """Distances of one layer."""
+    return layer_distances({"": x}, {"": y}, labels, cost, 0)[""]
+
+
 def test_distances_by_hand():
     x, u = np.array([[0.0], [1.0]]), np.array([[2.0], [1.0]])
     same, other = np.array([0, 0]), np.array([0, 1])
-    found = diagnose.distances((x, same), (u, same), 10.0, 0)
-    assert found["w1"] == pytest.approx(1.0)  # 0 -> 1 and 1 -> 2, or 0 -> 2
-    assert found["sliced"] <= found["w1"] <= found["entropic"] <= 1.1
+    layer = measure(x, u, (same, same), 10.0)
+    assert layer.w1 == pytest.approx(1.0)  # 0 -> 1 and 1 -> 2, or 0 -> 2
+    assert layer.sliced <= layer.w1 <= layer.entropic <= 1.1
     # one label must change: 10 / 2
-    assert diagnose.distances((x, same), (u, other), 10.0, 0)["w1"] == pytest.approx(6.0)
+    assert measure(x, u, (same, other), 10.0).w1 == pytest.approx(6.0)
     with pytest.raises(UserError, match="not finite"):
-        diagnose.distances((x * np.nan, same), (u, same), 1.0, 0)
+        measure(x * np.nan, u, (same, same), 1.0)
 
 
 def test_wide_layers_are_measured_like_narrow_ones(monkeypatch):
@@ -50,8 +55,8 @@ def test_wide_layers_are_measured_like_narrow_ones(monkeypatch):
     fast = layer_distances(layers[0], layers[1], (labels[0], labels[1]), 0.7, 1)
     for name, row in slow.items():
         cost = cdist(layers[0][name], layers[1][name]) + 0.7 * (labels[0][:, None] != labels[1])
-        assert row["w1"] == pytest.approx(cost[linear_sum_assignment(cost)].mean(), rel=1e-12)
-        assert row["sliced"] <= row["w1"] <= row["entropic"] <= 1.3 * row["w1"]
+        assert row.w1 == pytest.approx(cost[linear_sum_assignment(cost)].mean(), rel=1e-12)
+        assert row.sliced <= row.w1 <= row.entropic <= 1.3 * row.w1
         assert fast[name] == pytest.approx(row, rel=1e-6)
 
 
@@ -73,8 +78,8 @@ def test_the_invariant_holds_for_random_networks(seed):
     gap = abs(losses["test"].mean() - losses["train"].mean())
     assert gap > 0.1
     for stage, tail in zip(stages, certificates.tails(stages), strict=True):
-        pair = [(seen[s][stage.name], labels[s]) for s in ("train", "test")]
-        w1 = diagnose.distances(pair[0], pair[1], cost, 0)["w1"]
+        layer = [seen[split][stage.name] for split in ("train", "test")]
+        w1 = measure(*layer, (labels["train"], labels["test"]), cost).w1
         assert gap <= diagnose.RHO * max(1, tail) * w1
 
 
