@@ -97,7 +97,7 @@ def diagnose(
                 seen = {split: look(own, raw) for split, raw in data.items()}
                 labels = {split: np.asarray(raw["label"]) for split, raw in data.items()}
                 said = variant.config["roles"][role]["model"]
-                stages = certificates.chain(said, own, run.source.spec.shape)
+                stages = certificates.layer_constants(said["name"], own, run.source.spec.shape)
                 told = _network(role, stages, seen, labels, layers, seed)
                 values = dict(variant.members[row])
                 about = {"variant": variant.name, "role": role, "member": row, "values": values}
@@ -136,7 +136,7 @@ def _network(
     gap = float(losses["test"].mean() - losses["train"].mean())
     logits = np.concatenate([seen["train"]["logits"], seen["test"]["logits"]])
     cost = float(np.ptp(logits, axis=1).max()) / RHO
-    tails = dict(zip(names, certificates.tails(stages), strict=True))
+    tails = dict(zip(names, certificates.downstream_constants(stages), strict=True))
     kept = [name for name in names if not wanted or name in wanted]
     train, test = ({name: seen[s][name] for name in kept} for s in SPLITS)
     apart = layer_distances(train, test, (labels["train"], labels["test"]), cost, seed)

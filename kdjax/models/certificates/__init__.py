@@ -1,26 +1,25 @@
-"""A trained network as layers in a row, each with a Lipschitz constant: what bounds are made of.
+"""Lipschitz constants of a trained network's layers, for every network of images.
 
-For every network of images. Constants hold for evaluation mode, in Euclidean norms and real
-numbers (bfloat16 rounds beyond them); a batch norm is folded into the convolution before it. A
-branch beside a shortcut adds its constant to the shortcut's; maps joined side by side count as the
-root of the sum of squares; parts of an image that go their own ways as the larger one.
+A network is taken apart into a sequence of maps. Constants hold for evaluation mode, in Euclidean
+norms and real arithmetic (bfloat16 rounding may exceed them); a batch norm is folded into the
+convolution before it. The constant of a sum of maps is the sum of theirs; of concatenated outputs
+the root of the sum of squares; of maps on separate channels the largest.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from kdjax import bounds
 from kdjax.models.certificates import mobile, plain, residual, shuffled
-from kdjax.models.certificates.maps import Map, Shape, out_shape
+from kdjax.models.certificates.maps import Map, NamedMaps, Shape, out_shape
 from kdjax.types import UserError, Variables
 
-__all__ = ["Map", "Stage", "chain", "parts", "tails"]
+__all__ = ["Map", "Stage", "decompose", "downstream_constants", "layer_constants"]
 
-Parts = list[tuple[str, Map]]
-FAMILIES: dict[str, Callable[[Variables, Shape], Parts]] = {
+FAMILIES: dict[str, Callable[[Variables, Shape], NamedMaps]] = {
     "mlp": plain.mlp,
     "lipschitz_mlp": plain.lipschitz_mlp,
     "cnn": plain.cnn,
@@ -36,9 +35,9 @@ FAMILIES: dict[str, Callable[[Variables, Shape], Parts]] = {
 
 
 class Stage(NamedTuple):
-    """A named layer, and a Lipschitz constant of the map to it from the stage before.
+    """A named layer with a Lipschitz constant of the map from the layer before it.
 
-    `matrix` [out, in] if that map is dense (with a ReLU after it or not), which allows tighter
+    `matrix` [out, in] if that map is dense (with or without a ReLU after it), which allows tighter
     constants of several stages together.
     """
 
@@ -47,8 +46,8 @@ class Stage(NamedTuple):
     matrix: np.ndarray | None = None
 
 
-def parts(name: str, variables: Variables, shape: Sequence[int]) -> Parts:
-    """Take a network apart into named maps, each of the layer before: together the network.
+def decompose(name: str, variables: Variables, shape: Sequence[int]) -> NamedMaps:
+    """Take a network apart into named maps whose composition is the network.
 
     Args:
       name: as for `models.build`.
@@ -56,53 +55,44 @@ def parts(name: str, variables: Variables, shape: Sequence[int]) -> Parts:
       shape: of an image.
 
     Returns:
-      A part for every feature that the network has, by its name and in their order, and "logits".
+      The map to every feature of the network from the one before, in their order, and "logits".
 
     Raises:
       UserError: no network of images.
     """
-    for pattern, take in FAMILIES.items():
+    for pattern, take_apart in FAMILIES.items():
         if re.fullmatch(pattern, name):
             stats = variables.stats.get("batch_stats", variables.stats)
-            return take(Variables(variables.params, stats), tuple(shape))
+            return take_apart(Variables(variables.params, stats), tuple(shape))
     raise UserError(
         f"bounds: no Lipschitz constants are known for the layers of a {name}, only for networks "
         "of images"
     )
 
 
-def chain(model: Mapping[str, Any], variables: Variables, shape: Sequence[int]) -> list[Stage]:
-    """Find the constants of a network's layers.
-
-    Args:
-      model: the config's table, with "name".
-      variables: of one network, not stacked.
-      shape: of an image.
+def layer_constants(name: str, variables: Variables, shape: Sequence[int]) -> list[Stage]:
+    """Compute the Lipschitz constants of a network's layers; arguments and errors of `decompose`.
 
     Returns:
       "input" (constant 1), every named layer once, and "logits".
-
-    Raises:
-      UserError: no network of images.
     """
     stages, size = [Stage("input", 1.0)], tuple(shape)
-    for name, part in parts(model["name"], variables, shape):
-        stages.append(Stage(name, float(part.constant(size)), part.matrix))
-        size = out_shape(part, size)
+    for layer, layer_map in decompose(name, variables, shape):
+        stages.append(Stage(layer, float(layer_map.constant(size)), layer_map.matrix))
+        size = out_shape(layer_map, size)
     return stages
 
 
-def tails(stages: Sequence[Stage]) -> np.ndarray:
-    """Upper bound of the Lipschitz constant of all that follows each stage, [stages]; last 1.
+def downstream_constants(stages: Sequence[Stage]) -> np.ndarray:
+    """Upper bounds of the Lipschitz constants of all layers after each stage, [stages]; last 1.
 
     The product of the constants; where only dense layers follow, the smaller one of it and
     `bounds.absolute_product_bound`.
     """
-    product = np.asarray(bounds.lipschitz_tails(np.array([s.constant for s in stages[1:]])))
-    found = list(product)
+    constants = np.array([stage.constant for stage in stages[1:]])
+    products = np.array(bounds.lipschitz_tails(constants))
     for number in range(len(stages) - 1):
-        matrices = [stage.matrix for stage in stages[number + 1 :]]
-        if all(matrix is not None for matrix in matrices):
-            tighter = bounds.absolute_product_bound([m for m in matrices if m is not None])
-            found[number] = min(found[number], tighter)
-    return np.array(found)
+        matrices = [stage.matrix for stage in stages[number + 1 :] if stage.matrix is not None]
+        if len(matrices) == len(stages) - 1 - number:
+            products[number] = min(products[number], bounds.absolute_product_bound(matrices))
+    return products

@@ -1,4 +1,4 @@
-"""Maps of images, put together: each knows its Lipschitz constant on images of a given shape."""
+"""Maps of images and their combinations, with Lipschitz constants on images of a given shape."""
 
 import math
 from collections.abc import Callable
@@ -18,14 +18,15 @@ __all__ = [
     "IDENTITY",
     "RELU",
     "Map",
+    "NamedMaps",
     "Shape",
-    "beside",
-    "halves",
-    "isometry",
+    "add",
+    "compose",
+    "concat",
     "max_pool",
+    "nonexpansive",
     "out_shape",
-    "plus",
-    "row",
+    "split_channels",
 ]
 
 Shape = tuple[int, ...]  # of an image, or (width,)
@@ -39,26 +40,29 @@ class Map(NamedTuple):
     matrix: np.ndarray | None = None
 
 
+NamedMaps = list[tuple[str, Map]]  # layers of a network, each a map of the one before
+
+
 def out_shape(part: Map, shape: Shape) -> Shape:
-    """Shape of what a map makes of an image."""
+    """Return the shape of a map's output."""
     return jax.eval_shape(part.apply, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1:]
 
 
-def isometry(apply: Callable[[Array], Array]) -> Map:
-    """A map that moves no two inputs apart: a permutation, an embedding, a ReLU, a choice."""
+def nonexpansive(apply: Callable[[Array], Array]) -> Map:
+    """Return a map with constant 1, such as a permutation, a padding, a ReLU or a selection."""
     return Map(apply, lambda shape: 1.0)
 
 
-IDENTITY = isometry(lambda x: x)
-RELU = isometry(jax.nn.relu)
-# The largest of a window moves at most as far as the window, and these windows share no pixel.
-HALVE = isometry(halve)
-# The mean of n numbers moves 1 / sqrt(n) as far as they do.
+IDENTITY = nonexpansive(lambda x: x)
+RELU = nonexpansive(jax.nn.relu)
+# The maximum of a window changes at most as much as the window, and these windows do not overlap.
+HALVE = nonexpansive(halve)
+# The mean of n numbers changes at most 1 / sqrt(n) as much as they do.
 GLOBAL_AVERAGE = Map(global_average, lambda shape: float((shape[0] * shape[1]) ** -0.5))
 
 
-def row(*maps: Map) -> Map:
-    """One after the other: the product."""
+def compose(*maps: Map) -> Map:
+    """Apply maps one after the other: the product of the constants."""
 
     def apply(x: Array) -> Array:
         for part in maps:
@@ -75,24 +79,24 @@ def row(*maps: Map) -> Map:
     return Map(apply, constant)
 
 
-def plus(shortcut: Map, branch: Map) -> Map:
-    """The sum of two maps of one input: at most the sum of the constants."""
+def add(shortcut: Map, branch: Map) -> Map:
+    """Add two maps of one input: the sum of the constants."""
     return Map(
         lambda x: shortcut.apply(x) + branch.apply(x),
         lambda shape: shortcut.constant(shape) + branch.constant(shape),
     )
 
 
-def beside(first: Map, second: Map) -> Map:
-    """The channels of two maps of one input in a row: the root of the sum of squares."""
+def concat(first: Map, second: Map) -> Map:
+    """Concatenate the channels of two maps of one input: the root of the sum of squares."""
     return Map(
         lambda x: jnp.concatenate([first.apply(x), second.apply(x)], axis=-1),
         lambda shape: math.hypot(first.constant(shape), second.constant(shape)),
     )
 
 
-def halves(first: Map, second: Map) -> Map:
-    """Each half of the channels has its own map: the larger constant."""
+def split_channels(first: Map, second: Map) -> Map:
+    """Apply one map to each half of the channels: the larger constant."""
 
     def apply(x: Array) -> Array:
         half = x.shape[-1] // 2
@@ -101,17 +105,18 @@ def halves(first: Map, second: Map) -> Map:
 
     def constant(shape: Shape) -> float:
         half = shape[-1] // 2
-        rest = shape[-1] - half
-        return max(first.constant((*shape[:-1], half)), second.constant((*shape[:-1], rest)))
+        sizes = (*shape[:-1], half), (*shape[:-1], shape[-1] - half)
+        return max(first.constant(sizes[0]), second.constant(sizes[1]))
 
     return Map(apply, constant)
 
 
 def max_pool(window: int, stride: int) -> Map:
-    """Largest of each window, padded by window // 2.
+    """Return the maximum of each window of an image padded by window // 2.
 
-    A window's maximum moves at most as far as the window does; a pixel lies in at most
-    ceil(window / stride)^2 of them, so the squares add up to that many times the whole.
+    A window's maximum changes at most as much as the window; a pixel lies in at most
+    ceil(window / stride)^2 windows, so their squared changes sum to at most that many times the
+    image's.
     """
 
     def apply(x: Array) -> Array:

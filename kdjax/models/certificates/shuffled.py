@@ -1,17 +1,24 @@
-"""ShuffleNets: a shuffle of channels is an isometry, joined and split channels have rules."""
+"""Layers of ShuffleNets: shuffled, concatenated and split channels."""
 
-from kdjax.models.certificates.layers import average_pool, convolution, dense, inside, names
+from kdjax.models.certificates.layers import (
+    average_pool,
+    convolution,
+    dense,
+    stage_layers,
+    submodules,
+)
 from kdjax.models.certificates.maps import (
     GLOBAL_AVERAGE,
     IDENTITY,
     RELU,
     Map,
+    NamedMaps,
     Shape,
-    beside,
-    halves,
-    isometry,
-    plus,
-    row,
+    add,
+    compose,
+    concat,
+    nonexpansive,
+    split_channels,
 )
 from kdjax.models.vision.shufflenet import shuffle
 from kdjax.types import Variables
@@ -19,65 +26,65 @@ from kdjax.types import Variables
 __all__ = ["shuffle_v1", "shuffle_v2"]
 
 _GROUPS = 3  # of V1
-_SHUFFLE = isometry(lambda x: shuffle(x, 2))
+_SHUFFLE = nonexpansive(lambda x: shuffle(x, 2))
 
 
-def shuffle_v1(at: Variables, shape: Shape) -> list[tuple[str, Map]]:
-    """The parts of `models.shuffle_v1`."""
-    found = [("stem", row(convolution(at, "conv1", "bn1"), RELU))]
+def shuffle_v1(module: Variables, shape: Shape) -> NamedMaps:
+    """Return the layers of `models.shuffle_v1`."""
+    layers = [("stem", compose(convolution(module, "conv1", "bn1"), RELU))]
     for stage in (1, 2, 3):
-        before = []
-        for index, name in enumerate(names(at, f"layer{stage}_")):
+        pending = []
+        for index, block in enumerate(submodules(module, f"layer{stage}_")):
             # the few channels of the stem are not divided
             groups = 1 if (stage, index) == (1, 0) else _GROUPS
-            before += [_grouped(inside(at, name), 1 if index else 2, groups), RELU]
-        found += [(f"stage{stage}_pre", row(*before[:-1])), (f"stage{stage}", RELU)]
-    return [*found, ("pooled", GLOBAL_AVERAGE), ("logits", dense(at, "fc"))]
+            pending += [_grouped(block, 1 if index else 2, groups), RELU]
+        layers += stage_layers(stage, pending)
+    return [*layers, ("pooled", GLOBAL_AVERAGE), ("logits", dense(module, "fc"))]
 
 
-def _grouped(at: Variables, stride: int, groups: int) -> Map:
-    branch = row(
-        convolution(at, "conv1", "bn1"),
+def _grouped(module: Variables, stride: int, groups: int) -> Map:
+    branch = compose(
+        convolution(module, "conv1", "bn1"),
         RELU,
-        isometry(lambda x: shuffle(x, groups)),
-        convolution(at, "conv2", "bn2", stride=stride),
+        nonexpansive(lambda x: shuffle(x, groups)),
+        convolution(module, "conv2", "bn2", stride=stride),
         RELU,
-        convolution(at, "conv3", "bn3"),
+        convolution(module, "conv3", "bn3"),
     )
-    return plus(IDENTITY, branch) if stride == 1 else beside(branch, average_pool(3, 2))
+    return add(IDENTITY, branch) if stride == 1 else concat(branch, average_pool(3, 2))
 
 
-def shuffle_v2(at: Variables, shape: Shape) -> list[tuple[str, Map]]:
-    """The parts of `models.shuffle_v2`."""
-    found = [("stem", row(convolution(at, "conv1", "bn1"), RELU))]
+def shuffle_v2(module: Variables, shape: Shape) -> NamedMaps:
+    """Return the layers of `models.shuffle_v2`."""
+    layers = [("stem", compose(convolution(module, "conv1", "bn1"), RELU))]
     for stage in (1, 2, 3):
-        before = []
-        for index, name in enumerate(names(at, f"layer{stage}_")):
-            block = inside(at, name)
-            # what a down block gives is behind a ReLU already: another one changes nothing
-            before += [_split(block) if index else _down(block), RELU]
-        found += [(f"stage{stage}_pre", row(*before[:-1])), (f"stage{stage}", RELU)]
-    last = row(convolution(at, "conv2", "bn2"), RELU, GLOBAL_AVERAGE)
-    return [*found, ("pooled", last), ("logits", dense(at, "fc"))]
+        pending = []
+        for index, block in enumerate(submodules(module, f"layer{stage}_")):
+            # a down block ends with a ReLU: another one changes nothing
+            pending += [_split(block) if index else _down(block), RELU]
+        layers += stage_layers(stage, pending)
+    last = compose(convolution(module, "conv2", "bn2"), RELU, GLOBAL_AVERAGE)
+    return [*layers, ("pooled", last), ("logits", dense(module, "fc"))]
 
 
-def _down(at: Variables) -> Map:
-    left = row(convolution(at, "conv1", "bn1", stride=2), convolution(at, "conv2", "bn2"), RELU)
-    right = row(
-        convolution(at, "conv3", "bn3"),
+def _down(module: Variables) -> Map:
+    first = convolution(module, "conv1", "bn1", stride=2)
+    left = compose(first, convolution(module, "conv2", "bn2"), RELU)
+    right = compose(
+        convolution(module, "conv3", "bn3"),
         RELU,
-        convolution(at, "conv4", "bn4", stride=2),
-        convolution(at, "conv5", "bn5"),
+        convolution(module, "conv4", "bn4", stride=2),
+        convolution(module, "conv5", "bn5"),
         RELU,
     )
-    return row(beside(left, right), _SHUFFLE)
+    return compose(concat(left, right), _SHUFFLE)
 
 
-def _split(at: Variables) -> Map:
-    branch = row(
-        convolution(at, "conv1", "bn1"),
+def _split(module: Variables) -> Map:
+    branch = compose(
+        convolution(module, "conv1", "bn1"),
         RELU,
-        convolution(at, "conv2", "bn2"),
-        convolution(at, "conv3", "bn3"),
+        convolution(module, "conv2", "bn2"),
+        convolution(module, "conv3", "bn3"),
     )
-    return row(halves(IDENTITY, branch), _SHUFFLE)
+    return compose(split_channels(IDENTITY, branch), _SHUFFLE)

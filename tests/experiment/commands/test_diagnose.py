@@ -64,7 +64,7 @@ def test_wide_layers_are_measured_like_narrow_ones(monkeypatch):
 def test_the_invariant_holds_for_random_networks(seed):
     rng = np.random.default_rng(seed)
     model, variables = network("mlp", (4, 4, 1), seed, hidden=(6,))
-    stages = certificates.chain({"name": "mlp"}, variables, (4, 4, 1))
+    stages = certificates.layer_constants("mlp", variables, (4, 4, 1))
     seen, labels = {}, {}
     for split, shift in (("train", 0.0), ("test", 1.5)):
         images = jnp.float32(rng.normal(size=(30, 4, 4, 1)) + shift)
@@ -77,7 +77,7 @@ def test_the_invariant_holds_for_random_networks(seed):
     losses = {s: diagnose._cross_entropy(seen[s]["logits"], labels[s]) for s in seen}
     gap = abs(losses["test"].mean() - losses["train"].mean())
     assert gap > 0.1
-    for stage, tail in zip(stages, certificates.tails(stages), strict=True):
+    for stage, tail in zip(stages, certificates.downstream_constants(stages), strict=True):
         layer = [seen[split][stage.name] for split in ("train", "test")]
         w1 = measure(*layer, (labels["train"], labels["test"]), cost).w1
         assert gap <= diagnose.RHO * max(1, tail) * w1

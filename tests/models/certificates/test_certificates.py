@@ -75,7 +75,7 @@ def network(name, shape, **options):
 def run(name, variables, shape, images):
     """What every layer of a network's parts gives, [examples, ...]."""
     seen = [("input", images)]
-    for layer, part in certificates.parts(name, variables, shape):
+    for layer, part in certificates.decompose(name, variables, shape):
         seen.append((layer, part.apply(seen[-1][1])))
     return dict(seen)
 
@@ -95,13 +95,13 @@ def test_the_parts_are_the_network_and_no_two_inputs_beat_them(family):
     for layer, values in (*outputs.features.items(), ("logits", outputs.logits)):
         scale = np.abs(values).max()
         np.testing.assert_allclose(seen[layer], values, rtol=1e-3, atol=1e-4 * scale, err_msg=layer)
-    stages = certificates.chain({"name": name, **options}, variables, shape)
+    stages = certificates.layer_constants(name, variables, shape)
     assert {stage.name for stage in stages} == set(seen)
     assert len(stages) == len(seen)
     flat = {layer: np.float64(values).reshape(3, 6, -1) for layer, values in seen.items()}
     moved = {k: np.linalg.norm(v[1:] - v[0], axis=2).ravel() for k, v in flat.items()}
     slack = {k: 1e-5 * np.abs(v).max() * v.shape[-1] ** 0.5 for k, v in flat.items()}
-    tails = certificates.tails(stages)
+    tails = certificates.downstream_constants(stages)
     for number, (stage, tail) in enumerate(zip(stages, tails, strict=True)):
         own = moved[stage.name]
         assert np.all(moved["logits"] <= tail * own + slack["logits"]), stage.name
@@ -123,7 +123,7 @@ def test_every_network_of_images_has_parts_by_the_names_of_its_features(name):
     want = {k: x.shape[1:] for k, x in {**outputs.features, "logits": outputs.logits}.items()}
     ones = jax.tree.map(lambda x: np.broadcast_to(np.float32(1), x.shape), shapes)
     found, size = {}, shape
-    for layer, part in certificates.parts(name, ones, shape):
+    for layer, part in certificates.decompose(name, ones, shape):
         found[layer] = size = maps.out_shape(part, size)
     assert found == want
 
@@ -183,10 +183,10 @@ def test_pools_and_batch_norms():
     said = {k: np.float32(rng.uniform(0.5, 2, 3)) for k in ("scale", "bias")}
     kept = {k: np.float32(rng.uniform(0.5, 2, 3)) for k in ("mean", "var")}
     at = Variables({"bn": said, "conv": {"kernel": rng.normal(size=(3, 3, 2, 3))}}, {"bn": kept})
-    norm = layers.norm(at, "bn")
+    norm = layers.batch_norm(at, "bn")
     assert norm.constant((2, 2, 3)) == pytest.approx(np.linalg.norm(matrix_of(norm, (2, 2, 3)), 2))
     folded = layers.convolution(at, "conv", "bn")
-    both = maps.row(layers.convolution(at, "conv"), norm)
+    both = maps.compose(layers.convolution(at, "conv"), norm)
     np.testing.assert_allclose(matrix_of(folded, (3, 3, 2)), matrix_of(both, (3, 3, 2)), atol=1e-5)
     assert folded.constant((3, 3, 2)) <= both.constant((3, 3, 2))
 
@@ -194,10 +194,10 @@ def test_pools_and_batch_norms():
 def test_rules_of_sums_and_joins():
     three, four = (maps.Map(lambda x, k=k: k * x, lambda shape, k=k: k) for k in (3.0, 4.0))
     for joined, constant in (
-        (maps.row(three, four), 12.0),
-        (maps.plus(three, four), 7.0),
-        (maps.beside(three, four), 5.0),
-        (maps.halves(three, four), 4.0),
+        (maps.compose(three, four), 12.0),
+        (maps.add(three, four), 7.0),
+        (maps.concat(three, four), 5.0),
+        (maps.split_channels(three, four), 4.0),
         (maps.HALVE, 1.0),
     ):
         assert joined.constant((2, 2, 2)) == constant
@@ -208,4 +208,4 @@ def test_rules_of_sums_and_joins():
 
 def test_texts_have_no_constants():
     with pytest.raises(UserError, match="layers of a bert"):
-        certificates.chain({"name": "bert"}, Variables({}, {}), (8,))
+        certificates.layer_constants("bert", Variables({}, {}), (8,))
