@@ -12,11 +12,7 @@ _TOLERANCE = 1e-5  # of the sum of float32 weights
 
 
 def points(name: str, value: Any) -> np.ndarray:
-    """Return samples as float64 [n, d]; [n] counts as [n, 1].
-
-    Raises:
-        UserError: another rank, no sample, non-finite numbers.
-    """
+    """Return finite samples as float64 [n, d]; [n] counts as [n, 1]."""
     array = np.asarray(value, np.float64)
     array = array[:, None] if array.ndim == 1 else array
     if array.ndim != 2 or array.size == 0:
@@ -28,11 +24,7 @@ def points(name: str, value: Any) -> np.ndarray:
 
 
 def point_pair(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return two samples of one width as float64 [n, d] and [m, d].
-
-    Raises:
-        UserError: as `points`, or widths that differ.
-    """
+    """Return two samples of one width as float64 [n, d] and [m, d]."""
     first, second = points("x", x), points("y", y)
     if first.shape[1] != second.shape[1]:
         raise UserError(f"x, y: widths {first.shape[1]} and {second.shape[1]} must be equal")
@@ -40,11 +32,7 @@ def point_pair(x: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_weights(name: str, value: Any, count: int) -> np.ndarray:
-    """Return weights as float64 [count] that sum to 1; None is uniform.
-
-    Raises:
-        UserError: another shape, a negative or non-finite weight, a sum that is not 1.
-    """
+    """Return weights as float64 [count] that sum to 1; None is uniform."""
     if value is None:
         return np.full(count, 1 / count)
     array = np.asarray(value, np.float64)
@@ -59,11 +47,7 @@ def check_weights(name: str, value: Any, count: int) -> np.ndarray:
 
 
 def check_costs(cost: Any, axes: str, ranks: tuple[int, ...]) -> np.ndarray:
-    """Return costs as float64, finite and >= 0.
-
-    Raises:
-        UserError: a rank that is none of `ranks` (`axes` in words), no entry, a bad cost.
-    """
+    """Return finite costs >= 0 as float64; `axes` are those of the allowed `ranks`."""
     table = np.asarray(cost, np.float64)
     if table.ndim not in ranks or table.size == 0:
         raise UserError(f"cost: shape {table.shape} must be {axes}, not empty")
@@ -73,10 +57,6 @@ def check_costs(cost: Any, axes: str, ranks: tuple[int, ...]) -> np.ndarray:
 
 
 def check_neighbours(k: int, available: int, samples: str) -> None:
-    """Refuse a number of neighbours that is not in [1, available].
-
-    Raises:
-        UserError: naming the number of neighbours available.
-    """
+    """Refuse a number of neighbours that is not in [1, available]."""
     if not 1 <= k <= available:
         raise UserError(f"k: must lie in [1, {available}] for {samples}, got {k}")

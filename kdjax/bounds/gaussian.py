@@ -67,6 +67,15 @@ def _checked_gaussian(
     return mean, matrix
 
 
+def _checked_pair(xp: Any, first: tuple, second: tuple, *, definite: bool) -> tuple[tuple, tuple]:
+    first = _checked_gaussian(xp, *first, "first Gaussian", definite=definite)
+    second = _checked_gaussian(xp, *second, "second Gaussian", definite=definite)
+    widths = first[0].shape[-1], second[0].shape[-1]
+    if widths[0] != widths[1]:
+        raise UserError(f"means: widths {widths[0]} and {widths[1]} must be equal")
+    return first, second
+
+
 def gaussian_kl(m0: Numbers, S0: Numbers, m1: Numbers, S1: Numbers) -> Result:
     """KL(N(m0, S0) || N(m1, S1)), exact, in nats.
 
@@ -88,9 +97,7 @@ def gaussian_kl(m0: Numbers, S0: Numbers, m1: Numbers, S1: Numbers) -> Result:
     0.5
     """
     xp, _ = backend(m0, S0, m1, S1)
-    mean0, cov0 = _checked_gaussian(xp, m0, S0, "first Gaussian", definite=True)
-    mean1, cov1 = _checked_gaussian(xp, m1, S1, "second Gaussian", definite=True)
-    _same_width(mean0, mean1)
+    (mean0, cov0), (mean1, cov1) = _checked_pair(xp, (m0, S0), (m1, S1), definite=True)
     shift = (mean1 - mean0)[..., None]
     trace = xp.trace(xp.linalg.solve(cov1, cov0), axis1=-2, axis2=-1)
     distance = xp.sum(shift * xp.linalg.solve(cov1, shift), axis=(-2, -1))
@@ -122,19 +129,11 @@ def gaussian_w2_squared(m0: Numbers, S0: Numbers, m1: Numbers, S1: Numbers) -> R
     2.0
     """
     xp, _ = backend(m0, S0, m1, S1)
-    definite = xp is not np
-    mean0, cov0 = _checked_gaussian(xp, m0, S0, "first Gaussian", definite=definite)
-    mean1, cov1 = _checked_gaussian(xp, m1, S1, "second Gaussian", definite=definite)
-    _same_width(mean0, mean1)
+    (mean0, cov0), (mean1, cov1) = _checked_pair(xp, (m0, S0), (m1, S1), definite=xp is not np)
     cross = xp.swapaxes(_factor(xp, cov0), -1, -2) @ _factor(xp, cov1)
     overlap = xp.sum(xp.linalg.svd(cross, compute_uv=False), axis=-1)
     traces = xp.trace(cov0, axis1=-2, axis2=-1) + xp.trace(cov1, axis1=-2, axis2=-1)
     return xp.maximum(xp.sum((mean0 - mean1) ** 2, axis=-1) + traces - 2 * overlap, 0.0)
-
-
-def _same_width(m0: Any, m1: Any) -> None:
-    if m0.shape[-1] != m1.shape[-1]:
-        raise UserError(f"means: widths {m0.shape[-1]} and {m1.shape[-1]} must be equal")
 
 
 def _factor(xp: Any, matrix: Any) -> Any:

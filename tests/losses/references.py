@@ -1,8 +1,10 @@
-"""The offline losses once more, in plain float64 numpy: loops and definitions, no shared code.
+"""References of the losses in plain float64 numpy, from their definitions, and how to compare.
 
-The gradients are central differences of these, in float64.
+Reference gradients are central differences of these, in float64.
 """
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
@@ -145,3 +147,29 @@ def contrast(s, t, memory_s, memory_t, chosen, normalizers, negatives, temperatu
             noise = negatives / rows
             total[b] -= np.log(p[0] / (p[0] + noise)) + np.log(noise / (p[1:] + noise)).sum()
     return total
+
+
+def gradients(function, *args):
+    """Value, and the gradients of its sum: that of each example, since examples do not mix."""
+
+    def total(*a):
+        out = function(*a)
+        return jnp.sum(out), out
+
+    (_, value), grads = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(*args)
+    return value, grads
+
+
+def close(actual, expected, rtol=1e-5):
+    """Relative to the largest entry: one float32 rounding of a logit reaches every class."""
+    expected = np.asarray(expected, np.float64)
+    scale = max(1.0, np.abs(expected).max())
+    np.testing.assert_allclose(np.asarray(actual), expected, rtol=rtol, atol=3e-6 * scale)
+
+
+def close_features(actual, expected, rtol=1e-5):
+    """Relative to the largest entry: a norm carries a rounding into all of them."""
+    expected = np.asarray(expected, np.float64)
+    np.testing.assert_allclose(
+        np.asarray(actual), expected, rtol=rtol, atol=rtol / 2 * max(1e-2, np.abs(expected).max())
+    )

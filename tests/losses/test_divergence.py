@@ -11,6 +11,7 @@ from jax.test_util import check_grads
 from scipy import special
 
 from kdjax import losses
+from tests.losses.references import close, gradients
 
 PAIRS = [losses.forward_kl, losses.reverse_kl, losses.jensen_shannon, losses.total_variation]
 PAIRS += [losses.weighted_kl, losses.balanced_kl]
@@ -19,24 +20,6 @@ PAIRS += [losses.weighted_kl, losses.balanced_kl]
 def pair(seed=0, shape=(6, 5), scale=2.0):
     rng = np.random.default_rng(seed)
     return tuple(jnp.array(scale * rng.normal(size=shape), jnp.float32) for _ in range(2))
-
-
-def gradients(function, *args):
-    """Value, and the gradients of its sum: that of each example, since examples do not mix."""
-
-    def total(*a):
-        out = function(*a)
-        return jnp.sum(out), out
-
-    (_, value), grads = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(*args)
-    return value, grads
-
-
-def close(actual, expected, rtol=1e-5):
-    """Relative to the largest entry: one float32 rounding of a logit reaches every class."""
-    expected = np.asarray(expected, np.float64)
-    scale = max(1.0, np.abs(expected).max())
-    np.testing.assert_allclose(np.asarray(actual), expected, rtol=rtol, atol=3e-6 * scale)
 
 
 def softmax(z, temperature=1.0):

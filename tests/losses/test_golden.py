@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kdjax import losses
+from tests.losses.references import close, gradients
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "divergence.npz")
 TRANSPORT = np.load(pathlib.Path(__file__).parents[1] / "golden" / "transport_divergence.npz")
@@ -22,24 +23,6 @@ def golden(case, key):
 
 def logits_of(case):
     return golden(case, "in/s_logits"), golden(case, "in/t_logits")
-
-
-def gradients(function, *args):
-    """Value, and the gradients of its sum: that of each example, since examples do not mix."""
-
-    def total(*a):
-        out = function(*a)
-        return jnp.sum(out), out
-
-    (_, value), grads = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(*args)
-    return value, grads
-
-
-def close(actual, expected, rtol=1e-5):
-    """Relative to the largest entry: one float32 rounding of a logit reaches every class."""
-    expected = np.asarray(expected, np.float64)
-    scale = max(1.0, np.abs(expected).max())
-    np.testing.assert_allclose(np.asarray(actual), expected, rtol=rtol, atol=3e-6 * scale)
 
 
 @pytest.mark.parametrize("temperature", [1, 4])

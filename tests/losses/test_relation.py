@@ -11,20 +11,13 @@ from jax.test_util import check_grads
 from kdjax import losses
 from kdjax.types import UserError
 from tests.losses import references
+from tests.losses.references import close_features as close
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "feature.npz")
 ALL = [
     losses.probabilistic_knowledge_transfer, losses.relational_angle, losses.relational_distance,
     losses.similarity_preserving,
 ]  # fmt: skip
-
-
-def close(actual, expected, rtol=1e-5):
-    """Relative to the largest entry: a norm carries a rounding into all of them."""
-    expected = np.asarray(expected, np.float64)
-    np.testing.assert_allclose(
-        np.asarray(actual), expected, rtol=rtol, atol=rtol / 2 * max(1e-2, np.abs(expected).max())
-    )
 
 
 def features(seed=0, widths=(3, 2)):

@@ -8,30 +8,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from kdjax.bounds.studies.contraction import ContractionSettings, contraction
-from kdjax.bounds.studies.correlation import Correlation, Interval, spearman, spearman_by_setting
 from kdjax.bounds.studies.enumeration import LaboratorySettings, laboratory
 from kdjax.bounds.studies.gap_correlation import tracking
 from kdjax.bounds.studies.gaussian import GaussianSettings, gaussian
 from kdjax.bounds.studies.gibbs import GibbsSettings, gibbs
-from kdjax.bounds.studies.networks import LayerBound, NetworkBounds, network_bounds
-from kdjax.bounds.studies.results import Line, Panel, StudyResult, Table, as_json
+from kdjax.bounds.studies.networks import network_bounds
+from kdjax.bounds.studies.results import StudyResult, as_json
 
-__all__ = [
-    "STUDIES",
-    "Correlation",
-    "Interval",
-    "LayerBound",
-    "Line",
-    "NetworkBounds",
-    "Panel",
-    "StudyResult",
-    "Table",
-    "as_json",
-    "network_bounds",
-    "spearman",
-    "spearman_by_setting",
-    "tracking",
-]
+__all__ = ["STUDIES", "StudyResult", "StudySpec", "as_json", "network_bounds", "tracking"]
 
 
 class StudySpec(NamedTuple):

@@ -63,25 +63,6 @@ class GaussianSettings:
     gains: Sequence[float]
     draws: int
 
-    def check(self) -> None:
-        """Refuse sizes below 2, ranks above the input's width, numbers that are not positive.
-
-        Raises:
-            UserError: naming the field.
-        """
-        check_integer("widths", list(self.widths), 1)
-        check_integer("size", self.size, 2)
-        check_integer("sizes", list(self.sizes), 2)
-        check_integer("ranks", list(self.ranks), 1)
-        check_integer("draws", self.draws, 2)
-        check_positive("signal", self.signal)
-        check_positive("deviation", self.deviation)
-        check_positive("gains", list(self.gains))
-        if len(self.widths) < 2 or max(self.ranks) > self.widths[0]:
-            raise UserError(
-                f"ranks: must be at most the input's width, {self.widths[0]}, of two or more"
-            )
-
 
 def gaussian(settings: GaussianSettings) -> StudyResult:
     """Compute the four panels.
@@ -91,10 +72,19 @@ def gaussian(settings: GaussianSettings) -> StudyResult:
         four standard errors.
 
     Raises:
-        UserError: as `GaussianSettings.check`.
+        UserError: sizes below 2, ranks above the input's width, numbers that are not positive.
     """
-    settings.check()
     widths, size = settings.widths, settings.size
+    check_integer("widths", list(widths), 1)
+    check_integer("size", size, 2)
+    check_integer("sizes", list(settings.sizes), 2)
+    check_integer("ranks", list(settings.ranks), 1)
+    check_integer("draws", settings.draws, 2)
+    check_positive("signal", settings.signal)
+    check_positive("deviation", settings.deviation)
+    check_positive("gains", list(settings.gains))
+    if len(widths) < 2 or max(settings.ranks) > widths[0]:
+        raise UserError(f"ranks: must be at most the input's width, {widths[0]}, of two or more")
     rng = np.random.default_rng(settings.seed)
     layers = [rng.normal(size=(b, a)) / a**0.5 for a, b in itertools.pairwise(widths)]
     basis = np.linalg.qr(rng.normal(size=(widths[0], widths[0])))[0]

@@ -14,10 +14,10 @@ import numpy as np
 
 from kdjax import bounds
 from kdjax.models.certificates import mobile, plain, residual, shuffled
-from kdjax.models.certificates.maps import Map, NamedMaps, Shape, out_shape
+from kdjax.models.certificates.maps import NamedMaps, Shape, out_shape
 from kdjax.types import UserError, Variables
 
-__all__ = ["Map", "Stage", "decompose", "downstream_constants", "layer_constants"]
+__all__ = ["Stage", "decompose", "downstream_constants", "layer_constants"]
 
 FAMILIES: dict[str, Callable[[Variables, Shape], NamedMaps]] = {
     "mlp": plain.mlp,
@@ -47,12 +47,7 @@ class Stage(NamedTuple):
 
 
 def decompose(name: str, variables: Variables, shape: Sequence[int]) -> NamedMaps:
-    """Take a network apart into named maps whose composition is the network.
-
-    Args:
-      name: as for `models.build`.
-      variables: of one network, not stacked.
-      shape: of an image.
+    """Take a network, named as for `models.build`, apart into maps whose composition it is.
 
     Returns:
       The map to every feature of the network from the one before, in their order, and "logits".
@@ -74,7 +69,7 @@ def layer_constants(name: str, variables: Variables, shape: Sequence[int]) -> li
     """Compute the Lipschitz constants of a network's layers; arguments and errors of `decompose`.
 
     Returns:
-      "input" (constant 1), every named layer once, and "logits".
+      "input" (constant 1), every layer of `decompose`, and "logits".
     """
     stages, size = [Stage("input", 1.0)], tuple(shape)
     for layer, layer_map in decompose(name, variables, shape):

@@ -27,8 +27,7 @@ __all__ = ["resnet", "resnet_imagenet", "wide_resnet"]
 
 def resnet(module: Variables, shape: Shape) -> NamedMaps:
     """Return the layers of `models.resnet`."""
-    stem = [convolution(module, "conv1", "bn1"), RELU]
-    return _resnet(module, stem, 3)
+    return _resnet(module, [convolution(module, "conv1", "bn1"), RELU], 3)
 
 
 def _resnet(module: Variables, stem: list[Map], stages: int) -> NamedMaps:

@@ -11,15 +11,9 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from kdjax import cli
-from kdjax.bounds.studies import (
-    STUDIES,
-    as_json,
-    network_bounds,
-    spearman,
-    spearman_by_setting,
-    tracking,
-)
+from kdjax.bounds.studies import STUDIES, as_json, network_bounds, tracking
 from kdjax.bounds.studies.contraction import coefficient, layout
+from kdjax.bounds.studies.correlation import spearman, spearman_by_setting
 from kdjax.bounds.studies.gaussian import _ramp, gaps
 from kdjax.experiment.commands import study
 from kdjax.report import study_figures as drawing
