@@ -67,13 +67,17 @@ def _checked_gaussian(
     return mean, matrix
 
 
-def _checked_pair(xp: Any, first: tuple, second: tuple, *, definite: bool) -> tuple[tuple, tuple]:
-    first = _checked_gaussian(xp, *first, "first Gaussian", definite=definite)
-    second = _checked_gaussian(xp, *second, "second Gaussian", definite=definite)
-    widths = first[0].shape[-1], second[0].shape[-1]
+def _checked_pair(
+    xp: Any, first: tuple[Numbers, Numbers], second: tuple[Numbers, Numbers], *, definite: bool
+) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    pair = (
+        _checked_gaussian(xp, *first, "first Gaussian", definite=definite),
+        _checked_gaussian(xp, *second, "second Gaussian", definite=definite),
+    )
+    widths = [mean.shape[-1] for mean, _ in pair]
     if widths[0] != widths[1]:
         raise UserError(f"means: widths {widths[0]} and {widths[1]} must be equal")
-    return first, second
+    return pair
 
 
 def gaussian_kl(m0: Numbers, S0: Numbers, m1: Numbers, S1: Numbers) -> Result:
