@@ -58,9 +58,9 @@ def losses_of(model: Any) -> Callable:
     """The loss of a detector that learns alone, of (params, stats, batch)."""
     parts = {
         "ce": terms.cross_entropy(),
-        "box_regression": terms.box_regression(),
-        "objectness": terms.objectness(),
-        "anchor_regression": terms.anchor_regression(),
+        "box_smooth_l1": terms.box_smooth_l1(),
+        "binary_cross_entropy": terms.binary_cross_entropy(),
+        "anchor_smooth_l1": terms.anchor_smooth_l1(),
     }
     player = Player(model, {name: terms.make_term(term) for name, term in parts.items()})
     method = co_train({"student": player})

@@ -86,7 +86,7 @@ def watch(clock: Clock) -> Callable[..., Any]:
     """`loop.fit`, timed."""
     fit = loop.fit
 
-    def wrapped(hooks: loop.Hooks, state: Any, batches: Iterator[Any], **rest: Any) -> Any:
+    def wrapped(hooks: loop.Hooks, state: Any, batches: Iterator[Any], *rest: Any) -> Any:
         def read(rows: Any) -> Any:
             found = hooks.read(rows)  # waits for the device
             clock.turn()
@@ -101,13 +101,13 @@ def watch(clock: Clock) -> Callable[..., Any]:
         clock.ready = []  # each variant has batches of its own
         timed = hooks._replace(
             read=read,
-            tick=clock.timed("logging", hooks.tick),
+            on_progress=clock.timed("logging", hooks.on_progress),
             evaluate=evaluate,
             log=clock.timed("logging", hooks.log),
             save=clock.timed("checkpoints", hooks.save),
         )
         try:
-            return fit(timed, state, iter(lambda: clock.next(batches), None), **rest)
+            return fit(timed, state, iter(lambda: clock.next(batches), None), *rest)
         finally:
             clock.stop()
 

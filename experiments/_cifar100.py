@@ -89,7 +89,7 @@ def review(pair: dict, said: dict) -> tuple[dict, dict]:
     """ReviewKD's term with its weight and ramp, and the fusion that it looks through."""
     peer_layers, widths, sizes, layers = pair["levels"]
     adapter = {"kind": "fusion", "layers": layers, "widths": widths, "sizes": sizes}
-    return {"review": {**said, "peer_layers": peer_layers}}, {"review": adapter}
+    return {"hierarchical_context": {**said, "peer_layers": peer_layers}}, {"review": adapter}
 
 
 def experiment(

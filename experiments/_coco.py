@@ -5,9 +5,9 @@ def learning(box_weight: float = 1.0) -> dict:
     """Two-stage training: the proposal network's two losses and the box head's two."""
     return {
         "ce": {"weight": 1.0},
-        "box_regression": {"weight": box_weight},
-        "objectness": {"weight": 1.0},
-        "anchor_regression": {"weight": box_weight},
+        "box_smooth_l1": {"weight": box_weight},
+        "binary_cross_entropy": {"weight": 1.0},
+        "anchor_smooth_l1": {"weight": box_weight},
     }
 
 

@@ -100,7 +100,7 @@ def rows() -> dict:
         "kd": kd,
         "dkd": dkd,
         "dist": dist,
-        "hint": {"hint": {"weight": 100.0, "own_layer": "stage2", "peer_layer": "stage2"}},
+        "hint": {"feature_mse": {"weight": 100.0, "own_layer": "stage2", "peer_layer": "stage2"}},
         "at": {"attention_transfer": {"weight": 1000.0}},
         "sp": {"similarity_preserving": {"weight": 3000.0}},
         "nd": {"norm_direction": {"weight": 2.0}},

@@ -51,7 +51,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "alone": {},
         "kd": kd(),
         "dml": mutual({"forward_kl": {"temperature": 1.0}}),
-        "kdcl": mutual({"minimum_logit": {"temperature": 2.0}}),
+        "kdcl": mutual({"minimum_logit_kl": {"temperature": 2.0}}),
         "switokd": mutual({"forward_kl": {"temperature": 1.0}}, teacher={"pause": SWITOKD}),
         "bdkd": players(
             teacher={"forward_kl": {"toward": "student", "temperature": 2.0}},

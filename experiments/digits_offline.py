@@ -66,7 +66,7 @@ def rows() -> dict:
         "kd": (kd, False),
         "dkd": ({"decoupled_kl": {"alpha": 1.0, "beta": 2.0, "temperature": 4.0}}, False),
         "dist": ({"correlation": {"weight": 2.0, "temperature": 4.0}}, False),
-        "hint": ({"hint": {"weight": 10.0, **through}}, True),
+        "hint": ({"feature_mse": {"weight": 10.0, **through}}, True),
         "nd": (nd, True),
         "kdpp": ({"forward_kl": {"temperature": 4.0}, **nd}, True),
     }

@@ -88,7 +88,7 @@ def distilled(task: str, num_steps: int) -> dict:
     anneal, _, _, _, a, temperature, b, _ = SETTINGS[task]
     soft = {"toward": "teacher", "weight": a, "temperature": temperature}
     if task == "stsb":
-        return {"squared_error": {"weight": 1 - a}, "logit_mse": soft}
+        return {"label_logit_mse": {"weight": 1 - a}, "logit_mse": soft}
     if anneal:
         soft["anneal"] = {"to": 1.0, "steps": num_steps}
     return {
@@ -101,7 +101,10 @@ def distilled(task: str, num_steps: int) -> dict:
 def learning_teacher(task: str) -> dict:
     """The teacher's terms in online SinKD."""
     if task == "stsb":
-        return {"squared_error": {"weight": 1.0}, "logit_mse": {"toward": "student", "weight": 0.1}}
+        return {
+            "label_logit_mse": {"weight": 1.0},
+            "logit_mse": {"toward": "student", "weight": 0.1},
+        }
     b = SETTINGS[task][6]
     return {
         "ce": {"weight": 1.0},

@@ -39,7 +39,7 @@ def get_config(arg: str = "") -> ConfigDict:
     task = _glue.check("rte" if smoke or not arg else arg)
     batch, epochs, rate = SETTINGS[task]
     steps = _glue.epoch(task, batch)
-    term = "squared_error" if task == "stsb" else "ce"
+    term = "label_logit_mse" if task == "stsb" else "ce"
     return ConfigDict(
         {
             "seed": 0,

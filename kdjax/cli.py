@@ -2,7 +2,6 @@
 
 import argparse
 import errno
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.errors import RunError, UserError
-from kdjax.train import distributed, malloc
+from kdjax.train import distributed
+from kdjax.train.process_settings import configure_process
 
 HELP = """\
 Knowledge distillation beyond one KL: train networks beside each other, from a config file.
@@ -38,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest and args.command not in ("train", "study"):
         parser.error(f"unknown argument {rest[0]}")
     try:
-        malloc.keep_memory()
-        _cache()
+        configure_process()
         return args.run(args, rest, argv)
     except UserError as error:
         _say(f"kdjax: {error}")
@@ -70,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     train = add("train", _train, "train from a config, or resume; prints and writes a report")
     train.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="an experiment")
     train.add_argument("--workdir", required=True, type=Path, help="where everything is written")
-    _add_processes(train)
+    _add_distributed(train)
     train.epilog = "Any --config.key=value overrides the experiment; `list` names the keys."
     evaluate = add("eval", _eval, "score a trained workdir again, from its checkpoints")
     evaluate.add_argument("--workdir", required=True, type=Path)
@@ -103,17 +102,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_processes(train: argparse.ArgumentParser) -> None:
-    """Add the flags that say where the other processes are."""
+def _add_distributed(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--distributed",
         action="store_true",
         help="one of several processes that train together (TPU slice, GKE, Slurm, Open MPI: they "
-        "find each other; elsewhere the three below say where they are)",
+        "find each other; elsewhere the next three flags are needed)",
     )
-    train.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 can be reached")
-    train.add_argument("--num-processes", type=int, metavar="N", help="how many there are")
-    train.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
+    train.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    train.add_argument("--num-processes", type=int, metavar="N", help="number of processes")
+    train.add_argument("--process-id", type=int, metavar="I", help="number of this one, from 0")
 
 
 def _add_bounds(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
@@ -133,8 +131,8 @@ def _add_bounds(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None
 
 def _train(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
     command = "python -m kdjax " + shlex.join(argv)
-    given = (args.coordinator, args.num_processes, args.process_id)
-    with distributed.processes_of(args.distributed, *given):
+    address = (args.coordinator, args.num_processes, args.process_id)
+    with distributed.processes_of(args.distributed, *address):
         return _train_here(args, rest, command)
 
 
@@ -168,7 +166,7 @@ def _train_here(args: argparse.Namespace, rest: Sequence[str], command: str) -> 
             _show(report)
             say(f"report: {page}")
 
-        multihost.by_first(show)
+        multihost.run_on_first(show)
     return 0
 
 
@@ -292,17 +290,6 @@ def _show(report: dict[str, Any]) -> None:
     paired = tables.differences(report)
     if paired is not None:
         tables.show(paired)
-
-
-def _cache() -> None:
-    """Keep compiled programs between runs, unless the user has said where or not to."""
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    import jax
-
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    jax.config.update("jax_compilation_cache_dir", str(home / "kdjax" / "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _say(text: str) -> None:

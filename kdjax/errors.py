@@ -6,7 +6,7 @@ import zipfile
 import zlib
 
 # What zipfile and numpy raise where bytes are wrong, or a header asks for more than there is.
-DAMAGED = (
+CORRUPT_FILE_ERRORS = (
     OSError,
     ValueError,
     TypeError,

@@ -137,7 +137,7 @@ def test_list_names_everything_there_is(capsys, monkeypatch):
     assert cli.main(["list"]) == 0
     out, err = capsys.readouterr()
     assert not err
-    for name in (*models.names(), *terms.DEFINITIONS, "digits", "cifar100", "adamw"):
+    for name in (*models.names(), *terms.TERM_SPECS, "digits", "cifar100", "adamw"):
         assert name in out
     assert re.search(r"experiments/digits_compare\.py\s+Six ways", out)
     for key in (

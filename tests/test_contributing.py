@@ -45,10 +45,8 @@ def copy(tmp_path_factory):
     insert(folder / "tests/losses/test_contract.py", "\nROWS = {\n", row)
     logits = folder / "kdjax/distill/terms/logits.py"
     logits.write_text(logits.read_text() + "\n\n" + term)
-    insert(terms, "Definition]] = {\n", definition)
-    terms.write_text(
-        terms.read_text().replace("\nDEFINITIONS", f"\n{imported_term}\nDEFINITIONS", 1)
-    )
+    insert(terms, "TermSpec]] = {\n", definition)
+    terms.write_text(terms.read_text().replace("\nTERM_SPECS", f"\n{imported_term}\nTERM_SPECS", 1))
     return folder
 
 

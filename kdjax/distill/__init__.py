@@ -12,7 +12,6 @@ from kdjax.distill.methods import (
     player_hparams,
     switokd_pause,
     with_critic,
-    with_dependency,
 )
 
 __all__ = [
@@ -27,5 +26,4 @@ __all__ = [
     "switokd_pause",
     "terms",
     "with_critic",
-    "with_dependency",
 ]

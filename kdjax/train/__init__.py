@@ -6,10 +6,10 @@ The command line imports `malloc` and `distributed` before jax: the names here l
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kdjax.train.optimizer import make_optimizer, make_schedule
+    from kdjax.train.optimizer import make_optimizer
     from kdjax.train.step import init_state, make_step
 
-__all__ = ["init_state", "make_optimizer", "make_schedule", "make_step"]
+__all__ = ["init_state", "make_optimizer", "make_step"]
 
 
 def __getattr__(name: str) -> Any:

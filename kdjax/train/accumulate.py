@@ -8,35 +8,36 @@ import jax.numpy as jnp
 
 from kdjax.types import Array, Batch, PyTree
 
-# over(stats, part of the batch, key) -> (gradients, new stats, metrics)
-Part = Callable[[PyTree, Batch, Array], tuple[PyTree, PyTree, dict[str, Array]]]
+# gradients(stats, part of the batch, key) -> (gradients, new stats, metrics)
+PartGradients = Callable[[PyTree, Batch, Array], tuple[PyTree, PyTree, dict[str, Array]]]
 
 
 def over_parts(
-    one: Part, parts: int, stats: PyTree, batch: Batch, key: Array
+    gradients: PartGradients, parts: int, stats: PyTree, batch: Batch, key: Array
 ) -> tuple[PyTree, PyTree, dict[str, Array]]:
-    """Means of gradients and metrics over the parts of a batch; statistics go from part to part.
+    """Average gradients and metrics over the parts of a batch; each part gets the last one's stats.
 
-    Part i holds the rows i, i + parts, i + 2 parts, ... so that a batch that is divided over
-    devices is divided alike in each part. All parts must have the same number of real examples, as
-    training batches do.
+    Part i holds the rows i, i + parts, i + 2 parts, ... so that devices divide each part as they
+    divide the batch. All parts must have the same number of real examples, as training batches do.
 
     Args:
-      one: gradients, statistics and metrics of a part.
-      parts: how many; they must divide the rows.
+      gradients: of a part, with its stats and metrics.
+      parts: their number; it must divide the rows.
       stats: before the first part.
       batch: arrays with rows.
-      key: each part gets its own.
+      key: split over the parts.
     """
     split = jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]), dict(batch))
-    part = lambda i: jax.tree.map(lambda x: x[:, i], split)  # noqa: E731
+
+    def part(i: Array | int) -> Batch:
+        return jax.tree.map(lambda x: x[:, i], split)
 
     def step(carry: tuple[Any, Any], i: Array | int) -> tuple[tuple[Any, Any], None]:
         total, stats = carry
-        grads, stats, metrics = one(stats, part(i), jax.random.fold_in(key, i))
+        grads, stats, metrics = gradients(stats, part(i), jax.random.fold_in(key, i))
         return (jax.tree.map(jnp.add, total, (grads, metrics)), stats), None
 
-    grads, _, metrics = jax.eval_shape(one, stats, part(0), key)
+    grads, _, metrics = jax.eval_shape(gradients, stats, part(0), key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, metrics))
     carry = (zeros, stats)
     if jax.default_backend() == "cpu":  # a loop would lose the CPU's fast convolutions

@@ -1,18 +1,15 @@
-"""Checkpoints: one state, whole and verified, through orbax.
+"""Checkpoints: one complete, verified state, through orbax.
 
 A checkpoint holds the trained part of a State (frozen roles are named by path and hash
 instead), and a small record: the step, the byte offset of the metrics file, a digest of all
-arrays, and what the run was. A checkpoint whose arrays do not match the digest is set aside and
-the one before is taken.
+arrays, and entries of the caller. A checkpoint whose arrays do not match the digest is
+quarantined, and the one before is read.
 """
 
 import errno
-import gc
 import hashlib
 import json
-import logging
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,40 +25,34 @@ from kdjax.train import multihost
 from kdjax.types import PyTree, RunError, State, UserError
 
 Say = Callable[[str], None]
-SEALS = "seals"  # a folder beside the checkpoints
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)  # what an admin mends
+HASHES = "seals"  # a folder next to the checkpoints
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 def digest(tree: PyTree) -> str:
-    """A hash of names, shapes, types and bytes of all arrays of a tree."""
-    found = hashlib.blake2b(digest_size=16)
+    """Hash the names, shapes, types and bytes of all arrays of a tree."""
+    total = hashlib.blake2b(digest_size=16)
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         array = np.ascontiguousarray(jax.device_get(leaf))
-        found.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        found.update(array.tobytes())
-    return found.hexdigest()
+        total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
 
 
 def describe(tree: PyTree) -> dict[str, str]:
-    """Name -> "float32 (3, 4)" of all arrays of a tree."""
+    """Return name -> "float32 (3, 4)" of all arrays of a tree."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path): f"{x.dtype} {tuple(x.shape)}" for path, x in leaves}
 
 
 def open_manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
     """Open (and create) a folder of checkpoints, of which the newest `keep` stay."""
-    logging.getLogger("absl").addFilter(_not_orbax)
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, create=True, enable_async_checkpointing=True
     )
     return ocp.CheckpointManager(folder.resolve(), options=options)
-
-
-def _not_orbax(record: logging.LogRecord) -> bool:
-    """Orbax logs the traceback of what fails in each of its threads, and then raises it as well."""
-    return f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
 def save(
@@ -76,86 +67,81 @@ def save(
     step = int(state.step)
     if step in manager.all_steps():
         return
-    seal(manager)
-    said = {**record, "step": step, "digest": digest(part), "arrays": describe(part)}
-    if multihost.count() > 1:  # orbax writes arrays that all processes share, each a part
-        part = multihost.everywhere(part, _copies())
+    write_file_hashes(manager)
+    record = {**record, "step": step, "digest": digest(part), "arrays": describe(part)}
+    if multihost.count() > 1:  # orbax writes global arrays, each process a part
+        part = multihost.replicate_global(part, _one_copy_a_process())
     with _writing(manager):
         manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(part), record=ocp.args.JsonSave(said)
+                state=ocp.args.StandardSave(part), record=ocp.args.JsonSave(record)
             ),
         )
 
 
-def _copies() -> NamedSharding:
-    """A copy on one device of each process."""
+def _one_copy_a_process() -> NamedSharding:
     mesh = Mesh(np.array(multihost.devices(multihost.count())), ("process",))
     return NamedSharding(mesh, PartitionSpec())
 
 
 @contextmanager
 def _writing(manager: ocp.CheckpointManager) -> Iterator[None]:
-    """Tell in one line that a checkpoint cannot be written, whatever orbax says of it."""
+    """Turn any error of orbax into one line that names the folder."""
     try:
         yield
     except Exception as error:
-        said = str(error).split("\n")[0]
-        why = next((os.strerror(n) for n in FULL if os.strerror(n) in said), said[-200:])
+        line = str(error).split("\n")[0]
+        reason = next((os.strerror(n) for n in FULL if os.strerror(n) in line), line[-200:])
         raise RunError(
-            f"a checkpoint below {manager.directory} cannot be written ({why}); those before are "
-            "whole: make room, and the same command goes on from the newest"
+            f"a checkpoint below {manager.directory} cannot be written ({reason}); those before "
+            "are whole: make room, and the same command goes on from the newest"
         ) from error
 
 
 def close(manager: ocp.CheckpointManager) -> None:
-    """Finish what is being written, and let go of the folder.
+    """Finish the checkpoint that is being written, and close the manager.
 
     Raises:
       RunError: it cannot be written.
     """
     try:
-        seal(manager)
+        write_file_hashes(manager)
     finally:
         with _writing(manager):
             manager.close()
 
 
-def seal(manager: ocp.CheckpointManager) -> None:
-    """Wait for what is being written, and note size and hash of every file of each checkpoint.
+def write_file_hashes(manager: ocp.CheckpointManager) -> None:
+    """Wait for the checkpoint being written, and write size and hash of every checkpoint's files.
 
-    Damage is then seen without reading the arrays: a reader that meets a truncated file prints
+    Damage is then detected without reading the arrays: a reader that meets a truncated file prints
     tracebacks from threads of its own, at any later time.
 
     Raises:
-      RunError: what was being written could not be.
+      RunError: the checkpoint could not be written.
     """
     with _writing(manager):
-        _seal(manager)
+        manager.wait_until_finished()
+        if not multihost.is_first():
+            return
+        folder = Path(manager.directory)
+        hashes = folder / HASHES
+        hashes.mkdir(exist_ok=True)
+        steps = set(manager.all_steps())
+        for step in steps:
+            target = hashes / f"{step}.json"
+            if not target.exists():
+                part = target.with_suffix(".part")
+                part.write_text(json.dumps(_file_hashes(folder / str(step))))
+                part.rename(target)
+        for old in hashes.glob("*.json"):
+            if int(old.stem) not in steps:
+                old.unlink()
 
 
-def _seal(manager: ocp.CheckpointManager) -> None:
-    manager.wait_until_finished()
-    if not multihost.is_first():
-        return
-    folder = Path(manager.directory)
-    seals = folder / SEALS
-    seals.mkdir(exist_ok=True)
-    steps = set(manager.all_steps())
-    for step in steps:
-        target = seals / f"{step}.json"
-        if not target.exists():
-            part = target.with_suffix(".part")
-            part.write_text(json.dumps(_files(folder / str(step))))
-            part.rename(target)
-    for old in seals.glob("*.json"):
-        if int(old.stem) not in steps:
-            old.unlink()
-
-
-def _files(folder: Path) -> dict[str, list]:
-    """Size and hash of every file below a folder."""
+def _file_hashes(folder: Path) -> dict[str, list]:
+    """Return size and hash of every file below a folder."""
     return {
         path.relative_to(folder).as_posix(): [
             path.stat().st_size,
@@ -166,17 +152,17 @@ def _files(folder: Path) -> dict[str, list]:
     }
 
 
-def _broken_seal(folder: Path, step: int) -> str | None:
-    """What is wrong with the files of a checkpoint; None if nothing is, or nothing is known."""
+def _changed_file(folder: Path, step: int) -> str | None:
+    """Describe a file of a checkpoint that differs from its hash; None if all agree or none has."""
     try:
-        noted = json.loads((folder / SEALS / f"{step}.json").read_text())
+        expected = json.loads((folder / HASHES / f"{step}.json").read_text())
     except (OSError, ValueError, RecursionError):
         return None
-    found = _files(folder / str(step))
-    for name in sorted({*noted, *found}):
-        if name not in found:
+    actual = _file_hashes(folder / str(step))
+    for name in sorted({*expected, *actual}):
+        if name not in actual:
             return f"its file {name} is missing"
-        if noted.get(name) != found[name]:
+        if expected.get(name) != actual[name]:
             return f"its file {name} has changed since it was written"
     return None
 
@@ -189,54 +175,47 @@ def restore(
     Raises:
       UserError: a checkpoint of other roles, networks or numbers of members.
     """
-    wanted = trained_part(state, trains)
+    template = trained_part(state, trains)
     for step in sorted(manager.all_steps(), reverse=True):
         folder = Path(manager.directory)
-        broken = multihost.told((multihost.is_first() and _broken_seal(folder, step)) or "")
-        if broken:  # seen before orbax opens it
-            _set_aside(manager, step, say, broken)
+        changed = multihost.broadcast_text(
+            (multihost.is_first() and _changed_file(folder, step)) or ""
+        )
+        if changed:  # detected before orbax opens it
+            quarantine(manager, step, say, changed)
             continue
         try:
-            part, record = _read(manager, step, wanted)
+            part, record = _read(manager, step, template)
         except UserError:
             raise
         except Exception as error:  # noqa: BLE001  a damaged file may fail in any way
-            why = str(error).split("\n")[0][:200]
+            reason = str(error).split("\n")[0][:200]
             multihost.all_true(False)
         else:
-            why = "" if digest(part) == record["digest"] else "its arrays differ from their digest"
-            if multihost.all_true(not why):
+            same = digest(part) == record["digest"]
+            reason = "" if same else "its arrays differ from their digest"
+            if multihost.all_true(same):
                 return merge(state, part), record
-            why = why or "another process cannot read it"
-        _forget_reads()
-        _set_aside(manager, step, say, why)
+            reason = reason or "another process cannot read it"
+        quarantine(manager, step, say, reason)
     return None
 
 
-def _forget_reads() -> None:
-    """Collect orbax's abandoned reads; at any later time they would print their errors."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    try:
-        gc.collect()
-    finally:
-        sys.unraisablehook = hook
+def _read(manager: ocp.CheckpointManager, step: int, template: PyTree):
+    args = ocp.args.Composite(record=ocp.args.JsonRestore())
+    record = manager.restore(step, args=args)["record"]
+    _check_arrays(Path(manager.directory) / str(step), record["arrays"], template)
+    shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
+    return manager.restore(step, args=args)["state"], record
 
 
-def _read(manager: ocp.CheckpointManager, step: int, wanted: PyTree):
-    record = manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))
-    arrays = record["record"]["arrays"]
-    _check_arrays(Path(manager.directory) / str(step), arrays, wanted)
-    template = jax.tree.map(ocp.utils.to_shape_dtype_struct, wanted)
-    found = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(template)))
-    return found["state"], record["record"]
-
-
-def _check_arrays(folder: Path, found: Mapping[str, str], wanted: PyTree) -> None:
-    """Refuse a checkpoint of something else, which is no damage."""
-    expected = describe(wanted)
-    # networks first: they say more than their optimizers
-    for name in sorted({*found, *expected}, key=lambda n: (not n.startswith(".params"), n)):
-        there, here = found.get(name, "absent"), expected.get(name, "absent")
+def _check_arrays(folder: Path, stored: Mapping[str, str], template: PyTree) -> None:
+    """Refuse the checkpoint of another run, which is not damaged."""
+    expected = describe(template)
+    # networks first: they tell more than their optimizers
+    for name in sorted({*stored, *expected}, key=lambda n: (not n.startswith(".params"), n)):
+        there, here = stored.get(name, "absent"), expected.get(name, "absent")
         if there != here:
             raise UserError(
                 f"checkpoint {folder} belongs to another run: {name.lstrip('.')} is {there} there "
@@ -244,32 +223,35 @@ def _check_arrays(folder: Path, found: Mapping[str, str], wanted: PyTree) -> Non
             )
 
 
-def _set_aside(manager: ocp.CheckpointManager, step: int, say: Say, why: str) -> None:
+def quarantine(manager: ocp.CheckpointManager, step: int, say: Say, reason: str) -> None:
     """Rename a damaged checkpoint, so that nothing is lost and its step can be written again."""
     folder = Path(manager.directory) / str(step)
 
     def rename() -> None:
-        aside = folder.with_name(f"damaged-{step}")
+        target = folder.with_name(f"damaged-{step}")
         for number in range(1, 1000):
-            if not aside.exists():
+            if not target.exists():
                 break
-            aside = folder.with_name(f"damaged-{step}-{number}")
-        folder.rename(aside)
-        (folder.parent / SEALS / f"{step}.json").unlink(missing_ok=True)
-        say(f"checkpoint {folder} is damaged ({why}); kept as {aside.name}, trying the one before")
+            target = folder.with_name(f"damaged-{step}-{number}")
+        folder.rename(target)
+        (folder.parent / HASHES / f"{step}.json").unlink(missing_ok=True)
+        say(
+            f"checkpoint {folder} is damaged ({reason}); kept as {target.name}, trying the one "
+            "before"
+        )
 
-    multihost.by_first(rename)
+    multihost.run_on_first(rename)
     manager.reload()
 
 
 def trained_part(state: State, trains: tuple[str, ...]) -> State:
-    """The state without its frozen roles, which a checkpoint names by path and hash instead."""
-    part = lambda tree: {role: tree[role] for role in trains}  # noqa: E731
-    return state._replace(params=part(state.params), stats=part(state.stats))
+    """Return the state without its frozen roles, which a checkpoint names by path and hash."""
+    params = {role: state.params[role] for role in trains}
+    return state._replace(params=params, stats={role: state.stats[role] for role in trains})
 
 
 def merge(state: State, part: State) -> State:
-    """Put a trained part back beside the frozen roles of `state`."""
+    """Add the frozen roles of `state` to a trained part."""
     return part._replace(
         params={**state.params, **part.params}, stats={**state.stats, **part.stats}
     )

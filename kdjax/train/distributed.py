@@ -1,4 +1,4 @@
-"""Starting as one of several processes. Free of jax until then: most commands need none."""
+"""Start of one of several processes. jax is imported only then: most commands need none."""
 
 import os
 from collections.abc import Iterator
@@ -6,32 +6,32 @@ from contextlib import contextmanager
 
 from kdjax.errors import UserError
 
-# A process that is silent for so long counts as gone, and the others end; and so long a process
-# that ends waits for the others.
+# A process that is silent for so long counts as lost, and the others end; a process that ends
+# waits so long for the others.
 SILENT_SECONDS = 30
-# By hand: these, or the flags. The first is JAX's own name.
+# These variables or the flags give the addresses. The first is JAX's own name.
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 @contextmanager
 def processes_of(
-    wanted: bool, coordinator: str | None, number: int | None, index: int | None
+    enabled: bool, coordinator: str | None, number: int | None, index: int | None
 ) -> Iterator[None]:
-    """Join the other processes for the time of a run; nothing happens unless it is wanted.
+    """Join the other processes for the time of a run; nothing happens unless enabled.
 
-    Without an address, JAX finds it out on Cloud TPU, GKE, Slurm and Open MPI.
+    Without an address, JAX detects it on Cloud TPU, GKE, Slurm and Open MPI.
 
     Args:
-      wanted: whether this is one of several processes.
+      enabled: this is one of several processes.
       coordinator: "host:port" of process 0, or None.
-      number: how many processes, or None.
+      number: of processes, or None.
       index: of this one, or None.
 
     Raises:
-      UserError: addresses that are incomplete, wrong or not wanted; no other processes there.
+      UserError: addresses that are incomplete, wrong or not needed; no other processes found.
     """
     flags = {"--coordinator": coordinator, "--num-processes": number, "--process-id": index}
-    if not wanted:
+    if not enabled:
         for flag, value in flags.items():
             if value is not None:
                 raise UserError(f"{flag} is given without --distributed; add it or remove {flag}")
@@ -45,7 +45,7 @@ def processes_of(
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        multihost.leave_if_alone(error)
+        multihost.exit_if_peer_lost(error)
         raise
 
 
@@ -53,14 +53,14 @@ def _join(coordinator: str | None, number: int | None, index: int | None) -> Non
     coordinator = coordinator or os.environ.get(VARIABLES[0])
     number = _count("--num-processes", VARIABLES[1], number)
     index = _count("--process-id", VARIABLES[2], index)
-    by_hand = [x is not None for x in (coordinator, number, index)]
-    if any(by_hand) and not all(by_hand):
+    explicit = [x is not None for x in (coordinator, number, index)]
+    if any(explicit) and not all(explicit):
         raise UserError(
             "--coordinator, --num-processes and --process-id (or "
             f"{', '.join(VARIABLES)}) belong together: give all three, or none where JAX finds "
             "them (Cloud TPU, GKE, Slurm, Open MPI)"
         )
-    if all(by_hand) and not 0 <= (index or 0) < (number or 0):
+    if all(explicit) and not 0 <= (index or 0) < (number or 0):
         raise UserError(f"--process-id is {index}; it must be from 0 to {(number or 0) - 1}")
     import jax
 
@@ -69,23 +69,23 @@ def _join(coordinator: str | None, number: int | None, index: int | None) -> Non
             coordinator,
             number,
             index,
-            cluster_detection_method="deactivate" if all(by_hand) else None,
+            cluster_detection_method="deactivate" if all(explicit) else None,
             heartbeat_timeout_seconds=SILENT_SECONDS,
             shutdown_timeout_seconds=SILENT_SECONDS,
         )
     except (ValueError, TypeError, RuntimeError) as error:
-        why = str(error).splitlines()[0][:200]
+        reason = str(error).splitlines()[0][:200]
         raise UserError(
-            f"--distributed: the other processes cannot be found ({why}); outside Cloud TPU, GKE, "
-            "Slurm and Open MPI give --coordinator, --num-processes and --process-id"
+            f"--distributed: the other processes cannot be found ({reason}); outside Cloud TPU, "
+            "GKE, Slurm and Open MPI give --coordinator, --num-processes and --process-id"
         ) from error
 
 
-def _count(flag: str, variable: str, given: int | None) -> int | None:
-    said = os.environ.get(variable)
-    if given is not None or said is None:
-        return given
+def _count(flag: str, variable: str, value: int | None) -> int | None:
+    text = os.environ.get(variable)
+    if value is not None or text is None:
+        return value
     try:
-        return int(said)
+        return int(text)
     except ValueError:
-        raise UserError(f"{variable} is {said!r}; it must be a whole number, as {flag}") from None
+        raise UserError(f"{variable} is {text!r}; it must be a whole number, as {flag}") from None

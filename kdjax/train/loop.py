@@ -1,8 +1,8 @@
-"""The loop: steps, and what happens between them, in a fixed order.
+"""The training loop: steps, and a fixed order of what follows a step that is due.
 
-After a step whose number is due: metrics are read and checked, written, validated upon, and
-only then is the state saved; a checkpoint therefore never follows a value that was not finite,
-and the metrics file is complete up to it.
+Metrics are read and checked, written, validated upon, and only then is the state saved; a
+checkpoint therefore never follows a value that was not finite, and the metrics file is complete
+up to it.
 """
 
 import math
@@ -21,7 +21,7 @@ Values = Mapping[str, np.ndarray]  # name -> [members]
 
 
 class Every(NamedTuple):
-    """How often things happen, in steps; 0 means never (the last step always counts)."""
+    """Periods in steps; 0 means never (the last step always counts)."""
 
     log: int
     evaluate: int
@@ -29,14 +29,27 @@ class Every(NamedTuple):
     grad_norms: int
 
 
-class Hooks(NamedTuple):
-    """What the loop calls; all but `step` are called between steps, on the host.
+class Plan(NamedTuple):
+    """The steps to take: from `start` (steps already done) to `num_steps`.
 
-    What is logged are the values of that very step, so that a resumed run logs the same.
+    `images_per_step` is for the displayed speed.
+    """
+
+    start: int
+    num_steps: int
+    images_per_step: int
+    every: Every
+
+
+class Hooks(NamedTuple):
+    """The functions that the loop calls; all but `step` run between steps, on the host.
+
+    The logged values are those of that very step, so that a resumed run logs the same.
 
     `log(step, values)`, `evaluate(step, state)`, `save(state)`, `grad_norms(state, batch)`,
-    `tick(step, values, images_per_second)`, `warn(text)`. `several(state, batches)`, if there is
-    one, takes `together` steps in one dispatch; its metrics have a leading axis of steps.
+    `on_progress(step, values, images_per_second)`, `warn(text)`. `multi_step(state, batches)`, if
+    there is one, takes `steps_per_dispatch` steps in one dispatch; its metrics have a leading axis
+    of steps.
     """
 
     step: Callable[[State, Any], tuple[State, Mapping[str, Any]]]
@@ -45,56 +58,56 @@ class Hooks(NamedTuple):
     evaluate: Callable[[int, State], None]
     save: Callable[[State], None]
     grad_norms: Callable[[State, Any], Values]
-    tick: Callable[[int, Values, float], None]
+    on_progress: Callable[[int, Values, float], None]
     warn: Callable[[str], None]
-    several: Callable[[State, Any], tuple[State, Mapping[str, Any]]] | None = None
-    together: int = 1
+    multi_step: Callable[[State, Any], tuple[State, Mapping[str, Any]]] | None = None
+    steps_per_dispatch: int = 1
 
 
 class Stopped(RunError):
     """The process was asked to end; the state of `step` has been saved."""
 
 
-class Health:
-    """Which members are still finite, and where the others ceased to be."""
+class DivergenceTracker:
+    """Tracks diverged members, and terms whose iterations did not converge."""
 
     def __init__(
         self,
         members: int,
-        known: Mapping[str, str] | None = None,
+        diverged: Mapping[str, str] | None = None,
         *,
         first: int = 0,
-        whole: bool = True,
+        covers_all: bool = True,
     ) -> None:
-        """Start with what an earlier part of the run found (row -> what happened).
+        """Start with the members that an earlier part of the run saw diverge.
 
         Args:
           members: rows of this program.
-          known: from a checkpoint.
+          diverged: from a checkpoint, row -> description.
           first: number of the first row's member, by which the lines name it.
-          whole: these are all members there are, so that the run ends when none is finite.
+          covers_all: there are no other members, so that the run ends when none is finite.
         """
-        self.members, self.first, self.whole = members, first, whole
-        self.diverged: dict[int, str] = {int(m): text for m, text in (known or {}).items()}
-        self.unfinished: set[str] = set()  # terms whose iterations did not suffice
+        self.members, self.first, self.covers_all = members, first, covers_all
+        self.diverged: dict[int, str] = {int(m): text for m, text in (diverged or {}).items()}
+        self.unconverged_terms: set[str] = set()
 
     def check(self, first_step: int, rows: Sequence[Values]) -> list[str]:
         """Look for the first non-finite value of each member; returns a line for each new one.
 
-        Another line tells, once a term, that its iterations did not converge.
+        Another line, once a term, reports iterations that did not converge.
 
         Raises:
-          RunError: no member is finite any more, and these are all.
+          RunError: no member is finite any more, and there are no others.
         """
-        said = []
+        lines = []
         for offset, row in enumerate(rows):
             for member in sorted(set(range(self.members)) - set(self.diverged)):
-                name = _culprit(row, member)
+                name = first_nonfinite_metric(row, member)
                 if name is not None:
                     self.diverged[member] = f"step {first_step + offset}: {name} is not finite"
-                    said.append(f"member {self.first + member}: {self.diverged[member]}")
-            said += self._not_converged(first_step + offset, row)
-        if self.whole and len(self.diverged) == self.members:
+                    lines.append(f"member {self.first + member}: {self.diverged[member]}")
+            lines += self._not_converged(first_step + offset, row)
+        if self.covers_all and len(self.diverged) == self.members:
             known = list(self.diverged.items())[:3]
             every = "; ".join(f"member {self.first + m}: {text}" for m, text in known)
             where = every if self.members > 1 else next(iter(self.diverged.values()))
@@ -102,26 +115,26 @@ class Health:
                 f"{where}. The last good checkpoint is kept; a lower learning rate, a higher "
                 "temperature or optimizer.clip_norm would help"
             )
-        return said
+        return lines
 
     def _not_converged(self, step: int, row: Values) -> list[str]:
-        said = []
+        lines = []
         for name in sorted(row):
             term = name.removesuffix("/converged")
             # a share of 1 summed over devices may fall short of 1 by a rounding
-            if term == name or term in self.unfinished or min(row[name]) > 0.99:
+            if term == name or term in self.unconverged_terms or min(row[name]) > 0.99:
                 continue
-            self.unfinished.add(term)
+            self.unconverged_terms.add(term)
             error, count = (max(row[f"{term}/{key}"]) for key in ("row_error", "iterations"))
-            said.append(
+            lines.append(
                 f"step {step}: {term} did not converge (row_error {error:.2g} after {count:.0f} "
                 "iterations); raise num_iters or epsilon"
             )
-        return said
+        return lines
 
 
-def _culprit(row: Values, member: int) -> str | None:
-    """The most telling non-finite metric: a term, else a role's loss, else its gradient."""
+def first_nonfinite_metric(row: Values, member: int) -> str | None:
+    """Return the most specific non-finite metric: a term, else a role's loss, else its gradient."""
     order = ("/raw", "/weighted", "/loss", "/grad_norm", "")
     bad = [name for name, values in row.items() if not math.isfinite(values[member])]
     ranked = sorted(bad, key=lambda n: next(i for i, end in enumerate(order) if n.endswith(end)))
@@ -132,73 +145,62 @@ def _culprit(row: Values, member: int) -> str | None:
 
 @contextmanager
 def termination():
-    """Yield a function of the step that tells whether SIGTERM or SIGINT has arrived since.
+    """Yield a function of the step that returns whether SIGTERM or SIGINT has arrived since.
 
-    With several processes it tells whether one of them was asked, at the same step in all.
+    With several processes it is true, at the same step in all, once one of them was asked.
     """
     if multihost.count() > 1:
         yield multihost.preempted
         return
-    seen: list[int] = []
+    received: list[int] = []
     old = {}
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
-            old[number] = signal.signal(number, lambda n, _: seen.append(n))
+            old[number] = signal.signal(number, lambda n, _: received.append(n))
     except ValueError:  # not the main thread: signals are the caller's business
         pass
     try:
-        yield lambda _: bool(seen)
+        yield lambda _: bool(received)
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
 
 
 def fit(
-    hooks: Hooks,
-    state: State,
-    batches: Iterator[Any],
-    *,
-    start: int,
-    num_steps: int,
-    images_per_step: int,
-    every: Every,
-    health: Health,
+    hooks: Hooks, state: State, batches: Iterator[Any], plan: Plan, tracker: DivergenceTracker
 ) -> State:
-    """Train from step `start` to `num_steps`.
+    """Train from step `plan.start` to `plan.num_steps`.
 
     Args:
-      hooks: the compiled step and what to do between steps.
+      hooks: the compiled step, and the functions to call between steps.
       state: on the devices; consumed.
-      batches: device batches, the first being number `start`.
-      start: steps already done.
-      num_steps: the number of the last step.
-      images_per_step: for the speed shown.
-      every: how often to log, evaluate, save.
-      health: what is known of diverged members; updated.
+      batches: device batches, the first being number `plan.start`.
+      plan: steps and periods.
+      tracker: the diverged members so far; updated.
 
     Raises:
       RunError: no member is finite any more.
       Stopped: SIGTERM or SIGINT came; the state has been saved.
     """
-    rows, mark = [], time.perf_counter()
-    number = start
-    with termination() as asked:
-        while number < num_steps:
-            state, batch, metrics, count = _advance(hooks, state, batches, number, num_steps, every)
+    rows, start_time = [], time.perf_counter()
+    number, every = plan.start, plan.every
+    with termination() as stop_requested:
+        while number < plan.num_steps:
+            state, batch, metrics, count = _advance(hooks, state, batches, number, plan)
             number += count
             rows.append((metrics, count))
-            last, stopping = number == num_steps, asked(number)
+            last, stopping = number == plan.num_steps, stop_requested(number)
             logging = _due(every.log, number) or last
             saving = _due(every.checkpoint, number) or last or stopping
             evaluating = _due(every.evaluate, number) or last
             if not (logging or saving or evaluating):
                 continue
-            window = _single(hooks.read([metrics for metrics, _ in rows]), [n for _, n in rows])
+            window = _by_step(hooks.read([metrics for metrics, _ in rows]), [n for _, n in rows])
             first, rows = number - len(window) + 1, []
-            for line in health.check(first, window):
+            for line in tracker.check(first, window):
                 hooks.warn(line)
-            speed = images_per_step * len(window) / (time.perf_counter() - mark)
-            hooks.tick(number, window[-1], speed)
+            speed = plan.images_per_step * len(window) / (time.perf_counter() - start_time)
+            hooks.on_progress(number, window[-1], speed)
             if logging:
                 norms = hooks.grad_norms(state, batch) if _due(every.grad_norms, number) else {}
                 hooks.log(number, {**window[-1], **norms})
@@ -208,38 +210,41 @@ def fit(
                 hooks.save(state)
             if stopping and not last:
                 raise Stopped(f"stopped at step {number}, which is saved")
-            mark = time.perf_counter()
+            start_time = time.perf_counter()
     return state
 
 
 def _advance(
-    hooks: Hooks, state: State, batches: Iterator[Any], done: int, num_steps: int, every: Every
+    hooks: Hooks, state: State, batches: Iterator[Any], done: int, plan: Plan
 ) -> tuple[State, Any, Mapping[str, Any], int]:
-    """Take one step, or several if nothing is due within them; the last batch and how many.
+    """Take one step, or a dispatch of steps if nothing is due within it.
 
-    Which steps go out together depends on their numbers alone, so that a resumed run does alike.
+    The grouping depends on the steps' numbers alone, so that a resumed run groups them alike.
+
+    Returns:
+      The state, the last batch, the metrics and the number of steps.
     """
-    if hooks.several is not None:
+    if hooks.multi_step is not None:
+        every, size = plan.every, hooks.steps_per_dispatch
         periods = [p for p in (every.log, every.evaluate, every.checkpoint) if p > 0]
-        room = min([num_steps - done, *(p - done % p for p in periods)])
-        if room >= hooks.together:
-            found = [next(batches) for _ in range(hooks.together)]
-            state, metrics = hooks.several(state, tuple(found))
-            return state, found[-1], metrics, hooks.together
+        if min([plan.num_steps - done, *(p - done % p for p in periods)]) >= size:
+            dispatched = [next(batches) for _ in range(size)]
+            state, metrics = hooks.multi_step(state, tuple(dispatched))
+            return state, dispatched[-1], metrics, size
     batch = next(batches)
     state, metrics = hooks.step(state, batch)
     return state, batch, metrics, 1
 
 
-def _single(window: Sequence[Values], counts: Sequence[int]) -> list[Values]:
-    """Metrics step by step, of dispatches of one step and of several."""
-    found: list[Values] = []
+def _by_step(window: Sequence[Values], counts: Sequence[int]) -> list[Values]:
+    """Split the metrics of dispatches, of one step or more, into those of each step."""
+    rows: list[Values] = []
     for values, count in zip(window, counts, strict=True):
         if count == 1:
-            found.append(values)
+            rows.append(values)
         else:
-            found += [{name: x[row] for name, x in values.items()} for row in range(count)]
-    return found
+            rows += [{name: x[row] for name, x in values.items()} for row in range(count)]
+    return rows
 
 
 def _due(period: int, number: int) -> bool:

@@ -1,7 +1,7 @@
-"""Memory between steps on the CPU: kept by the process instead of given back to the system.
+"""Memory between steps on the CPU: the process keeps it instead of returning it to the system.
 
-A compiled step asks for all its temporaries at its start and frees them at its end. glibc serves
-such large pieces by fresh pages of the system, whose first touch costs more than many an operation
+A compiled step allocates all its temporaries at its start and frees them at its end. glibc takes
+such large blocks as fresh pages from the system, whose first access costs more than many operations
 on them: a ResNet-8's step takes 1.1 times as long (`benchmarks/allocator.py`).
 """
 
@@ -16,15 +16,15 @@ TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 
 def keep_memory() -> bool:
-    """Tell glibc to keep freed memory for the next step; to be called early.
+    """Make glibc keep freed memory for the next step; must be called early.
 
-    Threads that have allocated before keep arenas of their own. The process then holds the most
-    memory that it ever needed. Nothing is changed where the user has tuned malloc by the
-    environment, without glibc, and where JAX has an accelerator's plugin: arrays are not in the
-    host's memory there, and one arena would slow its many threads.
+    Threads that have allocated before keep separate arenas. The process then holds its peak memory.
+    Nothing changes if the user has tuned malloc by the environment, without glibc, or with an
+    accelerator's plugin of JAX: its arrays are not in the host's memory, and one arena would slow
+    its many threads.
 
     Returns:
-      Whether it was done.
+      True if glibc was configured.
     """
     tuned = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
     plugin = any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))
@@ -33,5 +33,5 @@ def keep_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # another C library
         return False
-    # One arena: those of other threads take large pieces from the system whatever is said.
+    # One arena: those of other threads take large blocks from the system despite these settings.
     return all([mallopt(TRIM_THRESHOLD, -1), mallopt(MMAP_MAX, 0), mallopt(ARENA_MAX, 1)])

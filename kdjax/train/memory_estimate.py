@@ -1,4 +1,4 @@
-"""How many members of a sweep fit into a device, estimated before anything is compiled."""
+"""Estimate, before anything is compiled, of the members of a sweep that fit into a device."""
 
 import os
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ SHARE = 0.8  # of the memory that is free; the rest is for the compiler's tempor
 
 
 def tree_bytes(tree: PyTree) -> int:
-    """Size of all arrays (or shapes) of a tree."""
+    """Return the bytes of all arrays (or shapes) of a tree."""
     leaves = [x for x in jax.tree.leaves(tree) if hasattr(x, "dtype")]
     return sum(int(np.prod(x.shape)) * _itemsize(x.dtype) for x in leaves)
 
@@ -25,7 +25,7 @@ def _itemsize(dtype: Any) -> int:
 
 
 def member_bytes(method: Method, state: State, batch: Batch) -> int:
-    """What one member needs for a step: its state twice, its gradients, its saved activations.
+    """Return the bytes of one member: its state twice, its gradients, its saved activations.
 
     Args:
       method: what is minimised.
@@ -38,16 +38,16 @@ def member_bytes(method: Method, state: State, batch: Batch) -> int:
             params = {**state.params, **trained}
             return method.loss(params, state.stats, batch, state.hparams, state.key, state.step)
 
-        # the pullback is a tree whose leaves are what the backward pass keeps
+        # the leaves of the pullback are the values that the backward pass needs
         return jax.vjp(objective, trained, has_aux=True)[1]
 
     trained = {role: state.params[role] for role in method.trains}
-    kept = jax.eval_shape(saved, trained, state, batch)
-    return 2 * tree_bytes(state) + tree_bytes(trained) + tree_bytes(kept)
+    residuals = jax.eval_shape(saved, trained, state, batch)
+    return 2 * tree_bytes(state) + tree_bytes(trained) + tree_bytes(residuals)
 
 
 def free_bytes(device: Any) -> int:
-    """Memory that a device still has: its own, or the machine's for a CPU."""
+    """Return the free memory of a device, of the machine for a CPU."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
@@ -59,7 +59,7 @@ def free_bytes(device: Any) -> int:
 
 
 def fitting(members: int, each: int, free: int) -> int:
-    """How many members go into one program: as few programs as possible, evenly filled."""
+    """Return the members in one program: as few programs as possible, evenly filled."""
     most = max(1, int(SHARE * free) // max(each, 1))
     programs = -(-members // most)
     return -(-members // programs)

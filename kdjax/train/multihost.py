@@ -1,7 +1,7 @@
-"""Several processes, one run: who writes, what all agree upon, what each holds.
+"""One run in several processes: the writer, values that all agree upon, rows of each.
 
 Every process runs the same program with the same config, and calls everything below in the same
-order: most of it waits for the others. The first process alone writes files and talks; all write
+order: most of it waits for the others. Process 0 alone writes files and logs; all write
 checkpoints. With one process nothing here communicates.
 """
 
@@ -20,23 +20,23 @@ from jax.sharding import NamedSharding
 from kdjax.types import PyTree, RunError, UserError
 
 T = TypeVar("T")
-# What collectives and barriers say when a process does not answer.
-_GONE = ("Gloo", "gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat", "NCCL", "preempted")
-_TEXT = 1024  # bytes of a line that travels between processes
+# Words in the errors of collectives and barriers when a process does not answer.
+_PEER_LOST = ("Gloo", "gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat", "NCCL", "preempted")
+_TEXT_BYTES = 1024  # of a line that travels between processes
 
 
 def count() -> int:
-    """How many processes this run has."""
+    """Return the number of processes."""
     return jax.process_count()
 
 
 def is_first() -> bool:
-    """Whether this process writes and talks."""
+    """Return whether this is process 0, which writes and logs."""
     return jax.process_index() == 0
 
 
 def devices(number: int) -> list[Any]:
-    """`number` devices, as many of each process, those of a process beside each other.
+    """Return `number` devices, as many of each process, those of a process adjacent.
 
     So the rows of a batch that a process reads are those that its devices hold.
 
@@ -46,78 +46,78 @@ def devices(number: int) -> list[Any]:
     if count() == 1:
         return jax.devices()[:number]
     each = number // count()
-    own = [[d for d in jax.devices() if d.process_index == p] for p in range(count())]
-    return [device for found in own for device in found[:each]]
+    by_process = [[d for d in jax.devices() if d.process_index == p] for p in range(count())]
+    return [device for devices in by_process for device in devices[:each]]
 
 
 def local_devices(number: int) -> list[Any]:
-    """Those of `devices(number)` that belong to this process."""
+    """Return those of `devices(number)` that belong to this process."""
     return [d for d in devices(number) if d.process_index == jax.process_index()]
 
 
-def by_first(deed: Callable[[], object]) -> None:
-    """Let the first process do something while the others wait.
+def run_on_first(action: Callable[[], object]) -> None:
+    """Run an action in process 0 while the others wait.
 
     Raises:
-      UserError, RunError: what the deed raised, in every process.
+      UserError, RunError: the error of the action, in every process.
     """
     if count() == 1:
-        deed()
+        action()
         return
     caught: UserError | RunError | None = None
     if is_first():
         try:
-            deed()
+            action()
         except (UserError, RunError) as error:
             caught = error
     kind = {None: "", UserError: "user ", RunError: "run "}
-    said = told(kind.get(type(caught), "run ") + str(caught) if caught else "")
+    message = broadcast_text(kind.get(type(caught), "run ") + str(caught) if caught else "")
     if caught is not None:
         raise caught
-    if said:
-        mistake, text = said.startswith("user "), said.partition(" ")[2]
-        raise UserError(text) if mistake else RunError(text)
+    if message:
+        is_mistake, text = message.startswith("user "), message.partition(" ")[2]
+        raise UserError(text) if is_mistake else RunError(text)
 
 
-def first_then_all(deed: Callable[[], T]) -> T:
-    """Do something in the first process, then in the others, which find its files."""
+def first_then_all(action: Callable[[], T]) -> T:
+    """Run an action in process 0, then in the others, which find its files."""
     if count() == 1:
-        return deed()
-    by_first(deed)
-    return deed()
+        return action()
+    run_on_first(action)
+    return action()
 
 
-def told(text: str) -> str:
-    """What the first process says (at most 1,024 bytes of it)."""
+def broadcast_text(text: str) -> str:
+    """Return the text of process 0 (at most 1,024 bytes of it)."""
     if count() == 1:
         return text
-    content = np.zeros(_TEXT, np.uint8)
-    code = np.frombuffer(text.encode()[:_TEXT], np.uint8)
+    content = np.zeros(_TEXT_BYTES, np.uint8)
+    code = np.frombuffer(text.encode()[:_TEXT_BYTES], np.uint8)
     content[: len(code)] = code
-    heard = np.asarray(multihost_utils.broadcast_one_to_all(content))
-    return heard.tobytes().rstrip(b"\0").decode(errors="replace")
+    received = np.asarray(multihost_utils.broadcast_one_to_all(content))
+    return received.tobytes().rstrip(b"\0").decode(errors="replace")
 
 
-def agreed(number: int) -> int:
-    """The number of the first process."""
-    return int(told(str(number)))
+def broadcast_int(number: int) -> int:
+    """Return the number of process 0."""
+    return int(broadcast_text(str(number)))
 
 
-def alike(text: str) -> bool:
-    """Whether all processes say the same, and so may go on together."""
-    mine = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-    return all_true(told(mine) == mine)
+def all_equal(text: str) -> bool:
+    """Return whether all processes pass the same text."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return all_true(broadcast_text(digest) == digest)
 
 
-def all_true(mine: bool) -> bool:
-    """Whether something holds in every process."""
+def all_true(value: bool) -> bool:
+    """Return whether a value is true in every process."""
     if count() == 1:
-        return mine
-    return bool(np.all(multihost_utils.process_allgather(np.array(mine))))
+        return value
+    return bool(np.all(multihost_utils.process_allgather(np.array(value))))
 
 
-def whole(tree: PyTree, *, axis: int = 0) -> PyTree:
-    """Rows of all processes, in the order of the processes, on the host of each.
+def gather_rows(tree: PyTree, *, axis: int = 0) -> PyTree:
+    """Return the rows of all processes, in their order, on the host of each.
 
     Args:
       tree: numpy arrays, as many rows in each process.
@@ -125,46 +125,46 @@ def whole(tree: PyTree, *, axis: int = 0) -> PyTree:
     """
     if count() == 1:
         return tree
-    found = multihost_utils.process_allgather(tree)
-    return jax.tree.map(lambda x: np.concatenate(list(np.asarray(x)), axis=axis), found)
+    gathered = multihost_utils.process_allgather(tree)
+    return jax.tree.map(lambda x: np.concatenate(list(np.asarray(x)), axis=axis), gathered)
 
 
-def everywhere(tree: PyTree, sharding: NamedSharding) -> PyTree:
-    """Arrays that every process holds alike as global ones, a copy on each device."""
+def replicate_global(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    """Turn arrays that are equal in all processes into global ones, a copy on each device."""
 
-    def spread(x: jax.Array | np.ndarray) -> jax.Array:
+    def replicate(x: jax.Array | np.ndarray) -> jax.Array:
         is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
         host = np.array(jax.random.key_data(x) if is_key else x)
-        found = jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
-        return jax.random.wrap_key_data(found, impl=jax.random.key_impl(x)) if is_key else found
+        array = jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(x)) if is_key else array
 
-    return jax.tree.map(spread, tree)
+    return jax.tree.map(replicate, tree)
 
 
-def own_copy(tree: PyTree) -> PyTree:
-    """The copies of `everywhere` arrays on this process's first device."""
+def local_copy(tree: PyTree) -> PyTree:
+    """Return the copies of `replicate_global` arrays on this process's first device."""
     return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
-def leave_if_alone(error: Exception) -> None:
-    """End this process at once, with a line, if another one of the run is gone.
+def exit_if_peer_lost(error: Exception) -> None:
+    """End this process at once, with a line, if another one of the run is lost.
 
     Everything else, the usual end of a process included, would wait for it.
     """
-    said = str(error)
-    if count() == 1 or not any(word in said for word in _GONE):
+    message = str(error)
+    if count() == 1 or not any(word in message for word in _PEER_LOST):
         return
     sys.stderr.write(
         f"kdjax: process {jax.process_index()}: another process is gone or cannot be reached "
-        f"({said.splitlines()[0][:160]}); start all of them again: the same command goes on from "
-        "the last checkpoint\n"
+        f"({message.splitlines()[0][:160]}); start all of them again: the same command goes on "
+        "from the last checkpoint\n"
     )
     sys.stderr.flush()
     os._exit(1)
 
 
 def preempted(step: int) -> bool:
-    """Whether all shall stop after this step, because one of them was asked to end.
+    """Return whether all stop after this step, because one of them was asked to end.
 
     The answer is the same in all processes at the same step; a process learns of SIGTERM through
     the handler that `jax.distributed.initialize` has set.

@@ -1,7 +1,5 @@
 """Optimizers by name, with a learning rate and a weight decay that may be traced (and swept)."""
 
-from collections.abc import Sequence
-
 import jax
 import optax
 
@@ -21,45 +19,6 @@ DIRECTIONS = {
 COUPLED_DECAY = ("sgd", "adam", "rmsprop")  # decay joins the gradient, as PyTorch's does
 
 
-def make_schedule(
-    name: str,
-    *,
-    num_steps: int,
-    warmup_steps: int = 0,
-    boundaries: Sequence[int] = (),
-    factor: float = 0.1,
-) -> optax.Schedule:
-    """A schedule with peak 1, to be multiplied by the learning rate.
-
-    Args:
-      name: "constant", "step" (times `factor` at each of `boundaries`), "cosine" or "linear"
-        (both fall to 0 at `num_steps`).
-      num_steps: the length of the run.
-      warmup_steps: a linear rise from 0 before all that.
-      boundaries: steps, for "step".
-      factor: for "step".
-
-    Raises:
-      UserError: an unknown name.
-    """
-    rest = max(num_steps - warmup_steps, 1)
-    if name == "constant":
-        main = optax.constant_schedule(1.0)
-    elif name == "step":
-        shifted = {int(b) - warmup_steps: factor for b in boundaries}
-        main = optax.piecewise_constant_schedule(1.0, shifted)
-    elif name == "cosine":
-        main = optax.cosine_decay_schedule(1.0, rest)
-    elif name == "linear":
-        main = optax.linear_schedule(1.0, 0.0, rest)
-    else:
-        raise UserError(f"no schedule {name!r}; there are constant, step, cosine, linear")
-    if not warmup_steps:
-        return main
-    rise = optax.linear_schedule(0.0, 1.0, warmup_steps)
-    return optax.join_schedules([rise, main], [warmup_steps])
-
-
 def make_optimizer(
     name: str,
     schedule: optax.Schedule = optax.constant_schedule(1.0),  # noqa: B008  a pure function
@@ -69,7 +28,7 @@ def make_optimizer(
     clip_norm: float | None = None,
     decay: str = "all",
 ) -> Optimizer:
-    """An optimizer as a function of its traced scalars `learning_rate` and `weight_decay`.
+    """Make an optimizer: a function of its traced scalars `learning_rate` and `weight_decay`.
 
     Args:
       name: "sgd", "adam", "adamw", "lion" or "rmsprop".
@@ -77,7 +36,7 @@ def make_optimizer(
       momentum: SGD's momentum, Adam's and Lion's b1, RMSProp's decay.
       nesterov: for SGD and the Adam family.
       clip_norm: clip the role's gradient to this global norm first.
-      decay: what weight decay acts on: "all" parameters or "kernels" (arrays of rank >= 2).
+      decay: the target of weight decay: "all" parameters or "kernels" (arrays of rank >= 2).
 
     Raises:
       UserError: an unknown name, or a clip that is not positive.

@@ -1,4 +1,4 @@
-"""One step, many devices: where states and batches live, and the step mapped over them.
+"""One step on many devices: placement of states and batches, and the step mapped over devices.
 
 - `one_device`: `jit`.
 - `pmap_data`: the batch is divided over the devices of a `pmap`, the state replicated; the step
@@ -7,12 +7,13 @@
   communicated, every device sees the whole batch.
 - `mesh_data`: as `pmap_data`, but under `jit` with shardings; the step has no axis name.
 
-With several processes each of them hands over its own rows of a batch (`data.rows_of`), and gets
-its states, metrics and outputs back whole; `pmap_members` is for one process.
+With several processes each of them passes its own rows of a batch (`data.rows_of`), and receives
+complete states, metrics and outputs; `pmap_members` is for one process.
 
-A layout is a handful of functions; training and evaluation know nothing else of devices.
+A `Layout` is all that training and evaluation know of devices.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -30,13 +31,13 @@ Mapped = Callable[..., Any]
 
 
 class Layout(NamedTuple):
-    """Where things live.
+    """Functions that place arrays on devices and map a step over them.
 
     `place(state)` and `fetch(state)` move a plain (perhaps stacked) state to the devices and
     back. `put(batch)` moves a host batch, `share(arrays)` constants, and both may then be merged
     into the batch of a step. `compile_step(step)` maps and compiles `step(state, batch)`, which
-    consumes its state; `compile_map(f)` does so for `f(state, batch) -> tree`, without. `read`
-    brings metrics to the host; `join` per-example outputs [members, batch, ...] of the whole batch.
+    consumes its state; `compile_map(f)` maps `f(state, batch) -> tree`, which does not. `read`
+    moves metrics to the host; `join` per-example outputs [members, batch, ...] of all devices.
     """
 
     devices: int
@@ -53,16 +54,15 @@ class Layout(NamedTuple):
 
 def one_device() -> Layout:
     """Plain `jit` on the default device."""
-    same = lambda tree: tree  # noqa: E731
-    # named, so that a state from a checkpoint, which remembers a mesh, needs no program of its own
+    # explicit: a state from a checkpoint carries a mesh and would need another program
     (device,) = jnp.zeros(()).devices()
     return Layout(
         devices=1,
         axis_name=None,
         # a copy: a step consumes its state
         place=lambda tree: jax.device_put(tree, device, may_alias=False),
-        fetch=same,
-        put=same,  # the call itself takes host arrays in, in less time than `device_put`
+        fetch=_identity,
+        put=_identity,  # the call itself moves host arrays, in less time than `device_put`
         share=jax.device_put,
         compile_step=lambda step: jax.jit(step, donate_argnums=0),
         compile_map=jax.jit,
@@ -78,30 +78,32 @@ def pmap_data(devices: int, *, stacked_batch: bool) -> Layout:
       devices: how many, in all processes; the batch size must be a multiple.
       stacked_batch: host batches carry a leading member axis.
     """
-    # to each process a pmap shows its own devices
-    own, everyone = multihost.local_devices(devices), multihost.devices(devices)
-    sharding = NamedSharding(Mesh(np.array(own), (AXIS,)), PartitionSpec(AXIS))
-    copy = lambda tree: _spread(tree, len(own), sharding)  # noqa: E731
-    where: dict[str, Any] = {} if len(own) == devices else {"devices": everyone}
+    # in each process a pmap sees the local devices
+    local, everyone = multihost.local_devices(devices), multihost.devices(devices)
+    sharding = NamedSharding(Mesh(np.array(local), (AXIS,)), PartitionSpec(AXIS))
+    replicate = functools.partial(_replicate, devices=len(local), sharding=sharding)
+    where: dict[str, Any] = {} if len(local) == devices else {"devices": everyone}
 
     def put(batch: Mapping[str, Any]) -> PyTree:
-        divide = lambda x: _divide(np.asarray(x), len(own), axis=int(stacked_batch))  # noqa: E731
+        def divide(x: Any) -> Any:
+            return _divide(np.asarray(x), len(local), axis=int(stacked_batch))
+
         return jax.device_put(jax.tree.map(divide, dict(batch)), sharding)
 
     def join(tree: PyTree) -> PyTree:
         # [devices, members, batch, ...]
         rows = jax.tree.map(lambda x: np.concatenate(list(x), axis=1), jax.device_get(tree))
-        return multihost.whole(rows, axis=1)
+        return multihost.gather_rows(rows, axis=1)
 
     return Layout(
         devices=devices,
         axis_name=AXIS,
-        place=copy,
+        place=replicate,
         fetch=lambda tree: jax.tree.map(lambda x: x[0], tree),
         put=put,
-        share=copy,
-        compile_step=lambda f: _in_turn(jax.pmap(f, AXIS, donate_argnums=0, **where)),
-        compile_map=lambda f: _in_turn(jax.pmap(f, AXIS, **where)),
+        share=replicate,
+        compile_step=lambda f: _blocking_on_cpu(jax.pmap(f, AXIS, donate_argnums=0, **where)),
+        compile_map=lambda f: _blocking_on_cpu(jax.pmap(f, AXIS, **where)),
         read=lambda tree: jax.tree.map(lambda x: x[0], jax.device_get(tree)),
         join=join,
     )
@@ -116,8 +118,8 @@ def pmap_members(devices: int, axes: State, *, stacked_batch: bool) -> Layout:
       stacked_batch: host batches carry a leading member axis.
     """
     sharding = _sharding(devices, PartitionSpec(AXIS))
-    copy = lambda tree: _spread(tree, devices, sharding)  # noqa: E731
-    divide = lambda x: _divide(x, devices, axis=0)  # noqa: E731
+    replicate = functools.partial(_replicate, devices=devices, sharding=sharding)
+    divide = functools.partial(_divide, devices=devices, axis=0)
 
     def place(state: State) -> State:
         parts = _by_axis(axes, state, divide, lambda x: _copies(x, devices))
@@ -128,17 +130,19 @@ def pmap_members(devices: int, axes: State, *, stacked_batch: bool) -> Layout:
 
     def put(batch: Mapping[str, Any]) -> PyTree:
         if not stacked_batch:
-            return copy(dict(batch))
+            return replicate(dict(batch))
         return jax.device_put(jax.tree.map(lambda x: divide(np.asarray(x)), dict(batch)), sharding)
 
-    merge = lambda tree: jax.tree.map(_merge, jax.device_get(tree))  # noqa: E731
+    def merge(tree: PyTree) -> PyTree:
+        return jax.tree.map(_merge, jax.device_get(tree))
+
     return Layout(
         devices=devices,
         axis_name=None,
         place=place,
         fetch=fetch,
         put=put,
-        share=copy,
+        share=replicate,
         compile_step=lambda f: jax.pmap(f, donate_argnums=0),
         compile_map=jax.pmap,
         read=merge,
@@ -148,52 +152,43 @@ def pmap_members(devices: int, axes: State, *, stacked_batch: bool) -> Layout:
 
 def mesh_data(devices: int, *, stacked_batch: bool) -> Layout:
     """Divide each batch over a device mesh under `jit`; the compiler places the collectives."""
-    whole = _sharding(devices, PartitionSpec())
+    replicated = _sharding(devices, PartitionSpec())
     spec = PartitionSpec(None, AXIS) if stacked_batch else PartitionSpec(AXIS)
     divided = _sharding(devices, spec)
-    if multihost.count() > 1:
-        return _mesh_of_processes(devices, whole, divided)
-    return Layout(
+    layout = Layout(
         devices=devices,
         axis_name=None,
-        place=lambda tree: jax.device_put(tree, whole, may_alias=False),
-        fetch=lambda tree: tree,
+        place=lambda tree: jax.device_put(tree, replicated, may_alias=False),
+        fetch=_identity,
         put=lambda batch: jax.device_put(dict(batch), divided),
-        share=lambda tree: jax.device_put(tree, whole),
-        compile_step=lambda f: _in_turn(jax.jit(f, donate_argnums=0, out_shardings=(whole, whole))),
-        compile_map=lambda f: _in_turn(jax.jit(f, out_shardings=whole)),
+        share=lambda tree: jax.device_put(tree, replicated),
+        compile_step=lambda f: _blocking_on_cpu(
+            jax.jit(f, donate_argnums=0, out_shardings=(replicated, replicated))
+        ),
+        compile_map=lambda f: _blocking_on_cpu(jax.jit(f, out_shardings=replicated)),
         read=jax.device_get,
         join=jax.device_get,
     )
+    if multihost.count() == 1:
+        return layout
 
-
-def _mesh_of_processes(devices: int, whole: NamedSharding, divided: NamedSharding) -> Layout:
-    """`mesh_data` where no process can reach all devices."""
-
-    def put(batch: Mapping[str, Any]) -> PyTree:
+    def put(batch: Mapping[str, Any]) -> PyTree:  # no process can reach all devices
         rows = {name: np.asarray(x) for name, x in batch.items()}
         return {n: jax.make_array_from_process_local_data(divided, x) for n, x in rows.items()}
 
-    spread = lambda tree: multihost.everywhere(tree, whole)  # noqa: E731
-    return Layout(
-        devices=devices,
-        axis_name=None,
-        place=spread,
-        fetch=multihost.own_copy,
-        put=put,
-        share=spread,
-        compile_step=lambda f: _in_turn(jax.jit(f, donate_argnums=0, out_shardings=(whole, whole))),
-        compile_map=lambda f: _in_turn(jax.jit(f, out_shardings=whole)),
-        read=jax.device_get,
-        join=jax.device_get,
-    )
+    replicate = functools.partial(multihost.replicate_global, sharding=replicated)
+    return layout._replace(place=replicate, fetch=multihost.local_copy, put=put, share=replicate)
+
+
+def _identity(tree: PyTree) -> PyTree:
+    return tree
 
 
 def _sharding(devices: int, spec: PartitionSpec) -> NamedSharding:
     return NamedSharding(Mesh(np.array(multihost.devices(devices)), (AXIS,)), spec)
 
 
-def _spread(tree: PyTree, devices: int, sharding: NamedSharding) -> PyTree:
+def _replicate(tree: PyTree, devices: int, sharding: NamedSharding) -> PyTree:
     """Give every device a copy, as pmap's leading axis."""
     return jax.device_put(jax.tree.map(lambda x: _copies(x, devices), tree), sharding)
 
@@ -216,7 +211,7 @@ def _merge(x: Any) -> Any:
 
 
 def _by_axis(axes: State, state: State, stacked: Callable, shared: Callable) -> State:
-    """Apply one function to what is stacked by member and another to what is not."""
+    """Apply one function to the trees that are stacked by member and another to the shared ones."""
 
     def apply(axis: int | None, tree: PyTree) -> PyTree:
         return jax.tree.map(stacked if axis == 0 else shared, tree)
@@ -224,11 +219,11 @@ def _by_axis(axes: State, state: State, stacked: Callable, shared: Callable) -> 
     return jax.tree.map(apply, axes, state, is_leaf=lambda x: x is None)
 
 
-class _InTurn:
+class _BlockingCall:
     """A compiled function whose calls wait for their results."""
 
     def __init__(self, f: Any) -> None:
-        """Wrap it."""
+        """Wrap a compiled function."""
         self._f, self.lower = f, f.lower
 
     def __call__(self, *args: Any) -> Any:
@@ -236,7 +231,7 @@ class _InTurn:
         return jax.block_until_ready(self._f(*args))
 
 
-def _in_turn(f: Mapped) -> Mapped:
+def _blocking_on_cpu(f: Mapped) -> Mapped:
     """On simulated CPU devices, wait for each call before the next.
 
     Programs with collectives that queue up on the CPU's few threads block one another until
@@ -244,4 +239,4 @@ def _in_turn(f: Mapped) -> Mapped:
     """
     if jax.default_backend() != "cpu":
         return f
-    return _InTurn(f)
+    return _BlockingCall(f)

@@ -20,7 +20,7 @@ def make_predict(
 ) -> Predict:
     """Build `predict(state, raw batch) -> {role: logits [batch, classes]}`, in evaluation mode.
 
-    `read` says what of the outputs is wanted instead, [batch, numbers].
+    `read` selects something else of the outputs, [batch, numbers].
     """
 
     def predict(state: State, batch: Batch) -> dict[str, jax.Array]:
@@ -40,7 +40,7 @@ def collect(
     batches: Iterable[Mapping[str, Any]],
     layout: Layout,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Run a compiled `predict` over a split, of whose batches this process may hold a part.
+    """Run a compiled `predict` over a split; this process may hold a part of each batch.
 
     Returns:
       Logits by role, [member?, examples, classes], and labels [examples], padding removed.
@@ -48,11 +48,11 @@ def collect(
     logits: dict[str, list[np.ndarray]] = {}
     labels = []
     for batch in batches:
-        found = layout.join(predict(state, layout.put(batch)))
-        mask, label = multihost.whole((np.asarray(batch["mask"]), np.asarray(batch["label"])))
+        outputs = layout.join(predict(state, layout.put(batch)))
+        mask, label = multihost.gather_rows((np.asarray(batch["mask"]), np.asarray(batch["label"])))
         real = mask > 0
         labels.append(label[real])
-        for role, values in found.items():
+        for role, values in outputs.items():
             logits.setdefault(role, []).append(values[..., real, :])
     joined = {role: np.concatenate(values, axis=-2) for role, values in logits.items()}
     return joined, np.concatenate(labels)

@@ -1,4 +1,4 @@
-"""The one pure step, written for one device; `parallel.py` maps it over many.
+"""The pure training step, written for one device; `parallel.py` maps it over many.
 
 state = init_state(method, tx, key, batch, hparams)
 step = make_step(method, tx)
@@ -47,7 +47,7 @@ def init_state(
 
 
 def init_opt(method: Method, tx: Mapping[str, Optimizer], params, hparams) -> dict[str, PyTree]:
-    """Fresh optimizer states, for the roles that train."""
+    """Return fresh optimizer states, for the roles that train."""
     return {r: tx[r](hparams[r]["optimizer"]).init(params[r]) for r in method.trains}
 
 
@@ -69,9 +69,9 @@ def make_step(
       axis_name: the axis over which the batch is divided, if the step will be mapped over one.
       prepare: turns a raw batch into one for the models, inside the compiled step.
       data_seed: augment by this seed instead of the state's key, so that members of a sweep
-        with seeds of their own see the same batch (and a frozen teacher sees it once).
-      accumulate: so many parts of the batch are gone through one after the other, for one step;
-        what couples examples (batch norm, some terms) then sees one part at a time.
+        with different seeds see the same batch (and a frozen teacher sees it once).
+      accumulate: the number of parts of the batch that are processed in turn, for one step;
+        operations that couple examples (batch norm, some terms) then see one part at a time.
 
     Returns:
       A pure function. Its metrics are global means, with `<role>/grad_norm` added.
@@ -104,11 +104,11 @@ def make_step(
     return step
 
 
-def several(step: StepFunction) -> Callable[[State, tuple[Batch, ...]], tuple[State, Any]]:
+def multi_step(step: StepFunction) -> Callable[[State, tuple[Batch, ...]], tuple[State, Any]]:
     """Build `steps(state, batches) -> (state, metrics)`: one step a batch, in one program.
 
-    A scan: on an accelerator it saves the host's share of each step, on a CPU a convolution in a
-    loop is many times slower. Metrics get a leading axis. Constants ("arrays") stay what they are.
+    A scan: on an accelerator it saves the host's time of each step, on a CPU a convolution in a
+    loop is many times slower. Metrics get a leading axis. Constants ("arrays") are not stacked.
     """
 
     def steps(state: State, batches: tuple[Batch, ...]):
@@ -121,13 +121,13 @@ def several(step: StepFunction) -> Callable[[State, tuple[Batch, ...]], tuple[St
 
 
 def _in_parts(gradients, parts: int, state: State, batch: Batch, key) -> tuple[PyTree, Aux]:
-    def one(stats, part, key):
+    def part_gradients(stats, part, key):
         grads, aux = gradients(stats, part, key)
         if aux.active:
             raise ValueError(f"accumulate: {', '.join(aux.active)} may pause, by the whole batch")
         return grads, {**stats, **aux.stats}, dict(aux.metrics)
 
-    grads, stats, metrics = over_parts(one, parts, state.stats, batch, key)
+    grads, stats, metrics = over_parts(part_gradients, parts, state.stats, batch, key)
     return grads, Aux(stats, metrics, {})
 
 
@@ -140,16 +140,16 @@ def make_grad_norms(
 ) -> Callable[[State, Batch], Mapping[str, Array]]:
     """Build `norms(state, batch) -> {"<role>/<term>/grad_norm": scalar}`.
 
-    One forward pass and a backward pass a term: for now and then, not for every step.
+    One forward pass and a backward pass for each term: not meant for every step.
     """
 
     def norms(state: State, batch: Batch):
         batch, key = _ready(state, batch, prepare, data_seed)
-        found = {}
+        all_norms = {}
         for role in method.trains:
 
-            def weighted(own, role=role):
-                params = {**state.params, role: own}
+            def weighted(role_params, role=role):
+                params = {**state.params, role: role_params}
                 _, aux = method.loss(params, state.stats, batch, state.hparams, key, state.step)
                 prefix, suffix = f"{role}/", "/weighted"
                 return {
@@ -160,10 +160,10 @@ def make_grad_norms(
 
             values, pull = jax.vjp(weighted, state.params[role])
             for name in values:
-                one = {n: jnp.ones_like(v) * (n == name) for n, v in values.items()}
-                grads = _total(pull(one)[0], axis_name)
-                found[f"{name}/grad_norm"] = optax.global_norm(grads)
-        return found
+                one_hot = {n: jnp.ones_like(v) * (n == name) for n, v in values.items()}
+                grads = _total(pull(one_hot)[0], axis_name)
+                all_norms[f"{name}/grad_norm"] = optax.global_norm(grads)
+        return all_norms
 
     return norms
 

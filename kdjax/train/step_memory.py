@@ -1,4 +1,4 @@
-"""What a compiled step takes of a device's memory, told before the first step is taken."""
+"""Memory of a compiled step on one device, reported before the first step."""
 
 from typing import Any, NamedTuple
 
@@ -17,10 +17,9 @@ _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 class Cost(NamedTuple):
     """Bytes on one device while a step runs, from the compiler's own account.
 
-    `parameters` (of frozen roles too) and `optimizer` are parts of what the step is given;
-    `inputs` is the rest of it: statistics, the batch, training data that live on the device;
-    `working` is what it holds for a while: activations, gradients, temporaries, and outputs that
-    take no input's place.
+    `parameters` (of frozen roles too) and `optimizer` are parts of the step's arguments;
+    `inputs` is the rest of them: statistics, the batch, training data on the device; `working` is
+    temporary: activations, gradients, and outputs that reuse no argument's memory.
     """
 
     parameters: int
@@ -30,12 +29,12 @@ class Cost(NamedTuple):
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return self.parameters + self.optimizer + self.inputs + self.working
 
 
 def step_cost(step: Any, state: State, batch: PyTree) -> Cost | None:
-    """The cost of a step; None where the compiler does not tell.
+    """Return the cost of a step; None where the compiler does not report it.
 
     This compiles the step; calling it afterwards with such arguments does not compile again.
 
@@ -48,22 +47,24 @@ def step_cost(step: Any, state: State, batch: PyTree) -> Cost | None:
       RunError: the compiler found that it does not fit.
     """
     try:
-        found = step.lower(state, batch).compile().memory_analysis()
+        analysis = step.lower(state, batch).compile().memory_analysis()
     except (NotImplementedError, AttributeError):
         return None
     except jax.errors.JaxRuntimeError as error:  # a TPU's compiler counts before it runs
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        said = str(error).split("\n")[0][:200]
-        raise RunError(f"the step does not fit the device ({said}). {REMEDIES}") from error
-    if found is None:
+        reason = str(error).split("\n")[0][:200]
+        raise RunError(f"the step does not fit the device ({reason}). {REMEDIES}") from error
+    if analysis is None:
         return None
     parameters, optimizer = _on_one_device(state.params), _on_one_device(state.opt)
     return Cost(
         parameters=parameters,
         optimizer=optimizer,
-        inputs=max(0, found.argument_size_in_bytes - parameters - optimizer),
-        working=found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes,
+        inputs=max(0, analysis.argument_size_in_bytes - parameters - optimizer),
+        working=analysis.temp_size_in_bytes
+        + analysis.output_size_in_bytes
+        - analysis.alias_size_in_bytes,
     )
 
 
@@ -73,19 +74,19 @@ def _on_one_device(tree: PyTree) -> int:
 
 
 def memory_of(device: Any) -> int:
-    """All memory of an accelerator; of a CPU what is free, which already holds the state."""
+    """Return an accelerator's whole memory; a CPU's free memory, without the state it holds."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     return (stats or {}).get("bytes_limit", 0) or free_bytes(device)
 
 
 def describe(cost: Cost) -> str:
-    """One line."""
+    """Return a line that names the parts of a cost."""
     parts = (f"{name} {size(value)}" for name, value in cost._asdict().items())
     return f"a step takes {size(cost.total)} of each device: {', '.join(parts)}"
 
 
 def warning(cost: Cost, available: int) -> str:
-    """What to do about a step that does not fit; "" if it does."""
+    """Return a line with remedies for a step that does not fit; "" if it fits."""
     if cost.total <= available:
         return ""
     return (
@@ -95,7 +96,7 @@ def warning(cost: Cost, available: int) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes in a unit that suits them."""
+    """Format a number of bytes."""
     for unit, name in _UNITS:
         if count >= unit:
             return f"{count / unit:.3g} {name}"

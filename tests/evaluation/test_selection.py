@@ -3,17 +3,17 @@
 import pytest
 
 from kdjax.distill.methods import Player
-from kdjax.distill.terms import DEFINITIONS, make_term
+from kdjax.distill.terms import TERM_SPECS, make_term
 from kdjax.evaluation import classification, selection
 from kdjax.types import RunError, UserError
 
 RATE = "roles.*.optimizer.learning_rate"
 SELECT = selection.Selection("student", "accuracy", higher_is_better=True)
-CE = make_term(DEFINITIONS["ce"]())
+CE = make_term(TERM_SPECS["ce"]())
 
 
 def player(*toward):
-    terms = {f"kl_{p}": make_term(DEFINITIONS["forward_kl"](), toward=(p,)) for p in toward}
+    terms = {f"kl_{p}": make_term(TERM_SPECS["forward_kl"](), toward=(p,)) for p in toward}
     return Player(None, {"ce": CE, **terms})
 
 

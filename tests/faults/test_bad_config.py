@@ -20,9 +20,9 @@ def ramp(**said):
 
 
 def adapted(adapter, name="wide", **hint):
-    """The student carries an adapter, and a hint looks through "wide"."""
+    """The student carries an adapter, and feature_mse looks through "wide"."""
     hint = {"toward": "teacher", "own_layer": "wide", **hint}
-    return {STUDENT + "adapters": {name: adapter}, STUDENT + "terms__hint": hint}
+    return {STUDENT + "adapters": {name: adapter}, STUDENT + "terms__feature_mse": hint}
 
 
 def following(nd):
@@ -43,7 +43,7 @@ def fused(**changes):
         "roles__teacher__model": {"name": "cnn", "widths": (8,)},
         STUDENT + "model": {"name": "cnn", "widths": (4,)},
         STUDENT + "adapters": {"review": {"kind": "fusion", **levels, **changes}},
-        STUDENT + "terms__review": review,
+        STUDENT + "terms__hierarchical_context": review,
     }
 
 
@@ -102,17 +102,20 @@ ADAPTERS = {
     ),
     "review without a fusion": (
         {**fused(), STUDENT + "adapters": {}},
-        ("terms.review: student has no layer 'review1'", "pooled, stage1, stage1_pre"),
+        (
+            "terms.hierarchical_context: student has no layer 'review1'",
+            "pooled, stage1, stage1_pre",
+        ),
     ),
     "review of more levels than are fused": (
         {
             **fused(),
-            STUDENT + "terms__review": {
+            STUDENT + "terms__hierarchical_context": {
                 "toward": "teacher",
                 "peer_layers": ("stage1_pre", "pooled", "pooled"),
             },
         },
-        ("terms.review: student has no layer 'review3'", "review1, review2"),
+        ("terms.hierarchical_context: student has no layer 'review3'", "review1, review2"),
     ),
 }
 
@@ -156,7 +159,7 @@ FILES = {
     "model option of no sense": ({STUDENT + "model__hidden": (0,)}, ("hidden is (0,)",)),
     "unknown loss": (
         {STUDENT + "terms__balanced": {}},
-        ("roles.student.terms.balanced", "there are anchor_regression, attention_transfer"),
+        ("roles.student.terms.balanced", "there are anchor_smooth_l1, attention_transfer"),
     ),
     "toward nobody": ({BALANCED + "toward": None}, ("terms.balanced_kl", "toward")),
     "toward a missing role": (
@@ -229,7 +232,7 @@ FILES = {
         ("sweep_mode is zip", "'seed': 2"),
     ),
     "hint between two widths": (
-        {STUDENT + "terms__hint": {"toward": "teacher"}},
+        {STUDENT + "terms__feature_mse": {"toward": "teacher"}},
         (
             "layer 'pooled' of student is (6,)",
             "layer 'pooled' of teacher is (8,)",
@@ -238,8 +241,8 @@ FILES = {
         ),
     ),
     "hint at an unknown layer": (
-        {STUDENT + "terms__hint": {"toward": "teacher", "own_layer": "stage1"}},
-        ("terms.hint", "student has no layer 'stage1'", "hidden0, pooled"),
+        {STUDENT + "terms__feature_mse": {"toward": "teacher", "own_layer": "stage1"}},
+        ("terms.feature_mse", "student has no layer 'stage1'", "hidden0, pooled"),
     ),
     "norm of an unknown layer": (
         {STUDENT + "terms__stepwise_norm": {"own_layer": "stage1"}},

@@ -177,11 +177,11 @@ class TestRefusals:
         assert "(2, " in text
 
 
-def test_a_seal_sees_damage_and_forgets_what_is_set_aside(manager):
+def test_file_hashes_show_damage_and_are_removed_with_a_quarantined_checkpoint(manager):
     """A file that has changed is seen without orbax, and its step can be written and read anew."""
     folder = pathlib.Path(manager.directory)
     write(manager, at(scrambled(), 5), at(scrambled(), 6))
-    checkpoint.seal(manager)
+    checkpoint.write_file_hashes(manager)
     files = [path for path in (folder / "6").rglob("*") if path.is_file()]
     victim = max(files, key=lambda path: path.stat().st_size)
     victim.write_bytes(victim.read_bytes()[:-1] + b"?")
@@ -191,7 +191,7 @@ def test_a_seal_sees_damage_and_forgets_what_is_set_aside(manager):
     assert "has changed since it was written" in said[0]
     assert victim.name in said[0]
     write(manager, at(scrambled(seed=3), 6))
-    checkpoint.seal(manager)
+    checkpoint.write_file_hashes(manager)
     found, _ = checkpoint.restore(manager, at(scrambled(), 0), TRAINS, said.append)
     assert int(found.step) == 6
     assert len(said) == 1

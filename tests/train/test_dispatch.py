@@ -8,7 +8,7 @@ import pytest
 
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run.program import feed, make_program
-from kdjax.train.loop import Every, Health, Hooks, fit
+from kdjax.train.loop import DivergenceTracker, Every, Hooks, Plan, fit
 from kdjax.types import UserError
 
 
@@ -52,7 +52,7 @@ def test_two_at_once_are_two(changes):
         rows.append(program.layout.read(metrics))
     pairs = program.layout.place(make_program(run, run.variants[0], (0, 1), {})[1])
     for number in (0, 2):
-        pairs, metrics = program.several(pairs, tuple(batches[number : number + 2]))
+        pairs, metrics = program.multi_step(pairs, tuple(batches[number : number + 2]))
         found = program.layout.read(metrics)
         for offset in (0, 1):
             for name, value in rows[number + offset].items():
@@ -65,8 +65,8 @@ def test_two_at_once_are_two(changes):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), *ends)
 
 
-def hooks(sizes, *, together):
-    def several(state, batches):
+def hooks(sizes, *, steps_per_dispatch):
+    def multi_step(state, batches):
         sizes.append(len(batches))
         return state + len(batches), {"student/loss": np.array([[float(b)] for b in batches])}
 
@@ -74,27 +74,24 @@ def hooks(sizes, *, together):
         sizes.append(1)
         return state + 1, {"student/loss": np.array([float(batch)])}
 
-    nothing = lambda *args: None  # noqa: E731
-    return Hooks(
-        step, list, nothing, nothing, nothing, nothing, nothing, nothing, several, together
-    )
+    def ignore(*args):
+        return None
+
+    return Hooks(step, list, *[ignore] * 6, multi_step, steps_per_dispatch)
 
 
 @pytest.mark.parametrize("start", [0, 3])
 def test_which_steps_go_out_together_depends_on_their_numbers_alone(start):
     sizes, logged = [], []
-    called = hooks(sizes, together=3)._replace(
+    called = hooks(sizes, steps_per_dispatch=3)._replace(
         log=lambda number, values: logged.append((number, float(values["student/loss"][0])))
     )
     fit(
         called,
         start,
         itertools.count(start + 1),
-        start=start,
-        num_steps=12,
-        images_per_step=1,
-        every=Every(5, 0, 0, 0),
-        health=Health(1),
+        Plan(start, num_steps=12, images_per_step=1, every=Every(5, 0, 0, 0)),
+        DivergenceTracker(1),
     )
     assert sizes == [3, 1, 1, 3, 1, 1, 1, 1][0 if start == 0 else 1 :]
     assert logged == [(5, 5.0), (10, 10.0), (12, 12.0)]

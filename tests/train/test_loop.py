@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 
-from kdjax.train.loop import Every, Health, Hooks, Stopped, fit
+from kdjax.train.loop import DivergenceTracker, Every, Hooks, Plan, Stopped, fit
 from kdjax.types import RunError
 
 NAN = float("nan")
@@ -27,30 +27,32 @@ def row(members=1, **values):
 
 class TestHealth:
     def test_finite_says_nothing(self):
-        health = Health(2)
-        assert health.check(1, [row(2), row(2)]) == []
-        assert health.diverged == {}
+        tracker = DivergenceTracker(2)
+        assert tracker.check(1, [row(2), row(2)]) == []
+        assert tracker.diverged == {}
 
     def test_names_member_step_role_and_term_once(self):
-        health = Health(3)
+        tracker = DivergenceTracker(3)
         bad = row(3, student__ce__raw=[1.0, NAN, 1.0], student__loss=[1.0, NAN, 1.0])
-        assert health.check(7, [row(3), bad, bad]) == ["member 1: step 8: student/ce is not finite"]
-        assert health.check(10, [bad]) == []
-        assert health.diverged == {1: "step 8: student/ce is not finite"}
+        assert tracker.check(7, [row(3), bad, bad]) == [
+            "member 1: step 8: student/ce is not finite"
+        ]
+        assert tracker.check(10, [bad]) == []
+        assert tracker.diverged == {1: "step 8: student/ce is not finite"}
 
     def test_tells_once_which_term_did_not_converge(self):
-        health = Health(2)
+        tracker = DivergenceTracker(2)
 
         def ended(converged, row_error):
             term = {"converged": converged, "row_error": row_error, "iterations": [40.0, 20.0]}
             return row(2, **{f"student__sinkhorn__{name}": value for name, value in term.items()})
 
-        assert health.check(1, [ended([1.0, 0.9999], [1e-4, 1e-4])]) == []
+        assert tracker.check(1, [ended([1.0, 0.9999], [1e-4, 1e-4])]) == []
         late = ended([1.0, 0.0], [1e-4, 0.25])
         said = "step 3: student/sinkhorn did not converge (row_error 0.25 after 40 iterations)"
-        assert health.check(2, [row(2), late]) == [f"{said}; raise num_iters or epsilon"]
-        assert health.check(4, [late]) == []
-        assert health.diverged == {}
+        assert tracker.check(2, [row(2), late]) == [f"{said}; raise num_iters or epsilon"]
+        assert tracker.check(4, [late]) == []
+        assert tracker.diverged == {}
 
     @pytest.mark.parametrize(
         ("values", "culprit"),
@@ -66,12 +68,12 @@ class TestHealth:
     )
     def test_the_most_telling_metric(self, values, culprit):
         with pytest.raises(RunError, match=rf"^step 3: {culprit} is not finite\. The last good"):
-            Health(1).check(3, [row(**values)])
+            DivergenceTracker(1).check(3, [row(**values)])
 
     def test_stops_when_nobody_is_left(self):
-        health = Health(2, {"0": "step 2: student/loss is not finite"})
+        tracker = DivergenceTracker(2, {"0": "step 2: student/loss is not finite"})
         with pytest.raises(RunError, match=r"member 0: step 2: .*; member 1: step 5: student/loss"):
-            health.check(5, [row(2, student__loss=[NAN, NAN])])
+            tracker.check(5, [row(2, student__loss=[NAN, NAN])])
 
 
 def run(tmp, *, every, num_steps=6, start=0, members=1, bad=(), at_step=lambda number: None):
@@ -91,7 +93,7 @@ def run(tmp, *, every, num_steps=6, start=0, members=1, bad=(), at_step=lambda n
         evaluate=lambda number, state: calls.append(("evaluate", number)),
         save=lambda state: calls.append(("save", state)),
         grad_norms=lambda state, batch: {"extra": np.array([1.0])},
-        tick=lambda number, values, speed: calls.append(("tick", number)),
+        on_progress=lambda number, values, speed: calls.append(("tick", number)),
         warn=lambda text: calls.append(("warn", text)),
     )
     tmp["calls"] = calls
@@ -99,11 +101,8 @@ def run(tmp, *, every, num_steps=6, start=0, members=1, bad=(), at_step=lambda n
         hooks,
         start,
         itertools.count(start + 1),
-        start=start,
-        num_steps=num_steps,
-        images_per_step=4,
-        every=Every(*every),
-        health=Health(members),
+        Plan(start, num_steps, images_per_step=4, every=Every(*every)),
+        DivergenceTracker(members),
     )
     return calls
 

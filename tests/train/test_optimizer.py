@@ -6,10 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from kdjax.train.optimizer import make_optimizer, make_schedule
+from kdjax.experiment.build.schedules import learning_rate_schedule
+from kdjax.train.optimizer import make_optimizer
 from kdjax.types import UserError
 
-CONSTANT = make_schedule("constant", num_steps=9)
+CONSTANT = optax.constant_schedule(1.0)
 PARAMS = {"kernel": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), "bias": np.ones(3, "f4")}
 STEPS = 4
 
@@ -142,7 +143,7 @@ SCHEDULES = {
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules(name):
     options, values = SCHEDULES[name]
-    schedule = make_schedule(name, num_steps=10, **options)
+    schedule = learning_rate_schedule(name, num_steps=10, **options)
     for step, value in values.items():
         assert float(schedule(step)) == pytest.approx(value, abs=1e-6), step
 
@@ -150,7 +151,7 @@ def test_schedules(name):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_warmup_rises_then_goes_on(name):
     options, _ = SCHEDULES[name]
-    schedule = make_schedule(name, num_steps=12, warmup_steps=2, **options)
+    schedule = learning_rate_schedule(name, num_steps=12, warmup_steps=2, **options)
     assert [float(schedule(step)) for step in (0, 1, 2)] == pytest.approx([0, 0.5, 1])
     end = {"constant": 1, "step": 0.01, "cosine": 0, "linear": 0}[name]
     assert float(schedule(12)) == pytest.approx(end, abs=1e-6)
@@ -164,7 +165,10 @@ def test_warmup_rises_then_goes_on(name):
         (lambda: make_optimizer("sdg", CONSTANT), "no optimizer 'sdg'; there are sgd, adam"),
         (lambda: make_optimizer("sgd", CONSTANT, clip_norm=0.0), "clip_norm is 0.0; .* > 0"),
         (lambda: make_optimizer("sgd", CONSTANT, decay="some"), "decay is 'some'; .*'kernels'"),
-        (lambda: make_schedule("cosin", num_steps=3), "no schedule 'cosin'; there are constant"),
+        (
+            lambda: learning_rate_schedule("cosin", num_steps=3),
+            "no schedule 'cosin'; there are constant",
+        ),
     ],
 )
 def test_refusals(build, says):

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kdjax.data.images.in_memory import ImageSet, Pair, check
-from kdjax.errors import DAMAGED
+from kdjax.errors import CORRUPT_FILE_ERRORS
 from kdjax.types import UserError
 
 __all__ = ["digits", "idx", "npz"]
@@ -123,7 +123,7 @@ def _read_npz(path: str | None) -> dict[str, np.ndarray]:
         if not all(isinstance(value, np.ndarray) for value in arrays.values()):
             raise ValueError("a member is no array")
         return arrays
-    except DAMAGED as error:
+    except CORRUPT_FILE_ERRORS as error:
         pickled = "allow_pickle" in str(error)
         reason = "holds pickled objects" if pickled else "is not a readable .npz"
         raise UserError(

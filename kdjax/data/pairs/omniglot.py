@@ -10,7 +10,7 @@ import numpy as np
 
 from kdjax.data.images import readers
 from kdjax.data.images.tfds import open_split
-from kdjax.errors import DAMAGED
+from kdjax.errors import CORRUPT_FILE_ERRORS
 from kdjax.types import UserError
 
 __all__ = ["Drawings", "character_rows", "digits", "omniglot", "resized", "shrunk"]
@@ -87,7 +87,7 @@ def _from_file(path: str) -> Drawings:
                 raise UserError(f"{path}: has no {lacking[0]}; it needs {', '.join(FILE_KEYS)}")
             image, alphabet, character = (np.asarray(file[key]) for key in FILE_KEYS)
             said = file.get("alphabet_names", ())
-    except DAMAGED as error:
+    except CORRUPT_FILE_ERRORS as error:
         raise UserError(f"data.path is {path}, which cannot be read: {error}") from error
     if image.ndim != 3 or image.dtype != np.uint8 or image.shape[1] != image.shape[2]:
         raise UserError(

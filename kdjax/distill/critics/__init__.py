@@ -1,7 +1,7 @@
 """Critics by name: comparisons of two players that have parameters of their own.
 
 To add one, write a factory that returns a `terms.Critic` in a file of its own, and a line in
-`_KINDS`. Every factory has the options `own_layer` and `peer_layer`.
+`_KINDS`. Every critic has the options `own_layer` and `peer_layer`.
 """
 
 import inspect
@@ -13,23 +13,33 @@ import numpy as np
 from kdjax.distill.critics import crd as _contrast
 from kdjax.distill.critics import dependency as _dependency
 from kdjax.distill.critics.crd import contrast
-from kdjax.distill.critics.dependency import dependency
+from kdjax.distill.critics.dependency import DependencyOptions, dependency
 from kdjax.distill.terms import Critic, Scalar
 from kdjax.types import UserError
 
-__all__ = ["build", "contrast", "dependency", "describe", "layers", "names", "term_scalars"]
+__all__ = [
+    "DependencyOptions",
+    "build",
+    "contrast",
+    "dependency",
+    "describe",
+    "layers",
+    "names",
+    "term_scalars",
+]
 
 Labels = Callable[[], np.ndarray]
 
 
 class _Kind(NamedTuple):
     factory: Callable[..., Critic]
+    options: Callable[..., Any]  # its parameters are the options
     terms: Mapping[str, Mapping[str, Scalar]]
 
 
 _KINDS = {
-    "contrast": _Kind(contrast, _contrast.TERMS),
-    "dependency": _Kind(dependency, _dependency.TERMS),
+    "contrast": _Kind(contrast, contrast, _contrast.TERMS),
+    "dependency": _Kind(dependency, DependencyOptions, _dependency.TERMS),
 }
 
 
@@ -39,12 +49,12 @@ def names() -> list[str]:
 
 
 def describe(name: str) -> str:
-    """Say in a line what a critic does."""
+    """Describe a critic in a line."""
     return (_KINDS[name].factory.__doc__ or "").strip().split("\n")[0]
 
 
 def term_scalars() -> dict[str, dict[str, float]]:
-    """The terms of all critics, with the defaults of their scalars."""
+    """List the terms of all critics, with the defaults of their scalars."""
     return {
         term: {name: scalar.default for name, scalar in scalars.items()}
         for kind in _KINDS.values()
@@ -57,31 +67,31 @@ def build(name: str, options: Mapping[str, Any], labels: Labels) -> Critic:
 
     Args:
       name: one of `names()`.
-      options: of its factory.
+      options: of that critic.
       labels: returns the labels of the training split, in the order of its ids; called by critics
         that remember the training set.
 
     Raises:
-      UserError: unknown name or option, or what the factory refuses.
+      UserError: unknown name or option, or a value that the critic refuses.
     """
     known = _options(name)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise UserError(f"critic {name!r} has no option {unknown[0]!r}; it has {', '.join(known)}")
-    factory = _KINDS[name].factory
-    if "labels" in inspect.signature(factory).parameters:
-        return factory(labels(), **options)
-    return factory(**options)
+    kind = _KINDS[name]
+    if "labels" in inspect.signature(kind.factory).parameters:
+        return kind.factory(labels(), **options)
+    return kind.factory(kind.options(**options))
 
 
 def layers(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
-    """The feature of each of the two players that a critic looks at."""
-    found = {**_options(name), **options}
-    return found["own_layer"], found["peer_layer"]
+    """Return the feature of each of the two players that a critic reads."""
+    values = {**_options(name), **options}
+    return values["own_layer"], values["peer_layer"]
 
 
 def _options(name: str) -> dict[str, Any]:
     if name not in _KINDS:
         raise UserError(f"no critic is called {name!r}; there are {', '.join(_KINDS)}")
-    parameters = inspect.signature(_KINDS[name].factory).parameters
+    parameters = inspect.signature(_KINDS[name].options).parameters
     return {key: value.default for key, value in parameters.items() if key != "labels"}

@@ -1,12 +1,11 @@
-"""CRD's critic: two linear heads to one width, and a memory of both sides of the training set."""
+"""CRD's critic: two linear heads of one width, and a memory of the training set's embeddings."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from kdjax import losses
-from kdjax.distill.critics.layer import feature_width
-from kdjax.distill.terms import Critic, Scalar
+from kdjax.distill.terms import Critic, Scalar, feature_width
 from kdjax.distill.terms.spec import POSITIVE
 from kdjax.models.layers.layers import linear
 from kdjax.types import Array, Outputs, UserError, Variables
@@ -27,7 +26,7 @@ def contrast(
     own_layer: str = "pooled",
     peer_layer: str = "pooled",
 ) -> Critic:
-    """CRD: tell the peer's view of the same image from its views of other classes' images.
+    """CRD: distinguish the teacher's view of an image from its views of other classes' images.
 
     Both layers, [batch, features], go through a linear head of `width`; `losses.contrast_loss`
     compares them with a memory, one row an image of the training split, which is the critic's
@@ -37,8 +36,8 @@ def contrast(
       labels: [rows] class indices of the training split, in the order of batch["id"].
       width: of the embeddings.
       num_negatives: images of other classes for each of a batch, drawn with replacement.
-      own_layer: a feature of the player that learns.
-      peer_layer: a feature of the other one.
+      own_layer: a feature of the student.
+      peer_layer: a feature of the teacher.
 
     Raises:
       UserError: labels of one class only, width or num_negatives below 1; by init, a layer that is
@@ -61,22 +60,21 @@ def contrast(
         )
     head = linear(width, name="head")
 
-    def init(key: Array, own: Outputs, peer: Outputs, batch) -> Variables:
-        own_key, peer_key, memory_key = jax.random.split(key, 3)
+    def init(key: Array, student: Outputs, teacher: Outputs, batch) -> Variables:
+        student_key, teacher_key, memory_key = jax.random.split(key, 3)
+        student_width = feature_width(student, own_layer, "contrast")
+        teacher_width = feature_width(teacher, peer_layer, "contrast")
         params = {
-            side: head.init(k, jnp.zeros((1, feature_width(outputs, layer, "contrast"))))["params"]
-            for side, k, outputs, layer in (
-                ("own", own_key, own, own_layer),
-                ("peer", peer_key, peer, peer_layer),
-            )
+            "student": head.init(student_key, jnp.zeros((1, student_width)))["params"],
+            "teacher": head.init(teacher_key, jnp.zeros((1, teacher_width)))["params"],
         }
         return Variables(params, losses.contrast_init(memory_key, labels, width=width))
 
-    def loss(variables: Variables, own: Outputs, peer: Outputs, batch, scalars, key: Array):
+    def loss(variables: Variables, student: Outputs, teacher: Outputs, batch, scalars, key: Array):
         params, memory = variables
-        value, after = losses.contrast_loss(
-            jnp.asarray(head.apply({"params": params["own"]}, own.features[own_layer])),
-            jnp.asarray(head.apply({"params": params["peer"]}, peer.features[peer_layer])),
+        value, new_memory = losses.contrast_loss(
+            jnp.asarray(head.apply({"params": params["student"]}, student.features[own_layer])),
+            jnp.asarray(head.apply({"params": params["teacher"]}, teacher.features[peer_layer])),
             batch["id"],
             memory,
             key,
@@ -84,7 +82,7 @@ def contrast(
             mask=batch["mask"],
             **scalars["contrast"],
         )
-        return {"contrast": value}, after, {}
+        return {"contrast": value}, new_memory, {}
 
     layers = ((own_layer, peer_layer),)
     return Critic(init, loss, TERMS, layers, coupled=True, needs=("id",))

@@ -1,13 +1,12 @@
 """The Wasserstein dependency between two players' features, as a distillation term."""
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
 
 from kdjax import losses
-from kdjax.distill.critics.layer import feature_width
-from kdjax.distill.terms import Critic, Scalar, Through
+from kdjax.distill.terms import Critic, InputPenalty, PlayerInputs, Scalar, feature_width
 from kdjax.distill.terms.spec import POSITIVE
 from kdjax.losses.dependency import penalty_points
 from kdjax.models.lipschitz import pair_critic as pair_critics
@@ -20,30 +19,8 @@ BOUNDS = ("sphere", "ball")
 METRICS = ("features", "inputs")
 
 
-def dependency(
-    *,
-    kind: str = "bilinear_bjorck",
-    objective: str = "wpc",
-    width: int = 64,
-    depth: int = 1,
-    radius: float = 1.0,
-    bound: str = "sphere",
-    sides: int = 1,
-    at: str = "interpolated",
-    off_diagonal: bool = False,
-    metric: str = "features",
-    own_layer: str = "pooled",
-    peer_layer: str = "pooled",
-) -> Critic:
-    """WDM: the dependency between two players' features of an example, by a Lipschitz critic.
-
-    A critic scores every own feature with every peer's feature of the batch (of all devices). The
-    term is -J + penalty x gradient penalty, with J the objective: both the critic and the player
-    that learns *ascend* J. The penalty belongs to the plain kinds with a Wasserstein objective;
-    in the metric of features these are detached, so that it moves the critic alone. It reports
-    `estimate` (the value of J; plus ln(batch), in nats, unless "dual"), `slope` (of a plain critic,
-    the largest at this batch's pairs: a lower value; not with "inputs") and, where it counts,
-    `penalty`.
+class DependencyOptions(NamedTuple):
+    """Options of `dependency`.
 
     Args:
       kind: one of `models.critic.KINDS`; those that end in _spectral or _bjorck are 1-Lipschitz.
@@ -52,104 +29,140 @@ def dependency(
       depth: of the critic's sides, or of its hidden layers.
       radius: length that features are brought to. A Lipschitz critic's scores differ by no more
         than their distance, so that a small radius leaves "wpc" far from its best value, 0.
-      bound: how: "sphere" divides by their length, "ball" projects, and is 1-Lipschitz; "none" of
-        a plain kind with the metric of the inputs.
+      bound: "sphere" divides features by their length, "ball" projects them, which is 1-Lipschitz;
+        "none" only for a plain kind with the metric of the inputs.
       sides: of the penalty.
-      at: where it is taken.
+      at: the points of the penalty.
       off_diagonal: of "dual".
-      metric: in which f does not stretch: Euclidean of both "features", or of both "inputs" of the
-        networks. Then a plain kind's penalty looks through the networks and moves them too; the
-        others need networks that are Lipschitz themselves. Both players learn (`moves="both"`).
-      own_layer: a feature of the player that learns.
-      peer_layer: a feature of the other one.
+      metric: f is 1-Lipschitz in the Euclidean metric of both "features", or of both "inputs" of
+        the networks. Then a plain kind's penalty differentiates the networks and trains them too;
+        the other kinds need Lipschitz networks. Both players learn (`moves="both"`).
+      own_layer: a feature of the student.
+      peer_layer: a feature of the teacher.
+    """
+
+    kind: str = "bilinear_bjorck"
+    objective: str = "wpc"
+    width: int = 64
+    depth: int = 1
+    radius: float = 1.0
+    bound: str = "sphere"
+    sides: int = 1
+    at: str = "interpolated"
+    off_diagonal: bool = False
+    metric: str = "features"
+    own_layer: str = "pooled"
+    peer_layer: str = "pooled"
+
+
+def dependency(options: DependencyOptions = DependencyOptions()) -> Critic:  # noqa: B008  immutable
+    """WDM: the dependency between two players' features of an example, by a Lipschitz critic.
+
+    A critic f scores every student feature with every teacher feature of the batch (of all
+    devices). The term is -J + penalty x gradient penalty, with J the objective: the critic and the
+    student both *ascend* J. The penalty belongs to the plain kinds with a Wasserstein objective;
+    in the metric of features these are detached, so that it trains the critic alone. The critic
+    reports `estimate` (the value of J; plus ln(batch), in nats, unless "dual"), `slope` (of a plain
+    critic, the largest at this batch's pairs: a lower value; not with "inputs") and, where it
+    counts, `penalty`.
 
     Raises:
       UserError: an unknown word or a number out of range, "cpc" with a constrained critic, features
-        that nothing bounds; by init, a layer that is not [batch, features]; by the loss, one pair.
+        without a bound; by init, a layer that is not [batch, features]; by the loss, one pair.
 
     Source: Ozair et al. 2019 (arXiv 1903.11780), reconstruction; as a distillation term it is new.
 
-    >>> dependency(kind="bilinear", objective="cpc").layers
+    >>> dependency(DependencyOptions(kind="bilinear", objective="cpc")).layers
     (('pooled', 'pooled'),)
     """
-    _check(objective, at, bound, kind, metric)
-    if sides not in (1, 2):
-        raise UserError(f"sides is {sides!r}; it must be 1 or 2")
-    critic = pair_critics.build(kind, width=width, depth=depth, radius=radius)
-    penalised = not critic.constrained and objective != "cpc"
+    _check(options)
+    critic = pair_critics.build(
+        options.kind, width=options.width, depth=options.depth, radius=options.radius
+    )
+    penalised = not critic.constrained and options.objective != "cpc"
+    layers = (options.own_layer, options.peer_layer)
 
-    def value(scores: Array) -> Array:
-        if objective == "dual":
-            return losses.dual_dependency(scores, off_diagonal=off_diagonal)
-        return losses.predictive_coding(scores)
+    def init(key: Array, student: Outputs, teacher: Outputs, batch) -> Variables:
+        pair = zip((student, teacher), layers, strict=True)
+        widths = (feature_width(outputs, layer, "dependency") for outputs, layer in pair)
+        return critic.init(key, *(jnp.zeros((1, width)) for width in widths))
 
-    def init(key: Array, own: Outputs, peer: Outputs, batch) -> Variables:
-        sides = ((own, own_layer), (peer, peer_layer))
-        widths = (feature_width(outputs, layer, "dependency") for outputs, layer in sides)
-        return critic.init(key, *(jnp.zeros((1, size)) for size in widths))
-
-    def loss(variables: Variables, own: Outputs, peer: Outputs, batch, scalars, key: Array):
-        x = _bounded(own.features[own_layer], radius, bound)
-        y = _bounded(peer.features[peer_layer], radius, bound)
-        scores, after = critic.scores(variables, x, y, train=True)
-        found = value(scores)
-        offset = 0.0 if objective == "dual" else jnp.log(jnp.float32(len(scores)))
-        said = {"estimate": found + offset}
-        still_x, still_y, still = lax.stop_gradient((x, y, variables))
-        if not critic.constrained and metric == "features":  # others have an `upper_bound`
-            said["slope"] = pair_critics.measured_slope(critic, still, still_x, still_y)
-        total = -found
-        if penalised and metric == "features":
-            said["penalty"] = losses.gradient_penalty(
+    def loss(variables: Variables, student: Outputs, teacher: Outputs, batch, scalars, key: Array):
+        x, y = (
+            _bounded(outputs.features[layer], options)
+            for outputs, layer in zip((student, teacher), layers, strict=True)
+        )
+        scores, stats = critic.scores(variables, x, y, train=True)
+        objective = _objective(scores, options)
+        offset = 0.0 if options.objective == "dual" else jnp.log(jnp.float32(len(scores)))
+        metrics = {"estimate": objective + offset}
+        detached_x, detached_y, detached = lax.stop_gradient((x, y, variables))
+        if not critic.constrained and options.metric == "features":  # others have an `upper_bound`
+            slope = pair_critics.measured_slope(critic, detached, detached_x, detached_y)
+            metrics["slope"] = slope
+        total = -objective
+        if penalised and options.metric == "features":
+            metrics["penalty"] = losses.gradient_penalty(
                 lambda a, b: critic.pairs(variables, a, b),
-                still_x,
-                still_y,
-                sides=sides,
-                at=at,
+                detached_x,
+                detached_y,
+                sides=options.sides,
+                at=options.at,
                 key=key,
             )
-            total = total + scalars["dependency"]["penalty"] * said["penalty"]
-        return {"dependency": total}, after, said
+            total = total + scalars["dependency"]["penalty"] * metrics["penalty"]
+        return {"dependency": total}, stats, metrics
 
-    layers, looks = (own_layer, peer_layer), None
-    if penalised and metric == "inputs":
-        looks = _through(critic, layers, lambda x: _bounded(x, radius, bound), sides, at)
-    nats = objective != "dual"
-    return Critic(init, loss, TERMS, (layers,), coupled=True, through=looks, in_nats=nats)
+    penalty = None
+    if penalised and options.metric == "inputs":
+        penalty = _input_penalty(critic, options)
+    in_nats = options.objective != "dual"
+    return Critic(
+        init, loss, TERMS, (layers,), coupled=True, input_penalty=penalty, in_nats=in_nats
+    )
 
 
-def _through(
-    critic: pair_critics.PairCritic,
-    layers: tuple[str, str],
-    bounded: Callable[[Array], Array],
-    sides: int,
-    at: str,
-) -> Through:
-    """The penalty on the slope in the inputs of both networks, which it moves with the critic."""
+def _objective(scores: Array, options: DependencyOptions) -> Array:
+    if options.objective == "dual":
+        return losses.dual_dependency(scores, off_diagonal=options.off_diagonal)
+    return losses.predictive_coding(scores)
 
-    def through(variables: Variables, networks, x: Array, y: Array, share, scalars, key: Array):
-        points = share(penalty_points(y, at=at, key=key))
+
+def _input_penalty(critic: pair_critics.PairCritic, options: DependencyOptions) -> InputPenalty:
+    """Make the penalty on the slope in both networks' inputs, which trains them and the critic."""
+
+    def input_penalty(variables: Variables, players: PlayerInputs, scalars, key: Array):
+        x, y = players.values
+        points = players.local_rows(penalty_points(y, at=options.at, key=key))
+        layers = (options.own_layer, options.peer_layer)
 
         def f(a: Array, b: Array) -> Array:
-            own, peer = (
-                bounded(network(z.reshape(-1, *like.shape[1:])).features[layer])
-                for network, z, like, layer in zip(networks, (a, b), (x, y), layers, strict=True)
+            features = (
+                _bounded(network(z.reshape(-1, *like.shape[1:])).features[layer], options)
+                for network, z, like, layer in zip(
+                    players.networks, (a, b), (x, y), layers, strict=True
+                )
             )
-            return critic.pairs(variables, own, peer)
+            return critic.pairs(variables, *features)
 
-        flat = (z.reshape(len(z), -1) for z in (share(x), points))
-        value = losses.gradient_penalty(f, *flat, sides=sides, at="joint")
+        flat = (z.reshape(len(z), -1) for z in (players.local_rows(x), points))
+        value = losses.gradient_penalty(f, *flat, sides=options.sides, at="joint")
         return {"dependency": scalars["dependency"]["penalty"] * value}, {"penalty": value}
 
-    return through
+    return input_penalty
 
 
-def _check(objective: str, at: str, bound: str, kind: str, metric: str) -> None:
+def _check(options: DependencyOptions) -> None:
+    kind, bound, metric = options.kind, options.bound, options.metric
     for name, word, known in (
-        ("objective", objective, OBJECTIVES), ("at", at, PLACES), ("metric", metric, METRICS)
-    ):  # fmt: skip
+        ("objective", options.objective, OBJECTIVES),
+        ("at", options.at, PLACES),
+        ("metric", metric, METRICS),
+    ):
         if word not in known:
             raise UserError(f"{name} is {word!r}; it must be one of {', '.join(known)}")
+    if options.sides not in (1, 2):
+        raise UserError(f"sides is {options.sides!r}; it must be 1 or 2")
     lipschitz = bool(kind.partition("_")[2])
     if metric == "inputs" and lipschitz and bound != "ball":
         raise UserError(
@@ -161,18 +174,20 @@ def _check(objective: str, at: str, bound: str, kind: str, metric: str) -> None:
             f"bound is {bound!r}; without a bound on the features the dependency grows without "
             f"limit: take one of {', '.join(BOUNDS)}"
         )
-    if objective == "cpc" and lipschitz:
+    if options.objective == "cpc" and lipschitz:
         raise UserError(
-            f"objective is cpc, which takes any critic, but {kind} is Lipschitz: say wpc, or take "
-            f"{kind.partition('_')[0]}"
+            f"objective is cpc, which takes any critic, but {kind} is Lipschitz: set "
+            f"objective=wpc or kind={kind.partition('_')[0]}"
         )
 
 
-def _bounded(x: Array, radius: float, bound: str) -> Array:
-    if bound == "none":
+def _bounded(x: Array, options: DependencyOptions) -> Array:
+    if options.bound == "none":
         return x
-    if bound == "ball":
-        return pair_critics.lipschitz.project_to_ball(x, radius)
+    if options.bound == "ball":
+        return pair_critics.lipschitz.project_to_ball(x, options.radius)
     squared = jnp.sum(jnp.square(x), axis=1, keepdims=True)
-    some = squared > 0  # a vector of zeros has no direction: it stays, with gradient 0
-    return jnp.where(some, x * (radius / jnp.sqrt(jnp.where(some, squared, 1.0))), 0.0)
+    nonzero = squared > 0  # a vector of zeros has no direction: it stays, with gradient 0
+    return jnp.where(
+        nonzero, x * (options.radius / jnp.sqrt(jnp.where(nonzero, squared, 1.0))), 0.0
+    )

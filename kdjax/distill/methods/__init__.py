@@ -1,7 +1,7 @@
 """Methods: who plays and what is minimised."""
 
 from kdjax.distill.methods.co_train import Pause, Player, co_train, player_hparams, switokd_pause
-from kdjax.distill.methods.dependency import dependency, with_dependency
+from kdjax.distill.methods.dependency import dependency
 from kdjax.distill.methods.with_critic import (
     CriticRole,
     check_critic_hparams,
@@ -20,5 +20,4 @@ __all__ = [
     "player_hparams",
     "switokd_pause",
     "with_critic",
-    "with_dependency",
 ]

@@ -18,49 +18,69 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.distill.methods.collectives import device_key, devices, gather, mean_share, part, rows
+from kdjax.distill.methods.collectives import (
+    device_count,
+    device_key,
+    gather,
+    label_and_mask,
+    local_masked_mean,
+    rows,
+    select_features,
+)
 from kdjax.distill.terms import Term
 from kdjax.types import Array, Aux, Batch, Method, Model, Outputs, Scalars, Variables
 
-# pause(own, peer, batch) -> bool scalar: True while the role must not step
+# pause(own, watched, batch) -> bool scalar: True while the role must not step
 Pause = Callable[[Outputs, Outputs, Batch], Array]
 
 
 class Player(NamedTuple):
-    """A network, what it minimises, and (SwitOKD) when it waits: (rule, the role it watches).
+    """A network, the terms that it minimises, and (SwitOKD) its pause: (rule, watched role).
 
-    `moved`: it learns, with terms or without any, from what is built upon the method: a critic.
-    `shares`: a role and names of its features, which join this player's batch: so two detectors
-    judge the same regions.
+    `trained_by_critic`: it learns, with or without terms, from a critic added to the method.
+    `shares`: a role and names of its features, which join this player's batch, so that two
+    detectors score the same regions.
     """
 
     model: Model
     terms: Mapping[str, Term]
     pause: tuple[Pause, str] | None = None
-    moved: bool = False
+    trained_by_critic: bool = False
     shares: tuple[str, tuple[str, ...]] | None = None
 
     @property
     def trains(self) -> bool:
-        """Whether it learns at all; otherwise it is frozen."""
-        return bool(self.terms) or self.moved
+        """True unless the player is frozen."""
+        return bool(self.terms) or self.trained_by_critic
+
+
+class _Forward(NamedTuple):
+    """The outputs of all players on this device's batch, and what a term needs besides them."""
+
+    batch: Batch
+    outputs: Mapping[str, Outputs]
+    detached: Mapping[str, Outputs]
+    step: Array | int
+    axis_name: str | None
 
 
 def role_key(key: Array, role: str) -> Array:
-    """A key of its own for each role, whatever the order and number of roles."""
+    """Return a key for a role, whatever the order and number of roles."""
     return jax.random.fold_in(key, zlib.crc32(role.encode()) & 0x7FFFFFFF)
 
 
-def switokd_pause(own: Outputs, peer: Outputs, batch: Batch) -> Array:
+def switokd_pause(own: Outputs, watched: Outputs, batch: Batch) -> Array:
     """SwitOKD's expert mode: the teacher (own) waits while it is too far ahead of the student."""
-    signal = losses.switch_signal(peer.logits, own.logits, batch["label"], mask=batch.get("mask"))
+    signal = losses.switch_signal(
+        watched.logits, own.logits, batch["label"], mask=batch.get("mask")
+    )
     return signal.expert
 
 
 def player_hparams(
     player: Player, *, learning_rate: float, weight_decay: float = 0.0
 ) -> dict[str, Any]:
-    """All numbers of a player that a compiled step takes as arguments; {} if it is frozen."""
+    """Return all numbers of a player that a compiled step takes; {} if it is frozen."""
     if not player.trains:
         return {}
     rates = {"learning_rate": learning_rate, "weight_decay": weight_decay}
@@ -74,17 +94,16 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
     """Build the method of a table of players.
 
     Args:
-      players: by role; a player without terms is frozen, unless a critic moves it.
+      players: by role; a player without terms is frozen, unless a critic trains it.
       axis_name: the mapped axis over which the batch is divided (under pmap), or None.
 
     Returns:
       A Method. Its metrics: `<role>/loss`, `<role>/accuracy`, `<role>/<term>/raw` (mean of the
-      loss), `<role>/<term>/weighted` (after weight, T^2 and ramp), `<role>/<term>/<quantity>` (what
-      a term says beside its loss), `<role>/active`.
+      loss), `<role>/<term>/weighted` (after weight, T^2 and schedule), `<role>/<term>/<quantity>`
+      (what a term logs besides its loss), `<role>/active`.
 
     Raises:
-      ValueError: a term, a pause rule or `shares` looks toward a role that does not play, or to
-        itself.
+      ValueError: a term, a pause rule or `shares` names a role that does not play, or its own.
     """
     _check(players)
     trains = tuple(role for role, player in players.items() if player.trains)
@@ -93,125 +112,145 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
         return {r: p.model.init(role_key(key, r), batch) for r, p in players.items()}
 
     def loss(params, stats, batch: Batch, hparams, key: Array, step: Array | int = 0):
-        batch = _blank({"mask": jnp.ones(batch["label"].shape[:1], jnp.float32), **batch})
-        outputs, new_stats = {}, {}
-        own_key = device_key(key, axis_name)  # other dropout on each device
-        for role, player in sorted(players.items(), key=lambda item: item[1].shares is not None):
-            outputs[role], new_stats[role] = player.model.apply(
-                Variables(params[role], stats[role]),
-                _with_shared(player, outputs, batch),
-                train=player.trains,
-                key=role_key(own_key, role),
-            )
-        detached = jax.lax.stop_gradient(outputs)
+        batch = _zero_masked_rows(batch)
+        variables = {role: Variables(params[role], stats[role]) for role in players}
+        dropout_keys = _dropout_keys(players, key, axis_name)
+        outputs, new_stats = _apply(players, variables, batch, dropout_keys)
+        forward = _Forward(batch, outputs, jax.lax.stop_gradient(outputs), step, axis_name)
         total, metrics = jnp.float32(0), {}
         for role in trains:
-            share, found = _player_loss(
-                role, players[role], outputs, detached, batch, hparams[role], step, axis_name
-            )
-            total, metrics = total + share, {**metrics, **found}
-        for role in players:
-            if detached[role].logits.shape[-1] == 1 or batch["label"].ndim > 1:
-                continue  # a regression; pairs, whose labels are hidden factors
-            seen = rows(detached[role], batch)
-            correct = jnp.argmax(detached[role].logits, axis=-1) == seen["label"]
-            metrics[f"{role}/accuracy"] = mean_share(correct, seen["mask"], axis_name)
-        active = {}
-        for role, player in players.items():
-            if player.pause is not None:
-                waits, watched = player.pause
-                pair = detached[role].logits, detached[watched].logits
-                own, peer = (Outputs(z, {}) for z in gather(pair, axis_name))
-                seen = _labels(rows(detached[role], batch))
-                active[role] = ~waits(own, peer, gather(seen, axis_name))
-        for role, value in active.items():
-            metrics[f"{role}/active"] = value / devices(axis_name)
+            terms, scalars = players[role].terms, hparams[role]["terms"]
+            role_loss, role_metrics = _sum_terms(role, terms, scalars, forward)
+            total, metrics = total + role_loss, {**metrics, **role_metrics}
+        active = _active(players, forward)
+        metrics |= _accuracies(forward)
+        metrics |= {f"{r}/active": on / device_count(axis_name) for r, on in active.items()}
         return total, Aux(new_stats, metrics, active, outputs)
 
     return Method(init, loss, trains)
 
 
-def _player_loss(
-    role: str,
-    player: Player,
-    outputs: Mapping[str, Outputs],
-    detached: Mapping[str, Outputs],
+def _dropout_keys(
+    players: Mapping[str, Player], key: Array, axis_name: str | None
+) -> dict[str, Array]:
+    """Return a key for each role, different on each device."""
+    key = device_key(key, axis_name)
+    return {role: role_key(key, role) for role in players}
+
+
+def _apply(
+    players: Mapping[str, Player],
+    variables: Mapping[str, Variables],
     batch: Batch,
-    hparams: Mapping[str, Mapping[str, Scalars]],
-    step: Array | int,
-    axis_name: str | None,
-) -> tuple[Array, dict[str, Array]]:
-    """Sum the terms of one role; returns this device's share and its metrics."""
-    total, metrics = jnp.float32(0), {}
-    for name, term in player.terms.items():
-        scalars = dict(hparams["terms"][name])
-        factor = scalars.pop("weight")
-        if term.anneal is not None:
-            scalars["temperature"] = term.anneal.at(scalars["temperature"], step)
-        if term.squared:
-            factor = factor * scalars["temperature"] ** 2
-        if term.ramp is not None:
-            factor = factor * term.ramp(step)
-        peers = tuple(detached[peer] for peer in term.toward)
-        raw, said = _term_share(term, outputs[role], peers, batch, scalars, axis_name)
-        total = total + factor * raw
-        metrics[f"{role}/{name}/raw"] = raw
-        metrics[f"{role}/{name}/weighted"] = factor * raw
-        metrics |= {f"{role}/{name}/{quantity}": value for quantity, value in said.items()}
-    metrics[f"{role}/loss"] = total
-    return total, metrics
+    keys: Mapping[str, Array],
+) -> tuple[dict[str, Outputs], dict[str, Any]]:
+    """Run all networks, those that share regions last; returns outputs and new stats by role."""
+    outputs, stats = {}, {}
+    for role, player in sorted(players.items(), key=lambda item: item[1].shares is not None):
+        seen = _with_shared_regions(player, outputs, batch)
+        outputs[role], stats[role] = player.model.apply(
+            variables[role], seen, train=player.trains, key=keys[role]
+        )
+    return outputs, stats
 
 
-def _term_share(
-    term: Term,
-    own: Outputs,
-    peers: tuple[Outputs, ...],
-    batch: Batch,
-    scalars: Scalars,
-    axis_name: str | None,
-) -> tuple[Array, dict[str, Array]]:
-    """Mean over the global batch and over the peers, and what the term says beside it.
-
-    Both are this device's share.
-    """
-    definition = term.definition
-    batch = rows(own, batch, definition.rows)
-    if definition.coupled:  # only what the term looks at travels between devices
-        own = gather(part(own, [a for a, _ in definition.layers]), axis_name)
-        kept = [b for _, b in definition.layers]
-        peers = tuple(gather(part(peer, kept), axis_name) for peer in peers)
-        batch = gather(_labels(batch), axis_name)
-    groups = [peers] if definition.peers != "each" else [(peer,) for peer in peers]
-    found = [definition.value(own, group, batch, scalars) for group in groups]
-    pairs = [one if isinstance(one, tuple) else (one, {}) for one in found]
-    if definition.coupled:  # every device has the whole of it
-        each = jnp.float32(1 / (len(pairs) * devices(axis_name)))
-        return jax.tree.map(lambda *x: each * sum(x), *pairs)
-    shares = [mean_share(value, batch["mask"], axis_name) for value, _ in pairs]
-    return sum(shares, jnp.float32(0)) / len(shares), {}
-
-
-def _blank(batch: Batch) -> Batch:
-    """Zero the masked rows of float inputs: 0 times a NaN there would reach every gradient."""
-    real = batch["mask"] > 0
-
-    def blank(x: Array) -> Array:
-        if not jnp.issubdtype(jnp.result_type(x), jnp.floating) or jnp.shape(x)[:1] != real.shape:
-            return x
-        return jnp.where(real.reshape(-1, *[1] * (jnp.ndim(x) - 1)), x, 0)
-
-    return {name: blank(x) for name, x in batch.items()}
-
-
-def _with_shared(player: Player, outputs: Mapping[str, Outputs], batch: Batch) -> Batch:
+def _with_shared_regions(player: Player, outputs: Mapping[str, Outputs], batch: Batch) -> Batch:
     if player.shares is None:
         return batch
     guide, names = player.shares
     return {**batch, **{n: jax.lax.stop_gradient(outputs[guide].features[n]) for n in names}}
 
 
-def _labels(batch: Batch) -> Batch:
-    return {name: batch[name] for name in ("label", "mask")}
+def _zero_masked_rows(batch: Batch) -> Batch:
+    """Add a mask, and zero the masked rows of float inputs.
+
+    0 times a NaN there would reach every gradient.
+    """
+    batch = {"mask": jnp.ones(batch["label"].shape[:1], jnp.float32), **batch}
+    real = batch["mask"] > 0
+
+    def zero_masked(x: Array) -> Array:
+        if not jnp.issubdtype(jnp.result_type(x), jnp.floating) or jnp.shape(x)[:1] != real.shape:
+            return x
+        return jnp.where(real.reshape(-1, *[1] * (jnp.ndim(x) - 1)), x, 0)
+
+    return {name: zero_masked(x) for name, x in batch.items()}
+
+
+def _sum_terms(
+    role: str, terms: Mapping[str, Term], hparams: Mapping[str, Scalars], forward: _Forward
+) -> tuple[Array, dict[str, Array]]:
+    """Sum the terms of one role; returns this device's share and its metrics."""
+    total, metrics = jnp.float32(0), {}
+    for name, term in terms.items():
+        scalars = dict(hparams[name])
+        factor = scalars.pop("weight")
+        if term.temperature_schedule is not None:
+            scalars["temperature"] = term.temperature_schedule.at(
+                scalars["temperature"], forward.step
+            )
+        if term.scale_by_temperature_squared:
+            factor = factor * scalars["temperature"] ** 2
+        if term.weight_schedule is not None:
+            factor = factor * term.weight_schedule(forward.step)
+        raw, logged = _term_share(role, term, scalars, forward)
+        total = total + factor * raw
+        metrics[f"{role}/{name}/raw"] = raw
+        metrics[f"{role}/{name}/weighted"] = factor * raw
+        metrics |= {f"{role}/{name}/{quantity}": value for quantity, value in logged.items()}
+    metrics[f"{role}/loss"] = total
+    return total, metrics
+
+
+def _term_share(
+    role: str, term: Term, scalars: Scalars, forward: _Forward
+) -> tuple[Array, dict[str, Array]]:
+    """Average a term over the global batch and the teachers; returns also what it logs.
+
+    Both are this device's share.
+    """
+    spec, axis_name = term.spec, forward.axis_name
+    student = forward.outputs[role]
+    teachers = tuple(forward.detached[teacher] for teacher in term.toward)
+    batch = rows(student, forward.batch, spec.rows)
+    if spec.coupled:  # only what the term reads travels between devices
+        student = gather(select_features(student, [s for s, _ in spec.layers]), axis_name)
+        layers = [t for _, t in spec.layers]
+        teachers = tuple(gather(select_features(t, layers), axis_name) for t in teachers)
+        batch = gather(label_and_mask(batch), axis_name)
+    groups = [(teacher,) for teacher in teachers] if spec.teachers == "each" else [teachers]
+    values = [spec.loss_fn(student, group, batch, scalars) for group in groups]
+    pairs = [value if isinstance(value, tuple) else (value, {}) for value in values]
+    if spec.coupled:  # every device has the value of the global batch
+        factor = jnp.float32(1 / (len(pairs) * device_count(axis_name)))
+        return jax.tree.map(lambda *x: factor * sum(x), *pairs)
+    shares = [local_masked_mean(value, batch["mask"], axis_name) for value, _ in pairs]
+    return sum(shares, jnp.float32(0)) / len(shares), {}
+
+
+def _accuracies(forward: _Forward) -> dict[str, Array]:
+    """Return this device's share of each role's accuracy, where the labels are classes."""
+    metrics = {}
+    for role, outputs in forward.detached.items():
+        if outputs.logits.shape[-1] == 1 or forward.batch["label"].ndim > 1:
+            continue  # a regression; pairs, whose labels are hidden factors
+        seen = rows(outputs, forward.batch)
+        correct = jnp.argmax(outputs.logits, axis=-1) == seen["label"]
+        metrics[f"{role}/accuracy"] = local_masked_mean(correct, seen["mask"], forward.axis_name)
+    return metrics
+
+
+def _active(players: Mapping[str, Player], forward: _Forward) -> dict[str, Array]:
+    """Return for each role with a pause rule whether it takes this step."""
+    active = {}
+    for role, player in players.items():
+        if player.pause is not None:
+            pause, watched = player.pause
+            logits = forward.detached[role].logits, forward.detached[watched].logits
+            own, other = (Outputs(z, {}) for z in gather(logits, forward.axis_name))
+            labels = label_and_mask(rows(forward.detached[role], forward.batch))
+            active[role] = ~pause(own, other, gather(labels, forward.axis_name))
+    return active
 
 
 def _check(players: Mapping[str, Player]) -> None:

@@ -1,4 +1,4 @@
-"""One batch on many devices: what each adds to a global mean, and how all see the whole batch."""
+"""Collectives: one batch on many devices, global means and gathered batches."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from kdjax.types import Array, Batch, Outputs
 
 
-def mean_share(values: Array, mask: Array, axis_name: str | None) -> Array:
-    """This device's part of the masked mean over all devices; the parts sum to the mean."""
+def local_masked_mean(values: Array, mask: Array, axis_name: str | None) -> Array:
+    """Return this device's part of the masked mean over all devices; the parts sum to the mean."""
     count = jnp.sum(mask)
     if axis_name is not None:
         count = jax.lax.psum(count, axis_name)
@@ -19,41 +19,46 @@ def mean_share(values: Array, mask: Array, axis_name: str | None) -> Array:
 
 
 def gather(tree: Any, axis_name: str | None) -> Any:
-    """The global batch on every device."""
+    """Return the global batch, on every device."""
     if axis_name is None:
         return tree
     return jax.tree.map(lambda x: jax.lax.all_gather(x, axis_name, tiled=True), tree)
 
 
-def part(outputs: Outputs, layers: Sequence[str]) -> Outputs:
-    """The logits and some features."""
+def select_features(outputs: Outputs, layers: Sequence[str]) -> Outputs:
+    """Keep the logits and some features."""
     return Outputs(outputs.logits, {name: outputs.features[name] for name in layers})
 
 
 def rows(outputs: Outputs, batch: Batch, kind: str = "row") -> Batch:
-    """The batch with the labels and the mask of what a network speaks of.
+    """Return the batch with the labels and the mask of a network's output rows.
 
-    A classifier speaks of the examples; a detector of regions ("row") and of anchors ("anchor"),
-    for which its features bring "<kind>_label" and "<kind>_mask" [rows].
+    A classifier has a row for each example; a detector for each region ("row") and each anchor
+    ("anchor"), for which its features hold "<kind>_label" and "<kind>_mask" [rows].
     """
     if f"{kind}_label" not in outputs.features:
         return batch
     return {**batch, **{name: outputs.features[f"{kind}_{name}"] for name in ("label", "mask")}}
 
 
+def label_and_mask(batch: Batch) -> Batch:
+    """Keep the two entries that losses read."""
+    return {name: batch[name] for name in ("label", "mask")}
+
+
 def device_key(key: Array, axis_name: str | None) -> Array:
-    """A key of its own for each device; consumed."""
+    """Return a different key on each device; consumes `key`."""
     return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
 
-def device_rows(x: Array, axis_name: str | None) -> Array:
-    """This device's rows of an array that holds those of all."""
+def local_rows(x: Array, axis_name: str | None) -> Array:
+    """Return this device's rows of an array that holds those of all."""
     if axis_name is None:
         return x
     count = len(x) // jax.lax.axis_size(axis_name)
     return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(axis_name) * count, count)
 
 
-def devices(axis_name: str | None) -> int:
-    """How many devices divide the batch."""
+def device_count(axis_name: str | None) -> int:
+    """Return the number of devices that divide the batch."""
     return 1 if axis_name is None else jax.lax.axis_size(axis_name)

@@ -1,11 +1,10 @@
 """Critics: roles with parameters and a memory of their own, that compare two players.
 
-    method = with_critic(
-        co_train(players), "crd", contrast(labels), between=("student", "teacher"), models=models
-    )
+    critic = CriticRole(contrast(labels), between=("student", "teacher"))
+    method = with_critic(co_train(players), "crd", critic, models)
 
 A critic is one more role in the same state: it has params, stats, an optimizer and hparams, but
-no logits. Its terms are minimised by its own params and by the first of the two players.
+no logits. Its own params and the first of the two players minimise its terms.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,14 +15,14 @@ import jax.numpy as jnp
 
 from kdjax.distill.methods.co_train import role_key
 from kdjax.distill.methods.collectives import (
+    device_count,
     device_key,
-    device_rows,
-    devices,
     gather,
-    mean_share,
-    part,
+    local_masked_mean,
+    local_rows,
+    select_features,
 )
-from kdjax.distill.terms import Critic, Ramp, Scalar, Through, check_domain
+from kdjax.distill.terms import Critic, PlayerInputs, Scalar, WeightSchedule, check_domain
 from kdjax.types import Array, Batch, Method, Model, Outputs, Scalars, UserError, Variables
 
 MOVES = ("first", "both")
@@ -32,15 +31,18 @@ MOVES = ("first", "both")
 class CriticRole(NamedTuple):
     """A critic, the two players that it compares, and its terms as the config has them.
 
-    `moves`: "first" or "both" of the players; `inputs`: the entries of a batch that they read.
+    `between`: the student, which the critic trains, and the teacher. `terms`: the scalars that
+    differ from the critic's defaults. `weight_schedules`: by term, a factor on its weight as a
+    function of the step. `moves`: train the "first" player or "both"; `inputs`: the entries of a
+    batch that they read, for a critic with a penalty at the inputs.
     """
 
     critic: Critic
     between: tuple[str, str]
-    terms: Mapping[str, Mapping[str, float]]
-    ramps: Mapping[str, Ramp]
-    moves: str
-    inputs: tuple[str, str]
+    terms: Mapping[str, Mapping[str, float]] = {}
+    weight_schedules: Mapping[str, WeightSchedule] = {}
+    moves: str = "first"
+    inputs: tuple[str, str] = ("image", "image")
 
 
 def critic_hparams(
@@ -50,7 +52,7 @@ def critic_hparams(
     learning_rate: float,
     weight_decay: float = 0.0,
 ) -> dict[str, Any]:
-    """All numbers of a critic that a compiled step takes as arguments.
+    """Return all numbers of a critic that a compiled step takes as arguments.
 
     Args:
       critic: whose numbers.
@@ -64,20 +66,20 @@ def critic_hparams(
     known = ", ".join(critic.terms)
     if not terms:
         raise UserError(f"no terms, so that the critic trains nobody; it has {known}")
-    found = {}
-    for name, given in terms.items():
+    completed = {}
+    for name, changes in terms.items():
         if name not in critic.terms:
             raise UserError(f"terms.{name}: this critic has no such term; it has {known}")
         scalars = {"weight": Scalar(1.0), **critic.terms[name]}
-        unknown = sorted(set(given) - set(scalars))
+        unknown = sorted(set(changes) - set(scalars))
         if unknown:
             raise UserError(
                 f"terms.{name}: no scalar {unknown[0]!r} in this term; it has {', '.join(scalars)}"
             )
-        found[name] = {scalar: given.get(scalar, s.default) for scalar, s in scalars.items()}
-    check_critic_hparams(critic, found)
+        completed[name] = {scalar: changes.get(scalar, s.default) for scalar, s in scalars.items()}
+    check_critic_hparams(critic, completed)
     rates = {"learning_rate": learning_rate, "weight_decay": weight_decay}
-    return {"terms": found, "optimizer": rates}
+    return {"terms": completed, "optimizer": rates}
 
 
 def check_critic_hparams(critic: Critic, terms: Mapping[str, Mapping[str, float]]) -> None:
@@ -94,29 +96,21 @@ def check_critic_hparams(critic: Critic, terms: Mapping[str, Mapping[str, float]
 def with_critic(
     method: Method,
     role: str,
-    critic: Critic,
-    *,
-    between: tuple[str, str],
+    critic_role: CriticRole,
     models: Mapping[str, Model],
-    moves: str = "first",
-    inputs: tuple[str, str] = ("image", "image"),
-    ramps: Mapping[str, Ramp] | None = None,
+    *,
     axis_name: str | None = None,
 ) -> Method:
-    """Add a critic to a method: sum over its terms of weight * ramp(step) * mean over the batch.
+    """Add a critic to a method: sum over its terms of weight * schedule(step) * mean over batch.
 
     The gradient reaches the critic's params and the first player; the second one is detached, as
-    every other side is, unless the critic moves both.
+    every other teacher is, unless the critic trains both.
 
     Args:
       method: from `co_train`, or one that has a critic already.
       role: a name for the critic.
-      critic: what it computes.
-      between: the player that it trains and the one that it compares with.
+      critic_role: the critic, and the two players that it stands between.
       models: of these two roles.
-      moves: "first", or "both" players.
-      inputs: the entries of a batch that the two read, for a critic that looks through them.
-      ramps: by term, a factor on its weight as a function of the step.
       axis_name: as in `co_train`; a coupled critic sees the batch of all devices.
 
     Returns:
@@ -125,57 +119,57 @@ def with_critic(
 
     Raises:
       ValueError: a role that plays already, the same player twice, a frozen one that the critic
-        should move, or a critic that looks through players of which it moves only one.
+        should train, or a penalty at the inputs of which only one player is trained.
       UserError: by the loss, a batch without an entry that the critic needs.
 
     >>> from kdjax import models
     >>> from kdjax.distill import critics, terms
-    >>> from kdjax.distill.methods import Player, co_train
+    >>> from kdjax.distill.methods import CriticRole, Player, co_train
     >>> network, ce = models.build("mlp", num_classes=2), terms.make_term(terms.cross_entropy())
     >>> players = {"teacher": Player(network, {}), "student": Player(network, {"ce": ce})}
+    >>> critic = critics.contrast(jnp.array([0, 1]), num_negatives=1)
     >>> with_critic(
-    ...     co_train(players), "crd", critics.contrast(jnp.array([0, 1]), num_negatives=1),
-    ...     between=("student", "teacher"), models={"student": network, "teacher": network},
+    ...     co_train(players), "crd", CriticRole(critic, between=("student", "teacher")),
+    ...     {"student": network, "teacher": network},
     ... ).trains
     ('student', 'crd')
     """
-    _check(method, role, critic, between, models, moves)
-    own_role, peer_role = between
-    ramps = ramps or {}
+    _check(method, role, critic_role, models)
+    critic, between = critic_role.critic, critic_role.between
 
     def init(key: Array, batch: Batch) -> dict[str, Variables]:
         variables = method.init(key, batch)
-        own, peer = (_shapes(models[r], variables[r], batch) for r in between)
-        return {**variables, role: critic.init(role_key(key, role), own, peer, batch)}
+        student, teacher = (_output_shapes(models[r], variables[r], batch) for r in between)
+        return {**variables, role: critic.init(role_key(key, role), student, teacher, batch)}
 
     def loss(params, stats, batch: Batch, hparams, key: Array, step: Array | int = 0):
         total, aux = method.loss(params, stats, batch, hparams, key, step)
-        own = part(aux.outputs[own_role], [a for a, _ in critic.layers])
-        peer = part(aux.outputs[peer_role], [b for _, b in critic.layers])
-        peer = jax.lax.stop_gradient(peer) if moves == "first" else peer
-        whole, batch = batch, _read(critic, role, batch)
+        student, teacher = _compared_outputs(critic_role, aux.outputs)
+        seen = _critic_batch(critic, role, batch)
         critic_key = role_key(key, role)
         if critic.coupled:  # one key, so that stats stay the same on all devices
-            own, peer, batch = gather((own, peer, batch), axis_name)
+            student, teacher, seen = gather((student, teacher, seen), axis_name)
         else:
             critic_key = device_key(critic_key, axis_name)
-        scalars, weights = _numbers(hparams[role]["terms"], ramps, step)
+        scalars, weights = _split_hparams(hparams[role]["terms"], critic_role, step)
         variables = Variables(params[role], stats[role])
-        values, after, said = critic.loss(variables, own, peer, batch, scalars, critic_key)
-        if critic.through is not None:
-            more, heard = _look_through(
-                critic.through, variables, between, models, inputs, (params, stats), whole,
-                scalars, critic_key, axis_name,
-            )  # fmt: skip
-            values = {n: value + more.get(n, 0.0) for n, value in values.items()}
-            said = {**said, **heard}
-        count = devices(axis_name)
-        metrics = {f"{role}/{name}": value / count for name, value in said.items()}
+        values, new_stats, reported = critic.loss(
+            variables, student, teacher, seen, scalars, critic_key
+        )
+        if critic.input_penalty is not None:
+            players = {r: Variables(params[r], stats[r]) for r in between}
+            inputs = _player_inputs(critic_role, models, players, batch, axis_name)
+            penalties, more = critic.input_penalty(variables, inputs, scalars, critic_key)
+            values = {name: value + penalties.get(name, 0.0) for name, value in values.items()}
+            reported = {**reported, **more}
+        count = device_count(axis_name)
+        metrics = {f"{role}/{name}": value / count for name, value in reported.items()}
         share = jnp.float32(0)
         for name, value in values.items():
             raw = value
             if jnp.ndim(value):
-                raw = mean_share(value, batch["mask"], None if critic.coupled else axis_name)
+                axis = None if critic.coupled else axis_name
+                raw = local_masked_mean(value, seen["mask"], axis)
             if critic.coupled or not jnp.ndim(value):
                 raw = raw / count
             share = share + weights[name] * raw
@@ -183,74 +177,77 @@ def with_critic(
             metrics[f"{role}/{name}/weighted"] = weights[name] * raw
         metrics[f"{role}/loss"] = share
         return total + share, aux._replace(
-            stats={**aux.stats, role: after}, metrics={**aux.metrics, **metrics}
+            stats={**aux.stats, role: new_stats}, metrics={**aux.metrics, **metrics}
         )
 
     return Method(init, loss, (*method.trains, role))
 
 
-def _check(
-    method: Method,
-    role: str,
-    critic: Critic,
-    between: tuple[str, str],
-    models: Mapping[str, Model],
-    moves: str,
-) -> None:
-    own, peer = between
+def _check(method: Method, role: str, critic_role: CriticRole, models: Mapping[str, Model]) -> None:
+    between, moves = critic_role.between, critic_role.moves
+    student, teacher = between
     if moves not in MOVES:
         raise ValueError(f"{role}.moves is {moves!r}; it must be one of {', '.join(MOVES)}")
-    if critic.through is not None and moves != "both":
+    if critic_role.critic.input_penalty is not None and moves != "both":
         raise ValueError(
-            f"{role} looks through both players at their inputs (metric='inputs'), which moves "
+            f"{role} differentiates both players at their inputs (metric='inputs'), which trains "
             f"both; set {role}.moves='both', or metric='features'"
         )
-    if own == peer or own not in models or peer not in models or role in between:
+    if student == teacher or not {student, teacher} <= set(models) or role in between:
         raise ValueError(
             f"{role}.between is {tuple(between)}; it must name two players of {', '.join(models)}"
         )
     if role in method.trains or role in models:
         raise ValueError(f"{role}: there is such a role already; name the critic otherwise")
-    if own not in method.trains:
+    if student not in method.trains:
         raise ValueError(
-            f"{role}.between is {tuple(between)}, but {own} is frozen, so that this critic would "
-            f"train nobody; name a role that has terms first"
+            f"{role}.between is {tuple(between)}, but {student} is frozen, so that this critic "
+            "would train nobody; name a role that has terms first"
         )
-    if moves == "both" and peer not in method.trains:
-        raise ValueError(f"{role}.moves is both, but {peer} is frozen; set moves='first'")
+    if moves == "both" and teacher not in method.trains:
+        raise ValueError(f"{role}.moves is both, but {teacher} is frozen; set moves='first'")
 
 
-def _look_through(
-    through: Through,
-    variables: Variables,
-    between: tuple[str, str],
+def _compared_outputs(
+    critic_role: CriticRole, outputs: Mapping[str, Outputs]
+) -> tuple[Outputs, Outputs]:
+    """Return what the critic reads of both players; the second is detached unless it is trained."""
+    (student, teacher), layers = critic_role.between, critic_role.critic.layers
+    read_by_critic = select_features(outputs[teacher], [name for _, name in layers])
+    if critic_role.moves == "first":
+        read_by_critic = jax.lax.stop_gradient(read_by_critic)
+    return select_features(outputs[student], [name for name, _ in layers]), read_by_critic
+
+
+def _player_inputs(
+    critic_role: CriticRole,
     models: Mapping[str, Model],
-    inputs: tuple[str, str],
-    tables: tuple[Mapping[str, Any], Mapping[str, Any]],
+    variables: Mapping[str, Variables],
     batch: Batch,
-    scalars: Mapping[str, Scalars],
-    key: Array,
     axis_name: str | None,
-) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
-    """What a critic adds at other inputs than the batch's; every device computes its own rows."""
-    params, stats = tables
+) -> PlayerInputs:
+    """Make the players functions of their inputs; every device computes its own rows."""
 
     def network(player: str, entry: str) -> Callable[[Array], Outputs]:
-        own = Variables(params[player], stats[player])
-        return lambda z: models[player].apply(own, {**batch, entry: z}, train=False)[0]
+        def apply(x: Array) -> Outputs:
+            return models[player].apply(variables[player], {**batch, entry: x}, train=False)[0]
 
-    networks = (network(between[0], inputs[0]), network(between[1], inputs[1]))
-    x, y = gather(tuple(batch[entry] for entry in inputs), axis_name)
-    share = lambda rows: device_rows(rows, axis_name)  # noqa: E731
-    return through(variables, networks, x, y, share, scalars, key)
+        return apply
+
+    (student, teacher), (first, second) = critic_role.between, critic_role.inputs
+    return PlayerInputs(
+        (network(student, first), network(teacher, second)),
+        gather((batch[first], batch[second]), axis_name),
+        lambda x: local_rows(x, axis_name),
+    )
 
 
-def _shapes(model: Model, variables: Variables, batch: Batch) -> Outputs:
+def _output_shapes(model: Model, variables: Variables, batch: Batch) -> Outputs:
     return jax.eval_shape(lambda v, b: model.apply(v, b, train=False)[0], variables, dict(batch))
 
 
-def _read(critic: Critic, role: str, batch: Batch) -> dict[str, Array]:
-    """What a critic sees of a batch."""
+def _critic_batch(critic: Critic, role: str, batch: Batch) -> dict[str, Array]:
+    """Return the entries of a batch that a critic reads."""
     for name in critic.needs:
         if name not in batch:
             raise UserError(
@@ -261,13 +258,12 @@ def _read(critic: Critic, role: str, batch: Batch) -> dict[str, Array]:
     return {name: batch[name] for name in ("label", "mask", *critic.needs)}
 
 
-def _numbers(
-    terms: Mapping[str, Scalars], ramps: Mapping[str, Ramp], step: Array | int
+def _split_hparams(
+    terms: Mapping[str, Scalars], critic_role: CriticRole, step: Array | int
 ) -> tuple[Mapping[str, Scalars], Mapping[str, Any]]:
-    """Divide the numbers of all terms into what the loss takes and what multiplies it."""
+    """Divide the numbers of all terms into the scalars of the loss and the weights at a step."""
     scalars = {n: {k: v for k, v in t.items() if k != "weight"} for n, t in terms.items()}
-    weights = {
-        name: said["weight"] * ramps[name](step) if name in ramps else said["weight"]
-        for name, said in terms.items()
-    }
+    weights = {name: numbers["weight"] for name, numbers in terms.items()}
+    for name, schedule in critic_role.weight_schedules.items():
+        weights[name] = weights[name] * schedule(step)
     return scalars, weights

@@ -1,14 +1,14 @@
-"""Terms: where in the outputs a loss looks, and how much of it a player minimises."""
+"""Terms: the losses that a player minimises, each with the outputs that it reads."""
 
 from collections.abc import Callable, Mapping
 
-from kdjax.distill.terms.critic_spec import Critic, Through
-from kdjax.distill.terms.detection import anchor_regression, box_regression, objectness
+from kdjax.distill.terms.critic_spec import Critic, InputPenalty, PlayerInputs, feature_width
+from kdjax.distill.terms.detection import anchor_smooth_l1, binary_cross_entropy, box_smooth_l1
 from kdjax.distill.terms.features import (
     attention_transfer,
     class_mean_cosine,
     class_means_name,
-    hint,
+    feature_mse,
     norm_direction,
     probabilistic_knowledge_transfer,
     relational_angle,
@@ -18,28 +18,28 @@ from kdjax.distill.terms.features import (
 )
 from kdjax.distill.terms.logits import (
     balanced_kl,
-    best_peer,
     correlation,
     cross_entropy,
     decoupled_kl,
     forward_kl,
     jensen_shannon,
+    label_logit_mse,
+    least_cross_entropy_kl,
     logit_mse,
-    minimum_logit,
+    minimum_logit_kl,
     reverse_kl,
     soft_cross_entropy,
-    squared_error,
     total_variation,
     weighted_kl,
 )
-from kdjax.distill.terms.review import review
-from kdjax.distill.terms.schedules import cosine_ramp, linear_ramp, piecewise_ramp, sigmoid_ramp
+from kdjax.distill.terms.review import hierarchical_context
+from kdjax.distill.terms.schedules import TemperatureSchedule, WeightSchedule, sigmoid_schedule
 from kdjax.distill.terms.sinkhorn import sinkhorn, sinkhorn_divergence
-from kdjax.distill.terms.spec import Anneal, Definition, Ramp, Scalar, Term, check_domain, make_term
+from kdjax.distill.terms.spec import Scalar, Term, TermSpec, check_domain, make_term
 
-DEFINITIONS: Mapping[str, Callable[..., Definition]] = {
+TERM_SPECS: Mapping[str, Callable[..., TermSpec]] = {
     "ce": cross_entropy,
-    "squared_error": squared_error,
+    "label_logit_mse": label_logit_mse,
     "forward_kl": forward_kl,
     "reverse_kl": reverse_kl,
     "jensen_shannon": jensen_shannon,
@@ -50,11 +50,11 @@ DEFINITIONS: Mapping[str, Callable[..., Definition]] = {
     "sinkhorn_divergence": sinkhorn_divergence,
     "balanced_kl": balanced_kl,
     "weighted_kl": weighted_kl,
-    "minimum_logit": minimum_logit,
-    "best_peer": best_peer,
+    "minimum_logit_kl": minimum_logit_kl,
+    "least_cross_entropy_kl": least_cross_entropy_kl,
     "decoupled_kl": decoupled_kl,
     "correlation": correlation,
-    "hint": hint,
+    "feature_mse": feature_mse,
     "attention_transfer": attention_transfer,
     "similarity_preserving": similarity_preserving,
     "relational_distance": relational_distance,
@@ -63,55 +63,25 @@ DEFINITIONS: Mapping[str, Callable[..., Definition]] = {
     "norm_direction": norm_direction,
     "class_mean_cosine": class_mean_cosine,
     "stepwise_norm": stepwise_norm,
-    "review": review,
-    "objectness": objectness,
-    "anchor_regression": anchor_regression,
-    "box_regression": box_regression,
+    "hierarchical_context": hierarchical_context,
+    "binary_cross_entropy": binary_cross_entropy,
+    "anchor_smooth_l1": anchor_smooth_l1,
+    "box_smooth_l1": box_smooth_l1,
 }
 
-__all__ = [
-    "DEFINITIONS",
-    "Anneal",
+__all__ = [  # and the functions of TERM_SPECS
+    "TERM_SPECS",
     "Critic",
-    "Definition",
-    "Ramp",
+    "InputPenalty",
+    "PlayerInputs",
     "Scalar",
+    "TemperatureSchedule",
     "Term",
-    "Through",
-    "anchor_regression",
-    "attention_transfer",
-    "balanced_kl",
-    "best_peer",
-    "box_regression",
+    "TermSpec",
+    "WeightSchedule",
     "check_domain",
-    "class_mean_cosine",
     "class_means_name",
-    "correlation",
-    "cosine_ramp",
-    "cross_entropy",
-    "decoupled_kl",
-    "forward_kl",
-    "hint",
-    "jensen_shannon",
-    "linear_ramp",
-    "logit_mse",
+    "feature_width",
     "make_term",
-    "minimum_logit",
-    "norm_direction",
-    "objectness",
-    "piecewise_ramp",
-    "probabilistic_knowledge_transfer",
-    "relational_angle",
-    "relational_distance",
-    "reverse_kl",
-    "review",
-    "sigmoid_ramp",
-    "similarity_preserving",
-    "sinkhorn",
-    "sinkhorn_divergence",
-    "soft_cross_entropy",
-    "squared_error",
-    "stepwise_norm",
-    "total_variation",
-    "weighted_kl",
+    "sigmoid_schedule",
 ]

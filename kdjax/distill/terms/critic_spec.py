@@ -1,16 +1,16 @@
-"""What a critic is: a loss between two players that has parameters and a memory of its own."""
+"""Critics: losses between two players that have parameters and a memory of their own."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from kdjax.distill.terms.spec import Scalar
-from kdjax.types import Array, Batch, Metrics, Outputs, PyTree, Scalars, Variables
+from kdjax.types import Array, Batch, Metrics, Outputs, PyTree, Scalars, UserError, Variables
 
 
 class CriticInit(Protocol):
-    """Make the variables; of `own`, `peer` and `batch` only the shapes matter."""
+    """Make the variables; of `student`, `teacher` and `batch` only the shapes matter."""
 
-    def __call__(self, key: Array, own: Outputs, peer: Outputs, batch: Batch) -> Variables:
+    def __call__(self, key: Array, student: Outputs, teacher: Outputs, batch: Batch) -> Variables:
         """Return params, and stats: whatever changes without a gradient."""
         ...
 
@@ -21,8 +21,8 @@ class CriticLoss(Protocol):
     def __call__(
         self,
         variables: Variables,
-        own: Outputs,
-        peer: Outputs,
+        student: Outputs,
+        teacher: Outputs,
         batch: Batch,
         scalars: Mapping[str, Scalars],
         key: Array,
@@ -31,39 +31,43 @@ class CriticLoss(Protocol):
         ...
 
 
-class Through(Protocol):
-    """A part of a critic's loss at other inputs than the batch's.
+class PlayerInputs(NamedTuple):
+    """The two players as functions of their inputs, and these inputs.
 
-    `networks`: of the two players, from inputs [batch, ...] to outputs, in evaluation mode; `x` and
-    `y`: what they read of the batch of all devices; `share`: keeps of a [batch, ...] array the rows
-    of this device.
+    `networks`: from inputs [batch, ...] to outputs, in evaluation mode; `values`: what each reads
+    of the batch of all devices; `local_rows`: keeps of a [batch, ...] array this device's rows.
     """
+
+    networks: tuple[Callable[[Array], Outputs], Callable[[Array], Outputs]]
+    values: tuple[Array, Array]
+    local_rows: Callable[[Array], Array]
+
+
+class InputPenalty(Protocol):
+    """A part of a critic's loss at other inputs than the batch's."""
 
     def __call__(
         self,
         variables: Variables,
-        networks: tuple[Callable[[Array], Outputs], Callable[[Array], Outputs]],
-        x: Array,
-        y: Array,
-        share: Callable[[Array], Array],
+        players: PlayerInputs,
         scalars: Mapping[str, Scalars],
         key: Array,
     ) -> tuple[Mapping[str, Array], Metrics]:
-        """Return term -> [], the mean over this device's rows, and scalars to be logged, alike."""
+        """Return term -> [], the mean over this device's rows, and such means to be logged."""
         ...
 
 
 class Critic(NamedTuple):
     """A network that reads the outputs of two players, as `methods.with_critic` trains it.
 
-    What `loss` returns is minimised by the critic's params and by the first of the two players;
-    the second one's outputs arrive detached. It returns the terms that `scalars` names. `terms`:
-    term -> its scalars; `layers`: pairs (own, peer) of features that it looks at. `coupled`: it
-    mixes examples or its stats depend on them, hence it sees the outputs of all devices. `needs`:
-    entries of a batch that it reads beside "label" and "mask".
+    The critic's params and the first of the two players (the student) minimise what `loss`
+    returns; the second one's outputs (the teacher's) arrive detached. It returns the terms that
+    `scalars` names. `terms`: term -> its scalars; `layers`: pairs (student, teacher) of features
+    that it reads. `coupled`: it mixes examples or its stats depend on them, hence it sees the
+    outputs of all devices. `needs`: entries of a batch that it reads besides "label" and "mask".
 
-    `through`: what it adds that looks *through* the players at their inputs, such as a penalty on
-    the slope in the images; it then moves both players (see `Through`).
+    `input_penalty`: a part that differentiates the players at their inputs, such as a penalty on
+    the slope in the images; it then trains both players (see `InputPenalty`).
 
     `in_nats`: its metric "estimate" is mutual information in nats, at most ln(batch).
     """
@@ -74,5 +78,20 @@ class Critic(NamedTuple):
     layers: tuple[tuple[str, str], ...]
     coupled: bool = False
     needs: tuple[str, ...] = ()
-    through: Through | None = None
+    input_penalty: InputPenalty | None = None
     in_nats: bool = False
+
+
+def feature_width(outputs: Outputs, layer: str, critic: str) -> int:
+    """Return the width of a layer that must be [batch, features]; `critic` begins the error.
+
+    Raises:
+      UserError: no such layer, or one of another rank.
+    """
+    if layer not in outputs.features:
+        known = ", ".join(sorted(outputs.features)) or "none"
+        raise UserError(f"no layer {layer!r} for {critic}; there are {known}")
+    shape = outputs.features[layer].shape
+    if len(shape) != 2:
+        raise UserError(f"{critic} reads [batch, features], but layer {layer!r} is {shape}")
+    return shape[1]

@@ -1,48 +1,49 @@
-"""Terms of a detector that have labels alone; on its classes every term of a classifier works.
+"""Terms of a detector that compare with labels; on its classes every classifier's term works.
 
-The features that they look at are said at `models.faster_rcnn`.
+`models.faster_rcnn` names the features that these terms read.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.distill.terms.spec import Definition, Scalar
+from kdjax.distill.terms.spec import Scalar, Teachers, TermSpec
 from kdjax.types import Array, Batch, Outputs, Scalars
 
-_BETA = {"beta": Scalar(0.0, (-1e-9, math.inf))}
 
-
-def objectness() -> Definition:
+def binary_cross_entropy() -> TermSpec:
     """Binary cross-entropy of the proposal network over the anchors drawn."""
 
-    def value(own: Outputs, peers: Sequence[Outputs], batch: Batch, scalars: Scalars) -> Array:
-        return losses.binary_cross_entropy(own.features["anchor_logits"], batch["label"])
+    def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
+        return losses.binary_cross_entropy(student.features["anchor_logits"], batch["label"])
 
     layers = (("anchor_logits", "anchor_logits"),)
-    return Definition(value, {}, peers="none", layers=layers, rows="anchor")
+    return TermSpec(loss_fn, {}, teachers="none", layers=layers, rows="anchor")
 
 
-def anchor_regression() -> Definition:
+def anchor_smooth_l1() -> TermSpec:
     """Smooth L1 of the proposal network's boxes: foreground counts, the mean is over all drawn."""
-
-    def value(own: Outputs, peers: Sequence[Outputs], batch: Batch, scalars: Scalars) -> Array:
-        deltas, targets = own.features["anchor_delta"], own.features["anchor_target"]
-        return jnp.where(batch["label"] > 0, losses.smooth_l1(deltas, targets, **scalars), 0.0)
-
-    layers = tuple((name, name) for name in ("anchor_delta", "anchor_target"))
-    return Definition(value, _BETA, peers="none", layers=layers, rows="anchor")
+    return _smooth_l1("anchor", lambda student, batch: batch["label"] > 0, rows="anchor")
 
 
-def box_regression() -> Definition:
+def box_smooth_l1() -> TermSpec:
     """Smooth L1 of the box head: foreground counts, the mean is over all regions drawn."""
+    # background is the last class
+    return _smooth_l1("box", lambda student, batch: batch["label"] < student.logits.shape[-1] - 1)
 
-    def value(own: Outputs, peers: Sequence[Outputs], batch: Batch, scalars: Scalars) -> Array:
-        deltas, targets = own.features["box_delta"], own.features["box_target"]
-        objects = batch["label"] < own.logits.shape[-1] - 1  # background is the last class
-        return jnp.where(objects, losses.smooth_l1(deltas, targets, **scalars), 0.0)
 
-    layers = tuple((name, name) for name in ("box_delta", "box_target"))
-    return Definition(value, _BETA, peers="none", layers=layers)
+def _smooth_l1(
+    prefix: str, foreground: Callable[[Outputs, Batch], Array], *, rows: str = "row"
+) -> TermSpec:
+    names = (f"{prefix}_delta", f"{prefix}_target")
+
+    def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
+        deltas, targets = (student.features[name] for name in names)
+        values = losses.smooth_l1(deltas, targets, **scalars)
+        return jnp.where(foreground(student, batch), values, 0.0)
+
+    layers = tuple((name, name) for name in names)
+    beta = {"beta": Scalar(0.0, (-1e-9, math.inf))}
+    return TermSpec(loss_fn, beta, teachers="none", layers=layers, rows=rows)

@@ -1,31 +1,32 @@
-"""ReviewKD's term: fused levels of the student beside the teacher's layers."""
+"""ReviewKD's term: fused levels of the student against the teacher's layers."""
 
 from collections.abc import Sequence
 
 from kdjax import losses
-from kdjax.distill.terms.spec import Definition
+from kdjax.distill.terms.spec import Teachers, TermSpec
 from kdjax.types import Array, Batch, Outputs, Scalars
 
 LEVELS = ("stage1_pre", "stage2_pre", "stage3_pre", "pooled")
 
 
-def review(own_layer: str = "review", peer_layers: Sequence[str] = LEVELS) -> Definition:
+def hierarchical_context(
+    own_layer: str = "review", peer_layers: Sequence[str] = LEVELS
+) -> TermSpec:
     """ReviewKD: context of the levels that an adapter of kind "fusion" makes, summed over them.
 
-    Level i is the feature "<own_layer>i" of the player, and the i-th of `peer_layers`, shallow to
-    deep; vectors count as maps of 1 x 1.
+    Level i is the student's feature "<own_layer>i", compared with the i-th of `peer_layers`,
+    shallow to deep; vectors count as maps of 1 x 1.
 
     Source: Chen et al. 2021 (arXiv 2104.09044).
     """
-    peers_of = tuple(peer_layers)
-    pairs = tuple((f"{own_layer}{level}", peer) for level, peer in enumerate(peers_of, start=1))
+    pairs = tuple((f"{own_layer}{level}", name) for level, name in enumerate(peer_layers, start=1))
 
-    def value(own: Outputs, peers: Sequence[Outputs], batch: Batch, scalars: Scalars) -> Array:
-        levels = [(own.features[a], peers[0].features[b]) for a, b in pairs]
-        first, *rest = (losses.hierarchical_context(_as_map(a), _as_map(b)) for a, b in levels)
+    def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
+        levels = [(student.features[s], teachers[0].features[t]) for s, t in pairs]
+        first, *rest = (losses.hierarchical_context(_as_map(s), _as_map(t)) for s, t in levels)
         return sum(rest, first)
 
-    return Definition(value, {}, layers=pairs)
+    return TermSpec(loss_fn, {}, layers=pairs)
 
 
 def _as_map(features: Array) -> Array:

@@ -1,28 +1,31 @@
-"""Factors on a term's weight, as functions of the step."""
+"""Schedules of a term's weight and temperature, on optax's: functions of the step."""
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
 
-from kdjax.distill.terms.spec import Ramp
+from kdjax.types import Array
 
-
-def linear_ramp(steps: int) -> Ramp:
-    """Rise as min(1, step / steps)."""
-    return lambda step: jnp.minimum(1.0, step / steps)
-
-
-def sigmoid_ramp(steps: int) -> Ramp:
-    """Rise as exp(-5 (1 - min(step, steps)/steps)^2), ONE's ramp."""
-    return lambda step: jnp.exp(-5.0 * (1.0 - jnp.minimum(step, steps) / steps) ** 2)
+WeightSchedule = optax.Schedule  # step -> factor on the weight
 
 
-def cosine_ramp(steps: int) -> Ramp:
-    """Fall from 1 to 0 as a half cosine over `steps`."""
-    return lambda step: 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.minimum(step, steps) / steps))
+class TemperatureSchedule(NamedTuple):
+    """A temperature that moves from its own value to `to` in a straight line over `steps`."""
+
+    to: float
+    steps: int
+
+    def at(self, temperature: Array | float, step: Array | int) -> Array:
+        """Return the temperature of a step: `temperature` at 0, `to` from `steps` on."""
+        return jnp.asarray(optax.linear_schedule(temperature, self.to, self.steps)(step))
 
 
-def piecewise_ramp(boundaries: Sequence[int], factors: Sequence[float]) -> Ramp:
-    """Take `factors[i]` between boundaries i - 1 and i: one factor more than boundaries."""
-    edges, values = jnp.asarray(boundaries), jnp.asarray(factors, jnp.float32)
-    return lambda step: values[jnp.searchsorted(edges, step, side="right")]
+def sigmoid_schedule(steps: int) -> WeightSchedule:
+    """Rise as exp(-5 (1 - min(step, steps)/steps)^2), ONE's ramp, which optax does not have."""
+
+    def schedule(step: ArrayLike) -> Array:
+        return jnp.exp(-5.0 * (1.0 - jnp.minimum(step, steps) / steps) ** 2)
+
+    return schedule

@@ -1,23 +1,23 @@
 """Terms of optimal transport between the examples of a batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.distill.terms.spec import POSITIVE, Definition, Found, Scalar
-from kdjax.distill.terms.tokens import flat_rows, looked_at
-from kdjax.types import Batch, Outputs, Scalars, UserError
+from kdjax.distill.terms.spec import POSITIVE, LossValue, Scalar, Teachers, TermSpec
+from kdjax.distill.terms.tokens import flat_rows, token_features
+from kdjax.types import Array, Batch, Outputs, Scalars, UserError
 
 SCALARS = {"temperature": Scalar(2.0, POSITIVE), "epsilon": Scalar(0.1, POSITIVE)}
 
 
-def sinkhorn(num_iters: int = 20, tolerance: float = 0.0, layer: str = "") -> Definition:
+def sinkhorn(num_iters: int = 20, tolerance: float = 0.0, layer: str = "") -> TermSpec:
     """SinKD: the *sum* over the batch of the cost of transport, no T^2.
 
     A weight of 1e-3 (GLUE) or 8e-4 (T5, GPT-Neo) is that of the publication; as a sum it grows
-    with the batch. Logged beside it: `row_error`, `iterations` and `converged`.
+    with the batch. It also logs `row_error`, `iterations` and `converged`.
 
     Args:
       num_iters: the iterations; with a tolerance, the most there may be.
@@ -28,43 +28,46 @@ def sinkhorn(num_iters: int = 20, tolerance: float = 0.0, layer: str = "") -> De
       UserError: a number out of range, or another layer.
     """
 
-    def read(out: losses.SinkhornOutput) -> Found:
-        steps = {"iterations": out.num_iters, "converged": out.converged}
-        return jnp.sum(out.cost), {"row_error": out.row_error, **steps}
+    def sum_and_convergence(output: losses.SinkhornOutput) -> tuple[Array, dict[str, Array]]:
+        return jnp.sum(output.cost), {
+            "row_error": output.row_error,
+            "iterations": output.num_iters,
+            "converged": output.converged,
+        }
 
-    return _transport(losses.sinkhorn, read, num_iters, tolerance, layer)
+    return _transport(losses.sinkhorn, sum_and_convergence, num_iters, tolerance, layer)
 
 
-def sinkhorn_divergence(num_iters: int = 20, tolerance: float = 0.0, layer: str = "") -> Definition:
+def sinkhorn_divergence(num_iters: int = 20, tolerance: float = 0.0, layer: str = "") -> TermSpec:
     """Debiased SinKD, 0 where student and teacher agree; arguments and scale as in `sinkhorn`."""
-    return _transport(losses.sinkhorn_divergence, lambda out: out, num_iters, tolerance, layer)
+    return _transport(losses.sinkhorn_divergence, lambda total: total, num_iters, tolerance, layer)
 
 
 def _transport(
     loss: Callable[..., Any],
-    read: Callable[[Any], Found],
+    to_loss_value: Callable[[Any], LossValue],
     num_iters: int,
     tolerance: float,
     layer: str,
-) -> Definition:
+) -> TermSpec:
     if num_iters < 1:
         raise UserError(f"num_iters is {num_iters}; it must be >= 1")
     if tolerance < 0:
         raise UserError(f"tolerance is {tolerance:g}; it must be > 0, or 0 for fixed iterations")
 
-    def value(own: Outputs, peers: Sequence[Outputs], batch: Batch, scalars: Scalars) -> Found:
-        student, rows = flat_rows(own, batch, layer)
-        teacher, columns = flat_rows(peers[0], batch, layer)
-        return read(
+    def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> LossValue:
+        rows, mask = flat_rows(student, batch, layer)
+        teacher_rows, teacher_mask = flat_rows(teachers[0], batch, layer)
+        return to_loss_value(
             loss(
-                student,
-                teacher,
+                rows,
+                teacher_rows,
                 **scalars,
                 num_iters=num_iters,
-                mask=rows,
-                teacher_mask=columns,
+                mask=mask,
+                teacher_mask=teacher_mask,
                 threshold=tolerance or None,
             )
         )
 
-    return Definition(value, SCALARS, coupled=True, layers=looked_at(layer))
+    return TermSpec(loss_fn, SCALARS, coupled=True, layers=token_features(layer))

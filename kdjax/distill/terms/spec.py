@@ -1,21 +1,20 @@
-"""What a term is: a definition as one player uses it.
+"""Terms: a loss, the outputs that it reads, and the numbers with which a player minimises it.
 
-A *definition* couples a loss to the outputs of a player and its peers. `make_term` adds what a
-config decides: towards whom, the weight, the scalars, a ramp. All averaging, weighting and
-multiplication by T^2 happens in `methods/`, with the numbers that stand here.
+A `TermSpec` couples a loss to the outputs of a student (the player that minimises it) and its
+teachers. `make_term` adds the choices of a config: the teachers' roles, the weight, the scalars,
+schedules. All averaging, weighting and multiplication by T^2 happens in `methods/`.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-import jax.numpy as jnp
-
+from kdjax.distill.terms.schedules import TemperatureSchedule, WeightSchedule
 from kdjax.types import Array, Batch, Outputs, Scalars, UserError
 
-Found = Array | tuple[Array, Mapping[str, Array]]  # values; and scalars to be logged
-Value = Callable[[Outputs, Sequence[Outputs], Batch, Scalars], Found]
-Ramp = Callable[[Array | int], Array]  # step -> factor
+Teachers = Sequence[Outputs]
+LossValue = Array | tuple[Array, Mapping[str, Array]]  # values; and scalars to be logged
+LossFn = Callable[[Outputs, Teachers, Batch, Scalars], LossValue]
 
 POSITIVE = (0.0, math.inf)  # open intervals
 UNIT = (0.0, 1.0)
@@ -28,98 +27,96 @@ class Scalar(NamedTuple):
     domain: tuple[float, float] | None = None
 
 
-class Definition(NamedTuple):
-    """A loss with the place where it looks.
+class TermSpec(NamedTuple):
+    """A loss and the outputs that it reads.
 
-    `value(own, peers, batch, scalars) -> [batch]`, or [] if `coupled` (the loss mixes examples;
-    it then sees the batch of all devices, and may return ([], {name: scalar}): what is logged
-    beside it). `peers`: how many other players it compares with:
-    "none", "each" (one at a time, averaged) or "all" (at once). `squared`: the gradient of the
-    loss falls as 1/T^2, so that the term multiplies by T^2 by default. `layers`: pairs (own,
-    peer) of features that it looks at; `match`: such a pair has one "shape", the same shape but
+    `loss_fn(student, teachers, batch, scalars) -> [batch]`, or [] if `coupled` (the loss mixes
+    examples; it then sees the batch of all devices, and may return ([], {name: scalar}), scalars
+    to be logged). `teachers`: how many other players it compares with: "none", "each" (one at a
+    time, averaged) or "all" (at once). `scale_by_temperature_squared`: the gradient of the loss
+    falls as 1/T^2, so that the term multiplies by T^2 by default. `layers`: pairs (student,
+    teacher) of features that it reads; `match`: such a pair has one "shape", the same shape but
     for channels ("space"), or nothing in common ("free").
     """
 
-    value: Value
+    loss_fn: LossFn
     scalars: Mapping[str, Scalar]
-    peers: Literal["none", "each", "all"] = "each"
-    squared: bool = False
+    teachers: Literal["none", "each", "all"] = "each"
+    scale_by_temperature_squared: bool = False
     coupled: bool = False
     layers: tuple[tuple[str, str], ...] = ()
     match: Literal["shape", "space", "free"] = "shape"
-    class_means: str | None = None  # the peer's layer whose class means it needs
+    class_means: str | None = None  # the teacher's layer whose class means it needs
     rows: str = "row"  # whose labels and mask it takes, where the outputs bring several
 
 
-class Anneal(NamedTuple):
-    """A temperature on its way: from its own value to `to` in a straight line over `steps`."""
-
-    to: float
-    steps: int
-
-    def at(self, temperature: Array | float, step: Array | int) -> Array:
-        """The temperature of a step: the given one at 0, `to` from `steps` on."""
-        return temperature + (self.to - temperature) * jnp.minimum(1.0, step / self.steps)
-
-
 class Term(NamedTuple):
-    """A definition as one player uses it; `scalars` holds the defaults, "weight" included."""
+    """A term of one player; `scalars` holds the initial values, "weight" included."""
 
-    definition: Definition
+    spec: TermSpec
     toward: tuple[str, ...]
     scalars: Mapping[str, float]
-    squared: bool
-    ramp: Ramp | None
-    anneal: Anneal | None = None
+    scale_by_temperature_squared: bool
+    weight_schedule: WeightSchedule | None = None
+    temperature_schedule: TemperatureSchedule | None = None
 
 
 def make_term(
-    definition: Definition,
+    spec: TermSpec,
     *,
     toward: Sequence[str] = (),
     scalars: Mapping[str, float] | None = None,
-    weight: float = 1.0,
-    squared: bool | None = None,
-    ramp: Ramp | None = None,
-    anneal: Anneal | None = None,
+    scale_by_temperature_squared: bool | None = None,
+    weight_schedule: WeightSchedule | None = None,
+    temperature_schedule: TemperatureSchedule | None = None,
 ) -> Term:
-    """Give a definition to a player.
+    """Make a term of a player.
 
     Args:
-      definition: one of this file's functions, called.
-      toward: the roles to compare with; the term averages over them.
-      scalars: values that differ from the definition's defaults.
-      weight: multiplies the mean over the batch.
-      squared: multiply by temperature^2; None leaves it to the definition.
-      ramp: a factor as a function of the step.
-      anneal: where the temperature goes; T^2 goes with it.
+      spec: what one of the functions of `TERM_SPECS` returns.
+      toward: the teachers' roles; the term averages over them.
+      scalars: values that differ from the defaults; "weight" (1) multiplies the batch's mean.
+      scale_by_temperature_squared: None leaves it to the spec.
+      weight_schedule: a factor on the weight as a function of the step.
+      temperature_schedule: changes the temperature, and T^2 with it.
 
     Raises:
-      UserError: a scalar that the loss does not have or outside its domain; peers missing; an
-        anneal of no steps or of a term without a temperature.
+      UserError: a scalar that the loss does not have or outside its domain; teachers missing; a
+        temperature schedule of no steps, or of a term without a temperature.
     """
-    given = dict(scalars or {})
-    unknown = sorted(set(given) - set(definition.scalars))
+    known = {"weight": Scalar(1.0), **spec.scalars}
+    values = {name: scalar.default for name, scalar in known.items()} | dict(scalars or {})
+    unknown = sorted(set(values) - set(known))
     if unknown:
-        known = ", ".join(["weight", *definition.scalars])
-        raise UserError(f"no scalar {unknown[0]!r} in this term; it has {known}")
-    if definition.peers == "none" and toward:
+        raise UserError(f"no scalar {unknown[0]!r} in this term; it has {', '.join(known)}")
+    if spec.teachers == "none" and toward:
         raise UserError("this term compares with labels only: remove `toward`")
-    if definition.peers != "none" and not toward:
+    if spec.teachers != "none" and not toward:
         raise UserError("this term needs `toward`, the role (or roles) to compare with")
-    values = {name: scalar.default for name, scalar in definition.scalars.items()} | given
-    for name, value in values.items():
-        check_domain(name, value, definition.scalars[name])
-    use_square = definition.squared if squared is None else squared
-    if use_square and "temperature" not in values:
+    for name, scalar in spec.scalars.items():
+        check_domain(name, values[name], scalar)
+    if scale_by_temperature_squared is None:
+        scale_by_temperature_squared = spec.scale_by_temperature_squared
+    if scale_by_temperature_squared and "temperature" not in values:
         raise UserError("temperature_squared is set on a term that has no temperature")
-    if anneal is not None:
-        if "temperature" not in values:
-            raise UserError("anneal is set on a term that has no temperature")
-        if anneal.steps < 1:
-            raise UserError(f"anneal.steps is {anneal.steps}; it must be >= 1")
-        check_domain("anneal.to", anneal.to, definition.scalars["temperature"])
-    return Term(definition, tuple(toward), {"weight": weight, **values}, use_square, ramp, anneal)
+    if temperature_schedule is not None:
+        _check_temperature_schedule(temperature_schedule, spec)
+    return Term(
+        spec,
+        tuple(toward),
+        values,
+        scale_by_temperature_squared,
+        weight_schedule,
+        temperature_schedule,
+    )
+
+
+def _check_temperature_schedule(schedule: TemperatureSchedule, spec: TermSpec) -> None:
+    if "temperature" not in spec.scalars:
+        raise UserError("anneal is set on a term that has no temperature")
+    if schedule.steps < 1:
+        raise UserError(f"anneal.steps is {schedule.steps}; it must be >= 1")
+    check_domain("anneal.to", schedule.to, spec.scalars["temperature"])
 
 
 def check_domain(name: str, value: float, scalar: Scalar) -> None:
@@ -128,9 +125,9 @@ def check_domain(name: str, value: float, scalar: Scalar) -> None:
         raise UserError(f"{name} is {value}; it must be a finite number")
     if scalar.domain is not None and not scalar.domain[0] < value < scalar.domain[1]:
         low, high = scalar.domain
-        right = (
+        bounds = (
             f"> {low:g}"
             if high == math.inf
             else f"in {'[' if low < 0 else '('}{max(low, 0):g}, {high:g})"
         )
-        raise UserError(f"{name} is {value:g}; it must be {right}")
+        raise UserError(f"{name} is {value:g}; it must be {bounds}")

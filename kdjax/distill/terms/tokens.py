@@ -1,10 +1,10 @@
-"""Where a term on logits looks: at one row an example, or at every token of a language model."""
+"""Logits of examples, and logits of every token of a language model, for terms that take either."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from kdjax.distill.terms.spec import Value
+from kdjax.distill.terms.spec import LossFn, Teachers
 from kdjax.types import Array, Batch, Outputs, Scalars, UserError
 
 TOKENS = "token_logits"  # [batch, positions, vocabulary]
@@ -14,12 +14,12 @@ TARGETS = "token_targets"  # int [batch, positions]
 Pairs = tuple[tuple[str, str], ...]
 
 
-def looked_at(layer: str, *, targets: bool = False) -> Pairs:
-    """The features that a term on this layer needs of both players.
+def token_features(layer: str, *, targets: bool = False) -> Pairs:
+    """Return the features that a term on this layer needs of both players.
 
     Args:
       layer: "" for the logits, or "token_logits".
-      targets: whether it compares with labels.
+      targets: add the labels of the tokens.
 
     Raises:
       UserError: another layer.
@@ -31,7 +31,7 @@ def looked_at(layer: str, *, targets: bool = False) -> Pairs:
 
 
 def logits_at(outputs: Outputs, layer: str) -> Array:
-    """The logits that a term on this layer compares."""
+    """Return the logits that a term on this layer compares."""
     return outputs.features[layer] if layer else outputs.logits
 
 
@@ -44,18 +44,18 @@ def example_means(values: Array, outputs: Outputs, layer: str) -> Array:
     return total / jnp.maximum(jnp.sum(real, axis=-1), 1)
 
 
-def pairwise(loss: Callable[..., Array], layer: str = "") -> Value:
-    """Compare a player with one peer; every scalar is a keyword of the loss."""
+def pairwise(loss: Callable[..., Array], layer: str = "") -> LossFn:
+    """Compare the student with one teacher; every scalar is a keyword of the loss."""
 
-    def value(own: Outputs, peers: Sequence[Outputs], batch: Batch, scalars: Scalars) -> Array:
-        found = loss(logits_at(own, layer), logits_at(peers[0], layer), **scalars)
-        return example_means(found, own, layer)
+    def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
+        values = loss(logits_at(student, layer), logits_at(teachers[0], layer), **scalars)
+        return example_means(values, student, layer)
 
-    return value
+    return loss_fn
 
 
 def flat_rows(outputs: Outputs, batch: Batch, layer: str) -> tuple[Array, Array]:
-    """All rows of a batch and which are real: of examples, or of their tokens, one a row."""
+    """Return all rows of a batch and their mask: examples, or their tokens, one a row."""
     if not layer:
         return outputs.logits, batch["mask"]
     logits = outputs.features[layer]

@@ -248,7 +248,7 @@ def _place(
         hparams = sweep.place(hparams, path, float(value))
     for role, player in table.items():
         for name, term in player.terms.items():
-            domains = {**term.definition.scalars, "weight": terms.Scalar(1.0)}
+            domains = {**term.spec.scalars, "weight": terms.Scalar(1.0)}
             for scalar, domain in domains.items():
                 value = hparams[role]["terms"][name][scalar]
                 try:

@@ -13,7 +13,7 @@ from kdjax.distill.methods import (
     critic_hparams,
     with_critic,
 )
-from kdjax.experiment.build.schedules import make_ramp
+from kdjax.experiment.build.schedules import weight_schedule
 from kdjax.experiment.config import schema
 from kdjax.types import Method, Source, UserError
 
@@ -103,7 +103,7 @@ def make(role: str, config: Mapping[str, Any], labels: Callable[[], np.ndarray])
     ramps = {
         name: ramp
         for name, term in said["terms"].items()
-        if (ramp := make_ramp(f"{where}.terms.{name}", term["ramp"])) is not None
+        if (ramp := weight_schedule(f"{where}.terms.{name}", term["ramp"])) is not None
     }
     first, second = said["between"]
     _check_networks(role, config, options)
@@ -150,17 +150,7 @@ def wrap(
     """Add the critics to a method of players."""
     networks = {role: player.model for role, player in table.items()}
     for role, comparison in found.items():
-        method = with_critic(
-            method,
-            role,
-            comparison.critic,
-            between=comparison.between,
-            models=networks,
-            moves=comparison.moves,
-            inputs=comparison.inputs,
-            ramps=comparison.ramps,
-            axis_name=axis_name,
-        )
+        method = with_critic(method, role, comparison, networks, axis_name=axis_name)
     return method
 
 

@@ -9,8 +9,8 @@ from kdjax.distill import critics, terms
 from kdjax.distill.methods import Pause, Player, switokd_pause
 from kdjax.experiment.build import critics as experiment_critics
 from kdjax.experiment.build import models as experiment_models
+from kdjax.experiment.build import schedules
 from kdjax.experiment.build.plan import TaskData
-from kdjax.experiment.build.schedules import make_ramp
 from kdjax.experiment.config import schema
 from kdjax.train import optimizer
 from kdjax.train.step import Optimizer
@@ -22,7 +22,7 @@ PAUSES = {"switokd": switokd_pause}
 def term_scalars() -> dict[str, dict[str, float]]:
     """The scalars of every known term, with defaults; layers of feature terms as well."""
     found = {}
-    for name, define in terms.DEFINITIONS.items():
+    for name, define in terms.TERM_SPECS.items():
         static = {n: p.default for n, p in inspect.signature(define).parameters.items()}
         scalars = {n: scalar.default for n, scalar in define().scalars.items()}
         found[name] = {**static, **scalars}
@@ -60,7 +60,7 @@ def make_player(
         model,
         found,
         _pause(role, said["pause"]),
-        moved=moved,
+        trained_by_critic=moved,
         shares=_shares(role, config, data),
     )
 
@@ -113,7 +113,7 @@ def check_adapters(variants: Mapping[str, Mapping[str, Any]]) -> None:
             used |= {(role, name) for name in adapters(role, config)}
     for (role, name), kind in named.items():
         if (role, name) not in used:
-            term = "terms.review" if kind == "fusion" else "a term"
+            term = "terms.hierarchical_context" if kind == "fusion" else "a term"
             raise UserError(
                 f"roles.{role}.adapters.{name} is used by no term; set own_layer = {name!r} in "
                 f"{term} of {role}, or remove the adapter"
@@ -144,7 +144,7 @@ def _terms_toward(role: str, config: Mapping[str, Any]) -> list[tuple[str, Mappi
         (name, term)
         for other, said in config["roles"].items()
         for name, term in said["terms"].items()
-        if other != role and name in terms.DEFINITIONS
+        if other != role and name in terms.TERM_SPECS
         if role in ((term["toward"],) if isinstance(term["toward"], str) else term["toward"])
     ]
 
@@ -159,9 +159,9 @@ def means_layer(role: str, config: Mapping[str, Any]) -> str | None:
     return next(iter(layers), None)
 
 
-def _define(name: str, said: Mapping[str, Any]) -> terms.Definition:
+def _define(name: str, said: Mapping[str, Any]) -> terms.TermSpec:
     """A term's definition with the layers that the config names."""
-    define = terms.DEFINITIONS[name]
+    define = terms.TERM_SPECS[name]
     known = inspect.signature(define).parameters
     return define(**{key: said[key] for key in known if key in said})
 
@@ -172,10 +172,10 @@ def _layers(name: str, said: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return () if found is None else found.layers
 
 
-def _readable(name: str, said: Mapping[str, Any]) -> terms.Definition | None:
+def _readable(name: str, said: Mapping[str, Any]) -> terms.TermSpec | None:
     """A term's definition; None of one that `_term` will refuse, by its key."""
     try:
-        return _define(name, said) if name in terms.DEFINITIONS else None
+        return _define(name, said) if name in terms.TERM_SPECS else None
     except UserError:
         return None
 
@@ -188,7 +188,7 @@ def player_optimizer(role: str, config: Mapping[str, Any]) -> Optimizer:
     for key in ("learning_rate", "weight_decay"):
         del said[key]
     try:
-        schedule = optimizer.make_schedule(
+        schedule = schedules.learning_rate_schedule(
             planned.pop("name"), num_steps=config["num_steps"], **planned
         )
         return optimizer.make_optimizer(name, schedule, **said)
@@ -198,12 +198,12 @@ def player_optimizer(role: str, config: Mapping[str, Any]) -> Optimizer:
 
 def _term(role: str, name: str, said: Mapping[str, Any]) -> terms.Term:
     where = f"roles.{role}.terms.{name}"
-    if name not in terms.DEFINITIONS:
-        raise UserError(f"{where}: no such loss; there are {_list(terms.DEFINITIONS)}")
-    static = inspect.signature(terms.DEFINITIONS[name]).parameters
+    if name not in terms.TERM_SPECS:
+        raise UserError(f"{where}: no such loss; there are {_list(terms.TERM_SPECS)}")
+    static = inspect.signature(terms.TERM_SPECS[name]).parameters
     scalars = {k: v for k, v in said.items() if k not in schema.TERM and k not in static}
     toward = (said["toward"],) if isinstance(said["toward"], str) else tuple(said["toward"])
-    ramp = make_ramp(where, said["ramp"])
+    ramp = schedules.weight_schedule(where, said["ramp"])
     for key, value in {**scalars, "weight": said["weight"]}.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(f"{where}.{key} is {value!r}; it must be a number")
@@ -211,18 +211,13 @@ def _term(role: str, name: str, said: Mapping[str, Any]) -> terms.Term:
         return terms.make_term(
             _define(name, said),
             toward=toward,
-            scalars=scalars,
-            weight=said["weight"],
-            squared=said["temperature_squared"],
-            ramp=ramp,
-            anneal=_anneal(said["anneal"]),
+            scalars={**scalars, "weight": said["weight"]},
+            scale_by_temperature_squared=said["temperature_squared"],
+            weight_schedule=ramp,
+            temperature_schedule=schedules.temperature_schedule(said["anneal"]),
         )
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-
-
-def _anneal(said: Mapping[str, Any]) -> terms.Anneal | None:
-    return None if said["to"] is None else terms.Anneal(float(said["to"]), said["steps"])
 
 
 def _pause(role: str, said: Mapping[str, Any]) -> tuple[Pause, str] | None:

@@ -1,51 +1,96 @@
-"""From the `ramp` of a term in a config to a function of the step."""
+"""Optax schedules from the tables of a config: factors on learning rates and on terms' weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import optax
 
 from kdjax.distill import terms
 from kdjax.types import UserError
 
-_RAMPS: Mapping[str, Callable[[Mapping[str, Any]], terms.Ramp]] = {
-    "linear": lambda said: terms.linear_ramp(_steps(said)),
-    "sigmoid": lambda said: terms.sigmoid_ramp(_steps(said)),
-    "cosine": lambda said: terms.cosine_ramp(_steps(said)),
-    "piecewise": lambda said: terms.piecewise_ramp(said["boundaries"], _factors(said)),
-}
+WEIGHT_SCHEDULES = ("cosine", "linear", "piecewise", "sigmoid")
 
 
-def make_ramp(where: str, said: Mapping[str, Any]) -> terms.Ramp | None:
-    """The ramp that a term's table names; None if it names none.
+def learning_rate_schedule(
+    name: str,
+    *,
+    num_steps: int,
+    warmup_steps: int = 0,
+    boundaries: Sequence[int] = (),
+    factor: float = 0.1,
+) -> optax.Schedule:
+    """Make a schedule with peak 1, a factor on the learning rate.
 
     Args:
-      where: the term's key, for errors without a key of their own.
-      said: {"name", "steps", "boundaries", "factors"}.
+      name: "constant", "step" (times `factor` at each of `boundaries`), "cosine" or "linear"
+        (both fall to 0 at `num_steps`).
+      num_steps: the length of the run.
+      warmup_steps: a linear rise from 0 before all that.
+      boundaries: steps, for "step".
+      factor: for "step".
 
     Raises:
-      UserError: an unknown name, or numbers that make no ramp.
+      UserError: an unknown name.
     """
-    name = said["name"]
+    rest = max(num_steps - warmup_steps, 1)
+    if name == "constant":
+        main = optax.constant_schedule(1.0)
+    elif name == "step":
+        shifted = {int(b) - warmup_steps: factor for b in boundaries}
+        main = optax.piecewise_constant_schedule(1.0, shifted)
+    elif name == "cosine":
+        main = optax.cosine_decay_schedule(1.0, rest)
+    elif name == "linear":
+        main = optax.linear_schedule(1.0, 0.0, rest)
+    else:
+        raise UserError(f"no schedule {name!r}; there are constant, step, cosine, linear")
+    if not warmup_steps:
+        return main
+    rise = optax.linear_schedule(0.0, 1.0, warmup_steps)
+    return optax.join_schedules([rise, main], [warmup_steps])
+
+
+def weight_schedule(where: str, table: Mapping[str, Any]) -> optax.Schedule | None:
+    """Make the schedule of a term's `ramp`; None if it names none.
+
+    Args:
+      where: the term's key, for errors.
+      table: {"name", "steps", "boundaries", "factors"}. "linear" and "sigmoid" rise to 1 over
+        `steps`, "cosine" falls from 1 to 0; "piecewise" is `factors[i]` between boundaries i - 1
+        and i.
+
+    Raises:
+      UserError: an unknown name, or numbers that make no schedule.
+    """
+    name, steps = table["name"], table["steps"]
     if name is None:
         return None
-    if name not in _RAMPS:
-        raise UserError(f"{where}.ramp.name is {name!r}; there are {', '.join(sorted(_RAMPS))}")
-    try:
-        return _RAMPS[name](said)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+    if name not in WEIGHT_SCHEDULES:
+        raise UserError(f"{where}.ramp.name is {name!r}; there are {', '.join(WEIGHT_SCHEDULES)}")
+    if name == "piecewise":
+        return _piecewise(where, tuple(table["boundaries"]), tuple(table["factors"]))
+    if steps < 1:
+        raise UserError(f"{where}: ramp.steps is {steps}; it must be >= 1")
+    if name == "linear":
+        return optax.linear_schedule(0.0, 1.0, steps)
+    if name == "cosine":
+        return optax.cosine_decay_schedule(1.0, steps)
+    return terms.sigmoid_schedule(steps)
 
 
-def _steps(said: Mapping[str, Any]) -> int:
-    if said["steps"] < 1:
-        raise UserError(f"ramp.steps is {said['steps']}; it must be >= 1")
-    return said["steps"]
-
-
-def _factors(said: Mapping[str, Any]) -> tuple[float, ...]:
-    boundaries, factors = tuple(said["boundaries"]), tuple(said["factors"])
+def _piecewise(
+    where: str, boundaries: tuple[int, ...], factors: tuple[float, ...]
+) -> optax.Schedule:
     if len(factors) != len(boundaries) + 1 or list(boundaries) != sorted(boundaries):
         raise UserError(
-            f"ramp.boundaries is {boundaries} and ramp.factors {factors}; boundaries must rise, "
-            "and there must be one factor more than boundaries"
+            f"{where}: ramp.boundaries is {boundaries} and ramp.factors {factors}; boundaries must "
+            "rise, and there must be one factor more than boundaries"
         )
-    return factors
+    return optax.join_schedules([optax.constant_schedule(f) for f in factors], boundaries)
+
+
+def temperature_schedule(table: Mapping[str, Any]) -> terms.TemperatureSchedule | None:
+    """Make the schedule of a term's `anneal`; None if it has none."""
+    if table["to"] is None:
+        return None
+    return terms.TemperatureSchedule(float(table["to"]), table["steps"])

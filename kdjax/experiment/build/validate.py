@@ -107,15 +107,15 @@ def check_shapes(
         for name, term in player.terms.items():
             where = f"roles.{role}.terms.{name}"
             for peer in term.toward or (role,):
-                if term.definition.class_means is not None and table[peer].trains:
+                if term.spec.class_means is not None and table[peer].trains:
                     raise UserError(
                         f"{where}: class means are of a frozen network, but {peer} trains; give "
                         f"roles.{peer} no terms and a checkpoint or from_variant"
                     )
-                for layers in term.definition.layers:
-                    match = term.definition.match
+                for layers in term.spec.layers:
+                    match = term.spec.match
                     _check_layers(where, (role, peer), layers, match, outputs, adapters[role])
-                _check_means(where, peer, term.definition.class_means, outputs[peer])
+                _check_means(where, peer, term.spec.class_means, outputs[peer])
     for role, (critic, between, *_) in critics.items():
         try:
             seen = (outputs[player] for player in between)

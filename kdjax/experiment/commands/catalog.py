@@ -25,7 +25,7 @@ def vocabulary(folder: Path) -> str:
       folder: of experiments; those whose names begin with "_" are parts of others.
     """
     lines = ["models: " + ", ".join(models.names()), "", "losses (terms of a role):"]
-    lines += [f"  {name:18} {_title(define)}" for name, define in terms.DEFINITIONS.items()]
+    lines += [f"  {name:18} {_title(define)}" for name, define in terms.TERM_SPECS.items()]
     lines += ["", "critics (roles between two others):"]
     lines += [f"  {name:18} {critics.describe(name)}" for name in critics.names()]
     lines += ["", "data sets: " + ", ".join(data.known())]

@@ -11,7 +11,7 @@ import numpy as np
 
 from kdjax import data
 from kdjax.distill.methods.collectives import rows
-from kdjax.errors import DAMAGED
+from kdjax.errors import CORRUPT_FILE_ERRORS
 from kdjax.train import checkpoint
 from kdjax.train.parallel import Layout, one_device
 from kdjax.types import Batch, Model, Source, UserError, Variables
@@ -112,7 +112,7 @@ def kept(
         try:
             with np.load(file, allow_pickle=False) as found:
                 means = found["class_means"]
-        except DAMAGED as error:
+        except CORRUPT_FILE_ERRORS as error:
             line = str(error).split("\n")[0]
             raise UserError(f"{file} cannot be read ({line}); remove it") from error
         if shape is not None and means.shape != shape:

@@ -31,12 +31,12 @@ class Recorder:
         program: Program,
         log: MetricsLog | Silence,
         manager: ocp.CheckpointManager,
-        health: loop.Health,
+        tracker: loop.DivergenceTracker,
         frozen: Mapping[str, str],
     ) -> None:
         """Keep the pieces; nothing happens yet."""
         self.run, self.variant, self.members, self.program = run, variant, members, program
-        self.log, self.manager, self.health, self.frozen = log, manager, health, frozen
+        self.log, self.manager, self.tracker, self.frozen = log, manager, tracker, frozen
         self.sweeping = len(variant.members) > 1
         self.named = len(run.variants) > 1 or variant.name != "default"
 
@@ -55,29 +55,24 @@ class Recorder:
         with Progress(total, label=label, console=console) as progress:
             hooks = loop.Hooks(
                 step=self.program.step,
-                several=self.program.several,
-                together=self.program.together,
+                multi_step=self.program.multi_step,
+                steps_per_dispatch=self.program.steps_per_dispatch,
                 read=layout.read,
                 log=lambda step, values: self.write(step, "train", values),
                 evaluate=self.validate,
                 save=self.save,
                 grad_norms=lambda s, b: layout.read(self.program.grad_norms(s, b)),
-                tick=lambda step, values, speed: progress.update(step, self.shown(values), speed),
+                on_progress=lambda step, values, speed: progress.update(
+                    step, self.shown(values), speed
+                ),
                 warn=lambda text: progress.say(f"{label}: {text}"),
             )
             placed, batches = layout.place(state), feed(self.run, self.program, start)
             if start < total:
                 batches = self.announce(placed, batches, hooks.warn)
-            placed = loop.fit(
-                hooks,
-                placed,
-                batches,
-                start=start,
-                num_steps=total,
-                images_per_step=config["batch_size"] * len(self.members),
-                every=every,
-                health=self.health,
-            )
+            images_per_step = config["batch_size"] * len(self.members)
+            plan = loop.Plan(start, total, images_per_step, every)
+            placed = loop.fit(hooks, placed, batches, plan, self.tracker)
         return layout.fetch(placed)
 
     def announce(
@@ -112,7 +107,7 @@ class Recorder:
         role = self.run.config["select"]["role"]
         role = role if role in self.variant.table else next(iter(self.variant.table))
         rows = range(len(self.members))
-        good = [row for row in rows if row not in self.health.diverged] or list(rows)
+        good = [row for row in rows if row not in self.tracker.diverged] or list(rows)
         found = {}
         for name in ("loss", "accuracy"):
             if f"{role}/{name}" in values:
@@ -132,7 +127,7 @@ class Recorder:
         """Checkpoint a state that lives on the devices."""
         record = {
             "offset": self.log.offset(),
-            "diverged": {str(k): v for k, v in self.health.diverged.items()},
+            "diverged": {str(k): v for k, v in self.tracker.diverged.items()},
             "frozen": dict(self.frozen),
         }
         plain = self.program.layout.fetch(state)
@@ -151,7 +146,7 @@ def score(
     members: tuple[int, ...],
     program: Program,
     state: State,
-    health: loop.Health,
+    tracker: loop.DivergenceTracker,
 ) -> dict[str, Any]:
     """Final scores on validation and test, with temperatures fitted on validation.
 
@@ -174,7 +169,7 @@ def score(
         {
             "member": number,
             "values": dict(variant.members[number]),
-            "diverged": health.diverged.get(row),
+            "diverged": tracker.diverged.get(row),
             "results": {
                 split: {name: _finite(value[row]) for name, value in values.items()}
                 for split, values in results.items()

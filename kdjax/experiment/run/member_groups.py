@@ -34,7 +34,7 @@ def parts(run: Run, variant: Variant, folder: Path) -> list[Part]:
             size = run.config["members_per_program"] or _fitting(run, variant)
             home.mkdir(parents=True, exist_ok=True)
             workdir.write_json(plan, {"members_per_program": size})
-    size = multihost.agreed(size)
+    size = multihost.broadcast_int(size)
     return [
         Part(variant, tuple(range(a, min(a + size, count))), home) for a in range(0, count, size)
     ]

@@ -12,7 +12,7 @@ from kdjax.experiment.build.plan import Run, Variant
 from kdjax.train import multihost, parallel
 from kdjax.train.parallel import Layout
 from kdjax.train.predict import make_predict
-from kdjax.train.step import make_grad_norms, make_step, several
+from kdjax.train.step import make_grad_norms, make_step, multi_step
 from kdjax.train.sweep import init_members, vmap_members
 from kdjax.types import Batch, Method, State, Variables
 
@@ -28,8 +28,8 @@ class Program(NamedTuple):
     step: Callable[[State, Any], tuple[State, Any]]
     grad_norms: Callable[[State, Any], Any]
     predict: Callable[[State, Any], Any]
-    several: Callable[[State, Any], tuple[State, Any]] | None  # of `together` steps
-    together: int
+    multi_step: Callable[[State, Any], tuple[State, Any]] | None  # of `steps_per_dispatch` steps
+    steps_per_dispatch: int
 
 
 def make_program(
@@ -71,7 +71,9 @@ def make_program(
     models = {role: player.model for role, player in variant.table.items()}
     predict = make_predict(models, prepare_eval, run.task.collect)
     stepped = over_members(step, batches=stacked, state_out=True)
-    together = run.config["steps_per_dispatch"] or (1 if jax.default_backend() == "cpu" else 8)
+    steps_per_dispatch = run.config["steps_per_dispatch"] or (
+        1 if jax.default_backend() == "cpu" else 8
+    )
     program = Program(
         method=method,
         seeds=orders,
@@ -80,8 +82,8 @@ def make_program(
         axes=axes,
         step=layout.compile_step(stepped),
         grad_norms=layout.compile_map(over_members(norms, batches=stacked, state_out=False)),
-        several=layout.compile_step(several(stepped)) if together > 1 else None,
-        together=together,
+        multi_step=layout.compile_step(multi_step(stepped)) if steps_per_dispatch > 1 else None,
+        steps_per_dispatch=steps_per_dispatch,
         predict=eval_layout.compile_map(over_members(predict, batches=False, state_out=False)),
     )
     return program, state

@@ -173,8 +173,8 @@ def evaluate(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
             given = story.given(variant, part.members)
             program, state = _restored(run, part, given, say)
             old = workdir.read_json(part_folder(part) / "done.json")
-            health = loop.Health(len(part.members), old["diverged"])
-            again = score(run, variant, part.members, program, state, health)
+            tracker = loop.DivergenceTracker(len(part.members), old["diverged"])
+            again = score(run, variant, part.members, program, state, tracker)
             done.append({**old, **again})
         found.append(_join(run, variant, done))
     return found
@@ -256,25 +256,25 @@ def _train_part(
         log.truncate(record["offset"])
         if found is not None:
             say(f"{part.variant.name}: resumed from step {int(state.step)}")
-        health = loop.Health(
+        tracker = loop.DivergenceTracker(
             len(part.members),
             record["diverged"],
             first=part.members[0],
-            whole=len(part.members) == len(part.variant.members),
+            covers_all=len(part.members) == len(part.variant.members),
         )
         recorder = Recorder(
-            run, part.variant, part.members, program, log, manager, health, record["frozen"]
+            run, part.variant, part.members, program, log, manager, tracker, record["frozen"]
         )
         state = recorder.fit(state)
-        outcome = score(run, part.variant, part.members, program, state, health)
+        outcome = score(run, part.variant, part.members, program, state, tracker)
         recorder.test(outcome)
-        outcome["diverged"] = {str(k): text for k, text in health.diverged.items()}
+        outcome["diverged"] = {str(k): text for k, text in tracker.diverged.items()}
         outcome["seconds"] = time.perf_counter() - started
         outcome["offset"] = log.offset()
         workdir.write_json(part_folder(part) / "done.json", outcome)
         return outcome
     except jax.errors.JaxRuntimeError as error:
-        multihost.leave_if_alone(error)  # what follows would wait for a process that is gone
+        multihost.exit_if_peer_lost(error)  # what follows would wait for a process that is gone
         raise
     finally:
         checkpoint.close(manager)

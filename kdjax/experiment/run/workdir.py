@@ -113,7 +113,7 @@ def open_run(workdir: Path, config: Mapping[str, Any], command: str) -> Iterator
     Raises:
       UserError: from `occupy` and `adopt`, in every process; processes with different configs.
     """
-    if not multihost.alike(json.dumps(plain(config), sort_keys=True)):
+    if not multihost.all_equal(json.dumps(plain(config), sort_keys=True)):
         raise UserError("the processes of this run have different configs; give all one command")
     with ExitStack() as held:
 
@@ -121,7 +121,7 @@ def open_run(workdir: Path, config: Mapping[str, Any], command: str) -> Iterator
             held.enter_context(occupy(workdir))
             adopt(workdir, config, command)
 
-        multihost.by_first(begin)
+        multihost.run_on_first(begin)
         if not multihost.all_true((workdir / "config.json").exists()):
             raise UserError(
                 f"workdir {workdir} is not the same folder in all processes; name a shared one"

@@ -11,7 +11,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from kdjax.errors import DAMAGED
+from kdjax.errors import CORRUPT_FILE_ERRORS
 from kdjax.models.io import torch_names
 from kdjax.types import Model, PyTree, UserError, Variables
 
@@ -116,7 +116,11 @@ def from_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: no such file; give the path of a .safetensors file")
     try:
         return safetensors.numpy.load_file(path)
-    except (*DAMAGED, safetensors.SafetensorError, AttributeError) as error:  # a type numpy lacks
+    except (
+        *CORRUPT_FILE_ERRORS,
+        safetensors.SafetensorError,
+        AttributeError,
+    ) as error:  # a type numpy lacks
         said = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not a whole safetensors file: {said}") from error
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdjax.errors import DAMAGED
+from kdjax.errors import CORRUPT_FILE_ERRORS
 from kdjax.models.io.convert import from_safetensors
 from kdjax.models.io.torch_file import from_torch_file
 from kdjax.types import UserError
@@ -54,6 +54,6 @@ def _from_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         return tensors
     except UserError:
         raise
-    except DAMAGED as error:
+    except CORRUPT_FILE_ERRORS as error:
         said = str(error).split("\n")[0][:200]
         raise UserError(f"{path}: no whole .npz file of plain arrays: {said}") from error

@@ -9,7 +9,7 @@ import numpy as np
 from kdjax import models
 from kdjax.distill import terms
 from kdjax.distill.methods import Player, co_train, switokd_pause
-from kdjax.train.optimizer import make_optimizer, make_schedule
+from kdjax.train.optimizer import make_optimizer
 from kdjax.train.step import init_opt, make_step
 from kdjax.types import State
 
@@ -19,7 +19,7 @@ MUTUAL = METHODS[2:]
 
 
 def term(name, *, toward=(), **options):
-    return terms.make_term(terms.DEFINITIONS[name](), toward=toward, **options)
+    return terms.make_term(terms.TERM_SPECS[name](), toward=toward, **options)
 
 
 def network(kind, role, axis_name=None):
@@ -42,8 +42,8 @@ def players(method, kind="cnn", axis_name=None):
             {"forward_kl": term("forward_kl", toward=t)},
         ),
         "kdcl": (
-            {"minimum_logit": term("minimum_logit", toward=s)},
-            {"minimum_logit": term("minimum_logit", toward=t)},
+            {"minimum_logit_kl": term("minimum_logit_kl", toward=s)},
+            {"minimum_logit_kl": term("minimum_logit_kl", toward=t)},
         ),
         "bdkd": (
             {"forward_kl": term("forward_kl", toward=s, scalars={"temperature": 2.0})},
@@ -91,7 +91,7 @@ def batch(seed=0, count=16):
 
 
 def optimizers(table):
-    sgd = make_optimizer("sgd", make_schedule("constant", num_steps=10), momentum=0.9)
+    sgd = make_optimizer("sgd", momentum=0.9)
     return {role: sgd for role, player in table.items() if player.terms}
 
 

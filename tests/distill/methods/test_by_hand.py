@@ -3,11 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from kdjax import models
-from kdjax.distill import terms
 from kdjax.distill.methods import Player, co_train
+from kdjax.experiment.build.schedules import weight_schedule
 from kdjax.types import UserError
 from tests.distill.methods import tables
 
@@ -50,9 +51,9 @@ def test_alone():
 
 def test_offline_distillation_weighs_as_hinton():
     table = tables.players("kd", "mlp")
-    toward = {"toward": ("teacher",), "scalars": {"temperature": 4.0}, "weight": 0.9}
+    toward = {"toward": ("teacher",), "scalars": {"temperature": 4.0, "weight": 0.9}}
     student = {
-        "ce": tables.term("ce", weight=0.1),
+        "ce": tables.term("ce", scalars={"weight": 0.1}),
         "forward_kl": tables.term("forward_kl", **toward),
     }
     table["student"] = Player(table["student"].model, student)
@@ -160,9 +161,13 @@ def test_no_gradient_leaks(method):
 class TestTemperatureSquared:
     def table(self, temperature, squared):
         table = tables.players("kd", "mlp")
-        said = {"toward": ("teacher",), "scalars": {"temperature": temperature}}
-        own = {"forward_kl": tables.term("forward_kl", squared=squared, **said)}
-        return {**table, "student": Player(table["student"].model, own)}
+        kl = tables.term(
+            "forward_kl",
+            toward=("teacher",),
+            scalars={"temperature": temperature},
+            scale_by_temperature_squared=squared,
+        )
+        return {**table, "student": Player(table["student"].model, {"forward_kl": kl})}
 
     @pytest.mark.parametrize(("squared", "factor"), [(None, 9.0), (True, 9.0), (False, 1.0)])
     def test_raw_and_weighted(self, squared, factor):
@@ -187,30 +192,32 @@ class TestTemperatureSquared:
 
     def test_refused_without_a_temperature(self):
         with pytest.raises(UserError, match="temperature_squared"):
-            tables.term("ce", squared=True)
+            tables.term("ce", scale_by_temperature_squared=True)
 
 
 RAMPS = {
-    "linear": (terms.linear_ramp(10), {0: 0.0, 4: 0.4, 25: 1.0}),
-    "sigmoid": (terms.sigmoid_ramp(10), {0: np.exp(-5), 5: np.exp(-1.25), 10: 1.0, 99: 1.0}),
-    "cosine": (terms.cosine_ramp(10), {0: 1.0, 5: 0.5, 10: 0.0, 99: 0.0}),
-    "piecewise": (
-        terms.piecewise_ramp((3, 6), (1.0, 0.5, 0.0)),
-        {0: 1.0, 2: 1.0, 3: 0.5, 5: 0.5, 6: 0.0, 9: 0.0},
-    ),
+    "linear": {0: 0.0, 4: 0.4, 25: 1.0},
+    "sigmoid": {0: np.exp(-5), 5: np.exp(-1.25), 10: 1.0, 99: 1.0},
+    "cosine": {0: 1.0, 5: 0.5, 10: 0.0, 99: 0.0},
+    "piecewise": {0: 1.0, 2: 1.0, 3: 0.5, 5: 0.5, 6: 0.0, 9: 0.0},
 }
 
 
 @pytest.mark.parametrize("name", RAMPS)
 def test_ramp_follows_its_formula(name):
-    ramp, values = RAMPS[name]
-    for step, value in values.items():
+    table = {"name": name, "steps": 10, "boundaries": (3, 6), "factors": (1.0, 0.5, 0.0)}
+    ramp = weight_schedule("term", table)
+    for step, value in RAMPS[name].items():
         assert float(ramp(jnp.int32(step))) == pytest.approx(value, abs=1e-6)
 
 
 def test_ramp_multiplies_the_term():
     table = tables.players("kd", "mlp")
-    own = {"ce": tables.term("ce", weight=3.0, ramp=terms.linear_ramp(10))}
+    own = {
+        "ce": tables.term(
+            "ce", scalars={"weight": 3.0}, weight_schedule=optax.linear_schedule(0.0, 1.0, 10)
+        )
+    }
     table["student"] = Player(table["student"].model, own)
     variables, evaluate = tables.make_variables("mlp"), tables.evaluator(table)
     for step, factor in ((0, 0.0), (5, 1.5), (30, 3.0)):

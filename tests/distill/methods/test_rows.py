@@ -76,7 +76,11 @@ def test_terms_average_over_real_rows():
 
 
 def test_a_term_may_look_at_rows_of_another_kind():
-    players = {"student": Player(regional(), {"objectness": terms.make_term(terms.objectness())})}
+    players = {
+        "student": Player(
+            regional(), {"binary_cross_entropy": terms.make_term(terms.binary_cross_entropy())}
+        )
+    }
     total, _, params = value(players)
     logits = batch_of()["x"].reshape(-1, WIDTH)[:3, 0] * jnp.sum(params["student"]["w"])
     each = losses.binary_cross_entropy(logits, jnp.array([1, 0, 1]))

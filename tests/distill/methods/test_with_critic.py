@@ -5,12 +5,12 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from kdjax.distill import critics
-from kdjax.distill.methods import co_train, critic_hparams, with_critic
+from kdjax.distill.methods import CriticRole, co_train, critic_hparams, with_critic
 from kdjax.distill.methods.co_train import role_key
-from kdjax.distill.terms import linear_ramp
 from kdjax.losses import contrastive
 from kdjax.train import memory_estimate, parallel
 from kdjax.train.step import init_state, make_step
@@ -29,17 +29,15 @@ def batch(seed=0, count=16):
     return {**tables.batch(seed, count), "id": ids, "label": LABELS[ids]}
 
 
-def problem(name="kd", between=PAIR, axis_name=None, ramps=None):
+def problem(name="kd", between=PAIR, axis_name=None, schedules=None):
     """Method, optimizers and hparams of a table of players with CRD's critic."""
     table = tables.players(name, "mlp", axis_name)
     critic = critics.contrast(LABELS, width=WIDTH, num_negatives=NEGATIVES)
     method = with_critic(
         co_train(table, axis_name=axis_name),
         "crd",
-        critic,
-        between=between,
-        models={role: player.model for role, player in table.items()},
-        ramps=ramps,
+        CriticRole(critic, between, weight_schedules=schedules or {}),
+        {role: player.model for role, player in table.items()},
         axis_name=axis_name,
     )
     numbers = critic_hparams(critic, {"contrast": NUMBERS}, learning_rate=0.1)
@@ -84,7 +82,7 @@ def after(layout):
 def test_heads_student_and_memory_move_and_the_frozen_teacher_does_not():
     before, (state, metrics) = start(), after("one")
     assert set(state.opt) == {"student", "crd"}
-    for side in ("own", "peer"):
+    for side in PAIR:
         for name, old in before.params["crd"][side].items():
             assert not np.array_equal(old, state.params["crd"][side][name]), (side, name)
     assert tables.same(before.params["teacher"], state.params["teacher"])
@@ -115,7 +113,8 @@ def test_eight_devices_are_one(layout):
 @functools.cache
 def gradients(name="kd", between=PAIR, ramped=False):
     """Compile f(params, stats, batch, hparams, step) -> (loss, Aux), gradients of all roles."""
-    method, _, _ = problem(name, between, ramps={"contrast": linear_ramp(4)} if ramped else None)
+    schedules = {"contrast": optax.linear_schedule(0.0, 1.0, 4)} if ramped else None
+    method, _, _ = problem(name, between, schedules=schedules)
 
     def loss(params, stats, batch, hparams, step=0):
         return method.loss(params, stats, batch, hparams, jax.random.key(5), step)
@@ -132,7 +131,7 @@ def pieces(state, b):
         .features["pooled"]
         for role in PAIR
     }
-    heads = [state.params["crd"][side] for side in ("own", "peer")]
+    heads = [state.params["crd"][side] for side in PAIR]
     kept = jax.tree.map(jnp.asarray, state.stats["crd"])
     drawn = contrastive._negatives(
         role_key(jax.random.key(5), "crd"), jnp.asarray(b["id"]), kept, NEGATIVES
@@ -189,8 +188,11 @@ def test_value_and_gradients_are_those_of_a_step_by_hand():
 
     close = {"rtol": 1e-4, "atol": 2e-5}
     for position, (side, name) in {
-        2: ("own", "kernel"), 3: ("own", "bias"), 4: ("peer", "kernel"), 5: ("peer", "bias")
-    }.items():  # fmt: skip
+        2: ("student", "kernel"),
+        3: ("student", "bias"),
+        4: ("teacher", "kernel"),
+        5: ("teacher", "bias"),
+    }.items():
         np.testing.assert_allclose(grads["crd"][side][name], slope(position), **close)
         assert not np.any(without["crd"][side][name])
     # the student's part: the slope at its features, pulled back through its own network
@@ -242,11 +244,11 @@ def test_two_critics_share_one_state():
     method = co_train(table)
     for name, pair in (("one", PAIR), ("two", PAIR[::-1])):
         critic = critics.contrast(LABELS, width=3, num_negatives=2)
-        method = with_critic(method, name, critic, between=pair, models=models)
+        method = with_critic(method, name, CriticRole(critic, pair), models)
     assert method.trains == ("teacher", "student", "one", "two")
     found = jax.eval_shape(method.init, jax.random.key(0), batch())
     widths = {side: p["kernel"].shape for side, p in found["two"].params.items()}
-    assert widths == {"own": (12, 3), "peer": (8, 3)}
+    assert widths == {"student": (12, 3), "teacher": (8, 3)}
 
 
 def test_memory_estimate_counts_the_memory():
@@ -254,7 +256,7 @@ def test_memory_estimate_counts_the_memory():
         table = tables.players("kd", "mlp")
         critic = critics.contrast(LABELS, width=width, num_negatives=NEGATIVES)
         models = {role: player.model for role, player in table.items()}
-        method = with_critic(co_train(table), "crd", critic, between=PAIR, models=models)
+        method = with_critic(co_train(table), "crd", CriticRole(critic, PAIR), models)
         _, tx, numbers = problem()
         state = jax.eval_shape(
             lambda k: init_state(method, tx, k, batch(), numbers), jax.random.key(0)
@@ -274,10 +276,10 @@ class TestErrors:
             problem(between=("teacher", "student"))
         table = tables.players("kd", "mlp")
         models = {role: player.model for role, player in table.items()}
-        critic = critics.contrast(LABELS)
-        method = with_critic(co_train(table), "third", critic, between=PAIR, models=models)
+        critic = CriticRole(critics.contrast(LABELS), PAIR)
+        method = with_critic(co_train(table), "third", critic, models)
         with pytest.raises(ValueError, match="third: there is such a role already"):
-            with_critic(method, "third", critic, between=PAIR, models=models)
+            with_critic(method, "third", critic, models)
 
     def test_of_a_batch_without_ids(self):
         b = batch()

@@ -37,9 +37,10 @@ def linear(role):
     return Model(lambda key, batch: Variables({}, {}), apply)
 
 
-def term(name, *, toward=("teacher",), scalars=None, weight=1.0, anneal=None, **static):
-    definition = terms.DEFINITIONS[name](**static)
-    return terms.make_term(definition, toward=toward, scalars=scalars, weight=weight, anneal=anneal)
+def term(name, *, toward=("teacher",), scalars=None, weight=1.0, schedule=None, **static):
+    scalars = {"weight": weight, **(scalars or {})}
+    spec = terms.TERM_SPECS[name](**static)
+    return terms.make_term(spec, toward=toward, scalars=scalars, temperature_schedule=schedule)
 
 
 def evaluate(own, batch, params, model, *, axis_name=None, step=0):
@@ -154,7 +155,9 @@ class TestAnneal:
         name = "student/forward_kl/weighted"
         own = {
             "forward_kl": term(
-                "forward_kl", scalars={"temperature": 4.0}, anneal=terms.Anneal(1.0, 6)
+                "forward_kl",
+                scalars={"temperature": 4.0},
+                schedule=terms.TemperatureSchedule(1.0, 6),
             )
         }
         run = jax.jit(lambda step: evaluate(own, batch, params, table_of_logits, step=step)[2])
@@ -164,16 +167,24 @@ class TestAnneal:
             np.testing.assert_allclose(run(step)[name], expected, rtol=1e-5)
 
     @pytest.mark.parametrize(
-        ("name", "anneal", "text"),
+        ("name", "schedule", "text"),
         [
-            ("forward_kl", terms.Anneal(1.0, 0), r"anneal\.steps is 0; it must be >= 1"),
-            ("forward_kl", terms.Anneal(0.0, 5), r"anneal\.to is 0; it must be > 0"),
-            ("hint", terms.Anneal(1.0, 5), "anneal is set on a term that has no temperature"),
+            (
+                "forward_kl",
+                terms.TemperatureSchedule(1.0, 0),
+                r"anneal\.steps is 0; it must be >= 1",
+            ),
+            ("forward_kl", terms.TemperatureSchedule(0.0, 5), r"anneal\.to is 0; it must be > 0"),
+            (
+                "feature_mse",
+                terms.TemperatureSchedule(1.0, 5),
+                "anneal is set on a term that has no temperature",
+            ),
         ],
     )
-    def test_refusals(self, name, anneal, text):
+    def test_refusals(self, name, schedule, text):
         with pytest.raises(UserError, match=text):
-            term(name, anneal=anneal)
+            term(name, schedule=schedule)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +198,7 @@ class TestAnneal:
 @pytest.mark.parametrize("name", ["sinkhorn", "sinkhorn_divergence"])
 def test_refusals(name, static, text):
     with pytest.raises(UserError, match=text):
-        terms.DEFINITIONS[name](**static)
+        terms.TERM_SPECS[name](**static)
 
 
 class TestConfig:
@@ -210,8 +221,10 @@ class TestConfig:
         found = run.variants[0].table["student"].terms
         right = {"weight": 1e-3, "temperature": 2.0, "epsilon": 0.2}
         assert dict(found["sinkhorn"].scalars) == right
-        assert found["soft_cross_entropy"].anneal == terms.Anneal(1.0, 30)
-        assert found["sinkhorn"].anneal is None
+        assert found["soft_cross_entropy"].temperature_schedule == terms.TemperatureSchedule(
+            1.0, 30
+        )
+        assert found["sinkhorn"].temperature_schedule is None
 
     @pytest.mark.parametrize(
         ("name", "said", "text"),

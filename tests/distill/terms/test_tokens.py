@@ -11,7 +11,7 @@ from kdjax.types import Outputs, UserError
 
 BATCH, POSITIONS, WORDS = 3, 4, 5
 MASK = np.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]], np.float32)
-SIDES = ("own", "peer")
+SIDES = ("student", "teacher")
 
 
 def outputs(seed):
@@ -28,14 +28,14 @@ def outputs(seed):
     )
 
 
-def by_hand(name, own, peer, temperature):
+def by_hand(name, student, teacher, temperature):
     """The value of one token."""
     s, t = (
         log_softmax(np.float64(z.features["token_logits"]) / temperature, axis=-1)
-        for z in (own, peer)
+        for z in (student, teacher)
     )
     p, q, m = np.exp(s), np.exp(t), np.log((np.exp(s) + np.exp(t)) / 2)
-    targets = np.asarray(own.features["token_targets"])[..., None]
+    targets = np.asarray(student.features["token_targets"])[..., None]
     return {
         "ce": -np.take_along_axis(s, targets, -1)[..., 0],
         "forward_kl": (q * (t - s)).sum(-1),
@@ -51,47 +51,47 @@ NAMES = ["ce", "forward_kl", "reverse_kl", "jensen_shannon", "total_variation"]
 
 @pytest.mark.parametrize("name", [*NAMES, "soft_cross_entropy"])
 def test_mean_over_the_real_tokens(name):
-    definition = terms.DEFINITIONS[name](layer="token_logits")
-    own, peer = outputs(0), outputs(1)
-    scalars = {k: scalar.default for k, scalar in definition.scalars.items()}
+    spec = terms.TERM_SPECS[name](layer="token_logits")
+    student, teacher = outputs(0), outputs(1)
+    scalars = {k: scalar.default for k, scalar in spec.scalars.items()}
     temperature = 1.0
     if "temperature" in scalars:
         scalars["temperature"] = temperature = 3.0
 
     def value(logits):
-        seen = own._replace(features={**own.features, "token_logits": logits})
-        return definition.value(seen, (peer,), {}, scalars)
+        seen = student._replace(features={**student.features, "token_logits": logits})
+        return spec.loss_fn(seen, (teacher,), {}, scalars)
 
-    found = value(own.features["token_logits"])
-    each = by_hand(name, own, peer, temperature)
+    found = value(student.features["token_logits"])
+    each = by_hand(name, student, teacher, temperature)
     right = [each[0][MASK[0] > 0].mean(), each[1, 0], 0.0]
     np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)
-    seen = {a for a, _ in definition.layers}
+    seen = {a for a, _ in spec.layers}
     assert seen == {"token_logits", "token_mask"} | ({"token_targets"} if name == "ce" else set())
 
 
 def test_no_layer_is_the_logits():
     r = np.random.default_rng(0)
     s, t = (r.normal(size=(BATCH, 2)).astype("f4") for _ in SIDES)
-    definition = terms.DEFINITIONS["soft_cross_entropy"]()
-    assert definition.layers == ()
-    assert not definition.squared
-    found = definition.value(Outputs(s, {}), (Outputs(t, {}),), {}, {"temperature": 2.0})
+    spec = terms.TERM_SPECS["soft_cross_entropy"]()
+    assert spec.layers == ()
+    assert not spec.scale_by_temperature_squared
+    found = spec.loss_fn(Outputs(s, {}), (Outputs(t, {}),), {}, {"temperature": 2.0})
     right = -(np.exp(log_softmax(t / 2, axis=-1)) * log_softmax(s / 2, axis=-1)).sum(-1)
     np.testing.assert_allclose(found, right, rtol=1e-5)
 
 
 def test_regressions():
     s, t, label = np.array([[1.0], [3.0]]), np.array([[0.5], [-1.0]]), np.array([0.0, 5.0])
-    own, peers = Outputs(jnp.asarray(s), {}), (Outputs(jnp.asarray(t), {}),)
-    mse, error = terms.DEFINITIONS["logit_mse"](), terms.DEFINITIONS["squared_error"]()
-    found = mse.value(own, peers, {}, {"temperature": 2.0})
+    student, teachers = Outputs(jnp.asarray(s), {}), (Outputs(jnp.asarray(t), {}),)
+    mse, error = terms.TERM_SPECS["logit_mse"](), terms.TERM_SPECS["label_logit_mse"]()
+    found = mse.loss_fn(student, teachers, {}, {"temperature": 2.0})
     np.testing.assert_allclose(found, ((s - t)[:, 0] / 2) ** 2, rtol=1e-6)
-    assert not mse.squared
-    found = error.value(own, (), {"label": label}, {})
+    assert not mse.scale_by_temperature_squared
+    found = error.loss_fn(student, (), {"label": label}, {})
     np.testing.assert_allclose(found, (s[:, 0] - label) ** 2, rtol=1e-6)
-    grad = jax.grad(lambda z: jnp.sum(error.value(Outputs(z, {}), (), {"label": label}, {})))(
-        own.logits
+    grad = jax.grad(lambda z: jnp.sum(error.loss_fn(Outputs(z, {}), (), {"label": label}, {})))(
+        student.logits
     )
     np.testing.assert_allclose(grad, 2 * (s - label[:, None]), rtol=1e-6)
 
@@ -99,4 +99,4 @@ def test_regressions():
 @pytest.mark.parametrize("name", NAMES)
 def test_another_layer_is_refused(name):
     with pytest.raises(UserError, match=r"layer is 'pooled'; it must be '' .* or 'token_logits'"):
-        terms.DEFINITIONS[name](layer="pooled")
+        terms.TERM_SPECS[name](layer="pooled")

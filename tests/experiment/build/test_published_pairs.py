@@ -36,7 +36,7 @@ def test_levels_and_widths_are_those_of_the_networks(pair):
     roles = config("reviewkdpp", pair)["roles"]
     own, peer = (features(roles[role]["model"]) for role in ("student", "teacher"))
     adapters, terms = roles["student"]["adapters"], roles["student"]["terms"]
-    fusion, levels = adapters["review"], terms["review"]["peer_layers"]
+    fusion, levels = adapters["review"], terms["hierarchical_context"]["peer_layers"]
     assert len(fusion["layers"]) == len(levels)
     assert set(fusion["layers"]) <= set(own)
     for width, size, layer in zip(fusion["widths"], fusion["sizes"], levels, strict=True):
@@ -52,11 +52,16 @@ def test_levels_and_widths_are_those_of_the_networks(pair):
 PUBLISHED = {
     ("kd", "res56_20"): ({"ce": 0.1, "forward_kl": 0.9}, 742, 0.05, 0),
     ("dist", "res32x4_shv1"): ({"ce": 1.0, "correlation": 2.0}, 742, 0.01, 0),
-    ("reviewkd", "wrn40_2_40_1"): ({"ce": 1.0, "review": 5.0}, 742, 0.05, 20),
+    ("reviewkd", "wrn40_2_40_1"): ({"ce": 1.0, "hierarchical_context": 5.0}, 742, 0.05, 20),
     ("kdpp", "res50_mv2"): ({"ce": 1.0, "forward_kl": 3.0, "norm_direction": 0.5}, 371, 0.1, 20),
     ("distpp", "res32x4_8x4"): ({"ce": 1, "correlation": 1.5, "norm_direction": 4}, 371, 0.1, 20),
     ("dkdpp", "res32x4_shv2"): ({"ce": 1, "decoupled_kl": 1, "norm_direction": 0.5}, 371, 0.02, 20),
-    ("reviewkdpp", "res56_20"): ({"ce": 1.0, "review": 1.2, "norm_direction": 1.0}, 371, 0.1, 20),
+    ("reviewkdpp", "res56_20"): (
+        {"ce": 1.0, "hierarchical_context": 1.2, "norm_direction": 1.0},
+        371,
+        0.1,
+        20,
+    ),
 }
 
 
@@ -101,10 +106,14 @@ def test_reviewkdpp_trains_from_its_teacher(tmp_path):
     """Adapters of both kinds, class means and a frozen teacher, from the file to the outcome."""
     said = {**config("reviewkdpp", "smoke"), "tensorboard": False, "log_every": 1}
     run = build(said)
-    assert set(run.variants[1].table["student"].terms) == {"ce", "review", "norm_direction"}
+    assert set(run.variants[1].table["student"].terms) == {
+        "ce",
+        "hierarchical_context",
+        "norm_direction",
+    }
     outcomes = train(run, tmp_path, lambda _: None)
     assert [outcome["name"] for outcome in outcomes] == ["teacher", "student"]
     lines = (tmp_path / "metrics.jsonl").read_text()
-    for term in ("review", "norm_direction"):
+    for term in ("hierarchical_context", "norm_direction"):
         assert f"student/{term}/raw" in lines
     assert list((tmp_path / "class_means").glob("*.npz"))

@@ -21,21 +21,21 @@ def test_review_is_the_sum_of_its_levels():
     shapes = ((8, 8, 3), (4, 4, 5), (7,))
     own, peer = ([rng.normal(size=(2, *s)).astype(np.float32) for s in shapes] for _ in range(2))
     layers = ("low", "high", "pooled")
-    definition = terms.review(own_layer="fused", peer_layers=layers)
+    spec = terms.hierarchical_context(own_layer="fused", peer_layers=layers)
     seen = Outputs(None, {f"fused{i}": x for i, x in enumerate(own, start=1)})
-    found = definition.value(seen, [Outputs(None, dict(zip(layers, peer, strict=True)))], {}, {})
+    found = spec.loss_fn(seen, [Outputs(None, dict(zip(layers, peer, strict=True)))], {}, {})
     as_maps = [
         (a.reshape(2, 1, 1, -1), b.reshape(2, 1, 1, -1)) if a.ndim == 2 else (a, b)
         for a, b in zip(own, peer, strict=True)
     ]
     right = sum(references.hierarchical_context(a, b) for a, b in as_maps)
     np.testing.assert_allclose(found, right, rtol=1e-5)
-    assert definition.layers == (("fused1", "low"), ("fused2", "high"), ("fused3", "pooled"))
+    assert spec.layers == (("fused1", "low"), ("fused2", "high"), ("fused3", "pooled"))
 
 
 def test_a_variant_builds_the_adapters_that_its_terms_use():
     said = base(roles__student__adapters=STUDENT["adapters"])
-    hint = {"roles": {"student": {"terms": {"hint": HINT}}}}
+    hint = {"roles": {"student": {"terms": {"feature_mse": HINT}}}}
     without = {"roles": {"student": {"adapters": {"wide": None}}}}
     run = build({**said, "variants": {"plain": {}, "hint": hint, "without": without}})
     plain, adapted, dropped = (variant.parameters["student"] for variant in run.variants)
@@ -47,8 +47,11 @@ def test_a_variant_builds_the_adapters_that_its_terms_use():
 def chained(tmp_path_factory):
     """A student with an adapter, frozen in a later variant that looks at its logits."""
     said = base(roles__student__adapters=STUDENT["adapters"], num_steps=2)
-    said["roles"]["student"]["terms"]["hint"] = HINT
-    frozen = {"terms": {"ce": None, "hint": None, "balanced_kl": None}, "from_variant": "first"}
+    said["roles"]["student"]["terms"]["feature_mse"] = HINT
+    frozen = {
+        "terms": {"ce": None, "feature_mse": None, "balanced_kl": None},
+        "from_variant": "first",
+    }
     follows = {"forward_kl": {"toward": "student"}}
     said["variants"] = {
         "first": {},
@@ -74,7 +77,7 @@ def test_a_later_variant_takes_the_network_without_its_adapter(chained):
 
 def test_a_role_that_reads_weights_has_no_adapter_to_read():
     said = base(roles__student__adapters=STUDENT["adapters"])
-    said["roles"]["student"]["terms"]["hint"] = HINT
+    said["roles"]["student"]["terms"]["feature_mse"] = HINT
     again = {"roles": {"student": {"from_variant": "first"}}}
     with pytest.raises(UserError, match=r"student sets both from_variant and adapters\.wide"):
         build({**said, "variants": {"first": {}, "again": again}})

@@ -20,7 +20,7 @@ from tests.data import tiny_coco
 # move the parameters by about .1, and a missing sum over devices would show at that size
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 DEVICES = 8
-LEARNING = {"ce": {}, "box_regression": {}, "objectness": {}, "anchor_regression": {}}
+LEARNING = {"ce": {}, "box_smooth_l1": {}, "binary_cross_entropy": {}, "anchor_smooth_l1": {}}
 NETWORK = {
     "name": "faster_rcnn",
     "backbone": "ResNet10",

@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
             "wide": {"kind": "linear", "layer": "pooled", "width": 8},
             "nd": {"kind": "norm_direction", "layer": "pooled", "width": 8},
         },
-        roles__student__terms__hint={"toward": "teacher", "own_layer": "wide"},
+        roles__student__terms__feature_mse={"toward": "teacher", "own_layer": "wide"},
         roles__student__terms__relational_distance={"toward": "teacher", "own_layer": "nd"},
         sweep={TEMPERATURE: (1.0, 3.0)},
     )

@@ -13,7 +13,7 @@ from kdjax.experiment.run.train import train
 TERMS = {
     "ce": {},
     "forward_kl": {"toward": "teacher", "temperature": 2.0},
-    "hint": {"toward": "teacher"},
+    "feature_mse": {"toward": "teacher"},
     "norm_direction": {"toward": "teacher"},
 }
 

@@ -107,9 +107,10 @@ def test_the_penalty_is_that_of_the_slope_in_both_images():
     """Against the definition, one pair at a time, and it moves the encoders."""
     network = models.build("mlp", num_classes=3, hidden=(5,))
     encoders = [models.as_encoder(network, entry=entry) for entry in ("image", "view")]
-    critic = critics.dependency(
+    options = critics.DependencyOptions(
         kind="bilinear", objective="wpc", metric="inputs", bound="none", width=4, sides=2, **LAYERS
     )
+    critic = critics.dependency(options)
     method = dependency(*encoders, critic)
     rng = np.random.default_rng(0)
     batch = {
@@ -151,10 +152,7 @@ def test_the_penalty_is_that_of_the_slope_in_both_images():
         return np.sqrt(float(jnp.sum(a**2) + jnp.sum(b**2)))
 
     # in the last place of its range: joint points need no draw
-    joint = critics.dependency(
-        kind="bilinear", objective="wpc", metric="inputs", bound="none", width=4, sides=2,
-        at="joint", **LAYERS,
-    )  # fmt: skip
+    joint = critics.dependency(options._replace(at="joint"))
     _, aux = dependency(*encoders, joint).loss(params, stats, batch, hparams, key)
     slopes = [slope(x, y) for x, y in zip(batch["image"], batch["view"], strict=True)]
     expected = np.mean((np.array(slopes) - 1) ** 2)

@@ -213,9 +213,9 @@ def test_each_seed_draws_its_own_head_of_a_read_network(whole, exported, tmp_pat
 def test_a_regression_has_correlations_and_no_accuracy(tmp_path, monkeypatch):
     said = config(tmp_path / "data", task="glue/stsb", select={"metric": "pearson"})
     said["sweep"] = {}
-    said["roles"]["teacher"]["terms"] = {"squared_error": {}}
+    said["roles"]["teacher"]["terms"] = {"label_logit_mse": {}}
     soft = {"toward": "teacher", "temperature": 2.0}
-    said["roles"]["student"]["terms"] = {"squared_error": {}, "logit_mse": soft}
+    said["roles"]["student"]["terms"] = {"label_logit_mse": {}, "logit_mse": soft}
     monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
     assert cli.main(train(experiment(tmp_path, said), tmp_path / "run")) == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
