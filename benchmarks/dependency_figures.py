@@ -28,7 +28,8 @@ from matplotlib.figure import Figure
 
 from kdjax import cli
 from kdjax.report.figure_style import legend, styles, svg
-from kdjax.report.statistics import chosen_members, load
+from kdjax.report.records import read_report
+from kdjax.report.statistics import chosen_members
 
 METRIC = "encoder_x/probe_accuracy"
 ENDLESS = 16000  # where the endless stream stands on the axis of training pairs
@@ -83,15 +84,15 @@ def read(runs: Path) -> list[dict[str, Any]]:
     """
     points: dict[tuple, dict[str, Any]] = {}
     for where in sorted(path.parent for path in runs.glob("*/report.json")):
-        report = load(where)
-        said = report["config"]["data"]
-        setting = {"tiles": said["tiles"], "batch": report["batch_size"], "pool": said["pool"]}
+        report = read_report(where)
+        said = report.config["data"]
+        setting = {"tiles": said["tiles"], "batch": report.batch_size, "pool": said["pool"]}
         point = points.setdefault(tuple(setting.values()), {**setting, "variants": {}})
-        point["steps"] = report["steps"]
-        for variant in report["variants"]:
-            rows = [member["results"]["test"] for member in chosen_members(variant, "encoder_x")]
+        point["steps"] = report.steps
+        for variant in report.variants:
+            rows = [member.results["test"] for member in chosen_members(variant, "encoder_x")]
             point["mutual_information"] = rows[0]["critic/mutual_information"]
-            point["variants"][variant["name"]] = {
+            point["variants"][variant.name] = {
                 "accuracy": [row[METRIC] for row in rows],
                 "estimate": [row["critic/estimate"] for row in rows],
             }
@@ -120,12 +121,11 @@ def names(points: Sequence[Mapping[str, Any]]) -> list[str]:
 def figure(name: str, points: Sequence[Mapping[str, Any]], axis: str) -> str:
     """Draw mean and standard deviation of the accuracy, a line a variant."""
     variants = names(points)
-    table = {"variants": [{"name": variant} for variant in variants]}
 
     def draw(canvas: Figure) -> None:
         axes = canvas.subplots()
         where = [position(name, point) for point in points]
-        for variant, style in styles(table).items():
+        for variant, style in styles(variants).items():
             shown = [p for p in points if variant in p["variants"]]
             values = [100 * np.array(p["variants"][variant]["accuracy"]) for p in shown]
             means = [v.mean() for v in values]
@@ -139,7 +139,7 @@ def figure(name: str, points: Sequence[Mapping[str, Any]], axis: str) -> str:
         axes.set_xlabel(axis)
         axes.set_ylabel("probe accuracy %")
         axes.set_ylim(bottom=0)
-        legend(canvas, table, dict.fromkeys(variants))
+        legend(canvas, variants, variants)
 
     return svg(draw, f"probe accuracy against {axis}")
 

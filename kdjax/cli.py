@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdjax.errors import RunError, UserError
+from kdjax.report.results import RunSummary
 from kdjax.train import distributed
 from kdjax.train.process_settings import configure_process
 
@@ -160,8 +161,9 @@ def _train_here(args: argparse.Namespace, rest: Sequence[str], command: str) -> 
 
         def show() -> None:
             from kdjax.report import html  # matplotlib: a second that the first step need not wait
+            from kdjax.report.results import to_json
 
-            workdir.write_json(args.workdir / "report.json", report)
+            workdir.write_json(args.workdir / "report.json", to_json(report))
             page = html.write(args.workdir)
             _show(report)
             say(f"report: {page}")
@@ -241,19 +243,21 @@ def _bounds(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) 
     from kdjax.experiment.commands import diagnose as diagnostics
     from kdjax.experiment.run import workdir
     from kdjax.report import bounds_tables, html, tables
+    from kdjax.report.results import BoundsSummary, from_json
 
     built = build(workdir.read_config(args.workdir))
     names = [name for name in args.layers.split(",") if name]
     options = {"layers": names, "samples": args.samples, "members": args.members}
     found = diagnostics.diagnose(built, args.workdir, _say, **options)
     command = "python -m kdjax " + shlex.join(argv)
+    bounds = from_json(BoundsSummary, {"command": command, "networks": found})
     out = args.workdir if args.out is None else args.out
-    written = bounds_tables.write_bounds(out, {"command": command, "networks": found})
+    written = bounds_tables.write_bounds(out, bounds)
     if args.out is None and (out / "report.json").exists():
         written += [html.write(out)]
-    tables.show(bounds_tables.bounds_table(found))
+    tables.show(bounds_tables.bounds_table(bounds.networks))
     _say(f"bounds: {', '.join(map(str, written))}")
-    broken = [f"{n['variant']} {n['role']}" for n in found if not n["held"]]
+    broken = [f"{n.variant} {n.role}" for n in bounds.networks if not n.held]
     if broken:
         raise RunError(f"the loss gap of {', '.join(broken)} exceeds its bound: please report this")
     return 0
@@ -282,7 +286,7 @@ def _list(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) ->
     return 0
 
 
-def _show(report: dict[str, Any]) -> None:
+def _show(report: RunSummary) -> None:
     from kdjax.report import tables
 
     for table in tables.everything(report):

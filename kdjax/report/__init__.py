@@ -1,1 +1,1 @@
-"""What a run leaves behind: a log, tables, plots and one page. Never imports jax."""
+"""Logs, tables, figures and pages of runs. Never imports jax."""

@@ -1,8 +1,8 @@
-"""How every figure of a report looks, and how it becomes a small SVG inside a page."""
+"""The style of all figures of a report, and their form as small SVGs for a page."""
 
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -11,10 +11,8 @@ from matplotlib.lines import Line2D
 
 __all__ = ["SIZE", "legend", "styles", "svg"]
 
-Report = Mapping[str, Any]
-
 # The palette of Okabe and Ito ("Color Universal Design"), without its yellow, which is too faint
-# for lines on white. Further variants repeat the colours with another dash and marker.
+# for lines on white. From the eighth variant on they repeat with another dash.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":")
 _MARKERS = "osD^vPX"
@@ -38,31 +36,31 @@ _STYLE: dict[Any, Any] = {
 SIZE = (4.8, 3.5)  # inches of 72 units
 
 
-def styles(report: Report) -> dict[str, dict[str, Any]]:
-    """Give each variant one colour, dash and marker, the same in every figure."""
+def styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Give each variant (or curve) a colour, dash and marker, by its place among `names`."""
     return {
-        variant["name"]: {
+        name: {
             "color": _COLOURS[index % len(_COLOURS)],
             "linestyle": _DASHES[index // len(_COLOURS) % len(_DASHES)],
             "marker": _MARKERS[index % len(_MARKERS)],
         }
-        for index, variant in enumerate(report["variants"])
+        for index, name in enumerate(names)
     }
 
 
-def legend(figure: Figure, report: Report, names: Mapping[str, Any]) -> None:
-    """Name the variants in lines below the axes."""
-    if len(report["variants"]) == 1:
+def legend(figure: Figure, variants: Sequence[str], drawn: Container[str]) -> None:
+    """Name the drawn ones of several variants below the axes."""
+    if len(variants) == 1:
         return
-    shown = {name: style for name, style in styles(report).items() if name in names}
-    handles = [Line2D([], [], linewidth=2, **style) for style in shown.values()]
-    # matplotlib leaves out labels that begin with an underscore: a zero-width space saves them.
-    labels = [f"\u200b{name}" for name in shown]
+    drawn_styles = {name: style for name, style in styles(variants).items() if name in drawn}
+    handles = [Line2D([], [], linewidth=2, **style) for style in drawn_styles.values()]
+    # matplotlib leaves out labels that begin with an underscore: a zero-width space goes first.
+    labels = [f"\u200b{name}" for name in drawn_styles]
     figure.legend(handles, labels, loc="outside lower center", ncols=3, handlelength=1.8)
 
 
 def svg(draw: Callable[[Figure], None], label: str, size: tuple[float, float] = SIZE) -> str:
-    """Draw into an SVG without prolog, metadata or idle ids, fit to stand inside a page."""
+    """Draw a figure as an SVG for a page: without prolog, metadata and unused ids."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
@@ -80,5 +78,5 @@ def svg(draw: Callable[[Figure], None], label: str, size: tuple[float, float] = 
 
 
 def _round_numbers(attribute: re.Match[str]) -> str:
-    """Cut coordinates (never a label) to a hundredth of a point."""
+    """Shorten coordinates (not labels) to hundredths of a point."""
     return re.sub(r"(\d\.\d\d)\d+", r"\1", attribute[0])

@@ -1,25 +1,23 @@
 """One self-contained page for a run or several: no scripts, no links, nothing to fetch."""
 
-import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdjax.errors import UserError
 from kdjax.report import bounds_tables, detections, metrics_log, plots, summary_text, tables
 from kdjax.report.metric_format import format_value
-from kdjax.report.statistics import diverged, load, main_metrics, roles_of, short_names, sweep_grid
+from kdjax.report.records import RunRecord, read_records, write_text
+from kdjax.report.results import RunSummary
+from kdjax.report.statistics import diverged, main_metrics, roles_of, short_names, sweep_grid
 from kdjax.report.style import STYLE
+from kdjax.report.template import render
 
 __all__ = ["combine", "page", "write"]
 
-Report = Mapping[str, Any]
-Metrics = Sequence[Mapping[str, Any]]
-
 
 def write(workdir: Path | str) -> Path:
-    """Write `workdir/report.html` from its report.json and metrics.jsonl.
+    """Write `workdir/report.html` from its report.json, metrics.jsonl and bounds.json.
 
     Returns:
       The path of the page.
@@ -32,235 +30,147 @@ def write(workdir: Path | str) -> Path:
 
 def combine(workdirs: Sequence[Path | str], out: Path | str) -> Path:
     """Write one page about several workdirs; see `write`."""
-    if not workdirs:
-        raise UserError("no workdir given: name at least one, `kdjax report runs/*`")
-    text = page([(Path(w).resolve().name, _report(Path(w)), _metrics(Path(w))) for w in workdirs])
-    out = Path(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror})") from error
-    return out
-
-
-def page(reports: Sequence[tuple[str, Report, Metrics]]) -> str:
-    """Return the page for (name, report, lines of metrics.jsonl) of each run."""
-    many = len(reports) > 1
-    title = f"{len(reports)} runs" if many else str(reports[0][1].get("title") or reports[0][0])
-    top = ""
-    if many:
-        links = "".join(
-            f'<a href="#run-{index}">{_text(name)}</a>'
-            for index, (name, _, _) in enumerate(reports)
-        )
-        named = [(name, report) for name, report, _ in reports]
-        top = f"<h1>{title}</h1><nav>{links}</nav>{tables.as_html(tables.overview(named))}"
-    runs = "".join(
-        f'<article id="run-{index}">{_run(name, report, metrics, "h2" if many else "h1")}</article>'
-        for index, (name, report, metrics) in enumerate(reports)
-    )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(title)}</title><style>{STYLE}</style></head>\n"
-        f"<body><main>{top}{runs}</main></body></html>\n"
-    )
-
-
-def _run(name: str, report: Report, metrics: Metrics, heading: str) -> str:
-    title = str(report.get("title") or name)
-    parts = [
-        f"<header><{heading}>{_text(title)}</{heading}>{_facts(name, report)}</header>",
-        _incomplete(report),
-        f'<p class="summary">{_text(summary_text.summary(report))}</p>',
-        *map(tables.as_html, tables.everything(report)),
-        _section("Difference by seed", _differences(report)),
-        _section("What was swept", _sweeps(report)),
-        _section("Training curves", _curves(report, metrics)),
-        _section("Reliability on the test split", _reliability(report)),
-        _section("Generalization bounds", _bounds(report)),
-        _section("What was detected", detections.as_html(report.get("pictures") or [])),
-        _section("Who played", tables.as_html(tables.players(report))),
-        _section("Diverged members", _diverged(report)),
-        _section("How to get this again", _origin(report)),
+    records = [
+        record._replace(metrics=_metrics(Path(workdir)))
+        for workdir, record in zip(workdirs, read_records(workdirs), strict=True)
     ]
-    return "\n".join(part for part in parts if part)
+    return write_text(out, page(records))
 
 
-def _facts(name: str, report: Report) -> str:
-    data = report.get("data") or {}
-    facts = {
-        "run": name,
-        "data": data.get("name"),
-        "classes": data.get("num_classes"),
-        "steps": _grouped(report.get("steps")),
-        "batch": report.get("batch_size"),
-        "device": report.get("device"),
-        "seconds": _grouped(report.get("wall_seconds")),
+def page(records: Sequence[RunRecord]) -> str:
+    """Return the page of one run or several."""
+    title = f"{len(records)} runs" if len(records) > 1 else _title(records[0])
+    return render(
+        "page.html.j2",
+        title=title,
+        style=STYLE,
+        overview=tables.overview([(record.name, record.report) for record in records]),
+        runs=[_article(record) for record in records],
+    )
+
+
+def _article(record: RunRecord) -> dict[str, Any]:
+    """Collect what run.html.j2 shows of a run."""
+    report, bounds = record.report, record.bounds
+    each_difference = (tables.differences(report, role=role) for role in roles_of(report))
+    return {
+        "name": record.name,
+        "title": _title(record),
+        "report": report,
+        "facts": _facts(record),
+        "summary": summary_text.summary(report),
+        "tables": tables.everything(report),
+        "differences": [table for table in each_difference if table],
+        "sweeps": _sweeps(report),
+        "curves": _curves(record),
+        "reliability": _reliability(report),
+        "temperature_fitted": any(
+            bins.after for variant in report.variants for bins in variant.reliability.values()
+        ),
+        "bounds": bounds,
+        "bounds_table": bounds and bounds_tables.bounds_table(bounds.networks),
+        "bounds_figure": bounds and bounds_tables.bounds_figure(bounds.networks),
+        "detections": detections.as_html(report.pictures),
+        "players": tables.players(report),
+        "diverged": _diverged(report),
+        "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
+        "config": json.dumps(report.config, indent=2, default=str, ensure_ascii=False),
     }
-    items = "".join(
-        f"<li><span>{key}</span> {_text(value)}</li>"
-        for key, value in facts.items()
-        if value is not None
-    )
-    return f'<ul class="facts">{items}</ul>'
 
 
-def _incomplete(report: Report) -> str:
-    if report.get("complete", False):
-        return ""
-    return (
-        '<p class="warning">This run is not complete: the numbers are of an unfinished training.'
-        " The same command goes on where it stopped.</p>"
-    )
+def _title(record: RunRecord) -> str:
+    return record.report.title or record.name
 
 
-def _differences(report: Report) -> str:
-    found = (tables.differences(report, role=role) for role in roles_of(report))
-    return "".join(tables.as_html(table) for table in found if table is not None)
+def _facts(record: RunRecord) -> dict[str, Any]:
+    report = record.report
+    facts = {
+        "run": record.name,
+        "data": report.data.name,
+        "classes": report.data.num_classes,
+        "steps": _grouped(report.steps),
+        "batch": report.batch_size,
+        "device": report.device,
+        "seconds": _grouped(report.wall_seconds),
+    }
+    return {name: value for name, value in facts.items() if value is not None}
 
 
-def _sweeps(report: Report) -> str:
-    """Show a curve for one swept path, heat maps for more, of every role that was trained."""
-    selection = report.get("selection") or {}
-    metric, split = selection.get("metric", "accuracy"), selection.get("split", "validation")
+def _sweeps(report: RunSummary) -> list[str]:
+    """Draw a curve for one swept path, heat maps for more, of every role that was trained."""
+    metric, split = report.selection.metric, report.selection.split
     figures: list[str | None] = []
     for role in roles_of(report):
         grids = {
-            variant["name"]: sweep_grid(report, variant["name"], role, metric, split)
-            for variant in report["variants"]
-            if (variant["roles"].get(role) or {}).get("trains", role in variant["roles"])
+            variant.name: sweep_grid(report, variant.name, role, metric, split)
+            for variant in report.variants
+            if role in variant.roles and variant.roles[role].trains
         }
         for path in dict.fromkeys(g.paths[0] for g in grids.values() if len(g.paths) == 1):
             figures.append(plots.sweep_curve(report, role, metric, path, split=split))
-        lone = len(report["variants"]) == 1
-        for variant, grid in grids.items():
-            whose = role if lone else f"{variant}, {role}"
-            figures.append(plots.heat_map(grid, f"{whose}: {split} {metric}", metric))
-    note = f"Mean ± sd over seeds on the {split} split; the choice was made here."
-    return _figures(figures, note)
+        for name, grid in grids.items():
+            title = f"{_network(report, name, role)}: {split} {metric}"
+            figures.append(plots.heat_map(grid, title, metric))
+    return [figure for figure in figures if figure]
 
 
-def _curves(report: Report, metrics: Metrics) -> str:
+def _curves(record: RunRecord) -> list[str]:
     figures = []
-    for role in roles_of(report):
-        for split in ("validation", "test_train"):
-            figures.append(
-                plots.curves(report, metrics, role, main_metrics(report)[0], split=split)
-            )
-        figures.append(
-            plots.curves(report, metrics, role, "nll")
-            or plots.curves(report, metrics, role, "loss")
-            or plots.curves(report, metrics, role, "loss", split="train")
+    for role in roles_of(record.report):
+
+        def curve(metric: str, split: str = "validation", role: str = role) -> str | None:
+            return plots.curves(record.report, record.metrics, role, metric, split=split)
+
+        main_metric = main_metrics(record.report)[0]
+        figures += [curve(main_metric), curve(main_metric, "test_train")]
+        figures.append(curve("nll") or curve("loss") or curve("loss", "train"))
+    return [figure for figure in figures if figure]
+
+
+def _reliability(report: RunSummary) -> list[tuple[str, list[str]]]:
+    """Draw the reliability of each role (the student first) in each variant."""
+    return [
+        (
+            role,
+            [
+                plots.reliability(bins.before, bins.after, _network(report, variant.name, role))
+                for variant in report.variants
+                if (bins := variant.reliability.get(role))
+            ],
         )
-    note = "Lines: mean over the seeds of the chosen members; bands: ± one sd."
-    return _figures(figures, note)
-
-
-def _reliability(report: Report) -> str:
-    lone = len(report["variants"]) == 1
-    figures = {
-        role: [
-            plots.reliability(
-                found["before"],
-                found.get("after"),
-                role if lone else f"{variant['name']}, {role}",
-            )
-            for variant in report["variants"]
-            if (found := (variant.get("reliability") or {}).get(role))
-        ]
         for role in roles_of(report)
-    }
-    fitted = any(
-        "after" in found
-        for variant in report["variants"]
-        for found in (variant.get("reliability") or {}).values()
+    ]
+
+
+def _network(report: RunSummary, variant: str, role: str) -> str:
+    """Name a network by its role, and by its variant if there are several."""
+    return role if len(report.variants) == 1 else f"{variant}, {role}"
+
+
+def _diverged(report: RunSummary) -> list[tables.Table]:
+    members = diverged(report)
+    if not members:
+        return []
+    names = short_names(
+        list(dict.fromkeys(path for _, member in members for path in member.values))
     )
-    note = (
-        "Bins pooled over the chosen members."
-        f"{' The temperature was fitted on the validation split.' * fitted}"
-        " A gap above a bar is overconfidence. The ECE in a panel is of the pooled bins, so it"
-        " may be lower than the mean of the members' own in the table."
-    )
-    first, *others = figures
-    folded = "".join(
-        f"<details><summary>{_text(role)}</summary>{_figures(figures[role], '', small=True)}"
-        "</details>"
-        for role in others
-        if figures[role]
-    )
-    return _figures(figures[first], note, small=True) + folded
-
-
-def _bounds(report: Report) -> str:
-    found = report.get("bounds")
-    if not found:
-        return ""
-    figure = _figures([bounds_tables.bounds_figure(found["networks"])], "")
-    command = f'<pre class="scroll">{_text(found.get("command"))}</pre>'
-    return tables.as_html(bounds_tables.bounds_table(found["networks"])) + figure + command
-
-
-def _figures(figures: Sequence[str | None], note: str, *, small: bool = False) -> str:
-    cards = "".join(f"<figure>{figure}</figure>" for figure in figures if figure)
-    if not cards:
-        return ""
-    above = f'<p class="note">{_text(note)}</p>' if note else ""
-    return f'{above}<div class="figures{" small" if small else ""}">{cards}</div>'
-
-
-def _diverged(report: Report) -> str:
-    lost = diverged(report)
-    if not lost:
-        return ""
-    paths = list(dict.fromkeys(path for _, member in lost for path in member["values"]))
-    names = short_names(paths)
     rows = [
         (
             variant,
-            str(member["diverged"]),
-            str(member.get("member")),
-            *(format_value(member["values"].get(path, "-")) for path in paths),
+            str(member.diverged),
+            str(member.member),
+            *(format_value(member.values.get(path, "-")) for path in names),
         )
-        for variant, member in lost
+        for variant, member in members
     ]
-    header = ("variant", "what happened", "member", *(names[path] for path in paths))
-    table = tables.Table("Members with a non-finite loss", header, tuple(rows), text_columns=2)
-    return tables.as_html(table)
+    header = ("variant", "what happened", "member", *names.values())
+    return [tables.Table("Members with a non-finite loss", header, tuple(rows), text_columns=2)]
 
 
-def _origin(report: Report) -> str:
-    command = report.get("command")
-    versions = (report.get("versions") or {}).items()
-    listed = ", ".join(f"{key} {value}" for key, value in versions)
-    config = json.dumps(report.get("config") or {}, indent=2, default=str, ensure_ascii=False)
-    parts = [
-        f'<pre class="scroll">{_text(command)}</pre>' if command else "",
-        f'<p class="note">{_text(listed)}</p>' if listed else "",
-        f"<details><summary>The whole config</summary>"
-        f'<pre class="scroll">{_text(config)}</pre></details>',
-    ]
-    return "".join(parts)
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h3>{title}</h3>{body}</section>" if body else ""
-
-
-def _report(workdir: Path) -> Report:
-    """What a run wrote, with the bounds of its networks if they have been taken."""
-    return {**load(workdir), "bounds": bounds_tables.read_bounds(workdir)}
-
-
-def _metrics(workdir: Path) -> Metrics:
+def _metrics(workdir: Path) -> list[dict[str, Any]]:
     path = workdir / "metrics.jsonl"
     return metrics_log.read(path) if path.exists() else []
 
 
-def _grouped(value: Any) -> str | None:
-    return f"{value:,.0f}" if isinstance(value, int | float) else None
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))
+def _grouped(value: float | None) -> str | None:
+    return None if value is None else f"{value:,.0f}"

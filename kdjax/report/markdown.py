@@ -1,11 +1,11 @@
-"""The tables of one run or several as Markdown, for a README or a paper's draft."""
+"""The tables of one run or several as Markdown."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdjax.errors import UserError
 from kdjax.report import bounds_tables, summary_text, tables
-from kdjax.report.statistics import load
+from kdjax.report.records import RunRecord, read_records, write_text
+from kdjax.report.template import render
 
 __all__ = ["combine"]
 
@@ -14,28 +14,21 @@ def combine(workdirs: Sequence[Path | str], out: Path | str) -> Path:
     """Write the results and the paired differences of all workdirs into one Markdown file.
 
     Raises:
-      UserError: no workdir, a damaged report.json, or the file cannot be written.
+      UserError: no workdir, a damaged file, or `out` cannot be written.
     """
-    if not workdirs:
-        raise UserError("no workdir given: name at least one, `kdjax report runs/*`")
-    parts = []
-    for workdir in workdirs:
-        report = load(workdir)
-        paired = tables.differences(report)
-        parts += [f"## {Path(workdir).resolve().name}: {report.get('title', '')}"]
-        parts += [summary_text.summary(report), *map(tables.as_markdown, tables.everything(report))]
-        parts += [] if paired is None else [tables.as_markdown(paired)]
-        bounds = bounds_tables.read_bounds(Path(workdir))
-        parts += (
-            []
-            if bounds is None
-            else [tables.as_markdown(bounds_tables.bounds_table(bounds["networks"]))]
-        )
-        parts += [f"Command: `{report.get('command', '')}`"]
-    out = Path(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
-    return out
+    runs = [
+        {
+            "name": record.name,
+            "report": record.report,
+            "summary": summary_text.summary(record.report),
+            "tables": _tables(record),
+        }
+        for record in read_records(workdirs)
+    ]
+    return write_text(out, render("runs.md.j2", runs=runs))
+
+
+def _tables(record: RunRecord) -> list[tables.Table]:
+    differences, bounds = tables.differences(record.report), record.bounds
+    optional = [differences, bounds and bounds_tables.bounds_table(bounds.networks)]
+    return [*tables.everything(record.report), *(table for table in optional if table)]

@@ -1,4 +1,4 @@
-"""How the numbers of a report are written: which metric in which unit, with how many decimals."""
+"""Units, decimals and titles of the metrics in a report."""
 
 import math
 from typing import Any, NamedTuple
@@ -9,10 +9,10 @@ __all__ = ["COLUMNS", "Column", "column_of", "format_mean", "format_value"]
 
 
 class Column(NamedTuple):
-    """How a metric is shown: `scale` times the value, with `digits` decimals.
+    """The format of a metric: `scale` times the value, with `digits` decimals.
 
-    `sign` is +1 or -1 where more or less of it is better. It is 0 where neither is, and for
-    calibration errors, which a network that guesses can have near zero: none is marked as best.
+    `sign` is +1 where higher is better, -1 where lower is better, 0 where no value is marked as
+    best. Calibration errors have 0: a network that guesses can have one near zero.
     """
 
     metric: str
@@ -48,13 +48,13 @@ COLUMNS = (
 
 
 def column_of(metric: str) -> Column:
-    """Say how a metric is shown; an unknown one with its own name and four decimals."""
-    known = {column.metric: column for column in COLUMNS}
-    return known.get(metric, Column(metric, metric, 1.0, 4, +1))
+    """Return the format of a metric; an unknown one has its own name and four decimals."""
+    columns = {column.metric: column for column in COLUMNS}
+    return columns.get(metric, Column(metric, metric, 1.0, 4, +1))
 
 
 def format_mean(value: Mean, column: Column) -> str:
-    """Write "96.12 ± 0.31", without the sd for one seed, and a dash for nothing finite."""
+    """Format as "96.12 ± 0.31"; one seed has no sd, and "-" stands for no finite value."""
     if value.n == 0:
         return "-"
     text = f"{column.scale * value.mean:.{column.digits}f}"
@@ -64,5 +64,5 @@ def format_mean(value: Mean, column: Column) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Write a swept value shortly: 0.01, 4, adamw."""
+    """Format a swept value: 0.01, 4, adamw."""
     return f"{value:g}" if isinstance(value, float) else str(value)

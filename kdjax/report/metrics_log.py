@@ -1,33 +1,28 @@
-"""The log of a run: one JSON object a line, TensorBoard scalars, and a progress bar."""
+"""The log of a run: one JSON object a line in metrics.jsonl, and scalars for TensorBoard."""
 
 import json
 import math
 import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-
-import rich.progress
-from rich.console import Console
+from typing import Any
 
 from kdjax.errors import RunError, UserError
 from kdjax.report.tensorboard import Events
 
-__all__ = ["MetricsLog", "Progress", "Silence", "read"]
+__all__ = ["MetricsLog", "NullLog", "read"]
 
 
 class MetricsLog:
-    """Appends to `workdir/metrics.jsonl` and, unless told otherwise, to `workdir/events`."""
+    """Appends to `workdir/metrics.jsonl` and, with TensorBoard, to `workdir/events`."""
 
     def __init__(self, workdir: Path | str, *, tensorboard: bool = True) -> None:
-        """Open (and create) the log; a half-written last line of a killed run is dropped.
+        """Open or create the log, and drop a half-written last line of a killed run.
 
         Args:
           workdir: the folder of the run; created if missing.
-          tensorboard: whether scalars are also written for TensorBoard.
+          tensorboard: write scalars for TensorBoard too.
 
         Raises:
           UserError: the folder or the file cannot be written.
@@ -35,7 +30,7 @@ class MetricsLog:
         self._path = Path(workdir) / "metrics.jsonl"
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            # Unbuffered: a line is one write, so a kill loses at most the line being written.
+            # Unbuffered: each line is one write, so a kill loses at most the current line.
             self._file = self._path.open("ab", buffering=0)
         except OSError as error:
             raise UserError(
@@ -55,12 +50,12 @@ class MetricsLog:
         member: int | None = None,
         swept: Mapping[str, Any] | None = None,
     ) -> None:
-        """Append one line, with `variant`, `member` and `swept` (dotted path -> value) if given.
+        """Append one line, with `variant`, `member` and `swept` (dotted path -> value) if not None.
 
         JSON has no NaN and no infinity: such values are written as null.
 
         Raises:
-          RunError: the line cannot be written; the file is left with its whole lines.
+          RunError: the line cannot be written; the lines before it stay.
         """
         line: dict[str, Any] = {"step": int(step), "split": split}
         if variant is not None:
@@ -78,7 +73,7 @@ class MetricsLog:
 
     def _append(self, content: bytes) -> None:
         rest = memoryview(content)
-        while rest:  # a disk that fills up takes a part of a line, and only then complains
+        while rest:  # a disk that fills up writes a part of a line before it raises an error
             rest = rest[self._file.write(rest) or 0 :]
 
     @contextmanager
@@ -92,7 +87,7 @@ class MetricsLog:
             ) from error
 
     def offset(self) -> int:
-        """Bring everything to disk and return the size in bytes, for a checkpoint to keep.
+        """Write everything to disk and return the size in bytes, which a checkpoint records.
 
         Raises:
           RunError: it cannot be written.
@@ -104,9 +99,9 @@ class MetricsLog:
             return self._file.seek(0, os.SEEK_END)
 
     def truncate(self, offset: int) -> None:
-        """Forget the lines behind the first `offset` bytes, so that a resumed run repeats none.
+        """Drop the lines after the first `offset` bytes, so that a resumed run repeats none.
 
-        An offset inside a line drops that line. TensorBoard hides the forgotten steps.
+        An offset inside a line drops that line. TensorBoard hides the dropped steps.
 
         Raises:
           UserError: the file is shorter than `offset`; a line that is not JSON.
@@ -119,13 +114,13 @@ class MetricsLog:
             )
         self._cut(offset)
         if self._events is not None:
-            last: dict[tuple[str, str], int] = {}
+            last_steps: dict[tuple[str, str], int] = {}
             for line in read(self._path):
-                last[_run(line)] = max(int(line["step"]), last.get(_run(line), 0))
-            self._events.resume(last)
+                last_steps[_run(line)] = max(int(line["step"]), last_steps.get(_run(line), 0))
+            self._events.hide_after(last_steps)
 
     def close(self) -> None:
-        """Write out what waits and close the file."""
+        """Write everything to disk and close the file."""
         if not self._file.closed:
             try:
                 self.offset()
@@ -133,7 +128,7 @@ class MetricsLog:
                 self._file.close()
 
     def _cut(self, size: int) -> None:
-        """Shorten the file to `size` bytes, then to the end of a whole line."""
+        """Shorten the file to `size` bytes, then to the end of its last complete line."""
         self._file.truncate(size)
         with self._path.open("rb") as file:
             end = size
@@ -149,7 +144,7 @@ class MetricsLog:
 
 
 def read(path: Path | str) -> list[dict[str, Any]]:
-    """Return the lines of a metrics.jsonl; a half-written last line is left out.
+    """Return the lines of a metrics.jsonl without a half-written last line.
 
     Raises:
       UserError: no such file, or another line that is not a JSON object with a step.
@@ -159,14 +154,14 @@ def read(path: Path | str) -> list[dict[str, Any]]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     *lines, rest = text.split("\n")
-    found = []
+    entries = []
     for number, line in enumerate(lines, start=1):
         entry = _parse(line)
         if entry is None:
             raise UserError(f"{path}, line {number}: not a JSON object with step and split")
-        found.append(entry)
+        entries.append(entry)
     last = _parse(rest)
-    return found if last is None else [*found, last]
+    return entries if last is None else [*entries, last]
 
 
 def _parse(line: str) -> dict[str, Any] | None:
@@ -174,8 +169,8 @@ def _parse(line: str) -> dict[str, Any] | None:
         entry = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    whole = isinstance(entry, dict) and isinstance(entry.get("step"), int) and "split" in entry
-    return entry if whole else None
+    is_valid = isinstance(entry, dict) and isinstance(entry.get("step"), int) and "split" in entry
+    return entry if is_valid else None
 
 
 def _run(line: Mapping[str, Any]) -> tuple[str, str]:
@@ -184,101 +179,23 @@ def _run(line: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    """Turn a numpy or jax scalar into a JSON value; whole numbers stay whole."""
+    """Turn a numpy or jax scalar into a JSON value; integers stay integers."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class Silence:
-    """The log of a process that writes none: the first of several does."""
+class NullLog:
+    """The log of all processes but the first: it writes nothing."""
 
     def write(self, step: int, split: str, values: Mapping[str, float], **_: Any) -> None:
         """Write nothing."""
 
     def offset(self) -> int:
-        """0: the record of a checkpoint is the first process's."""
+        """Return 0: the first process records the offset of a checkpoint."""
         return 0
 
     def truncate(self, offset: int) -> None:
-        """Forget nothing."""
+        """Drop nothing."""
 
     def close(self) -> None:
-        """Nothing is open."""
-
-
-class Progress:
-    """Where a long run stands: a bar on a terminal, else a plain line now and then.
-
-    Both go to stderr, so that stdout holds tables only.
-    """
-
-    def __init__(
-        self, total: int, *, label: str, console: Console | None = None, interval: float = 10.0
-    ) -> None:
-        """Prepare for `total` steps; plain lines are at least `interval` seconds apart."""
-        self._total = total
-        self._label = label
-        self._console = console or Console(stderr=True)
-        self._interval = interval
-        self._first: tuple[int, float] | None = None  # step and time of the first update
-        self._printed: float | None = None
-        self._waiting = ""  # the newest plain line that was not printed
-        self._bar: rich.progress.Progress | None = None
-        if self._console.is_terminal and not self._console.is_dumb_terminal:
-            self._bar = rich.progress.Progress(
-                rich.progress.TextColumn("{task.description}", markup=False),
-                rich.progress.BarColumn(bar_width=20),
-                rich.progress.MofNCompleteColumn(),
-                rich.progress.TextColumn("{task.fields[status]}", markup=False),
-                console=self._console,
-                refresh_per_second=4,
-            )
-            self._task = self._bar.add_task(label, total=total, status="")
-
-    def __enter__(self) -> Self:
-        """Show the bar."""
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the last state on the screen."""
-        if self._bar is not None:
-            self._bar.stop()
-        elif self._waiting:
-            self.say(self._waiting)
-
-    def update(self, step: int, fields: Mapping[str, float], images_per_second: float) -> None:
-        """Show that `step` steps are done, with `fields` such as loss and accuracy."""
-        now = time.monotonic()
-        parts = [f"{name} {value:.4g}" for name, value in fields.items()]
-        parts.append(f"{images_per_second:,.0f} images/s")
-        if self._first is None:
-            self._first = (step, now)
-        elif step > self._first[0]:
-            seconds = (now - self._first[1]) / (step - self._first[0]) * (self._total - step)
-            parts.append(f"{_clock(seconds)} left")
-        status = "  ".join(parts)
-        if self._bar is not None:
-            self._bar.update(self._task, completed=step, status=status)
-            return
-        self._waiting = f"{self._label}  step {step}/{self._total}  {status}"
-        due = self._printed is None or now - self._printed >= self._interval
-        if due or step >= self._total:
-            self.say(self._waiting)
-            self._printed, self._waiting = now, ""
-
-    def say(self, text: str) -> None:
-        """Print a line above the bar, as it stands: nothing in it is read as markup."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(max(0.0, seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+        """Close nothing."""

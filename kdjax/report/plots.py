@@ -1,4 +1,4 @@
-"""The figures of a report, each one a self-contained SVG string on a white card."""
+"""The figures of a report, each a self-contained SVG string."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullL
 
 from kdjax.report.figure_style import legend, styles, svg
 from kdjax.report.metric_format import column_of, format_value
+from kdjax.report.results import ReliabilityBins, RunSummary
 from kdjax.report.statistics import (
     Grid,
     chosen_members,
@@ -19,17 +20,16 @@ from kdjax.report.statistics import (
     number,
     short_names,
     sweep_grid,
+    variant_names,
 )
 
 __all__ = ["curves", "heat_map", "reliability", "sweep_curve"]
 
-Report = Mapping[str, Any]
-
-_MAX_POINTS = 200  # a curve wider than its picture has pixels only costs bytes
+_MAX_POINTS = 200  # of a curve; more than the pixels of its picture only cost bytes
 
 
 def curves(
-    report: Report,
+    report: RunSummary,
     metrics: Sequence[Mapping[str, Any]],
     role: str,
     metric: str,
@@ -48,46 +48,48 @@ def curves(
     Returns:
       An SVG, or None where no line holds a finite value.
     """
-    wanted = {
-        (variant["name"], member.get("member", 0)): variant["name"]
-        for variant in report["variants"]
+    variants = variant_names(report)
+    chosen = {
+        (variant.name, member.member)
+        for variant in report.variants
         for member in chosen_members(variant, role)
     }
-    lone = report["variants"][0]["name"]
     points: dict[str, dict[int, list[float]]] = {}
     for line in metrics:
         value = number(line.get(f"{role}/{metric}"))
-        name = wanted.get((line.get("variant", lone), line.get("member", 0)))
-        if name is not None and line["split"] == split and math.isfinite(value):
+        name = line.get("variant", variants[0])
+        is_chosen = (name, line.get("member", 0)) in chosen
+        if is_chosen and line["split"] == split and math.isfinite(value):
             points.setdefault(name, {}).setdefault(line["step"], []).append(value)
     if not points:
         return None
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for name, style in styles(report).items():
+        for name, style in styles(variants).items():
             if name in points:
                 _line_with_band(axes, points[name], style, column_of(metric).scale)
         axes.set_xlabel("step")
         _metric_axis(axes, metric, [list(by_step.values()) for by_step in points.values()])
         axes.set_title(f"{role}: {split} {_unit_name(metric)}")
-        legend(figure, report, points)
+        legend(figure, variants, points)
 
     return svg(draw, f"{split} {metric} of {role} against step")
 
 
 def sweep_curve(
-    report: Report, role: str, metric: str, path: str, *, split: str = "validation"
+    report: RunSummary, role: str, metric: str, path: str, *, split: str = "validation"
 ) -> str | None:
-    """Draw `<role>/<metric>` against one swept value, by variant; rings mark what was chosen.
+    """Draw `<role>/<metric>` against one swept value, by variant; rings mark the choice.
 
     Returns:
       An SVG, or None where no variant swept `path` alone or nothing is finite.
     """
+    variants = variant_names(report)
     grids = {
-        variant["name"]: sweep_grid(report, variant["name"], role, metric, split)
-        for variant in report["variants"]
-        if role in variant["roles"]
+        variant.name: sweep_grid(report, variant.name, role, metric, split)
+        for variant in report.variants
+        if role in variant.roles
     }
     grids = {n: g for n, g in grids.items() if g.paths == (path,) and g.seeds.any()}
     if not grids:
@@ -97,17 +99,17 @@ def sweep_curve(
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for index, (name, style) in enumerate(styles(report).items()):
+        for index, (name, style) in enumerate(styles(variants).items()):
             if name in grids:
-                # Error bars side by side instead of on top of each other.
-                offset = (index - (len(styles(report)) - 1) / 2) * 0.06
+                # Error bars stand side by side, not on top of each other.
+                offset = (index - (len(variants) - 1) / 2) * 0.06
                 _points_with_bars(axes, grids[name], values, offset, style, scale)
         ticks = [format_value(value) for value in values]
         axes.set_xticks(range(len(values)), ticks)
         axes.set_xlabel(short_names([path])[path])
         axes.set_ylabel(_unit_name(metric))
         axes.set_title(f"{role}: {split} {_unit_name(metric)}, rings: chosen")
-        legend(figure, report, grids)
+        legend(figure, variants, grids)
 
     return svg(draw, f"{split} {metric} of {role} against {path}")
 
@@ -115,7 +117,8 @@ def sweep_curve(
 def heat_map(grid: Grid, title: str, metric: str) -> str | None:
     """Draw the means of a sweep over two or more paths, with the numbers in the cells.
 
-    More than two paths: the first two, the others held at the choice (or their first value).
+    Of more than two paths it shows the first two, with the others at the choice (or their first
+    value).
 
     Returns:
       An SVG, or None for fewer than two paths or nothing finite.
@@ -154,16 +157,8 @@ def heat_map(grid: Grid, title: str, metric: str) -> str | None:
     return svg(draw, f"{title}: {metric} over {' and '.join(grid.paths[:2])}", size)
 
 
-def reliability(
-    before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]] | None, title: str
-) -> str:
-    """Draw accuracy against confidence by bin, before and after a temperature.
-
-    Args:
-      before: `count`, `accuracy` and `confidence` [bins], the latter two 0 where a count is 0.
-      after: the same behind the fitted temperature, or None.
-      title: what is shown.
-    """
+def reliability(before: ReliabilityBins, after: ReliabilityBins | None, title: str) -> str:
+    """Draw accuracy against confidence by bin, before and after a fitted temperature."""
     panels = [("", before)]
     if after is not None:
         panels = [("before, ", before), ("at the fitted T, ", after)]
@@ -182,19 +177,17 @@ def reliability(
     return svg(draw, f"Reliability diagram: {title}", (4.8, 3.7) if after else (3.0, 3.7))
 
 
-def _reliability_panel(
-    top: Axes, bottom: Axes, bins: Mapping[str, Sequence[float]], name: str
-) -> None:
+def _reliability_panel(top: Axes, bottom: Axes, bins: ReliabilityBins, name: str) -> None:
     count, accuracy, confidence = (
-        np.asarray([number(value) for value in bins[key]], dtype=np.float64)
-        for key in ("count", "accuracy", "confidence")
+        np.asarray(values, dtype=np.float64)
+        for values in (bins.count, bins.accuracy, bins.confidence)
     )
     edges = np.linspace(0.0, 1.0, count.size + 1)
     width, total, filled = 1.0 / count.size, max(float(count.sum()), 1.0), count > 0
     middle = (edges[:-1] + edges[1:])[filled] / 2
     accuracy, confidence = accuracy[filled], confidence[filled]
     top.bar(middle, accuracy, width * 0.94, color="#0072B2", label="accuracy")
-    # The gap is drawn from the accuracy to the mean confidence: above a bar is overconfident.
+    # The gap spans accuracy to mean confidence: above a bar is overconfidence.
     top.bar(
         middle, confidence - accuracy, width * 0.94, bottom=accuracy,
         color="#D55E00", alpha=0.45, edgecolor="#D55E00", label="gap",
@@ -257,7 +250,7 @@ def _write_cell(
 
 
 def _metric_axis(axes: Axes, metric: str, seeds: Sequence[Sequence[Sequence[float]]]) -> None:
-    """Give most of the height to where the curves end, not to where they start."""
+    """Set the scale of the y axis such that the ends of the curves fill most of its height."""
     column = column_of(metric)
     axes.set_ylabel(_unit_name(metric))
     means = np.concatenate([[np.mean(v) for v in steps] for steps in seeds]) * column.scale

@@ -1,4 +1,4 @@
-"""A study's numbers as tables and as one figure; their form: `bounds.studies.results`."""
+"""The numbers of a study as tables and as one figure, from the content of its study.json."""
 
 import math
 from collections.abc import Mapping
@@ -14,14 +14,12 @@ from kdjax.report.table import Table
 
 __all__ = ["study_figure", "study_tables"]
 
-Found = Mapping[str, Any]
-
 _COLUMNS = 2
 _PANEL = (4.9, 3.9)  # inches
 
 
-def study_tables(found: Found) -> list[Table]:
-    """Turn sheets into tables; numbers with four digits."""
+def study_tables(study: Mapping[str, Any]) -> list[Table]:
+    """Return all tables, with numbers of four digits."""
     return [
         Table(
             title=sheet["title"],
@@ -30,15 +28,15 @@ def study_tables(found: Found) -> list[Table]:
             text_columns=sheet["words"],
             notes=tuple(sheet["notes"]),
         )
-        for sheet in found["sheets"]
+        for sheet in study["sheets"]
     ]
 
 
-def study_figure(found: Found) -> str:
-    """Draw all panels as one SVG: a colour a curve, the same in every panel; dashed: no bound."""
-    panels = found["panels"]
+def study_figure(study: Mapping[str, Any]) -> str:
+    """Draw all panels as one SVG; a curve has one colour, and is dashed if it is no bound."""
+    panels = study["panels"]
     names = list(dict.fromkeys(line["name"] for panel in panels for line in panel["lines"]))
-    looks = styles({"variants": [{"name": name} for name in names]})
+    curve_styles = styles(names)
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
 
@@ -47,25 +45,31 @@ def study_figure(found: Found) -> str:
         for axes in grid.flat[len(panels) :]:
             axes.set_visible(False)
         for axes, panel in zip(grid.flat, panels, strict=False):
-            _draw(axes, panel, looks)
-        handles = {label: h for a in grid.flat for h, label in zip(*_named(a), strict=True)}
+            _draw(axes, panel, curve_styles)
+        handles = {
+            label: handle
+            for axes in grid.flat
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
         if len(handles) > 1:
-            where = {"loc": "outside lower center", "ncols": 2 * columns, "handlelength": 2.4}
-            figure.legend(list(handles.values()), list(handles), **where)
+            place = {"loc": "outside lower center", "ncols": 2 * columns, "handlelength": 2.4}
+            figure.legend(list(handles.values()), list(handles), **place)
 
     width = _PANEL[0] if columns > 1 else 1.6 * _PANEL[0]
-    return svg(draw, found["title"], (columns * width, rows * _PANEL[1]))
+    return svg(draw, study["title"], (columns * width, rows * _PANEL[1]))
 
 
-def _draw(axes: Axes, panel: Found, looks: Mapping[str, Mapping[str, Any]]) -> None:
+def _draw(
+    axes: Axes, panel: Mapping[str, Any], curve_styles: Mapping[str, Mapping[str, Any]]
+) -> None:
     for line in panel["lines"]:
-        look = looks[line["name"]]
-        bound = line["kind"] == "upper bound"
-        dash = ("-" if bound else "--") if line["joined"] else "none"
-        # A cloud has no direction to tell; a zero-width space saves names that begin with "_".
-        told = "" if bound or not line["joined"] else f" ({line['kind']})"
-        label = f"\u200b{line['name']}{told}"
-        style = {"color": look["color"], "marker": look["marker"], "ms": 4, "linestyle": dash}
+        style = {**curve_styles[line["name"]], "ms": 4}
+        is_bound = line["kind"] == "upper bound"
+        style["linestyle"] = ("-" if is_bound else "--") if line["joined"] else "none"
+        # matplotlib leaves out labels that begin with an underscore: a zero-width space goes first.
+        label = f"\u200b{line['name']}"
+        if line["joined"] and not is_bound:
+            label += f" ({line['kind']})"
         x, y = np.asarray(line["x"], float), np.asarray(line["y"], float)
         if len(line["error"]):
             axes.errorbar(x, y, yerr=line["error"], elinewidth=0.8, label=label, **style)
@@ -78,27 +82,19 @@ def _draw(axes: Axes, panel: Found, looks: Mapping[str, Mapping[str, Any]]) -> N
         axes.set_yscale("log")
         _plain_numbers(axes.yaxis)
     if panel["ticks"]:
-        long = max(map(len, panel["ticks"])) > 9
-        turned = {"rotation": 30, "ha": "right"} if long else {}
-        axes.set_xticks(range(len(panel["ticks"])), panel["ticks"], **turned)
+        has_long = max(map(len, panel["ticks"])) > 9
+        rotated = {"rotation": 30, "ha": "right"} if has_long else {}
+        axes.set_xticks(range(len(panel["ticks"])), panel["ticks"], **rotated)
     elif "x" in panel["log"]:
         axes.set_xscale("log")
         _plain_numbers(axes.xaxis)
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=_whole(panel)))
-
-
-def _named(axes: Axes) -> tuple[list[Any], list[str]]:
-    return axes.get_legend_handles_labels()
-
-
-def _whole(panel: Found) -> bool:
-    """Whether every place on the x axis is a whole number, so that fractions are no ticks."""
-    return all(float(x).is_integer() for line in panel["lines"] for x in line["x"])
+        has_only_integers = all(float(x).is_integer() for line in panel["lines"] for x in line["x"])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=has_only_integers))
 
 
 def _plain_numbers(axis: Any) -> None:
-    """Write 0.01 and 20 instead of powers; label 2 and 5 of a decade where decades are few."""
+    """Write 0.01 and 20 instead of powers; label 2 and 5 of a decade if decades are few."""
     low, high = sorted(axis.get_view_interval())
     wide = low > 0 and high / low > 300
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

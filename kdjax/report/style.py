@@ -1,4 +1,4 @@
-"""The style sheet of a report: readable on a wide window and on a phone, light and dark."""
+"""The style sheet of a page: for wide windows and phones, light and dark."""
 
 __all__ = ["STYLE"]
 

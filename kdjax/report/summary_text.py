@@ -1,11 +1,9 @@
-"""The sentences of a report: what was run, how the choice was made, what came out."""
-
-from collections.abc import Mapping
-from typing import Any
+"""The summary of a report in sentences: the training, the selection, the results."""
 
 import numpy as np
 
 from kdjax.report.metric_format import column_of, format_mean
+from kdjax.report.results import RunSummary
 from kdjax.report.statistics import (
     baseline_of,
     diverged,
@@ -19,58 +17,58 @@ from kdjax.report.statistics import (
 
 __all__ = ["summary"]
 
-Report = Mapping[str, Any]
 
-
-def summary(report: Report, split: str = "test") -> str:
-    """Say in a few plain sentences what the numbers of `report` do and do not show."""
-    sentences = [_what_ran(report), _how_chosen(report), _what_came_out(report, split)]
-    lost = diverged(report)
-    if lost:
-        total = sum(len(variant["members"]) for variant in report["variants"])
-        sentences.append(f"{len(lost)} of {total} members diverged.")
+def summary(report: RunSummary, split: str = "test") -> str:
+    """Summarise a run in a few sentences that claim no more than its numbers show."""
+    sentences = [
+        _describe_training(report),
+        _describe_selection(report),
+        _describe_best(report, split),
+    ]
+    count = len(diverged(report))
+    if count:
+        total = sum(len(variant.members) for variant in report.variants)
+        sentences.append(f"{count} of {total} members diverged.")
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _what_ran(report: Report) -> str:
-    data, count = report.get("data") or {}, len(report["variants"])
-    sizes = ", ".join(f"{size:,} {split}" for split, size in (data.get("sizes") or {}).items())
-    where = f" on {data['name']}" if data.get("name") else ""
+def _describe_training(report: RunSummary) -> str:
+    data, count = report.data, len(report.variants)
+    sizes = ", ".join(f"{size:,} {split}" for split, size in data.sizes.items())
+    where = f" on {data.name}" if data.name else ""
     examples = f" ({sizes} examples)" if sizes else ""
     length = ""
-    if report.get("steps"):
-        length = f" for {report['steps']:,} steps"
-        length += f" of {report['batch_size']:,} examples" if report.get("batch_size") else ""
-        length += f" ({report['epochs']:.1f} epochs)" if report.get("epochs") else ""
+    if report.steps:
+        length = f" for {report.steps:,} steps"
+        length += f" of {report.batch_size:,} examples" if report.batch_size else ""
+        length += f" ({report.epochs:.1f} epochs)" if report.epochs else ""
     variants = "One variant was" if count == 1 else f"{count} variants were"
     return f"{variants} trained{where}{examples}{length}."
 
 
-def _how_chosen(report: Report) -> str:
-    selection = report.get("selection") or {}
-    over = list(selection.get("over") or [])
-    whole = report.get("complete", False)
-    last = f"All numbers are of the state after the last {'' if whole else 'finished '}step"
+def _describe_selection(report: RunSummary) -> str:
+    selection, over = report.selection, report.selection.over
+    last = "All numbers are of the state after the last "
+    last += "step" if report.complete else "finished step"
     if not over:
         return f"{last}; nothing was chosen on any split."
     names = " and ".join(short_names(over).values())
     was = "was" if len(over) == 1 else "were"
-    metric = column_of(str(selection.get("metric", "accuracy"))).title.removesuffix(" %")
+    metric = column_of(selection.metric).title.removesuffix(" %")
     return (
         f"{last}. For each variant and role, {names} {was} chosen by the mean {metric} on the"
-        f" {selection.get('split', 'validation')} split, not on the test split."
+        f" {selection.split} split, not on the test split."
     )
 
 
-def _what_came_out(report: Report, split: str) -> str:
-    role = roles_of(report)[0] if roles_of(report) else "student"
-    metric = main_metrics(report)[0]
+def _describe_best(report: RunSummary, split: str) -> str:
+    role, metric = roles_of(report)[0], main_metrics(report)[0]
     column = column_of(metric)
     title = column.title.removesuffix(" %")
     means = {
-        variant["name"]: summarise(variant, role, metric, split)
-        for variant in report["variants"]
-        if role in variant["roles"]
+        variant.name: summarise(variant, role, metric, split)
+        for variant in report.variants
+        if role in variant.roles
     }
     means = {name: mean for name, mean in means.items() if mean.n}
     if not means:

@@ -1,7 +1,5 @@
-"""A table of text cells, and three ways to show it: terminal, Markdown, HTML."""
+"""A table of text cells, for a terminal, Markdown and HTML."""
 
-import html
-from collections.abc import Sequence
 from typing import IO, NamedTuple
 
 import rich.box
@@ -9,14 +7,16 @@ import rich.table
 import rich.text
 from rich.console import Console
 
+from kdjax.report.template import render
+
 __all__ = ["Table", "as_html", "as_markdown", "show"]
 
 
 class Table(NamedTuple):
     """Text cells: `text_columns` leading columns are words, the others numbers.
 
-    `bold` holds (row, column) of the cells to stand out, `rules` the rows that begin a new group;
-    `notes` are sentences for below.
+    `bold` holds (row, column) of bold cells, `rules` the rows that begin a new group; `notes` are
+    sentences below the table.
     """
 
     title: str
@@ -29,11 +29,11 @@ class Table(NamedTuple):
 
 
 def show(table: Table, *, file: IO[str] | None = None) -> None:
-    """Print a table for a terminal, on stdout unless told otherwise."""
+    """Print a table to `file`, by default stdout; a terminal gets it in its own width."""
     console = Console(file=file, highlight=False)
     if console.is_terminal:
         table = _fitted(table, console.width)
-    else:  # a file gets whole lines, however long
+    else:  # lines of a file are as long as they need to be
         console.width = _width(table)
     grid = rich.table.Table(
         title_justify="left",
@@ -62,40 +62,12 @@ def show(table: Table, *, file: IO[str] | None = None) -> None:
 
 def as_markdown(table: Table) -> str:
     """Write a Markdown table with its title and notes."""
-    rows = [
-        [
-            f"**{_markdown_cell(cell)}**" if (row, index) in table.bold else _markdown_cell(cell)
-            for index, cell in enumerate(cells)
-        ]
-        for row, cells in enumerate(table.rows)
-    ]
-    rule = ["---" if i < table.text_columns else "---:" for i in range(len(table.header))]
-    lines = [[_markdown_cell(name) for name in table.header], rule, *rows]
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    notes = "".join(f"\n\n{_markdown_cell(note)}" for note in table.notes)
-    return f"**{_markdown_cell(table.title)}**\n\n{text}{notes}\n"
+    return render("table.md.j2", table=table)
 
 
 def as_html(table: Table) -> str:
     """Write an HTML table in a box of its own that scrolls sideways, then the notes."""
-
-    def cells(names: Sequence[str], tag: str, row: int = -1) -> str:
-        return "".join(
-            f'<{tag} class="{"text" if index < table.text_columns else "number"}'
-            f'{" best" if (row, index) in table.bold else ""}">{html.escape(name)}</{tag}>'
-            for index, name in enumerate(names)
-        )
-
-    starts = [' class="start"' if row in table.rules else "" for row in range(len(table.rows))]
-    body = "".join(
-        f"<tr{starts[row]}>{cells(c, 'td', row)}</tr>\n" for row, c in enumerate(table.rows)
-    )
-    notes = "".join(f'<p class="note">{html.escape(note)}</p>\n' for note in table.notes)
-    return (
-        f'<div class="scroll"><table><caption>{html.escape(table.title)}</caption>\n'
-        f"<thead><tr>{cells(table.header, 'th')}</tr></thead>\n"
-        f"<tbody>\n{body}</tbody></table></div>\n{notes}"
-    )
+    return render("table.html.j2", table=table)
 
 
 def _fitted(table: Table, width: int) -> Table:
@@ -110,27 +82,21 @@ def _fitted(table: Table, width: int) -> Table:
         for cells in table.rows
     )
     table = table._replace(header=tuple(h.replace(" ", "\n") for h in table.header), rows=rows)
-    kept = len(table.header)
-    while kept > table.text_columns + 1 and _width(table, kept) > width:
-        kept -= 1
-    if kept == len(table.header):
+    columns = len(table.header)
+    while columns > table.text_columns + 1 and _width(table, columns) > width:
+        columns -= 1
+    if columns == len(table.header):
         return table
-    left_out = ", ".join(name.replace("\n", " ") for name in table.header[kept:])
+    omitted = ", ".join(name.replace("\n", " ") for name in table.header[columns:])
     return table._replace(
-        header=table.header[:kept],
-        rows=tuple(cells[:kept] for cells in table.rows),
-        notes=(*table.notes, f"Too wide for this window: {left_out}."),
+        header=table.header[:columns],
+        rows=tuple(cells[:columns] for cells in table.rows),
+        notes=(*table.notes, f"Too wide for this window: {omitted}."),
     )
 
 
 def _width(table: Table, columns: int | None = None) -> int:
-    """Count the characters of the table's longest line: cells, paddings, separators."""
+    """Return the length of the table's longest line: cells, paddings, separators."""
     lines = zip(*(table.header, *table.rows), strict=True)
     widths = [max(len(part) for cell in cells for part in cell.split("\n")) for cells in lines]
     return sum(width + 2 for width in widths[:columns])
-
-
-def _markdown_cell(text: str) -> str:
-    for sign in "\\|*_<`[":
-        text = text.replace(sign, f"\\{sign}")
-    return text.replace("\n", " ")

@@ -1,11 +1,11 @@
 """The tables of a report: results, paired differences, players, several runs."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from kdjax.report.metric_format import COLUMNS, Column, column_of, format_mean, format_value
+from kdjax.report.results import MemberResult, RunSummary, VariantResult
 from kdjax.report.statistics import (
     Grid,
     Mean,
@@ -38,43 +38,40 @@ __all__ = [
     "sweep_grid",
 ]
 
-Report = Mapping[str, Any]
 
-
-def results(report: Report, split: str = "test") -> Table:
+def results(report: RunSummary, split: str = "test") -> Table:
     """Tabulate, for each role and variant, the mean ± sd over the seeds of the chosen members.
 
-    The best mean of a column is bold among the variants of a role, whatever its distance to the
-    next. Diverged members are named in a note.
+    The best mean of each role is bold, however near the next one is. Notes name diverged members.
     """
-    picked = (report.get("selection") or {}).get("metric")
-    extra = () if picked in (None, *(c.metric for c in COLUMNS)) else (column_of(str(picked)),)
-    shown = [
+    selected = column_of(report.selection.metric)
+    candidates = COLUMNS if selected in COLUMNS else (selected, *COLUMNS)
+    pairs = [
         (role, variant)
         for role in roles_of(report)
-        for variant in report["variants"]
-        if role in variant["roles"]
+        for variant in report.variants
+        if role in variant.roles
     ]
     means = {
         (row, column): summarise(variant, role, column.metric, split)
-        for row, (role, variant) in enumerate(shown)
-        for column in (*extra, *COLUMNS)
+        for row, (role, variant) in enumerate(pairs)
+        for column in candidates
     }
-    columns = [c for c in (*extra, *COLUMNS) if any(means[r, c].n for r in range(len(shown)))]
-    swept = _chosen_names(report)
+    columns = [c for c in candidates if any(means[row, c].n for row in range(len(pairs)))]
+    swept = short_names(report.selection.over)
     rows = [
         (
-            variant["name"],
-            role if variant["roles"][role].get("trains", True) else f"{role} (frozen)",
+            variant.name,
+            role if variant.roles[role].trains else f"{role} (frozen)",
             *(_choice(variant, role, path) for path in swept),
             _seeds(variant, role, [means[row, column].n for column in columns]),
             *(format_mean(means[row, column], column) for column in columns),
         )
-        for row, (role, variant) in enumerate(shown)
+        for row, (role, variant) in enumerate(pairs)
     ]
     header = ("variant", "role", *swept.values(), "seeds")
-    groups = frozenset(r for r in range(1, len(shown)) if shown[r][0] != shown[r - 1][0])
-    bold = _best(means, columns, [role for role, _ in shown], len(header))
+    groups = frozenset(r for r in range(1, len(pairs)) if pairs[r][0] != pairs[r - 1][0])
+    bold = _best(means, columns, [role for role, _ in pairs], len(header))
     spread = ("Bold: the best mean of a role, whatever its distance to the next; not for ECE.",)
     return Table(
         title=f"{split}, mean ± sd over seeds",
@@ -83,22 +80,19 @@ def results(report: Report, split: str = "test") -> Table:
         text_columns=2,
         bold=bold,
         notes=(*(spread if bold else ()), *_divergence_notes(report)),
-        rules=groups if len(report["variants"]) > 1 else frozenset(),
+        rules=groups if len(report.variants) > 1 else frozenset(),
     )
 
 
-def everything(report: Report) -> list[Table]:
-    """Tabulate the results of the test split, then of each further one, a table each.
-
-    Choices are those of the first table; so are the notes of diverged members, said once.
-    """
-    first, *rest = (results(report, split) for split in ("test", *extra_splits(report)))
-    said = set(first.notes)
-    return [first, *(t._replace(notes=tuple(n for n in t.notes if n not in said)) for t in rest)]
+def everything(report: RunSummary) -> list[Table]:
+    """Tabulate the results of each test split; later tables repeat no note of the first."""
+    first, *others = (results(report, split) for split in ("test", *extra_splits(report)))
+    new_notes = [tuple(n for n in table.notes if n not in first.notes) for table in others]
+    return [first, *(t._replace(notes=n) for t, n in zip(others, new_notes, strict=True))]
 
 
 def differences(
-    report: Report, baseline: str | None = None, role: str = "student", split: str = "test"
+    report: RunSummary, baseline: str | None = None, role: str = "student", split: str = "test"
 ) -> Table | None:
     """Tabulate each variant's difference to a baseline, paired by seed.
 
@@ -106,7 +100,7 @@ def differences(
       A table, or None where there is no second variant with that role.
     """
     baseline = baseline_of(report) if baseline is None else baseline
-    names = [v["name"] for v in report["variants"] if role in v["roles"] and v["name"] != baseline]
+    names = [v.name for v in report.variants if role in v.roles and v.name != baseline]
     columns = [column_of(metric) for metric in main_metrics(report)]
     rows = []
     for name in names:
@@ -129,51 +123,47 @@ def differences(
     )
 
 
-def players(report: Report) -> Table:
-    """Tabulate who played: model, parameters, and whether it was trained or where it is from."""
+def players(report: RunSummary) -> Table:
+    """Tabulate each player: model, trained or frozen, origin of the weights, parameters."""
     rows = [
         (
-            variant["name"],
+            variant.name,
             role,
-            str(player.get("model", "-")),
-            "trained" if player.get("trains", True) else "frozen",
-            str(player.get("source") or "-"),
-            f"{int(player['parameters']):,}" if player.get("parameters") else "-",
+            player.model,
+            "trained" if player.trains else "frozen",
+            player.source or "-",
+            f"{player.parameters:,}" if player.parameters else "-",
         )
-        for variant in report["variants"]
-        for role, player in variant["roles"].items()
+        for variant in report.variants
+        for role, player in variant.roles.items()
     ]
     header = ("variant", "role", "model", "", "weights from", "parameters")
     return Table("Players", header, tuple(rows), text_columns=5)
 
 
-def overview(reports: Sequence[tuple[str, Report]], split: str = "test") -> Table:
+def overview(reports: Sequence[tuple[str, RunSummary]], split: str = "test") -> Table:
     """Tabulate the first role (the student, if there is one) of every variant of several runs."""
     columns = [column_of(metric) for metric in ("accuracy", "ece", "nll", "brier")]
     rows = []
     for run, report in reports:
-        role, data = roles_of(report)[0], (report.get("data") or {}).get("name", "-")
-        for variant in report["variants"]:
+        role = roles_of(report)[0]
+        for variant in report.variants:
             means = [summarise(variant, role, column.metric, split) for column in columns]
             counted = _seeds(variant, role, [mean.n for mean in means])
             cells = (format_mean(m, column) for m, column in zip(means, columns, strict=True))
-            rows.append((run, str(data), variant["name"], role, counted, *cells))
+            rows.append((run, report.data.name or "-", variant.name, role, counted, *cells))
     header = ("run", "data", "variant", "role", "seeds", *(column.title for column in columns))
     return Table(f"{split}, mean ± sd over seeds", header, tuple(rows), text_columns=4)
 
 
-def _chosen_names(report: Report) -> dict[str, str]:
-    """Map the swept paths (the seed apart) to short names: the columns of the choice."""
-    return short_names(list((report.get("selection") or {}).get("over") or []))
+def _choice(variant: VariantResult, role: str, path: str) -> str:
+    return format_value(
+        variant.chosen[role].values.get(path, "-") if role in variant.chosen else "-"
+    )
 
 
-def _choice(variant: Mapping[str, Any], role: str, path: str) -> str:
-    values = ((variant.get("chosen") or {}).get(role) or {}).get("values") or {}
-    return format_value(values.get(path, "-"))
-
-
-def _seeds(variant: Mapping[str, Any], role: str, counts: Sequence[int]) -> str:
-    """Count the seeds, "4 of 5" where some of them have no finite value."""
+def _seeds(variant: VariantResult, role: str, counts: Sequence[int]) -> str:
+    """Count the seeds: "4 of 5" if one has no finite value."""
     total, finite = len(chosen_members(variant, role)), max(counts, default=0)
     return str(total) if finite == total else f"{finite} of {total}"
 
@@ -184,7 +174,7 @@ def _best(
     roles: Sequence[str],
     first: int,
 ) -> frozenset[tuple[int, int]]:
-    """Find the cells with the best mean of their role; a lone row is nobody's best."""
+    """Return the cells with the best mean of their role; a role of one row has none."""
     best = set()
     for role in set(roles):
         rows = [row for row, other in enumerate(roles) if other == role]
@@ -201,13 +191,13 @@ def _signed(values: np.ndarray, column: Column) -> str:
     return text if text.startswith("-") else f"+{text}"
 
 
-def _divergence_notes(report: Report) -> list[str]:
-    lost: dict[str, list[Mapping[str, Any]]] = {}
+def _divergence_notes(report: RunSummary) -> list[str]:
+    by_variant: dict[str, list[MemberResult]] = {}
     for name, member in diverged(report):
-        lost.setdefault(name, []).append(member)
+        by_variant.setdefault(name, []).append(member)
     return [
-        f"{name}: {len(members)} diverged, the first being member {members[0].get('member')}"
-        f" ({', '.join(f'{p} {format_value(v)}' for p, v in members[0]['values'].items())}):"
-        f" {members[0]['diverged']}"
-        for name, members in lost.items()
+        f"{name}: {len(members)} diverged, the first being member {members[0].member}"
+        f" ({', '.join(f'{p} {format_value(v)}' for p, v in members[0].values.items())}):"
+        f" {members[0].diverged}"
+        for name, members in by_variant.items()
     ]

@@ -2,8 +2,8 @@
 # The generated protobuf modules build their classes at import time, out of pyright's sight.
 """TensorBoard event files, written without open handles or threads.
 
-A sweep has hundreds of members and TensorBoard wants a folder for each. tensorboardX's writer
-holds one file, one queue and one thread per folder; here records are collected in memory and
+A sweep has hundreds of members, and TensorBoard needs a folder for each. tensorboardX's writer
+holds one file, one queue and one thread for each folder. Here records are collected in memory and
 appended a few at a time, so that the number of members does not matter.
 """
 
@@ -18,8 +18,8 @@ from tensorboardX.proto import event_pb2, summary_pb2
 
 __all__ = ["Events"]
 
-# A record is handed over when this many wait in its folder, or when any has waited this long.
-_MAX_WAITING = 64
+# Records are written when a folder has this many, or after this time.
+_MAX_PENDING = 64
 _MAX_SECONDS = 10.0
 
 
@@ -30,18 +30,18 @@ class Events:
         """Write below `root`; nothing is created before the first scalar."""
         self._root = root
         self._files: dict[Path, Path] = {}  # folder -> the file this process appends to
-        self._waiting: dict[Path, list[bytes]] = {}
-        self._handed_over = time.monotonic()
-        self._kept: Mapping[tuple[str, str], int] | None = None
+        self._pending: dict[Path, list[bytes]] = {}
+        self._last_flush = time.monotonic()
+        self._last_steps: Mapping[tuple[str, str], int] | None = None
 
-    def resume(self, last_steps: Mapping[tuple[str, str], int]) -> None:
-        """Hide what earlier processes wrote after `last_steps[variant, member]`.
+    def hide_after(self, last_steps: Mapping[tuple[str, str], int]) -> None:
+        """Hide the records of earlier processes after `last_steps[variant, member]`.
 
         Folders that are missing from `last_steps` are hidden from step 0 on.
         """
         self._files.clear()
-        self._waiting.clear()
-        self._kept = dict(last_steps)
+        self._pending.clear()
+        self._last_steps = dict(last_steps)
 
     def add(self, run: tuple[str, str], step: int, scalars: Mapping[str, float]) -> None:
         """Append `scalars` (tag -> value) of one step to the folder of `run`."""
@@ -52,36 +52,36 @@ class Events:
         )
         if folder not in self._files:
             self._open(folder, run)
-        waiting = self._waiting.setdefault(folder, [])
-        waiting.append(_record(event))
-        if len(waiting) >= _MAX_WAITING:
+        pending = self._pending.setdefault(folder, [])
+        pending.append(_record(event))
+        if len(pending) >= _MAX_PENDING:
             self._append(folder)
-        if time.monotonic() - self._handed_over > _MAX_SECONDS:
+        if time.monotonic() - self._last_flush > _MAX_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Write out every record that waits."""
-        for folder in self._waiting:
+        """Write all pending records."""
+        for folder in self._pending:
             self._append(folder)
-        self._handed_over = time.monotonic()
+        self._last_flush = time.monotonic()
 
     def _open(self, folder: Path, run: tuple[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         earlier = len(list(folder.glob("events.out.tfevents.*")))
-        # A new file for each process: behind a half-written record nothing would be read.
+        # A new file for each process: TensorBoard reads nothing after a half-written record.
         self._files[folder] = folder / f"events.out.tfevents.{earlier:010d}.kdjax"
         head = [event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2")]
-        if earlier and self._kept is not None:
+        if earlier and self._last_steps is not None:
             start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            first = self._kept.get(run, -1) + 1
+            first = self._last_steps.get(run, -1) + 1
             head.append(event_pb2.Event(wall_time=time.time(), step=first, session_log=start))
-        self._waiting[folder] = [_record(event) for event in head]
+        self._pending[folder] = [_record(event) for event in head]
 
     def _append(self, folder: Path) -> None:
-        if self._waiting[folder]:
+        if self._pending[folder]:
             with self._files[folder].open("ab") as file:
-                file.write(b"".join(self._waiting[folder]))
-            self._waiting[folder] = []
+                file.write(b"".join(self._pending[folder]))
+            self._pending[folder] = []
 
 
 def _record(event: event_pb2.Event) -> bytes:

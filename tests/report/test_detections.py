@@ -3,12 +3,13 @@
 import xml.etree.ElementTree as ET
 
 from kdjax.report import detections
+from kdjax.report.results import DetectionPicture, from_json
 
 
 def picture(**changed):
     box = {"box": (10, 20, 60.25, 80), "name": "cat & <dog>", "score": None, "class": 3}
     said = {**box, "score": 0.874}
-    return {
+    content = {
         "title": "test: a.jpg",
         "width": 120,
         "height": 90,
@@ -20,6 +21,7 @@ def picture(**changed):
         ],
         **changed,
     }
+    return from_json(DetectionPicture, content)
 
 
 def test_each_photograph_is_a_row_of_panels():

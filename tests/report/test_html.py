@@ -9,6 +9,8 @@ import pytest
 
 from kdjax.errors import UserError
 from kdjax.report import html, summary_text
+from kdjax.report.records import RunRecord
+from kdjax.report.results import RunSummary, from_json
 
 # HTML's elements without an end tag.
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -46,6 +48,10 @@ def _read(text):
     reader.close()
     assert reader.open == []
     return reader
+
+
+def _page(name, report, metrics):
+    return html.page([RunRecord(name, from_json(RunSummary, report), metrics=metrics)])
 
 
 def _save(workdir, report, metrics):
@@ -86,7 +92,7 @@ def test_hostile_names_are_text(report, build_metrics):
     metrics = (
         build_metrics(report, every=500) if "<b>$" not in report["variants"][2]["roles"] else []
     )
-    reader = _read(html.page([("<i>", report, metrics)]))
+    reader = _read(_page("<i>", report, metrics))
     assert not {"script", "b", "i"} & set(reader.tags)
     # Title (twice), command, config, the tables and the figures' texts.
     assert sum(hostile in text for text in reader.text) > 8
@@ -101,7 +107,7 @@ def test_one_variant_one_member(roles, build_report, build_metrics):
     metrics = build_metrics(report, every=500)
     for line in metrics:  # a run without variants and sweep names neither
         del line["variant"], line["member"], line["seed"]
-    reader = _read(html.page([("x", report, metrics)]))
+    reader = _read(_page("x", report, metrics))
     assert "not complete" in " ".join(reader.text)
     assert reader.tags.count("svg") == 3 * len(roles)
 
@@ -110,13 +116,13 @@ def test_two_swept_paths_give_heat_maps_and_three_a_slice(build_report):
     sweep = {"t.temperature": [1.0, 2.0], "t.emphasis": [1.5, 2.0], "t.weight": [0.5, 1.0]}
     report = build_report(("default",), roles=("student",), sweep=sweep, seeds=2)
     held = report["variants"][0]["chosen"]["student"]["values"]["t.weight"]
-    assert f"weight {held:g}" in html.page([("x", report, [])])
+    assert f"weight {held:g}" in _page("x", report, [])
     del sweep["t.weight"]
     report = build_report(("default",), sweep=sweep, seeds=2)
     report["variants"][0]["reliability"] = {}
     members = report["variants"][0]["members"]
     mean = sum(m["results"]["validation"]["student/accuracy"] for m in members[:2]) / 2
-    text = html.page([("x", report, [])])
+    text = _page("x", report, [])
     assert _read(text).tags.count("svg") == 2
     assert f"{100 * mean:.2f}" in text
 
@@ -130,17 +136,17 @@ def test_everything_diverged_still_makes_a_page(report, build_metrics):
         for bins in variant["reliability"].values():
             bins["before"] = {key: [0] * 15 for key in bins["before"]}
             bins["after"] = None
-    reader = _read(html.page([("x", report, build_metrics(report))]))
+    reader = _read(_page("x", report, build_metrics(report)))
     assert "36 of 36 members diverged." in " ".join(reader.text)
 
 
 def test_without_a_fitted_temperature_none_is_spoken_of(report, build_metrics):
-    page = html.page([("x", report, build_metrics(report))])
+    page = _page("x", report, build_metrics(report))
     assert "The temperature was fitted" in page
     for variant in report["variants"]:
         for bins in variant["reliability"].values():
             del bins["after"]  # as of detections
-    page = html.page([("x", report, build_metrics(report))])
+    page = _page("x", report, build_metrics(report))
     assert "Bins pooled over the chosen members. A gap" in page
     assert "The temperature was fitted" not in page
 
@@ -155,7 +161,7 @@ def test_missing_parts_of_a_report_are_left_out():
             }
         ]
     }
-    assert "One variant was trained." in " ".join(_read(html.page([("x", bare, [])])).text)
+    assert "One variant was trained." in " ".join(_read(_page("x", bare, [])).text)
 
 
 def test_combine_names_every_run(tmp_path, report, build_report, build_metrics):
@@ -174,7 +180,7 @@ def test_combine_names_every_run(tmp_path, report, build_report, build_metrics):
 
 
 def test_summary_says_how_and_does_not_overclaim(report):
-    text = summary_text.summary(report)
+    text = summary_text.summary(from_json(RunSummary, report))
     assert "learning_rate was chosen by the mean accuracy on the validation split" in text
     assert "after the last step" in text
     ahead = copy.deepcopy(report)
@@ -182,7 +188,7 @@ def test_summary_says_how_and_does_not_overclaim(report):
         member["results"]["test"]["student/accuracy"] = 0.97 + 0.001 * member["values"]["seed"]
     for member in ahead["variants"][0]["members"]:
         member["results"]["test"]["student/accuracy"] = 0.96 + 0.004 * member["values"]["seed"]
-    text = summary_text.summary(ahead)
+    text = summary_text.summary(from_json(RunSummary, ahead))
     assert "that of bdkd: 97.10 ± 0.10 % (mean ± sd over 3 seeds); alone has 96.40 ± 0.40 %" in text
     assert "0.70 ± 0.30 points and positive in 3 of 3 seeds" in text
     assert "within one sd" not in text

@@ -6,6 +6,7 @@ import pytest
 
 from kdjax.errors import UserError
 from kdjax.report import markdown, tables
+from kdjax.report.results import RunSummary, from_json
 
 
 def test_every_run_has_its_tables_and_its_command(tmp_path, report):
@@ -18,7 +19,7 @@ def test_every_run_has_its_tables_and_its_command(tmp_path, report):
         "## one:",
         "## two:",
     ]
-    assert text.count(tables.as_markdown(tables.results(report))) == 2
+    assert text.count(tables.as_markdown(tables.results(from_json(RunSummary, report)))) == 2
     assert text.count(f"Command: `{report['command']}`") == 2
 
 

@@ -1,12 +1,10 @@
 import errno
-import io
 import json
 import math
 import struct
 
 import numpy as np
 import pytest
-from rich.console import Console
 from tensorboardX.proto import event_pb2
 
 from kdjax.errors import RunError, UserError
@@ -136,40 +134,6 @@ def _masked_crc32c(data):
             crc = (crc >> 1) ^ (0x82F63B78 if crc & 1 else 0)
     crc ^= 0xFFFFFFFF
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _progress(terminal, interval):
-    out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=100)
-    with metrics_log.Progress(4, label="bdkd [x]", console=console, interval=interval) as progress:
-        for step in range(1, 5):
-            progress.update(step, {"loss": 1 / step, "accuracy": 0.5}, 1234.5)
-        progress.say("saved [bold]checkpoint[/bold] 4")
-    return out.getvalue()
-
-
-def test_progress_without_a_terminal_prints_plain_lines():
-    lines = _progress(terminal=False, interval=1e9).splitlines()
-    assert lines[0] == "bdkd [x]  step 1/4  loss 1  accuracy 0.5  1,234 images/s"
-    assert lines[1].startswith("bdkd [x]  step 4/4  loss 0.25  accuracy 0.5")
-    assert lines[1].endswith("left")
-    assert lines[2:] == ["saved [bold]checkpoint[/bold] 4"]
-    assert len(_progress(terminal=False, interval=0.0).splitlines()) == 5
-
-
-def test_progress_that_stops_early_says_where():
-    out = io.StringIO()
-    with metrics_log.Progress(9, label="a", console=Console(file=out)) as progress:
-        progress.update(1, {}, 1.0)
-        progress.update(2, {}, 1.0)
-    assert [line.split("  ")[1] for line in out.getvalue().splitlines()] == ["step 1/9", "step 2/9"]
-
-
-def test_progress_on_a_terminal_shows_a_bar():
-    text = _progress(terminal=True, interval=10.0)
-    assert "4/4" in text
-    assert "bdkd [x]" in text
-    assert "saved [bold]checkpoint[/bold] 4" in text
 
 
 def test_log_of_a_sweep_is_json_line_by_line(tmp_path):

@@ -1,4 +1,5 @@
 import copy
+import functools
 import io
 import json
 import math
@@ -8,6 +9,10 @@ import pytest
 
 from kdjax.errors import UserError
 from kdjax.report import statistics, tables
+from kdjax.report.records import read_report
+from kdjax.report.results import RunSummary, from_json
+
+typed = functools.partial(from_json, RunSummary)
 
 
 def _test_values(report, variant, role, metric):
@@ -17,7 +22,7 @@ def _test_values(report, variant, role, metric):
 
 
 def test_results_are_numpys_mean_and_sample_sd(report):
-    table = tables.results(report)
+    table = tables.results(typed(report))
     assert table.header[:5] == ("variant", "role", "learning_rate", "seeds", "accuracy %")
     assert [row[:2] for row in table.rows] == [
         ("alone", "student"), ("kd", "student"), ("bdkd", "student"),
@@ -35,7 +40,7 @@ def test_results_are_numpys_mean_and_sample_sd(report):
 
 
 def test_bold_is_the_best_mean_of_a_role(report):
-    table = tables.results(report)
+    table = tables.results(typed(report))
     for title, metric, best in (("accuracy %", "accuracy", np.argmax), ("NLL", "nll", np.argmin)):
         column = table.header.index(title)
         for first, role in ((0, "student"), (3, "teacher")):
@@ -48,7 +53,7 @@ def test_bold_is_the_best_mean_of_a_role(report):
 
 def test_sweep_grid_averages_over_seeds(report):
     path = "roles.*.optimizer.learning_rate"
-    grid = tables.sweep_grid(report, "bdkd", "student", "accuracy")
+    grid = tables.sweep_grid(typed(report), "bdkd", "student", "accuracy")
     assert grid.paths == (path,)
     assert grid.axes == ((0.003, 0.01, 0.03, 0.1),)
     for index, value in enumerate(grid.axes[0]):
@@ -70,7 +75,7 @@ def test_sweep_grid_of_two_paths_and_a_missing_point(build_report):
     members = report["variants"][0]["members"]
     kept = [m for m in members if list(m["values"].values())[1:] != [1.0, 1.5]]
     report["variants"][0]["members"] = kept
-    grid = tables.sweep_grid(report, "default", "student", "accuracy")
+    grid = tables.sweep_grid(typed(report), "default", "student", "accuracy")
     assert grid.axes == ((1.0, 2.0, 4.0), (0.5, 1.5))
     assert math.isnan(grid.mean[0, 1])
     assert grid.seeds.tolist() == [[3, 0], [3, 3], [3, 3]]
@@ -80,7 +85,7 @@ def test_sweep_grid_of_two_paths_and_a_missing_point(build_report):
 def test_paired_difference_goes_seed_by_seed(report):
     chosen = report["variants"][2]["chosen"]["student"]["members"]
     chosen.reverse()  # the order of members is not the order of seeds
-    table = tables.differences(report)
+    table = tables.differences(typed(report))
     assert table is not None
     row = next(row for row in table.rows if row[0] == "bdkd")
     ours = 100 * _test_values(report, "bdkd", "student", "accuracy")[::-1]
@@ -99,7 +104,7 @@ def test_diverged_members_are_left_out_and_named(report):
     member["diverged"] = "step 12: student/ce is not finite"
     for scores in member["results"].values():
         scores.update(dict.fromkeys(scores, None))
-    table = tables.results(report)
+    table = tables.results(typed(report))
     row = table.rows[1]
     assert row[3] == "2 of 3"
     rest = [
@@ -108,30 +113,30 @@ def test_diverged_members_are_left_out_and_named(report):
     ]
     assert row[4] == f"{100 * np.mean(rest):.2f} ± {100 * np.std(rest, ddof=1):.2f}"
     assert any("kd: 1 diverged" in note and "step 12" in note for note in table.notes)
-    pairs = tables.differences(report)
+    pairs = tables.differences(typed(report))
     assert pairs is not None
     assert pairs.rows[0][1] == "2"
 
 
 def test_one_variant_one_member_one_role(build_report):
     report = build_report(("default",), roles=("student",), sweep={}, seeds=1)
-    table = tables.results(report)
+    table = tables.results(typed(report))
     value = report["variants"][0]["members"][0]["results"]["test"]["student/accuracy"]
     assert table.header[:4] == ("variant", "role", "seeds", "accuracy %")
     assert table.rows[0][:4] == ("default", "student", "1", f"{100 * value:.2f}")
     assert not table.bold
-    assert tables.differences(report) is None
-    assert tables.sweep_grid(report, "default", "student", "accuracy").paths == ()
+    assert tables.differences(typed(report)) is None
+    assert tables.sweep_grid(typed(report), "default", "student", "accuracy").paths == ()
 
 
 def test_swept_without_a_choice_is_not_averaged_over_the_sweep(report):
     for variant in report["variants"]:
         del variant["chosen"]
-    assert {row[2:4] for row in tables.results(report).rows} == {("-", "0")}
+    assert {row[2:4] for row in tables.results(typed(report)).rows} == {("-", "0")}
 
 
 def test_renderers(report):
-    table = tables.results(report)._replace(rows=(("a|b*<i>[/]", *["x"] * 9),) * 2)
+    table = tables.results(typed(report))._replace(rows=(("a|b*<i>[/]", *["x"] * 9),) * 2)
     markdown = tables.as_markdown(table)
     assert "a\\|b\\*\\<i>\\[/]" in markdown
     assert len({line.replace("\\|", "").count("|") for line in markdown.splitlines()[2:6]}) == 1
@@ -145,14 +150,14 @@ def test_renderers(report):
 
 def test_file_gets_whole_lines(report):
     out = io.StringIO()
-    table = tables.results(report)
+    table = tables.results(typed(report))
     tables.show(table, file=out)
     assert all(cell in out.getvalue() for row in table.rows for cell in row)
 
 
 def test_overview_has_a_row_a_run_and_variant(report, build_report):
     lone = build_report(("default",), roles=("peer_a", "peer_b"), sweep={}, seeds=2)
-    table = tables.overview([("one", report), ("two", lone)])
+    table = tables.overview([("one", typed(report)), ("two", typed(lone))])
     assert [row[0] for row in table.rows] == ["one"] * 3 + ["two"]
     assert table.rows[-1][2:5] == ("default", "peer_a", "2")
 
@@ -160,7 +165,8 @@ def test_overview_has_a_row_a_run_and_variant(report, build_report):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r.pop("variants"), "'variants' is not a list"),
+        (lambda r: r.pop("variants"), "the report has no 'variants'"),
+        (lambda r: r.update(variants={}), "'variants' is not a list"),
         (lambda r: r.update(variants=[]), "at least one variant"),
         (lambda r: r.update(config=[1]), "'config' is not a dict"),
         (lambda r: r["variants"][1].pop("name"), r"variants\[1\] has no 'name'"),
@@ -174,21 +180,21 @@ def test_damaged_report_is_one_line(tmp_path, report, change, message):
     change(damaged)
     (tmp_path / "report.json").write_text(json.dumps(damaged))
     with pytest.raises(UserError, match=message) as caught:
-        statistics.load(tmp_path)
+        read_report(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_no_report_and_no_json(tmp_path):
     with pytest.raises(UserError, match=r"report\.json: cannot be read"):
-        statistics.load(tmp_path)
+        read_report(tmp_path)
     (tmp_path / "report.json").write_text('{"title": ')
     with pytest.raises(UserError, match=r"report\.json: not JSON"):
-        statistics.load(tmp_path)
+        read_report(tmp_path)
 
 
 def test_a_further_test_split_has_a_table_of_its_own(report):
-    lone = tables.everything(report)
-    assert lone == [tables.results(report)]
+    lone = tables.everything(typed(report))
+    assert lone == [tables.results(typed(report))]
     shift = 0.01
     for variant in report["variants"]:
         for member in variant["members"]:
@@ -196,7 +202,7 @@ def test_a_further_test_split_has_a_table_of_its_own(report):
             moved = {k: v - shift if k.endswith("/accuracy") else v for k, v in found.items()}
             member["results"]["test_mismatched"] = moved
     report["variants"][0]["members"][0]["diverged"] = "loss is nan"
-    first, second = tables.everything(report)
+    first, second = tables.everything(typed(report))
     assert [t.title.split(",")[0] for t in (first, second)] == ["test", "test_mismatched"]
     column = second.header.index("accuracy %")
     for row in second.rows:

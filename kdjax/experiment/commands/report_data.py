@@ -1,20 +1,28 @@
 """report.json: everything that the report shows, from the outcomes of a run."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from kdjax.evaluation import classification
 from kdjax.experiment.build.plan import Run, Variant
 from kdjax.experiment.run import workdir
+from kdjax.report.results import (
+    DataSummary,
+    DetectionPicture,
+    PlayerSummary,
+    RunSummary,
+    Selection,
+    VariantResult,
+    from_json,
+)
 from kdjax.train.sweep import Member
 
 
 def make_report(
     run: Run, outcomes: Sequence[Mapping[str, Any]], *, title: str, command: str, complete: bool
-) -> dict[str, Any]:
-    """Put a run's outcomes together; see `report/` for what reads it."""
+) -> RunSummary:
+    """Put a run's outcomes together as the report shows them."""
     config = run.config
     by_name = {variant.name: variant for variant in run.variants}
     samples = {
@@ -27,31 +35,30 @@ def make_report(
         if player.terms
     }
     panels = run.task.panels(run.evaluation(), samples)
-    return {
-        "title": title,
-        "command": command,
-        "versions": workdir.versions(),
-        "device": workdir.device(),
-        "data": {
-            "name": config["data"]["name"],
-            "num_classes": run.source.spec.num_classes,
-            "class_names": list(run.source.spec.class_names),
-            "sizes": dict(run.source.size),
-        },
-        "steps": config["num_steps"],
-        "batch_size": config["batch_size"],
-        "epochs": config["num_steps"] * config["batch_size"] / run.source.size["train"],
-        "wall_seconds": sum(outcome["seconds"] for outcome in outcomes),
-        "complete": complete,
-        "selection": {
-            "split": "validation",
-            "metric": run.selection.metric,
-            "over": swept_paths([m for variant in run.variants for m in variant.members]),
-        },
-        "variants": [_variant(by_name[outcome["name"]], outcome) for outcome in outcomes],
-        "config": workdir.plain(config),
-        **({"pictures": panels} if panels else {}),
-    }
+    return RunSummary(
+        title=title,
+        command=command,
+        versions=workdir.versions(),
+        device=workdir.device(),
+        data=DataSummary(
+            name=config["data"]["name"],
+            num_classes=run.source.spec.num_classes,
+            class_names=tuple(run.source.spec.class_names),
+            sizes=dict(run.source.size),
+        ),
+        steps=config["num_steps"],
+        batch_size=config["batch_size"],
+        epochs=config["num_steps"] * config["batch_size"] / run.source.size["train"],
+        wall_seconds=sum(outcome["seconds"] for outcome in outcomes),
+        complete=complete,
+        selection=Selection(
+            metric=run.selection.metric,
+            over=tuple(swept_paths([m for variant in run.variants for m in variant.members])),
+        ),
+        variants=tuple(_variant(by_name[outcome["name"]], outcome) for outcome in outcomes),
+        config=workdir.plain(config),
+        pictures=tuple(from_json(DetectionPicture, p) for p in panels),
+    )
 
 
 def swept_paths(members: Sequence[Member]) -> list[str]:
@@ -60,32 +67,29 @@ def swept_paths(members: Sequence[Member]) -> list[str]:
     return [path for path in paths if len({m[path] for m in members if path in m}) > 1]
 
 
-def _variant(variant: Variant, outcome: Mapping[str, Any]) -> dict[str, Any]:
-    roles = {}
-    for role, player in variant.table.items():
-        said = variant.config["roles"][role]
-        source = None
-        if role in variant.from_variant:
-            source = f"variant {variant.from_variant[role]}"
-        elif role in variant.given:
-            source = f"checkpoint {said['checkpoint']}"
-        roles[role] = {
-            "model": said["model"]["name"],
-            "parameters": variant.parameters[role],
-            "trains": player.trains,
-            "source": source,
+def _variant(variant: Variant, outcome: Mapping[str, Any]) -> VariantResult:
+    pooled = {
+        role: {
+            when: classification.pool_bins(bins, list(outcome["chosen"][role]["members"]))
+            for when, bins in both.items()
         }
-    return {
-        "name": variant.name,
-        "roles": roles,
-        "members": outcome["members"],
-        "chosen": outcome["chosen"],
-        "reliability": {
-            role: {when: _pooled(bins, outcome["chosen"][role]) for when, bins in both.items()}
-            for role, both in outcome["bins"].items()
-        },
+        for role, both in outcome["bins"].items()
     }
+    content = {**outcome, "roles": {}, "reliability": pooled}
+    roles = {role: _player(variant, role) for role in variant.table}
+    return dataclasses.replace(from_json(VariantResult, content), roles=roles)
 
 
-def _pooled(bins: Mapping[str, np.ndarray], chosen: Mapping[str, Any]) -> dict[str, list[float]]:
-    return classification.pool_bins(bins, list(chosen["members"]))
+def _player(variant: Variant, role: str) -> PlayerSummary:
+    config = variant.config["roles"][role]
+    source = None
+    if role in variant.from_variant:
+        source = f"variant {variant.from_variant[role]}"
+    elif role in variant.given:
+        source = f"checkpoint {config['checkpoint']}"
+    return PlayerSummary(
+        model=config["model"]["name"],
+        parameters=variant.parameters[role],
+        trains=variant.table[role].trains,
+        source=source,
+    )

@@ -14,7 +14,8 @@ from kdjax import data
 from kdjax.evaluation import EvalSpec, Predictions
 from kdjax.experiment.build.plan import Run, Variant
 from kdjax.experiment.run.program import Program, feed
-from kdjax.report.metrics_log import MetricsLog, Progress, Silence
+from kdjax.report.metrics_log import MetricsLog, NullLog
+from kdjax.report.progress import Progress
 from kdjax.train import checkpoint, loop, multihost, step_memory
 from kdjax.train.predict import collect
 from kdjax.types import State
@@ -29,7 +30,7 @@ class Recorder:
         variant: Variant,
         members: tuple[int, ...],
         program: Program,
-        log: MetricsLog | Silence,
+        log: MetricsLog | NullLog,
         manager: ocp.CheckpointManager,
         tracker: loop.DivergenceTracker,
         frozen: Mapping[str, str],

@@ -22,7 +22,7 @@ from kdjax.experiment.run.frozen_teacher import equip
 from kdjax.experiment.run.hooks import Recorder, score
 from kdjax.experiment.run.member_groups import Part, finished, is_begun, part_folder, parts
 from kdjax.experiment.run.program import Program, make_program
-from kdjax.report.metrics_log import MetricsLog, Silence
+from kdjax.report.metrics_log import MetricsLog, NullLog
 from kdjax.train import checkpoint, loop, multihost, sweep
 from kdjax.types import State, UserError, Variables
 
@@ -117,7 +117,7 @@ def train(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
     """
     run.task.check_installed()
     first = multihost.is_first()
-    log = MetricsLog(folder, tensorboard=run.config["tensorboard"]) if first else Silence()
+    log = MetricsLog(folder, tensorboard=run.config["tensorboard"]) if first else NullLog()
     if first:
         run.task.save_files(run.data.dataset, folder)
     story = Story(run, folder, say)
@@ -240,7 +240,7 @@ def _train_part(
     run: Run,
     part: Part,
     given: Mapping[str, tuple[Variables, bool]],
-    log: MetricsLog | Silence,
+    log: MetricsLog | NullLog,
     written: int,
     say: Say,
 ) -> dict[str, Any]:

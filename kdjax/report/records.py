@@ -1,0 +1,85 @@
+"""Files of finished runs: what a page or a Markdown file is made of, and how it is written."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kdjax.errors import UserError
+from kdjax.report.results import BoundsSummary, RunSummary, from_json
+
+__all__ = ["RunRecord", "read_records", "read_report", "write_text"]
+
+
+class RunRecord(NamedTuple):
+    """Everything that a page reads of one run; `metrics` are the lines of its metrics.jsonl."""
+
+    name: str
+    report: RunSummary
+    bounds: BoundsSummary | None = None
+    metrics: Sequence[Mapping[str, Any]] = ()
+
+
+def read_records(workdirs: Sequence[Path | str]) -> list[RunRecord]:
+    """Read report.json and, if there is one, bounds.json of each workdir; no metrics.
+
+    Raises:
+      UserError: no workdir, or a file that is missing or damaged.
+    """
+    if not workdirs:
+        raise UserError("no workdir given: name at least one, `kdjax report runs/*`")
+    return [RunRecord(Path(w).resolve().name, read_report(w), _read_bounds(w)) for w in workdirs]
+
+
+def read_report(workdir: Path | str) -> RunSummary:
+    """Read and check `workdir/report.json`.
+
+    Raises:
+      UserError: no such file, not JSON, or a part that a page needs is missing.
+    """
+    path = Path(workdir) / "report.json"
+    try:
+        report = from_json(RunSummary, json.loads(path.read_text()))
+        _check_variants(report)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); name a workdir of `kdjax train`"
+        ) from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}; run `kdjax train` there again") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error}); run `kdjax train` there again") from error
+    return report
+
+
+def _check_variants(report: RunSummary) -> None:
+    if not report.variants:
+        raise UserError("'variants' is not a list of at least one variant")
+    for index, variant in enumerate(report.variants):
+        if not variant.roles:
+            raise UserError(f"variants[{index}] has no role in 'roles'")
+
+
+def _read_bounds(workdir: Path | str) -> BoundsSummary | None:
+    path = Path(workdir) / "bounds.json"
+    if not path.exists():
+        return None
+    try:
+        return from_json(BoundsSummary, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged; `kdjax bounds` writes it again") from error
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    """Write a file and the folders above it; return its path.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
+    return path
