@@ -7,8 +7,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from kdjax.errors import UserError
 from kdjax.report.figure_style import styles, svg
+from kdjax.report.records import write_text
 from kdjax.report.results import BoundsSummary, NetworkBounds, to_json
 from kdjax.report.table import Table
 
@@ -26,19 +26,11 @@ _NUMBERS = {  # field of a layer -> column
 
 
 def write_bounds(folder: Path, bounds: BoundsSummary) -> list[Path]:
-    """Write bounds.json and bounds.svg; return their paths.
-
-    Raises:
-      UserError: the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        table, figure = folder / "bounds.json", folder / "bounds.svg"
-        table.write_text(json.dumps(to_json(bounds), indent=1) + "\n", encoding="utf-8")
-        figure.write_text(bounds_figure(bounds.networks) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--out={folder}: cannot be written ({error.strerror})") from error
-    return [table, figure]
+    """Write bounds.json and bounds.svg into a folder; return their paths."""
+    return [
+        write_text(folder / "bounds.json", json.dumps(to_json(bounds), indent=1) + "\n"),
+        write_text(folder / "bounds.svg", bounds_figure(bounds.networks) + "\n"),
+    ]
 
 
 def bounds_table(networks: Networks) -> Table:

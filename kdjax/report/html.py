@@ -102,7 +102,7 @@ def _sweeps(report: RunSummary) -> list[str]:
     figures: list[str | None] = []
     for role in roles_of(report):
         grids = {
-            variant.name: sweep_grid(report, variant.name, role, metric, split)
+            variant.name: sweep_grid(report, variant, role, metric, split)
             for variant in report.variants
             if role in variant.roles and variant.roles[role].trains
         }
@@ -163,7 +163,7 @@ def _diverged(report: RunSummary) -> list[tables.Table]:
         )
         for variant, member in members
     ]
-    header = ("variant", "what happened", "member", *names.values())
+    header = ("variant", "reason", "member", *names.values())
     return [tables.Table("Members with a non-finite loss", header, tuple(rows), text_columns=2)]
 
 

@@ -71,7 +71,7 @@ def curves(
                 _line_with_band(axes, points[name], style, column_of(metric).scale)
         axes.set_xlabel("step")
         _metric_axis(axes, metric, [list(by_step.values()) for by_step in points.values()])
-        axes.set_title(f"{role}: {split} {_unit_name(metric)}")
+        axes.set_title(f"{role}: {split} {column_of(metric).title}")
         legend(figure, variants, points)
 
     return svg(draw, f"{split} {metric} of {role} against step")
@@ -87,14 +87,14 @@ def sweep_curve(
     """
     variants = variant_names(report)
     grids = {
-        variant.name: sweep_grid(report, variant.name, role, metric, split)
+        variant.name: sweep_grid(report, variant, role, metric, split)
         for variant in report.variants
         if role in variant.roles
     }
     grids = {n: g for n, g in grids.items() if g.paths == (path,) and g.seeds.any()}
     if not grids:
         return None
-    scale = column_of(metric).scale
+    column = column_of(metric)
     values = sorted({value for grid in grids.values() for value in grid.axes[0]}, key=number)
 
     def draw(figure: Figure) -> None:
@@ -103,12 +103,12 @@ def sweep_curve(
             if name in grids:
                 # Error bars stand side by side, not on top of each other.
                 offset = (index - (len(variants) - 1) / 2) * 0.06
-                _points_with_bars(axes, grids[name], values, offset, style, scale)
+                _points_with_bars(axes, grids[name], values, offset, style, column.scale)
         ticks = [format_value(value) for value in values]
         axes.set_xticks(range(len(values)), ticks)
         axes.set_xlabel(short_names([path])[path])
-        axes.set_ylabel(_unit_name(metric))
-        axes.set_title(f"{role}: {split} {_unit_name(metric)}, rings: chosen")
+        axes.set_ylabel(column.title)
+        axes.set_title(f"{role}: {split} {column.title}, rings: chosen")
         legend(figure, variants, grids)
 
     return svg(draw, f"{split} {metric} of {role} against {path}")
@@ -252,7 +252,7 @@ def _write_cell(
 def _metric_axis(axes: Axes, metric: str, seeds: Sequence[Sequence[Sequence[float]]]) -> None:
     """Set the scale of the y axis such that the ends of the curves fill most of its height."""
     column = column_of(metric)
-    axes.set_ylabel(_unit_name(metric))
+    axes.set_ylabel(column.title)
     means = np.concatenate([[np.mean(v) for v in steps] for steps in seeds]) * column.scale
     if metric == "accuracy" and means.size > 10:
         low, high = float(np.quantile(means, 0.1)), float(means.max())
@@ -266,7 +266,3 @@ def _metric_axis(axes: Axes, metric: str, seeds: Sequence[Sequence[Sequence[floa
         axes.yaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in ticks]))
         axes.yaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _unit_name(metric: str) -> str:
-    return column_of(metric).title

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.errors import UserError
 from kdjax.report.results import MemberResult, RunSummary, VariantResult
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "short_names",
     "summarise",
     "sweep_grid",
-    "variant_named",
     "variant_names",
 ]
 
@@ -92,19 +90,6 @@ def variant_names(report: RunSummary) -> list[str]:
     return [variant.name for variant in report.variants]
 
 
-def variant_named(report: RunSummary, name: str) -> VariantResult:
-    """Return a variant by name.
-
-    Raises:
-      UserError: no such variant.
-    """
-    for variant in report.variants:
-        if variant.name == name:
-            return variant
-    names = ", ".join(variant_names(report))
-    raise UserError(f"no variant {name!r} in the report: it holds {names}")
-
-
 def chosen_members(variant: VariantResult, role: str) -> list[MemberResult]:
     """Return the members (one a seed) chosen for `role` on the validation split.
 
@@ -144,27 +129,27 @@ def extra_splits(report: RunSummary) -> tuple[str, ...]:
     return tuple(sorted(split for split in splits if split.startswith("test_")))
 
 
-def baseline_of(report: RunSummary) -> str:
-    """Name the variant to compare others with: "alone" if there is one, else the first."""
-    names = variant_names(report)
-    return "alone" if "alone" in names else names[0]
+def baseline_of(report: RunSummary) -> VariantResult:
+    """Return the variant to compare others with: "alone" if there is one, else the first."""
+    alone = [variant for variant in report.variants if variant.name == "alone"]
+    return (*alone, *report.variants)[0]
 
 
 def paired(
-    report: RunSummary, name: str, baseline: str, role: str, metric: str, split: str = "test"
+    variant: VariantResult, baseline: VariantResult, role: str, metric: str, split: str = "test"
 ) -> np.ndarray:
     """Subtract the baseline seed by seed.
 
     Returns:
-      [pairs] `<role>/<metric>` of `name` minus that of `baseline`, for the seeds in which the
+      [pairs] `<role>/<metric>` of `variant` minus that of `baseline`, for the seeds in which the
       chosen members of both are finite.
     """
     scores, baseline_scores = (
         {
             member.values.get(SEED): _score(member, f"{role}/{metric}", split)
-            for member in chosen_members(variant_named(report, variant), role)
+            for member in chosen_members(of_variant, role)
         }
-        for variant in (name, baseline)
+        for of_variant in (variant, baseline)
     )
     shared = [seed for seed in scores if seed in baseline_scores]
     differences = np.asarray([scores[seed] - baseline_scores[seed] for seed in shared])
@@ -172,13 +157,11 @@ def paired(
 
 
 def sweep_grid(
-    report: RunSummary, name: str, role: str, metric: str, split: str = "validation"
+    report: RunSummary, variant: VariantResult, role: str, metric: str, split: str = "validation"
 ) -> Grid:
-    """Average `<role>/<metric>` over seeds at every point of the sweep of variant `name`."""
-    variant, order = variant_named(report, name), report.selection.over
-    paths = sorted(
-        _swept_paths(variant), key=lambda p: order.index(p) if p in order else len(order)
-    )
+    """Average `<role>/<metric>` over seeds at every point of a variant's sweep."""
+    order = {path: index for index, path in enumerate(report.selection.over)}
+    paths = sorted(_swept_paths(variant), key=lambda path: order.get(path, len(order)))
     axes = tuple(_sorted({member.values.get(p) for member in variant.members}) for p in paths)
     shape = tuple(len(axis) for axis in axes)
     cells: dict[tuple[int, ...], list[float]] = {index: [] for index in np.ndindex(*shape)}

@@ -81,10 +81,11 @@ def _describe_best(report: RunSummary, split: str) -> str:
         return f"The {role}'s {split} {title} is {value}."
     text = f"The highest {role} {split} {title} is that of {best}: {value}"
     baseline = baseline_of(report)
-    if best == baseline or baseline not in means:
+    if best == baseline.name or baseline.name not in means:
         return f"{text}."
-    text += f"; {baseline} has {format_mean(means[baseline], column)} %."
-    pairs = paired(report, best, baseline, role, metric, split)
+    text += f"; {baseline.name} has {format_mean(means[baseline.name], column)} %."
+    (best_variant,) = (variant for variant in report.variants if variant.name == best)
+    pairs = paired(best_variant, baseline, role, metric, split)
     if pairs.size < 2:
         return text
     difference = mean_over_seeds(pairs)

@@ -7,7 +7,6 @@ import numpy as np
 from kdjax.report.metric_format import COLUMNS, Column, column_of, format_mean, format_value
 from kdjax.report.results import MemberResult, RunSummary, VariantResult
 from kdjax.report.statistics import (
-    Grid,
     Mean,
     baseline_of,
     chosen_members,
@@ -19,13 +18,10 @@ from kdjax.report.statistics import (
     roles_of,
     short_names,
     summarise,
-    sweep_grid,
 )
 from kdjax.report.table import Table, as_html, as_markdown, show
 
 __all__ = [
-    "Grid",
-    "Mean",
     "Table",
     "as_html",
     "as_markdown",
@@ -35,7 +31,6 @@ __all__ = [
     "players",
     "results",
     "show",
-    "sweep_grid",
 ]
 
 
@@ -91,28 +86,26 @@ def everything(report: RunSummary) -> list[Table]:
     return [first, *(t._replace(notes=n) for t, n in zip(others, new_notes, strict=True))]
 
 
-def differences(
-    report: RunSummary, baseline: str | None = None, role: str = "student", split: str = "test"
-) -> Table | None:
-    """Tabulate each variant's difference to a baseline, paired by seed.
+def differences(report: RunSummary, role: str = "student", split: str = "test") -> Table | None:
+    """Tabulate each variant's difference to the baseline, paired by seed.
 
     Returns:
       A table, or None where there is no second variant with that role.
     """
-    baseline = baseline_of(report) if baseline is None else baseline
-    names = [v.name for v in report.variants if role in v.roles and v.name != baseline]
+    baseline = baseline_of(report)
+    variants = [v for v in report.variants if role in v.roles and v is not baseline]
     columns = [column_of(metric) for metric in main_metrics(report)]
     rows = []
-    for name in names:
-        pairs = [paired(report, name, baseline, role, c.metric, split) for c in columns]
+    for variant in variants:
+        pairs = [paired(variant, baseline, role, c.metric, split) for c in columns]
         if pairs[0].size:
             signs = [int(np.sum(np.sign(pairs[0]) == sign)) for sign in (1, 0, -1)]
             cells = (_signed(values, column) for values, column in zip(pairs, columns, strict=True))
-            rows.append((name, str(pairs[0].size), "/".join(map(str, signs)), *cells))
+            rows.append((variant.name, str(pairs[0].size), "/".join(map(str, signs)), *cells))
     if not rows:
         return None
     return Table(
-        title=f"{role}, difference to {baseline}, paired by seed ({split})",
+        title=f"{role}, difference to {baseline.name}, paired by seed ({split})",
         header=("variant", "pairs", "higher/equal/lower", *(c.title for c in columns)),
         rows=tuple(rows),
         text_columns=1,

@@ -53,7 +53,7 @@ def test_bold_is_the_best_mean_of_a_role(report):
 
 def test_sweep_grid_averages_over_seeds(report):
     path = "roles.*.optimizer.learning_rate"
-    grid = tables.sweep_grid(typed(report), "bdkd", "student", "accuracy")
+    grid = statistics.sweep_grid(typed(report), typed(report).variants[2], "student", "accuracy")
     assert grid.paths == (path,)
     assert grid.axes == ((0.003, 0.01, 0.03, 0.1),)
     for index, value in enumerate(grid.axes[0]):
@@ -75,7 +75,7 @@ def test_sweep_grid_of_two_paths_and_a_missing_point(build_report):
     members = report["variants"][0]["members"]
     kept = [m for m in members if list(m["values"].values())[1:] != [1.0, 1.5]]
     report["variants"][0]["members"] = kept
-    grid = tables.sweep_grid(typed(report), "default", "student", "accuracy")
+    grid = statistics.sweep_grid(typed(report), typed(report).variants[0], "student", "accuracy")
     assert grid.axes == ((1.0, 2.0, 4.0), (0.5, 1.5))
     assert math.isnan(grid.mean[0, 1])
     assert grid.seeds.tolist() == [[3, 0], [3, 3], [3, 3]]
@@ -126,7 +126,10 @@ def test_one_variant_one_member_one_role(build_report):
     assert table.rows[0][:4] == ("default", "student", "1", f"{100 * value:.2f}")
     assert not table.bold
     assert tables.differences(typed(report)) is None
-    assert tables.sweep_grid(typed(report), "default", "student", "accuracy").paths == ()
+    assert (
+        statistics.sweep_grid(typed(report), typed(report).variants[0], "student", "accuracy").paths
+        == ()
+    )
 
 
 def test_swept_without_a_choice_is_not_averaged_over_the_sweep(report):

@@ -159,7 +159,11 @@ def test_a_damaged_file_of_bounds_is_said(trained, capsys, monkeypatch, tmp_path
 def test_what_is_wrong_is_said_in_one_line(trained, tmp_path, capsys):
     there = f"--workdir={trained}"
     refused(capsys, ["bounds", there, "--layers=middle"], "no layer 'middle'", "input, ")
-    refused(capsys, ["bounds", there, f"--out={trained / 'config.json'}"], "--out=", "written")
+    refused(
+        capsys,
+        ["bounds", there, f"--out={trained / 'config.json'}"],
+        "bounds.json: cannot be written",
+    )
     refused(capsys, ["bounds", there, "--samples=1"], "--samples=1", "at least 2")
     refused(capsys, ["bounds", f"--workdir={tmp_path / 'none'}"], "none")
 
