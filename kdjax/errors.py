@@ -1,9 +1,11 @@
 """The two ways in which kdjax stops; free of jax, so that reports can import it."""
 
+import difflib
 import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterable
 
 # What zipfile and numpy raise where bytes are wrong, or a header asks for more than there is.
 CORRUPT_FILE_ERRORS = (
@@ -28,3 +30,13 @@ class UserError(ValueError):
 
 class RunError(RuntimeError):
     """A run that cannot go on (a non-finite loss, say): one clear line, exit status 1."""
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return "did you mean X? " with the nearest known name, or "" if none is near.
+
+    >>> did_you_mean("cifar_10", ["cifar10", "mnist"])
+    'did you mean cifar10? '
+    """
+    nearest = difflib.get_close_matches(name, [*known], 1, cutoff)
+    return f"did you mean {nearest[0]}? " if nearest else ""

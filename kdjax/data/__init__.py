@@ -9,12 +9,19 @@ from kdjax.data.augment.images import (
     prepare,
     random_crop_flip,
 )
-from kdjax.data.detection.dataset import DetectionOptions, DetectionSet, read_detection
+from kdjax.data.detection.dataset import DetectionSet, read_detection
 from kdjax.data.example import example_batch
-from kdjax.data.pairs.dataset import PairOptions
-from kdjax.data.process_shard import rows_of
+from kdjax.data.options import (
+    BatchOptions,
+    DetectionOptions,
+    ImageOptions,
+    PairOptions,
+    SplitOptions,
+    TextOptions,
+)
+from kdjax.data.process_shard import shard_source
 from kdjax.data.registry import PAIRS, holds_scores, known, load, load_pairs, task_metric_names
-from kdjax.data.text.dataset import TextOptions, TextSet, read_text
+from kdjax.data.text.dataset import TextSet, read_text
 from kdjax.data.text.tokenize import save as save_tokenizer
 
 __all__ = [
@@ -22,9 +29,12 @@ __all__ = [
     "DETECTION",
     "EVAL_CROP",
     "PAIRS",
+    "BatchOptions",
     "DetectionOptions",
     "DetectionSet",
+    "ImageOptions",
     "PairOptions",
+    "SplitOptions",
     "TextOptions",
     "TextSet",
     "example_batch",
@@ -38,7 +48,7 @@ __all__ = [
     "random_crop_flip",
     "read_detection",
     "read_text",
-    "rows_of",
     "save_tokenizer",
+    "shard_source",
     "task_metric_names",
 ]

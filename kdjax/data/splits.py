@@ -1,39 +1,38 @@
-"""Which rows belong to which split, and in which order training walks through them.
+"""The rows of each split, and the order in which training visits them.
 
-Everything is a function of sizes, labels and seeds, so that any step of any epoch can be computed
+Both are functions of sizes, labels and seeds alone, so that any step of any epoch can be computed
 without the steps before it.
 """
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from kdjax.data.options import BatchOptions, SplitOptions
 from kdjax.types import UserError
 
-__all__ = ["Options", "Rows", "batch_rows", "epoch_order", "plan", "share", "stratified"]
+__all__ = [
+    "Rows",
+    "assign_rows",
+    "batch_rows",
+    "check_batch_sizes",
+    "check_position",
+    "check_split_seed",
+    "epoch_order",
+    "plan",
+    "share",
+    "stratified",
+]
 
 DEFAULT_TEST = 0.25  # share held out as test where a set ships none
 _SPLIT_STREAM = 0x5B117  # keeps the draws of the splits apart from those of the epochs
 
 
-class Options(NamedTuple):
-    """The part of `load`'s arguments that every kind of set shares; see there."""
-
-    batch_size: int
-    eval_batch_size: int = 256
-    validation: float | int = 0.1
-    test: float | int | None = None
-    split_seed: int = 0
-    on_device: bool | str = "auto"
-    workers: int = 0
-    limit: int | None = None
-
-
 class Rows(NamedTuple):
     """Rows of the stored training split, int [n] ascending; None where the set ships the split.
 
-    (`validation` is None also where none is wanted.)
+    (`validation` is None also where its size is 0.)
     """
 
     train: np.ndarray
@@ -42,13 +41,13 @@ class Rows(NamedTuple):
 
 
 def share(value: float | int, total: int, key: str) -> int:
-    """Return how many of `total` examples a fraction in [0, 1) or a whole count means.
+    """Return the number of examples that a fraction of `total` in [0, 1), or a count, stands for.
 
     Raises:
-        UserError: on a negative number, a float of 1 or more, or what is not a number.
+        UserError: on a negative number, a float of 1 or more, or a value that is not a number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-        raise UserError(f"{key} is {value!r}; give a fraction in [0, 1) or a whole count")
+        raise UserError(f"{key} is {value!r}; give a fraction in [0, 1) or an integer")
     if isinstance(value, int):
         return value
     if value >= 1:
@@ -57,7 +56,7 @@ def share(value: float | int, total: int, key: str) -> int:
 
 
 def stratified(label: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows into (held [count], kept [n - count]), both ascending, keeping class shares.
+    """Split rows into (held_out [count], remaining [n - count]), ascending, stratified by class.
 
     The counts per class are the largest-remainder rounding of count * n_class / n, so that no
     class is off by one example or more. Constant labels give a plain random sample.
@@ -73,27 +72,26 @@ def stratified(label: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np
         rng.permutation(np.flatnonzero(label == kind))[:number]
         for kind, number in zip(classes, take, strict=True)
     ]
-    held = np.sort(np.concatenate(parts))
-    return held, np.setdiff1d(np.arange(len(label)), held, assume_unique=True)
+    held_out = np.sort(np.concatenate(parts))
+    return held_out, np.setdiff1d(np.arange(len(label)), held_out, assume_unique=True)
 
 
 def plan(
-    label: np.ndarray, where: str, options: Options, *, has_test: bool, has_validation: bool
+    label: np.ndarray, where: str, options: SplitOptions, *, has_test: bool, has_validation: bool
 ) -> Rows:
-    """Decide on the splits of a set, and refuse options that leave nothing to train on.
+    """Choose the rows of each split, and refuse options that leave none to train on.
 
     Args:
         label: [n] of the stored training split; constant where the labels are unknown.
-        where: the set, as it should stand in an error.
+        where: the name of the set in an error.
         options: `validation` is ignored where the set ships one.
         has_test: whether the set ships a test split.
         has_validation: whether the set ships a validation split.
 
     Raises:
-        UserError: naming the config key.
+        UserError: naming the config key and what would be right.
     """
-    if options.split_seed < 0:
-        raise UserError(f"data.split_seed is {options.split_seed}; it must be >= 0")
+    check_split_seed(options.split_seed)
     if has_test and options.test is not None:
         raise UserError(f"data.test is {options.test} but {where} ships a test split; leave it out")
     train, test, validation = np.arange(len(label)), None, None
@@ -110,8 +108,30 @@ def plan(
         if options.limit < 1:
             raise UserError(f"data.limit is {options.limit}; it must be >= 1")
         train = train[stratified(label[train], options.limit, options.split_seed)[0]]
-    _check_batch_sizes(options, len(train))
     return Rows(train, validation, test)
+
+
+def assign_rows(
+    rows: Rows, train: Any, validation: Any, test: Any
+) -> dict[str, tuple[Any, np.ndarray | None]]:
+    """Return for each split the stored split that holds its examples, and their rows (None: all).
+
+    Args:
+        rows: from `plan`.
+        train: the stored training split.
+        validation: the stored validation split; None where the set ships none.
+        test: the same of the test split.
+    """
+    splits: dict[str, tuple[Any, np.ndarray | None]] = {"train": (train, rows.train)}
+    for name, held_out, shipped in (
+        ("validation", rows.validation, validation),
+        ("test", rows.test, test),
+    ):
+        if held_out is not None:
+            splits[name] = (train, held_out)
+        elif shipped is not None:
+            splits[name] = (shipped, None)
+    return splits
 
 
 def _take(
@@ -122,11 +142,26 @@ def _take(
         return None, rows
     if count >= len(rows):
         raise UserError(f"{key} = {value} leaves no training examples of {len(rows)}; lower it")
-    held, kept = stratified(label[rows], count, seed)
-    return rows[held], rows[kept]
+    held_out, remaining = stratified(label[rows], count, seed)
+    return rows[held_out], rows[remaining]
 
 
-def _check_batch_sizes(options: Options, train_size: int) -> None:
+def check_split_seed(seed: int) -> None:
+    """Refuse a negative seed.
+
+    Raises:
+        UserError: naming the config key.
+    """
+    if seed < 0:
+        raise UserError(f"data.split_seed is {seed}; it must be >= 0")
+
+
+def check_batch_sizes(options: BatchOptions, train_size: int) -> None:
+    """Refuse batch sizes below 1, and training batches larger than the training split.
+
+    Raises:
+        UserError: naming the config key.
+    """
     for key in ("batch_size", "eval_batch_size"):
         if getattr(options, key) < 1:
             raise UserError(f"{key} is {getattr(options, key)}; it must be >= 1")
@@ -139,10 +174,20 @@ def _check_batch_sizes(options: Options, train_size: int) -> None:
 
 @lru_cache(maxsize=8)
 def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the permutation int32 [size] that epoch number `epoch` walks through (read-only)."""
+    """Return the permutation int32 [size] of the rows in epoch number `epoch` (read-only)."""
     order = np.random.default_rng((seed, epoch)).permutation(size).astype(np.int32)
-    order.flags.writeable = False  # it is shared through the cache
+    order.flags.writeable = False  # the cache returns the same array again
     return order
+
+
+def check_position(step: int, seed: int) -> None:
+    """Refuse a negative seed or step.
+
+    Raises:
+        UserError: naming both.
+    """
+    if step < 0 or seed < 0:
+        raise UserError(f"seed is {seed} and step {step}; both must be >= 0")
 
 
 def batch_rows(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:
@@ -151,7 +196,6 @@ def batch_rows(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:
     Raises:
         UserError: on a negative seed or step.
     """
-    if step < 0 or seed < 0:
-        raise UserError(f"seed is {seed} and step {step}; both must be >= 0")
+    check_position(step, seed)
     epoch, index = divmod(step, size // batch_size)
     return epoch_order(size, seed, epoch)[index * batch_size : (index + 1) * batch_size]

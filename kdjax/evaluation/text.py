@@ -19,12 +19,12 @@ __all__ = ["CLASSIFICATION", "REGRESSION", "task_metrics"]
 def task_metrics(
     task: str, logits: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None
 ) -> dict[str, float]:
-    """Return the metrics of a task, the one that its benchmark prints first.
+    """Return the metrics of a task, the most important first.
 
     accuracy; f1 (of class 1); macro_f1 (mean over the classes that occur); matthews; pearson and
-    spearman (of the score); exact_match (share of the groups without a mistake). In [0, 1], the
-    correlations in [-1, 1]. What is 0/0, as for one predicted class, is 0; all are NaN where a
-    logit is.
+    spearman (of the score); exact_match (fraction of the groups without a mistake). In [0, 1], the
+    correlations in [-1, 1]. A metric that is 0/0, as for one predicted class, is 0; all are NaN if
+    a logit is NaN.
 
     Args:
         task: a name of `tasks.TASKS`.
@@ -39,13 +39,13 @@ def task_metrics(
     >>> task_metrics("glue/sst2", np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([0, 0]))
     {'accuracy': 0.5}
     """
-    found = lookup(task)
+    spec = lookup(task)
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
-    _check(found, logits, labels, groups)
+    _check(spec, logits, labels, groups)
     if np.isnan(logits).any():
-        return dict.fromkeys(found.metrics, float("nan"))
-    guess = logits.reshape(-1) if found.bounds else logits.argmax(-1)
-    return {name: _metric(name, guess, labels, groups) for name in found.metrics}
+        return dict.fromkeys(spec.metrics, float("nan"))
+    prediction = logits.reshape(-1) if spec.bounds else logits.argmax(-1)
+    return {name: _metric(name, prediction, labels, groups) for name in spec.metrics}
 
 
 def _check(
@@ -60,10 +60,12 @@ def _check(
         )
     if "exact_match" in task.metrics and (groups is None or np.shape(groups) != labels.shape):
         shape = None if groups is None else np.shape(groups)
-        raise ValueError(f"{task.name}: groups {shape} and labels {labels.shape} must be alike")
+        raise ValueError(
+            f"{task.name}: groups {shape} and labels {labels.shape} must have one shape"
+        )
 
 
-def _metric(name: str, guess: np.ndarray, label: np.ndarray, groups: Any) -> float:
+def _metric(name: str, prediction: np.ndarray, label: np.ndarray, groups: Any) -> float:
     from scipy import stats  # a second of imports that images need not wait for
     from sklearn import metrics
 
@@ -72,22 +74,22 @@ def _metric(name: str, guess: np.ndarray, label: np.ndarray, groups: Any) -> flo
     value: Any
     match name:
         case "accuracy":
-            value = np.mean(guess == label)
+            value = np.mean(prediction == label)
         case "f1":
-            value = f1(label == 1, guess == 1, zero_division=0.0)
+            value = f1(label == 1, prediction == 1, zero_division=0.0)
         case "macro_f1":
-            value = f1(label, guess, average="macro", zero_division=0.0)
+            value = f1(label, prediction, average="macro", zero_division=0.0)
         case "matthews":
-            value = metrics.matthews_corrcoef(label, guess)
+            value = metrics.matthews_corrcoef(label, prediction)
         case "pearson" | "spearman":
             correlation: Any = stats.pearsonr if name == "pearson" else stats.spearmanr
-            if np.ptp(guess) == 0 or np.ptp(label) == 0:
-                return 0.0  # scipy warns and says NaN
-            value = correlation(guess, label).statistic
+            if np.ptp(prediction) == 0 or np.ptp(label) == 0:
+                return 0.0  # scipy warns and returns NaN
+            value = correlation(prediction, label).statistic
         case "exact_match":
-            which = np.unique(groups, return_inverse=True)[1]
-            wrong = np.bincount(which, weights=guess != label)
-            value = np.mean(wrong == 0)
+            group = np.unique(groups, return_inverse=True)[1]
+            mistakes = np.bincount(group, weights=prediction != label)
+            value = np.mean(mistakes == 0)
         case _:
             raise ValueError(f"unknown metric {name!r}")
     return float(value)

@@ -7,8 +7,8 @@
   communicated, every device sees the whole batch.
 - `mesh_data`: as `pmap_data`, but under `jit` with shardings; the step has no axis name.
 
-With several processes each of them passes its own rows of a batch (`data.rows_of`), and receives
-complete states, metrics and outputs; `pmap_members` is for one process.
+With several processes each passes its own rows of a batch (`data.shard_source`), and gets its
+states, metrics and outputs back whole; `pmap_members` is for one process.
 
 A `Layout` is all that training and evaluation know of devices.
 """

@@ -1,15 +1,32 @@
 """Files and sources that the tests of data share; importable, so that grain's workers find them."""
 
 import gzip
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from kdjax import data
 from kdjax.data.images.streaming import Records, RecordSet
 from kdjax.types import UserError
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
+
+
+def options(kind, **keys):
+    """Return the options of a kind of data, of batches and of splits, from a config's flat keys."""
+    kinds = (kind, data.BatchOptions, data.SplitOptions)
+    names = [{field.name for field in fields(each)} for each in kinds]
+    assert keys.keys() <= set.union(*names)
+    return [
+        each(**{name: keys[name] for name in known & keys.keys()})
+        for each, known in zip(kinds, names, strict=True)
+    ]
+
+
+def load(name, **keys):
+    return data.load(name, *options(data.ImageOptions, **keys))
 
 
 def arrays(n_train=40, n_test=13, classes=4, shape=(6, 5, 3), dtype=np.uint8):

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from kdjax import data
 from kdjax.types import UserError
 from tests.data import fakes
 
 
 def refused(pattern, name, **arguments):
     with pytest.raises(UserError, match=pattern) as caught:
-        data.load(name, **{"batch_size": 4, **arguments})
+        fakes.load(name, **{"batch_size": 4, **arguments})
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -65,7 +64,7 @@ def test_npz_without_keys_lists_those_found(tmp_path):
 def test_npz_without_test_split_says_how_to_cut_one(tmp_path):
     path = fakes.write_npz(tmp_path / "set.npz", drop=("x_test", "y_test"))
     refused(r"lacks the keys x_test, y_test \(or set data\.test", "npz", path=path)
-    source = data.load("npz", path=path, batch_size=4, test=0.25)
+    source = fakes.load("npz", path=path, batch_size=4, test=0.25)
     assert source.size == {"train": 27, "validation": 3, "test": 10}
 
 
@@ -126,13 +125,13 @@ class TestOptions:
 
     def test_num_classes_fills_gaps(self, tmp_path):
         path = fakes.write_npz(tmp_path / "set.npz")
-        assert data.load("npz", path=path, batch_size=4, num_classes=9).spec.num_classes == 9
+        assert fakes.load("npz", path=path, batch_size=4, num_classes=9).spec.num_classes == 9
 
 
 class TestIdx:
     @pytest.mark.parametrize("zipped", [True, False])
     def test_reads(self, tmp_path, zipped):
-        source = data.load("idx", path=fakes.write_idx(tmp_path, zipped), batch_size=4)
+        source = fakes.load("idx", path=fakes.write_idx(tmp_path, zipped), batch_size=4)
         assert source.spec.shape == (6, 5, 1)
         batch = next(source.evals["test"]())
         assert np.array_equal(batch["image"][:13, ..., 0], _idx_reference())
@@ -147,7 +146,7 @@ class TestIdx:
         ("change", "pattern"),
         [
             (lambda raw: b"\1\2\3\4" + raw[4:], r"starts with 0x01020304.*0x00000803"),
-            (lambda raw: raw[:-5], r"header says \(40, 6, 5\).*truncated"),
+            (lambda raw: raw[:-5], r"header declares \(40, 6, 5\).*truncated"),
             (lambda raw: raw[:6], r"starts with 0x00000803|truncated"),
             (lambda raw: b"", r"starts with 0x;"),
         ],

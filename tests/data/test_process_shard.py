@@ -4,24 +4,24 @@ import numpy as np
 import pytest
 
 from kdjax import data
+from kdjax.data import BatchOptions, SplitOptions
 from kdjax.data.detection import dataset as detection
 from kdjax.data.images import streaming
-from kdjax.data.splits import Options
 from tests.data import fakes, tiny_coco
 
-OPTIONS = Options(batch_size=6, eval_batch_size=6, validation=5)
+BATCHES, SPLITS = BatchOptions(6, 6, on_device=False), SplitOptions(validation=5)
 
 
 def source(kind, folder):
     if kind == "streamed":
-        return streaming.build(fakes.records(), OPTIONS._replace(on_device=False))
+        return streaming.build(fakes.records(), BATCHES, SPLITS)
     sizes = {"batch_size": 6, "eval_batch_size": 6}
     if kind.startswith("boxes"):
         path = str(tiny_coco.write(folder, {"train": 19, "val": 4}))
-        placed = {"image_size": 32, "on_device": kind == "boxes on the device"}
-        said = data.DetectionOptions(**sizes, **placed, path=path, max_boxes=2, validation=5)
-        return data.read_detection(said).source
-    return data.load("synthetic", on_device=kind == "on the device", limit=45, **sizes)
+        keys = {"path": path, "image_size": 32, "max_boxes": 2, "validation": 5}
+        keys["on_device"] = kind == "boxes on the device"
+        return data.read_detection(*fakes.options(data.DetectionOptions, **sizes, **keys)).source
+    return fakes.load("synthetic", on_device=kind == "on the device", limit=45, **sizes)
 
 
 def joined(parts):
@@ -39,7 +39,7 @@ KINDS = ["streamed", "in memory", "on the device", "boxes streamed", "boxes on t
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_training_takes_the_same_steps(kind, count, tmp_path):
     whole = source(kind, tmp_path)
-    walks = [data.rows_of(whole, index, count).train(5, 3) for index in range(count)]
+    walks = [data.shard_source(whole, index, count).train(5, 3) for index in range(count)]
     alone = whole.train(5, 3)
     for _ in range(4):
         assert same(joined([next(walk) for walk in walks]), next(alone))
@@ -52,7 +52,7 @@ def test_training_takes_the_same_steps(kind, count, tmp_path):
 def test_evaluation_counts_every_example_once(kind, count, tmp_path):
     whole = source(kind, tmp_path)
     for split, batches in whole.evals.items():
-        parts = [data.rows_of(whole, index, count).evals[split]() for index in range(count)]
+        parts = [data.shard_source(whole, index, count).evals[split]() for index in range(count)]
         seen = []
         for blocks, batch in zip(zip(*parts, strict=True), batches(), strict=True):
             found = joined(blocks)
@@ -71,9 +71,9 @@ def test_a_process_decodes_its_own_rows_only():
     records = fakes.records()
     get = records.train.get
     watched = records.train._replace(get=lambda row: asked.append(row) or get(row))
-    built = streaming.build(records._replace(train=watched), OPTIONS._replace(on_device=False))
+    built = streaming.build(records._replace(train=watched), BATCHES, SPLITS)
     asked.clear()
-    list(data.rows_of(built, 1, 3).evals["train"]())
+    list(data.shard_source(built, 1, 3).evals["train"]())
     assert len(asked) <= 45 / 3 + 1  # 45 examples, and one where the last block is empty
 
 
@@ -84,5 +84,5 @@ def test_a_process_opens_its_own_pictures_only(tmp_path, monkeypatch):
     monkeypatch.setattr(
         detection, "open_photo", lambda path, photo: asked.append(photo.file) or opened(path, photo)
     )
-    list(data.rows_of(built, 1, 3).evals["train"]())
+    list(data.shard_source(built, 1, 3).evals["train"]())
     assert len(asked) == 3 * 2  # 14 pictures in batches of 6, of which this process has 2 each

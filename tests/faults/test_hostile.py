@@ -19,7 +19,6 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kdjax import data
 from kdjax.experiment.run import workdir
 from kdjax.models.io import export as model_export
 from kdjax.models.io.weight_files import read_weights
@@ -144,7 +143,7 @@ def test_npz(members, tmp_path):
     assert "\n" not in str(caught.value)
     images = npz(tmp_path / "b.npz", x_train=members["a"], y_train=npy((1,)))
     with pytest.raises(UserError) as caught:
-        data.load("npz", path=str(images), batch_size=4)
+        fakes.load("npz", path=str(images), batch_size=4)
     assert "\n" not in str(caught.value)
 
 
@@ -153,8 +152,8 @@ def test_an_idx_that_unpacks_without_end_is_not_unpacked(tmp_path):
     file = tmp_path / "train-images-idx3-ubyte.gz"
     raw = gzip.decompress(file.read_bytes())
     file.write_bytes(gzip.compress(raw + b"\0" * 2**26))  # 64 MiB of nothing in 64 KiB
-    with pytest.raises(UserError, match=r"its header says \(40, 6, 5\)"):
-        data.load("idx", path=str(tmp_path), batch_size=4)
+    with pytest.raises(UserError, match=r"its header declares \(40, 6, 5\)"):
+        fakes.load("idx", path=str(tmp_path), batch_size=4)
 
 
 DEEP = "[" * 200_000
@@ -237,4 +236,4 @@ def test_fuzz(kind, value, tmp_path_factory):
     if found is not None:
         assert all(isinstance(array, np.ndarray) for array in found.values())
     if kind == "images.npz":
-        one_line(lambda p: data.load("npz", path=str(p), batch_size=4), path)
+        one_line(lambda p: fakes.load("npz", path=str(p), batch_size=4), path)

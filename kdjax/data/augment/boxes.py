@@ -1,4 +1,4 @@
-"""What happens to pictures with boxes inside the compiled step: mirror, normalise, and draws."""
+"""Preparation of pictures with boxes inside the compiled step: mirror, normalise, random bits."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,11 +17,12 @@ def prepare_boxes(spec: Spec, *, augment: str = "none") -> Callable[..., dict[st
     """Return the function (batch, key=None) that makes a raw batch ready for a detector.
 
     "image" becomes float32, normalised, 0 in the padding; with a key and augment "flip" half of the
-    pictures are mirrored, boxes too. "draw" uint32 [batch] is what a detector draws regions by: of
-    the key and the picture's id alone, so that a divided batch draws as the whole one.
+    pictures are mirrored, boxes too. "draw" uint32 [batch] seeds the regions that a detector
+    samples. It depends on the key and the picture's id alone, so that it is the same on one device
+    and on several.
 
     Raises:
-        UserError: another augmentation.
+        UserError: on another augmentation.
     """
     if augment not in ("none", "flip"):
         raise UserError(f"data.augment is {augment!r}; for detection choose none or flip")
@@ -51,12 +52,12 @@ def prepare_boxes(spec: Spec, *, augment: str = "none") -> Callable[..., dict[st
 def _mirror(
     image: jax.Array, box: jax.Array, width: jax.Array, chosen: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Mirror chosen pictures within their own width; padding stays where it is."""
-    wide = jnp.round(width)[:, None]
+    """Mirror chosen pictures within their width; padding is not moved."""
+    width = jnp.round(width)[:, None]
     columns = jnp.arange(image.shape[2])
-    turned = jnp.where(columns < wide, wide.astype(jnp.int32) - 1 - columns, columns)
-    columns = jnp.where(chosen[:, None], turned, columns)
+    mirrored = jnp.where(columns < width, width.astype(jnp.int32) - 1 - columns, columns)
+    columns = jnp.where(chosen[:, None], mirrored, columns)
     left, top, right, bottom = jnp.moveaxis(box, -1, 0)
-    other = jnp.stack([wide - right, top, wide - left, bottom], axis=-1)
+    mirrored_box = jnp.stack([width - right, top, width - left, bottom], axis=-1)
     image = jnp.take_along_axis(image, columns[:, None, :, None], axis=2)
-    return image, jnp.where(chosen[:, None, None], other, box)
+    return image, jnp.where(chosen[:, None, None], mirrored_box, box)

@@ -1,7 +1,7 @@
-"""What happens to a batch inside the compiled step: gather, crop, flip, normalise.
+"""Preparation of a batch inside the compiled step: gather, crop, flip, normalise.
 
-The host hands over raw pixels (or only row numbers); everything here is pure, works under jit,
-vmap (one key per sweep member) and pmap, and draws every example's randomness from one key.
+The host passes raw pixels (or only row numbers). All functions are pure, work under jit, vmap (one
+key per sweep member) and pmap, and derive the randomness of every example from one key.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ __all__ = ["AUGMENTS", "EVAL_CROP", "lookup", "normalize", "prepare", "random_cr
 AUGMENTS = ("none", "flip", "crop", "crop_flip", "resized_crop_flip")
 EVAL_CROP = 0.875  # 224 of 256 pixels, after Krizhevsky et al. 2012
 PADDING = 4  # pixels on each side; the common choice for 32 x 32 images
-_DRAWS = 2**30  # so many that the remainder by an odd number of offsets is uniform to 1e-8
+_DRAWS = 2**30  # large: its remainder by an odd number of offsets is uniform to 1e-8
 
 
 def normalize(
@@ -50,12 +50,12 @@ def random_crop_flip(
     padding: int = PADDING,
     flip: bool = True,
 ) -> Array:
-    """Shift every image by up to `padding` pixels, black moving in, and mirror half of them.
+    """Shift every image by up to `padding` pixels, filled with black, and mirror half of them.
 
     The offset is uniform over the (2 padding + 1)^2 crops of the zero-padded image, the mirror
-    a fair coin, each example on its own. They depend on the key and on the example's id alone, so
-    that a batch divided over devices is augmented as the whole one is. Zero is a black *raw*
-    pixel: normalise afterwards.
+    a fair coin, independent for each example. They depend on the key and on the example's id alone,
+    so that a batch is augmented equally on one device and on several. Zero is a black *raw* pixel:
+    normalise afterwards.
 
     Args:
         images: [batch, height, width, channel], any dtype.
@@ -96,17 +96,17 @@ def prepare(
     """Return the function (batch, key=None) that makes a raw batch ready for a model.
 
     The result has "image" (of pairs "view" too) float32 normalised by the spec, "label" int32,
-    "mask" float32 (ones where the batch has none) and every other entry of the batch untouched. It
-    augments only when a key is given, so the same function serves evaluation. A batch with "size"
-    int32 [batch, 2] holds whole pictures squeezed to a canvas (see `resized_crop`): a crop brings
+    "mask" float32 (ones if the batch has none) and every other entry of the batch unchanged. It
+    augments only with a key, so the same function serves evaluation. A batch with "size" int32
+    [batch, 2] holds uncropped pictures, resized to a canvas (see `resized_crop`): a crop reduces
     them to the spec's shape, a random one with a key, else the central one. Other images must have
-    that shape. Pictures with boxes have their own, `boxes.prepare_boxes`. Batches of text,
-    of which the spec says its `inputs`, stay as they are.
+    that shape. `boxes.prepare_boxes` prepares pictures with boxes. Batches of text, whose
+    spec has `inputs`, are not changed.
 
     Args:
         spec: of the data set.
         augment: "none", "flip" (mirror), "crop" (random shift), "crop_flip" (shift and mirror) or
-            "resized_crop_flip" (random box of 8 to 100 per cent of the area, resized, mirror).
+            "resized_crop_flip" (random box of 8 to 100 per cent of the area, resize, mirror).
         padding: the largest shift in pixels.
         eval_crop: side of a canvas' central crop over the picture's shorter side.
 
@@ -121,7 +121,7 @@ def prepare(
     if spec.inputs:
         if augment != "none":
             raise UserError(f"data.augment is {augment!r}, but text is not augmented; use none")
-        return _as_it_is
+        return _unchanged
 
     if spec.latents and augment != "none":
         raise UserError(f"data.augment is {augment!r}, but pairs are not augmented; use none")
@@ -154,8 +154,8 @@ def prepare(
     return prepare_batch
 
 
-def _as_it_is(batch: Batch, key: Array | None = None) -> dict[str, Any]:
-    """Text is made ready on the host."""
+def _unchanged(batch: Batch, key: Array | None = None) -> dict[str, Any]:
+    """Return a batch of text, which the host prepares completely."""
     del key
     return {name: jnp.asarray(value) for name, value in batch.items()}
 
@@ -163,11 +163,11 @@ def _as_it_is(batch: Batch, key: Array | None = None) -> dict[str, Any]:
 def lookup(arrays: Mapping[str, Any] | None, batch: Batch) -> dict[str, Any]:
     """Fill a batch that holds only "id" with the rows of a device-resident training split.
 
-    A batch that brings its own images passes unchanged, and so does any batch when `arrays` is
-    None: one step serves small and streamed sets.
+    A batch with images is returned unchanged, and so is any batch when `arrays` is None: one step
+    serves small and streamed sets.
 
     Args:
-        arrays: `Source.arrays`, moved to the device.
+        arrays: `Source.arrays`, on the device.
         batch: with "id" int32 [batch].
     """
     if arrays is None or "image" in batch:

@@ -1,12 +1,12 @@
 """Random resized crops inside the compiled step, as ImageNet networks are trained on.
 
-The host cannot crop for us (each sweep member and each epoch draws its own), and pictures of all
-sizes have no static shape. It therefore squeezes each whole picture to one square, the *canvas*,
-aspect ratio and all, and hands over the true size. A box of the picture is a box of its canvas,
-stretched differently along the two axes, and resampling to the network's input undoes the stretch.
-Nothing is cut off or padded. The price is a second interpolation: details finer than the canvas
-are gone, so that crops smaller than about half of a picture come out a little softer than if they
-had been cut from the original.
+The host cannot crop (each sweep member and each epoch draws other crops), and pictures of several
+sizes have no static shape. The host therefore resizes each picture to one square, the *canvas*,
+without keeping its aspect ratio, and passes the true size. A box of the picture is a box of its
+canvas, stretched differently along the two axes, and resampling to the network's input undoes the
+stretch. Nothing is cut off or padded. The cost is a second interpolation: details finer than the
+canvas are lost, so that crops smaller than about half of a picture are a little softer than crops
+of the original.
 
 A box is (top, left, height, width) in fractions of the picture.
 """
@@ -19,9 +19,9 @@ from jax import Array
 
 __all__ = ["central_boxes", "random_boxes", "resample", "resized_crop_flip"]
 
-AREA = (0.08, 1.0)  # of the crop, as a share of the picture; Szegedy et al. 2014 (1409.4842)
+AREA = (0.08, 1.0)  # of the crop, as a fraction of the picture; Szegedy et al. 2014 (1409.4842)
 ASPECT = (3 / 4, 4 / 3)  # of the crop, width / height in true pixels; the same
-_ATTEMPTS = 10  # of which the first that fits is taken, as in the common implementations
+_ATTEMPTS = 10  # the first that fits is used, as in the common implementations
 
 
 def random_boxes(key: Array, sizes: Array) -> Array:
@@ -57,12 +57,12 @@ def _random_box(key: Array, picture: Array) -> Array:
 
 
 def central_boxes(sizes: Array, shape: Sequence[int], crop: float) -> Array:
-    """Return what resizing the shorter side to n / crop and keeping the central n x n would show.
+    """Return the boxes of central crops: shorter side resized to n / crop, then the central n x n.
 
     Args:
         sizes: [batch, 2], true heights and widths.
         shape: (height, width, ...) of the result.
-        crop: the share in (0, 1], commonly .875.
+        crop: a fraction in (0, 1], commonly .875.
 
     Returns:
         [batch, 4] float32, fractions of the picture.
@@ -73,7 +73,7 @@ def central_boxes(sizes: Array, shape: Sequence[int], crop: float) -> Array:
 
 
 def resample(images: Array, boxes: Array, shape: Sequence[int]) -> Array:
-    """Cut a box out of each canvas and bring it to one shape, bilinearly with antialiasing.
+    """Cut a box out of each canvas and resize it to one shape, bilinearly with antialiasing.
 
     The triangle filter is as wide as an output pixel (an input pixel, when enlarging) and, as in
     Pillow's `resize(box=...)`, sees pixels beyond the box but not beyond the picture.
@@ -88,7 +88,7 @@ def resample(images: Array, boxes: Array, shape: Sequence[int]) -> Array:
     """
     source, target = (jnp.array(s[:2], jnp.float32) for s in (images.shape[1:], shape))
 
-    def one(image: Array, box: Array) -> Array:
+    def resample_one(image: Array, box: Array) -> Array:
         scale = target / (box[2:] * source)
         return jax.image.scale_and_translate(
             image.astype(jnp.float32),
@@ -100,7 +100,7 @@ def resample(images: Array, boxes: Array, shape: Sequence[int]) -> Array:
             antialias=True,
         )
 
-    return jax.vmap(one)(images, boxes)
+    return jax.vmap(resample_one)(images, boxes)
 
 
 def resized_crop_flip(
@@ -113,8 +113,8 @@ def resized_crop_flip(
 ) -> Array:
     """Cut a random box out of every picture, resize it, and mirror half of them.
 
-    Box and mirror depend on the key and on the example's id alone, so that a batch divided over
-    devices is augmented as the whole one is.
+    Box and mirror depend on the key and on the example's id alone, so that a batch is augmented
+    equally on one device and on several.
 
     Args:
         images: [batch, height, width, channel], canvases, any dtype.
@@ -136,16 +136,16 @@ def resized_crop_flip(
     sizes = jnp.broadcast_to(jnp.array(images.shape[1:3]), (batch, 2)) if sizes is None else sizes
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i)))(ids)
     mirrored = jax.vmap(jax.random.bernoulli)(keys[:, 1])[:, None, None, None]
-    found = resample(images, random_boxes(keys[:, 0], sizes), shape)
-    return jnp.where(mirrored, found[:, :, ::-1], found)
+    crops = resample(images, random_boxes(keys[:, 0], sizes), shape)
+    return jnp.where(mirrored, crops[:, :, ::-1], crops)
 
 
 def _aspects(sizes: Array) -> Array:
-    """Width / height."""
+    """Return width / height."""
     sizes = jnp.asarray(sizes, jnp.float32)
     return sizes[:, 1] / sizes[:, 0]
 
 
 def _largest(relative: Array) -> Array:
-    """Height and width, in fractions, of the largest box of an aspect given over the picture's."""
+    """Return height and width, in fractions, of the largest box of an aspect over the picture's."""
     return jnp.stack([jnp.minimum(1.0, 1 / relative), jnp.minimum(1.0, relative)])

@@ -1,9 +1,10 @@
-"""Folders and zip files in COCO's layout: what is in them, and what is refused.
+"""Folders and zip files in COCO's layout: pictures, boxes, classes.
 
     annotations/instances_train*.json    annotations/instances_val*.json
     train*/PICTURE                       val*/PICTURE
 
-The part after "instances_" names the folder of the pictures. In a zip all may lie in a folder.
+The part after "instances_" names the folder of the pictures. In a zip, one folder may hold
+all of them.
 """
 
 import io
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from kdjax.data.images.readers import existing
 from kdjax.types import UserError
 
 __all__ = ["Photo", "Photos", "open_photo", "read_coco"]
@@ -29,7 +31,7 @@ _LAYOUT = "a folder or .zip with annotations/instances_train*.json and train*/, 
 class Photo(NamedTuple):
     """One picture and its boxes, in its own pixels: (left, top, right, bottom)."""
 
-    file: str  # inside the folder or zip
+    file: str  # path inside the folder or zip
     size: tuple[int, int]  # height, width
     box: np.ndarray  # float32 [n, 4]
     label: np.ndarray  # int32 [n]
@@ -38,7 +40,7 @@ class Photo(NamedTuple):
 
 
 class Photos(NamedTuple):
-    """What `read_coco` found; `where` is for errors."""
+    """The pictures of both splits and the classes; `where` names the set in errors."""
 
     path: str
     where: str
@@ -50,47 +52,36 @@ class Photos(NamedTuple):
 def read_coco(path: str | None) -> Photos:
     """Read both splits' annotations; no picture is opened.
 
-    Boxes are cut at the edge of their picture and those without area are dropped; both are
-    counted in a warning.
+    Boxes are cut at the edge of their picture and those without area are dropped; a warning counts
+    both.
 
     Raises:
         UserError: one line naming the file and what would be right: no such layout; a file that is
             not COCO's json; a category or a picture that an annotation names and the file does
             not; pictures that are listed twice or missing.
     """
-    if not path:
-        raise UserError(f"data.path is not set; coco needs {_LAYOUT}")
-    if not Path(path).exists():
-        raise UserError(f"data.path={path}: no such file or folder; coco needs {_LAYOUT}")
+    path = str(existing(path, _LAYOUT))
+    where = f"data.path={path}"
     names = _names(path)
-    found: dict[str, Mapping[str, Any]] = {}
-    folders = {}
-    for split in ("train", "val"):
-        file = _annotations(path, names, split)
-        found[split] = _json(path, file)
-        root = file[: file.rindex("annotations/")]
-        folders[split] = root + Path(file).stem.removeprefix("instances_") + "/"
-    classes = {int(c["id"]): str(c["name"]) for c in found["train"]["categories"]}
+    annotation_files = [_annotation_file(path, names, split) for split in ("train", "val")]
+    tables = [_json(path, file) for file in annotation_files]
+    classes = {int(c["id"]): str(c["name"]) for c in tables[0]["categories"]}
     if not classes:
-        raise UserError(f"data.path={path}: the train annotations name no categories")
-    number = {category: row for row, category in enumerate(sorted(classes))}
-    splits = {
-        split: _photos(f"data.path={path}: {split}", said, folders[split], names, number)
-        for split, said in found.items()
-    }
-    return Photos(
-        path=path,
-        where=f"data.path={path}",
-        class_names=tuple(classes[category] for category in number),
-        **splits,
+        raise UserError(f"{where}: the train annotations name no categories")
+    class_index = {category: index for index, category in enumerate(sorted(classes))}
+    train, val = (
+        _photos(f"{where}: {split}", table, _picture_folder(file), names, class_index)
+        for split, table, file in zip(("train", "val"), tables, annotation_files, strict=True)
     )
+    class_names = tuple(classes[category] for category in class_index)
+    return Photos(path, where, train, val, class_names)
 
 
 def open_photo(path: str, photo: Photo) -> np.ndarray:
     """Return a picture as uint8 [height, width, 3].
 
     Raises:
-        UserError: it cannot be decoded, or has another size than its annotations say.
+        UserError: it cannot be decoded, or its size is not that of its annotations.
     """
     try:
         with Image.open(io.BytesIO(_read(path, photo.file))) as picture:
@@ -108,26 +99,31 @@ def open_photo(path: str, photo: Photo) -> np.ndarray:
     return image
 
 
+def _picture_folder(annotation_file: str) -> str:
+    root, _, name = annotation_file.rpartition("annotations/")
+    return root + Path(name).stem.removeprefix("instances_") + "/"
+
+
 def _photos(
     where: str,
-    said: Mapping[str, Any],
+    table: Mapping[str, Any],
     folder: str,
     names: frozenset[str],
-    number: Mapping[int, int],
+    class_index: Mapping[int, int],
 ) -> tuple[Photo, ...]:
     rows: dict[int, list[Mapping[str, Any]]] = {}
     try:
-        for image in said["images"]:
+        for image in table["images"]:
             if image["id"] in rows:
                 raise UserError(f"{where}: image id {image['id']} is listed twice")
             rows[image["id"]] = []
-        for note in said["annotations"]:
+        for note in table["annotations"]:
             if note["image_id"] not in rows:
                 raise UserError(
                     f"{where}: annotation {note['id']} is of image {note['image_id']}, which "
                     '"images" does not list; add the image or remove the annotation'
                 )
-            if note["category_id"] not in number:
+            if note["category_id"] not in class_index:
                 raise UserError(
                     f"{where}: annotation {note['id']} has category {note['category_id']}, which "
                     '"categories" of train does not list'
@@ -135,7 +131,8 @@ def _photos(
             rows[note["image_id"]].append(note)
         counts: Counter[str] = Counter()
         photos = tuple(
-            _photo(image, rows[image["id"]], folder, number, counts) for image in said["images"]
+            _photo(image, rows[image["id"]], folder, class_index, counts)
+            for image in table["images"]
         )
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
@@ -145,8 +142,8 @@ def _photos(
     if missing:
         raise UserError(f"{where}: {len(missing)} pictures are missing, the first is {missing[0]}")
     if counts:
-        told = ", ".join(f"{count} boxes {what}" for what, count in sorted(counts.items()))
-        warnings.warn(f"{where}: {told}", stacklevel=3)
+        changes = ", ".join(f"{count} boxes {change}" for change, count in sorted(counts.items()))
+        warnings.warn(f"{where}: {changes}", stacklevel=3)
     return photos
 
 
@@ -154,11 +151,11 @@ def _photo(
     image: Mapping[str, Any],
     notes: list[Mapping[str, Any]],
     folder: str,
-    number: Mapping[int, int],
+    class_index: Mapping[int, int],
     counts: Counter[str],
 ) -> Photo:
     height, width = int(image["height"]), int(image["width"])
-    kept = []
+    objects = []
     for note in notes:
         left, top, wide, tall = (float(x) for x in note["bbox"])
         if not (wide > 0 and tall > 0):  # NaN too
@@ -173,8 +170,9 @@ def _photo(
         if np.abs(inside - box).max() > 0.5:
             counts["were cut at the edge of their picture"] += 1
         area = float(note.get("area", wide * tall))
-        kept.append((inside, number[note["category_id"]], bool(note.get("iscrowd", 0)), area))
-    box, label, crowd, area = zip(*kept, strict=True) if kept else ((), (), (), ())
+        crowd = bool(note.get("iscrowd", 0))
+        objects.append((inside, class_index[note["category_id"]], crowd, area))
+    box, label, crowd, area = zip(*objects, strict=True) if objects else ((), (), (), ())
     return Photo(
         file=folder + str(image["file_name"]),
         size=(height, width),
@@ -192,32 +190,32 @@ def _names(path: str) -> frozenset[str]:
     try:
         return frozenset(_archive(path).namelist())
     except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"data.path={path}: no whole zip file; coco needs {_LAYOUT}") from error
+        raise UserError(f"data.path={path}: not a readable zip file; give {_LAYOUT}") from error
 
 
-def _annotations(path: str, names: frozenset[str], split: str) -> str:
-    found = sorted(
+def _annotation_file(path: str, names: frozenset[str], split: str) -> str:
+    files = sorted(
         name
         for name in names
         if Path(name).match(f"annotations/instances_{split}*.json") and "__MACOSX" not in name
     )
-    if len(found) != 1:
-        told = "no" if not found else "several"
+    if len(files) != 1:
+        count = "several" if files else "no"
         raise UserError(
-            f"data.path={path}: {told} annotations/instances_{split}*.json; coco needs {_LAYOUT}"
+            f"data.path={path}: {count} annotations/instances_{split}*.json; give {_LAYOUT}"
         )
-    return found[0]
+    return files[0]
 
 
 def _json(path: str, file: str) -> Mapping[str, Any]:
     try:
-        said = json.loads(_read(path, file))
+        table = json.loads(_read(path, file))
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"data.path={path}: {file} cannot be read: {error}") from error
-    lacking = [key for key in ("images", "annotations", "categories") if key not in said]
+    lacking = [key for key in ("images", "annotations", "categories") if key not in table]
     if lacking:
         raise UserError(f"data.path={path}: {file} lacks {', '.join(lacking)}: not COCO's json")
-    return said
+    return table
 
 
 def _read(path: str, file: str) -> bytes:

@@ -1,9 +1,9 @@
-"""Detection: pictures with boxes as a `Source`; `augment_boxes` is what follows in the step.
+"""Detection: pictures with boxes as a `Source`; `augment_boxes` prepares them in the step.
 
-A picture is resized so that its longer side is the input's, its top left corner stays, and the
-rest is padding. Batches hold "image" uint8 [batch, side, side, 3], "size" float32 [batch, 2]
+A picture is resized so that its longer side is the input's, is placed at the top left, and is
+padded. Batches hold "image" uint8 [batch, side, side, 3], "size" float32 [batch, 2]
 (height and width inside the padding), "box" [batch, m, 4] in pixels of the input, "box_label",
-"box_mask", "crowd" [batch, m], and of every batch "label" (how many boxes), "id", "mask".
+"box_mask", "crowd" [batch, m], "label" [batch] (the number of boxes), "id", "mask".
 """
 
 import warnings
@@ -16,43 +16,21 @@ from PIL import Image
 
 from kdjax.data.augment.boxes import TASK
 from kdjax.data.detection.coco import Photo, Photos, open_photo, read_coco
-from kdjax.data.images.in_memory import ON_DEVICE_LIMIT, channel_moments
+from kdjax.data.images.in_memory import channel_moments, fits_on_device, id_batches
 from kdjax.data.images.streaming import Block, train_batches
-from kdjax.data.splits import Options, batch_rows, plan
-from kdjax.types import EvalBatches, Source, Spec, TrainBatches, UserError
+from kdjax.data.options import BatchOptions, DetectionOptions, SplitOptions
+from kdjax.data.splits import assign_rows, check_batch_sizes, plan
+from kdjax.types import EvalBatches, Source, Spec, UserError
 
-__all__ = ["DetectionOptions", "DetectionSet", "read_detection", "resized"]
+__all__ = ["DetectionSet", "read_detection", "resized"]
 
 BACKGROUND = "background"
 _MOMENTS_SAMPLE = 256  # pictures behind mean and std
 _NAMES = ("image", "size", "box", "box_label", "box_mask", "crowd", "label")
 
 
-class DetectionOptions(NamedTuple):
-    """What `read_detection` takes.
-
-    `image_size`: of the longer side, a multiple of 32. `max_boxes`: a picture, in training; the
-    smallest are left out, with a warning. `unreadable`: "refuse" or "skip" pictures that cannot be
-    decoded. `judge_train`: training pictures are judged too, as the split "test_train", whenever
-    validation is and at the end.
-    """
-
-    batch_size: int
-    eval_batch_size: int = 8
-    path: str | None = None
-    image_size: int | None = None
-    max_boxes: int = 100
-    unreadable: str = "refuse"
-    judge_train: bool = False
-    validation: float | int = 0.1
-    split_seed: int = 0
-    limit: int | None = None
-    on_device: bool | str = "auto"
-    workers: int = 0
-
-
 class DetectionSet(NamedTuple):
-    """A source, and by split the pictures behind it in the order of "id": what AP is measured on.
+    """A source, and for each split its pictures in the order of "id", on which AP is measured.
 
     `open(photo)` returns the picture as stored, for drawings.
     """
@@ -62,80 +40,75 @@ class DetectionSet(NamedTuple):
     open: Callable[[Photo], np.ndarray]
 
 
-def read_detection(options: DetectionOptions) -> DetectionSet:
+def read_detection(
+    options: DetectionOptions, batching: BatchOptions, splitting: SplitOptions
+) -> DetectionSet:
     """Return a set in COCO's layout; "validation" is cut from its train split, "test" is its val.
 
-    The last class is the background. Pictures without boxes stay: they teach what is background.
+    The last class is the background. Pictures without boxes stay: they are background only.
 
     Raises:
         UserError: one line naming the key or file and what would be right.
     """
     side = options.image_size or 0
     if side < 32 or side % 32:
-        raise UserError(f"data.image_size is {options.image_size}; set a multiple of 32, 320 say")
+        raise UserError(
+            f"data.image_size is {options.image_size}; set a multiple of 32, such as 320"
+        )
     if options.max_boxes < 1:
         raise UserError(f"data.max_boxes is {options.max_boxes}; it must be >= 1")
     if options.unreadable not in ("refuse", "skip"):
         raise UserError(f"data.unreadable is {options.unreadable!r}; use 'refuse' or 'skip'")
-    found = _readable(read_coco(options.path), options)
-    if not found.train or not found.val:
-        raise UserError(f"{found.where}: the train or the val split holds no pictures")
-    rows = plan(
-        np.zeros(len(found.train), np.int32),
-        found.where,
-        Options(
-            options.batch_size,
-            options.eval_batch_size,
-            options.validation,
-            None,
-            options.split_seed,
-            limit=options.limit,
-        ),
-        has_test=True,
-        has_validation=False,
-    )
-    photos: dict[str, Sequence[Photo]] = {"train": [found.train[row] for row in rows.train]}
-    if rows.validation is not None:
-        photos["validation"] = [found.train[row] for row in rows.validation]
-    photos["test"] = found.val
+    coco = read_coco(options.path)
+    if options.unreadable == "skip":
+        coco = _without_unreadable(coco)
+    if not coco.train or not coco.val:
+        raise UserError(f"{coco.where}: the train or the val split holds no pictures")
+    label = np.zeros(len(coco.train), np.int32)
+    rows = plan(label, coco.where, splitting, has_test=True, has_validation=False)
+    photos: dict[str, Sequence[Photo]] = {
+        split: stored if chosen is None else [stored[row] for row in chosen]
+        for split, (stored, chosen) in assign_rows(rows, coco.train, None, coco.val).items()
+    }
+    check_batch_sizes(batching, len(photos["train"]))
     if options.judge_train:
         photos["test_train"] = photos["train"]
     if not any(len(photo.box) for photo in photos["train"]):
-        raise UserError(f"{found.where}: no picture of the training split has a box")
-    _warn_crowded(found.where, photos["train"], options.max_boxes)
-    get = {split: partial(_example, found.path, rows, options) for split, rows in photos.items()}
-    return DetectionSet(
-        _source(found, photos, get, options), photos, partial(open_photo, found.path)
-    )
+        raise UserError(f"{coco.where}: no picture of the training split has a box")
+    _warn_crowded(coco.where, photos["train"], options.max_boxes)
+    fetch = {split: partial(_example, coco.path, rows, options) for split, rows in photos.items()}
+    size = {split: len(rows) for split, rows in photos.items()}
+    source = _source(fetch, size, (*coco.class_names, BACKGROUND), batching)
+    return DetectionSet(source, photos, partial(open_photo, coco.path))
 
 
-def _readable(found: Photos, options: DetectionOptions) -> Photos:
-    """Open every picture once, if those that cannot be decoded are to be skipped."""
-    if options.unreadable == "refuse":
-        return found
-    kept, lost = {}, []
-    for split in ("train", "val"):
-        kept[split] = []
-        for photo in getattr(found, split):
-            try:
-                open_photo(found.path, photo)
-                kept[split].append(photo)
-            except UserError:
-                lost.append(photo.file)
-    if lost:
+def _without_unreadable(coco: Photos) -> Photos:
+    """Open every picture once, and drop those that cannot be decoded, with a warning."""
+    unreadable = set()
+    for photo in (*coco.train, *coco.val):
+        try:
+            open_photo(coco.path, photo)
+        except UserError:
+            unreadable.add(photo.file)
+    if unreadable:
+        names = ", ".join(sorted(unreadable)[:5])
         warnings.warn(
-            f"{found.where}: {len(lost)} unreadable pictures were skipped: {', '.join(lost[:5])}",
+            f"{coco.where}: {len(unreadable)} unreadable pictures were skipped: {names}",
             stacklevel=3,
         )
-    return found._replace(train=tuple(kept["train"]), val=tuple(kept["val"]))
+    train, val = (
+        tuple(photo for photo in split if photo.file not in unreadable)
+        for split in (coco.train, coco.val)
+    )
+    return coco._replace(train=train, val=val)
 
 
 def _warn_crowded(where: str, photos: Sequence[Photo], limit: int) -> None:
-    over = [len(photo.box) - limit for photo in photos if len(photo.box) > limit]
-    if over:
+    excess = [len(photo.box) - limit for photo in photos if len(photo.box) > limit]
+    if excess:
         warnings.warn(
-            f"{where}: {sum(over)} boxes of {len(over)} training pictures are more than "
-            f"data.max_boxes = {limit} and were left out, the smallest first",
+            f"{where}: {sum(excess)} boxes of {len(excess)} training pictures are more than "
+            f"data.max_boxes = {limit} and were dropped, the smallest first",
             stacklevel=3,
         )
 
@@ -175,61 +148,54 @@ def _example(
 
 
 def _source(
-    found: Photos,
-    photos: Mapping[str, Sequence[Photo]],
-    get: Mapping[str, Callable[[int], dict[str, Any]]],
-    options: DetectionOptions,
+    fetch: Mapping[str, Callable[[int], dict[str, Any]]],
+    size: Mapping[str, int],
+    class_names: tuple[str, ...],
+    batching: BatchOptions,
 ) -> Source:
-    size = {split: len(rows) for split, rows in photos.items()}
     sample = np.unique(np.linspace(0, size["train"] - 1, _MOMENTS_SAMPLE).astype(int))
-    shown = [_inside(get["train"](int(row))) for row in sample]
-    mean, std = channel_moments(np.concatenate(shown)[None, :, None], 255.0)
-    example = get["train"](0)
-    whole = sum(size.values()) * sum(np.asarray(example[name]).nbytes for name in _NAMES)
-    small = whole <= ON_DEVICE_LIMIT if options.on_device == "auto" else bool(options.on_device)
-    names = (*found.class_names, BACKGROUND)
+    pixels = [_inside(fetch["train"](int(row))) for row in sample]
+    mean, std = channel_moments(np.concatenate(pixels)[None, :, None], 255.0)
+    example = fetch["train"](0)
+    fields = {name: np.asarray(example[name]) for name in _NAMES}
     spec = Spec(
         example["image"].shape,
-        len(names),
-        names,
+        len(class_names),
+        class_names,
         mean,
         std,
         255.0,
-        inputs={
-            name: (np.shape(example[name]), str(np.asarray(example[name]).dtype))
-            for name in _NAMES
-            if name != "label"
-        },
+        inputs={n: (x.shape, str(x.dtype)) for n, x in fields.items() if n != "label"},
         task=TASK,
     )
+    total_bytes = sum(size.values()) * sum(field.nbytes for field in fields.values())
+    small = fits_on_device(batching.on_device, total_bytes)
     arrays = None
     if small:
-        decoded = {
-            split: _stacked([get[split](row) for row in range(n)]) for split, n in size.items()
+        tables = {
+            split: _stacked([fetch[split](row) for row in range(n)]) for split, n in size.items()
         }
-        get = {split: partial(_row, table) for split, table in decoded.items()}
-        arrays = {name: decoded["train"][name] for name in _NAMES}
+        fetch = {split: partial(_row, table) for split, table in tables.items()}
+        arrays = {name: tables["train"][name] for name in _NAMES}
 
     def rows(index: int, count: int) -> Source:
         block = Block(index, count)
         evals = {
-            split: _eval_batches(get[split], n, options.eval_batch_size, block)
+            split: _eval_batches(fetch[split], n, batching.eval_batch_size, block)
             for split, n in size.items()
         }
-        train = train_batches(
-            get["train"], size["train"], options.batch_size, options.workers, block
-        )
+        train = train_batches(fetch["train"], size["train"], batching, block)
         return Source(spec=spec, size=size, train=train, evals=evals, rows=rows)
 
     source = rows(0, 1)
     if small:
-        train = _ids(size["train"], options.batch_size)
+        train = id_batches(size["train"], batching.batch_size)
         source = source._replace(train=train, arrays=arrays, rows=None)
     return source
 
 
 def _inside(example: Mapping[str, Any]) -> np.ndarray:
-    """The pixels of a picture without its padding, [n, 3]."""
+    """Return the pixels of a picture without its padding, [n, 3]."""
     height, width = (int(x) for x in example["size"])
     return example["image"][:height, :width].reshape(-1, 3)
 
@@ -242,26 +208,16 @@ def _stacked(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     return {name: np.stack([e[name] for e in examples]) for name in examples[0]}
 
 
-def _ids(size: int, batch_size: int) -> TrainBatches:
-    """Training batches of pictures that lie on the device."""
-
-    def batches(step: int, seed: int) -> Iterator[Mapping[str, np.ndarray]]:
-        while True:
-            yield {"id": batch_rows(size, batch_size, seed, step)}
-            step += 1
-
-    return batches
-
-
 def _eval_batches(
-    get: Callable[[int], dict[str, Any]], size: int, batch_size: int, block: Block
+    fetch: Callable[[int], dict[str, Any]], size: int, batch_size: int, block: Block
 ) -> EvalBatches:
-    own = batch_size // block.among
+    block_size = batch_size // block.count
+    first = block.index * block_size
 
     def batches() -> Iterator[Mapping[str, np.ndarray]]:
-        for start in range(block.number * own, size + block.number * own, batch_size):
-            rows = np.arange(start, start + own)
-            found = _stacked([get(int(row)) for row in np.minimum(rows, size - 1)])
-            yield {**found, "mask": (rows < size).astype(np.float32)}
+        for start in range(first, size + first, batch_size):
+            rows = np.arange(start, start + block_size)
+            examples = _stacked([fetch(int(row)) for row in np.minimum(rows, size - 1)])
+            yield {**examples, "mask": (rows < size).astype(np.float32)}
 
     return batches

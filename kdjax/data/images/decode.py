@@ -1,4 +1,4 @@
-"""From a picture file, or a decoded picture of any size, to an array of the set's shape."""
+"""Conversion of picture files and decoded pictures of any size to arrays of the set's shape."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -14,11 +14,11 @@ _GREY_MODES = ("1", "L", "LA")
 
 
 class View(NamedTuple):
-    """How the pictures of a set are brought to one size.
+    """The resizing of the pictures of a set.
 
     `size`: height and width of the result, None for pictures that have one size already. `crop`:
     that size over the shorter side before the central crop. `canvas`: side of the square to which
-    whole training pictures are squeezed for `resized_crop`, None where that is not wanted.
+    uncropped training pictures are resized for `resized_crop`; None: training pictures are cropped.
     """
 
     size: int | None = None
@@ -39,7 +39,7 @@ def open_picture(path: Path, channels: int) -> np.ndarray:
     """Return a picture file as uint8 [height, width, channels]; 1 is grey, 3 is RGB.
 
     Raises:
-        UserError: on a file that is no picture, and on a colour picture where grey is wanted.
+        UserError: on a file that is not a picture, and on a colour picture in a grey set.
     """
     try:
         with Image.open(path) as picture:
@@ -56,10 +56,10 @@ def open_picture(path: Path, channels: int) -> np.ndarray:
 def fit(image: np.ndarray, channels: int, view: View) -> np.ndarray:
     """Return uint8 [height, width, channels]: shorter side to size / crop, then the centre.
 
-    Grey pictures are repeated over `channels`; a view without size leaves height and width alone.
+    Grey pictures are repeated over `channels`; a view without size keeps height and width.
 
     Raises:
-        UserError: on a number of channels that cannot be brought to `channels`.
+        UserError: on a number of channels that cannot be converted to `channels`.
     """
     image = _with_channels(image, channels)
     if view.size is None:
@@ -77,10 +77,10 @@ def fit(image: np.ndarray, channels: int, view: View) -> np.ndarray:
 
 
 def squeeze(image: np.ndarray, channels: int, canvas: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return a whole picture as uint8 [canvas, canvas, channels], and its (height, width).
+    """Return an uncropped picture as uint8 [canvas, canvas, channels], and its (height, width).
 
     Raises:
-        UserError: on a number of channels that cannot be brought to `channels`.
+        UserError: on a number of channels that cannot be converted to `channels`.
     """
     image = _with_channels(image, channels)
     height, width = image.shape[:2]

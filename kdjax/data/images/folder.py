@@ -25,11 +25,11 @@ def folder(path: str | None, view: View) -> RecordSet:
 
     Args:
         path: of the folder, see the module for its layout.
-        view: how pictures are resized; without a size all must have that of the first one.
+        view: the resizing of pictures; without a size all must have that of the first one.
 
     Raises:
         UserError: on a folder without class subfolders, an empty class, a class that is only in
-            the test split, and files that are no pictures.
+            the test split, and files that are not pictures.
     """
     root = existing(path, "a folder with train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png")
     train = root / "train" if (root / "train").is_dir() else root
@@ -40,16 +40,16 @@ def folder(path: str | None, view: View) -> RecordSet:
             "at least two are needed, one folder per class"
         )
     listed = _list(train, names)
-    firsts = {label: file for file, label in reversed(listed)}
-    channels = max(picture_channels(file) for file in firsts.values())
+    first_of_class = {label: file for file, label in reversed(listed)}
+    channels = max(picture_channels(file) for file in first_of_class.values())
     first = fit(open_picture(listed[0][0], channels), channels, view)
     others = {} if train == root else _other_splits(root, names)
-    make = partial(_records, channels=channels)
+    records = {split: _records(files, channels) for split, files in others.items()}
     return RecordSet(
         where=f"data.path={path}",
-        train=make(listed),
-        test=make(others["test"]) if "test" in others else None,
-        validation=make(others["validation"]) if "validation" in others else None,
+        train=_records(listed, channels),
+        test=records.get("test"),
+        validation=records.get("validation"),
         shape=first.shape,
         class_names=names,
         view=view,
@@ -57,7 +57,7 @@ def folder(path: str | None, view: View) -> RecordSet:
 
 
 def _classes(split: Path) -> tuple[str, ...]:
-    """Return the subfolders, refusing one without pictures."""
+    """Return the names of the subfolders; refuse one without pictures."""
     if not split.is_dir():
         raise UserError(f"data.path={split} is not a folder; give one with a subfolder per class")
     names = sorted(p.name for p in split.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -72,10 +72,10 @@ def _classes(split: Path) -> tuple[str, ...]:
 
 def _list(split: Path, names: tuple[str, ...]) -> list[tuple[Path, int]]:
     index = {name: label for label, name in enumerate(names)}
-    strangers = [name for name in _classes(split) if name not in index]
-    if strangers:
+    unknown = [name for name in _classes(split) if name not in index]
+    if unknown:
         raise UserError(
-            f"{split / strangers[0]} has no counterpart in the training split; its classes are "
+            f"{split / unknown[0]} has no counterpart in the training split; its classes are "
             f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
         )
     return [
@@ -87,22 +87,22 @@ def _list(split: Path, names: tuple[str, ...]) -> list[tuple[Path, int]]:
 
 
 def _other_splits(root: Path, names: tuple[str, ...]) -> dict[str, list[tuple[Path, int]]]:
-    """Return "test" and "validation" as far as they exist; a lone val serves as the test split."""
-    found = {}
+    """Return "test" and "validation" if they exist; without "test", val is the test split."""
+    splits = {}
     for split, spellings in (("test", ("test",)), ("validation", _VALIDATION)):
         for spelling in spellings:
             if (root / spelling).is_dir():
-                found[split] = _list(root / spelling, names)
-                if not found[split]:
+                splits[split] = _list(root / spelling, names)
+                if not splits[split]:
                     raise UserError(f"{root / spelling} has no class subfolders; add or remove it")
-    if "validation" in found and "test" not in found:
-        found["test"] = found.pop("validation")
-    return found
+    if "validation" in splits and "test" not in splits:
+        splits["test"] = splits.pop("validation")
+    return splits
 
 
-def _records(listed: list[tuple[Path, int]], *, channels: int) -> Records:
+def _records(listed: list[tuple[Path, int]], channels: int) -> Records:
     files = [str(file) for file, _ in listed]
-    label = np.array([kind for _, kind in listed], np.int32)
+    label = np.array([label for _, label in listed], np.int32)
     return Records(partial(_get, files, label, channels), len(files), label)
 
 

@@ -1,7 +1,6 @@
-"""In-memory image sets: what is refused, the statistics, the batches.
+"""In-memory image sets: checks, statistics, batches.
 
-A reader returns an `ImageSet` of arrays that went through `check`; `build` turns it into a
-`Source`.
+A reader returns an `ImageSet` of arrays that passed `check`; `build` turns it into a `Source`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,10 +8,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdjax.data.splits import Options, batch_rows, plan
+from kdjax.data.options import BatchOptions, SplitOptions
+from kdjax.data.splits import assign_rows, batch_rows, check_batch_sizes, plan
 from kdjax.types import EvalBatches, Source, Spec, TrainBatches, UserError
 
-__all__ = ["ON_DEVICE_LIMIT", "ImageSet", "Pair", "build", "channel_moments", "check", "pad_batch"]
+__all__ = [
+    "ImageSet",
+    "Pair",
+    "build",
+    "channel_moments",
+    "check",
+    "fits_on_device",
+    "id_batches",
+    "pad_batch",
+]
 
 ON_DEVICE_LIMIT = 2**30  # bytes of raw training images that may live on the accelerator
 _CHUNK = 2**22  # values converted to float64 at a time
@@ -26,7 +35,7 @@ class Pair(NamedTuple):
 
 
 class ImageSet(NamedTuple):
-    """What a reader found: the splits that exist, and `where`, for errors.
+    """The splits that a reader returns; `where` names the set in errors.
 
     `scale` divides the stored pixels before the statistics (255 for uint8, 16 for the digits).
     """
@@ -49,7 +58,7 @@ def check(
         image: [n, height, width] or with a channel axis, uint8 or floating.
         label: integers [n] or [n, 1] in [0, num_classes).
         num_classes: the upper end; None leaves it open.
-        where: the file or folder, as it should stand in an error.
+        where: the name of the file or folder in an error.
         split: "train" or "test": the suffix of the keys x_ and y_ in errors.
 
     Raises:
@@ -95,9 +104,9 @@ def _check_labels(label: np.ndarray, num_classes: int | None, where: str, key: s
             f"{where}: {key} has dtype {label.dtype}; labels are integers in [0, num_classes)"
         )
     end = np.iinfo(np.int32).max if num_classes is None else num_classes
-    wrong = (label < 0) | (label >= end)
-    if wrong.any():
-        bad = int(np.argmax(wrong))
+    out_of_range = (label < 0) | (label >= end)
+    if out_of_range.any():
+        bad = int(np.argmax(out_of_range))
         raise UserError(
             f"{where}: {key}[{bad}] is {label[bad]}, out of range; labels are integers in "
             f"[0, {num_classes or 'num_classes'})"
@@ -125,86 +134,98 @@ def channel_moments(image: np.ndarray, scale: float) -> tuple[tuple[float, ...],
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def pad_batch(
-    image: np.ndarray, label: np.ndarray, ids: np.ndarray, size: int
-) -> dict[str, np.ndarray]:
+def pad_batch(batch: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
     """Return an evaluation batch of `size` rows: the last example repeated, with mask 0.
 
-    Repeating, instead of zeros, keeps every value in the range of the data, and whoever writes
-    predictions by id writes the same one twice.
+    Repeating, instead of zeros, keeps every value in the range of the data. Predictions that are
+    stored by id are stored twice, with the same value.
     """
-    rows = np.minimum(np.arange(size), len(label) - 1)
-    mask = (np.arange(size) < len(label)).astype(np.float32)
-    return {"image": image[rows], "label": label[rows], "id": ids[rows], "mask": mask}
+    count = len(batch["id"])
+    rows = np.minimum(np.arange(size), count - 1)
+    mask = (np.arange(size) < count).astype(np.float32)
+    return {**{name: values[rows] for name, values in batch.items()}, "mask": mask}
 
 
-def build(found: ImageSet, options: Options) -> Source:
-    """Split an in-memory set and return its `Source`.
-
-    `arrays` is set when `options.on_device` says so or, for "auto", when the raw training images
-    take at most 1 GiB.
+def fits_on_device(on_device: bool | str, size: int) -> bool:
+    """Return whether data of `size` bytes live on the accelerator; "auto" allows 1 GiB.
 
     Raises:
-        UserError: from `splits.plan`.
+        UserError: on another value.
     """
+    if on_device not in (True, False, "auto"):
+        raise UserError(f"data.on_device is {on_device!r}; it must be True, False or 'auto'")
+    return size <= ON_DEVICE_LIMIT if on_device == "auto" else bool(on_device)
+
+
+def build(image_set: ImageSet, batching: BatchOptions, splitting: SplitOptions) -> Source:
+    """Split an in-memory set and return its `Source`.
+
+    Raises:
+        UserError: from `splits.plan`, or on batch sizes that are not possible.
+    """
+    train, validation, test = image_set.train, image_set.validation, image_set.test
+    has_test, has_validation = test is not None, validation is not None
     rows = plan(
-        found.train.label,
-        found.where,
-        options,
-        has_test=found.test is not None,
-        has_validation=found.validation is not None,
+        train.label, image_set.where, splitting, has_test=has_test, has_validation=has_validation
     )
-    train = _pick(found.train, rows.train)
-    shipped = {"validation": found.validation, "test": found.test}
-    cut = {"validation": rows.validation, "test": rows.test}
-    splits = {"train": train}
-    for name in ("validation", "test"):
-        held, whole = cut[name], shipped[name]
-        if held is not None:
-            splits[name] = _pick(found.train, held)
-        elif whole is not None:
-            splits[name] = whole
-    mean, std = channel_moments(train.image, found.scale)
+    splits = {
+        name: _pick(*stored) for name, stored in assign_rows(rows, train, validation, test).items()
+    }
+    train = splits["train"]
+    check_batch_sizes(batching, len(train.label))
+    mean, std = channel_moments(train.image, image_set.scale)
     shape = tuple(int(size) for size in train.image.shape[1:])
-    auto = options.on_device == "auto"
-    small = train.image.nbytes <= ON_DEVICE_LIMIT if auto else bool(options.on_device)
+    small = fits_on_device(batching.on_device, train.image.nbytes)
+    batch_size = batching.batch_size
     return Source(
-        spec=Spec(shape, found.num_classes, found.class_names, mean, std, found.scale),
+        spec=Spec(shape, image_set.num_classes, image_set.class_names, mean, std, image_set.scale),
         size={name: len(pair.label) for name, pair in splits.items()},
-        train=_train_batches(train, options.batch_size, ids_only=small),
-        evals={name: _eval_batches(pair, options.eval_batch_size) for name, pair in splits.items()},
+        train=(
+            id_batches(len(train.label), batch_size) if small else _train_batches(train, batch_size)
+        ),
+        evals={
+            name: _eval_batches(pair, batching.eval_batch_size) for name, pair in splits.items()
+        },
         arrays={"image": train.image, "label": train.label} if small else None,
     )
 
 
-def _pick(pair: Pair, rows: np.ndarray) -> Pair:
-    if len(rows) == len(pair.label):
+def _pick(pair: Pair, rows: np.ndarray | None) -> Pair:
+    if rows is None or len(rows) == len(pair.label):
         return pair  # ascending and complete: no need for a copy
     return Pair(pair.image[rows], pair.label[rows])
 
 
-def _train_batches(train: Pair, batch_size: int, *, ids_only: bool) -> TrainBatches:
-    ones = np.ones(batch_size, np.float32)
+def id_batches(size: int, batch_size: int) -> TrainBatches:
+    """Return the training batches of `size` examples that live on the device: their ids."""
 
     def batches(step: int, seed: int) -> Iterator[Mapping[str, np.ndarray]]:
         while True:
-            ids = batch_rows(len(train.label), batch_size, seed, step)
-            if ids_only:
-                yield {"id": ids}
-            else:
-                image, label = train.image[ids], train.label[ids]
-                yield {"image": image, "label": label, "id": ids, "mask": ones}
+            yield {"id": batch_rows(size, batch_size, seed, step)}
             step += 1
 
     return batches
 
 
+def _train_batches(train: Pair, batch_size: int) -> TrainBatches:
+    ones = np.ones(batch_size, np.float32)
+    ids = id_batches(len(train.label), batch_size)
+
+    def batches(step: int, seed: int) -> Iterator[Mapping[str, np.ndarray]]:
+        for batch in ids(step, seed):
+            rows = batch["id"]
+            yield {"image": train.image[rows], "label": train.label[rows], "id": rows, "mask": ones}
+
+    return batches
+
+
 def _eval_batches(pair: Pair, batch_size: int) -> EvalBatches:
+    ids = np.arange(len(pair.label), dtype=np.int32)
+
     def batches() -> Iterator[Mapping[str, np.ndarray]]:
-        for start in range(0, len(pair.label), batch_size):
-            image = pair.image[start : start + batch_size]
-            label = pair.label[start : start + batch_size]
-            ids = np.arange(start, start + len(label), dtype=np.int32)
-            yield pad_batch(image, label, ids, batch_size)
+        for start in range(0, len(ids), batch_size):
+            rows = slice(start, start + batch_size)
+            batch = {"image": pair.image[rows], "label": pair.label[rows], "id": ids[rows]}
+            yield pad_batch(batch, batch_size)
 
     return batches

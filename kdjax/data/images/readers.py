@@ -1,4 +1,4 @@
-"""Readers of sets that lie in one file or folder: digits, npz, idx.
+"""Readers of sets that are one file or folder: digits, npz, idx.
 
 Each returns an `in_memory.ImageSet` of checked arrays or raises one `UserError`.
 """
@@ -25,7 +25,7 @@ def digits() -> ImageSet:
     Raises:
         UserError: when scikit-learn, whose wheel holds them, is not installed.
     """
-    # Only the file is wanted: importing sklearn.datasets takes seconds.
+    # Only the file is needed: importing sklearn.datasets takes seconds.
     package = find_spec("sklearn")
     file = Path((package and package.origin) or "", "..", "datasets", "data", "digits.csv.gz")
     try:
@@ -42,7 +42,7 @@ def npz(path: str | None, num_classes: int | None = None, *, needs_test: bool = 
 
     Args:
         path: the file.
-        num_classes: the number of classes; otherwise class_names or the labels tell.
+        num_classes: the number of classes; None takes that of class_names or of the labels.
         needs_test: False lets x_test and y_test be missing.
 
     Raises:
@@ -73,50 +73,50 @@ def assemble(
     *,
     num_classes: int | None,
 ) -> ImageSet:
-    """Check both splits against each other and return the set.
+    """Check that both splits agree and return the set.
 
     Raises:
-        UserError: also on splits of unlike shape or dtype, and on a class without a training
-            example where neither names nor `num_classes` say that it exists.
+        UserError: from `in_memory.check`, on splits of different shape or dtype, and on a class
+            without a training example that neither names nor `num_classes` include.
     """
     if names and num_classes is not None and len(names) != num_classes:
         raise UserError(f"data.num_classes is {num_classes} but {where} names {len(names)} classes")
     stated = num_classes if num_classes is not None else (len(names) if names else None)
-    trained = check(*train, stated, where, "train")
-    count = stated if stated is not None else _count_classes(trained.label, where)
-    tested = None if test is None else check(*test, count, where, "test")
-    if tested is not None:
-        _check_alike(trained, tested, where)
-    scale = 255.0 if trained.image.dtype == np.uint8 else 1.0
-    named = names or tuple(str(index) for index in range(count))
-    return ImageSet(where, trained, tested, None, count, named, scale)
+    train_pair = check(*train, stated, where, "train")
+    count = stated if stated is not None else _count_classes(train_pair.label, where)
+    test_pair = None if test is None else check(*test, count, where, "test")
+    if test_pair is not None:
+        _check_equal_shapes(train_pair, test_pair, where)
+    scale = 255.0 if train_pair.image.dtype == np.uint8 else 1.0
+    class_names = names or tuple(str(index) for index in range(count))
+    return ImageSet(where, train_pair, test_pair, None, count, class_names, scale)
 
 
 def _count_classes(label: np.ndarray, where: str) -> int:
-    """Return max + 1, after refusing gaps: labels from 1, or a stray one, would pass otherwise."""
+    """Return max + 1, but refuse gaps: labels from 1, or one typing error, would pass otherwise."""
     count = int(label.max()) + 1
     present = np.unique(label)
     if len(present) < count:
         gap = int(np.argmax(present != np.arange(len(present))))
         raise UserError(
             f"{where}: y_train goes up to {count - 1} but label {gap} never occurs; labels run "
-            "from 0 without gaps unless data.num_classes or the key class_names says otherwise"
+            "from 0 without gaps unless data.num_classes or the key class_names allows them"
         )
     return count
 
 
-def _check_alike(train: Pair, test: Pair, where: str) -> None:
+def _check_equal_shapes(train: Pair, test: Pair, where: str) -> None:
     if train.image.shape[1:] != test.image.shape[1:] or train.image.dtype != test.image.dtype:
         raise UserError(
             f"{where}: x_train holds {train.image.dtype} {train.image.shape[1:]} but x_test "
-            f"{test.image.dtype} {test.image.shape[1:]}; both must be alike"
+            f"{test.image.dtype} {test.image.shape[1:]}; both must be the same"
         )
 
 
 def _read_npz(path: str | None) -> dict[str, np.ndarray]:
     file = existing(path, "an .npz file with x_train, y_train, x_test, y_test")
     try:
-        with zipfile.ZipFile(file):  # np.load takes anything else for a pickle, and says so
+        with zipfile.ZipFile(file):  # np.load reports any other file as a pickle
             pass
         with np.load(file, allow_pickle=False) as loaded:
             arrays = {key: loaded[key] for key in loaded.files}
@@ -131,14 +131,18 @@ def _read_npz(path: str | None) -> dict[str, np.ndarray]:
         ) from error
 
 
-def existing(path: str | None, wanted: str) -> Path:
-    """Return a path that exists, or say what data.path should have been."""
+def existing(path: str | None, expected: str) -> Path:
+    """Return `data.path` if it exists.
+
+    Raises:
+        UserError: it does not exist; the error describes the `expected` path.
+    """
     if not path:
-        raise UserError(f"data.path is not set; give {wanted}")
-    found = Path(path).expanduser()  # a shell leaves --config.data.path=~/x as it is
-    if not found.exists():
-        raise UserError(f"data.path={path} does not exist; give {wanted}")
-    return found
+        raise UserError(f"data.path is not set; give {expected}")
+    expanded = Path(path).expanduser()  # a shell does not expand --config.data.path=~/x
+    if not expanded.exists():
+        raise UserError(f"data.path={path} does not exist; give {expected}")
+    return expanded
 
 
 def _class_names(names: np.ndarray | None, where: str) -> tuple[str, ...] | None:
@@ -168,7 +172,7 @@ def idx(path: str | None, num_classes: int | None = None) -> ImageSet:
     Debian's dataset-fashion-mnist puts them into /usr/share/datasets/fashion-mnist.
 
     Raises:
-        UserError: on a missing, truncated or foreign file.
+        UserError: on a file that is missing, truncated or of another format.
     """
     folder = existing(path, "the folder of train-images-idx3-ubyte(.gz) and its three siblings")
     arrays = {
@@ -198,9 +202,9 @@ def _read_idx(file: Path, magic: int) -> np.ndarray:
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
             raw = opened.read(header)
-            promised = np.frombuffer(raw[4:], ">u4") if len(raw) == header else []
-            # one byte more tells a longer file, however much it would unpack to
-            raw += opened.read(min(math.prod(int(n) for n in promised), _IDX_LIMIT) + 1)
+            declared = np.frombuffer(raw[4:], ">u4") if len(raw) == header else []
+            # one byte more shows that a file is longer, without unpacking all of it
+            raw += opened.read(min(math.prod(int(n) for n in declared), _IDX_LIMIT) + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file} cannot be read as gzip ({error}); fetch it again") from error
     if len(raw) < header or int.from_bytes(raw[:4], "big") != magic:
@@ -212,7 +216,7 @@ def _read_idx(file: Path, magic: int) -> np.ndarray:
     if len(raw) - header != math.prod(shape):
         more = "or more " if len(raw) - header > math.prod(shape) else ""
         raise UserError(
-            f"{file} has {len(raw) - header} {more}bytes of data but its header says {shape}; "
+            f"{file} has {len(raw) - header} {more}bytes of data but its header declares {shape}; "
             "the file is truncated or damaged: fetch it again"
         )
     return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)

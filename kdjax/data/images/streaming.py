@@ -1,11 +1,12 @@
 """Sets that are decoded example by example: kept in memory when small, else streamed with grain.
 
-A reader returns a `RecordSet`. Streaming walks through the same permutations as in-memory sets
-(`splits.epoch_order`), computed from the position alone: any step can be the first, whatever the
+A reader returns a `RecordSet`. Streaming follows the same permutations as in-memory sets
+(`splits.epoch_order`), computed from the position alone: any step can be the first, with any
 number of worker processes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,14 +16,15 @@ from absl import flags
 from kdjax.data.images import in_memory as images
 from kdjax.data.images.decode import View, fit, squeeze
 from kdjax.data.images.in_memory import ImageSet, Pair, channel_moments, pad_batch
-from kdjax.data.splits import Options, batch_rows, epoch_order, plan
+from kdjax.data.options import BatchOptions, SplitOptions
+from kdjax.data.splits import assign_rows, check_batch_sizes, check_position, epoch_order, plan
 from kdjax.types import EvalBatches, RunError, Source, Spec, TrainBatches, UserError
 
 __all__ = ["END", "Block", "RecordSet", "Records", "build", "stream_batches", "train_batches"]
 
 _MOMENTS_SAMPLE = 1024  # images behind mean and std of a streamed set: errors of about 1 per cent
 END = 2**62  # examples in an endless stream
-_THREADS, _BUFFER = 4, 4  # batches, not examples, are what a thread makes and the buffer holds
+_THREADS, _BUFFER = 4, 4  # in batches, not examples
 
 
 class Records(NamedTuple):
@@ -36,17 +38,18 @@ class Records(NamedTuple):
     label: np.ndarray | None = None
 
 
-class Block(NamedTuple):
-    """Which of how many equal blocks of every batch's rows is read."""
+@dataclass(frozen=True)
+class Block:
+    """One of several equal blocks of every batch's rows."""
 
-    number: int
-    among: int
+    index: int
+    count: int
 
 
 class RecordSet(NamedTuple):
-    """What a reader found, like `in_memory.ImageSet`.
+    """The splits that a reader returns, like `in_memory.ImageSet`.
 
-    `view` brings every picture to `shape`; pictures without a size in it have that shape already.
+    `view` resizes every picture to `shape`; if it has no size, pictures have that shape already.
     """
 
     where: str
@@ -58,122 +61,111 @@ class RecordSet(NamedTuple):
     view: View = View()
 
 
-def build(found: RecordSet, options: Options) -> Source:
+def build(record_set: RecordSet, batching: BatchOptions, splitting: SplitOptions) -> Source:
     """Return the `Source` of a set: in memory if `on_device` (or small, for "auto"), else streamed.
 
-    With a canvas it is always streamed, and training batches hold whole pictures: "image" uint8
+    With a canvas it is always streamed, and training batches hold uncropped pictures: "image" uint8
     [batch, canvas, canvas, channel] and "size" int32 [batch, 2], true heights and widths. The
     statistics of a streamed set come from 1,024 training images, evenly spaced.
 
     Raises:
-        UserError: from `splits.plan`, on an example of another shape or label, and on a canvas
-            together with `on_device`.
+        UserError: from `splits.plan`, on impossible batch sizes, on an example of another shape or
+            label, and on a canvas together with `on_device`.
     """
-    whole = found.view.canvas is not None
-    if whole and options.on_device is True:
+    uncropped = record_set.view.canvas is not None
+    if uncropped and batching.on_device is True:
         raise UserError(
-            "data.on_device is True but data.augment=resized_crop_flip crops whole pictures, "
-            "which are streamed; leave data.on_device at auto"
+            "data.on_device is True but data.augment=resized_crop_flip crops pictures that are "
+            "streamed; leave data.on_device at auto"
         )
-    bytes_needed = found.train.size * int(np.prod(found.shape))
-    auto = options.on_device == "auto"
-    if not whole and (bytes_needed <= images.ON_DEVICE_LIMIT if auto else options.on_device):
-        return images.build(_materialise(found), options)
-    splits = _splits(found, options)
+    bytes_needed = record_set.train.size * int(np.prod(record_set.shape))
+    if images.fits_on_device(batching.on_device, bytes_needed) and not uncropped:
+        return images.build(_materialise(record_set), batching, splitting)
+    splits = _splits(record_set, splitting)
     size = {name: len(rows) for name, (_, rows) in splits.items()}
+    check_batch_sizes(batching, size["train"])
     fetch = {
-        name: partial(_fetch, found, *split, whole and name == "train")
+        name: partial(_fetch, record_set, *split, uncropped and name == "train")
         for name, split in splits.items()
     }
     sample = np.unique(np.linspace(0, size["train"] - 1, _MOMENTS_SAMPLE).astype(int))
-    pixels = np.stack([_fetch(found, *splits["train"], False, row)["image"] for row in sample])
-    mean, std = channel_moments(pixels, 255.0)
-    spec = Spec(found.shape, len(found.class_names), found.class_names, mean, std, 255.0)
+    pixels = [_fetch(record_set, *splits["train"], False, row)["image"] for row in sample]
+    mean, std = channel_moments(np.stack(pixels), 255.0)
+    names = record_set.class_names
+    spec = Spec(record_set.shape, len(names), names, mean, std, 255.0)
 
     def rows(index: int, count: int) -> Source:
         block = Block(index, count)
         return Source(
             spec=spec,
             size=size,
-            train=train_batches(
-                fetch["train"], size["train"], options.batch_size, options.workers, block
-            ),
-            evals={name: _eval_batches(fetch[name], size[name], options, block) for name in size},
+            train=train_batches(fetch["train"], size["train"], batching, block),
+            evals={name: _eval_batches(fetch[name], size[name], batching, block) for name in size},
             rows=rows,
         )
 
     return rows(0, 1)
 
 
-def _splits(found: RecordSet, options: Options) -> dict[str, tuple[Records, np.ndarray]]:
-    """Return by split the stored records and which of their rows belong to it."""
-    known = found.train.label
+def _splits(
+    record_set: RecordSet, splitting: SplitOptions
+) -> dict[str, tuple[Records, np.ndarray]]:
+    """Return for each split the stored records and the rows of them that belong to it."""
+    train, validation, test = record_set.train, record_set.validation, record_set.test
+    label = np.zeros(train.size, np.int32) if train.label is None else train.label
+    has_test, has_validation = test is not None, validation is not None
     rows = plan(
-        np.zeros(found.train.size, np.int32) if known is None else known,
-        found.where,
-        options,
-        has_test=found.test is not None,
-        has_validation=found.validation is not None,
+        label, record_set.where, splitting, has_test=has_test, has_validation=has_validation
     )
-    splits = {"train": (found.train, rows.train)}
-    for name, held, shipped in (
-        ("validation", rows.validation, found.validation),
-        ("test", rows.test, found.test),
-    ):
-        if held is not None:
-            splits[name] = (found.train, held)
-        elif shipped is not None:
-            splits[name] = (shipped, np.arange(shipped.size))
-    return splits
+    return {
+        name: (records, np.arange(records.size) if chosen is None else chosen)
+        for name, (records, chosen) in assign_rows(rows, train, validation, test).items()
+    }
 
 
-def _materialise(found: RecordSet) -> ImageSet:
-    def read(records: Records | None) -> Pair | None:
-        if records is None:
-            return None
-        image = np.empty((records.size, *found.shape), np.uint8)
+def _materialise(record_set: RecordSet) -> ImageSet:
+    def read(records: Records) -> Pair:
+        image = np.empty((records.size, *record_set.shape), np.uint8)
         label = np.empty(records.size, np.int32)
-        everything = np.arange(records.size)
+        all_rows = np.arange(records.size)
         for row in range(records.size):
-            example = _fetch(found, records, everything, False, row)
+            example = _fetch(record_set, records, all_rows, False, row)
             image[row], label[row] = example["image"], example["label"]
         return Pair(image, label)
 
-    train = read(found.train)
-    if train is None or not len(train.label):
-        raise UserError(f"{found.where} has no training examples; give at least one")
+    if not record_set.train.size:
+        raise UserError(f"{record_set.where} has no training examples; give at least one")
     return ImageSet(
-        found.where,
-        train,
-        read(found.test),
-        read(found.validation),
-        len(found.class_names),
-        found.class_names,
-        255.0,
+        where=record_set.where,
+        train=read(record_set.train),
+        test=record_set.test and read(record_set.test),
+        validation=record_set.validation and read(record_set.validation),
+        num_classes=len(record_set.class_names),
+        class_names=record_set.class_names,
+        scale=255.0,
     )
 
 
 def _fetch(
-    found: RecordSet, records: Records, rows: np.ndarray, whole: bool, row: int
+    record_set: RecordSet, records: Records, rows: np.ndarray, uncropped: bool, row: int
 ) -> dict[str, Any]:
-    """Return example `row` of a split, checked; "id" is `row`, `whole` asks for its canvas."""
+    """Return example `row` of a split, checked; "id" is `row`. `uncropped` returns its canvas."""
     picture, label = records.get(int(rows[row]))
+    shape, names = record_set.shape, record_set.class_names
     size = {}
-    if whole and found.view.canvas is not None:
-        image, true = squeeze(picture, found.shape[-1], found.view.canvas)
-        size = {"size": np.array(true, np.int32)}
+    if uncropped and record_set.view.canvas is not None:
+        image, true_size = squeeze(picture, shape[-1], record_set.view.canvas)
+        size = {"size": np.array(true_size, np.int32)}
     else:
-        image = fit(picture, found.shape[-1], found.view)
-    if not size and image.shape != found.shape:
+        image = fit(picture, shape[-1], record_set.view)
+    where = f"{record_set.where}: example {rows[row]}"
+    if not size and image.shape != shape:
         raise UserError(
-            f"{found.where}: example {rows[row]} has shape {image.shape} but the first one "
-            f"{found.shape}; set data.image_size to resize them all"
+            f"{where} has shape {image.shape} but the first one {shape}; set data.image_size to "
+            "resize them all"
         )
-    if not 0 <= label < len(found.class_names):
-        raise UserError(
-            f"{found.where}: example {rows[row]} has label {label}, out of range "
-            f"[0, {len(found.class_names)})"
-        )
+    if not 0 <= label < len(names):
+        raise UserError(f"{where} has label {label}, out of range [0, {len(names)})")
     return {
         "image": image,
         "label": np.int32(label),
@@ -192,15 +184,15 @@ def _train_example(
     position: int,
 ) -> dict[str, Any]:
     """Return the example at a position of a block's endless stream; see `splits.batch_rows`."""
-    own = batch_size // block.among
-    step, offset = divmod(position, own)
+    block_size = batch_size // block.count
+    step, offset = divmod(position, block_size)
     epoch, index = divmod(step, size // batch_size)
-    row = index * batch_size + block.number * own + offset
+    row = index * batch_size + block.index * block_size + offset
     return fetch(int(epoch_order(size, seed, epoch)[row]))
 
 
-def _eval_example(fetch: Callable[[int], dict], own: np.ndarray, position: int) -> dict[str, Any]:
-    return fetch(int(own[position]))
+def _eval_example(fetch: Callable[[int], dict], rows: np.ndarray, position: int) -> dict[str, Any]:
+    return fetch(int(rows[position]))
 
 
 def stream_batches(
@@ -224,57 +216,51 @@ def stream_batches(
             raise
         code = str(error).partition("exit code ")[2].split(". ")[0]
         raise RunError(
-            f"a process that decodes data ended unasked (exit code {code}; -9 is often a lack of "
-            "memory): lower data.workers, and the same command goes on from the last checkpoint"
+            f"a process that decodes data died (exit code {code}; -9 is often a lack of memory): "
+            "lower data.workers, and the same command continues from the last checkpoint"
         ) from error
     finally:
         iterator.close()  # worker processes would outlive the generator
 
 
 def train_batches(
-    fetch: Callable[[int], dict[str, Any]], size: int, batch_size: int, workers: int, block: Block
+    fetch: Callable[[int], dict[str, Any]], size: int, options: BatchOptions, block: Block
 ) -> TrainBatches:
-    """Training batches of examples that are fetched one by one: a block of each batch's rows.
+    """Return the training batches of examples that are fetched one by one.
 
     Args:
-      fetch: returns example number `row` of the split.
-      size: of the split.
-      batch_size: of the whole batch.
-      workers: processes that fetch; 0 fetches in threads of this one.
-      block: which rows.
+        fetch: returns example number `row` of the split.
+        size: of the split.
+        options: `batch_size` of all blocks, and `workers`, which fetch; 0 fetches in threads.
+        block: the part of each batch's rows.
     """
-    own = batch_size // block.among
+    batch_size, block_size = options.batch_size, options.batch_size // block.count
 
     def batches(step: int, seed: int) -> Iterator[Mapping[str, np.ndarray]]:
-        batch_rows(size, batch_size, seed, step)  # refuses a bad seed here, not in a worker
+        check_position(step, seed)  # here, not in a worker
         example = partial(_train_example, fetch, size, batch_size, seed, block)
-        yield from stream_batches(example, step * own, END, own, workers)
+        yield from stream_batches(example, step * block_size, END, block_size, options.workers)
 
     return batches
 
 
 def _eval_batches(
-    fetch: Callable[[int], dict[str, Any]], size: int, options: Options, block: Block
+    fetch: Callable[[int], dict[str, Any]], size: int, options: BatchOptions, block: Block
 ) -> EvalBatches:
-    batch_size, each = options.eval_batch_size, options.eval_batch_size // block.among
-    number = -(-size // batch_size)
-    row = np.arange(number * batch_size).reshape(number, block.among, each)[:, block.number]
+    batch_size, block_size = options.eval_batch_size, options.eval_batch_size // block.count
+    count = -(-size // batch_size)
+    table = np.arange(count * batch_size).reshape(count, block.count, block_size)[:, block.index]
     # a block whose last batches hold no example repeats the last one of all, with mask 0
-    own = np.concatenate([r[r < size] if r[0] < size else [size - 1] for r in row])
-    empty = int(np.sum(row[:, 0] >= size))
+    rows = np.concatenate([r[r < size] if r[0] < size else [size - 1] for r in table])
+    filled = int(np.sum(table[:, 0] < size))
     # as many batches as processes, or starting them takes longer than decoding here
     workers = options.workers if size >= batch_size * options.workers else 0
 
     def batches() -> Iterator[Mapping[str, np.ndarray]]:
-        example = partial(_eval_example, fetch, own)
-        found = stream_batches(example, 0, len(own), each, workers)
-        for count, batch in enumerate(found, start=1):
-            padded = pad_batch(batch["image"], batch["label"], batch["id"], each)
-            if "size" in batch:
-                rows = np.minimum(np.arange(each), len(batch["size"]) - 1)
-                padded["size"] = batch["size"][rows]
-            if count > number - empty:
-                padded["mask"] = np.zeros(each, np.float32)
-            yield padded
+        example = partial(_eval_example, fetch, rows)
+        stream = stream_batches(example, 0, len(rows), block_size, workers)
+        for number, batch in enumerate(stream):
+            padded = pad_batch(batch, block_size)
+            yield padded if number < filled else {**padded, "mask": 0 * padded["mask"]}
 
     return batches

@@ -1,4 +1,4 @@
-"""A set that costs nothing: one smooth pattern per class under noise, for tests and dry runs."""
+"""A set without files: one smooth pattern per class with noise, for tests and dry runs."""
 
 import numpy as np
 
@@ -7,8 +7,11 @@ from kdjax.types import UserError
 
 __all__ = ["synthetic"]
 
-_COARSE = 4  # patterns live on a 4 x 4 grid: convolutions and linear models can both learn them
-_SIGNAL, _NOISE = 45.0, 40.0  # grey levels; a linear model gets nearly all, not at once
+_COARSE = 4  # a 4 x 4 grid of patterns: convolutions and linear models can both learn them
+_SIGNAL, _NOISE = (
+    45.0,
+    40.0,
+)  # grey levels; a linear model learns nearly all examples, but not at once
 
 
 def synthetic(

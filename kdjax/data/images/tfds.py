@@ -1,10 +1,9 @@
 """Any image classification set of TensorFlow Datasets by name, read without TensorFlow.
 
-The set must lie on disk in the array_record format; nothing is ever downloaded from here, because
-preparing most sets needs TensorFlow and hours, and belongs in a command of its own.
+The set must be on disk in the array_record format. Nothing is downloaded: preparing most sets needs
+TensorFlow and hours, and is a separate command.
 """
 
-import difflib
 import importlib
 import os
 from collections.abc import Sequence
@@ -15,19 +14,19 @@ import numpy as np
 
 from kdjax.data.images.decode import View
 from kdjax.data.images.streaming import Records, RecordSet
-from kdjax.types import UserError
+from kdjax.errors import UserError, did_you_mean
 
-__all__ = ["from_builder", "open_split", "tfds_set"]
+__all__ = ["from_builder", "open_prepared", "open_split", "tfds_set"]
 
 
 def tfds_set(name: str, path: str | None, view: View, known: Sequence[str]) -> RecordSet:
-    """Return a tfds set that lies under the tfds data_dir `path` (default ~/tensorflow_datasets).
+    """Return a tfds set that is in the tfds data_dir `path` (default ~/tensorflow_datasets).
 
     Args:
         name: "cifar10", "imagenet_resized/64x64", ... with config and version as tfds writes them.
         path: the data_dir.
-        view: how pictures are resized; its size is needed where they differ in size.
-        known: the names to offer when there is no such set.
+        view: the resizing of pictures; its size is needed where they differ in size.
+        known: the names that an error lists when there is no such set.
 
     Raises:
         UserError: on an unknown name, a set that is not on disk or not in the array_record format,
@@ -37,7 +36,7 @@ def tfds_set(name: str, path: str | None, view: View, known: Sequence[str]) -> R
 
 
 def _builder(name: str, path: str | None, known: Sequence[str]) -> Any:
-    import tensorflow_datasets as tfds  # two seconds that digits and npz need not wait for
+    import tensorflow_datasets as tfds  # takes two seconds; digits and npz do not need it
 
     for attempt in range(2):
         try:
@@ -46,15 +45,14 @@ def _builder(name: str, path: str | None, known: Sequence[str]) -> Any:
             if attempt == 0:  # some register only when their package is imported
                 importlib.import_module("tensorflow_datasets.image_classification")
                 continue
-            everything = tfds.list_builders(with_community_datasets=False)
-            near = difflib.get_close_matches(name, [*known, *everything], 1, cutoff=0.5)
-            hint = f"did you mean {near[0]}? " if near else ""
+            builders = tfds.list_builders(with_community_datasets=False)
+            hint = did_you_mean(name, [*known, *builders], cutoff=0.5)
             raise UserError(
                 f"data.name is {name!r}, which is unknown; {hint}Choose from "
                 f"{', '.join(known)} or any image classification set of tfds"
             ) from error
         except (ValueError, ImportError, OSError) as error:
-            reason = " ".join(str(error).split())[-200:]  # tfds ends with what there is
+            reason = " ".join(str(error).split())[-200:]  # tfds ends with the known names
             raise UserError(f"data.name is {name!r}, which tfds refuses: ...{reason}") from error
     raise AssertionError("unreachable")
 
@@ -70,15 +68,15 @@ def open_split(name: str, path: str | None, split: str) -> Any:
     Raises:
         UserError: as `tfds_set`.
     """
-    return _open(_builder(name, path, [name]), split, name, path)
+    return open_prepared(_builder(name, path, [name]), split, name, path)
 
 
 def from_builder(builder: Any, name: str, path: str | None, view: View) -> RecordSet:
     """Return the set of a prepared tfds builder; arguments as in `tfds_set`."""
     where = f"data.name={name}"
     image_key, label_key = builder.info.supervised_keys or ("image", "label")
-    whole = builder.info.features
-    features: Any = dict(whole.items()) if hasattr(whole, "items") else {}
+    declared = builder.info.features
+    features: Any = dict(declared.items()) if hasattr(declared, "items") else {}
     label: Any = features.get(label_key)
     pixels: Any = features.get(image_key)
     if getattr(label, "num_classes", None) is None or len(getattr(pixels, "shape", ())) != 3:
@@ -87,7 +85,7 @@ def from_builder(builder: Any, name: str, path: str | None, view: View) -> Recor
     keys = (image_key, label_key)
 
     def records(split: str) -> Records:
-        source = _open(builder, split, name, path)
+        source = open_prepared(builder, split, name, path)
         if len(source) == 0:
             raise UserError(f"{where}: its {split} split is empty; prepare it again")
         return Records(partial(_get, source, keys), len(source))
@@ -114,25 +112,32 @@ def from_builder(builder: Any, name: str, path: str | None, view: View) -> Recor
 
 
 def _eval_splits(builder: Any) -> tuple[str, ...]:
-    """Return which of test and validation exist; tfds' mock knows no splits but serves them all."""
+    """Return the splits of test and validation that exist; tfds' mock lists none but has all."""
     if not builder.info.splits:
         return ("test",)
     return tuple(split for split in ("test", "validation") if split in builder.info.splits)
 
 
-def _open(builder: Any, split: str, name: str, path: str | None) -> Any:
+def open_prepared(
+    builder: Any, split: str, name: str, path: str | None, *, key: str = "data.name"
+) -> Any:
+    """Open one split of a builder; `key` is the config key that names the set.
+
+    Raises:
+        UserError: the set is not on disk, or not in the array_record format.
+    """
     folder = path or os.path.join("~", "tensorflow_datasets")
     command = f"tfds build {name} --data_dir={folder} --file_format=array_record"
     try:
         return builder.as_data_source(split)
     except (NotImplementedError, ValueError) as error:
         raise UserError(
-            f"data.name={name} lies in {builder.data_dir} in a format without random access; "
+            f"{key}={name} is in {builder.data_dir} in a format without random access; "
             f"move it away and run: {command}"
         ) from error
     except (KeyError, AssertionError, OSError, ImportError) as error:
         raise UserError(
-            f"data.name={name} is not in data.path={folder}; on a machine with a network and "
+            f"{key}={name} is not in data.path={folder}; on a machine with a network and "
             f"pip install 'kdjax[tf]', run: {command}"
         ) from error
 

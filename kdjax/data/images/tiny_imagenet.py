@@ -4,8 +4,8 @@ tfds has no such set. `data.path` is the folder that holds tiny-imagenet-200/, u
 
     wnids.txt  train/nXXXXXXXX/images/*.JPEG  val/images/*.JPEG  val/val_annotations.txt
 
-The first use writes tiny_imagenet/1.0.0 (array_record) beside it, after which the archive's
-folder is no longer needed. The labelled val split is the test split, as in the literature; the
+The first use writes tiny_imagenet/1.0.0 (array_record) into the same folder. The archive is then no
+longer needed. The labelled val split is the test split, as in the literature; the
 archive's own test split has no labels.
 """
 
@@ -38,7 +38,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
         features = tfds.features.FeaturesDict(
             {
                 "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-                "label": tfds.features.ClassLabel(),  # named once the archive is at hand
+                "label": tfds.features.ClassLabel(),  # named when the archive is read
             }
         )
         return tfds.core.DatasetInfo(
@@ -55,7 +55,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
         return {"train": self._train(archive), "validation": self._validation(archive)}
 
     def _generate_examples(self) -> None:
-        """Satisfy the base class; the splits have a generator each."""
+        """Satisfy the base class; each split has its own generator."""
 
     def _train(self, archive: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for file in sorted((archive / "train").glob("*/images/*.JPEG")):
@@ -72,7 +72,7 @@ def tiny_imagenet(path: str | None, view: View) -> RecordSet:
 
     Args:
         path: the folder that holds tiny-imagenet-200/ or, once prepared, tiny_imagenet/.
-        view: how pictures are resized; without a size to 64 x 64.
+        view: the resizing of pictures; without a size to 64 x 64.
 
     Raises:
         UserError: on a missing or incomplete archive and a folder that cannot be written.

@@ -1,7 +1,6 @@
 """Drawings of characters: alphabets, their characters, and several drawings of each.
 
-Omniglot from a file or from tfds, or digits as the one alphabet of every tile. What becomes of
-them is in `pairs`.
+Omniglot from a file or from tfds, or digits as the alphabet of every tile. `pairs` combines them.
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from kdjax.types import UserError
 __all__ = ["Drawings", "character_rows", "digits", "omniglot", "resized", "shrunk"]
 
 FILE_KEYS = ("images_28", "alphabet", "character")
-SIDE = 28  # pixels to which tfds' 105 x 105 are brought
+SIDE = 28  # pixels to which tfds' 105 x 105 are reduced
 
 
 class Drawings(NamedTuple):
@@ -60,33 +59,33 @@ def omniglot(path: str | None) -> Drawings:
 
 
 def digits(path: str | None, alphabets: int) -> Drawings:
-    """Take the ten digits for every alphabet: scikit-learn's, or MNIST's from an .npz.
+    """Return the ten digits as every alphabet: scikit-learn's, or MNIST's from an .npz.
 
     Args:
         path: None, or a file with x_train and y_train.
-        alphabets: how many times.
+        alphabets: number of them.
 
     Raises:
         UserError: as `readers.npz`; pictures in colour.
     """
-    found = readers.digits() if path is None else readers.npz(path, None, needs_test=False)
-    image, label = found.train
+    image_set = readers.digits() if path is None else readers.npz(path, None, needs_test=False)
+    (image, label), where = image_set.train, image_set.where
     if image.shape[-1] != 1:
-        raise UserError(f"{found.where}: images have {image.shape[-1]} channels; drawings have one")
+        raise UserError(f"{where}: images have {image.shape[-1]} channels; drawings have one")
     characters = np.unique(label)
-    names = tuple(f"{found.where} {number}" for number in range(alphabets))
+    names = tuple(f"{where} {number}" for number in range(alphabets))
     pixels = image[..., 0].astype(np.uint8)
-    return Drawings(found.where, pixels, label, (characters,) * alphabets, names, found.scale)
+    return Drawings(where, pixels, label, (characters,) * alphabets, names, image_set.scale)
 
 
 def _from_file(path: str) -> Drawings:
     try:
         with np.load(path) as file:
-            lacking = [key for key in FILE_KEYS if key not in file]
-            if lacking:
-                raise UserError(f"{path}: has no {lacking[0]}; it needs {', '.join(FILE_KEYS)}")
+            missing = [key for key in FILE_KEYS if key not in file]
+            if missing:
+                raise UserError(f"{path}: has no {missing[0]}; it needs {', '.join(FILE_KEYS)}")
             image, alphabet, character = (np.asarray(file[key]) for key in FILE_KEYS)
-            said = file.get("alphabet_names", ())
+            names = file.get("alphabet_names", ())
     except CORRUPT_FILE_ERRORS as error:
         raise UserError(f"data.path is {path}, which cannot be read: {error}") from error
     if image.ndim != 3 or image.dtype != np.uint8 or image.shape[1] != image.shape[2]:
@@ -96,8 +95,8 @@ def _from_file(path: str) -> Drawings:
     for name, values in (("alphabet", alphabet), ("character", character)):
         if values.shape != image.shape[:1]:
             raise UserError(f"{path}: {name} has shape {values.shape}, images_28 {image.shape}")
-    names = {row: bytes(name).decode() for row, name in enumerate(said)}
-    return _grouped(path, image, alphabet.astype(int), character.astype(int), names)
+    alphabet_names = {row: bytes(name).decode() for row, name in enumerate(names)}
+    return _grouped(path, image, alphabet.astype(int), character.astype(int), alphabet_names)
 
 
 def _grouped(
@@ -105,7 +104,7 @@ def _grouped(
 ) -> Drawings:
     groups = {int(a): np.unique(character[alphabet == a]) for a in np.unique(alphabet)}
     if sum(map(len, groups.values())) != len(np.unique(character)):
-        raise UserError(f"{where}: a character stands in two alphabets; ids must be unique")
+        raise UserError(f"{where}: a character is in two alphabets; ids must be unique")
     order = sorted(groups, key=lambda a: (-len(groups[a]), a))
     return Drawings(
         where,
@@ -117,34 +116,33 @@ def _grouped(
 
 
 def resized(picture: np.ndarray, side: int) -> np.ndarray:
-    """Bring a picture uint8 [height, width(, channel)] to side x side, averaging over areas."""
+    """Resize a picture uint8 [height, width(, channel)] to side x side, averaging over areas."""
     from PIL import Image
 
-    made = Image.fromarray(picture).resize((side, side), Image.Resampling.BOX)
-    return np.asarray(made, np.uint8)
+    return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BOX), np.uint8)
 
 
 def shrunk(image: np.ndarray, side: int | None, where: str) -> np.ndarray:
-    """Average square windows of drawings [n, side, side] down to a side that divides theirs.
+    """Average square windows of drawings [n, size, size] to drawings [n, side, side].
 
     Raises:
-        UserError: it does not.
+        UserError: side does not divide size.
     """
-    whole = image.shape[1]
-    if side is None or side == whole:
+    size = image.shape[1]
+    if side is None or side == size:
         return image
-    if side < 1 or whole % side:
+    if side < 1 or size % side:
         raise UserError(
-            f"data.tile_size is {side}; it must divide the {whole} pixels of a drawing of {where}"
+            f"data.tile_size is {side}; it must divide the {size} pixels of a drawing of {where}"
         )
-    step = whole // side
+    step = size // side
     windows = image.reshape(len(image), side, step, side, step).astype(np.float32)
     return np.rint(windows.mean((2, 4))).astype(np.uint8)
 
 
-def character_rows(found: Drawings, characters: np.ndarray) -> list[np.ndarray]:
-    """The rows of each character's drawings, in the order of the set (of drawers)."""
-    order: Any = np.argsort(found.character, kind="stable")
-    label = found.character[order]
+def character_rows(drawings: Drawings, characters: np.ndarray) -> list[np.ndarray]:
+    """Return the rows of each character's drawings, in the order of the set (of drawers)."""
+    order: Any = np.argsort(drawings.character, kind="stable")
+    label = drawings.character[order]
     starts, ends = (np.searchsorted(label, characters, side=side) for side in ("left", "right"))
     return [order[a:b] for a, b in zip(starts, ends, strict=True)]

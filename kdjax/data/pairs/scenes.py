@@ -1,4 +1,4 @@
-"""Pairs that are no drawings: two views of a scene, two halves of a face, made-up categories."""
+"""Pairs of other kinds: two views of a scene, two halves of a face, synthetic categories."""
 
 import math
 from collections.abc import Callable
@@ -8,25 +8,26 @@ from typing import Any
 import numpy as np
 
 from kdjax.data.images.tfds import open_split
+from kdjax.data.options import PairOptions, SplitOptions
 from kdjax.data.pairs import omniglot
-from kdjax.data.pairs.dataset import SPLITS, Draw, Keys, PairOptions, PairSet, Views, parts
+from kdjax.data.pairs.dataset import SPLITS, Draw, Keys, PairSet, Views, parts
 from kdjax.types import UserError
 
 __all__ = ["celeb_a", "halves", "multiview", "shapes3d", "synthetic_pairs"]
 
 SCENE = ("label_floor_hue", "label_wall_hue", "label_object_hue", "label_scale", "label_shape")
 SHAPES = (10, 10, 10, 8, 4, 15)  # values of these and of the orientation
-SIZE = 64  # pixels, where tile_size does not say
+SIZE = 64  # pixels, unless tile_size is set
 _RENDER = 0xB2  # stream of the fixed random features
 GetPicture = Callable[[int], np.ndarray]  # row -> uint8 [height, width, channel]
 
 
-def synthetic_pairs(options: PairOptions) -> PairSet:
+def synthetic_pairs(options: PairOptions, seed: int) -> PairSet:
     """Render d = `tiles` factors of l = `characters` (10) values by fixed random features.
 
     The first view shows z, the second (z + 1) mod l: each value of each factor has a random pattern
-    of its own in either view, the patterns add up, and a tanh keeps them in range. Another z gives
-    another image, so that the mutual information is d ln l.
+    of its own in each view, the patterns are added, and a tanh bounds them. Every z gives another
+    image, so that the mutual information is d ln l.
 
     Raises:
         UserError: no factor, or fewer than two values.
@@ -38,7 +39,7 @@ def synthetic_pairs(options: PairOptions) -> PairSet:
             "more, of two values or more"
         )
     side = options.tile_size or 8
-    generator = np.random.default_rng((options.split_seed, _RENDER))
+    generator = np.random.default_rng((seed, _RENDER))
     patterns = generator.normal(size=(2, d, size, side * side)).astype(np.float32)
 
     def draw(generator: np.random.Generator, n: int) -> Keys:
@@ -57,37 +58,42 @@ def synthetic_pairs(options: PairOptions) -> PairSet:
 
 
 def multiview(
-    get: GetPicture, latents: np.ndarray, sizes: tuple[int, ...], options: PairOptions
+    get: GetPicture,
+    latents: np.ndarray,
+    sizes: tuple[int, ...],
+    options: PairOptions,
+    splitting: SplitOptions,
 ) -> PairSet:
     """Pair two pictures of one scene: they differ in the last factor, the orientation, alone.
 
-    Scenes are divided over the splits. Where every scene is there in every orientation, the mutual
+    Scenes are divided over the splits. If the set has every scene in every orientation, the mutual
     information is the scene's, sum of ln(size), plus ln(k / (k - 1)) of k orientations: the second
-    one is another than the first.
+    one differs from the first.
 
     Args:
         get: a picture by row.
         latents: int [n, factors] of all pictures, the orientation last.
         sizes: values of each factor.
         options: `tile_size` is the side of a view.
+        splitting: divides the scenes.
 
     Raises:
         UserError: no scene has two pictures.
     """
     scene = np.asarray(np.ravel_multi_index(tuple(latents[:, :-1].T), sizes[:-1]))
     order = np.argsort(scene, kind="stable")
-    kinds, starts, counts = np.unique(scene[order], return_index=True, return_counts=True)
-    seen = np.flatnonzero(counts > 1)
-    if not len(seen):
+    scenes, starts, counts = np.unique(scene[order], return_index=True, return_counts=True)
+    usable = np.flatnonzero(counts > 1)
+    if not len(usable):
         raise UserError("shapes3d: no scene is there in two orientations; prepare the whole set")
-    cut = parts(len(seen), options, "shapes3d: its scenes")
-    complete = len(kinds) == math.prod(sizes[:-1]) and (counts == sizes[-1]).all()
+    positions = parts(len(usable), splitting, "shapes3d: its scenes")
+    complete = len(scenes) == math.prod(sizes[:-1]) and (counts == sizes[-1]).all()
     information = sum(math.log(size) for size in sizes[:-1])
     information += math.log(sizes[-1] / (sizes[-1] - 1))
     side = options.tile_size or SIZE
 
     def draw(split: str) -> Draw:
-        groups = seen[cut[split]]
+        groups = usable[positions[split]]
 
         def keys(generator: np.random.Generator, n: int) -> Keys:
             group = generator.choice(groups, n)
@@ -102,13 +108,13 @@ def multiview(
         x, y = (np.stack([_sized(get(row), side) for row in rows]) for rows in keys.T)
         return x, y, latents[keys[:, 0]]
 
-    examples = int(counts[seen[cut["train"]]].sum())
+    examples = int(counts[usable[positions["train"]]].sum())
     draws = {split: draw(split) for split in SPLITS}
     return PairSet("shapes3d", draws, make, sizes, information if complete else None, examples)
 
 
-def shapes3d(options: PairOptions) -> PairSet:
-    """MultiviewShapes3D from a prepared tfds `shapes3d`; see `multiview`.
+def shapes3d(options: PairOptions, splitting: SplitOptions) -> PairSet:
+    """Return MultiviewShapes3D from a prepared tfds `shapes3d`; see `multiview`.
 
     All 480,000 pictures are decoded once for their labels: minutes.
 
@@ -119,7 +125,7 @@ def shapes3d(options: PairOptions) -> PairSet:
     keys = (*SCENE, "label_orientation")
     rows = (source[row] for row in range(len(source)))  # without TensorFlow no entry can be skipped
     latents = np.array([[int(row[key]) for key in keys] for row in rows])
-    return multiview(partial(_picture, source), latents, SHAPES, options)
+    return multiview(partial(_picture, source), latents, SHAPES, options, splitting)
 
 
 def halves(
@@ -129,15 +135,15 @@ def halves(
 
     Args:
         get: by split, a picture by row, and the attributes int [n, factors].
-        factors: how many.
-        options: `tile_size` is the side of the whole picture, even.
+        factors: number of attributes.
+        options: `tile_size` is the side of the uncut picture, even.
 
     Raises:
         UserError: an odd side.
     """
     side = options.tile_size or SIZE
     if side % 2:
-        raise UserError(f"data.tile_size is {side}; it must be even, for a picture has two halves")
+        raise UserError(f"data.tile_size is {side}; it must be even: a picture has two halves")
     order = list(get)
 
     def draw(split: str) -> Draw:
@@ -149,31 +155,31 @@ def halves(
         return keys
 
     def make(keys: Keys) -> Views:
-        found = [(get[order[which]], row) for which, row in keys]
-        whole = np.stack([_sized(picture(row), side) for (picture, _), row in found])
-        latents = np.stack([attributes[row] for (_, attributes), row in found])
-        return whole[:, :, : side // 2], whole[:, :, side // 2 :], latents
+        chosen = [(*get[order[split]], row) for split, row in keys]
+        pictures = np.stack([_sized(picture(row), side) for picture, _, row in chosen])
+        latents = np.stack([attributes[row] for _, attributes, row in chosen])
+        return pictures[:, :, : side // 2], pictures[:, :, side // 2 :], latents
 
     draws = {split: draw(split) for split in SPLITS}
     return PairSet("celeb_a", draws, make, (2,) * factors, None, len(get["train"][1]))
 
 
 def celeb_a(options: PairOptions) -> PairSet:
-    """SplitCelebA from a prepared tfds `celeb_a`: 40 attributes; see `halves`.
+    """Return SplitCelebA from a prepared tfds `celeb_a`: 40 attributes; see `halves`.
 
     All pictures are decoded once for their labels: minutes.
 
     Raises:
         UserError: tfds has not prepared it.
     """
-    found = {}
+    pictures = {}
     for split in SPLITS:
         source = open_split("celeb_a", options.path, split)
         rows = [source[row]["attributes"] for row in range(len(source))]
         names = sorted(rows[0])
         attributes = np.array([[int(row[name]) for name in names] for row in rows])
-        found[split] = (partial(_picture, source), attributes)
-    return halves(found, found["train"][1].shape[1], options)
+        pictures[split] = (partial(_picture, source), attributes)
+    return halves(pictures, pictures["train"][1].shape[1], options)
 
 
 def _picture(source: Any, row: int) -> np.ndarray:
@@ -181,5 +187,4 @@ def _picture(source: Any, row: int) -> np.ndarray:
 
 
 def _sized(picture: np.ndarray, side: int) -> np.ndarray:
-    same = picture.shape[:2] == (side, side)
-    return picture if same else omniglot.resized(picture, side)
+    return picture if picture.shape[:2] == (side, side) else omniglot.resized(picture, side)

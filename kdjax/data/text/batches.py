@@ -1,9 +1,8 @@
 """Batches of encoded texts: padded to a few lengths, and of similar length in training.
 
-A batch is padded to the smallest of the lengths that holds it, so a compiled step has as many
-shapes as there are lengths. Training takes an epoch's random order, sorts windows of a few batches
-by length and shuffles the batches: everything follows from (seed, epoch), so any step can be the
-first.
+A batch is padded to the smallest length that holds it, so a compiled step has as many shapes as
+there are lengths. Training takes an epoch's random order, sorts windows of a few batches by length
+and shuffles the batches: all of it follows from (seed, epoch), so any step can be the first.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,13 +11,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kdjax.data.splits import epoch_order
+from kdjax.data.splits import check_position, epoch_order
 from kdjax.data.text.tokenize import Encoded
-from kdjax.types import EvalBatches, TrainBatches, UserError
+from kdjax.types import EvalBatches, TrainBatches
 
-__all__ = ["Split", "equal_answers", "eval_batches", "eval_order", "train_batches"]
+__all__ = ["Padding", "Split", "equal_answers", "eval_batches", "eval_order", "train_batches"]
 
-_SHUFFLE = 0x7E87  # keeps the draws of batches apart from those of the epochs
+_SHUFFLE = 0x7E87  # separates the random stream of batches from that of epochs
+
+
+class Padding(NamedTuple):
+    """The lengths to which batches are padded, ascending, and the token that pads them."""
+
+    lengths: tuple[int, ...]
+    pad_id: int
 
 
 class Split(NamedTuple):
@@ -30,7 +36,7 @@ class Split(NamedTuple):
 
 
 def equal_answers(splits: Mapping[str, Split], pad_id: int) -> dict[str, Split]:
-    """Pad the answers of all splits to the longest one of them all."""
+    """Pad the answers of all splits to the longest answer of any split."""
     longest = max((s.choices[0].shape[2] for s in splits.values() if s.choices), default=0)
 
     def pad(array: np.ndarray, value: int) -> np.ndarray:
@@ -43,16 +49,14 @@ def equal_answers(splits: Mapping[str, Split], pad_id: int) -> dict[str, Split]:
     }
 
 
-def train_batches(
-    split: Split, lengths: tuple[int, ...], pad_id: int, batch_size: int, window: int
-) -> TrainBatches:
+def train_batches(split: Split, padding: Padding, batch_size: int, window: int) -> TrainBatches:
     """Return `Source.train`: endless batches, sorted by length within windows of batches."""
     size = np.diff(split.text.start)
     per_epoch = len(size) // batch_size
 
     @lru_cache(maxsize=4)
     def order(seed: int, epoch: int) -> np.ndarray:
-        # The remainder goes before the sorting, or the longest examples would always be dropped.
+        # The remainder is dropped before sorting, or it would always be the longest examples.
         rows = epoch_order(len(size), seed, epoch)[: per_epoch * batch_size]
         parts = [
             part[np.argsort(size[part], kind="stable")]
@@ -62,11 +66,10 @@ def train_batches(
         return np.concatenate(parts).reshape(per_epoch, batch_size)[shuffle]
 
     def batches(step: int, seed: int) -> Iterator[Mapping[str, np.ndarray]]:
-        if step < 0 or seed < 0:
-            raise UserError(f"seed is {seed} and step {step}; both must be >= 0")
+        check_position(step, seed)
         while True:
             epoch, index = divmod(step, per_epoch)
-            yield _batch(split, order(seed, epoch)[index], batch_size, lengths, pad_id)
+            yield _batch(split, order(seed, epoch)[index], batch_size, padding)
             step += 1
 
     return batches
@@ -77,32 +80,30 @@ def eval_order(split: Split) -> np.ndarray:
     return np.argsort(np.diff(split.text.start), kind="stable").astype(np.int32)
 
 
-def eval_batches(
-    split: Split, lengths: tuple[int, ...], pad_id: int, batch_size: int
-) -> EvalBatches:
+def eval_batches(split: Split, padding: Padding, batch_size: int) -> EvalBatches:
     """Return one of `Source.evals`: from the shortest example to the longest."""
     order = eval_order(split)
 
     def batches() -> Iterator[Mapping[str, np.ndarray]]:
         for start in range(0, len(order), batch_size):
-            yield _batch(split, order[start : start + batch_size], batch_size, lengths, pad_id)
+            yield _batch(split, order[start : start + batch_size], batch_size, padding)
 
     return batches
 
 
 def _batch(
-    split: Split, ids: np.ndarray, batch_size: int, lengths: tuple[int, ...], pad_id: int
+    split: Split, ids: np.ndarray, batch_size: int, padding: Padding
 ) -> dict[str, np.ndarray]:
-    """Return examples as a batch; missing ones are the last one repeated, with mask 0."""
+    """Return examples as a batch; the last one is repeated with mask 0 to fill it."""
     text = split.text
     rows = ids[np.minimum(np.arange(batch_size), len(ids) - 1)]
     size = text.start[rows + 1] - text.start[rows]
     longest = int(size.max())
-    column = np.arange(next(length for length in lengths if length >= longest))
+    column = np.arange(next(length for length in padding.lengths if length >= longest))
     real = column < size[:, None]
     at = np.where(real, text.start[rows][:, None] + column, 0)
     batch = {
-        "input_ids": np.where(real, text.ids[at], np.int32(pad_id)),
+        "input_ids": np.where(real, text.ids[at], np.int32(padding.pad_id)),
         "attention_mask": real.astype(np.int32),
         "label": split.label[rows],
         "id": rows,

@@ -1,90 +1,56 @@
 """GLUE and SuperGLUE as a `Source`: from a task's name to batches of tokens.
 
-To add a task, write a line in `text_tasks`. How batches are padded and ordered is in
-`text_batches`.
+To add a task, write a line in `text_tasks`. `text_batches` pads and orders batches.
 """
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from kdjax.data.splits import Options, plan
+from kdjax.data.options import BatchOptions, SplitOptions, TextOptions
+from kdjax.data.splits import check_batch_sizes, plan
 from kdjax.data.text import tasks as text_tasks
 from kdjax.data.text import tokenize
-from kdjax.data.text.batches import Split, equal_answers, eval_batches, eval_order, train_batches
+from kdjax.data.text.batches import (
+    Padding,
+    Split,
+    equal_answers,
+    eval_batches,
+    eval_order,
+    train_batches,
+)
 from kdjax.data.text.files import Example, read
 from kdjax.data.text.tasks import Task, lookup
 from kdjax.data.text.tokenize import Tokenizer
 from kdjax.types import Source, Spec, UserError
 
-__all__ = ["TextOptions", "TextSet", "load_text", "read_text"]
+__all__ = ["TextSet", "read_text"]
 
 _MAX_SHAPES = 4  # each is a compilation of every step
 
 
-class TextOptions(NamedTuple):
-    """What `load_text` takes; see there."""
-
-    batch_size: int
-    eval_batch_size: int = 256
-    path: str | None = None
-    train_file: str | None = None
-    form: str = "classify"
-    vocabulary: str | None = None
-    vocabulary_size: int = 8000
-    tokenizer: str | None = None
-    max_length: int = 128
-    lengths: Sequence[int] | None = None
-    window: int = 16
-    validation: float | int = 0.1
-    test: float | int | None = None
-    split_seed: int = 0
-    limit: int | None = None
-    too_long: str = "truncate"
-
-
 class TextSet(NamedTuple):
-    """A source and what belongs to it.
+    """A source with its tokenizer.
 
-    `tokenize.save(tokenizer, folder)` keeps the vocabulary with a run. `groups` by split: int32
-    [examples] in the order of evaluation, equal for what is judged together (MultiRC's answers to
-    one question); `truncated` by split: how many examples were too long.
+    `tokenize.save(tokenizer, folder)` stores the vocabulary with a run. `groups` by split: int32
+    [examples] in the order of evaluation, equal for examples that are scored together (MultiRC's
+    answers to one question).
     """
 
     source: Source
     tokenizer: Tokenizer
     groups: Mapping[str, np.ndarray]
-    truncated: Mapping[str, int]
 
 
-def load_text(
-    task: str,
-    *,
-    path: str | None = None,
-    train_file: str | None = None,
-    form: str = "classify",
-    vocabulary: str | None = None,
-    vocabulary_size: int = 8000,
-    tokenizer: str | None = None,
-    max_length: int = 128,
-    lengths: Sequence[int] | None = None,
-    window: int = 16,
-    batch_size: int,
-    eval_batch_size: int = 256,
-    validation: float | int = 0.1,
-    test: float | int | None = None,
-    split_seed: int = 0,
-    limit: int | None = None,
-    too_long: str = "truncate",
-) -> Source:
-    """Return a task of GLUE or SuperGLUE as a `Source`.
+def read_text(options: TextOptions, batching: BatchOptions, splitting: SplitOptions) -> TextSet:
+    """Return a task of GLUE or SuperGLUE as a `Source`, with its tokenizer and groups.
 
     "validation" is cut from the training file, stratified; "test" is the official development set
     and "test_mismatched" MNLI's second one. Training batches drop an epoch's remainder. Evaluation
-    walks through each split from the shortest example to the longest: "id" is the row.
+    goes through each split from the shortest example to the longest: "id" is the row.
 
     Batches of form "classify": "input_ids", "attention_mask", "token_type_ids" int32 [batch,
     length]. Of form "choices": "input_ids", "attention_mask" [batch, length] of the prompt,
@@ -92,68 +58,38 @@ def load_text(
     (float32 of a regression), "id" int32 and "mask" float32 [batch].
 
     Args:
-        task: a name of `tasks.TASKS`, such as "glue/sst2".
-        path: the task's folder, the folder of all tasks, or tfds' data_dir (the default).
-        train_file: the file to train on, without its ending, where it is not "train"; the
-            development file ("val") gives a test split cut from it.
-        form: "classify" for encoders, "choices" for models that generate an answer.
-        vocabulary: a vocab.txt, or a folder with one; without it WordPiece is trained on the texts
-            of the training split.
-        vocabulary_size: of a trained vocabulary.
-        tokenizer: a tokenizer.json instead of WordPiece.
-        max_length: in tokens, special ones included.
-        lengths: that batches are padded to, at most four of them up to `max_length`, which always
-            is one; None is a quarter, half, three quarters and all of it.
-        window: training batches sorted by length together; 1 draws batches at random.
-        batch_size: of training, over all devices.
-        eval_batch_size: of evaluation, over all devices; the last batch is padded.
-        validation: fraction or count of the training file (of passages for MultiRC).
-        test: the same, where `train_file` is the development file; 0.25 without it.
-        split_seed: of the splits.
-        limit: so many training examples (passages), stratified.
-        too_long: "truncate" warns with a count, "refuse" raises.
+        options: of the task.
+        batching: `on_device` and `workers` have no effect.
+        splitting: MultiRC's shares and counts are of passages. `test` is allowed only where
+            `train_file` is the development file, from which a test split is then cut.
 
     Raises:
         UserError: one line naming the key or the file and line, and what would be right.
     """
-    options = TextOptions(
-        batch_size, eval_batch_size, path, train_file, form, vocabulary, vocabulary_size, tokenizer,
-        max_length, lengths, window, validation, test, split_seed, limit, too_long,
-    )  # fmt: skip
-    return read_text(task, options).source
-
-
-def read_text(name: str, options: TextOptions) -> TextSet:
-    """Return what `load_text` does, with the tokenizer, the groups and the counts."""
-    task = lookup(name)
+    task = lookup(options.task)
     lengths = _lengths(options)
     _check(task, options)
-    found = read(task, options.path, options.train_file)
-    examples = _cut(task, found.train, found.where, options, "test" not in found.evals)
-    examples |= found.evals
-    if not 1 <= options.batch_size <= len(examples["train"]):
-        raise UserError(
-            f"batch_size is {options.batch_size}; the training split has "
-            f"{len(examples['train'])} examples: give 1 to {len(examples['train'])}"
-        )
+    stored = read(task, options.path, options.train_file)
+    has_test = "test" in stored.evals
+    examples = _cut(task, stored.train, stored.where, splitting, has_test=has_test)
+    examples |= stored.evals
+    check_batch_sizes(batching, len(examples["train"]))
     tokenizer = _tokenizer(_texts(task, examples["train"], options.form), options)
     splits = {s: _encode(task, tokenizer, rows, options) for s, rows in examples.items()}
-    _check_lengths(splits, found.where, options)
+    _check_lengths(splits, stored.where, options)
     splits = equal_answers(splits, tokenizer.pad_id)
+    padding = Padding(lengths, tokenizer.pad_id)
     source = Source(
         spec=_spec(task, splits["train"], tokenizer, options),
         size={split: len(rows) for split, rows in examples.items()},
-        train=train_batches(
-            splits["train"], lengths, tokenizer.pad_id, options.batch_size, options.window
-        ),
+        train=train_batches(splits["train"], padding, batching.batch_size, options.window),
         evals={
-            split: eval_batches(rows, lengths, tokenizer.pad_id, options.eval_batch_size)
+            split: eval_batches(rows, padding, batching.eval_batch_size)
             for split, rows in splits.items()
         },
     )
     groups = {split: _groups(rows)[eval_order(splits[split])] for split, rows in examples.items()}
-    truncated = {split: int(rows.text.cut.sum()) for split, rows in splits.items()}
-    return TextSet(source, tokenizer, groups, truncated)
+    return TextSet(source, tokenizer, groups)
 
 
 def _groups(examples: list[Example]) -> np.ndarray:
@@ -166,14 +102,14 @@ def _lengths(options: TextOptions) -> tuple[int, ...]:
     if longest < 8:
         raise UserError(f"data.max_length is {longest}; it must be >= 8")
     quarters = tuple(longest * part // 4 for part in (1, 2, 3))
-    given = quarters if options.lengths is None else tuple(options.lengths)
-    found = (*sorted({length for length in given if length < longest}), longest)
-    if found[0] < 1 or len(found) > _MAX_SHAPES:
+    shorter = quarters if options.lengths is None else tuple(options.lengths)
+    lengths = (*sorted({length for length in shorter if length < longest}), longest)
+    if lengths[0] < 1 or len(lengths) > _MAX_SHAPES:
         raise UserError(
-            f"data.lengths is {given}; give at most {_MAX_SHAPES} lengths >= 1, the last being "
+            f"data.lengths is {shorter}; give at most {_MAX_SHAPES} lengths >= 1, the last being "
             f"data.max_length = {longest}"
         )
-    return found
+    return lengths
 
 
 def _check(task: Task, options: TextOptions) -> None:
@@ -185,30 +121,21 @@ def _check(task: Task, options: TextOptions) -> None:
             raise UserError(f"data.{key} is {value!r}; choose from {', '.join(known)}")
     if options.form == "choices" and not task.answers:
         raise UserError(f"data.form is 'choices' but {task.name} is a regression; use 'classify'")
-    for key, least in (("window", 1), ("split_seed", 0)):
-        if getattr(options, key) < least:
-            raise UserError(f"data.{key} is {getattr(options, key)}; it must be >= {least}")
-    if options.eval_batch_size < 1:
-        raise UserError(f"eval_batch_size is {options.eval_batch_size}; it must be >= 1")
+    if options.window < 1:
+        raise UserError(f"data.window is {options.window}; it must be >= 1")
     if options.vocabulary is not None and options.tokenizer is not None:
         raise UserError("data.vocabulary and data.tokenizer are both set; give one of them")
 
 
 def _cut(
-    task: Task, examples: list[Example], where: str, options: TextOptions, needs_test: bool
+    task: Task, examples: list[Example], where: str, splitting: SplitOptions, *, has_test: bool
 ) -> dict[str, list[Example]]:
-    """Cut a training file into its splits, units whole."""
+    """Cut a training file into its splits; a unit is never divided."""
     _, first, unit = np.unique([e.unit for e in examples], return_index=True, return_inverse=True)
     label = np.zeros(len(first), int)
     if len(first) == len(examples) and task.bounds is None:
         label = np.array([e.label for e in examples], int)
-    rows = plan(
-        label,
-        where,
-        Options(1, 1, options.validation, options.test, options.split_seed, limit=options.limit),
-        has_test=not needs_test,
-        has_validation=False,
-    )
+    rows = plan(label, where, splitting, has_test=has_test, has_validation=False)
     return {
         split: [examples[row] for row in np.flatnonzero(np.isin(unit, units))]
         for split, units in rows._asdict().items()
@@ -225,7 +152,7 @@ def _tokenizer(texts: list[str], options: TextOptions) -> Tokenizer:
 
 
 def _texts(task: Task, examples: list[Example], form: str) -> list[str]:
-    """Return every text that will be encoded: what a vocabulary is trained on."""
+    """Return every text that will be encoded; a vocabulary is trained on them."""
     if form == "choices":
         answers = (text for e in examples for text in text_tasks.answers(task, e.fields))
         return ["".join(text_tasks.prompt(task, e.fields)) for e in examples] + [*answers]
@@ -252,15 +179,15 @@ def _check_lengths(splits: Mapping[str, Split], where: str, options: TextOptions
         if len(empty):
             raise UserError(f"{where}: example {empty[0]} of {split} has no tokens; drop it")
     counts = {split: (int(rows.text.cut.sum()), len(rows.label)) for split, rows in splits.items()}
-    said = ", ".join(f"{cut} of {size} in {split}" for split, (cut, size) in counts.items() if cut)
-    if said and options.too_long == "refuse":
+    share = ", ".join(f"{cut} of {size} in {split}" for split, (cut, size) in counts.items() if cut)
+    if share and options.too_long == "refuse":
         raise UserError(
-            f"{where}: {said} are longer than data.max_length = {options.max_length} tokens; raise "
-            "it or set data.too_long to truncate"
+            f"{where}: {share} are longer than data.max_length = {options.max_length} tokens; "
+            "raise it or set data.too_long to truncate"
         )
-    if said:
+    if share:
         warnings.warn(
-            f"{where}: {said} are longer than {options.max_length} tokens and were truncated",
+            f"{where}: {share} are longer than {options.max_length} tokens and were truncated",
             stacklevel=3,
         )
 

@@ -1,6 +1,6 @@
 """Readers of GLUE and SuperGLUE: folders of tsv or jsonl files (also gzipped), and tfds.
 
-Only the labelled files are read: the official development set is what we test on, because the
+Only the labelled files are read: the official development set is the test split, because the
 labels of the official test sets are not public. Nothing is downloaded.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdjax.data.images.tfds import open_prepared
 from kdjax.data.text.tasks import Row, Task, fields
 from kdjax.types import UserError
 
@@ -21,8 +22,8 @@ __all__ = ["Example", "TextSplits", "read", "read_file"]
 class Example(NamedTuple):
     """One example: its texts, and `label`, the number of its class or its score.
 
-    Examples of one `unit` stay in one split and those of one `group` are judged together (MultiRC:
-    passage and question); elsewhere each is its own.
+    Examples of one `unit` stay in one split and those of one `group` are scored together (MultiRC:
+    passage and question); in other tasks each example is one unit and one group.
     """
 
     fields: Mapping[str, str]
@@ -32,7 +33,7 @@ class Example(NamedTuple):
 
 
 class TextSplits(NamedTuple):
-    """What was read: `evals` by split ("test", ...); no "test" where it is to be cut from train."""
+    """The examples by split; `evals` has no "test" where the caller must cut it from `train`."""
 
     where: str
     train: list[Example]
@@ -46,8 +47,7 @@ def read(task: Task, path: str | None, train_file: str | None = None) -> TextSpl
         task: of `tasks.TASKS`.
         path: the task's folder, the folder of all tasks, or a data_dir of tfds (None: its default).
         train_file: the file to train on where it is not "train", without its ending: "train400",
-            "train_sentences"; the development file itself ("val") leaves the cutting of a test
-            split to the caller.
+            "train_sentences"; with the development file ("val") the caller must cut a test split.
 
     Raises:
         UserError: one line naming the file, the line in it and what would be right.
@@ -55,7 +55,9 @@ def read(task: Task, path: str | None, train_file: str | None = None) -> TextSpl
     folder = None if path is None else _folder(task, path)
     if folder is None:
         if train_file is not None:
-            raise UserError(f"data.train_file is {train_file!r}, which tfds has not; leave it out")
+            raise UserError(
+                f"data.train_file is {train_file!r}, which tfds does not have; leave it out"
+            )
         return _read_tfds(task, path)
     dev = {split: file for split, (file, _) in _dev(task).items()}
     name = _train_name(folder, task) if train_file is None else train_file
@@ -74,7 +76,7 @@ def _dev(task: Task) -> Mapping[str, tuple[str, str]]:
 
 
 def _files(folder: Path, task: Task) -> dict[str, Path]:
-    """Return the task's files by name without endings; a plain file goes before a gzipped one."""
+    """Return the task's files by name without endings; a plain file replaces a gzipped one."""
     ending = ".tsv" if task.name.startswith("glue/") else ".jsonl"
     return {
         file.name.removesuffix(suffix): file
@@ -84,7 +86,7 @@ def _files(folder: Path, task: Task) -> dict[str, Path]:
 
 
 def _folder(task: Task, path: str) -> Path | None:
-    """Return where the task's files are; None is a data_dir of tfds."""
+    """Return the folder of the task's files; None if `path` is a data_dir of tfds."""
     root = Path(path).expanduser()
     for folder in (root / task.folder, root):
         if _files(folder, task):
@@ -94,17 +96,17 @@ def _folder(task: Task, path: str) -> Path | None:
     ending = "tsv" if task.name.startswith("glue/") else "jsonl"
     raise UserError(
         f"data.path={path} holds no train.{ending}(.gz), neither itself nor in {task.folder}/, "
-        f"and no {task.name} of tfds; give such a folder"
+        f"and no {task.name} of tfds; give a folder that does"
     )
 
 
 def _train_name(folder: Path, task: Task) -> str:
-    found = [name for name in _files(folder, task) if name.startswith("train")]
-    if "train" in found or not found:
+    names = [name for name in _files(folder, task) if name.startswith("train")]
+    if "train" in names or not names:
         return "train"
-    if len(found) > 1:
-        raise UserError(f"{folder} holds {', '.join(found)}; set data.train_file to one of them")
-    return found[0]
+    if len(names) > 1:
+        raise UserError(f"{folder} holds {', '.join(names)}; set data.train_file to one of them")
+    return names[0]
 
 
 def _find(folder: Path, task: Task, name: str) -> Path:
@@ -121,16 +123,16 @@ def read_file(task: Task, file: Path) -> list[Example]:
         UserError: on an unreadable or empty file, a missing column, a wrong label.
     """
     numbered = _tsv(task, file) if ".tsv" in file.suffixes else _jsonl(file)
-    found: list[Example] = []
+    examples: list[Example] = []
     for number, row in numbered:
-        found += _examples(task, row, len(found), f"{file} line {number}")
-    if not found:
+        examples += _examples(task, row, len(examples), f"{file} line {number}")
+    if not examples:
         raise UserError(f"{file} has no examples; give at least one")
-    return found
+    return examples
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield line numbers from 1 and lines; only a line feed ends one, quotes are literal."""
+    """Yield line numbers from 1 and lines, which only a line feed ends; quotes are literal."""
     opened = gzip.open if file.suffix == ".gz" else open
     try:
         with opened(file, "rt", encoding="utf-8-sig", newline="\n") as lines:
@@ -151,7 +153,7 @@ def _tsv(task: Task, file: Path) -> Iterator[tuple[int, Row]]:
             missing = sorted(names - set(header))
             if missing:
                 raise UserError(
-                    f"{file} lacks the column {', '.join(map(repr, missing))}; its first line says "
+                    f"{file} lacks the column {', '.join(map(repr, missing))}; its first line has "
                     f"{', '.join(map(repr, header))}"
                 )
             continue
@@ -222,34 +224,34 @@ def _read_tfds(task: Task, path: str | None) -> TextSplits:
     builder = _builder(name, path)
     where = f"data.task={task.name}"
     splits = {"train": "train", **{split: stored for split, (_, stored) in _dev(task).items()}}
-    found = {
-        split: _stored(task, _open(builder, name, stored, path), f"{where}, tfds' split {stored}")
-        for split, stored in splits.items()
-    }
-    return TextSplits(where, found.pop("train"), found)
+    examples = {}
+    for split, stored in splits.items():
+        rows = open_prepared(builder, stored, name, path, key="data.task")
+        examples[split] = _stored(task, rows, f"{where}, tfds' split {stored}")
+    return TextSplits(where, examples.pop("train"), examples)
 
 
 def _stored(task: Task, rows: Iterable[Row], where: str) -> list[Example]:
-    found: list[Example] = []
+    examples: list[Example] = []
     spellings = task.labels or task.class_names
     for number, row in enumerate(rows):
         plain: dict[str, Any] = {
             key: value.decode() if isinstance(value, bytes) else value for key, value in row.items()
         }
         label = plain["label"]
-        if task.bounds is None and 0 <= label < len(spellings):  # the order of classes is tfds' own
+        if task.bounds is None and 0 <= label < len(spellings):  # an index into tfds' classes
             plain["label"] = spellings[int(label)]
-        found += _examples(task, plain, len(found), f"{where}, example {number}")
-    if not found:
+        examples += _examples(task, plain, len(examples), f"{where}, example {number}")
+    if not examples:
         raise UserError(f"{where} is empty; prepare it again")
-    return found
+    return examples
 
 
 def _builder(name: str, path: str | None) -> Any:
-    import tensorflow_datasets as tfds  # seconds that folders need not wait for
+    import tensorflow_datasets as tfds  # takes seconds; folders do not need it
 
     try:
-        # tfds.text needs TensorFlow, but not this part of it.
+        # tfds.text needs TensorFlow, but this part of it does not.
         importlib.import_module(f"tensorflow_datasets.text.{name.split('/')[0]}")
         return tfds.builder(name, data_dir=path, file_format="array_record")
     except (ImportError, ValueError, OSError) as error:
@@ -258,14 +260,3 @@ def _builder(name: str, path: str | None) -> Any:
             f"data.task={name}: tfds refuses it (...{reason}); super_glue needs "
             "pip install 'kdjax[tf]', or give the folder of its files in data.path"
         ) from error
-
-
-def _open(builder: Any, name: str, split: str, path: str | None) -> Any:
-    try:
-        return builder.as_data_source(split)
-    except (KeyError, AssertionError, OSError, ImportError, NotImplementedError, ValueError) as e:
-        folder = path or "~/tensorflow_datasets"
-        raise UserError(
-            f"data.task={name} is not in data.path={folder} as array_record; with a network, run: "
-            f"tfds build {name} --data_dir={folder} --file_format=array_record"
-        ) from e

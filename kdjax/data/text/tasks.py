@@ -1,63 +1,62 @@
-"""The tasks of GLUE and SuperGLUE as one table: fields, labels, metrics, and their words.
+"""The tasks of GLUE and SuperGLUE as one table: fields, labels, metrics, templates.
 
 Every template is a `str.format` string over the fields of an example. Names, fields and the order
 of the classes are those of tfds. Sources: GLUE, arXiv 1804.07461; SuperGLUE, arXiv 1905.00537; the
-prompts are kdjax's own.
+prompts are from kdjax.
 """
 
-import difflib
 import string
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from kdjax.types import UserError
+from kdjax.errors import UserError, did_you_mean
 
 __all__ = ["TASKS", "Prompt", "Task", "answers", "fields", "lookup", "prompt", "sides"]
 
-Row = Mapping[str, Any]  # an example as the file has it
+Row = Mapping[str, Any]  # an example as stored in a file
 
 
 class Prompt(NamedTuple):
-    """A text of which only the part `long` is cut, from its end, where it does not fit."""
+    """A text in three parts; if it is too long, `long` is truncated first, from its end."""
 
     before: str
     long: str
     after: str
 
 
-def _as_it_is(row: Row) -> Iterable[Row]:
+def _unchanged(row: Row) -> Iterable[Row]:
     return (row,)
 
 
 class Task(NamedTuple):
-    """What kdjax must know of a task.
+    """A task: its texts, answers, classes, metrics and files.
 
     `class_names` in the order of the label; a regression has `bounds` and no answers. `metrics`:
-    the first one is what the benchmark's tables print.
+    the benchmark's tables print the first one.
     """
 
     name: str
     folder: str  # as GLUE and SuperGLUE name it
-    first: str  # text of an encoder, and ...
-    second: str  # ... the other one of the pair; "" for single sentences
-    prompt: str  # text before the answer, for generative models
-    long: str  # the field of the prompt that is cut where it does not fit
-    answers: tuple[str, ...]  # one a class
+    first: str  # template of the first text of an encoder
+    second: str  # template of the second one; "" for single sentences
+    prompt: str  # template of the text before the answer, for generative models
+    long: str  # the field of the prompt that is truncated first
+    answers: tuple[str, ...]  # one for each class
     class_names: tuple[str, ...]
     metrics: tuple[str, ...]
-    labels: tuple[str, ...] = ()  # how files spell the classes; () is as `class_names`
+    labels: tuple[str, ...] = ()  # spelling of the classes in files; (): `class_names`
     label: str = "label"
-    columns: Mapping[str, str] = {}  # field -> its name in files, where that is another one
+    columns: Mapping[str, str] = {}  # field -> its name in files, if different
     header: tuple[str, ...] = ()  # columns of a file without a header
-    dev: Mapping[str, tuple[str, str]] = {}  # split -> (file, tfds split); {} is the usual one
+    dev: Mapping[str, tuple[str, str]] = {}  # split -> (file, tfds split); {}: the usual one
     bounds: tuple[float, float] | None = None
-    unfold: Callable[[Row], Iterable[Row]] = _as_it_is  # a stored row -> examples
-    tfds: str = ""  # "" is as `name`
+    unfold: Callable[[Row], Iterable[Row]] = _unchanged  # a stored row -> examples
+    tfds: str = ""  # "": `name`
 
 
 def _multirc(row: Row) -> Iterable[Row]:
     """Yield an example for each answer; `unit` is its passage and `group` its question."""
-    if "passage" not in row:  # tfds has unfolded it already
+    if "passage" not in row:  # a row of tfds, which is unfolded already
         yield {**row, "unit": row["idx"]["paragraph"], "group": row["idx"]["question"]}
         return
     for question in row["passage"]["questions"]:
@@ -73,16 +72,16 @@ def _multirc(row: Row) -> Iterable[Row]:
 
 
 def _wsc(row: Row) -> Iterable[Row]:
-    """Put stars around the pronoun: its index counts words, and is wrong in a few rows."""
+    """Put asterisks around the pronoun: its index counts words, and is wrong in a few rows."""
     flat = {**row, **row.get("target", {})}
     words, span = flat["text"].split(), flat["span2_text"].split()
 
-    def same(at: int) -> bool:
-        found = [word.strip(string.punctuation).lower() for word in words[at : at + len(span)]]
-        return found == [word.strip(string.punctuation).lower() for word in span]
+    def plain(parts: list[str]) -> list[str]:
+        return [part.strip(string.punctuation).lower() for part in parts]
 
-    near = sorted(range(len(words)), key=lambda at: abs(at - flat["span2_index"]))
-    first = next((at for at in near if same(at)), None)
+    positions = sorted(range(len(words)), key=lambda at: abs(at - flat["span2_index"]))
+    matches = (at for at in positions if plain(words[at : at + len(span)]) == plain(span))
+    first = next(matches, None)
     if not span or first is None:
         raise ValueError(f"span2_text {flat['span2_text']!r} must be words of its text")
     words[first] = "*" + words[first]
@@ -191,24 +190,25 @@ def lookup(name: str) -> Task:
     """Return the task of a name such as "glue/sst2" or "super_glue/boolq".
 
     Raises:
-        UserError: on an unknown name, with the nearest one.
+        UserError: on "" or an unknown name, with the nearest one.
 
     >>> lookup("glue/cola").metrics
     ('matthews', 'accuracy')
     """
     if name in TASKS:
         return TASKS[name]
-    ends = {task.rsplit("/", 1)[1]: task for task in TASKS}  # for a name without its benchmark
-    wanted = name.lower().replace("superglue", "super_glue").replace("-", "")
-    near = ends.get(wanted) or next(iter(difflib.get_close_matches(wanted, TASKS, 1, 0.6)), None)
-    hint = f"did you mean {near}? " if near else ""
+    if not name:
+        raise UserError("data.task is not set; name one such as glue/sst2 or super_glue/boolq")
+    full_names = {task.rsplit("/", 1)[1]: task for task in TASKS}  # by name without benchmark
+    spelling = name.lower().replace("superglue", "super_glue").replace("-", "")
+    hint = did_you_mean(full_names.get(spelling, spelling), TASKS)
     raise UserError(
         f"data.task is {name!r}, which is unknown; {hint}The tasks are {', '.join(TASKS)}"
     )
 
 
 def fields(*templates: str) -> tuple[str, ...]:
-    """Return the fields that templates name, each once, in order.
+    """Return the names of the fields of templates, each once, in order.
 
     >>> fields("{word}: {sentence1}", "{sentence2} {word}")
     ('word', 'sentence1', 'sentence2')
@@ -218,7 +218,7 @@ def fields(*templates: str) -> tuple[str, ...]:
 
 
 def sides(task: Task, texts: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what an encoder reads of an example with these fields: one text, or a pair.
+    """Return the input of an encoder for an example with these fields: one text, or a pair.
 
     >>> sides(TASKS["super_glue/wic"], {"word": "f", "sentence1": "f g", "sentence2": "f h"})
     ('f: f g', 'f h')
@@ -227,7 +227,7 @@ def sides(task: Task, texts: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def prompt(task: Task, texts: Mapping[str, str]) -> Prompt:
-    r"""Return what a generative model reads of an example with these fields.
+    r"""Return the input of a generative model for an example with these fields.
 
     >>> prompt(TASKS["super_glue/boolq"], {"passage": "A is B.", "question": "is a b"}).after
     '\nQuestion: is a b?\nAnswer:'
@@ -237,5 +237,5 @@ def prompt(task: Task, texts: Mapping[str, str]) -> Prompt:
 
 
 def answers(task: Task, texts: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the answers among which it chooses, one a class."""
+    """Return the answers from which a generative model chooses, one for each class."""
     return tuple(answer.format(**texts) for answer in task.answers)

@@ -1,7 +1,7 @@
-"""From text to token ids by the library `tokenizers` (extra `text`): WordPiece, or its own file.
+"""From text to token ids by the library `tokenizers` (extra `text`): WordPiece or a tokenizer.json.
 
 Encoded texts are ragged: all ids in one array, one text after the other. `save` writes a
-vocabulary beside a run; `wordpiece` and `from_file` read it back.
+vocabulary into the folder of a run; `wordpiece` and `from_file` read it back.
 """
 
 from collections import Counter
@@ -32,13 +32,13 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _PADS = ("[PAD]", "<pad>")
 _ENDS = ("[SEP]", "</s>", "<|endoftext|>")
 _CHUNK = 8192  # texts encoded at a time: bounds memory, the result is the same
-_ALPHABET = 1000  # characters of a trained vocabulary, as in BERT's own
+_ALPHABET = 1000  # characters of a trained vocabulary, as in BERT's vocabulary
 
 
 class Tokenizer(NamedTuple):
     """A tokenizer of the library and the ids that batches need.
 
-    `end_id` closes an answer (None where the vocabulary has no such token); `plain` is True of
+    `end_id` ends an answer (None if the vocabulary has no such token); `plain` is True for
     WordPiece, which a vocab.txt describes fully.
     """
 
@@ -55,7 +55,7 @@ class Encoded(NamedTuple):
     ids: np.ndarray  # int32 [total]
     types: np.ndarray  # int32 [total]; 1 in the second text of a pair
     start: np.ndarray  # int64 [texts + 1]
-    cut: np.ndarray  # bool [texts]; was too long
+    cut: np.ndarray  # bool [texts]; True of truncated texts
 
 
 def wordpiece(path: str | Path) -> Tokenizer:
@@ -77,10 +77,10 @@ def from_words(vocabulary: Sequence[str], where: str = "the vocabulary") -> Toke
     """Return BERT's uncased WordPiece over tokens in the order of their ids.
 
     Lower-cases, strips accents, cleans control characters, splits CJK characters and punctuation.
-    A special token that stands literally in a text is text.
+    A special token that is written in a text is treated as text.
 
     Raises:
-        UserError: on a missing special token, or a token that comes twice.
+        UserError: on a missing special token, or a repeated token.
 
     >>> pieces = from_words(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b", "c"])
     >>> encode(pieces, [("Ab C",)], max_length=8).ids.tolist()
@@ -96,7 +96,7 @@ def from_words(vocabulary: Sequence[str], where: str = "the vocabulary") -> Toke
         )
     if len(ids) < len(vocabulary):
         number, word = next((n, w) for n, w in enumerate(vocabulary) if ids[w] != n)
-        raise UserError(f"{where}: {word!r} of line {number + 1} comes again; a token has one line")
+        raise UserError(f"{where}: {word!r} of line {number + 1} is repeated; a token has one line")
     encoder = library.Tokenizer(
         library.models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100)
     )
@@ -109,7 +109,7 @@ def from_words(vocabulary: Sequence[str], where: str = "the vocabulary") -> Toke
 
 
 def train_wordpiece(texts: Iterable[str], size: int) -> Tokenizer:
-    """Train a WordPiece vocabulary of at most `size` tokens on texts; the same ones, always.
+    """Train a WordPiece vocabulary of at most `size` tokens on texts; it is deterministic.
 
     Raises:
         UserError: when `size` does not hold the special tokens and a few characters.
@@ -124,10 +124,10 @@ def train_wordpiece(texts: Iterable[str], size: int) -> Tokenizer:
     del counts[" "]
     common = sorted(counts, key=lambda char: (-counts[char], char))
     alphabet = sorted(common[: min(_ALPHABET, (size - len(SPECIAL)) // 3)])
-    # The library numbers the pieces "##x" in the order of a hash map, another one each time, and
-    # breaks ties by number: as special tokens they are numbered by us.
+    # The library numbers the pieces "##x" in the order of a hash map, which varies, and breaks ties
+    # by number: as special tokens they get the numbers of this list.
     split = blank.pre_tokenizer.pre_tokenize_str
-    inner = [char for char in alphabet if len(split(f"a{char}")) == 1]  # punctuation stands alone
+    inner = [char for char in alphabet if len(split(f"a{char}")) == 1]  # punctuation is split off
     seeds = [*SPECIAL, *alphabet, *(f"##{char}" for char in inner)]
     trainer = library.trainers.WordPieceTrainer(
         vocab_size=size,
@@ -137,8 +137,8 @@ def train_wordpiece(texts: Iterable[str], size: int) -> Tokenizer:
         limit_alphabet=len(alphabet),
     )
     blank.train_from_iterator(texts, trainer)
-    found = blank.get_vocab()
-    return from_words(sorted(found, key=found.__getitem__), "the trained vocabulary")
+    ids = blank.get_vocab()
+    return from_words(sorted(ids, key=ids.__getitem__), "the trained vocabulary")
 
 
 def from_file(path: str | Path) -> Tokenizer:
@@ -150,7 +150,7 @@ def from_file(path: str | Path) -> Tokenizer:
     file = _existing(path, "tokenizer.json", "data.tokenizer")
     try:
         encoder = _library().Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises plain Exception
         reason = " ".join(str(error).split())[:120]
         raise UserError(
             f"{file} is not a tokenizer.json ({reason}); write one with Tokenizer.save"
@@ -182,9 +182,9 @@ def save(tokenizer: Tokenizer, folder: str | Path) -> Path:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], *, max_length: int) -> Encoded:
-    """Return single texts (tuples of one), or pairs, with the tokenizer's special tokens.
+    """Encode single texts (tuples of one), or pairs, with the tokenizer's special tokens.
 
-    A text that is too long loses tokens at its end; of a pair the longer one loses first.
+    A text that is too long is truncated at its end; of a pair the longer one first.
     """
     encoder = tokenizer.encoder
     encoder.enable_truncation(max_length, strategy="longest_first")
@@ -192,36 +192,35 @@ def encode(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], *, max_length
     try:
         for start in range(0, len(texts), _CHUNK):
             part = [text[0] if text[1:] == () else text for text in texts[start : start + _CHUNK]]
-            for found in encoder.encode_batch(part):
-                ids.append(np.array(found.ids, np.int32))
-                types.append(np.array(found.type_ids, np.int32))
-                cut.append(bool(found.overflowing))
+            for encoding in encoder.encode_batch(part):
+                ids.append(np.array(encoding.ids, np.int32))
+                types.append(np.array(encoding.type_ids, np.int32))
+                cut.append(bool(encoding.overflowing))
     finally:
         encoder.no_truncation()
     return _ragged(ids, types, cut)
 
 
 def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[Prompt], *, max_length: int) -> Encoded:
-    """Return prompts with the tokenizer's special tokens, cut in `long`, then from their start."""
+    """Encode prompts with the tokenizer's special tokens; `long` is truncated first."""
     ids, cut = [], []
     for start in range(0, len(prompts), _CHUNK):
         part = prompts[start : start + _CHUNK]
-        for prompt, found in zip(
-            part, tokenizer.encoder.encode_batch(["".join(p) for p in part]), strict=True
-        ):
-            all_ids = np.array(found.ids, np.int32)
+        encodings = tokenizer.encoder.encode_batch(["".join(prompt) for prompt in part])
+        for prompt, encoding in zip(part, encodings, strict=True):
+            all_ids = np.array(encoding.ids, np.int32)
             cut.append(len(all_ids) > max_length)
-            ids.append(all_ids[_kept(found, prompt, max_length)] if cut[-1] else all_ids)
+            ids.append(all_ids[_truncate(encoding, prompt, max_length)] if cut[-1] else all_ids)
     return _ragged(ids, [np.zeros_like(row) for row in ids], cut)
 
 
-def _kept(found: Any, prompt: Prompt, max_length: int) -> np.ndarray:
-    """Return which tokens of a prompt that is too long stay, ascending."""
-    begin = np.array([offset[0] for offset in found.offsets])
-    text = np.array(found.special_tokens_mask) == 0
+def _truncate(encoding: Any, prompt: Prompt, max_length: int) -> np.ndarray:
+    """Return the positions of the `max_length` tokens of a longer prompt that stay, ascending."""
+    begin = np.array([offset[0] for offset in encoding.offsets])
+    text = np.array(encoding.special_tokens_mask) == 0
     low, high = len(prompt.before), len(prompt.before) + len(prompt.long)
     inside = text & (begin >= low) & (begin < high)
-    # The question stands after the long part: it goes last.
+    # The question follows the long part: it is removed last.
     order = np.concatenate([np.flatnonzero(inside)[::-1], np.flatnonzero(text & ~inside)])
     return np.setdiff1d(np.arange(len(begin)), order[: len(begin) - max_length])
 
@@ -229,22 +228,22 @@ def _kept(found: Any, prompt: Prompt, max_length: int) -> np.ndarray:
 def encode_answers(
     tokenizer: Tokenizer, answers: Sequence[tuple[str, ...]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return answers as ids and mask, int32 [examples, choices, longest]; closed by `end_id`.
+    """Encode answers as ids and mask, int32 [examples, choices, longest], each ended by `end_id`.
 
     An answer is encoded as the continuation of its prompt: with a space before it.
     """
     texts = dict.fromkeys(text for row in answers for text in row)
-    known = {text: number for number, text in enumerate(texts)}
+    number = {text: row for row, text in enumerate(texts)}
     end = [] if tokenizer.end_id is None else [tokenizer.end_id]
-    found = tokenizer.encoder.encode_batch([f" {t}" for t in known], add_special_tokens=False)
-    rows = [[*one.ids, *end] for one in found]
+    encodings = tokenizer.encoder.encode_batch([f" {t}" for t in texts], add_special_tokens=False)
+    rows = [[*encoding.ids, *end] for encoding in encodings]
     longest = max(map(len, rows))
     ids = np.full((len(rows), longest), tokenizer.pad_id, np.int32)
-    for number, row in enumerate(rows):
-        ids[number, : len(row)] = row
+    for position, row in enumerate(rows):
+        ids[position, : len(row)] = row
     mask = (np.arange(longest) < np.array([[len(row)] for row in rows])).astype(np.int32)
-    which = np.array([[known[text] for text in row] for row in answers])
-    return ids[which], mask[which]
+    chosen = np.array([[number[text] for text in row] for row in answers])
+    return ids[chosen], mask[chosen]
 
 
 def _ragged(ids: list[np.ndarray], types: list[np.ndarray], cut: list[bool]) -> Encoded:
@@ -259,11 +258,11 @@ def _ragged(ids: list[np.ndarray], types: list[np.ndarray], cut: list[bool]) -> 
 
 
 def _existing(path: str | Path, name: str, key: str) -> Path:
-    found = Path(path).expanduser()
-    found = found / name if found.is_dir() else found
-    if not found.is_file():
+    file = Path(path).expanduser()
+    file = file / name if file.is_dir() else file
+    if not file.is_file():
         raise UserError(f"{key}={path} does not exist; give a {name}, or the folder that holds one")
-    return found
+    return file
 
 
 def _library() -> Any:

@@ -1,6 +1,7 @@
 """From the `data` of a config to a source, and to what happens to its batches in the step."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from kdjax import data, models
@@ -10,20 +11,17 @@ from kdjax.experiment.config.schema import DEFAULTS
 from kdjax.train.step import Prepare
 from kdjax.types import Array, Batch, Source, Spec, UserError
 
-TEXT = (  # keys of `data` that only text has
-    "task",
-    "form",
-    "train_file",
-    "vocabulary",
-    "vocabulary_size",
-    "tokenizer",
-    "max_length",
-    "lengths",
-    "window",
-    "too_long",
+BATCH, SPLIT, TEXT, PAIRS, DETECTION, IMAGE = (
+    tuple(field.name for field in fields(kind))
+    for kind in (
+        data.BatchOptions,
+        data.SplitOptions,
+        data.TextOptions,
+        data.PairOptions,
+        data.DetectionOptions,
+        data.ImageOptions,
+    )
 )
-PAIRS = ("tiles", "layout", "tile_size", "characters", "pool", "eval_pairs")  # only pairs have them
-DETECTION = ("max_boxes", "unreadable", "judge_train")  # that only pictures with boxes have
 # The kind of a data set by its name, a task of `evaluation`; all others hold classes.
 KIND = {"coco": "detection", **dict.fromkeys(data.PAIRS, "representation")}
 
@@ -56,39 +54,32 @@ def load(config: Mapping[str, Any]) -> TaskData:
       UserError: from what reads it; keys of one kind of data for another; a split
         without examples; mean and std that do not fit.
     """
-    said = dict(config["data"])
-    for key in ("mean", "std", "seed"):
-        del said[key]
-    name = said.pop("name")
+    table = {**config["data"], **{key: config[key] for key in ("batch_size", "eval_batch_size")}}
+    name = table["name"]
     if not name:
         raise UserError(f"data.name is not set; there are {', '.join(data.known())}")
-    kinds = {"text": TEXT, ", ".join(data.PAIRS): PAIRS, "coco": DETECTION}
-    _refuse_foreign(name, kinds, said)
-    text, paired, boxes = ({key: said.pop(key) for key in keys} for keys in kinds.values())
+    _refuse_foreign(name, table)
     for key in ("validation", "test"):  # a flag turns 300 into 300.0
-        if isinstance(said[key], float) and said[key] >= 1 and said[key].is_integer():
-            said[key] = int(said[key])
-    kind = KIND.get(name, "classification")
-    sizes = {key: config[key] for key in ("batch_size", "eval_batch_size")}
+        if isinstance(table[key], float) and table[key] >= 1 and table[key].is_integer():
+            table[key] = int(table[key])
+    batching = data.BatchOptions(**{key: table[key] for key in BATCH})
+    splitting = data.SplitOptions(**{key: table[key] for key in SPLIT})
+    dataset, kind = None, KIND.get(name, "classification")
     if name in data.PAIRS:
-        cut = {key: said.pop(key) for key in ("path", "validation", "test", "split_seed")}
-        foreign = [k for k in said if k != "augment" and said[k] != DEFAULTS["data"][k]]
-        if foreign:
-            raise UserError(f"data.{foreign[0]} is set, but {name} has no such key; remove it")
-        found, source = None, data.load_pairs(name, data.PairOptions(**sizes, **cut, **paired))
+        pairs = data.PairOptions(**{key: table[key] for key in PAIRS})
+        source = data.load_pairs(name, pairs, batching, splitting)
     elif name == "text":
-        task = text.pop("task")
-        if not task:
-            raise UserError("data.task is not set; name one such as glue/sst2 or super_glue/boolq")
-        common = {key: said[key] for key in ("path", "validation", "test", "split_seed", "limit")}
-        found = data.read_text(task, data.TextOptions(**sizes, **text, **common))
-        source = found.source
-        kind = "text_regression" if data.holds_scores(task) else "text_classification"
+        texts = data.TextOptions(**{key: table[key] for key in TEXT})
+        dataset = data.read_text(texts, batching, splitting)
+        source = dataset.source
+        kind = "text_regression" if data.holds_scores(texts.task) else "text_classification"
     elif name == "coco":
-        found = data.read_detection(_detection_options(said, {**sizes, **boxes}))
-        source = found.source
+        boxes = data.DetectionOptions(**{key: table[key] for key in DETECTION})
+        dataset = data.read_detection(boxes, batching, splitting)
+        source = dataset.source
     else:
-        found, source = None, data.load(name, **sizes, **said)
+        pictures = data.ImageOptions(**{key: table[key] for key in IMAGE})
+        source = data.load(name, pictures, batching, splitting)
     for split in ("validation", "test"):
         if not source.size.get(split):
             raise UserError(
@@ -97,30 +88,30 @@ def load(config: Mapping[str, Any]) -> TaskData:
             )
     if name != "text":
         source = source._replace(spec=_normalised(source.spec, config["data"]))
-    return TaskData(source, TASKS[kind], found)
+    return TaskData(source, TASKS[kind], dataset)
 
 
-def _refuse_foreign(
-    name: str, keys: Mapping[str, tuple[str, ...]], said: Mapping[str, Any]
-) -> None:
-    """Refuse keys that only another kind of data has; `keys` by the name or names of that kind."""
-    for owners, owned in keys.items():
+def _refuse_foreign(name: str, table: Mapping[str, Any]) -> None:
+    """Refuse keys that only another kind of data has."""
+    for owners, keys in (("text", TEXT), (", ".join(data.PAIRS), PAIRS), ("coco", DETECTION)):
         if name in owners.split(", "):
             continue
-        for key in owned:
-            if said[key] != DEFAULTS["data"][key]:
+        for key in keys:
+            if key not in IMAGE and table[key] != DEFAULTS["data"][key]:
                 raise UserError(
                     f"data.{key} is set, but only {owners} has it; set data.name to that or "
                     "remove it"
                 )
-
-
-def _detection_options(said: Mapping[str, Any], others: Mapping[str, Any]) -> data.DetectionOptions:
-    for key in ("test", "canvas", "eval_crop", "shape", "num_classes"):
-        if said[key] is not None:
-            raise UserError(f"data.{key} is {said[key]!r}, but coco does not take it; remove it")
-    keys = ("path", "image_size", "validation", "split_seed", "limit", "on_device", "workers")
-    return data.DetectionOptions(**others, **{key: said[key] for key in keys})
+    if name in data.PAIRS:
+        for key in ("limit", "on_device", "workers", *IMAGE):
+            if key not in (*PAIRS, "augment") and table[key] != DEFAULTS["data"][key]:
+                raise UserError(f"data.{key} is set, but {name} has no such key; remove it")
+    if name == "coco":
+        for key in ("test", "canvas", "eval_crop", "shape", "num_classes"):
+            if table[key] is not None:
+                raise UserError(
+                    f"data.{key} is {table[key]!r}, but coco does not take it; remove it"
+                )
 
 
 def _normalised(spec: Spec, said: Mapping[str, Any]) -> Spec:

@@ -188,7 +188,7 @@ def _predict(
 
     @functools.cache
     def predict(split: str) -> Predictions:
-        source = data.rows_of(run.source, jax.process_index(), jax.process_count())
+        source = data.shard_source(run.source, jax.process_index(), jax.process_count())
         batches = source.evals[split]()
         outputs, labels = collect(program.predict, state, batches, program.eval_layout)
         critics = run.task.estimates(evaluation, outputs, lambda: program.layout.fetch(state))

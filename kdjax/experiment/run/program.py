@@ -109,7 +109,7 @@ def feed(run: Run, program: Program, start: int) -> Iterator[dict[str, Any]]:
 
     Each process reads its own rows of them.
     """
-    source = data.rows_of(run.source, jax.process_index(), jax.process_count())
+    source = data.shard_source(run.source, jax.process_index(), jax.process_count())
     streams = {seed: source.train(start, seed) for seed in sorted(set(program.seeds))}
     arrays = source.arrays
     constants = {} if arrays is None else {"arrays": program.layout.share(dict(arrays))}

@@ -9,10 +9,10 @@ from PIL import Image
 from scipy import stats
 
 from kdjax import data
+from kdjax.data import BatchOptions, SplitOptions
 from kdjax.data.augment import resized_crop
 from kdjax.data.images import decode, streaming
 from kdjax.data.images.decode import View
-from kdjax.data.splits import Options
 from kdjax.types import Spec, UserError
 from tests.data import fakes
 
@@ -230,7 +230,7 @@ class TestSource:
     def source(self):
         found = fakes.records(labelled=False, get=wide)
         found = found._replace(view=View(4, 0.875, 5), test=streaming.Records(wide, 7))
-        return streaming.build(found, Options(batch_size=6, eval_batch_size=4, validation=5))
+        return streaming.build(found, BatchOptions(6, 4), SplitOptions(validation=5))
 
     def test_training_batches_hold_whole_pictures(self, source):
         assert source.arrays is None
@@ -253,7 +253,7 @@ class TestSource:
 
     def test_a_folder_of_pictures(self, tmp_path):
         fakes.write_pictures(tmp_path, size=(9, 15))
-        source = data.load(
+        source = fakes.load(
             "folder", path=str(tmp_path), batch_size=4, image_size=7, augment="resized_crop_flip"
         )
         batches = source.train(0, 0)
@@ -268,7 +268,7 @@ class TestSource:
         [
             ({"canvas": 9}, r"data\.canvas is 9 but data\.image_size is not set"),
             ({"eval_crop": 0.5}, r"data\.eval_crop is 0\.5 but data\.image_size is not set"),
-            ({"image_size": 8, "canvas": 9}, r"it is of data\.augment=resized_crop_flip only"),
+            ({"image_size": 8, "canvas": 9}, r"it belongs to data\.augment=resized_crop_flip only"),
             ({"image_size": 8, "eval_crop": 0.0}, r"it must lie in \(0, 1\]"),
             ({"image_size": 8, "eval_crop": 1.5}, r"it must lie in \(0, 1\]"),
             ({"image_size": 0}, r"data\.image_size is 0; it must be >= 1"),
@@ -285,5 +285,5 @@ class TestSource:
     def test_refuses(self, tmp_path, arguments, pattern):
         fakes.write_pictures(tmp_path)
         with pytest.raises(UserError, match=pattern) as caught:
-            data.load("folder", path=str(tmp_path), batch_size=4, **arguments)
+            fakes.load("folder", path=str(tmp_path), batch_size=4, **arguments)
         assert "\n" not in str(caught.value)

@@ -12,13 +12,13 @@ import pytest
 from kdjax import data
 from kdjax.data.detection.coco import read_coco
 from kdjax.types import UserError
-from tests.data import tiny_coco
+from tests.data import fakes, tiny_coco
 
 OPTIONS = {"batch_size": 2, "eval_batch_size": 2, "image_size": 64, "max_boxes": 4, "validation": 2}
 
 
 def options(path, **changed):
-    return data.DetectionOptions(**{**OPTIONS, "path": str(path), **changed})
+    return fakes.options(data.DetectionOptions, **{**OPTIONS, "path": str(path), **changed})
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def same(a, b):
 
 
 def test_a_folder(folder):
-    found = data.read_detection(options(folder))
+    found = data.read_detection(*options(folder))
     spec = found.source.spec
     assert spec.class_names == ("red", "blue", "background")
     assert (spec.shape, spec.num_classes, spec.task) == ((64, 64, 3), 3, "detection")
@@ -51,7 +51,7 @@ def test_a_folder(folder):
 
 def test_boxes_lie_on_what_they_name(folder):
     """After resizing: inside a box is its colour, the padding is black."""
-    found = data.read_detection(options(folder, image_size=96))
+    found = data.read_detection(*options(folder, image_size=96))
     for batch in found.source.evals["train"]():
         for row in range(2):
             height, width = (int(x) for x in batch["size"][row])
@@ -72,7 +72,7 @@ def test_a_zip_is_the_folder(folder, tmp_path):
     with zipfile.ZipFile(archive, "w") as out:
         for file in sorted(p for p in folder.rglob("*") if p.is_file()):
             out.write(file, f"top/{file.relative_to(folder)}")
-    a, b = (data.read_detection(options(path)).source for path in (folder, archive))
+    a, b = (data.read_detection(*options(path)).source for path in (folder, archive))
     for split in a.evals:
         for one, other in zip(a.evals[split](), b.evals[split](), strict=True):
             same(one, other)
@@ -80,7 +80,7 @@ def test_a_zip_is_the_folder(folder, tmp_path):
 
 def test_the_order_depends_on_seed_and_step_alone(folder):
     small, streamed = (
-        data.read_detection(options(folder, on_device=where)).source for where in (True, False)
+        data.read_detection(*options(folder, on_device=where)).source for where in (True, False)
     )
     first = small.train(0, 3)
     ids = [next(first)["id"] for _ in range(7)]
@@ -99,7 +99,7 @@ def test_the_order_depends_on_seed_and_step_alone(folder):
 
 
 def test_every_picture_is_judged_once(folder):
-    source = data.read_detection(options(folder, judge_train=True)).source
+    source = data.read_detection(*options(folder, judge_train=True)).source
     for split, size in source.size.items():
         batches = list(source.evals[split]())
         real = np.concatenate([batch["mask"] for batch in batches]) > 0
@@ -109,7 +109,7 @@ def test_every_picture_is_judged_once(folder):
 
 
 def test_the_step_mirrors_normalises_and_draws(folder):
-    found = data.read_detection(options(folder))
+    found = data.read_detection(*options(folder))
     spec = found.source.spec
     batch = next(found.source.evals["test"]())
     prepare = data.prepare(spec, augment="flip")
@@ -144,7 +144,7 @@ def test_the_step_mirrors_normalises_and_draws(folder):
 
 
 def test_flip_alone_serves_classifiers_too():
-    spec = data.load("digits", batch_size=4).spec
+    spec = fakes.load("digits", batch_size=4).spec
     batch = {"image": jnp.arange(128.0).reshape(2, 8, 8, 1), "label": jnp.zeros(2, int)}
     prepare = data.prepare(spec, augment="flip")
     plain = np.asarray(prepare(batch)["image"])
@@ -206,7 +206,7 @@ def test_boxes_outside_or_without_area_are_counted(tmp_path):
 
 def test_more_boxes_than_padding_are_counted_and_the_largest_kept(folder):
     with pytest.warns(UserWarning, match="more than data.max_boxes = 1"):
-        found = data.read_detection(options(folder, max_boxes=1))
+        found = data.read_detection(*options(folder, max_boxes=1))
     batch = next(found.source.evals["test"]())
     assert batch["box"].shape == (2, 1, 4)
     photo = found.photos["test"][1]
@@ -218,16 +218,16 @@ def test_an_unreadable_picture_is_named_or_skipped(tmp_path):
     path = tiny_coco.write(tmp_path)
     (path / "train" / "003.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"train/003.png is not a readable picture"):
-        data.read_detection(options(path))
+        data.read_detection(*options(path))
     with pytest.warns(UserWarning, match=r"1 unreadable pictures were skipped: train/003.png"):
-        found = data.read_detection(options(path, unreadable="skip"))
+        found = data.read_detection(*options(path, unreadable="skip"))
     assert found.source.size["train"] == 5
 
 
 def test_a_picture_of_another_size_is_refused(tmp_path):
     path = tiny_coco.write(tmp_path, change=lambda s, t: spoil(s, t, image={"width": 60}))
     with pytest.raises(UserError, match="boxes would not fit"):
-        data.read_detection(options(path))
+        data.read_detection(*options(path))
 
 
 @pytest.mark.parametrize(
@@ -242,19 +242,19 @@ def test_a_picture_of_another_size_is_refused(tmp_path):
 )
 def test_impossible_options(folder, changed, said):
     with pytest.raises(UserError, match=said):
-        data.read_detection(options(folder, **changed))
+        data.read_detection(*options(folder, **changed))
 
 
 def test_no_such_layout(tmp_path):
     for path, said in (
         ("", "is not set"),
-        (tmp_path / "none", "no such file"),
+        (tmp_path / "none", "does not exist"),
         (tmp_path, "no ann"),
     ):
         with pytest.raises(UserError, match=said):
             read_coco(str(path))
     (tmp_path / "bad.zip").write_bytes(b"PK nothing")
-    with pytest.raises(UserError, match="no whole zip file"):
+    with pytest.raises(UserError, match="not a readable zip file"):
         read_coco(str(tmp_path / "bad.zip"))
 
 
@@ -264,7 +264,7 @@ def test_a_split_without_any_box_is_refused(tmp_path):
 
     path = tiny_coco.write(tmp_path, change=change)
     with pytest.raises(UserError, match="no picture of the training split has a box"):
-        data.read_detection(options(path))
+        data.read_detection(*options(path))
 
 
 def test_coco_as_it_is_written_gives_no_warning(folder):

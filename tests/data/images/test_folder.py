@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdjax import data
 from kdjax.types import UserError
 from tests.data import fakes
 
@@ -16,7 +15,7 @@ def images(source, split):
 class TestFolder:
     def test_flat_layout_is_split_by_us(self, tmp_path):
         fakes.write_pictures(tmp_path, count=8)
-        source = data.load("folder", path=str(tmp_path), batch_size=4)
+        source = fakes.load("folder", path=str(tmp_path), batch_size=4)
         assert source.size == {"train": 16, "validation": 2, "test": 6}
         assert source.spec.class_names == ("ant", "bee", "cat")
         told = np.concatenate([images(source, split)[:, 0, 0, 0] for split in source.size])
@@ -26,19 +25,19 @@ class TestFolder:
     def test_two_folders(self, tmp_path, other):
         fakes.write_pictures(tmp_path / "train")
         fakes.write_pictures(tmp_path / other, count=2)
-        source = data.load("folder", path=str(tmp_path), batch_size=4, validation=3)
+        source = fakes.load("folder", path=str(tmp_path), batch_size=4, validation=3)
         assert source.size == {"train": 15, "validation": 3, "test": 6}
 
     def test_three_folders(self, tmp_path):
         for split, count in (("train", 6), ("val", 2), ("test", 1)):
             fakes.write_pictures(tmp_path / split, count=count)
-        source = data.load("folder", path=str(tmp_path), batch_size=4)
+        source = fakes.load("folder", path=str(tmp_path), batch_size=4)
         assert source.size == {"train": 18, "validation": 6, "test": 3}
 
     def test_streamed_equals_in_memory(self, tmp_path):
         fakes.write_pictures(tmp_path, count=8)
         on, off = (
-            data.load("folder", path=str(tmp_path), batch_size=4, on_device=d)
+            fakes.load("folder", path=str(tmp_path), batch_size=4, on_device=d)
             for d in (True, False)
         )
         assert off.arrays is None
@@ -56,14 +55,14 @@ class TestFolder:
 
     def test_grey_pictures_have_one_channel(self, tmp_path):
         fakes.write_pictures(tmp_path, mode="L")
-        assert data.load("folder", path=str(tmp_path), batch_size=4).spec.shape == (8, 8, 1)
+        assert fakes.load("folder", path=str(tmp_path), batch_size=4).spec.shape == (8, 8, 1)
 
     def test_resizes_and_keeps_the_centre(self, tmp_path):
         fakes.write_pictures(tmp_path)
         wide = np.zeros((10, 30, 3), np.uint8)
         wide[:, 10:20] = 200
         Image.fromarray(wide).save(tmp_path / "ant" / "0.png")
-        source = data.load("folder", path=str(tmp_path), batch_size=4, image_size=10, validation=0)
+        source = fakes.load("folder", path=str(tmp_path), batch_size=4, image_size=10, validation=0)
         whole = np.concatenate([images(source, split) for split in source.size])
         assert whole.shape == (18, 10, 10, 3)
         assert any(np.all(image == 200) for image in whole)
@@ -74,7 +73,7 @@ class TestFolder:
         Image.new("RGB", (9, 8)).save(tmp_path / "cat" / "5.png")
 
         def read():
-            source = data.load("folder", path=str(tmp_path), batch_size=2, on_device=on_device)
+            source = fakes.load("folder", path=str(tmp_path), batch_size=2, on_device=on_device)
             return [images(source, split) for split in source.size]
 
         with pytest.raises(UserError, match=r"shape \(8, 9, 3\).*set data\.image_size"):
@@ -83,7 +82,7 @@ class TestFolder:
     def test_refuses(self, tmp_path):
         def refused(pattern):
             with pytest.raises(UserError, match=pattern):
-                data.load("folder", path=str(tmp_path), batch_size=2)
+                fakes.load("folder", path=str(tmp_path), batch_size=2)
 
         refused("has 0 class subfolders")
         fakes.write_pictures(tmp_path / "train")
@@ -122,7 +121,7 @@ def archive(root, classes=3):
 class TestTinyImagenet:
     def test_prepares_without_tensorflow_and_reads_back(self, tmp_path):
         wnids = archive(tmp_path)
-        source = data.load("tiny_imagenet", path=str(tmp_path), batch_size=4, validation=3)
+        source = fakes.load("tiny_imagenet", path=str(tmp_path), batch_size=4, validation=3)
         assert source.size == {"train": 12, "validation": 3, "test": 3}
         assert source.spec.shape == (64, 64, 3)
         assert source.spec.class_names == tuple(reversed(wnids))
@@ -132,7 +131,7 @@ class TestTinyImagenet:
                 assert np.array_equal(2 - brightness, batch["label"])
 
         (tmp_path / "tiny-imagenet-200").rename(tmp_path / "elsewhere")
-        again = data.load(
+        again = fakes.load(
             "tiny_imagenet", path=str(tmp_path), batch_size=4, validation=3, on_device=False
         )
         assert again.arrays is None
@@ -143,4 +142,4 @@ class TestTinyImagenet:
         archive(tmp_path)
         (tmp_path / "tiny-imagenet-200" / "wnids.txt").unlink()
         with pytest.raises(UserError, match=r"wnids\.txt is missing; data\.path="):
-            data.load("tiny_imagenet", path=str(tmp_path), batch_size=4)
+            fakes.load("tiny_imagenet", path=str(tmp_path), batch_size=4)

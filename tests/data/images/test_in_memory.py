@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from kdjax import data
 from kdjax.data.images.in_memory import channel_moments
 from kdjax.data.splits import share, stratified
 from kdjax.types import UserError
@@ -49,7 +48,7 @@ class TestSplits:
             share(value, 50, "data.validation")
 
     def test_train_validation_and_test_are_disjoint(self):
-        source = data.load("digits", batch_size=8, test=0.2, validation=100)
+        source = fakes.load("digits", batch_size=8, test=0.2, validation=100)
         assert source.size == {"train": 1338, "validation": 100, "test": 359}
         assert source.arrays is not None
         parts = [source.arrays["image"]] + [
@@ -65,7 +64,7 @@ class TestSplits:
         )
 
     def test_limit_keeps_the_other_splits_and_the_shares(self, npz):
-        whole, small = (data.load("npz", path=npz, batch_size=4, limit=n) for n in (None, 12))
+        whole, small = (fakes.load("npz", path=npz, batch_size=4, limit=n) for n in (None, 12))
         assert small.size == {**whole.size, "train": 12}
         assert small.arrays is not None
         assert np.bincount(small.arrays["label"]).tolist() == [3, 3, 3, 3]
@@ -73,7 +72,7 @@ class TestSplits:
 
 class TestTrain:
     def test_every_example_once_an_epoch(self):
-        source = data.load("digits", batch_size=100, on_device=True)
+        source = fakes.load("digits", batch_size=100, on_device=True)
         for epoch in range(2):
             ids = [b["id"] for b in take(source.train(epoch * 12, 5), 12)]  # 1213 // 100
             assert len(set(np.concatenate(ids).tolist())) == 1200
@@ -81,20 +80,20 @@ class TestTrain:
             assert ids[0].dtype == np.int32
 
     def test_any_step_can_be_the_first(self, npz):
-        source = data.load("npz", path=npz, batch_size=7)
+        source = fakes.load("npz", path=npz, batch_size=7)
         walked = take(source.train(0, 3), 40)
         for step in (0, 1, 4, 5, 17, 39):
             assert np.array_equal(next(source.train(step, 3))["id"], walked[step]["id"])
 
     def test_seeds_and_epochs_differ(self, npz):
-        source = data.load("npz", path=npz, batch_size=36, validation=4)
+        source = fakes.load("npz", path=npz, batch_size=36, validation=4)
         orders = [
             next(source.train(step, seed))["id"].tolist() for step in (0, 1) for seed in (0, 1)
         ]
         assert len({tuple(order) for order in orders}) == 4
 
     def test_whole_batches_off_the_device_are_the_same(self, npz):
-        on, off = (data.load("npz", path=npz, batch_size=8, on_device=d) for d in (True, False))
+        on, off = (fakes.load("npz", path=npz, batch_size=8, on_device=d) for d in (True, False))
         assert off.arrays is None
         assert on.arrays is not None
         batch, ids = next(off.train(6, 2)), next(on.train(6, 2))["id"]
@@ -106,13 +105,13 @@ class TestTrain:
     @pytest.mark.parametrize(("step", "seed"), [(-1, 0), (0, -1)])
     def test_refuses_negative_numbers(self, npz, step, seed):
         with pytest.raises(UserError, match=">= 0"):
-            next(data.load("npz", path=npz, batch_size=8).train(step, seed))
+            next(fakes.load("npz", path=npz, batch_size=8).train(step, seed))
 
 
 class TestEvals:
     @pytest.mark.parametrize("batch_size", [1, 5, 13, 64])
     def test_each_example_once_in_order(self, npz, batch_size):
-        source = data.load("npz", path=npz, batch_size=4, eval_batch_size=batch_size)
+        source = fakes.load("npz", path=npz, batch_size=4, eval_batch_size=batch_size)
         batches = list(source.evals["test"]())
         assert len(batches) == -(-13 // batch_size)
         for batch in batches:
@@ -126,14 +125,14 @@ class TestEvals:
         assert np.concatenate([b["id"] for b in batches])[real].tolist() == list(range(13))
 
     def test_no_validation_split_when_none_is_wanted(self, npz):
-        source = data.load("npz", path=npz, batch_size=4, validation=0)
+        source = fakes.load("npz", path=npz, batch_size=4, validation=0)
         assert set(source.evals) == set(source.size) == {"train", "test"}
         assert source.size["train"] == 40
 
 
 class TestSpec:
     def test_moments_are_those_of_the_training_split(self, npz):
-        source = data.load("npz", path=npz, batch_size=4)
+        source = fakes.load("npz", path=npz, batch_size=4)
         assert source.arrays is not None
         pixels = (source.arrays["image"].astype(np.float64) / 255).reshape(-1, 3)
         assert np.allclose(source.spec.mean, stats.describe(pixels).mean, rtol=1e-12)
@@ -150,20 +149,20 @@ class TestSpec:
         assert (mean, std) == ((9.0,), (1.0,))
 
     def test_digits(self):
-        spec = data.load("digits", batch_size=4).spec
+        spec = fakes.load("digits", batch_size=4).spec
         assert (spec.shape, spec.num_classes, spec.scale) == ((8, 8, 1), 10, 16.0)
         assert spec.class_names == tuple("0123456789")
 
 
 class TestSynthetic:
     def test_any_spec(self):
-        source = data.load("synthetic", batch_size=8, shape=(5, 7, 3), num_classes=17)
+        source = fakes.load("synthetic", batch_size=8, shape=(5, 7, 3), num_classes=17)
         assert (source.spec.shape, source.spec.num_classes) == ((5, 7, 3), 17)
         assert source.arrays is not None
         assert set(source.arrays["label"]) == set(range(17))
 
     def test_nearest_class_mean_learns_it(self):
-        source = data.load("synthetic", batch_size=8)
+        source = fakes.load("synthetic", batch_size=8)
         assert source.arrays is not None
         image, label = source.arrays["image"] / 255, source.arrays["label"]
         means = np.stack([image[label == c].mean(0) for c in range(10)])
@@ -174,14 +173,14 @@ class TestSynthetic:
     @pytest.mark.parametrize("bad", [{"shape": (8, 8)}, {"num_classes": 1}])
     def test_refuses(self, bad):
         with pytest.raises(UserError, match=r"^data\."):
-            data.load("synthetic", batch_size=8, **bad)
+            fakes.load("synthetic", batch_size=8, **bad)
 
 
 def test_debians_fashion_mnist():
     path = Path("/usr/share/datasets/fashion-mnist")
     if not path.exists():
         pytest.skip("the Debian package dataset-fashion-mnist is not installed")
-    source = data.load("idx", path=str(path), batch_size=32)
+    source = fakes.load("idx", path=str(path), batch_size=32)
     assert source.size == {"train": 54000, "validation": 6000, "test": 10000}
     assert source.spec.mean[0] == pytest.approx(
         0.286, abs=0.002
@@ -200,7 +199,7 @@ def test_real_npz(file, shape, classes):
     path = fakes.SHARED / file
     if not path.exists():
         pytest.skip(f"{file} is not beside this checkout")
-    source = data.load("npz", path=str(path), batch_size=32)
+    source = fakes.load("npz", path=str(path), batch_size=32)
     assert (source.spec.shape, source.spec.num_classes) == (shape, classes)
     assert source.size["test"] == 1000
     assert all(0.1 < value < 0.55 for value in (*source.spec.mean, *source.spec.std))

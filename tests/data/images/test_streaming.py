@@ -2,19 +2,20 @@
 
 import itertools
 import multiprocessing
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from kdjax import data
+from kdjax.data import BatchOptions, SplitOptions
 from kdjax.data.images import streaming
-from kdjax.data.splits import Options
 from kdjax.types import RunError, UserError
 from tests.data import fakes
 
-OFF = Options(batch_size=6, eval_batch_size=4, validation=5, on_device=False)
+OFF = BatchOptions(6, 4, on_device=False)
+SPLITS = SplitOptions(validation=5)
 
 
 def take(batches, count):
@@ -29,7 +30,7 @@ def same(left, right):
 
 class TestStream:
     def test_batches(self):
-        source = streaming.build(fakes.records(), OFF)
+        source = streaming.build(fakes.records(), OFF, SPLITS)
         assert source.arrays is None
         assert source.size == {"train": 45, "validation": 5, "test": 7}
         walked = take(source.train(0, 3), 16)
@@ -43,7 +44,7 @@ class TestStream:
             assert len(set(np.concatenate([b["id"] for b in epoch]).tolist())) == 42
 
     def test_restarts_exactly_at_any_step(self):
-        source = streaming.build(fakes.records(), OFF)
+        source = streaming.build(fakes.records(), OFF, SPLITS)
         walked = take(source.train(0, 3), 16)
         for step in (1, 6, 7, 15):
             assert same(take(source.train(step, 3), 1)[0], walked[step])
@@ -51,7 +52,8 @@ class TestStream:
 
     def test_worker_processes_change_nothing(self):
         alone, helped = (
-            streaming.build(fakes.records(), OFF._replace(workers=workers)) for workers in (0, 2)
+            streaming.build(fakes.records(), replace(OFF, workers=workers), SPLITS)
+            for workers in (0, 2)
         )
         for left, right in zip(
             take(alone.train(5, 3), 4), take(helped.train(5, 3), 4), strict=True
@@ -64,7 +66,7 @@ class TestStream:
             list(streaming.stream_batches(fetch, 0, 24, 6, workers=1))
 
     def test_a_worker_that_dies_is_told(self):
-        batches = streaming.build(fakes.records(), OFF._replace(workers=1)).train(0, 3)
+        batches = streaming.build(fakes.records(), replace(OFF, workers=1), SPLITS).train(0, 3)
         next(batches)
         (worker,) = multiprocessing.active_children()
         worker.kill()
@@ -72,7 +74,7 @@ class TestStream:
             list(itertools.islice(batches, 10_000))  # what it had made already is still given
 
     def test_evals_cover_each_split_once(self):
-        source = streaming.build(fakes.records(), OFF)
+        source = streaming.build(fakes.records(), OFF, SPLITS)
         seen = []
         for split in ("train", "validation"):
             for batch in source.evals[split]():
@@ -83,37 +85,40 @@ class TestStream:
 
     def test_worker_processes_evaluate_the_same(self):
         alone, helped = (
-            streaming.build(fakes.records(), OFF._replace(workers=workers)) for workers in (0, 2)
+            streaming.build(fakes.records(), replace(OFF, workers=workers), SPLITS)
+            for workers in (0, 2)
         )
         pairs = list(zip(alone.evals["train"](), helped.evals["train"](), strict=True))
         assert len(pairs) == 12
         assert all(same(left, right) for left, right in pairs)
 
     def test_unlabelled_records_are_split_at_random(self):
-        source = streaming.build(fakes.records(labelled=False), OFF)
+        source = streaming.build(fakes.records(labelled=False), OFF, SPLITS)
         assert source.size["validation"] == 5
 
     def test_bad_label_names_the_example(self):
         with pytest.raises(UserError, match=r"fake: example 7 has label 3, out of range \[0, 3\)"):
-            streaming.build(fakes.records(get=fakes.label_out_of_range), OFF)
+            streaming.build(fakes.records(get=fakes.label_out_of_range), OFF, SPLITS)
 
     @pytest.mark.parametrize("on_device", [True, "auto"])
     def test_small_sets_move_into_memory(self, on_device):
-        source = streaming.build(fakes.records(), OFF._replace(on_device=on_device))
+        source = streaming.build(fakes.records(), replace(OFF, on_device=on_device), SPLITS)
         assert source.arrays is not None
-        off = streaming.build(fakes.records(), OFF)
+        off = streaming.build(fakes.records(), OFF, SPLITS)
         assert np.array_equal(next(source.train(9, 1))["id"], take(off.train(9, 1), 1)[0]["id"])
 
     def test_auto_streams_what_is_too_large(self, monkeypatch):
         monkeypatch.setattr("kdjax.data.images.in_memory.ON_DEVICE_LIMIT", 50 * 48 - 1)
-        assert streaming.build(fakes.records(), OFF._replace(on_device="auto")).arrays is None
+        assert (
+            streaming.build(fakes.records(), replace(OFF, on_device="auto"), SPLITS).arrays is None
+        )
 
 
 class TestTfds:
     @pytest.mark.parametrize("on_device", [True, False])
     def test_mocked_cifar10_end_to_end(self, tmp_path, on_device):
         with tfds.testing.mock_data(num_examples=30):
-            source = data.load(
+            source = fakes.load(
                 "cifar10", path=str(tmp_path), batch_size=8, validation=6, on_device=on_device
             )
             assert source.size == {"train": 24, "validation": 6, "test": 30}
@@ -130,15 +135,15 @@ class TestTfds:
     def test_mocked_imagenet_needs_a_size(self, tmp_path):
         with tfds.testing.mock_data(num_examples=12):
             with pytest.raises(UserError, match=r"several sizes; set data\.image_size"):
-                data.load("imagenet2012", path=str(tmp_path), batch_size=4)
-            source = data.load("imagenet2012", path=str(tmp_path), batch_size=4, image_size=16)
+                fakes.load("imagenet2012", path=str(tmp_path), batch_size=4)
+            source = fakes.load("imagenet2012", path=str(tmp_path), batch_size=4, image_size=16)
         assert source.spec.shape == (16, 16, 3)
         assert source.spec.num_classes == 1000
 
     @pytest.mark.parametrize("name", ["cifar10", "imagenet_resized/64x64", "imagenet2012"])
     def test_not_on_disk(self, tmp_path, name):
         with pytest.raises(UserError) as caught:
-            data.load(name, path=str(tmp_path), batch_size=4, image_size=64)
+            fakes.load(name, path=str(tmp_path), batch_size=4, image_size=64)
         message = str(caught.value)
         assert "\n" not in message
         assert f"is not in data.path={tmp_path}" in message
@@ -146,14 +151,14 @@ class TestTfds:
 
     def test_unknown_name(self):
         with pytest.raises(UserError, match=r"did you mean cifar10\?.*digits, npz") as caught:
-            data.load("cifar_10", batch_size=4)
+            fakes.load("cifar_10", batch_size=4)
         assert "\n" not in str(caught.value)
 
     def test_unknown_config(self, tmp_path):
         with pytest.raises(UserError, match=r"imagenet_resized/7x7.*64x64") as caught:
-            data.load("imagenet_resized/7x7", path=str(tmp_path), batch_size=4)
+            fakes.load("imagenet_resized/7x7", path=str(tmp_path), batch_size=4)
         assert "\n" not in str(caught.value)
 
     def test_not_a_classification_set(self, tmp_path):
         with pytest.raises(UserError, match="no image and class label"):
-            data.load("ag_news_subset", path=str(tmp_path), batch_size=4)
+            fakes.load("ag_news_subset", path=str(tmp_path), batch_size=4)

@@ -1,14 +1,17 @@
 """Sources of text: splits, padding to few lengths, order, restart, and what is refused."""
 
+import re
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kdjax import data
+from kdjax.data import TextOptions
 from kdjax.data.text import tokenize
-from kdjax.data.text.dataset import TextOptions, load_text, read_text
 from kdjax.types import UserError
+from tests.data import fakes
 from tests.data.text.test_files import MULTIRC, write, write_json
 
 SHARED = Path(__file__).parents[3] / "../shared/data"
@@ -38,14 +41,25 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def options(folder):
-    return TextOptions(
-        8, 5, str(folder), vocabulary=str(folder), max_length=32, lengths=LENGTHS, window=3
-    )
+    return {
+        "task": "glue/sst2",
+        "batch_size": 8,
+        "eval_batch_size": 5,
+        "path": str(folder),
+        "vocabulary": str(folder),
+        "max_length": 32,
+        "lengths": LENGTHS,
+        "window": 3,
+    }
 
 
 @pytest.fixture(scope="module")
 def source(options):
-    return read_text("glue/sst2", options).source
+    return read_text(**options).source
+
+
+def read_text(**keys):
+    return data.read_text(*fakes.options(TextOptions, **keys))
 
 
 def take(batches, count):
@@ -114,7 +128,7 @@ class TestClassify:
             return np.mean([np.ptp(size) for size in sizes]), [size.mean() for size in sizes]
 
         grouped, means = spread(source)
-        random, _ = spread(read_text("glue/sst2", options._replace(window=1)).source)
+        random, _ = spread(read_text(**{**options, "window": 1}).source)
         assert grouped < random / 2
         assert means != sorted(means), "batches are shuffled"
 
@@ -141,28 +155,19 @@ class TestClassify:
         assert positive in (2, 3), "25 of 103 are positive: 2.4 of 10"
 
     def test_limit(self, options):
-        found = read_text("glue/sst2", options._replace(limit=20)).source
+        found = read_text(**{**options, "limit": 20}).source
         assert found.size == {"train": 20, "validation": 10, "test": 23}
 
-    def test_load_text_is_read_text(self, folder, source):
-        found = load_text(
-            "glue/sst2", path=str(folder), vocabulary=str(folder), max_length=32, lengths=LENGTHS,
-            window=3, batch_size=8, eval_batch_size=5,
-        )  # fmt: skip
-        assert found.spec == source.spec
-        one, other = next(found.train(5, 1)), next(source.train(5, 1))
-        assert all(np.array_equal(one[name], other[name]) for name in other)
-
     def test_a_vocabulary_is_trained_on_the_training_split(self, options):
-        small = options._replace(vocabulary=None, vocabulary_size=40)
-        found, again = (read_text("glue/sst2", small) for _ in range(2))
+        small = {**options, "vocabulary": None, "vocabulary_size": 40}
+        found, again = (read_text(**small) for _ in range(2))
         words = tokenize.words(found.tokenizer)
         assert words == tokenize.words(again.tokenizer)
         assert found.source.spec.vocab_size == len(words)
         assert {"a", *"0123456789"} <= set(words)
 
     def test_the_development_file_gives_a_test_split(self, options):
-        found = read_text("glue/sst2", options._replace(train_file="dev", batch_size=2)).source
+        found = read_text(**{**options, "train_file": "dev", "batch_size": 2}).source
         assert found.size == {"train": 15, "validation": 2, "test": 6}
         rows = [row_of(i) for s in found.size for b in found.evals[s]() for i in b["input_ids"]]
         assert set(rows) == set(range(200, 223))
@@ -170,7 +175,7 @@ class TestClassify:
     def test_regression(self, tmp_path, folder):
         lines = "".join(f"a\tb\t{n / 4}\n" for n in range(20))
         path = write(tmp_path, "glue/stsb", "sentence1\tsentence2\tscore\n" + lines)
-        found = load_text("glue/stsb", path=path, vocabulary=str(folder), batch_size=4)
+        found = read_text(task="glue/stsb", path=path, vocabulary=str(folder), batch_size=4).source
         assert (found.spec.num_classes, found.spec.class_names) == (1, ("score",))
         batch = next(found.train(0, 0))
         assert batch["label"].dtype == np.float32
@@ -181,7 +186,7 @@ class TestClassify:
 
 class TestChoices:
     def test_batches(self, options):
-        found = read_text("glue/sst2", options._replace(form="choices")).source
+        found = read_text(**{**options, "form": "choices"}).source
         assert found.spec.inputs == {
             "input_ids": ((32,), "int32"),
             "attention_mask": ((32,), "int32"),
@@ -199,10 +204,8 @@ class TestChoices:
         path = write_json(
             tmp_path, "super_glue/copa", [{**row, "choice1": "b c d e", "label": 1}], ["val"]
         )
-        found = load_text(
-            "super_glue/copa", path=path, vocabulary=str(folder), form="choices", batch_size=2,
-            validation=1,
-        )  # fmt: skip
+        keys = {"vocabulary": str(folder), "form": "choices", "batch_size": 2, "validation": 1}
+        found = read_text(task="super_glue/copa", path=path, **keys).source
         batch, (test,) = next(found.train(0, 0)), found.evals["test"]()
         assert batch["choice_ids"][0].tolist() == [[6, 3, 0, 0, 0], [7, 3, 0, 0, 0]]
         assert test["choice_ids"][0].tolist() == [[6, 7, 8, 9, 3], [7, 3, 0, 0, 0]]
@@ -211,15 +214,15 @@ class TestChoices:
 
     def test_a_regression_has_none(self):
         with pytest.raises(UserError, match="form is 'choices' but glue/stsb is a regression"):
-            load_text("glue/stsb", form="choices", batch_size=1)
+            read_text(task="glue/stsb", form="choices", batch_size=1)
 
 
 class TestGroups:
     def test_passages_stay_whole_and_questions_are_told(self, tmp_path, folder):
         rows = [{**MULTIRC, "idx": number} for number in range(10)]
         path = write_json(tmp_path, "super_glue/multirc", rows)
-        options = TextOptions(3, 4, path, vocabulary=str(folder), validation=3)
-        found = read_text("super_glue/multirc", options)
+        keys = {"batch_size": 3, "eval_batch_size": 4, "vocabulary": str(folder), "validation": 3}
+        found = read_text(task="super_glue/multirc", path=path, **keys)
         assert found.source.size == {"train": 21, "validation": 9, "test": 30}
         order = np.concatenate([b["id"][b["mask"] > 0] for b in found.source.evals["test"]()])
         for groups, number in zip(found.groups["test"], order, strict=True):
@@ -238,7 +241,7 @@ class TestRefuses:
             ({"window": 0}, r"data\.window is 0; it must be >= 1"),
             ({"split_seed": -1}, r"data\.split_seed is -1"),
             ({"eval_batch_size": 0}, r"eval_batch_size is 0"),
-            ({"batch_size": 94}, r"batch_size is 94; the training split has 93 examples"),
+            ({"batch_size": 94}, r"batch_size is 94 but the training split has 93 examples"),
             ({"batch_size": 0}, r"batch_size is 0"),
             ({"tokenizer": "x"}, r"data\.vocabulary and data\.tokenizer are both set"),
             ({"test": 0.5}, r"data\.test is 0\.5 but .* ships a test split"),
@@ -248,7 +251,7 @@ class TestRefuses:
     )
     def test_options(self, options, change, message):
         with pytest.raises(UserError, match=message):
-            read_text("glue/sst2", options._replace(**change))
+            read_text(**{**options, **change})
 
     def test_steps_before_the_first(self, source):
         with pytest.raises(UserError, match="seed is 0 and step -1"):
@@ -256,20 +259,24 @@ class TestRefuses:
 
     def test_texts_that_are_too_long(self, options):
         # A row has 5 + row % 11 tokens.
-        short = options._replace(max_length=12, lengths=None)
+        short = {**options, "max_length": 12, "lengths": None}
         with pytest.raises(UserError, match=r"\d+ of 93 in train.* longer than .* = 12 tokens"):
-            read_text("glue/sst2", short._replace(too_long="refuse"))
-        with pytest.warns(UserWarning, match=r"\d+ of 23 in test are longer than 12 tokens"):
-            found = read_text("glue/sst2", short)
-        assert found.truncated["test"] == sum(row % 11 >= 8 for row in range(200, 223))
-        both = found.truncated["train"] + found.truncated["validation"]
+            read_text(**short, too_long="refuse")
+        with pytest.warns(
+            UserWarning, match=r"\d+ of 23 in test are longer than 12 tokens"
+        ) as caught:
+            found = read_text(**short)
+        counts = re.findall(r"(\d+) of \d+ in (\w+)", str(caught[0].message))
+        truncated = {split: int(count) for count, split in counts}
+        assert truncated["test"] == sum(row % 11 >= 8 for row in range(200, 223))
+        both = truncated["train"] + truncated["validation"]
         assert both == sum(row % 11 >= 8 for row in range(103))
         assert next(found.source.train(0, 0))["input_ids"].shape[1] <= 12
 
     def test_nothing_is_said_where_all_fit(self, options):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            read_text("glue/sst2", options)
+            read_text(**options)
 
     def test_a_text_without_tokens(self, tmp_path):
         import tokenizers as library
@@ -279,7 +286,7 @@ class TestRefuses:
         )
         path = write(tmp_path, "glue/sst2", "sentence\tlabel\n" + "a\t1\n" * 5 + " \t0\n" * 5)
         with pytest.raises(UserError, match=r"example \d of train has no tokens"):
-            load_text("glue/sst2", path=path, tokenizer=str(tmp_path), batch_size=1)
+            read_text(task="glue/sst2", path=path, tokenizer=str(tmp_path), batch_size=1)
 
 
 @pytest.mark.parametrize("form", ["classify", "choices"])
@@ -288,10 +295,14 @@ def test_real_rte(form):
     if not folder.is_dir():
         pytest.skip("needs RTE and BERT's vocabulary in ../shared")
     with pytest.warns(UserWarning, match="33 of 277 in test" if form == "classify" else "in test"):
-        found = load_text(
-            "glue/rte", path=str(folder), form=form, batch_size=16, eval_batch_size=32,
+        found = read_text(
+            task="glue/rte",
+            path=str(folder),
+            form=form,
+            batch_size=16,
+            eval_batch_size=32,
             vocabulary=str(SHARED / "bert_uncased_vocab.txt"),
-        )  # fmt: skip
+        ).source
     assert found.size == {"train": 2241, "validation": 249, "test": 277}
     shapes = {batch["input_ids"].shape for batch in take(found.train(0, 0), 140)}
     assert shapes <= {(16, length) for length in (32, 64, 96, 128)}

@@ -269,7 +269,7 @@ class TestTfds:
         (tmp_path / "glue").mkdir()
         with pytest.raises(UserError, match=r"run: tfds build glue/sst2"):
             text_files.read(TASKS["glue/sst2"], str(tmp_path))
-        with pytest.raises(UserError, match="train_file is 'x', which tfds has not"):
+        with pytest.raises(UserError, match="train_file is 'x', which tfds does not have"):
             text_files.read(TASKS["glue/sst2"], str(tmp_path), "x")
 
 

@@ -178,7 +178,7 @@ class TestRefuses:
         ("lines", "message"),
         [
             (["a", "b"], r"lacks \[PAD\], \[UNK\], \[CLS\], \[SEP\]"),
-            ([*SMALL, "a"], r"'a' of line 6 comes again"),
+            ([*SMALL, "a"], r"'a' of line 6 is repeated"),
         ],
     )
     def test_vocabulary(self, tmp_path, lines, message):

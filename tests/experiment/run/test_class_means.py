@@ -11,11 +11,12 @@ from kdjax.experiment.build.build import build
 from kdjax.experiment.run.class_means import class_means, kept
 from kdjax.experiment.run.train import train
 from kdjax.train import parallel
+from tests.data import fakes
 
 
 def source(**options):
     said = {"shape": (4, 4, 1), "num_classes": 3, "batch_size": 16, "eval_batch_size": 16}
-    return data.load("synthetic", validation=0.2, **{**said, **options})
+    return fakes.load("synthetic", validation=0.2, **{**said, **options})
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import calibration, cli, data, models
+from kdjax import calibration, cli, models
 from kdjax.experiment.build.build import build
 from kdjax.models.io import export as model_export
 from kdjax.types import UserError
+from tests.data import fakes
 from tests.faults.commands import base, experiment, refused, train
 from tests.faults.runs import read_state
 
@@ -56,7 +57,7 @@ def export(workdir, role, out, *flags):
 
 def images_of(said):
     """Raw images and labels of the test split, from the export's own numbers."""
-    source = data.load(
+    source = fakes.load(
         "synthetic", batch_size=8, shape=tuple(said["shape"]), num_classes=said["num_classes"]
     )
     rows = [

@@ -1,0 +1,87 @@
+"""Options of the loaders by kind of data; a field is named like its config key."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "BatchOptions",
+    "DetectionOptions",
+    "ImageOptions",
+    "PairOptions",
+    "SplitOptions",
+    "TextOptions",
+]
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """Sizes of the batches, over all devices, and where batches are made; of every kind."""
+
+    batch_size: int = 128
+    eval_batch_size: int = 256  # the last batch of a split is padded
+    on_device: bool | str = "auto"  # True sets `Source.arrays`, "auto" does so up to 1 GiB
+    workers: int = 0  # processes that decode a streamed set; 0 uses threads
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """Division of the stored examples; a float in [0, 1) is a fraction, an integer a count."""
+
+    validation: float | int = 0.1  # of the training split; stratified where labels are known
+    test: float | int | None = None  # of a set that ships no test split; None: 0.25
+    split_seed: int = 0
+    limit: int | None = None  # training examples, after the other splits were cut; stratified
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """Options of images with one label."""
+
+    path: str | None = None  # file or folder; of tfds sets the data_dir
+    image_size: int | None = None  # height and width to which folders and tfds sets are resized
+    augment: str = "none"  # "resized_crop_flip": training batches hold uncropped pictures
+    canvas: int | None = None  # side of the square that holds one; None: 10/7 of image_size
+    eval_crop: float | None = None  # image_size over the shorter side; None: .875 or 1
+    shape: Sequence[int] | None = None  # of the synthetic set; any other set must have it
+    num_classes: int | None = None  # the same; npz and idx without class names accept it
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """Options of pairs of views."""
+
+    path: str | None = None
+    tiles: int = 1
+    layout: str = "grid"  # or "stacked"
+    tile_size: int | None = None  # side of a tile, or of a view
+    characters: int | None = None  # of each alphabet
+    pool: int | None = None  # number of training pairs; None: endless fresh ones
+    eval_pairs: int = 2000  # of each evaluation split
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """Options of the tasks of GLUE and SuperGLUE."""
+
+    task: str = ""  # such as "glue/sst2"
+    path: str | None = None  # the task's folder, the folder of all tasks, or tfds' data_dir
+    form: str = "classify"  # for encoders; "choices" for models that generate an answer
+    train_file: str | None = None  # without its ending, where it is not "train"
+    vocabulary: str | None = None  # a vocab.txt or its folder; None: WordPiece is trained
+    vocabulary_size: int = 8000  # of a trained vocabulary
+    tokenizer: str | None = None  # a tokenizer.json instead of WordPiece
+    max_length: int = 128  # in tokens, special ones included
+    lengths: Sequence[int] | None = None  # of padded batches, at most 4; None: quarters
+    window: int = 16  # training batches that are sorted by length together
+    too_long: str = "truncate"  # with a warning; "refuse" raises
+
+
+@dataclass(frozen=True)
+class DetectionOptions:
+    """Options of pictures with boxes."""
+
+    path: str | None = None  # a folder or zip in COCO's layout
+    image_size: int | None = None  # of the longer side, a multiple of 32
+    max_boxes: int = 100  # of a picture; the smallest are dropped with a warning
+    unreadable: str = "refuse"  # or "skip": pictures that cannot be decoded
+    judge_train: bool = False  # training pictures are evaluated too, as the split "test_train"

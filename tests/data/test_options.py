@@ -1,0 +1,23 @@
+"""The options of the loaders are the keys of a config's `data`, with the same defaults."""
+
+from dataclasses import fields
+
+from kdjax import data
+from kdjax.experiment.config.schema import DEFAULTS
+
+KINDS = (
+    data.BatchOptions,
+    data.SplitOptions,
+    data.ImageOptions,
+    data.PairOptions,
+    data.TextOptions,
+    data.DetectionOptions,
+)
+
+
+def test_names_and_defaults_are_those_of_a_config():
+    options = {field.name: field.default for kind in KINDS for field in fields(kind)}
+    table = {**DEFAULTS, **DEFAULTS["data"]}
+    assert options == {name: table[name] for name in options}
+    others = {"name", "seed", "mean", "std"}  # not of the loaders
+    assert DEFAULTS["data"].keys() - options.keys() == others
