@@ -218,15 +218,13 @@ def _export(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) 
 def _import(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
     from kdjax.models.io import import_torch
 
-    said = import_torch.import_weights(
-        args.model,
-        args.weights,
-        args.out,
+    images = import_torch.ImageFormat(
         shape=[int(x) for x in _numbers("--shape", args.shape) or ()],
         mean=_numbers("--mean", args.mean),
         std=_numbers("--std", args.std),
         scale=(_numbers("--scale", args.scale) or [0.0])[0],
     )
+    said = import_torch.import_weights(args.model, args.weights, args.out, images)
     _say(f"{args.model} -> {args.out}: {said}")
     return 0
 

@@ -2,15 +2,15 @@
 
 from kdjax.models import lipschitz
 from kdjax.models.detection.backbones import with_backbone
-from kdjax.models.detection.faster_rcnn import SHARED
+from kdjax.models.detection.faster_rcnn import REGION_KEYS
 from kdjax.models.io.convert import flatten, from_safetensors, restore, to_safetensors, to_torch
-from kdjax.models.io.huggingface import huggingface_options, load_huggingface, save_huggingface
+from kdjax.models.io.huggingface import load_huggingface, save_huggingface
 from kdjax.models.layers.from_linen import from_linen
 from kdjax.models.lipschitz import pair_critic
 from kdjax.models.lipschitz.mlp import lipschitz_mlp_bound
 from kdjax.models.registry import build, load_torch, names, parameter_count, torch_options
-from kdjax.models.text.layer_selection import keep_layers
-from kdjax.models.text.multiple_choice import ENCODE_ONCE, REPEAT_PROMPT, Asking, with_choices
+from kdjax.models.text.layer_selection import select_layers
+from kdjax.models.text.multiple_choice import ENCODE_ONCE, REPEAT_PROMPT, PromptFormat, with_choices
 from kdjax.models.wrappers.adapters import (
     Adapter,
     fusion_adapter,
@@ -18,7 +18,7 @@ from kdjax.models.wrappers.adapters import (
     norm_direction_adapter,
     with_adapters,
 )
-from kdjax.models.wrappers.class_means import attach, detach, with_class_means
+from kdjax.models.wrappers.class_means import attach_class_means, strip_wrappers, with_class_means
 from kdjax.models.wrappers.encoder import EMBEDDING, as_encoder
 from kdjax.models.wrappers.output_cache import ROW, attach_cache, with_cache
 from kdjax.models.wrappers.remat import with_remat
@@ -26,22 +26,19 @@ from kdjax.models.wrappers.remat import with_remat
 __all__ = [
     "EMBEDDING",
     "ENCODE_ONCE",
+    "REGION_KEYS",
     "REPEAT_PROMPT",
     "ROW",
-    "SHARED",
     "Adapter",
-    "Asking",
+    "PromptFormat",
     "as_encoder",
-    "attach",
     "attach_cache",
+    "attach_class_means",
     "build",
-    "detach",
     "flatten",
     "from_linen",
     "from_safetensors",
     "fusion_adapter",
-    "huggingface_options",
-    "keep_layers",
     "linear_adapter",
     "lipschitz",
     "lipschitz_mlp_bound",
@@ -53,6 +50,8 @@ __all__ = [
     "parameter_count",
     "restore",
     "save_huggingface",
+    "select_layers",
+    "strip_wrappers",
     "to_safetensors",
     "to_torch",
     "torch_options",

@@ -11,15 +11,15 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from kdjax.models.detection.faster_rcnn import faster_rcnn
+from kdjax.models.detection.faster_rcnn import DetectorOptions, faster_rcnn
 from kdjax.models.io import torch_names
 from kdjax.models.io.convert import first_kernel, from_torch
 from kdjax.models.layers.from_linen import from_linen
 from kdjax.models.lipschitz.mlp import lipschitz_mlp
-from kdjax.models.text.bert import bert
-from kdjax.models.text.gpt_neo import gpt_neo
-from kdjax.models.text.multiple_choice import ENCODE_ONCE, REPEAT_PROMPT, Asking, with_choices
-from kdjax.models.text.t5 import t5
+from kdjax.models.text.bert import BertOptions, bert
+from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
+from kdjax.models.text.multiple_choice import ENCODE_ONCE, REPEAT_PROMPT, with_choices
+from kdjax.models.text.t5 import T5Options, t5
 from kdjax.models.vision.cnn import cnn
 from kdjax.models.vision.mlp import mlp
 from kdjax.models.vision.mobilenet import mobilenet_v1, mobilenet_v2
@@ -60,24 +60,28 @@ _NETWORKS: dict[str, Callable[..., nn.Module | Model]] = {
     "gpt_neo": gpt_neo,
     "faster_rcnn": faster_rcnn,
 }
-_LANGUAGE: dict[str, tuple[Callable[..., Model], Asking]] = {
-    "t5": (t5, ENCODE_ONCE),
-    "gpt_neo": (gpt_neo, REPEAT_PROMPT),
+# networks whose factory takes one dataclass of options
+_OPTIONS: dict[str, type] = {
+    "bert": BertOptions,
+    "t5": T5Options,
+    "gpt_neo": GptNeoOptions,
+    "faster_rcnn": DetectorOptions,
 }
+_PROMPT_FORMATS = {"t5": ENCODE_ONCE, "gpt_neo": REPEAT_PROMPT}
 
 
 def build(name: str, *, num_classes: int, **options: Any) -> Model:
-    """Make a network for images [batch, height, width, channel], or for tokens of text.
+    """Make a network for images [batch, height, width, channel] or for tokens of text.
 
-    "bert" classifies texts, "t5" and "gpt_neo" rank `num_classes` answers (`with_choices`); their
-    batches, features and options are said at `bert.bert`, `t5.t5` and
-    `gpt_neo.gpt_neo`.
+    "bert" classifies texts, "t5" and "gpt_neo" rank `num_classes` answers (`with_choices`). See
+    `bert.bert`, `t5.t5` and `gpt_neo.gpt_neo` for their batches and features, and
+    `BertOptions`, ... beside them for their options.
 
     Args:
       name: one of `names()`, or "wrn_<depth>_<widen>" with any depth 6n + 4.
       num_classes: width of the logits; 1 is a regression.
-      **options: of that network, all optional: `dtype` (of the computation; parameters and
-        logits stay float32), `axis_name` (batch norm over all devices of that pmap axis),
+      **options: options of that network, all optional: `dtype` (of the computation; parameters
+        and logits stay float32), `axis_name` (batch norm over all devices of that pmap axis),
         "mlp": `hidden`; "cnn": `widths`; "resnet...": `shortcut`; "ResNet...": `stem`
         ("cifar" by default, or "imagenet"); "MobileNetV2": `width`.
 
@@ -92,18 +96,23 @@ def build(name: str, *, num_classes: int, **options: Any) -> Model:
     """
     factory = _factory(name)
     fixed = factory.keywords if isinstance(factory, functools.partial) else {}
-    valid = set(inspect.signature(factory).parameters) - set(fixed) - {"num_classes"}
+    declared = inspect.signature(_OPTIONS.get(name, factory)).parameters
+    valid = set(declared) - set(fixed) - {"num_classes"}
     for option in options:
         if option not in valid:
             known = ", ".join(sorted(valid))
             raise UserError(f'model "{name}" has no option "{option}"; it has: {known}')
     if num_classes < 1:
         raise UserError(f'model "{name}": num_classes is {num_classes}: use at least 1')
-    if name in _LANGUAGE:
-        language, asking = _LANGUAGE[name]
-        return with_choices(language(**options), asking, num_choices=num_classes)
-    made = factory(num_classes=num_classes, **options)
-    return made if isinstance(made, Model) else from_linen(made)
+    if name in _PROMPT_FORMATS:
+        language_model: Any = factory(_OPTIONS[name](**options))
+        return with_choices(language_model, _PROMPT_FORMATS[name], num_choices=num_classes)
+    if name in _OPTIONS:
+        options = {"options": _OPTIONS[name](num_classes=num_classes, **options)}
+    else:
+        options["num_classes"] = num_classes
+    network = factory(**options)
+    return network if isinstance(network, Model) else from_linen(network)
 
 
 def names() -> list[str]:
@@ -112,22 +121,22 @@ def names() -> list[str]:
 
 
 def parameter_count(variables: Variables) -> int:
-    """Count the trainable numbers; works on arrays and on shapes (`jax.eval_shape`)."""
+    """Count the trainable numbers of arrays or of shapes (`jax.eval_shape`)."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables.params))
 
 
 def load_torch(name: str, tensors: Mapping[str, np.ndarray]) -> Variables:
-    """Read a PyTorch checkpoint of any network here but "mlp" and "cnn" into our variables.
+    """Convert a PyTorch checkpoint of any image network but "mlp" and "cnn" to variables.
 
-    The number of classes is that of the last linear layer, and `torch_options` are taken from
-    the tensors: build the model with those.
+    The number of classes is that of the last linear layer. Build the model with it and with
+    `torch_options`.
 
     Args:
       name: as for `build`.
-      tensors: by PyTorch's names and in its layouts (convolutions OIHW); see `convert`.
+      tensors: with PyTorch's names and layouts (convolutions OIHW); see `convert`.
 
     Raises:
-      UserError: the name is no such network; tensors are missing, unexpected or misshapen.
+      UserError: another network; tensors are missing, unexpected or misshapen.
     """
     options = torch_options(name, tensors)
     classes = torch_names.last_layer(tensors, f'model "{name}"').shape[0]
@@ -135,7 +144,7 @@ def load_torch(name: str, tensors: Mapping[str, np.ndarray]) -> Variables:
 
 
 def torch_options(name: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Say with which options `build` makes the network that PyTorch's tensors belong to.
+    """Return the options of `build` for the network that PyTorch's tensors belong to.
 
     A "resnet..." without projections has `shortcut="pad"`; a "ResNet..." whose first kernel is
     7x7 has `stem="imagenet"`; the width of a "MobileNetV2" is that of its first layer.
@@ -145,7 +154,7 @@ def torch_options(name: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any
     """
     first = first_kernel(tensors)
     window = 3 if first is None else first.shape[2]
-    torch_names.dialect(name, window=window)
+    torch_names.find_dialect(name, window=window)
     if name.startswith("resnet"):
         projects = any(".downsample." in tensor or ".shortcut." in tensor for tensor in tensors)
         return {} if projects else {"shortcut": "pad"}

@@ -195,7 +195,7 @@ def _given(
             )
         if said["checkpoint"] is not None:
             try:
-                template = models.detach(shapes[role])
+                template = models.strip_wrappers(shapes[role])
                 network, spec = data.task.describe_network(said["model"], data.source.spec)
                 files[role], headless = initial_weights.read(
                     {**said, "model": network}, template, spec

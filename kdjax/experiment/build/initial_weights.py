@@ -84,7 +84,7 @@ def is_huggingface(path: str | Path) -> bool:
 
 def kept(variables: Variables, layers: Sequence[int]) -> Variables:
     """The network of the chosen layers; all of them if none are named."""
-    return models.keep_layers(variables, list(layers)) if layers else variables
+    return models.select_layers(variables, list(layers)) if layers else variables
 
 
 def _huggingface(

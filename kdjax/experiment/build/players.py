@@ -236,7 +236,7 @@ def _shares(
         return None
     if data.task.rows_are_examples:
         raise UserError(f"roles.{role}.regions is {guide!r}, but the data has no boxes; remove it")
-    return guide, models.SHARED
+    return guide, models.REGION_KEYS
 
 
 def _list(names: Any) -> str:

@@ -93,7 +93,7 @@ def diagnose(
                 if outcome["members"][row]["diverged"]:
                     say(f"{variant.name}: member {row} diverged and is left out")
                     continue
-                own = models.detach(jax.tree.map(lambda x, row=row: x[row], networks[role]))
+                own = models.strip_wrappers(jax.tree.map(lambda x, row=row: x[row], networks[role]))
                 seen = {split: look(own, raw) for split, raw in data.items()}
                 labels = {split: np.asarray(raw["label"]) for split, raw in data.items()}
                 said = variant.config["roles"][role]["model"]

@@ -52,7 +52,7 @@ def from_workdir(
     row = chosen if member is None else member
     if not 0 <= row < len(found.members):
         raise UserError(f"--member={row}; there are 0 to {len(found.members) - 1}")
-    merged = models.detach(jax.tree.map(lambda x: x[row], story.networks(found)[role]))
+    merged = models.strip_wrappers(jax.tree.map(lambda x: x[row], story.networks(found)[role]))
     network, spec = run.task.describe_network(found.config["roles"][role]["model"], run.source.spec)
     if huggingface:
         _save_huggingface(out, role, network, merged)

@@ -39,7 +39,7 @@ def equip(run: Run, variant: Variant, role: str, variables: Variables, folder: P
         shape = (run.source.spec.num_classes, _width(run, model, variables, layer))
         find = lambda: kept(folder, variables, about, compute, shape)  # noqa: E731
         means = multihost.first_then_all(find)
-        equipped = models.attach(equipped, jnp.asarray(means))
+        equipped = models.attach_class_means(equipped, jnp.asarray(means))
     return equipped
 
 

@@ -77,7 +77,7 @@ class Story:
             found[role] = (sweep.stack(trees), True)
         for role, name in variant.from_variant.items():
             rows = self._rows(variant, members, role, name)
-            weights = models.detach(self.weights[name][role])
+            weights = models.strip_wrappers(self.weights[name][role])
             weights = kept(weights, variant.config["roles"][role]["keep_layers"])
             own = {r: jax.tree.map(lambda x, r=r: x[r], weights) for r in sorted(set(rows))}
             trees = {r: equip(self.run, variant, role, own[r], self.folder) for r in own}

@@ -1,4 +1,4 @@
-"""Backbones of a detector: the ImageNet networks without their last layer, and what is frozen."""
+"""Backbones of a detector: ImageNet networks without their last layer, and frozen parts."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,11 +10,11 @@ from kdjax.models.vision.mobilenet import mobilenet_v2
 from kdjax.models.vision.resnet_imagenet import resnet_imagenet
 from kdjax.types import PyTree, UserError, Variables
 
-__all__ = ["STRIDES", "divide", "frozen_parts", "make_backbone", "merge", "with_backbone"]
+__all__ = ["STRIDES", "frozen_parts", "make_backbone", "merge", "split_frozen", "with_backbone"]
 
-STRIDES = (4, 8, 16, 32, 64)  # of the levels made of stages 1 to 4, and of the one beyond
+STRIDES = (4, 8, 16, 32, 64)  # of the levels of stages 1 to 4, and of one more
 _RESNETS = {f"ResNet{depth}": depth for depth in (10, 18, 34, 50, 101)}
-# names of the layers of each stage, the stem being the first
+# names of the layers of each stage; the stem is the first
 _STAGES = {
     "ResNet": (r"conv1|bn1", r"layer1_.*", r"layer2_.*", r"layer3_.*", r"layer4_.*"),
     "MobileNetV2": (
@@ -29,7 +29,7 @@ def make_backbone(
     """Make a network whose features "stage1" to "stage4" have strides 4 to 32.
 
     Raises:
-      UserError: another network, or an option that it does not have.
+      UserError: another network, or an unknown option.
     """
     if name not in (*_RESNETS, "MobileNetV2"):
         raise UserError(f"backbone is {name!r}: use one of {', '.join(_RESNETS)}, MobileNetV2")
@@ -42,16 +42,16 @@ def make_backbone(
 
 
 def frozen_parts(name: str, *, norm: bool, stages: int) -> Callable[[tuple[str, ...]], bool]:
-    """Say which parameters of a detector do not train, by their path.
+    """Make a predicate of paths that is True for parameters of a detector that do not train.
 
     Args:
       name: of the backbone.
-      norm: its batch norms do not.
-      stages: nor do so many first stages, the stem included.
+      norm: freeze its batch norms.
+      stages: number of first stages to freeze, the stem included.
 
     Raises:
-      UserError: more stages than there are, or some without `norm`: a stage that does not train
-        keeps its statistics too.
+      UserError: more stages than exist, or frozen stages without `norm`: the statistics of a
+        frozen stage are frozen too.
     """
     known = _STAGES["ResNet" if name in _RESNETS else name]
     if not 0 <= stages <= len(known):
@@ -71,41 +71,40 @@ def frozen_parts(name: str, *, norm: bool, stages: int) -> Callable[[tuple[str, 
     return frozen
 
 
-def divide(params: PyTree, frozen: Callable[[tuple[str, ...]], bool]) -> tuple[PyTree, PyTree]:
-    """Divide nested params into those that train and those that do not; empty tables vanish."""
+def split_frozen(
+    params: PyTree, frozen: Callable[[tuple[str, ...]], bool]
+) -> tuple[PyTree, PyTree]:
+    """Split nested params into trained and frozen ones, without empty dicts."""
 
     def walk(tree: Mapping[str, Any], path: tuple[str, ...]) -> tuple[dict, dict]:
-        trained, still = {}, {}
+        parts = ({}, {})
         for name, part in tree.items():
             here = (*path, name)
             if isinstance(part, Mapping):
-                a, b = walk(part, here)
-                trained |= {name: a} if a else {}
-                still |= {name: b} if b else {}
-            elif frozen(here):
-                still[name] = part
+                for target, inner in zip(parts, walk(part, here), strict=True):
+                    target.update({name: inner} if inner else {})
             else:
-                trained[name] = part
-        return trained, still
+                parts[frozen(here)][name] = part
+        return parts
 
     return walk(params, ())
 
 
 def merge(a: PyTree, b: PyTree) -> PyTree:
-    """Undo `divide`."""
-    found = dict(a)
+    """Merge two nested dicts; the inverse of `split_frozen`."""
+    merged = dict(a)
     for name, part in b.items():
-        both = name in found and isinstance(part, Mapping)
-        found[name] = merge(found[name], part) if both else part
-    return found
+        both = name in merged and isinstance(part, Mapping)
+        merged[name] = merge(merged[name], part) if both else part
+    return merged
 
 
 def with_backbone(detector: Variables, backbone: Variables) -> Variables:
-    """Put the weights of a network that was trained to classify under a detector's heads.
+    """Replace the backbone of a detector by the weights of a trained classifier.
 
     Args:
       detector: its variables.
-      backbone: of the classifier; its last layers, which a backbone does not have, are left out.
+      backbone: variables of the classifier; its last layers, which a backbone lacks, are ignored.
 
     Returns:
       Variables like the detector's.
@@ -113,28 +112,26 @@ def with_backbone(detector: Variables, backbone: Variables) -> Variables:
     Raises:
       UserError: a layer of the backbone is missing or has another shape; names the first.
     """
-    frozen = detector.stats.get("frozen", {}).get("backbone", {})
-    params = {
-        **detector.params,
-        "backbone": _like(detector.params.get("backbone", {}), backbone.params, "params"),
+    sources = {"frozen": ("params", backbone.params)}
+
+    def replace(tree: Mapping[str, Any], name: str, arrays: PyTree) -> dict[str, Any]:
+        return {**tree, "backbone": _select(tree.get("backbone", {}), arrays, name)}
+
+    params = replace(detector.params, "params", backbone.params)
+    stats = {
+        name: replace(tree, *sources.get(name, (name, backbone.stats.get(name, {}))))
+        for name, tree in detector.stats.items()
     }
-    stats = dict(detector.stats)
-    for name, part in stats.items():
-        if name == "frozen":
-            stats[name] = {**part, "backbone": _like(frozen, backbone.params, "params")}
-        else:
-            found = _like(part["backbone"], backbone.stats[name], name)
-            stats[name] = {**part, "backbone": found}
     return Variables(params, stats)
 
 
-def _like(wanted: PyTree, given: PyTree, path: str) -> PyTree:
-    """The arrays of `given` at the places of `wanted`."""
-    if not isinstance(wanted, Mapping):
-        if wanted.shape != given.shape:
-            raise UserError(f"backbone: {path} has shape {given.shape}, not {wanted.shape}")
-        return given
-    for name in wanted:
-        if name not in given:
+def _select(template: PyTree, arrays: PyTree, path: str) -> PyTree:
+    """Return the arrays at the paths of the template."""
+    if not isinstance(template, Mapping):
+        if template.shape != arrays.shape:
+            raise UserError(f"backbone: {path} has shape {arrays.shape}, not {template.shape}")
+        return arrays
+    for name in template:
+        if name not in arrays:
             raise UserError(f"backbone: {path}/{name} is missing; is it another network?")
-    return {name: _like(part, given[name], f"{path}/{name}") for name, part in wanted.items()}
+    return {name: _select(part, arrays[name], f"{path}/{name}") for name, part in template.items()}

@@ -1,8 +1,8 @@
-"""Boxes of a detector: overlaps, coding relative to anchors, the anchors themselves.
+"""Boxes of a detector: overlaps, encoding relative to anchors, and the anchors.
 
-A box is (left, top, right, bottom) in pixels of the network's input, edges not centres, so that its
-width is right - left. Everything is pure and of static shape: what is absent is padding, told by a
-mask. All are plain functions of one image unless leading axes are said; `vmap` does the rest.
+A box is (left, top, right, bottom) in pixels of the network's input; its width is right - left.
+All functions are pure, with static shapes: a mask marks padding. They take one image unless leading
+axes are documented; `vmap` maps them over a batch.
 """
 
 import math
@@ -16,9 +16,9 @@ from kdjax.types import Array, UserError
 __all__ = ["anchors", "areas", "clip", "cover", "decode", "encode", "flip", "intersections", "iou"]
 
 RATIOS = (0.5, 1.0, 2.0)  # height over width, arXiv 1506.01497 section 3.1.1
-# exp of a size's logarithm is cut here: no box grows by more than 1000 / 16 in one step
+# upper limit of a size's logarithm: no box grows by more than 1000 / 16 in one step
 LARGEST = math.log(1000.0 / 16.0)
-_SMALLEST = 1e-3  # pixels: below it a width counts as this, so that logarithms stay finite
+_SMALLEST = 1e-3  # pixels: smaller widths are raised to it, so that logarithms stay finite
 
 
 def areas(boxes: Array) -> Array:
@@ -29,7 +29,7 @@ def areas(boxes: Array) -> Array:
 
 def intersections(a: Array, b: Array) -> Array:
     """Common area of every pair, [..., n, 4] and [..., m, 4] -> [..., n, m]."""
-    # Coordinate by coordinate: arrays [n, m, 2] and a product over 2 take a CPU ten times as long.
+    # Coordinate by coordinate: with arrays [n, m, 2] a CPU takes ten times as long.
     a, b = jnp.moveaxis(a, -1, 0)[..., None], jnp.moveaxis(b, -1, 0)[..., None, :]
     wide = jnp.minimum(a[2], b[2]) - jnp.maximum(a[0], b[0])
     high = jnp.minimum(a[3], b[3]) - jnp.maximum(a[1], b[1])
@@ -56,14 +56,14 @@ def iou(a: Array, b: Array) -> Array:
 
 
 def cover(a: Array, b: Array) -> Array:
-    """Share of each `a` that lies in each `b`: how COCO compares with crowds; [..., n, m]."""
+    """Fraction of each `a` inside each `b`, COCO's overlap with crowds; [..., n, m]."""
     size = areas(a)[..., :, None]
     real = size > 0
     return jnp.where(real, intersections(a, b) / jnp.where(real, size, 1.0), 0.0)
 
 
 def encode(boxes: Array, references: Array, weights: Sequence[float] = (1, 1, 1, 1)) -> Array:
-    """Say boxes relative to references: shifts in units of their size, logarithms of ratios.
+    """Encode boxes relative to references: shifts in units of their size, logarithms of ratios.
 
         wx (x - x_r) / w_r,  wy (y - y_r) / h_r,  ww log(w / w_r),  wh log(h / h_r)
 
@@ -73,16 +73,16 @@ def encode(boxes: Array, references: Array, weights: Sequence[float] = (1, 1, 1,
       weights: of the four numbers; (10, 10, 5, 5) brings a head's targets to unit variance.
 
     Returns:
-      [..., 4]; finite for boxes without area too.
+      [..., 4]; finite also for boxes without area.
     """
     center, size = _center_size(boxes)
     middle, scale = _center_size(references)
-    found = jnp.concatenate([(center - middle) / scale, jnp.log(size / scale)], axis=-1)
-    return found * jnp.asarray(weights, jnp.float32)
+    deltas = jnp.concatenate([(center - middle) / scale, jnp.log(size / scale)], axis=-1)
+    return deltas * jnp.asarray(weights, jnp.float32)
 
 
 def decode(deltas: Array, references: Array, weights: Sequence[float] = (1, 1, 1, 1)) -> Array:
-    """Undo `encode`; the growth of a side is cut at 1000 / 16. Shapes broadcast, [..., 4]."""
+    """Invert `encode`; a side grows by at most 1000 / 16. Shapes broadcast, [..., 4]."""
     deltas = deltas / jnp.asarray(weights, jnp.float32)
     middle, scale = _center_size(references)
     center = middle + deltas[..., :2] * scale
@@ -91,13 +91,13 @@ def decode(deltas: Array, references: Array, weights: Sequence[float] = (1, 1, 1
 
 
 def clip(boxes: Array, size: Array) -> Array:
-    """Cut boxes [..., n, 4] at the edges of images of `size` [..., 2], (height, width)."""
+    """Clip boxes [..., n, 4] to images of `size` [..., 2], (height, width)."""
     edge = jnp.asarray(size, jnp.float32)[..., None, ::-1]
     return jnp.clip(boxes, 0.0, jnp.concatenate([edge, edge], axis=-1))
 
 
 def flip(boxes: Array, width: Array) -> Array:
-    """Mirror boxes [..., n, 4] left to right in images whose `width` [...] is given in pixels."""
+    """Mirror boxes [..., n, 4] left to right in images of `width` [...] pixels."""
     left, top, right, bottom = jnp.moveaxis(boxes, -1, 0)
     edge = jnp.asarray(width, jnp.float32)[..., None]
     return jnp.stack([edge - right, top, edge - left, bottom], axis=-1)
@@ -108,8 +108,8 @@ def anchors(
 ) -> np.ndarray:
     """Place one box of each ratio on every cell of a feature map.
 
-    A cell's centre is at stride * (column, row): with a padding of k // 2 that, not half a cell
-    further, is where the receptive field of a strided convolution has its middle.
+    A cell's centre is at stride * (column, row), the middle of the receptive field of a strided
+    convolution with a padding of k // 2.
 
     Args:
       height: rows of the feature map.
@@ -119,7 +119,8 @@ def anchors(
       ratios: height over width.
 
     Returns:
-      float32 [height * width * ratios, 4], the ratio varying fastest. They may reach outside.
+      float32 [height * width * ratios, 4], the ratio varying fastest. Some extend beyond
+      the image.
 
     Raises:
       UserError: a size or ratio that is not positive.

@@ -1,142 +1,133 @@
 """Faster R-CNN with a feature pyramid (arXiv 1506.01497, 1612.03144) as a `kdjax.types.Model`.
 
-A batch with "box" is one to learn from: the rows of the outputs are regions drawn around its boxes.
-A batch without is one to detect in. So evaluation cannot see what it should find.
+A batch with "box" is for training: the rows of the outputs are regions sampled around its boxes. A
+batch without is for detection, so that evaluation cannot see the true boxes.
 
     "image" [batch, height, width, channel], sides multiples of 32; "size" [batch, 2], the height
     and width of the picture inside (by default all of it); "box" [batch, m, 4] in pixels,
-    "box_label" int [batch, m], "box_mask" and "crowd" [batch, m], "draw" uint32 [batch] (what the
-    regions of each picture are drawn by)
+    "box_label" int [batch, m], "box_mask" and "crowd" [batch, m], "draw" uint32 [batch] (the seed
+    of each picture's sampled regions)
 
-A batch may bring "region", "region_label", "region_mask" and "region_target", taken from the
-outputs of another detector: then the box head judges those, and two players have equal rows.
+A batch may have "region", "region_label", "region_mask" and "region_target", taken from the outputs
+of another detector: then the box head classifies those, and two players have equal rows.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from kdjax.models.detection.backbones import STRIDES, divide, frozen_parts, make_backbone, merge
+from kdjax.models.detection.backbones import (
+    STRIDES,
+    frozen_parts,
+    make_backbone,
+    merge,
+    split_frozen,
+)
 from kdjax.models.detection.boxes import RATIOS, anchors
 from kdjax.models.detection.fpn import BoxHead, Detector, ProposalHead, Pyramid
-from kdjax.models.detection.proposals import (
-    Limits,
-    Scene,
-    anchor_rows,
-    detect,
-    propose,
-    region_rows,
-)
+from kdjax.models.detection.matching import GroundTruth
+from kdjax.models.detection.proposals import Limits, anchor_rows, detect, propose, region_rows
 from kdjax.models.detection.roi_align import CANONICAL, levels_of, roi_align
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
 
-__all__ = ["SHARED", "faster_rcnn"]
+__all__ = ["REGION_KEYS", "DetectorOptions", "faster_rcnn"]
 
-SHARED = ("region", "region_label", "region_mask", "region_target")  # what two players may share
+# what two players may share
+REGION_KEYS = ("region", "region_label", "region_mask", "region_target")
 BINS = 7
-ANCHOR_SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DetectorOptions:
+    """Options of `faster_rcnn`."""
+
+    num_classes: int  # background included, which is the last
+    backbone: str = "ResNet18"  # or "ResNet10", "ResNet34", "ResNet50", "ResNet101", "MobileNetV2"
+    backbone_options: Any = None  # its {"width": ...}
+    # the backbone's batch norm does not train, as is usual with ImageNet weights; its scale and
+    # shift are stats of the model too
+    frozen_norm: bool = False
+    frozen_stages: int = 0  # first stages that are stats too; 2 are the stem and stage 1
+    pyramid_width: int = 256  # channels of the levels
+    box_width: int = 1024  # of the box head's feature
+    anchor_sizes: Any = (32.0, 64.0, 128.0, 256.0, 512.0)  # in pixels, one for each level
+    ratios: Any = RATIOS  # of anchors, height over width
+    canonical: float = CANONICAL  # size in pixels of regions read from the level of stride 16
+    limits: Any = None  # fields of `proposals.Limits` that differ from the defaults
+    dtype: Any = None  # of the computation
+    axis_name: str | None = None  # pmap axis over which batch norm is taken
 
 
 class _Plan(NamedTuple):
-    """What the functions of a detector have in common."""
+    """Arguments that the functions of a detector share."""
 
     network: Detector
-    num_classes: int
+    options: DetectorOptions
     limits: Limits
-    anchor_sizes: tuple[float, ...]
-    ratios: tuple[float, ...]
-    canonical: float
     frozen: Callable[[tuple[str, ...]], bool]
 
 
-def faster_rcnn(
-    *,
-    num_classes: int,
-    backbone: str = "ResNet18",
-    backbone_options: Mapping[str, Any] | None = None,
-    frozen_norm: bool = False,
-    frozen_stages: int = 0,
-    pyramid_width: int = 256,
-    box_width: int = 1024,
-    anchor_sizes: Sequence[float] = ANCHOR_SIZES,
-    ratios: Sequence[float] = RATIOS,
-    canonical: float = CANONICAL,
-    limits: Mapping[str, Any] | None = None,
-    dtype: Any = None,
-    axis_name: str | None = None,
-) -> Model:
+def faster_rcnn(options: DetectorOptions) -> Model:
     """Make a two-stage detector.
 
-    Outputs of a batch to learn from: `logits` [rows, classes] with rows = batch * regions, "pooled"
+    Outputs of a training batch: `logits` [rows, classes] with rows = batch * regions, "pooled"
     [rows, box_width], "row_label" and "row_mask" [rows], "box_delta" and "box_target" [rows, 4];
     of the proposal network "anchor_logits", "anchor_label", "anchor_mask" [anchor rows],
-    "anchor_delta", "anchor_target" [anchor rows, 4]; and SHARED [batch, regions, ...].
-    Of one to detect in: `logits` and "pooled" of all proposals, and "detections" [batch,
+    "anchor_delta", "anchor_target" [anchor rows, 4]; and REGION_KEYS [batch, regions, ...].
+    Outputs of a detection batch: `logits` and "pooled" of all proposals, and "detections" [batch,
     detections, 7]: left, top, right, bottom, score, class, 1 if it is real.
-
-    Args:
-      num_classes: background included, which is the last.
-      backbone: "ResNet10", "ResNet18", "ResNet34", "ResNet50", "ResNet101" or "MobileNetV2".
-      backbone_options: its `width`.
-      frozen_norm: the backbone's batch norm keeps statistics, scale and shift (they are stats of
-        the model, no params), as is usual with ImageNet weights.
-      frozen_stages: so many first stages are stats too; the stem counts, so that 2 are the stem
-        and stage 1.
-      pyramid_width: channels of the levels.
-      box_width: of the box head's feature.
-      anchor_sizes: in pixels, one for each of the five levels.
-      ratios: of anchors, height over width.
-      canonical: size in pixels of regions that are read from the level of stride 16.
-      limits: fields of `proposals.Limits` that differ.
-      dtype: of the computation.
-      axis_name: pmap axis over which batch norm is taken.
 
     Raises:
       UserError: an option with an impossible value.
     """
-    chosen = _limits(limits or {})
-    if len(anchor_sizes) != len(STRIDES):
+    limits, dtype = _limits(options.limits or {}), options.dtype
+    if len(options.anchor_sizes) != len(STRIDES):
         raise UserError(
-            f"anchor_sizes is {tuple(anchor_sizes)}: give {len(STRIDES)}, one a level of strides "
-            f"{STRIDES}"
+            f"anchor_sizes is {tuple(options.anchor_sizes)}: give {len(STRIDES)}, one a level of "
+            f"strides {STRIDES}"
         )
-    if num_classes < 2 or pyramid_width < 1 or box_width < 1:
+    if options.num_classes < 2 or options.pyramid_width < 1 or options.box_width < 1:
         raise UserError(
             "a detector needs 2 classes (background is one) and widths of at least 1, not "
-            f"num_classes {num_classes}, pyramid_width {pyramid_width}, box_width {box_width}"
+            f"num_classes {options.num_classes}, pyramid_width {options.pyramid_width}, "
+            f"box_width {options.box_width}"
         )
     network = Detector(
-        make_backbone(backbone, backbone_options or {}, dtype=dtype, axis_name=axis_name),
-        Pyramid(pyramid_width, dtype),
-        ProposalHead(len(ratios), dtype),
-        BoxHead(num_classes, box_width, dtype),
+        make_backbone(
+            options.backbone,
+            options.backbone_options or {},
+            dtype=dtype,
+            axis_name=options.axis_name,
+        ),
+        Pyramid(options.pyramid_width, dtype),
+        ProposalHead(len(options.ratios), dtype),
+        BoxHead(options.num_classes, options.box_width, dtype),
         BINS,
-        frozen_norm,
+        options.frozen_norm,
     )
-    frozen = frozen_parts(backbone, norm=frozen_norm, stages=frozen_stages)
-    sizes = tuple(float(size) for size in anchor_sizes)
-    plan = _Plan(network, num_classes, chosen, sizes, tuple(ratios), canonical, frozen)
+    frozen = frozen_parts(options.backbone, norm=options.frozen_norm, stages=options.frozen_stages)
+    plan = _Plan(network, options, limits, frozen)
     return Model(_make_init(plan), _make_apply(plan))
 
 
-def _limits(given: Mapping[str, Any]) -> Limits:
-    for name, value in given.items():
+def _limits(changes: Mapping[str, Any]) -> Limits:
+    for name, value in changes.items():
         if name not in Limits._fields:
             raise UserError(f"limits.{name}: no such limit; there are {', '.join(Limits._fields)}")
         if not value > 0:
             raise UserError(f"limits.{name} is {value}: use a number above 0")
-    return Limits(**given)
+    return Limits()._replace(**changes)
 
 
 def _make_init(plan: _Plan) -> Callable[[Array, Batch], Variables]:
     def init(key: Array, batch: Batch) -> Variables:
-        image = _image(batch)
-        zeros = jnp.zeros((1, *image.shape[1:]), jnp.float32)
-        found = dict(plan.network.init(key, zeros))
-        trained, frozen = divide(found.pop("params"), plan.frozen)
-        return Variables(trained, {**found, "frozen": frozen} if frozen else found)
+        zeros = jnp.zeros((1, *_image(batch).shape[1:]), jnp.float32)
+        stats = dict(plan.network.init(key, zeros))
+        trained, frozen = split_frozen(stats.pop("params"), plan.frozen)
+        return Variables(trained, {**stats, "frozen": frozen} if frozen else stats)
 
     return init
 
@@ -145,18 +136,18 @@ def _make_apply(plan: _Plan) -> Any:
     def apply(
         variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
     ) -> tuple[Outputs, PyTree]:
-        del key  # regions are drawn by the batch's "draw", equal on any number of devices
+        del key  # regions depend on the batch's "draw", equal on any number of devices
         image = _image(batch)
         stats = dict(variables.stats)
         params = merge(variables.params, stats.pop("frozen", {}))
         tree = {"params": params, **stats}
-        moves = train and bool(stats) and not plan.network.frozen_norm
-        found: Any = plan.network.apply(
-            tree, image, train, method="levels", mutable=list(stats) if moves else False
+        if not (train and stats) or plan.network.frozen_norm:
+            levels: Any = plan.network.apply(tree, image, train, method="levels")
+            return _outputs(plan, tree, batch, levels), variables.stats
+        levels, updated = plan.network.apply(
+            tree, image, train, method="levels", mutable=list(stats)
         )
-        levels, moved = found if moves else (found, {})
-        after = {**variables.stats, **moved} if moves else variables.stats
-        return _outputs(plan, tree, batch, levels), after
+        return _outputs(plan, tree, batch, levels), {**variables.stats, **updated}
 
     return apply
 
@@ -175,35 +166,33 @@ def _image(batch: Batch) -> Array:
 
 def _outputs(plan: _Plan, tree: PyTree, batch: Batch, levels: tuple[Array, ...]) -> Outputs:
     count, height, width, _ = batch["image"].shape
-    whole = jnp.broadcast_to(jnp.asarray([height, width], jnp.float32), (count, 2))
-    size = jnp.asarray(batch.get("size", whole), jnp.float32)
-    placed = _anchors(plan, levels)
+    full_size = jnp.broadcast_to(jnp.asarray([height, width], jnp.float32), (count, 2))
+    size = jnp.asarray(batch.get("size", full_size), jnp.float32)
+    level_anchors = _anchors(plan, levels)
     dense: Any = plan.network.apply(tree, levels, method="propose")
     logits, deltas = dense
-    if "box" not in batch and "region" not in batch:
-        return _detect(plan, tree, levels, placed, logits, deltas, size)
-    features: dict[str, Array] = {}
-    shared = {name: batch[name] for name in SHARED if name in batch}
-    if "box" in batch:
-        scene = Scene(
-            batch["box"],
-            batch["box_label"],
-            batch["box_mask"] > 0,
-            batch["crowd"] > 0,
-            size,
+
+    def propose_all() -> tuple[Array, Array]:
+        return jax.vmap(lambda z, d, s: propose(z, d, level_anchors, s, plan.limits))(
+            logits, deltas, size
         )
-        draw = jax.vmap(lambda n: jax.random.split(jax.random.key(n)))(batch["draw"])
-        everywhere = jnp.concatenate(placed)
-        features = jax.vmap(lambda z, d, s, k: anchor_rows(z, d, everywhere, s, k, plan.limits))(
-            logits, deltas, scene, draw[:, 0]
+
+    if "box" not in batch and "region" not in batch:
+        return _detections(plan, tree, levels, *propose_all(), size)
+    features: dict[str, Array] = {}
+    shared = {name: batch[name] for name in REGION_KEYS if name in batch}
+    if "box" in batch:
+        real, crowd = batch["box_mask"] > 0, batch["crowd"] > 0
+        truth = GroundTruth(batch["box"], batch["box_label"], real, crowd, size)
+        keys = jax.vmap(lambda n: jax.random.split(jax.random.key(n)))(batch["draw"])
+        all_anchors = jnp.concatenate(level_anchors)
+        features = jax.vmap(lambda z, d, t, k: anchor_rows(z, d, all_anchors, t, k, plan.limits))(
+            logits, deltas, truth, keys[:, 0]
         )
         if not shared:
-            boxes, real = jax.vmap(lambda z, d, s: propose(z, d, placed, s, plan.limits))(
-                logits, deltas, size
-            )
-            background = plan.num_classes - 1
-            shared = jax.vmap(lambda b, r, s, k: region_rows(b, r, s, k, background, plan.limits))(
-                boxes, real, scene, draw[:, 1]
+            background = plan.options.num_classes - 1
+            shared = jax.vmap(lambda b, r, t, k: region_rows(b, r, t, k, background, plan.limits))(
+                *propose_all(), truth, keys[:, 1]
             )
     return _rows(plan, tree, levels, batch, shared, features)
 
@@ -216,14 +205,15 @@ def _rows(
     shared: Mapping[str, Array],
     features: Mapping[str, Array],
 ) -> Outputs:
-    """What a detector says of regions whose classes are known; rows of pictures end to end."""
+    """Compute the outputs of regions with known classes; rows of all pictures concatenated."""
     count = batch["image"].shape[0]
     pictures = batch.get("mask", jnp.ones(count, jnp.float32))[:, None]
     masked = {name: features[name] * pictures for name in features if name.endswith("_mask")}
     flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in {**features, **masked}.items()}
-    logits, deltas, pooled = _judge(plan, tree, levels, shared["region"])
+    logits, deltas, pooled = _classify(plan, tree, levels, shared["region"])
     label = shared["region_label"].reshape(-1)
-    own = jnp.minimum(label, plan.num_classes - 2)[:, None, None]  # of background: never looked at
+    # the deltas of a background row are never used
+    index = jnp.minimum(label, plan.options.num_classes - 2)[:, None, None]
     return Outputs(
         logits,
         {
@@ -232,46 +222,46 @@ def _rows(
             "pooled": pooled,
             "row_label": label,
             "row_mask": (shared["region_mask"] * pictures).reshape(-1),
-            "box_delta": jnp.take_along_axis(deltas, own, axis=1)[:, 0],
+            "box_delta": jnp.take_along_axis(deltas, index, axis=1)[:, 0],
             "box_target": shared["region_target"].reshape(-1, 4),
         },
     )
 
 
-def _detect(
+def _detections(
     plan: _Plan,
     tree: PyTree,
     levels: tuple[Array, ...],
-    placed: tuple[Array, ...],
-    logits: Array,
-    deltas: Array,
+    regions: Array,
+    real: Array,
     size: Array,
 ) -> Outputs:
-    regions, real = jax.vmap(lambda z, d, s: propose(z, d, placed, s, plan.limits))(
-        logits, deltas, size
+    logits, deltas, pooled = _classify(plan, tree, levels, regions)
+    image_logits, image_deltas = (
+        x.reshape(*regions.shape[:2], *x.shape[1:]) for x in (logits, deltas)
     )
-    z, boxes, pooled = _judge(plan, tree, levels, regions)
-    per_image = lambda x: x.reshape(*regions.shape[:2], *x.shape[1:])  # noqa: E731
-    found = jax.vmap(lambda a, b, c, d, e: detect(a, b, c, d, e, plan.limits))(
-        per_image(z), per_image(boxes), regions, real, size
+    detections = jax.vmap(lambda z, d, b, r, s: detect(z, d, b, r, s, plan.limits))(
+        image_logits, image_deltas, regions, real, size
     )
-    return Outputs(z, {"pooled": pooled, "detections": found})
+    return Outputs(logits, {"pooled": pooled, "detections": detections})
 
 
-def _judge(
+def _classify(
     plan: _Plan, tree: PyTree, levels: tuple[Array, ...], regions: Array
 ) -> tuple[Array, Array, Array]:
-    """The box head on regions [batch, n, 4] read from all levels but the coarsest."""
+    """Apply the box head to regions [batch, n, 4] read from all levels but the coarsest."""
     fine, strides = levels[:-1], STRIDES[:-1]
-    level = levels_of(regions, strides, canonical=plan.canonical)
-    read = lambda f, b, n: roi_align(f, b, n, strides=strides, bins=BINS)  # noqa: E731
-    bins = jax.vmap(read)(fine, regions, level)
-    found: Any = plan.network.apply(tree, bins.reshape(-1, *bins.shape[2:]), method="judge")
-    return found
+    level = levels_of(regions, strides, canonical=plan.options.canonical)
+    bins = jax.vmap(lambda f, b, n: roi_align(f, b, n, strides=strides, bins=BINS))(
+        fine, regions, level
+    )
+    outputs: Any = plan.network.apply(tree, bins.reshape(-1, *bins.shape[2:]), method="classify")
+    return outputs
 
 
 def _anchors(plan: _Plan, levels: tuple[Array, ...]) -> tuple[Array, ...]:
+    sizes, ratios = plan.options.anchor_sizes, tuple(plan.options.ratios)
     return tuple(
-        jnp.asarray(anchors(*level.shape[1:3], stride=stride, size=size, ratios=plan.ratios))
-        for level, stride, size in zip(levels, STRIDES, plan.anchor_sizes, strict=True)
+        jnp.asarray(anchors(*level.shape[1:3], stride=stride, size=float(size), ratios=ratios))
+        for level, stride, size in zip(levels, STRIDES, sizes, strict=True)
     )

@@ -1,6 +1,6 @@
-"""The networks of a detector: a backbone's pyramid (arXiv 1612.03144) and its two heads.
+"""Networks of a detector: a backbone's feature pyramid (arXiv 1612.03144) and two heads.
 
-Modules only: what lies between them (anchors, proposals, sampling) is in `proposals`.
+The functions between them (anchors, proposals, sampling) are in `proposals`.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ __all__ = ["BoxHead", "Detector", "ProposalHead", "Pyramid"]
 
 
 class Pyramid(nn.Module):
-    """Lateral 1x1 convolutions, a way down by doubling, 3x3 convolutions, and one more halving."""
+    """Lateral 1x1 convolutions, a top-down path, 3x3 convolutions, and one more halving."""
 
     width: int
     dtype: Any = None
@@ -38,7 +38,7 @@ class Pyramid(nn.Module):
 
 
 class ProposalHead(nn.Module):
-    """The proposal network: one 3x3 convolution, then an objectness and a box a ratio."""
+    """The proposal network: a 3x3 convolution, then an objectness and a box for each ratio."""
 
     ratios: int
     dtype: Any = None
@@ -49,12 +49,12 @@ class ProposalHead(nn.Module):
         conv = Conv(levels[0].shape[-1], use_bias=True, dtype=self.dtype, name="conv")
         logits = nn.Conv(self.ratios, (1, 1), kernel_init=_normal(0.01), name="logits")
         deltas = nn.Conv(4 * self.ratios, (1, 1), kernel_init=_normal(0.01), name="deltas")
-        found = []
+        outputs = []
         for level in levels:
             x = nn.relu(conv(level)).astype(jnp.float32)
             batch = x.shape[0]
-            found.append((logits(x).reshape(batch, -1), deltas(x).reshape(batch, -1, 4)))
-        all_logits, all_deltas = zip(*found, strict=True)
+            outputs.append((logits(x).reshape(batch, -1), deltas(x).reshape(batch, -1, 4)))
+        all_logits, all_deltas = zip(*outputs, strict=True)
         return jnp.concatenate(all_logits, axis=1), jnp.concatenate(all_deltas, axis=1)
 
 
@@ -67,7 +67,7 @@ class BoxHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Map [n, bins, bins, channel] to logits, deltas and the feature that both are linear in.
+        """Map [n, bins, bins, channel] to logits, deltas and the feature before the last layers.
 
         Shapes [n, classes], [n, classes - 1, 4] and [n, width], float32.
         """
@@ -98,18 +98,18 @@ class Detector(nn.Module):
         return self.pyramid([stages[f"stage{number}"] for number in (1, 2, 3, 4)])
 
     def propose(self, levels: Sequence[jax.Array]) -> tuple[jax.Array, jax.Array]:
-        """See `ProposalHead`."""
+        """Apply the `ProposalHead`."""
         return self.proposal(levels)
 
-    def judge(self, regions: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """See `BoxHead`."""
+    def classify(self, regions: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Apply the `BoxHead`."""
         return self.box(regions)
 
     def __call__(self, image: jax.Array) -> Any:
-        """Touch every parameter, for `init`."""
+        """Use every parameter, for `init`."""
         levels = self.levels(image, train=False)
         bins = jnp.zeros((1, self.bins, self.bins, levels[0].shape[-1]), jnp.float32)
-        return self.propose(levels), self.judge(bins)
+        return self.propose(levels), self.classify(bins)
 
 
 def _normal(deviation: float) -> nn.initializers.Initializer:

@@ -1,7 +1,9 @@
-"""Which anchors and proposals a detector learns from: matching with boxes, sampling a fixed number.
+"""Training regions of a detector: matching of anchors and proposals with boxes, and sampling.
 
-One image at a time, static shapes: `vmap` maps them over a batch, with a key for each image.
+Functions of one image with static shapes; `vmap` maps them over a batch, with a key per image.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,73 +11,73 @@ import jax.numpy as jnp
 from kdjax.models.detection.boxes import cover, iou
 from kdjax.types import Array, UserError
 
-__all__ = ["BACKGROUND", "FOREGROUND", "IGNORED", "match", "sample"]
+__all__ = ["BACKGROUND", "FOREGROUND", "IGNORED", "GroundTruth", "match", "sample"]
 
 FOREGROUND, BACKGROUND, IGNORED = 1, 0, -1
 _CROWDED = 0.5  # of a region's area inside a crowd: then it is neither object nor background
 
 
-def match(
-    regions: Array,
-    boxes: Array,
-    real: Array,
-    crowd: Array,
-    *,
-    low: float,
-    high: float,
-    keep_best: bool = False,
-) -> tuple[Array, Array]:
-    """Say which box each region stands for, and whether it counts as an object.
+class GroundTruth(NamedTuple):
+    """Boxes of one image, padded to m, and its (height, width) in pixels."""
 
-    A region is foreground from an IoU of `high` on, background below `low`, else ignored. It is
-    ignored too where it would be background but at least half of it lies in a crowd, of which
-    nobody knows where the single objects are.
+    box: Array  # [m, 4]
+    label: Array  # int [m]
+    real: Array  # bool [m]: False is padding
+    crowd: Array  # bool [m]: around many objects; never matched
+    size: Array  # [2]
+
+
+def match(
+    regions: Array, truth: GroundTruth, *, low: float, high: float, keep_best: bool = False
+) -> tuple[Array, Array]:
+    """Assign a box to each region, and label it as object, background or ignored.
+
+    A region is foreground from an IoU of `high` on, background below `low`, else ignored. A
+    background region is ignored too if at least half of it lies in a crowd, where the positions of
+    the single objects are unknown.
 
     Args:
       regions: [n, 4].
-      boxes: [m, 4], padded.
-      real: bool [m]: no padding.
-      crowd: bool [m]: boxes around many objects; never matched.
+      truth: boxes of the image.
       low: in [0, high].
       high: in (0, 1].
-      keep_best: every box also keeps the regions that overlap it most, however little.
+      keep_best: for every box the regions with the largest IoU > 0 are foreground too.
 
     Returns:
       Box indices int32 [n] (0 where there are no boxes) and FOREGROUND, BACKGROUND or IGNORED [n].
     """
-    single = (real & ~crowd)[None]
-    overlaps = jnp.where(single, iou(regions, boxes), 0.0)
+    real, crowd = truth.real, truth.crowd
+    overlaps = jnp.where((real & ~crowd)[None], iou(regions, truth.box), 0.0)
     best = jnp.max(overlaps, axis=1)
     label = jnp.where(best >= high, FOREGROUND, jnp.where(best < low, BACKGROUND, IGNORED))
     if keep_best:
-        # ties included, as the maximum is compared with what it was taken of
-        most = jnp.max(overlaps, axis=0, keepdims=True)
-        kept = jnp.any((overlaps == most) & (most > 0), axis=1)
-        label = jnp.where(kept, FOREGROUND, label)
-    inside = jnp.max(jnp.where((real & crowd)[None], cover(regions, boxes), 0.0), axis=1)
+        most = jnp.max(overlaps, axis=0, keepdims=True)  # == below includes ties
+        is_best = jnp.any((overlaps == most) & (most > 0), axis=1)
+        label = jnp.where(is_best, FOREGROUND, label)
+    inside = jnp.max(jnp.where((real & crowd)[None], cover(regions, truth.box), 0.0), axis=1)
     label = jnp.where((label == BACKGROUND) & (inside >= _CROWDED), IGNORED, label)
-    # argmax in two plain reductions, which a CPU vectorises
-    numbers = jnp.arange(boxes.shape[0], dtype=jnp.int32)
+    # argmax as two reductions, which a CPU vectorises
+    numbers = jnp.arange(truth.box.shape[0], dtype=jnp.int32)
     return jnp.min(jnp.where(overlaps == best[:, None], numbers, numbers.size), axis=1), label
 
 
 def sample(
     label: Array, key: Array, *, size: int, share: float, real: Array | None = None
 ) -> tuple[Array, Array]:
-    """Draw `size` regions, foreground up to a share, then background.
+    """Sample `size` regions: foreground up to `share`, the rest background.
 
     Args:
       label: [n], from `match`.
       key: consumed.
-      size: how many to draw, at most n.
-      share: the largest part that is foreground.
-      real: bool [n]: what may be drawn at all.
+      size: number of regions, at most n.
+      share: largest fraction of foreground.
+      real: bool [n]: regions that may be sampled.
 
     Returns:
-      Indices int32 [size], foreground first, and which are real, bool [size].
+      Indices int32 [size], foreground first, and a mask of the real ones, bool [size].
 
     Raises:
-      UserError: fewer regions than are to be drawn.
+      UserError: `size` is larger than n.
     """
     if not 1 <= size <= label.shape[0]:
         raise UserError(

@@ -1,4 +1,4 @@
-"""Non-maximum suppression of static shape, within groups: classes, or levels of a pyramid."""
+"""Non-maximum suppression with static shapes, within groups: classes, or levels of a pyramid."""
 
 import jax
 import jax.numpy as jnp
@@ -12,28 +12,28 @@ __all__ = ["suppress"]
 def suppress(
     boxes: Array, scores: Array, groups: Array, *, size: int, threshold: float
 ) -> tuple[Array, Array]:
-    """Choose boxes greedily: the best one left, then away with all that it overlaps too much.
+    """Select boxes greedily: take the best remaining one and drop all that it overlaps too much.
 
-    A box suppresses those of its own group whose IoU with it exceeds `threshold`. Ties of scores
-    go to the lower index. The cost is `size` times n, and no matrix [n, n] is ever made; the loop
-    ends when nothing is left.
+    A box suppresses those of its own group whose IoU with it exceeds `threshold`. In a tie
+    of scores the lower index wins. The cost is `size` times n, without a matrix [n, n]; the loop
+    ends when no box remains.
 
     Args:
       boxes: [n, 4].
-      scores: [n]; -inf marks what is not there.
+      scores: [n]; -inf is padding.
       groups: int [n].
-      size: how many to choose at most.
+      size: largest number of boxes.
       threshold: in [0, 1].
 
     Returns:
-      Indices int32 [size] by falling score, and which of them are real, bool [size]; the others
-      are 0.
+      Indices int32 [size] by falling score, padded with 0, and a mask of the real ones, bool
+      [size].
     """
     frozen = jax.lax.stop_gradient((boxes, scores))
     boxes, scores = (jnp.asarray(x, jnp.float32) for x in frozen)
     place = jnp.arange(scores.shape[0])
 
-    def going(carry: tuple[Array, Array, Array]) -> Array:
+    def has_more(carry: tuple[Array, Array, Array]) -> Array:
         count, left, _ = carry
         return (count < size) & (jnp.max(left) > -jnp.inf)
 
@@ -45,5 +45,5 @@ def suppress(
         return count + 1, jnp.where(gone, -jnp.inf, left), chosen.at[count].set(best)
 
     start = (jnp.int32(0), scores, jnp.zeros(size, jnp.int32))
-    count, _, chosen = jax.lax.while_loop(going, choose, start)
+    count, _, chosen = jax.lax.while_loop(has_more, choose, start)
     return chosen, jnp.arange(size) < count

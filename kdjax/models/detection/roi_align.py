@@ -1,7 +1,7 @@
-"""RoIAlign over a pyramid (arXiv 1703.06870, section 3): equally many values of boxes of any size.
+"""RoIAlign over a pyramid (arXiv 1703.06870, section 3): features of fixed size for any box.
 
-Each box is divided into bins and each bin is the mean of RATIO^2 points, read bilinearly from the
-level that suits the box's size. The gradient reaches the features only; boxes are places.
+Each box is divided into bins, and each bin is the mean of RATIO^2 points, read bilinearly from the
+level for the box's size. Features receive gradients, boxes do not.
 """
 
 import functools
@@ -16,7 +16,7 @@ from kdjax.types import Array
 __all__ = ["levels_of", "roi_align"]
 
 RATIO = 2  # points a bin and axis
-TILE = 8  # pixels of a map, per side, that the CPU's gradient adds to at once
+TILE = 8  # pixels per side of a tile, to which the CPU's gradient is added at once
 CANONICAL = 224.0  # pixels: the size of a box read from the level of stride 16 (arXiv 1612.03144)
 
 
@@ -31,7 +31,7 @@ def levels_of(
       canonical: the size in pixels that belongs to the level of `stride`.
       stride: of that level.
     """
-    size = jnp.sqrt(jnp.maximum(areas(boxes), 1e-6))  # of no area: the finest level
+    size = jnp.sqrt(jnp.maximum(areas(boxes), 1e-6))  # no area: the finest level
     first = jnp.log2(jnp.float32(stride / strides[0]))
     level = jnp.floor(first + jnp.log2(size / canonical) + 1e-6)
     return jnp.clip(level, 0, len(strides) - 1).astype(jnp.int32)
@@ -47,14 +47,14 @@ def roi_align(
 ) -> Array:
     """Read boxes of one image from its pyramid.
 
-    Pixel i of a map covers [i, i + 1) times the stride, so that its centre is half a pixel further
-    (the aligned variant). Points beyond one pixel outside of a map read 0, those nearer its edge.
-    On the CPU the gradient is not differentiable again in reverse mode.
+    Pixel i of a map covers [i, i + 1) times the stride, with its centre in the middle (the aligned
+    variant). Points up to one pixel outside of a map read its edge, points further outside 0. On
+    the CPU the gradient is not differentiable again in reverse mode.
 
     Args:
       features: by level [height, width, channel], fine to coarse.
       boxes: [n, 4] in pixels of the image.
-      levels: int [n], which level each box is read from.
+      levels: int [n], the level that each box is read from.
       strides: pixels of the image between the pixels of each level.
       bins: per side.
 
@@ -70,21 +70,21 @@ def roi_align(
 
 
 def _points(low: Array, high: Array, stride: Array, length: Array, bins: int) -> tuple[Array, ...]:
-    """Two neighbours [n, bins * RATIO] of every point on one axis, and their weights."""
+    """Return two neighbours [n, bins * RATIO] of every point on one axis, and their weights."""
     start, end = low / stride - 0.5, high / stride - 0.5
     share = (jnp.arange(bins * RATIO) + 0.5) / (bins * RATIO)
     at = start[:, None] + share * (end - start)[:, None]
     last = (length - 1)[:, None]
     near = (at >= -1) & (at <= length[:, None])
     at = jnp.clip(at, 0, last)
-    first = jnp.clip(jnp.floor(at).astype(jnp.int32), 0, last)  # a NaN becomes any whole number
+    first = jnp.clip(jnp.floor(at).astype(jnp.int32), 0, last)  # NaN becomes some whole number
     second = jnp.minimum(first + 1, last)
     weight = at - first
     return first, second, jnp.where(near, 1 - weight, 0.0), jnp.where(near, weight, 0.0)
 
 
 def _axes(geometry, boxes: Array, levels: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """`_points` of both axes, rows and columns."""
+    """Return `_points` of both axes, rows and columns."""
     sizes, strides, bins, _ = geometry
     stride = jnp.asarray(strides, jnp.float32)[levels]
     height, width = (jnp.asarray([size[axis] for size in sizes])[levels] for axis in (0, 1))
@@ -93,7 +93,7 @@ def _axes(geometry, boxes: Array, levels: Array) -> tuple[tuple[Array, ...], tup
 
 
 def _read(geometry, features: tuple[Array, ...], boxes: Array, levels: Array) -> Array:
-    """The value: 4 neighbours of RATIO^2 points a bin, gathered from all levels laid end to end."""
+    """Read 4 neighbours of RATIO^2 points per bin, gathered from all levels concatenated."""
     sizes, _, bins, _ = geometry
     starts = [sum(h * w for h, w in sizes[:level]) for level in range(len(sizes))]
     flat = jnp.concatenate([f.reshape(-1, f.shape[-1]) for f in features])
@@ -104,7 +104,7 @@ def _read(geometry, features: tuple[Array, ...], boxes: Array, levels: Array) ->
     for row, row_weight in (rows[0::2], rows[1::2]):
         for column, column_weight in (columns[0::2], columns[1::2]):
             for a in range(RATIO):
-                for b in range(RATIO):  # one gather of [n, bins, bins] at a time spares memory
+                for b in range(RATIO):  # gathers of [n, bins, bins], one at a time, save memory
                     at = start + row[:, a::RATIO, None] * width + column[:, None, b::RATIO]
                     weight = row_weight[:, a::RATIO, None] * column_weight[:, None, b::RATIO]
                     total = total + flat[at] * weight[..., None]
@@ -113,7 +113,7 @@ def _read(geometry, features: tuple[Array, ...], boxes: Array, levels: Array) ->
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _read_and_tile(geometry, features: tuple[Array, ...], boxes: Array, levels: Array) -> Array:
-    """`_read` whose gradient is added tile by tile: XLA's scatter on the CPU goes row by row."""
+    """Apply `_read`, with a gradient added by tiles: XLA's scatter on a CPU adds single rows."""
     return _read(geometry, features, boxes, levels)
 
 
@@ -121,20 +121,18 @@ def _forward(geometry, features, boxes, levels):
     return _read(geometry, features, boxes, levels), (boxes, levels)
 
 
-def _backward(geometry, kept, gradient: Array):
-    boxes, levels = kept
-    # one image after the other, so that each has as many turns as its boxes have tiles
-    found = jax.custom_batching.sequential_vmap(functools.partial(_spread, geometry))(
-        gradient, boxes, levels
-    )
-    return found, jnp.zeros_like(boxes), None
+def _backward(geometry, residuals, gradient: Array):
+    boxes, levels = residuals
+    # one image after the other: the number of iterations is that of its own tiles
+    spread = jax.custom_batching.sequential_vmap(functools.partial(_spread, geometry))
+    return spread(gradient, boxes, levels), jnp.zeros_like(boxes), None
 
 
 def _spread(geometry, gradient: Array, boxes: Array, levels: Array) -> tuple[Array, ...]:
-    """The transpose of `_read`: by level [height, width, channel].
+    """Apply the transpose of `_read`; returns [height, width, channel] by level.
 
-    The levels lie below each other on one canvas. The pixels that a box reads are covered with
-    tiles, and each turn of the loop adds what one box gives to one tile: two small products.
+    One canvas holds all levels, one below the other. Tiles cover the pixels that a box reads, and
+    each iteration adds the gradient of one box to one tile: two small products.
     """
     sizes, _, bins, dtype = geometry
     starts = [sum(h for h, _ in sizes[:level]) for level in range(len(sizes))]
@@ -168,13 +166,13 @@ def _spread(geometry, gradient: Array, boxes: Array, levels: Array) -> tuple[Arr
 
 
 def _tiles(points: tuple[Array, ...]) -> tuple[Array, Array]:
-    """The first pixel that each box reads on one axis, and how many tiles cover all, int32 [n]."""
+    """Return the first pixel that each box reads on one axis and its number of tiles, int32 [n]."""
     low, high = points[0].min(axis=1), points[1].max(axis=1)
     return low, (high - low) // TILE + 1
 
 
 def _weights(points: tuple[Array, ...], box: Array, start: Array, bins: int) -> Array:
-    """What each bin of a box takes from the pixels of a tile on one axis, [bins, TILE]."""
+    """Return the weights of a tile's pixels in each bin of a box on one axis, [bins, TILE]."""
     first, second, low, high = (each[box][:, None] for each in points)
     place = start + jnp.arange(TILE)
     each = (first == place) * low + (second == place) * high

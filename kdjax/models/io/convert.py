@@ -1,4 +1,4 @@
-"""Weights in and out: PyTorch's tensors, safetensors files, flat names and trees."""
+"""Conversion of weights: PyTorch's tensors, safetensors files, flat names and trees."""
 
 import os
 from collections.abc import Mapping
@@ -31,10 +31,10 @@ _MAX_LISTED = 12  # names in an error, of each kind
 
 
 def flatten(variables: Variables) -> dict[str, Any]:
-    """Name every array of a network by its path, "params/conv1/kernel" or "stats/...".
+    """Map the path of every array of a network, "params/conv1/kernel" or "stats/...", to it.
 
     Raises:
-      UserError: a part of a path holds "/", so that the name could not be taken apart again.
+      UserError: a part of a path contains "/", so that `restore` could not split the name.
     """
     flat: dict[str, Any] = {}
     for root, tree in (("params", variables.params), ("stats", variables.stats)):
@@ -47,18 +47,18 @@ def flatten(variables: Variables) -> dict[str, Any]:
 
 
 def restore(template: Variables, tensors: Mapping[str, Any]) -> Variables:
-    """Put flat arrays back into the tree of a network.
+    """Build the tree of a network from flat arrays; the inverse of `flatten`.
 
     Args:
       template: the network's variables, or their shapes (`jax.eval_shape(model.init, ...)`).
       tensors: as `flatten` names them.
 
     Returns:
-      Variables like the template, in its types.
+      Variables with the structure and types of the template.
 
     Raises:
-      UserError: tensors are missing, unexpected or of another shape; lists them (twelve of a
-        kind at most).
+      UserError: tensors are missing, unexpected or of another shape; lists at most twelve of each
+        kind.
     """
     expected = flatten(template)
     shapes = {name: tuple(leaf.shape) for name, leaf in expected.items()}
@@ -89,7 +89,7 @@ def write_safetensors(
     path: str | os.PathLike[str],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write arrays by name; the file appears whole or not at all.
+    """Write arrays by name, atomically.
 
     Raises:
       UserError: the file cannot be written.
@@ -107,10 +107,10 @@ def write_safetensors(
 
 
 def from_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read the arrays of a safetensors file by name; give them to `restore` or `load_torch`.
+    """Read the arrays of a safetensors file by name, for `restore` or `load_torch`.
 
     Raises:
-      UserError: the file is missing or is no whole safetensors file.
+      UserError: the file is missing or not a complete safetensors file.
     """
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; give the path of a .safetensors file")
@@ -121,53 +121,53 @@ def from_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         safetensors.SafetensorError,
         AttributeError,
     ) as error:  # a type numpy lacks
-        said = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not a whole safetensors file: {said}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a whole safetensors file: {reason}") from error
 
 
 def from_torch(name: str, model: Model, tensors: Mapping[str, np.ndarray]) -> Variables:
-    """Turn PyTorch's tensors of a network into variables of the same network of ours.
+    """Convert PyTorch's tensors of a network to variables.
 
     Args:
       name: of the network, as for `models.build`.
       model: the network that the tensors belong to.
-      tensors: by PyTorch's names; convolutions OIHW, linear layers [out, in]. A "module." in
-        front and num_batches_tracked are ignored.
+      tensors: with PyTorch's names; convolutions OIHW, linear layers [out, in]. A prefix "module."
+        and num_batches_tracked are ignored.
 
     Raises:
-      UserError: tensors are missing, unexpected or of another shape; lists them (twelve of
-        a kind at most) by PyTorch's names and in its layout.
+      UserError: tensors are missing, unexpected or of another shape; lists at most twelve of each
+        kind, with PyTorch's names and layouts.
     """
     first = first_kernel(tensors)
     window, channels = (3, 3) if first is None else (first.shape[2], first.shape[1])
-    said = torch_names.dialect(name, window=window)
-    found = torch_names.normalise(tensors, said)
+    dialect = torch_names.find_dialect(name, window=window)
+    tensors = torch_names.normalise(tensors, dialect)
     image = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
     template = jax.eval_shape(model.init, jax.random.key(0), {"image": image})
     expected = flatten(template)
-    names = {path: torch_names.to_name(path, said) for path in expected}
-    shapes = {names[path]: torch_names.shapes_of(leaf.shape) for path, leaf in expected.items()}
-    check_tensors(shapes, found, f'the tensors are not those of "{name}"')
-    return restore(template, {path: _from_torch_layout(found[names[path]]) for path in expected})
+    names = {path: torch_names.to_name(path, dialect) for path in expected}
+    shapes = {names[path]: torch_names.torch_shape(leaf.shape) for path, leaf in expected.items()}
+    check_tensors(shapes, tensors, f'the tensors are not those of "{name}"')
+    return restore(template, {path: _from_torch_layout(tensors[names[path]]) for path in expected})
 
 
 def to_torch(name: str, variables: Variables) -> dict[str, np.ndarray]:
-    """Turn variables of a network into tensors as its PyTorch code names and lays them out.
+    """Convert variables to tensors with the names and layouts of the network's PyTorch code.
 
-    The inverse of `load_torch`, exactly. The counters num_batches_tracked, which PyTorch fills
-    in by itself, are left out.
+    The exact inverse of `load_torch`. The counters num_batches_tracked, which PyTorch adds itself,
+    are left out.
 
     Raises:
       UserError: no PyTorch code of that network is known.
     """
     flat = flatten(variables)
     first = next((leaf for leaf in flat.values() if np.ndim(leaf) == 4), None)
-    said = torch_names.dialect(name, window=3 if first is None else first.shape[0])
-    return {torch_names.to_name(path, said): _to_torch_layout(flat[path]) for path in flat}
+    dialect = torch_names.find_dialect(name, window=3 if first is None else first.shape[0])
+    return {torch_names.to_name(path, dialect): _to_torch_layout(flat[path]) for path in flat}
 
 
 def first_kernel(tensors: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Find the weight OIHW of the first convolution of any network that `from_torch` knows."""
+    """Find the weight OIHW of the first convolution of any network of `from_torch`."""
     for name in ("conv1.weight", "conv1.0.weight", "block0.0.weight", "model.0.0.weight"):
         for tensor in (tensors.get(name), tensors.get(f"module.{name}")):
             if tensor is not None and np.ndim(tensor) == 4:
@@ -187,10 +187,10 @@ def _to_torch_layout(leaf: Any) -> np.ndarray:
 def check_tensors(
     shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Any], what: str
 ) -> None:
-    """Refuse tensors that are not exactly those expected.
+    """Check that names and shapes of tensors are exactly the expected ones.
 
     Raises:
-      UserError: `what`, then the names that are missing, unexpected or of another shape.
+      UserError: they are not; `what`, then the names that are missing, unexpected or misshapen.
     """
     missing = [name for name in shapes if name not in tensors]
     extra = [name for name in tensors if name not in shapes]
@@ -206,6 +206,6 @@ def check_tensors(
 
 
 def _listed(names: list[str]) -> str:
-    # Another depth differs in hundreds of tensors; the first few say so.
+    # A network of another depth differs in hundreds of tensors; the first few suffice.
     more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
     return ", ".join(names[:_MAX_LISTED]) + more

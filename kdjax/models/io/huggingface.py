@@ -1,9 +1,9 @@
 """BERT, T5 and GPT-Neo in the reference library's folders: config.json and model.safetensors."""
 
-import inspect
+import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,19 @@ import numpy as np
 
 from kdjax.models.io import convert, huggingface_names
 from kdjax.models.io.huggingface_config import to_config, to_options
-from kdjax.models.text.bert import bert
-from kdjax.models.text.gpt_neo import gpt_neo
-from kdjax.models.text.t5 import t5
+from kdjax.models.text.bert import BertOptions, bert
+from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
+from kdjax.models.text.t5 import T5Options, t5
 from kdjax.types import Array, Model, UserError, Variables
 
-__all__ = ["huggingface_options", "load_huggingface", "save_huggingface"]
+__all__ = ["load_huggingface", "save_huggingface"]
 
-_FACTORIES = {"bert": bert, "t5": t5, "gpt_neo": gpt_neo}
-_BERT_HEADS = ("classifier.", "cls.")  # of a task; of pre-training, for words and sentences
+_FAMILIES: dict[str, tuple[type, Callable[[Any], Model]]] = {
+    "bert": (BertOptions, bert),
+    "t5": (T5Options, t5),
+    "gpt_neo": (GptNeoOptions, gpt_neo),
+}
+_BERT_HEADS = ("classifier.", "cls.")  # of fine-tuning and of pre-training
 
 
 def load_huggingface(
@@ -29,18 +33,17 @@ def load_huggingface(
 ) -> tuple[Model, Variables]:
     """Read a BERT with a head for classes or numbers, a T5 or a GPT-Neo.
 
-    T5 and GPT-Neo come as models of tokens: `with_choices` makes classifiers of them. Numbers
-    become float32. Buffers (position ids, causal masks) are ignored.
+    T5 and GPT-Neo become models of tokens; `with_choices` makes classifiers of them. All tensors
+    are converted to float32. Buffers (position ids, causal masks) are ignored.
 
     Args:
       folder: holds config.json and model.safetensors.
-      num_classes: gives a BERT a new head of that width, whatever the file has: where tuning
-        starts from a network without a head for the task.
-      key: draws the new head.
+      num_classes: width of a new head for a BERT, in place of the file's: the start of fine-tuning.
+      key: of the new head's initial values.
 
     Raises:
       UserError: a file is missing or damaged, an unknown model_type, or tensors that are missing,
-        unexpected or misshapen: lists them by the file's names and in its layout.
+        unexpected or misshapen; lists them with the file's names and layouts.
     """
     name, options, tensors = _read(folder)
     where = str(Path(folder) / "model.safetensors")
@@ -49,13 +52,13 @@ def load_huggingface(
             raise UserError(f"{folder}: num_classes gives a BERT a new head, and needs a key")
         tensors = _with_head(tensors, (num_classes, options["width"]), key)
         options = {**options, "num_classes": num_classes}
-    model = _FACTORIES[name](**options)
+    model = _build(name, options)
     expected = convert.flatten(_template(name, model))
     names = _names(name, expected)
-    shapes = {names[path]: _theirs(path, leaf.shape) for path, leaf in expected.items()}
+    shapes = {names[path]: _file_shape(path, leaf.shape) for path, leaf in expected.items()}
     convert.check_tensors(shapes, tensors, f"{where}: the tensors are not those of this {name}")
-    ours = {path: _layout(path, tensors[names[path]]) for path in expected}
-    return model, convert.restore(_template(name, model), ours)
+    arrays = {path: _layout(path, tensors[names[path]]) for path in expected}
+    return model, convert.restore(_template(name, model), arrays)
 
 
 def save_huggingface(
@@ -64,49 +67,42 @@ def save_huggingface(
     """Write config.json and model.safetensors, which `load_huggingface` reads back exactly.
 
     Args:
-      folder: made if missing; files in it are replaced.
-      config_options: a config.json as read (with "model_type"), or {"name": "bert", ...} with the
-        options of `models.build`; what they leave out has its default.
+      folder: created if missing; existing files are replaced.
+      config_options: the content of a config.json (with "model_type"), or {"name": "bert", ...}
+        with options of `models.build`; missing options have their defaults.
       variables: of that network; of a T5 or GPT-Neo with or without `with_choices`.
 
     Raises:
-      UserError: no such family, the variables are not those of that network, or the folder cannot
-        be written.
+      UserError: an unknown family, variables of another network, or a folder that cannot be
+        written.
     """
-    given = dict(config_options)
-    if "model_type" not in given:
-        given = to_config(given.get("name", ""), _completed(given))
-    name, options = to_options(given, "config_options")
+    config = dict(config_options)
+    if "model_type" not in config:
+        config = _to_config(config)
+    name, options = to_options(config, "config_options")
     if name == "t5":
         tied = "lm_head" not in variables.params
-        options["tied"] = given["tie_word_embeddings"] = tied
-        if "scale_decoder_outputs" in given:
-            given["scale_decoder_outputs"] = tied
-    expected = convert.flatten(_template(name, _FACTORIES[name](**options)))
-    found = convert.flatten(variables)
+        options["tied"] = config["tie_word_embeddings"] = tied
+        if "scale_decoder_outputs" in config:
+            config["scale_decoder_outputs"] = tied
+    expected = convert.flatten(_template(name, _build(name, options)))
+    arrays = convert.flatten(variables)
     shapes = {path: tuple(leaf.shape) for path, leaf in expected.items()}
-    convert.check_tensors(shapes, found, f"the variables are not those of this {name}")
+    convert.check_tensors(shapes, arrays, f"the variables are not those of this {name}")
     names = _names(name, expected)
-    tensors = {names[path]: _layout(path, np.asarray(found[path])) for path in expected}
+    tensors = {names[path]: _layout(path, np.asarray(arrays[path])) for path in expected}
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        (target / "config.json").write_text(json.dumps(given, indent=2, sort_keys=True) + "\n")
+        (target / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     except OSError as error:
         raise UserError(f"{target}: cannot be written: {error}") from error
     convert.write_safetensors(tensors, target / "model.safetensors", {"format": "pt"})
 
 
-def huggingface_options(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Say with which name and options `models.build` makes the network of a folder.
-
-    "num_classes" is among them for a BERT; for T5 and GPT-Neo it is the task's number of choices.
-
-    Raises:
-      UserError: as `load_huggingface`, but for the tensors' shapes.
-    """
-    name, options, _ = _read(folder)
-    return {"name": name, **options}
+def _build(name: str, options: Mapping[str, Any]) -> Model:
+    options_type, factory = _FAMILIES[name]
+    return factory(options_type(**options))
 
 
 def _read(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
@@ -121,16 +117,16 @@ def _read(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str
     tensors = convert.from_safetensors(Path(folder) / "model.safetensors")
     tensors = huggingface_names.normalise(name, tensors)
     if name == "t5":
-        # the file knows better than some writers' configs whether the head is the embedding
-        only = config.get("tie_word_embeddings") is False
-        options["tied"] = "lm_head.weight" not in tensors and not only
+        # some configs are wrong about a tied head, so that the tensors decide
+        untied = config.get("tie_word_embeddings") is False
+        options["tied"] = "lm_head.weight" not in tensors and not untied
     return name, options, tensors
 
 
 def _with_head(
     tensors: Mapping[str, np.ndarray], shape: tuple[int, int], key: Array
 ) -> dict[str, np.ndarray]:
-    """A BERT's tensors with a new head [classes, width]."""
+    """Replace the head of a BERT's tensors by a new one [classes, width]."""
     rest = {name: x for name, x in tensors.items() if not name.startswith(_BERT_HEADS)}
     weight = np.asarray(0.02 * jax.random.normal(key, shape))
     bias = np.zeros(shape[0], np.float32)
@@ -138,7 +134,7 @@ def _with_head(
 
 
 def _template(name: str, model: Model) -> Variables:
-    """The shapes of a network's variables."""
+    """Return the shapes of a network's variables."""
     keys = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
     batch = {key: jax.ShapeDtypeStruct((1, 1), jnp.int32) for key in keys}
     return jax.eval_shape(model.init, jax.random.key(0), batch)
@@ -149,7 +145,7 @@ def _names(name: str, paths: Mapping[str, Any]) -> dict[str, str]:
     return {path: huggingface_names.to_name(name, path, gated) for path in paths}
 
 
-def _theirs(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _file_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(shape[::-1]) if path.endswith("/kernel") else tuple(shape)
 
 
@@ -158,25 +154,15 @@ def _layout(path: str, array: np.ndarray) -> np.ndarray:
     return array.T if path.endswith("/kernel") else array
 
 
-def _completed(said: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a network with every default filled in, also those that follow from others."""
-    said = dict(said)
-    name = said.pop("name", None)
-    if name not in _FACTORIES:
-        raise UserError(f'no config.json is known for "{name}"; there are {", ".join(_FACTORIES)}')
-    signature = inspect.signature(_FACTORIES[name]).parameters
+def _to_config(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert {"name": ..., **options} to a config.json that states every default."""
+    options = dict(options)
+    name = options.pop("name", "")
+    if name not in _FAMILIES:
+        raise UserError(f'no config.json is known for "{name}"; there are {", ".join(_FAMILIES)}')
     if name != "bert":
-        said.pop("num_classes", None)  # of the task, not of a model of tokens
-    options = {k: p.default for k, p in signature.items() if p.default is not p.empty} | said
-    follow = {
-        "ffn_width": 4 * options["width"],
-        "head_width": options["width"] // options["num_heads"],
-        "decoder_layers": options["num_layers"],
-        "attention_dropout": options["dropout"],
-        "head_dropout": options["dropout"],
-        "embedding_dropout": options["dropout"],
-    }
-    for key, value in follow.items():
-        if key in options and options[key] is None:
-            options[key] = value
-    return options
+        options.pop("num_classes", None)  # of the task, not of a model of tokens
+    fields = [field.name for field in dataclasses.fields(_FAMILIES[name][0])]
+    known = {key: value for key, value in options.items() if key in fields}
+    complete = _FAMILIES[name][0](**known).complete()
+    return to_config(name, {**options, **{key: getattr(complete, key) for key in fields}})

@@ -7,7 +7,7 @@ from kdjax.types import UserError
 
 __all__ = ["FAMILIES", "to_config", "to_options"]
 
-# config.json's key -> our option, where the value is the same
+# config.json's key -> the option of `models.build` with the same value
 _BERT = {
     "vocab_size": "vocab_size",
     "num_hidden_layers": "num_layers",
@@ -55,18 +55,17 @@ _T5_FORMS = {"relu": "1.0", "gated-gelu": "1.1"}
 
 
 def to_options(config: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
-    """Read a config.json: the network's name and the options that make it.
+    """Convert a config.json to a network's name and its options.
 
-    What it does not say of a BERT's classes is 2, as in the reference library; whether a T5's head
-    is tied is what its file of weights says, not its config.
+    A BERT has 2 classes by default, as in the reference library. The option `tied` of a T5 follows
+    from its file of weights, not from its config.
 
     Args:
       config: the parsed file.
-      where: how errors name it.
+      where: its name in errors.
 
     Raises:
-      UserError: an unknown model_type, a key that is missing, or a kind of network that is none
-        of ours.
+      UserError: an unknown model_type, a missing key, or an unsupported variant of the network.
 
     >>> sizes = {"vocab_size": 9, "hidden_size": 4, "num_layers": 2, "num_heads": 2}
     >>> rest = {"max_position_embeddings": 8, "attention_layers": ["global", "local"]}
@@ -119,59 +118,51 @@ def _of_gpt_neo(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def to_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Write a config.json: the inverse of `to_options`, for options that say every size.
-
-    Options that are not said are left to the reference library's defaults.
+    """Convert complete options to a config.json; the inverse of `to_options`.
 
     Args:
       name: "bert", "t5" or "gpt_neo".
-      options: as for `models.build`, "num_classes" among them.
+      options: every option of `models.build`; for a BERT also "num_classes".
 
     Raises:
-      UserError: no such family, or an option that it does not have.
+      UserError: an unknown option.
     """
-    if name not in FAMILIES:
-        raise UserError(f'no config.json is known for "{name}"; there are {", ".join(FAMILIES)}')
     left = {k: v for k, v in options.items() if v is not None and k not in ("dtype", "axis_name")}
     config: dict[str, Any] = {"model_type": name, "architectures": [_CLASSES[name]]}
     for key, option in FAMILIES[name].items():
         if option in left:
             config[key] = left.pop(option)
-    classes = left.pop("num_classes", None)
     if name == "bert":
-        labels = {str(index): f"LABEL_{index}" for index in range(classes or 2)}
+        labels = {str(index): f"LABEL_{index}" for index in range(left.pop("num_classes"))}
         config["id2label"] = labels
         config["label2id"] = {label: int(index) for index, label in labels.items()}
-        if "head_dropout" in left:
-            config["classifier_dropout"] = left.pop("head_dropout")
+        config["classifier_dropout"] = left.pop("head_dropout")
     elif name == "t5":
         config |= _t5_config(left)
     else:
-        config |= _gpt_neo_config(config, left)
+        config |= _gpt_neo_config(left)
     if left:
         raise UserError(f'a {name} has no option "{min(left)}"')
     return config
 
 
 def _t5_config(left: dict[str, Any]) -> dict[str, Any]:
-    version = left.pop("version", "1.1")
-    form = {version: form for form, version in _T5_FORMS.items()}[version]
-    found: dict[str, Any] = {
-        "feed_forward_proj": form,
+    forms = {version: form for form, version in _T5_FORMS.items()}
+    return {
+        "feed_forward_proj": forms[left.pop("version")],
         "is_encoder_decoder": True,
         "decoder_start_token_id": 0,
         "pad_token_id": 0,
-        "tie_word_embeddings": left.pop("tied", version == "1.0"),
+        "tie_word_embeddings": left.pop("tied"),
+        "num_decoder_layers": left.pop("decoder_layers"),
+        "relative_attention_max_distance": left.pop("max_distance"),
     }
-    pairs = (("decoder_layers", "num_decoder_layers"),
-             ("max_distance", "relative_attention_max_distance"))  # fmt: skip
-    return found | {theirs: left.pop(ours) for ours, theirs in pairs if ours in left}
 
 
-def _gpt_neo_config(config: Mapping[str, Any], left: dict[str, Any]) -> dict[str, Any]:
-    count = config.get("num_layers", 4)
-    kinds = list(left.pop("layers", None) or (("global", "local")[i % 2] for i in range(count)))
-    found: dict[str, Any] = {"attention_layers": kinds, "attention_types": [[kinds, 1]]}
-    if "ffn_width" in left:
-        found["intermediate_size"] = left.pop("ffn_width")
-    return found
+def _gpt_neo_config(left: dict[str, Any]) -> dict[str, Any]:
+    kinds, ffn_width = list(left.pop("layers")), left.pop("ffn_width")
+    return {
+        "attention_layers": kinds,
+        "attention_types": [[kinds, 1]],
+        "intermediate_size": ffn_width,
+    }

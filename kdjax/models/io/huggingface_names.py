@@ -7,7 +7,7 @@ import numpy as np
 
 __all__ = ["normalise", "to_name"]
 
-# our layer -> theirs, without the tensor's own name; {} is the number of the layer
+# layer of kdjax -> layer of the reference library; {} is the number of the layer
 _BERT = {
     "word": "bert.embeddings.word_embeddings",
     "position": "bert.embeddings.position_embeddings",
@@ -40,33 +40,33 @@ _GPT_NEO = {
 
 
 def _t5() -> dict[str, str]:
-    found = {"word": "shared", "lm_head": "lm_head"}
+    names = {"word": "shared", "lm_head": "lm_head"}
     letters = {"query": "q", "key": "k", "value": "v", "out": "o"}
     for stack, last in (("encoder", 1), ("decoder", 2)):
-        ours, theirs = f"{stack}/layer{{}}", f"{stack}.block.{{}}.layer"
-        blocks = [("attention", f"{theirs}.0", "SelfAttention")]
+        layer, file_layer = f"{stack}/layer{{}}", f"{stack}.block.{{}}.layer"
+        blocks = [("attention", f"{file_layer}.0", "SelfAttention")]
         if stack == "decoder":
-            blocks.append(("cross", f"{theirs}.1", "EncDecAttention"))
+            blocks.append(("cross", f"{file_layer}.1", "EncDecAttention"))
         for name, block, kind in blocks:
-            found[f"{ours}/{name}_norm"] = f"{block}.layer_norm"
+            names[f"{layer}/{name}_norm"] = f"{block}.layer_norm"
             for part, letter in letters.items():
-                found[f"{ours}/{name}/{part}"] = f"{block}.{kind}.{letter}"
-        found[f"{ours}/ffn_norm"] = f"{theirs}.{last}.layer_norm"
+                names[f"{layer}/{name}/{part}"] = f"{block}.{kind}.{letter}"
+        names[f"{layer}/ffn_norm"] = f"{file_layer}.{last}.layer_norm"
         for part, letter in (("ffn_in", "wi"), ("ffn_gate", "wi_0"), ("ffn_out", "wo")):
-            found[f"{ours}/{part}"] = f"{theirs}.{last}.DenseReluDense.{letter}"
+            names[f"{layer}/{part}"] = f"{file_layer}.{last}.DenseReluDense.{letter}"
         # the first block holds the table that all blocks of its stack use
         table = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias"
-        found[f"{stack}/distance"] = table
-        found[f"{stack}/norm"] = f"{stack}.final_layer_norm"
-    return found
+        names[f"{stack}/distance"] = table
+        names[f"{stack}/norm"] = f"{stack}.final_layer_norm"
+    return names
 
 
 _NAMES: Mapping[str, Mapping[str, str]] = {"bert": _BERT, "t5": _t5(), "gpt_neo": _GPT_NEO}
-# what files hold beside weights: buffers, by the end of their names
+# names of buffers, which files contain in addition to weights
 _BUFFERS = re.compile(r"(^|\.)(position_ids|attn\.attention\.(bias|masked_bias))$")
 _PREFIX = {"bert": "bert.", "gpt_neo": "transformer."}
 _HEADS = {"bert": ("classifier.", "cls."), "gpt_neo": ("lm_head.",)}
-_COPIES = {  # tied tensors that some files hold again: the copy, and of what
+_COPIES = {  # tied tensors that some files hold twice: the copy and its origin
     "t5": (("encoder.embed_tokens.weight", "shared.weight"),
            ("decoder.embed_tokens.weight", "shared.weight"),
            ("lm_head.weight", "shared.weight")),
@@ -75,12 +75,12 @@ _COPIES = {  # tied tensors that some files hold again: the copy, and of what
 
 
 def to_name(family: str, path: str, gated: bool = False) -> str:
-    """Turn our path of a parameter into the reference library's name.
+    """Convert the path of a parameter to the reference library's name.
 
     Args:
       family: "bert", "t5" or "gpt_neo".
       path: as `models.flatten` names it.
-      gated: whether a T5 has two maps into the wide layer.
+      gated: True for a T5 with two maps into the wide layer.
 
     >>> to_name("bert", "params/layer3/ffn_in/kernel")
     'bert.encoder.layer.3.intermediate.dense.weight'
@@ -95,16 +95,15 @@ def to_name(family: str, path: str, gated: bool = False) -> str:
 
 
 def normalise(family: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Bring the spellings of older and of headless files to one, and drop what is no weight.
+    """Convert names of older and of headless files to the current ones, and drop buffers.
 
-    Buffers go (position ids, causal masks), and copies of tied tensors if they are equal; the
-    scales and shifts of old layer norms, "gamma" and "beta", become "weight" and "bias"; a network
-    saved without its head gets its prefix.
+    Position ids, causal masks and equal copies of tied tensors are dropped; "gamma" and "beta" of
+    old layer norms become "weight" and "bias"; a network saved without its head gets its prefix.
 
     >>> sorted(normalise("bert", {"embeddings.LayerNorm.gamma": 1, "embeddings.position_ids": 0}))
     ['bert.embeddings.LayerNorm.weight']
     """
-    found: dict[str, np.ndarray] = {}
+    normalised: dict[str, np.ndarray] = {}
     prefix = _PREFIX.get(family, "")
     bare = not any(name.startswith(prefix) for name in tensors)
     for name, tensor in tensors.items():
@@ -113,8 +112,9 @@ def normalise(family: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.nd
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
         headed = name.startswith(_HEADS.get(family, ()))
-        found[prefix + name if bare and not headed else name] = tensor
+        normalised[prefix + name if bare and not headed else name] = tensor
     for copy, origin in _COPIES.get(family, ()):
-        if copy in found and origin in found and np.array_equal(found[copy], found[origin]):
-            del found[copy]
-    return found
+        both = copy in normalised and origin in normalised
+        if both and np.array_equal(normalised[copy], normalised[origin]):
+            del normalised[copy]
+    return normalised

@@ -1,9 +1,9 @@
-"""Weights from elsewhere, as a folder that `roles.<role>.checkpoint` takes; and the way back."""
+"""Import of PyTorch weights to a folder for `roles.<role>.checkpoint`, and export to PyTorch."""
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,39 +15,41 @@ from kdjax.models.io import export as model_export
 from kdjax.models.io.weight_files import read_weights
 from kdjax.types import UserError
 
-__all__ = ["import_weights", "write_torch"]
+__all__ = ["ImageFormat", "import_weights", "write_torch"]
+
+
+class ImageFormat(NamedTuple):
+    """Images that a network was trained on, normalised as `(image / scale - mean) / std`."""
+
+    shape: Sequence[int] = (32, 32, 3)  # height, width, channels
+    mean: Sequence[float] | None = None  # by channel; None is unknown, null in config.json
+    std: Sequence[float] | None = None  # by channel; set with `mean`
+    scale: float = 255.0  # 255 for uint8 images
 
 
 def import_weights(
     model_name: str,
     weights_path: str | Path,
     out: Path,
+    images: ImageFormat,
     *,
-    shape: Sequence[int] = (32, 32, 3),
     num_classes: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    scale: float = 255.0,
 ) -> str:
     """Write a PyTorch network as an export: model.safetensors and config.json.
 
     Args:
-      model_name: as for `models.build`; options (a ResNet's shortcut, say) follow from the file.
+      model_name: as for `models.build`; options (such as a ResNet's shortcut) follow from the file.
       weights_path: a .npz, .safetensors, .pth, .pt or .th file with PyTorch's tensor names.
       out: a new folder.
-      shape: height, width and channels of the images that the network was trained on.
-      num_classes: checked against the file if given.
-      mean: by channel, what its images were normalised with, `(image / scale - mean) / std`; if
-        left out config.json says null.
-      std: by channel; given with `mean`.
-      scale: 255 for uint8 images.
+      images: the network's training images.
+      num_classes: compared with the file if given.
 
     Returns:
-      A line that says what was written and how a config names it.
+      A line with the number of classes and the config keys of the network.
 
     Raises:
       UserError: a file that cannot be read; tensors that are missing, unexpected, misshapen or
-        not finite; numbers that do not fit each other; a folder that holds an export.
+        not finite; inconsistent numbers; a folder that holds an export.
     """
     tensors = read_weights(weights_path)
     where = str(weights_path)
@@ -61,33 +63,33 @@ def import_weights(
     if num_classes not in (None, classes):
         raise UserError(f"{where} has {classes} classes, but num_classes is {num_classes}")
     _check_finite(where, tensors)
-    _check_images(where, shape, convert.first_kernel(tensors), mean, std, scale)
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    _check_images(where, convert.first_kernel(tensors), images)
+    image = jax.ShapeDtypeStruct((1, *images.shape), jnp.float32)
     jax.eval_shape(model.init, jax.random.key(0), {"image": image})
-    about: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "model": {"name": model_name, **options},
         "num_classes": classes,
-        "shape": list(shape),
-        "mean": None if mean is None else list(mean),
-        "std": None if std is None else list(std),
-        "scale": scale,
+        "shape": list(images.shape),
+        "mean": None if images.mean is None else list(images.mean),
+        "std": None if images.std is None else list(images.std),
+        "scale": images.scale,
         "source": Path(weights_path).name,
         "source_sha256": hashlib.sha256(Path(weights_path).read_bytes()).hexdigest(),
     }
-    model_export.save(out, variables, about)
-    said = ", ".join(f"model.{key}={value}" for key, value in about["model"].items())
-    return f"{classes} classes, for a config: roles.<role>.checkpoint={out}, {said}"
+    model_export.save(out, variables, metadata)
+    keys = ", ".join(f"model.{key}={value}" for key, value in metadata["model"].items())
+    return f"{classes} classes, for a config: roles.<role>.checkpoint={out}, {keys}"
 
 
 def write_torch(folder: Path) -> Path:
     """Write torch.safetensors, with PyTorch's names and layouts, into the folder of an export.
 
     Raises:
-      UserError: the folder is no export, or PyTorch's names of its network are not known.
+      UserError: the folder is no export, or the network has no known PyTorch names.
     """
-    _, variables, about = model_export.restore(folder)
+    _, variables, metadata = model_export.restore(folder)
     path = folder / "torch.safetensors"
-    tensors = models.to_torch(about["model"]["name"], variables)
+    tensors = models.to_torch(metadata["model"]["name"], variables)
     convert.write_safetensors(tensors, path, {"format": "pt"})
     return path
 
@@ -98,14 +100,8 @@ def _check_finite(where: str, tensors: dict[str, np.ndarray]) -> None:
         raise UserError(f"{where}: NaN or infinite numbers in {', '.join(bad)}")
 
 
-def _check_images(
-    where: str,
-    shape: Sequence[int],
-    kernel: np.ndarray | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    scale: float,
-) -> None:
+def _check_images(where: str, kernel: np.ndarray | None, images: ImageFormat) -> None:
+    shape, mean, std, scale = images
     if len(shape) != 3 or min(shape) < 1:
         raise UserError(f"shape is {tuple(shape)}: give height, width and channels, as 32,32,3")
     channels = shape[2]

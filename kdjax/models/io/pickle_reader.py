@@ -1,9 +1,9 @@
-"""Look at the instructions of a pickle without running it.
+"""Reads the instructions of a pickle without running it.
 
 A pickle is a program for a small stack machine, and some of its instructions import and call
-whatever they name. This machine knows only the instructions that build plain values; names and
-calls go to functions of the reader's choice, which understand a few and refuse the rest. Python's
-own unpickler is not imported: `pickletools` only takes the bytes apart.
+arbitrary names. This machine implements only the instructions that build plain values. It passes
+names and calls to functions of the caller, which accept a few and refuse all others. Python's
+unpickler is not used: `pickletools` only parses the bytes.
 """
 
 import pickletools
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from kdjax.types import UserError
 
-__all__ = ["Global", "Understand", "read_pickle"]
+__all__ = ["Global", "Handlers", "read_pickle"]
 
 # A checkpoint of ResNet-101 with its optimizer needs about 50,000.
 _MAX_INSTRUCTIONS = 2_000_000
@@ -31,18 +31,25 @@ _PUSH_NEW: dict[str, Callable[[], Any]] = {
     "NEWFALSE": lambda: False,
 }
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_DAMAGED = (ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError)
+_CORRUPT_PICKLE_ERRORS = (
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    AttributeError,
+)
 
 
 class Global(NamedTuple):
-    """What an instruction asks to import; it is not imported."""
+    """A name that an instruction asks to import; it is not imported."""
 
     module: str
     name: str
 
 
-class Understand(NamedTuple):
-    """What the reader makes of names, calls and references; each raises UserError to refuse."""
+class Handlers(NamedTuple):
+    """Values of names, calls and references; each handler raises UserError to refuse."""
 
     name: Callable[[Global], Any]
     call: Callable[[Any, tuple[Any, ...]], Any]
@@ -55,18 +62,18 @@ class _Machine(NamedTuple):
     memo: dict[int, Any]
 
 
-def read_pickle(file: BinaryIO, understand: Understand) -> Any:
-    """Follow the instructions up to the first STOP; the file then stands right after it.
+def read_pickle(file: BinaryIO, handlers: Handlers) -> Any:
+    """Follow the instructions to the first STOP; the file position is then right after it.
 
     Args:
       file: open for reading bytes.
-      understand: called for everything that is not a plain value.
+      handlers: called for everything that is not a plain value.
 
     Returns:
-      None, a number, a string, bytes, a tuple, list or dict of such, or what `understand` returns.
+      None, a number, a string, bytes, a tuple, list or dict of such, or a value of `handlers`.
 
     Raises:
-      UserError: the instructions are damaged, too many, or ask for what is not allowed.
+      UserError: the instructions are damaged, too many, or refused.
     """
     machine = _Machine([], [], {})
     try:
@@ -75,15 +82,15 @@ def read_pickle(file: BinaryIO, understand: Understand) -> Any:
                 raise UserError(f"it has more than {_MAX_INSTRUCTIONS} instructions")
             if code.name == "STOP":
                 return machine.stack.pop()
-            _follow(machine, code.name, argument, understand)
+            _follow(machine, code.name, argument, handlers)
     except UserError:
         raise
-    except _DAMAGED as error:
+    except _CORRUPT_PICKLE_ERRORS as error:
         raise UserError(f"its description is damaged: {error}") from error
     raise UserError("its description is damaged: no end")
 
 
-def _follow(machine: _Machine, code: str, argument: Any, understand: Understand) -> None:
+def _follow(machine: _Machine, code: str, argument: Any, handlers: Handlers) -> None:
     stack, marks, memo = machine
     if code in _PUSH_ARGUMENT:
         stack.append(argument)
@@ -98,20 +105,20 @@ def _follow(machine: _Machine, code: str, argument: Any, understand: Understand)
     elif code in ("BINGET", "LONG_BINGET", "GET"):
         stack.append(memo[argument])
     elif code == "GLOBAL":
-        stack.append(understand.name(Global(*argument.split(" ", 1))))
+        stack.append(handlers.name(Global(*argument.split(" ", 1))))
     elif code == "STACK_GLOBAL":
         name, module = stack.pop(), stack.pop()
-        stack.append(understand.name(Global(str(module), str(name))))
+        stack.append(handlers.name(Global(str(module), str(name))))
     elif code == "REDUCE":
         arguments, called = stack.pop(), stack.pop()
         if not isinstance(arguments, tuple):
             raise UserError("its description is damaged: a call without arguments")
-        stack.append(understand.call(called, arguments))
+        stack.append(handlers.call(called, arguments))
     elif code == "BINPERSID":
-        stack.append(understand.reference(stack.pop()))
+        stack.append(handlers.reference(stack.pop()))
     elif code == "BUILD":
         stack.pop()
-        # An ordered dict carries the versions of its layers, which nothing here reads.
+        # The state of an ordered dict, the versions of its layers, is not needed.
         if not isinstance(stack[-1], dict):
             raise UserError("it sets the state of an object, which no state dict needs: refused")
     elif code not in ("PROTO", "FRAME"):
@@ -119,49 +126,50 @@ def _follow(machine: _Machine, code: str, argument: Any, understand: Understand)
 
 
 def _collect(machine: _Machine, code: str, argument: Any) -> None:
-    """Put the top of the stack into tuples, lists and dicts."""
+    """Combine the top of the stack to tuples, lists and dicts."""
     stack = machine.stack
     if code in _TUPLES:
-        found = _take(stack, len(stack) - _TUPLES[code])
-        stack.append(tuple(found))
+        stack.append(tuple(_take(stack, len(stack) - _TUPLES[code])))
     elif code == "TUPLE":
         stack.append(tuple(_take(stack, machine.marks.pop())))
     elif code == "LIST":
         stack.append(_take(stack, machine.marks.pop()))
     elif code == "DICT":
-        found = _take(stack, machine.marks.pop())
+        items = _take(stack, machine.marks.pop())
         stack.append({})
-        _set(stack[-1], found)
+        _set(stack[-1], items)
     elif code in ("APPEND", "APPENDS"):
-        found = _take(stack, len(stack) - 1 if code == "APPEND" else machine.marks.pop())
+        items = _take(stack, len(stack) - 1 if code == "APPEND" else machine.marks.pop())
         if not isinstance(stack[-1], list):
             raise UserError("its description is damaged: it appends to what is no list")
-        stack[-1].extend(found)
+        stack[-1].extend(items)
     elif code in ("SETITEM", "SETITEMS"):
-        found = _take(stack, len(stack) - 2 if code == "SETITEM" else machine.marks.pop())
-        _set(stack[-1], found)
+        items = _take(stack, len(stack) - 2 if code == "SETITEM" else machine.marks.pop())
+        _set(stack[-1], items)
     elif code == "POP":
         stack.pop()
     elif code == "POP_MARK":
         _take(stack, machine.marks.pop())
     else:
-        said = f" ({argument})" if isinstance(argument, str) else ""
-        raise UserError(f"it uses the instruction {code}{said}, which no state dict needs: refused")
+        detail = f" ({argument})" if isinstance(argument, str) else ""
+        raise UserError(
+            f"it uses the instruction {code}{detail}, which no state dict needs: refused"
+        )
 
 
 def _take(stack: list[Any], start: int) -> list[Any]:
     if not 0 <= start <= len(stack):
         raise UserError("its description is damaged: the stack is too short")
-    found = stack[start:]
+    items = stack[start:]
     del stack[start:]
-    return found
+    return items
 
 
-def _set(target: Any, found: list[Any]) -> None:
-    if not isinstance(target, dict) or len(found) % 2:
+def _set(target: Any, items: list[Any]) -> None:
+    if not isinstance(target, dict) or len(items) % 2:
         raise UserError("its description is damaged: it sets items of what is no dict")
-    for key, value in zip(found[::2], found[1::2], strict=True):
-        # Hashing a tuple nested without end would exhaust the stack of the process.
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        # Hashing a deeply nested tuple would overflow the stack of the process.
         if not isinstance(key, str | int | float | None):
             raise UserError(f"it has a key of type {type(key).__name__}, not a name: refused")
         target[key] = value

@@ -1,49 +1,38 @@
-"""Tensors from PyTorch's files (.pth, .pt, .th), without PyTorch and without running them.
+"""Reads tensors from PyTorch's files (.pth, .pt, .th) without PyTorch and without running them.
 
-Such a file is a program for Python's unpickler: reading it the usual way runs whatever it says.
-Here its instructions are only looked at (`pickle_reader`), and the few that describe tensors are
-understood; a file that asks for anything else is refused, by the name it asks for. Both containers
-are read: the zip archive (since PyTorch 1.6), where the numbers lie in members of their own, and
-the older sequence of pickles, after which the numbers follow.
+Such a file is a program for Python's unpickler, and `torch.load` runs it. Here `pickle_reader`
+parses its instructions and accepts the few that describe tensors; a file that asks for anything
+else is refused with the name that it asks for. Both containers are read: the zip archive (since
+PyTorch 1.6), with the numbers in separate members, and the older sequence of pickles, followed by
+the numbers.
 """
 
 import io
 import math
 import os
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.models.io.pickle_reader import Global, Understand, read_pickle
+from kdjax.errors import CORRUPT_FILE_ERRORS
+from kdjax.models.io.pickle_reader import Global, Handlers, read_pickle
 from kdjax.types import UserError
 
 __all__ = ["from_torch_file"]
 
-# With these two numbers the older container begins.
+# The older container starts with these two numbers.
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _MAX_DESCRIPTION = 64 * 2**20  # bytes; the numbers are not part of it
-# What zipfile and numpy raise where bytes are wrong.
-_DAMAGED = (
-    OSError,
-    EOFError,
-    ValueError,
-    RuntimeError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-# Keys under which training scripts keep the weights, the likeliest first.
+# Keys of the weights in checkpoints of training scripts, the most common first.
 _USUAL = ("state_dict", "model", "net", "model_state_dict", "network", "student", "params")
 _TYPES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
     "HalfStorage": "<f2",
-    "BFloat16Storage": "<u2",  # numpy lacks it: the bits are widened to float32
+    "BFloat16Storage": "<u2",  # not in numpy: the bits are extended to float32
     "LongStorage": "<i8",
     "IntStorage": "<i4",
     "ShortStorage": "<i2",
@@ -56,7 +45,7 @@ _SIZE = Global("torch", "Size")
 _PARAMETER = Global("torch._utils", "_rebuild_parameter")
 _TENSORS = {Global("torch._utils", name) for name in ("_rebuild_tensor", "_rebuild_tensor_v2")}
 _STORAGES = {Global("torch", name): name for name in _TYPES}
-_UNDERSTOOD = {_ORDERED, _SIZE, _PARAMETER, *_TENSORS, *_STORAGES}
+_ALLOWED = {_ORDERED, _SIZE, _PARAMETER, *_TENSORS, *_STORAGES}
 
 
 class _Storage(NamedTuple):
@@ -83,19 +72,19 @@ _Numbers = Callable[[str], bytes | memoryview]
 def from_torch_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read the tensors of a state dict, or of the state dict in a training checkpoint.
 
-    Among several state dicts in a checkpoint the one under "state_dict", "model", "net", ... is
-    taken.
+    If a checkpoint holds several state dicts, the one under "state_dict", "model", "net", ... is
+    read.
 
     Args:
-      path: written by `torch.save` of a dict; a whole pickled module is refused.
+      path: written by `torch.save` of a dict; a pickled module is refused.
 
     Returns:
-      The tensors by PyTorch's names and in its layouts, as read-only views; bfloat16 comes as
-      float32, every other type as it is. Give them to `load_torch`.
+      The tensors with PyTorch's names and layouts, as read-only views, for `load_torch`; bfloat16
+      becomes float32, every other type stays.
 
     Raises:
-      UserError: the file is missing, damaged or not of PyTorch; it asks for an object other than
-        tensors; it holds no state dict, or several. One line says which.
+      UserError: the file is missing, damaged or not PyTorch's; it asks for an object other than
+        tensors; it holds no state dict, or several.
     """
     try:
         with open(path, "rb") as file:
@@ -111,11 +100,11 @@ def from_torch_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give the path of a .pth, .pt or .th file") from None
     except UserError as error:
-        said = " ".join(str(error).split())  # names in a damaged file may hold line ends
-        raise UserError(f"{path}: {said}") from error
-    except _DAMAGED as error:
-        said = str(error).split("\n")[0] or type(error).__name__
-        raise UserError(f"{path}: cannot be read, perhaps damaged: {said}") from error
+        reason = " ".join(str(error).split())  # names in a damaged file may contain line breaks
+        raise UserError(f"{path}: {reason}") from error
+    except CORRUPT_FILE_ERRORS as error:
+        reason = str(error).split("\n")[0] or type(error).__name__
+        raise UserError(f"{path}: cannot be read, perhaps damaged: {reason}") from error
 
 
 def _open_zip(content: bytes) -> tuple[Any, _Numbers]:
@@ -124,7 +113,7 @@ def _open_zip(content: bytes) -> tuple[Any, _Numbers]:
     descriptions = [name for name in sizes if name.split("/")[-1] == "data.pkl"]
     if len(descriptions) != 1:
         raise UserError("a zip archive without a data.pkl, so no file of PyTorch")
-    # torch.save compresses nothing; so no more is read than the file is long.
+    # torch.save does not compress: no more bytes are read than the file has
     if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
         raise UserError(
             "its members are compressed, which no state dict is: refused; save it with torch.save"
@@ -144,49 +133,47 @@ def _open_zip(content: bytes) -> tuple[Any, _Numbers]:
             raise UserError(f"{name} is missing in the archive")
         return archive.read(name)
 
-    return read_pickle(io.BytesIO(archive.read(descriptions[0])), _understand({})), numbers
+    return read_pickle(io.BytesIO(archive.read(descriptions[0])), _handlers({})), numbers
 
 
 def _open_legacy(content: bytes) -> tuple[Any, _Numbers]:
     file, storages = io.BytesIO(content), {}
-    understand = _understand(storages)
-    if read_pickle(file, understand) != _MAGIC:
+    handlers = _handlers(storages)
+    if read_pickle(file, handlers) != _MAGIC:
         raise UserError("a pickle, but not of PyTorch")
-    protocol, system = read_pickle(file, understand), read_pickle(file, understand)
+    protocol, system = read_pickle(file, handlers), read_pickle(file, handlers)
     if protocol != _PROTOCOL or not isinstance(system, dict):
         raise UserError(f"it does not follow PyTorch's protocol {_PROTOCOL}")
     if system.get("little_endian") is not True:
         raise UserError("its numbers are big-endian: save it on a little-endian machine")
-    value, keys = read_pickle(file, understand), read_pickle(file, understand)
+    value, keys = read_pickle(file, handlers), read_pickle(file, handlers)
     if not isinstance(keys, list) or any(key not in storages for key in map(str, keys)):
         raise UserError("its description is damaged: the list of its storages")
-    places, place = {}, file.tell()
+    view, stop, blocks = memoryview(content), file.tell(), {}
     for key in map(str, keys):
-        count = int.from_bytes(content[place : place + 8], "little")
-        width = np.dtype(_TYPES[storages[key].kind]).itemsize
-        places[key] = (place + 8, place + 8 + count * width)
-        place = places[key][1]
-    whole = memoryview(content)
+        count = int.from_bytes(content[stop : stop + 8], "little")
+        start, width = stop + 8, np.dtype(_TYPES[storages[key].kind]).itemsize
+        stop = start + count * width
+        blocks[key] = view[start:stop]
 
     def numbers(key: str) -> memoryview:
-        if key not in places:
+        if key not in blocks:
             raise UserError(f"the numbers of storage {key} are missing")
-        start, stop = places[key]
-        return whole[start:stop]
+        return blocks[key]
 
     return value, numbers
 
 
-def _understand(storages: dict[str, _Storage]) -> Understand:
-    """Understand what describes tensors; the storages met are put into `storages`."""
+def _handlers(storages: dict[str, _Storage]) -> Handlers:
+    """Accept descriptions of tensors only; adds their storages to `storages`."""
 
-    def name(asked: Global) -> Global:
-        if asked not in _UNDERSTOOD:
-            what = f"{asked.module}.{asked.name}"[:80]
+    def name(requested: Global) -> Global:
+        if requested not in _ALLOWED:
+            what = f"{requested.module}.{requested.name}"[:80]
             raise UserError(
                 f"it asks for {what}, which is no tensor: refused; save the state dict alone"
             )
-        return asked
+        return requested
 
     def call(called: Any, arguments: tuple[Any, ...]) -> Any:
         if called == _ORDERED:
@@ -199,21 +186,21 @@ def _understand(storages: dict[str, _Storage]) -> Understand:
             return _tensor(*arguments[:4])
         raise UserError("its description is damaged: a call that makes no tensor")
 
-    def reference(said: Any) -> _Storage:
+    def reference(parts: Any) -> _Storage:
         """Read ("storage", type, key, device, size), and None for the views of old files."""
-        if not isinstance(said, tuple) or len(said) not in (5, 6) or said[0] != "storage":
-            what = said[0] if isinstance(said, tuple) and said else said
+        if not isinstance(parts, tuple) or len(parts) not in (5, 6) or parts[0] != "storage":
+            what = parts[0] if isinstance(parts, tuple) and parts else parts
             raise UserError(f"it refers to {str(what)[:40]!r}, which is no storage: refused")
-        if said[5:] not in ((), (None,)) or said[1] not in _STORAGES:
+        if parts[5:] not in ((), (None,)) or parts[1] not in _STORAGES:
             raise UserError("it has a storage of an unknown type: refused")
-        if not isinstance(said[4], int) or said[4] < 0:
+        if not isinstance(parts[4], int) or parts[4] < 0:
             raise UserError("its description is damaged: the size of a storage")
-        storage = _Storage(str(said[2]), _STORAGES[said[1]], said[4])
+        storage = _Storage(str(parts[2]), _STORAGES[parts[1]], parts[4])
         if storages.setdefault(storage.key, storage) != storage:
             raise UserError(f"its description is damaged: storage {storage.key} differs")
         return storage
 
-    return Understand(name, call, reference)
+    return Handlers(name, call, reference)
 
 
 def _ordered(pairs: Iterable[Any] = ()) -> dict[str, Any]:
@@ -241,13 +228,13 @@ def _state_dict(value: Any) -> dict[str, _Tensor]:
         raise UserError("it holds no dict; save the state dict of the network")
     if _is_state_dict(value):
         return dict(value)
-    found = {key: inner for key, inner in value.items() if _is_state_dict(inner)}
-    chosen = [key for key in _USUAL if key in found][:1] or list(found)
+    state_dicts = {key: inner for key, inner in value.items() if _is_state_dict(inner)}
+    chosen = [key for key in _USUAL if key in state_dicts][:1] or list(state_dicts)
     if len(chosen) != 1:
         what = "no state dict" if not chosen else "several state dicts"
         keys = ", ".join(str(key) for key in list(value)[:20]) or "none"
         raise UserError(f"it holds {what}; its keys are: {keys}")
-    return dict(found[chosen[0]])
+    return dict(state_dicts[chosen[0]])
 
 
 def _is_state_dict(value: Any) -> bool:
@@ -266,10 +253,10 @@ def _view(
             raise UserError(
                 f"{name}: its numbers are cut short, {len(content)} bytes of {size * width}"
             )
-        found = np.frombuffer(content, _TYPES[kind], size)
+        array = np.frombuffer(content, _TYPES[kind], size)
         if kind == "BFloat16Storage":
-            found = (found.astype(np.uint32) << 16).view(np.float32)
-        loaded[key] = found
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        loaded[key] = array
     array = loaded[key]
     if not math.prod(tensor.shape):
         return np.zeros(tensor.shape, array.dtype)

@@ -1,7 +1,7 @@
-"""Our names of arrays and PyTorch's, for the networks whose weights are found in the wild.
+"""Names of arrays in the PyTorch code of networks whose weights are published.
 
-A path of ours, "params/layer1_0/shortcut_conv/kernel", becomes a name of the usual PyTorch code,
-"layer1.0.downsample.0.weight". The rules differ by family in the last layer and the shortcuts.
+The path "params/layer1_0/shortcut_conv/kernel" becomes "layer1.0.downsample.0.weight". The rules
+differ between families of networks in the last layer and in the shortcuts.
 """
 
 import re
@@ -12,27 +12,26 @@ import numpy as np
 
 from kdjax.types import UserError
 
-__all__ = ["Dialect", "dialect", "last_layer", "normalise", "shapes_of", "to_name"]
+__all__ = ["Dialect", "find_dialect", "last_layer", "normalise", "to_name", "torch_shape"]
 
-# Under these names the last linear layer and the projections of a ResNet are found; whichever a
-# file uses is read as the dialect's own.
+# Names of the last linear layer and of a ResNet's projections; all are read as the dialect's own.
 _HEADS = ("fc", "linear", "classifier", "classifier.0")
 _PROJECTIONS = ("downsample", "shortcut")
 
 
 class Dialect(NamedTuple):
-    """How the PyTorch code of a family names the last layer and the projections."""
+    """Names of the last layer and of the projections in the PyTorch code of a family."""
 
     head: str
     projection: str | None = None
 
 
-def dialect(name: str, *, window: int) -> Dialect:
-    """Say how the tensors of a network are named.
+def find_dialect(name: str, *, window: int) -> Dialect:
+    """Return the dialect of a network's PyTorch code.
 
     Args:
       name: as for `models.build`.
-      window: height of its first kernel, by which the two stems of "ResNet..." differ.
+      window: height of its first kernel, which tells the two stems of "ResNet..." apart.
 
     Raises:
       UserError: no PyTorch code of that network is known.
@@ -54,41 +53,41 @@ def dialect(name: str, *, window: int) -> Dialect:
     )
 
 
-def to_name(path: str, said: Dialect) -> str:
-    """Translate a flat name of ours ("params/...", "stats/batch_stats/...")."""
+def to_name(path: str, dialect: Dialect) -> str:
+    """Convert a flat name ("params/...", "stats/batch_stats/...") to PyTorch's."""
     *layers, leaf = path.removeprefix("params/").removeprefix("stats/batch_stats/").split("/")
     kinds = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-    layers = [_layer(layer, said) for layer in layers]
+    layers = [_layer(layer, dialect) for layer in layers]
     return ".".join([*layers, kinds.get(leaf, leaf)])
 
 
-def shapes_of(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return PyTorch's shape of an array of ours: OIHW and [out, in]."""
+def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of an array in PyTorch's layout, OIHW or [out, in]."""
     return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else tuple(shape[::-1])
 
 
-def normalise(tensors: Mapping[str, Any], said: Dialect) -> dict[str, np.ndarray]:
-    """Drop "module." and counters of batches, and bring heads and projections to the dialect."""
-    found = {}
+def normalise(tensors: Mapping[str, Any], dialect: Dialect) -> dict[str, np.ndarray]:
+    """Drop "module." and batch counters, and rename heads and projections to the dialect's."""
+    normalised = {}
     for name, tensor in tensors.items():
         plain = name.removeprefix("module.")
         if plain.endswith("num_batches_tracked"):
             continue
         head, _, kind = plain.rpartition(".")
         if head in _HEADS:
-            plain = f"{said.head}.{kind}"
-        if said.projection in _PROJECTIONS:
+            plain = f"{dialect.head}.{kind}"
+        if dialect.projection in _PROJECTIONS:
             for other in _PROJECTIONS:
-                plain = plain.replace(f".{other}.", f".{said.projection}.")
-        found[plain] = np.asarray(tensor)
-    return found
+                plain = plain.replace(f".{other}.", f".{dialect.projection}.")
+        normalised[plain] = np.asarray(tensor)
+    return normalised
 
 
 def last_layer(tensors: Mapping[str, Any], what: str) -> np.ndarray:
     """Find the weight [classes, width] of the last linear layer.
 
     Raises:
-      UserError: there is none; `what` says where.
+      UserError: there is none; the message starts with `what`.
     """
     plain = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     for head in _HEADS:
@@ -99,13 +98,13 @@ def last_layer(tensors: Mapping[str, Any], what: str) -> np.ndarray:
     raise UserError(f'{what}: no "fc.weight" [classes, width] or the like; the last are {near}')
 
 
-def _layer(layer: str, said: Dialect) -> str:
+def _layer(layer: str, dialect: Dialect) -> str:
     if layer == "fc":
-        return said.head
-    if said.projection == "convShortcut":
+        return dialect.head
+    if dialect.projection == "convShortcut":
         if layer == "shortcut":
-            return said.projection
+            return dialect.projection
         return re.sub(r"^(block\d+)_(\d+)$", r"\1.layer.\2", layer)
     if layer in ("shortcut_conv", "shortcut_bn"):
-        return f"{said.projection}.{0 if layer == 'shortcut_conv' else 1}"
+        return f"{dialect.projection}.{0 if layer == 'shortcut_conv' else 1}"
     return layer.replace("_", ".")

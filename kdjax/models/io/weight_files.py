@@ -1,4 +1,4 @@
-"""Files of weights: what each kind of file holds, by name, whatever wrote it."""
+"""Reads files of weights of every supported format."""
 
 import os
 from collections.abc import Callable
@@ -15,16 +15,16 @@ __all__ = ["read_weights"]
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Read all arrays of a file by name; nothing that the file says is run.
+    """Read all arrays of a file by name, without running any code of the file.
 
     Args:
       path: a .npz, .safetensors, .pth, .pt or .th file.
 
     Returns:
-      The arrays as the file names and lays them out; give them to `load_torch` or `restore`.
+      The arrays with the file's names and layouts, for `load_torch` or `restore`.
 
     Raises:
-      UserError: another kind of file; it is missing, damaged, or holds more than arrays.
+      UserError: another format, or a file that is missing, damaged or holds other objects.
     """
     readers: dict[str, Callable[..., dict[str, np.ndarray]]] = {
         ".npz": _from_npz,
@@ -43,10 +43,10 @@ def _from_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file; give the path of a .npz file")
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
             raise UserError(f"{path}: holds one array without a name: use a .npz file")
-        with found as arrays:
+        with archive as arrays:
             tensors = {name: arrays[name] for name in arrays.files}
         strange = [name for name, value in tensors.items() if not isinstance(value, np.ndarray)]
         if strange:
@@ -55,5 +55,5 @@ def _from_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     except UserError:
         raise
     except CORRUPT_FILE_ERRORS as error:
-        said = str(error).split("\n")[0][:200]
-        raise UserError(f"{path}: no whole .npz file of plain arrays: {said}") from error
+        reason = str(error).split("\n")[0][:200]
+        raise UserError(f"{path}: no whole .npz file of plain arrays: {reason}") from error

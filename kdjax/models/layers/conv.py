@@ -1,12 +1,12 @@
-"""The convolution that all networks use, with its own gradients and batching rule on the CPU.
+"""The convolution of all networks, with custom gradients and a batching rule on the CPU.
 
 A convolution is one trilinear form T(x, kernel, y) = <conv(x, kernel), y>. Leaving out y gives
 the convolution, leaving out x its input gradient, leaving out the kernel its weight gradient; the
-gradient of any of the three is the other two. So three contractions with one rule close under
-differentiation of any order (reverse mode; `jax.jvp` works off the CPU only).
+gradient of any of the three is the other two. So one rule for three contractions gives derivatives
+of any order (reverse mode; `jax.jvp` does not work on the CPU).
 
-Why not leave it to lax: `vmap` over kernels (a sweep) turns a convolution into a grouped one, whose
-weight gradient is up to 80 times slower on the CPU than the members one after another; and some
+Two reasons against lax: `vmap` over kernels (a sweep) turns a convolution into a grouped one, whose
+weight gradient is up to 80 times slower on the CPU than one member after another; and some
 contractions are faster in other forms (`kdjax.models.layers.conv_kernels`).
 """
 
@@ -73,7 +73,7 @@ def conv2d(
       kernel: [kernel_height, kernel_width, in / groups, out], of the type of `x`.
       strides: vertical and horizontal step.
       padding: zeros before and after, vertically and horizontally.
-      groups: number of channel groups that do not see each other.
+      groups: number of independent groups of channels.
 
     Returns:
       [batch, height', width', out], in the type of `x`.
@@ -112,7 +112,7 @@ def _contraction(out: int, geometry: Geometry) -> Callable[[Array, Array], Array
     contract = jax.custom_vjp(single)
 
     def forward(a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
-        # `contract` and not `single`: a second derivative goes through here.
+        # `contract` and not `single`, for second derivatives
         return contract(a, b), (a, b)
 
     def backward(saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
@@ -129,7 +129,7 @@ def _solve(slot: int, geometry: Geometry, known: dict[int, Array]) -> Array:
 
 
 def _fold_members(contract: Callable[..., Array], out: int, a: Array, b: Array) -> Array:
-    """One kernel for all members: they are a larger batch."""
+    """Apply one kernel to all members as one larger batch."""
     images, kernel = (a, b) if out == Y else (b, a)
     folded = images.reshape(-1, *images.shape[2:])
     result = contract(folded, kernel) if out == Y else contract(kernel, folded)

@@ -1,10 +1,10 @@
-"""The forms in which a convolution and its two gradients are computed on the CPU.
+"""Kernels for a convolution and its two gradients on the CPU.
 
 A convolution is one trilinear form T(x, kernel, y); a *contraction* computes one of its three slots
-from the other two (`conv`). lax's own form is the fastest forward. Its weight gradient
-convolves transposed images with a window as large as an image, which costs three to five
-forward passes; one matrix product over all pixels costs one or two. `benchmarks/conv.py` measures
-the forms, and `contract` and `is_products` decide by what it said.
+from the other two (`conv`). lax has the fastest forward pass. Its weight gradient
+convolves transposed images with a window as large as an image, which costs three to five forward
+passes; one matrix product over all pixels costs one or two. The choices of `contract` and
+`is_products` follow the measurements of `benchmarks/conv.py`.
 """
 
 import functools
@@ -32,7 +32,7 @@ X, KERNEL, Y = 0, 1, 2  # the slots of the trilinear form
 
 
 class Geometry(NamedTuple):
-    """All that the three contractions must know beside their two arrays."""
+    """Arguments of the three contractions beside their two arrays."""
 
     size: tuple[int, int]  # height and width of x
     window: tuple[int, int]  # height and width of the kernel
@@ -42,7 +42,7 @@ class Geometry(NamedTuple):
 
 
 def contract(out: int, geometry: Geometry, a: Array, b: Array) -> Array:
-    """Compute slot `out` from the other two, in ascending order, in the form that suits.
+    """Compute slot `out` from the other two, in ascending order, by the fastest form.
 
     Args:
       out: X, KERNEL or Y.
@@ -54,7 +54,7 @@ def contract(out: int, geometry: Geometry, a: Array, b: Array) -> Array:
     if is_products(out, geometry, a.shape):
         return _by_products(out, geometry, a, b)
     if out == KERNEL and geometry.groups == 1:
-        # Both copy x or y once for each tap along an axis, or over all taps and steps.
+        # `_by_shifts` copies x or y for each tap along an axis, `_by_patches` x for all taps.
         if geometry.strides == (1, 1) and max(geometry.window) <= 5:
             return _by_shifts(geometry, a, b)
         if math.prod(geometry.window) <= 3 * math.prod(geometry.strides):
@@ -63,15 +63,15 @@ def contract(out: int, geometry: Geometry, a: Array, b: Array) -> Array:
 
 
 def is_products(out: int, geometry: Geometry, first: tuple[int, ...]) -> bool:
-    """Say whether a matrix product per kernel tap serves; `first` is the shape of the first array.
+    """Return True where a matrix product per kernel tap is best.
 
-    Such products may be `vmap`ped as they are.
+    `first` is the shape of the first array. Such products need no special rule under `vmap`.
     """
     if geometry.window == (1, 1):
         return True
     if geometry.groups != 1:
         # Depthwise as sums of shifted products: 4 to 350 times faster than lax, whose grouped
-        # convolutions run one thread and scalar code.
+        # convolutions use one thread and scalar code.
         return _is_depthwise(out, geometry.groups, first)
     if out == Y:
         return first[-1] == 1
@@ -128,17 +128,17 @@ def _by_shifts(geometry: Geometry, x: Array, y: Array) -> Array:
     """
     (top, _), (left, _) = geometry.padding
     height, width = geometry.window
-    x, y = lax.optimization_barrier((x, y))  # or the shifts compute what made x and y anew
+    x, y = lax.optimization_barrier((x, y))  # otherwise each shift computes x and y again
     x = _stack_shifts(x, 2, [left - j for j in range(width)], y.shape[2])
     y = _stack_shifts(y, 1, [i - top for i in range(height)], x.shape[1])
-    found = _over_pixels(x, y).reshape(width, -1, height, y.shape[-1] // height)
-    return found.transpose(2, 0, 1, 3).astype(x.dtype)
+    taps = _over_pixels(x, y).reshape(width, -1, height, y.shape[-1] // height)
+    return taps.transpose(2, 0, 1, 3).astype(x.dtype)
 
 
 def _stack_shifts(x: Array, axis: int, shifts: list[int], size: int) -> Array:
     """Stack x, moved by each of `shifts` along an axis of length `size`, in its channels.
 
-    A sum of padded arrays: XLA writes it in one pass, and a concatenation in several.
+    XLA writes a sum of padded arrays in one pass, a concatenation in several.
     """
     channels, terms = x.shape[-1], []
     for position, shift in enumerate(shifts):
@@ -160,7 +160,7 @@ def _by_patches(geometry: Geometry, x: Array, y: Array) -> Array:
 def _over_pixels(a: Array, b: Array) -> Array:
     """Sum the outer products of channels over all images and pixels, in float32 at least."""
     wide = jnp.promote_types(a.dtype, jnp.float32)
-    # Flat: contracting three axes as they lie is up to three times slower.
+    # Contracting three axes without flattening them is up to three times slower.
     a, b = (x.reshape(-1, x.shape[-1]) for x in (a, b))
     return lax.dot_general(a, b, (((0,), (0,)), ((), ())), preferred_element_type=wide)
 
@@ -178,24 +178,24 @@ def _product(out: int, geometry: Geometry, a: Array, b: Array) -> Array:
     if depthwise:
         # [.., group, 1] times [.., group, out / groups]
         if out == Y:
-            found = a.astype(wide) * b[0]
+            product = a.astype(wide) * b[0]
         elif out == X:
-            found = (b.astype(wide) * a[0]).sum(-1, keepdims=True)
+            product = (b.astype(wide) * a[0]).sum(-1, keepdims=True)
         else:
-            found = (a.astype(wide) * b).sum((0, 1, 2))[None]
+            product = (a.astype(wide) * b).sum((0, 1, 2))[None]
     else:
         form = {Y: "bhwgi,igo->bhwgo", X: "igo,bhwgo->bhwgi", KERNEL: "bhwgi,bhwgo->igo"}[out]
-        found = jnp.einsum(form, a, b, preferred_element_type=wide)
-    return found.reshape(*found.shape[:-2], -1)
+        product = jnp.einsum(form, a, b, preferred_element_type=wide)
+    return product.reshape(*product.shape[:-2], -1)
 
 
 def _is_depthwise(out: int, groups: int, first: tuple[int, ...]) -> bool:
-    """Say whether each group has one input channel; `first` as in `is_products`."""
+    """Return True if each group has one input channel; `first` as in `is_products`."""
     return (first[-2] if out == X else first[-1] // groups) == 1
 
 
 def _pixels(x: Array, geometry: Geometry, tap: tuple[int, int]) -> Array:
-    """Take the pixels of x that the kernel's tap meets, one for each pixel of y."""
+    """Take the pixels of x that the kernel's tap reads, one for each pixel of y."""
     starts, limits = [0], [x.shape[0]]
     for axis in (0, 1):
         starts.append(tap[axis])
@@ -206,7 +206,7 @@ def _pixels(x: Array, geometry: Geometry, tap: tuple[int, int]) -> Array:
 
 
 def _spread(pixels: Array, geometry: Geometry, tap: tuple[int, int]) -> Array:
-    """Put back, on zeros of the padded size, what `_pixels` took."""
+    """Place the pixels that `_pixels` takes on zeros of the padded size; its transpose."""
     pads = [(0, 0, 0)]
     for axis in (0, 1):
         padded = geometry.size[axis] + sum(geometry.padding[axis])
@@ -216,7 +216,7 @@ def _spread(pixels: Array, geometry: Geometry, tap: tuple[int, int]) -> Array:
 
 
 def _reach(geometry: Geometry, axis: int) -> int:
-    """Count the padded pixels from the first to the last that one tap meets."""
+    """Count the padded pixels from the first to the last that one tap reads."""
     padded = geometry.size[axis] + sum(geometry.padding[axis])
     stride = geometry.strides[axis]
     return (padded - geometry.window[axis]) // stride * stride + 1

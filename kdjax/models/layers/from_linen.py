@@ -1,4 +1,4 @@
-"""The one bridge between Flax modules and `kdjax.types.Model`."""
+"""Conversion of Flax modules to `kdjax.types.Model`."""
 
 import inspect
 from collections.abc import Mapping
@@ -17,12 +17,11 @@ def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
     """Make a `Model` of a Flax module whose call is `module(x)` or `module(x, train=...)`.
 
     `x` is `batch[input_key]`. The module returns `Outputs` (put the input of the last linear
-    layer under features["pooled"]) or a bare array of logits, which gets no features. Collections
-    other than "params" ("batch_stats", say) are the model's stats: training updates them,
-    evaluation returns the very object it was given. A key, if given, feeds dropout.
+    layer under features["pooled"]) or an array of logits, without features. Collections other
+    than "params" (such as "batch_stats") are the model's stats: training updates them,
+    evaluation returns the same object. A key, if given, is that of dropout.
 
-    `init` reads the shape and type of the input only, never its values. It is written to be
-    compiled: call it as `jax.jit(model.init)(key, batch)`.
+    `init` reads only the input's shape and type. Compile it: `jax.jit(model.init)(key, batch)`.
 
     Raises:
       UserError: (by init or apply) the batch lacks `input_key`; the input does not fit the
@@ -59,13 +58,13 @@ def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
         try:
             if train and variables.stats:
                 mutable = list(variables.stats)
-                found, moved = module.apply(tree, x, rngs=rngs, mutable=mutable, **flag)
-                stats = {collection: moved[collection] for collection in mutable}
+                returned, updated = module.apply(tree, x, rngs=rngs, mutable=mutable, **flag)
+                stats = {collection: updated[collection] for collection in mutable}
             else:
-                found, stats = module.apply(tree, x, rngs=rngs, **flag), variables.stats
+                returned, stats = module.apply(tree, x, rngs=rngs, **flag), variables.stats
         except flax.errors.ScopeParamShapeError as error:
             raise UserError(_misfit(name, input_key, x.shape, error)) from error
-        return _outputs(found, name), stats
+        return _outputs(returned, name), stats
 
     return Model(init, apply)
 
@@ -76,12 +75,12 @@ def _input(batch: Batch, key: str, name: str) -> Any:
     return batch[key]
 
 
-def _outputs(found: Any, name: str) -> Outputs:
-    if isinstance(found, Outputs):
-        return Outputs(found.logits.astype(jnp.float32), dict(found.features))
-    if isinstance(found, tuple | list | Mapping):
-        raise UserError(f"{name} returns a {type(found).__name__}: return Outputs or logits")
-    return Outputs(found.astype(jnp.float32), {})
+def _outputs(returned: Any, name: str) -> Outputs:
+    if isinstance(returned, Outputs):
+        return Outputs(returned.logits.astype(jnp.float32), dict(returned.features))
+    if isinstance(returned, tuple | list | Mapping):
+        raise UserError(f"{name} returns a {type(returned).__name__}: return Outputs or logits")
+    return Outputs(returned.astype(jnp.float32), {})
 
 
 def _misfit(name: str, key: str, shape: tuple[int, ...], error: Exception) -> str:

@@ -1,7 +1,7 @@
 """The small layers that the image networks share: batch norm, pooling and the last linear map."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +10,12 @@ from flax import linen as nn
 from jax import lax
 
 from kdjax.models.layers.conv import Conv
-from kdjax.types import UserError
+from kdjax.types import Outputs, UserError
 
 __all__ = [
     "Mode",
     "batch_norm",
+    "classify",
     "compute_dtype",
     "conv_norm",
     "global_average",
@@ -27,32 +28,31 @@ __all__ = [
 
 
 class Mode(NamedTuple):
-    """What all layers of a network are told alike."""
+    """Settings that all layers of a network share."""
 
     train: bool
     axis_name: str | None
     dtype: Any
 
 
-def batch_norm(*, train: bool, axis_name: str | None, dtype: Any, name: str) -> nn.BatchNorm:
+def batch_norm(mode: Mode, name: str) -> nn.BatchNorm:
     """Make a batch norm with PyTorch's epsilon 1e-5 and momentum .1 (.9 as Flax counts it).
 
-    Mean and variance are taken in float32. With `axis_name` they are those of the batches of all
-    devices together. The running variance follows the biased batch variance, as always in Flax;
-    PyTorch multiplies it by n / (n - 1), n = batch * height * width.
+    Mean and variance are computed in float32. With an `axis_name` they are those of the batches
+    of all devices together. The running variance follows the biased batch variance, as always in
+    Flax; PyTorch multiplies it by n / (n - 1), n = batch * height * width.
     """
     return nn.BatchNorm(
-        use_running_average=not train,
+        use_running_average=not mode.train,
         momentum=0.9,
         epsilon=1e-5,
-        dtype=dtype,
-        axis_name=axis_name,
+        dtype=mode.dtype,
+        axis_name=mode.axis_name,
         name=name,
     )
 
 
 def conv_norm(
-    x: jax.Array,
     features: int,
     mode: Mode,
     names: tuple[str, str],
@@ -60,20 +60,12 @@ def conv_norm(
     kernel: int = 3,
     stride: int = 1,
     groups: int = 1,
-    use_bias: bool = False,
-) -> jax.Array:
-    """Convolve and normalise, inside a compact method; `names` are those of the two layers."""
-    conv = Conv(
-        features,
-        (kernel, kernel),
-        (stride, stride),
-        groups=groups,
-        use_bias=use_bias,
-        dtype=mode.dtype,
-        name=names[0],
-    )
-    norm = batch_norm(train=mode.train, axis_name=mode.axis_name, dtype=mode.dtype, name=names[1])
-    return norm(conv(x))
+) -> Callable[[jax.Array], jax.Array]:
+    """Make a convolution and its batch norm, inside a compact method; `names` are theirs."""
+    window, strides = (kernel, kernel), (stride, stride)
+    conv = Conv(features, window, strides, groups=groups, dtype=mode.dtype, name=names[0])
+    norm = batch_norm(mode, names[1])
+    return lambda x: norm(conv(x))
 
 
 def linear(features: int, *, name: str, dtype: Any = jnp.float32) -> nn.Dense:
@@ -87,6 +79,13 @@ def global_average(x: jax.Array) -> jax.Array:
     return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 
+def classify(x: jax.Array, num_classes: int, features: Mapping[str, jax.Array]) -> Outputs:
+    """Average a map, the feature "pooled", and put the linear layer "fc" on it."""
+    pooled = global_average(x)
+    logits = linear(num_classes, name="fc")(pooled)
+    return Outputs(logits, {**features, "pooled": pooled})
+
+
 def halve(x: jax.Array) -> jax.Array:
     """Take the maximum of each 2x2 window of [batch, height, width, channel]; odd edges drop."""
     batch, height, width, channels = x.shape
@@ -95,11 +94,11 @@ def halve(x: jax.Array) -> jax.Array:
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Take the maximum of each 3x3 window, stride 2, one pixel of border: a ResNet's stem.
+    """Take the maximum of each 3x3 window, stride 2, one pixel of border, as in a ResNet's stem.
 
-    On the CPU the maximum of strided slices: the gradient of lax's windowed maximum carries four
-    indices through each window there. Equal maxima of a window then share its gradient, of which
-    elsewhere the first gets all; after a ReLU those are zeros, which pass none on.
+    The CPU takes the maximum of strided slices, because the gradient of lax's windowed maximum is
+    slow there. Equal maxima of a window then share its gradient; elsewhere the first gets all of
+    it. After a ReLU equal maxima are zeros, whose gradient is 0.
     """
     border = ((0, 0), (1, 1), (1, 1), (0, 0))
     if jax.default_backend() != "cpu":
@@ -113,7 +112,7 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def smallest_image(name: str, x: jax.Array, pixels: int) -> None:
-    """Refuse images that a network would halve to nothing."""
+    """Check that images have at least so many `pixels` per side; raises UserError."""
     if x.ndim == 4 and min(x.shape[1:3]) < pixels:
         size = f"{x.shape[1]}x{x.shape[2]}"
         raise UserError(f"{name} cannot take {size} images: use at least {pixels}x{pixels}")
@@ -128,21 +127,20 @@ def compute_dtype(dtype: Any) -> Any:
     if dtype is None:
         return None
     try:
-        found = jnp.dtype(dtype)
+        parsed = jnp.dtype(dtype)
     except TypeError:
-        found = None
-    if found is None or not jnp.issubdtype(found, jnp.floating):
+        parsed = None
+    if parsed is None or not jnp.issubdtype(parsed, jnp.floating):
         raise UserError(f'dtype is {dtype!r}: use "float32", "bfloat16" or None')
-    return found
+    return parsed
 
 
 def layer_widths(name: str, widths: Any) -> tuple[int, ...]:
     """Return a config's list of layer widths as a tuple.
 
     Raises:
-      UserError: it is no list of whole numbers of at least 1; `name` says which option.
+      UserError: it is no list of whole numbers of at least 1; names the option, `name`.
     """
-    found = tuple(widths) if isinstance(widths, Sequence) else None
-    if found is None or any(not isinstance(width, int) or width < 1 for width in found):
+    if not isinstance(widths, Sequence) or any(not isinstance(w, int) or w < 1 for w in widths):
         raise UserError(f"{name} is {widths!r}: use a list of whole numbers of at least 1")
-    return found
+    return tuple(widths)

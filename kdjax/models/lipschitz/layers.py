@@ -1,7 +1,11 @@
-"""Layers that cannot stretch: spectral normalisation, orthonormalisation, sorting activations.
+"""1-Lipschitz layers: spectral normalisation, orthonormalisation, sorting activations.
 
-Kernels are [inputs, outputs] as in Flax; all constants are with respect to Euclidean norms.
+Kernels are [inputs, outputs] as in Flax; all constants are in Euclidean norms.
 """
+
+import itertools
+import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,27 +15,43 @@ from kdjax.types import Array, UserError
 
 __all__ = [
     "bjorck",
+    "bjorck_iterations",
     "group_sort",
+    "init_dense",
     "project_to_ball",
     "spectral_conv",
     "spectral_dense",
     "start_vector",
 ]
 
+START = 50  # power iterations before the first step; one per step suffices for small updates
 _BJORCK = {1: (1.5, -0.5), 2: (15 / 8, -5 / 4, 3 / 8), 3: (35 / 16, -35 / 16, 21 / 16, -5 / 16)}
 
 
 def start_vector(key: Array, shape: tuple[int, ...]) -> Array:
     """Draw a unit vector (of any number of axes) from which power iteration starts."""
-    drawn = jax.random.normal(key, shape)
-    return drawn / jnp.linalg.norm(drawn.ravel())
+    normal = jax.random.normal(key, shape)
+    return normal / jnp.linalg.norm(normal.ravel())
+
+
+def init_dense(key: Array, sizes: Sequence[int]) -> tuple[list[dict[str, Array]], list[Array]]:
+    """Draw dense layers {"kernel", "bias"} between the sizes, and vectors for `spectral_dense`."""
+    layers, vectors = [], []
+    for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+        kernel_key, start = jax.random.split(jax.random.fold_in(key, number))
+        kernel = jax.random.normal(kernel_key, (inputs, outputs)) / math.sqrt(inputs)
+        layers.append({"kernel": kernel, "bias": jnp.zeros(outputs)})
+        vector = start_vector(start, (outputs,))
+        vectors.append(spectral_dense(kernel, vector, num_iters=START)[1])
+    return layers, vectors
 
 
 def spectral_dense(kernel: Array, vector: Array, *, num_iters: int = 1) -> tuple[Array, Array]:
-    """Divide a kernel by its largest singular value, as power iteration knows it.
+    """Divide a kernel by its largest singular value, estimated by power iteration.
 
     v <- normalised K u, u <- normalised K' v, K / (v' K u); no gradient through the vectors. The
-    iteration comes from below: the result's norm is 1 or a little above, until it has converged.
+    estimate is at most the singular value, so that until it has converged the result's norm is 1 or
+    a little above.
 
     Args:
       kernel: [inputs, outputs].
@@ -66,8 +86,8 @@ def spectral_conv(
 ) -> tuple[Array, Array]:
     """Divide a convolution's kernel by the norm of the *operator*, for images of one size.
 
-    Power iteration with the convolution and its transpose: the norm of the kernel reshaped to a
-    matrix is another number, too small by up to the square root of the window.
+    Power iteration uses the convolution and its transpose. The norm of the kernel reshaped to a
+    matrix can be smaller by up to the square root of the window.
 
     Args:
       kernel: [height, width, in, out].
@@ -97,17 +117,16 @@ def spectral_conv(
     for _ in range(num_iters):
         image = _unit(back(conv(fixed, image))[0])
     image = lax.stop_gradient(image)
-    answer = lax.stop_gradient(_unit(conv(fixed, image)))
-    return kernel / _positive(jnp.sum(answer * conv(kernel, image))), image
+    output = lax.stop_gradient(_unit(conv(fixed, image)))
+    return kernel / _positive(jnp.sum(output * conv(kernel, image))), image
 
 
 def bjorck(kernel: Array, *, order: int = 1, num_iters: int = 20) -> Array:
-    """Bring a kernel near the orthonormal one next to it, singular values from at most 1 to 1.
+    """Approximate the nearest orthonormal kernel: all singular values approach 1 from below.
 
     K is first divided by sqrt(max row sum x max column sum of |K|) >= its norm; then, for order 1,
-    K <- 1.5 K - .5 K K'K. No singular value ever exceeds 1 (rounding aside); those that begin small
-    are still below 1 after few iterations. Differentiable through all of them. Every iterate is K
-    times a polynomial of G = K'K, so that only square matrices of the shorter side are iterated.
+    K <- 1.5 K - .5 K K'K. No singular value exceeds 1 (up to rounding); initially small ones are
+    still below 1 after few iterations. Differentiable through all iterations.
 
     Args:
       kernel: [inputs, outputs].
@@ -130,24 +149,28 @@ def bjorck(kernel: Array, *, order: int = 1, num_iters: int = 20) -> Array:
     size = jnp.abs(kernel)
     bound = jnp.sqrt(jnp.max(jnp.sum(size, 0)) * jnp.max(jnp.sum(size, 1)))
     scaled = kernel / _positive(lax.stop_gradient(bound))
-    tall = scaled if scaled.shape[0] >= scaled.shape[1] else scaled.T
+    return bjorck_iterations(scaled, order=order, num_iters=num_iters)
+
+
+def bjorck_iterations(kernel: Array, *, order: int, num_iters: int) -> Array:
+    """Iterate on a kernel whose singular values are at most 1; see `bjorck`.
+
+    Every iterate is K times a polynomial of G = K'K, so that only square matrices of the shorter
+    side are iterated.
+    """
+    tall = kernel if kernel.shape[0] >= kernel.shape[1] else kernel.T
     gram = tall.T @ tall
     product = factor = _polynomial(gram, order)
     for _ in range(num_iters - 1):
-        gram = factor @ gram @ factor  # all of them commute
+        gram = factor @ gram @ factor  # the matrices commute
         factor = _polynomial(gram, order)
         product = product @ factor
-    found = tall @ product
-    return found if tall is scaled else found.T
-
-
-def bjorck_step(kernel: Array, order: int = 1) -> Array:
-    """One iteration; of a kernel whose singular values are at most 1."""
-    return kernel @ _polynomial(kernel.T @ kernel, order)
+    iterate = tall @ product
+    return iterate if tall is kernel else iterate.T
 
 
 def _polynomial(gram: Array, order: int) -> Array:
-    """What one iteration multiplies K by, of G = K'K with eigenvalues of at most 1."""
+    """Return the factor of one iteration, a polynomial of G = K'K with eigenvalues of at most 1."""
     first, *rest = _BJORCK[order]
     power, total = gram, first * jnp.eye(len(gram), dtype=gram.dtype)
     for number, weight in enumerate(rest):
@@ -157,16 +180,16 @@ def _polynomial(gram: Array, order: int) -> Array:
 
 
 def group_sort(x: Array, *, size: int = 2) -> Array:
-    """Sort neighbours within groups of `size`, ascending: 1-Lipschitz, keeps every gradient's norm.
+    """Sort neighbours within groups of `size`, ascending: 1-Lipschitz, preserves gradient norms.
 
-    Size 2 is MaxMin. Only an order changes: the values, hence their norm, stay.
+    Size 2 is MaxMin. The values, and so their norm, do not change.
 
     Args:
       x: [..., features].
       size: divides the features.
 
     Raises:
-      UserError: it does not.
+      UserError: `size` does not divide the features.
 
     Source: Anil et al. 2019 (arXiv 1811.05381).
 
@@ -177,8 +200,8 @@ def group_sort(x: Array, *, size: int = 2) -> Array:
         raise UserError(f"group_sort: groups of {size} must divide the {x.shape[-1]} features")
     grouped = x.reshape(*x.shape[:-1], -1, size)
     if size == 2:  # one comparison instead of a sort
-        # not jnp.min and max: their gradient divides by how many equal the result, which is none
-        # where a compiler has rounded the two differently; equal neighbours share the gradient
+        # not jnp.min and max: their gradient divides by the number of values equal to the result, 0
+        # where a compiler rounds the two differently; equal neighbours share the gradient
         a, b = grouped[..., 0], grouped[..., 1]
         even, pair = a / 2 + b / 2, (jnp.where(a > b, b, a), jnp.where(a > b, a, b))
         return jnp.stack([jnp.where(a == b, even, z) for z in pair], -1).reshape(x.shape)
@@ -186,9 +209,9 @@ def group_sort(x: Array, *, size: int = 2) -> Array:
 
 
 def project_to_ball(x: Array, radius: float) -> Array:
-    """Bring vectors longer than `radius` to that length: 1-Lipschitz, as every projection."""
+    """Project vectors to the ball of `radius`: 1-Lipschitz, as every projection."""
     squared = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    outside = squared > radius**2  # inside, the root at 0 has no derivative and is not used
+    outside = squared > radius**2  # the root inside is not used: at 0 it has no derivative
     length = jnp.sqrt(jnp.where(outside, squared, 1.0))
     return jnp.where(outside, x * (radius / length), x)
 
@@ -198,5 +221,5 @@ def _unit(x: Array) -> Array:
 
 
 def _positive(value: Array) -> Array:
-    """Keep a layer of zeros as it is."""
+    """Replace 0 by 1, so that a layer of zeros stays as it is."""
     return jnp.where(value > 0, value, 1.0)

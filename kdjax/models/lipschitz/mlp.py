@@ -1,11 +1,9 @@
-"""A perceptron that cannot stretch: every layer, hence the whole, is 1-Lipschitz."""
+"""A 1-Lipschitz perceptron: every layer, and so the network, is 1-Lipschitz."""
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -14,7 +12,6 @@ from kdjax.models.lipschitz import layers as lipschitz
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
 
 KINDS = ("spectral", "bjorck")
-START = 50  # power iterations before the first step; one a step keeps pace with small updates
 
 
 def lipschitz_mlp(
@@ -29,10 +26,10 @@ def lipschitz_mlp(
 
     Args:
       num_classes: width of the output.
-      hidden: widths, all even, since MaxMin sorts pairs.
+      hidden: widths, all even because MaxMin sorts pairs.
       kind: "spectral" divides kernels by their largest singular value (vectors in the stats),
         "bjorck" makes them orthonormal.
-      dtype: float32 only: a rounded product would stretch.
+      dtype: float32 only: rounding could exceed the constant.
       axis_name: accepted as by every network; nothing is synchronised.
 
     Raises:
@@ -40,6 +37,7 @@ def lipschitz_mlp(
 
     Source: Miyato et al. 2018 (arXiv 1802.05957); Anil et al. 2019 (arXiv 1811.05381).
 
+    >>> import jax
     >>> model = lipschitz_mlp(num_classes=2, hidden=(8,), kind="bjorck")
     >>> variables = model.init(jax.random.key(0), {"image": jnp.ones((1, 4, 4, 1))})
     >>> lipschitz_mlp_bound(variables, "bjorck") < 1.001
@@ -56,55 +54,45 @@ def lipschitz_mlp(
 
     def init(key: Array, batch: Batch) -> Variables:
         sizes = [math.prod(batch["image"].shape[1:]), *widths, num_classes]
-        layers, vectors = [], []
-        for number, (into, out) in enumerate(itertools.pairwise(sizes)):
-            drawn, start = jax.random.split(jax.random.fold_in(key, number))
-            kernel = jax.random.normal(drawn, (into, out)) / math.sqrt(into)
-            layers.append({"kernel": kernel, "bias": jnp.zeros(out)})
-            if kind == "spectral":
-                vector = lipschitz.start_vector(start, (out,))
-                vectors.append(lipschitz.spectral_dense(kernel, vector, num_iters=START)[1])
-        return Variables(_named(layers), _named(vectors))
+        layers, vectors = lipschitz.init_dense(key, sizes)
+        return Variables(_named(layers), _named(vectors) if kind == "spectral" else {})
 
     def apply(
         variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
     ) -> tuple[Outputs, PyTree]:
         del key
         image = batch["image"]
-        x, kept, stats = image.reshape(image.shape[0], -1), {}, {}
+        x, features, stats = image.reshape(image.shape[0], -1), {}, {}
         for number in range(len(widths) + 1):
             name = f"layer{number}"
-            layer = variables.params[name]
-            if kind == "spectral":
-                kernel, stats[name] = lipschitz.spectral_dense(
-                    layer["kernel"], variables.stats[name], num_iters=int(train)
-                )
-            else:
-                kernel = lipschitz.bjorck(layer["kernel"])
+            kernel, stats[name] = _constrained(variables, name, kind, num_iters=int(train))
             if number:
                 x = lipschitz.group_sort(x)
-                kept[f"hidden{number - 1}"] = x
+                features[f"hidden{number - 1}"] = x
             if number == len(widths):
-                kept["pooled"] = x
-            # in full: what a GPU or a TPU does by default breaks the certificate
-            x = jnp.matmul(x, kernel, precision="highest") + layer["bias"]
-        return Outputs(x, kept), (stats if train and stats else variables.stats)
+                features["pooled"] = x
+            # full float32: the default precision of GPUs and TPUs breaks the certificate
+            bias = variables.params[name]["bias"]
+            x = jnp.matmul(x, kernel, precision="highest") + bias
+        return Outputs(x, features), (stats if train and kind == "spectral" else variables.stats)
 
     return Model(init, apply)
 
 
 def lipschitz_mlp_bound(variables: Variables, kind: str) -> float:
     """Certify the Lipschitz constant of a `lipschitz_mlp`, Euclidean norms, by SVD in float64."""
-    found = 1.0
-    for name, layer in variables.params.items():
-        if kind == "spectral":
-            kernel, _ = lipschitz.spectral_dense(
-                layer["kernel"], variables.stats[name], num_iters=0
-            )
-        else:
-            kernel = lipschitz.bjorck(layer["kernel"])
-        found *= float(np.linalg.norm(np.asarray(kernel, np.float64), 2))
-    return found
+    kernels = (_constrained(variables, name, kind, num_iters=0)[0] for name in variables.params)
+    return math.prod(float(np.linalg.norm(np.asarray(k, np.float64), 2)) for k in kernels)
+
+
+def _constrained(
+    variables: Variables, name: str, kind: str, *, num_iters: int
+) -> tuple[Array, Array | None]:
+    """Return the constrained kernel of a layer, and its vector after the iterations."""
+    kernel = variables.params[name]["kernel"]
+    if kind == "spectral":
+        return lipschitz.spectral_dense(kernel, variables.stats[name], num_iters=num_iters)
+    return lipschitz.bjorck(kernel), None
 
 
 def _named(values: Sequence[Any]) -> dict[str, Any]:

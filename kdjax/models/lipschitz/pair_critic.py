@@ -1,17 +1,16 @@
-"""Critics of pairs: a score for every x with every y, 1-Lipschitz in (x, y) where it is promised.
+"""Pair critics: a score for every x with every y; the constrained ones are 1-Lipschitz in (x, y).
 
     critic = build("bilinear_bjorck", width=64)
     variables = critic.init(key, x, y)                      # x [batch, features], y [batch, others]
     scores, stats = critic.scores(variables, x, y, train=True)               # [batch, batch]
 
-"bilinear": <phi(x), psi(y)>, two small networks and one matrix product, so that memory grows as
-batch^2 and not as batch^2 x width. "concat": a network on both, whose first layer is computed for
-each side once; its hidden layers hold batch^2 x width numbers. Each comes plain (for CPC, or with a
-gradient penalty), with spectral normalisation, and with orthonormal (Bjorck) layers; the last two
-sort (MaxMin) where the plain ones have ReLU. Lipschitz constants: in the Euclidean norm of (x, y).
+"bilinear": <phi(x), psi(y)>, two small networks and one matrix product; memory grows as batch^2.
+"concat": one network on both, whose first layer is computed once for each side; memory grows as
+batch^2 x width. Both exist unconstrained (for CPC, or with a gradient penalty), with spectral
+normalisation, and with orthonormal (Bjorck) layers; the last two use MaxMin in place of ReLU.
+Lipschitz constants are in the Euclidean norm of (x, y).
 """
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -23,10 +22,9 @@ import numpy as np
 from kdjax.models.lipschitz import layers as lipschitz
 from kdjax.types import Array, PyTree, UserError, Variables
 
-__all__ = ["KINDS", "PairCritic", "build", "lipschitz_upper_bound", "measured_slope"]
+__all__ = ["KINDS", "PairCritic", "build", "measured_slope"]
 
 KINDS = tuple(form + how for form in ("bilinear", "concat") for how in ("", "_spectral", "_bjorck"))
-START = 50  # power iterations before the first step; one a step keeps pace with small updates
 Layer = dict[str, Array]
 
 
@@ -37,9 +35,10 @@ class _Scores(Protocol):
 
 
 class PairCritic(NamedTuple):
-    """f(x, y): `scores` of all pairs [batch_x, batch_y], `pairs` of those in line [batch].
+    """Critic f(x, y): `scores` of all pairs [batch_x, batch_y], `pairs` of (x_i, y_i) [batch].
 
-    `upper_bound(variables)` is a certified Lipschitz constant; plain bilinear critics have none.
+    `upper_bound(variables)` certifies a Lipschitz constant in the Euclidean norm of (x, y), by SVD
+    in float64; it raises UserError for a plain bilinear critic, which has none.
     """
 
     init: Callable[[Array, Array, Array], Variables]
@@ -78,12 +77,13 @@ def build(kind: str, *, width: int = 128, depth: int = 1, radius: float = 1.0) -
         raise UserError(f"width: must be even, since {kind} sorts pairs, got {width}")
     if not 0 < radius < math.inf:
         raise UserError(f"radius: must be a finite number > 0, got {radius!r}")
-    made = (_bilinear if form == "bilinear" else _concat)(how, width, depth, float(radius))
-    return made._replace(init=_exact(made.init), scores=_exact(made.scores), pairs=_pairs(made))
+    critic = (_bilinear if form == "bilinear" else _concat)(how, width, depth, float(radius))
+    init, scores = _exact(critic.init), _exact(critic.scores)
+    return critic._replace(init=init, scores=scores, pairs=_pairs(critic))
 
 
 def _exact(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Products in full float32: what a GPU or a TPU does by default breaks a certificate."""
+    """Compute products in full float32: the default of GPUs and TPUs breaks a certificate."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         with jax.default_matmul_precision("highest"):
@@ -93,7 +93,7 @@ def _exact(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _pairs(critic: PairCritic) -> Callable[[Variables, Array, Array], Array]:
-    """The scores of pairs in line, of as many x as y: one alone would be broadcast."""
+    """Check that there are as many x as y: a single one would be broadcast."""
     inner = _exact(critic.pairs)
 
     def pairs(variables: Variables, x: Array, y: Array) -> Array:
@@ -114,13 +114,13 @@ def _bilinear(how: str, width: int, depth: int, radius: float) -> PairCritic:
         return _join(sides)
 
     def embed(variables: Variables, x: Array, y: Array, train: bool):
-        found, stats = {}, {}
+        vectors, stats = {}, {}
         for side, z in (("x", x), ("y", y)):
             kernels, stats[side] = _kernels(variables, side, how, train)
-            found[side] = _forward(z, kernels, variables.params[side], how)
+            vectors[side] = _forward(z, kernels, variables.params[side], how)
             if how:
-                found[side] = lipschitz.project_to_ball(found[side], radius)
-        return found["x"], found["y"], (stats if how == "spectral" else variables.stats)
+                vectors[side] = lipschitz.project_to_ball(vectors[side], radius)
+        return vectors["x"], vectors["y"], (stats if how == "spectral" else variables.stats)
 
     # the gradient of <a, b> is (b, a), of length sqrt(2) radius at most
     scale = 1 / (math.sqrt(2) * radius) if how else 1 / math.sqrt(width)
@@ -136,8 +136,8 @@ def _bilinear(how: str, width: int, depth: int, radius: float) -> PairCritic:
     def upper_bound(variables: Variables) -> float:
         if not how:
             raise UserError(
-                "a plain bilinear critic has no Lipschitz constant, for its slope grows with its "
-                "inputs; take bilinear_spectral or bilinear_bjorck, or measure its slope"
+                "a plain bilinear critic has no Lipschitz constant: its slope grows with its "
+                "inputs; use bilinear_spectral or bilinear_bjorck, or measure its slope"
             )
         return max(_product(variables, side, how) for side in ("x", "y"))
 
@@ -145,13 +145,13 @@ def _bilinear(how: str, width: int, depth: int, radius: float) -> PairCritic:
 
 
 def _concat(how: str, width: int, depth: int, radius: float) -> PairCritic:
-    del radius  # nothing to project: the network is Lipschitz as it is
+    del radius  # no projection: the network is 1-Lipschitz already
 
     def init(key: Array, x: Array, y: Array) -> Variables:
         sizes = [x.shape[1] + y.shape[1], *[width] * depth, 1]
         return _join({"xy": _init(key, sizes, how)})
 
-    def rest(variables: Variables, kernels: list[Array], first: Array) -> Array:
+    def upper_layers(variables: Variables, kernels: list[Array], first: Array) -> Array:
         layers = variables.params["xy"]
         hidden = _activate(first + layers[0]["bias"], how)
         return _forward(hidden, kernels[1:], layers[1:], how)[..., 0]
@@ -159,12 +159,12 @@ def _concat(how: str, width: int, depth: int, radius: float) -> PairCritic:
     def scores(variables: Variables, x: Array, y: Array, *, train: bool):
         kernels, stats = _kernels(variables, "xy", how, train)
         a, b = x @ kernels[0][: x.shape[1]], y @ kernels[0][x.shape[1] :]
-        found = rest(variables, kernels, a[:, None] + b[None])
-        return found, ({"xy": stats} if how == "spectral" else variables.stats)
+        values = upper_layers(variables, kernels, a[:, None] + b[None])
+        return values, ({"xy": stats} if how == "spectral" else variables.stats)
 
     def pairs(variables: Variables, x: Array, y: Array) -> Array:
         kernels, _ = _kernels(variables, "xy", how, False)
-        return rest(variables, kernels, jnp.concatenate([x, y], axis=1) @ kernels[0])
+        return upper_layers(variables, kernels, jnp.concatenate([x, y], axis=1) @ kernels[0])
 
     def upper_bound(variables: Variables) -> float:
         return _product(variables, "xy", how)
@@ -172,30 +172,18 @@ def _concat(how: str, width: int, depth: int, radius: float) -> PairCritic:
     return PairCritic(init, scores, pairs, bool(how), upper_bound)
 
 
-def lipschitz_upper_bound(critic: PairCritic, variables: Variables) -> float:
-    """Certify a Lipschitz constant of a critic in the Euclidean norm of (x, y), by SVD in float64.
-
-    Raises:
-      UserError: a plain bilinear critic, which has none.
-    """
-    return critic.upper_bound(variables)
-
-
 def measured_slope(critic: PairCritic, variables: Variables, x: Array, y: Array) -> Array:
-    """Return the largest slope of f at the points (x_i, y_i), a *lower* value of its constant."""
-    pairs = lambda a, b: jnp.sum(critic.pairs(variables, a, b))  # noqa: E731
-    gradients = jax.grad(pairs, argnums=(0, 1))(x, y)
+    """Return the largest slope of f at the points (x_i, y_i), a *lower* bound of its constant."""
+
+    def total(a: Array, b: Array) -> Array:
+        return jnp.sum(critic.pairs(variables, a, b))
+
+    gradients = jax.grad(total, argnums=(0, 1))(x, y)
     return jnp.sqrt(jnp.max(sum(jnp.sum(jnp.square(g), axis=1) for g in gradients)))
 
 
 def _init(key: Array, sizes: list[int], how: str) -> tuple[list[Layer], list[Array]]:
-    layers, vectors = [], []
-    for number, (into, out) in enumerate(itertools.pairwise(sizes)):
-        drawn, start = jax.random.split(jax.random.fold_in(key, number))
-        kernel = jax.random.normal(drawn, (into, out)) / math.sqrt(into)
-        layers.append({"kernel": kernel, "bias": jnp.zeros(out)})
-        vector = lipschitz.start_vector(start, (out,))
-        vectors.append(lipschitz.spectral_dense(kernel, vector, num_iters=START)[1])
+    layers, vectors = lipschitz.init_dense(key, sizes)
     return layers, vectors if how == "spectral" else []
 
 
@@ -207,22 +195,22 @@ def _join(sides: dict[str, tuple[list[Layer], list[Array]]]) -> Variables:
 def _kernels(
     variables: Variables, side: str, how: str, train: bool
 ) -> tuple[list[Array], list[Array]]:
-    """What a side's kernels are once constrained, and the vectors after one more iteration."""
+    """Return a side's constrained kernels, and the vectors after one more iteration."""
     kernels = [layer["kernel"] for layer in variables.params[side]]
     if how == "bjorck":
         return [lipschitz.bjorck(kernel) for kernel in kernels], []
     if how == "spectral":
         vectors = variables.stats[side]
-        found = [
+        pairs = [
             lipschitz.spectral_dense(kernel, vector, num_iters=int(train))
             for kernel, vector in zip(kernels, vectors, strict=True)
         ]
-        return [kernel for kernel, _ in found], [vector for _, vector in found]
+        return [kernel for kernel, _ in pairs], [vector for _, vector in pairs]
     return kernels, []
 
 
 def _forward(x: Array, kernels: list[Array], layers: list[Layer], how: str) -> Array:
-    """Dense layers with an activation between them."""
+    """Apply dense layers with an activation between them."""
     for number, (kernel, layer) in enumerate(zip(kernels, layers, strict=True)):
         x = (_activate(x, how) if number else x) @ kernel + layer["bias"]
     return x

@@ -1,5 +1,6 @@
-"""What transformers share: attention over masked tokens, dropout, activations, checked sizes."""
+"""Parts that transformers share: masked attention, dropout, activations, checks of sizes."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,11 +16,15 @@ __all__ = [
     "Attention",
     "Dropout",
     "attend",
-    "check_rate",
+    "check_activation",
+    "check_heads",
+    "check_rates",
     "check_sizes",
     "drop",
+    "fill_in",
     "gelu",
     "key_mask",
+    "layer_norm",
     "per_token",
     "token_logits",
 ]
@@ -42,7 +47,7 @@ def gelu(x: Array) -> Array:
 
 @gelu.defjvp
 def _gelu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    # Only x is kept for the way back; what automatic differentiation keeps fills the cache.
+    # The backward pass stores x only; what automatic differentiation stores fills the cache.
     (x,), (t,) = primals, tangents
     cdf = _normal_cdf(x)
     density = jnp.exp(-0.5 * x * x) * jnp.asarray(1 / np.sqrt(2 * np.pi), x.dtype)
@@ -61,16 +66,16 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {  # by the reference libr
 
 
 def drop(x: Array, rate: float, key: Array) -> Array:
-    """Set each number to 0 with probability `rate` and divide the others by the rest.
+    """Set each number to 0 with probability `rate` and divide the others by 1 - `rate`.
 
-    Sixteen random bits a number, so that drawing costs half: the probability is `rate` rounded to
-    a multiple of 2^-16, and the divisor is exact for it.
+    Each number uses sixteen random bits, which halves the cost of drawing. The probability is
+    `rate` rounded to a multiple of 2^-16, and the divisor is exact for it.
     """
-    kept = max(1, round((1 - rate) * 2**16))
+    threshold = max(1, round((1 - rate) * 2**16))
     words = jax.random.bits(key, (-(-x.size // 2),), jnp.uint32)
     halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: x.size]
-    keep = halves.reshape(x.shape).astype(jnp.uint32) < kept
-    return jnp.where(keep, x * jnp.asarray(2**16 / kept, x.dtype), 0)
+    keep = halves.reshape(x.shape).astype(jnp.uint32) < threshold
+    return jnp.where(keep, x * jnp.asarray(2**16 / threshold, x.dtype), 0)
 
 
 class Dropout(nn.Module):
@@ -80,7 +85,7 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        """Return x, or x thinned."""
+        """Return x, in training with dropout."""
         if not train or self.rate == 0.0:
             return x
         return drop(x, self.rate, self.make_rng("dropout"))
@@ -93,22 +98,20 @@ def attend(
     *,
     mask: Array | None = None,
     bias: Array | None = None,
-    scale: float = 1.0,
     dropout: Callable[[Array], Array] | None = None,
 ) -> Array:
-    """Average the values by softmax(scale q k^T + bias), taken in float32.
+    """Average the values with weights softmax(q k^T + bias), computed in float32.
 
-    `jax.nn.dot_product_attention` has no dropout, and its layout costs the CPU 1.8 times as much:
-    here heads come before tokens, and the scale goes on the queries.
+    `jax.nn.dot_product_attention` has no dropout, and its layout takes 1.8 times as long on a CPU:
+    here heads come before tokens.
 
     Args:
-      query: [batch, targets, heads, width].
+      query: [batch, targets, heads, width], already scaled.
       key: [batch, sources, heads, width].
       value: like `key`.
-      mask: bool, broadcast to [batch, heads, targets, sources]; False is never looked at. A
-        target without any source gets some finite average.
-      bias: likewise, float32.
-      scale: of the scores: width^-0.5, or 1.
+      mask: bool, broadcast to [batch, heads, targets, sources]; False gets no weight. A target
+        without any source gets some finite average.
+      bias: float32, broadcast likewise.
       dropout: of the weights.
 
     Returns:
@@ -118,9 +121,8 @@ def attend(
     >>> attend(q, q, v, mask=jnp.array([True, False]).reshape(1, 1, 1, 2))[0, 0, 0].tolist()
     [0.0, 1.0, 2.0, 3.0]
     """
-    scaled = query if scale == 1.0 else query * jnp.asarray(scale, query.dtype)
     scores = jnp.matmul(
-        scaled.transpose(0, 2, 1, 3),
+        query.transpose(0, 2, 1, 3),
         key.transpose(0, 2, 3, 1),
         preferred_element_type=jnp.float32,
     )
@@ -137,7 +139,7 @@ def attend(
 def per_token(dense: nn.Dense, x: Array) -> Array:
     """Apply a linear layer to [..., width], as one matrix of tokens.
 
-    On the CPU the gradient of a layer on [batch, length, width] costs a third more.
+    On a CPU the gradient of a layer on [batch, length, width] takes a third longer.
     """
     return dense(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
@@ -166,7 +168,7 @@ class Attention(nn.Module):
         bias: Array | None = None,
         train: bool = False,
     ) -> Array:
-        """Map [batch, targets, width] to the same shape, looking at `context` or at `x`."""
+        """Map [batch, targets, width] to the same shape, attending to `context` or to `x`."""
         source = x if context is None else context
 
         def heads(name: str, y: Array, init: Any) -> Array:
@@ -177,9 +179,11 @@ class Attention(nn.Module):
             return per_token(dense, y).reshape(*y.shape[:-1], self.num_heads, self.head_width)
 
         query = heads("query", x, self.query_init or self.init)
+        if self.scale != 1.0:
+            query = query * jnp.asarray(self.scale, query.dtype)
         key = heads("key", source, self.init)
         value = heads("value", source, self.init)
-        thin = Dropout(self.dropout)
+        dropout = Dropout(self.dropout)
         used = train and self.dropout > 0
         mixed = attend(
             query,
@@ -187,8 +191,7 @@ class Attention(nn.Module):
             value,
             mask=mask,
             bias=bias,
-            scale=self.scale,
-            dropout=(lambda weights: thin(weights, train)) if used else None,
+            dropout=(lambda weights: dropout(weights, train)) if used else None,
         )
         out = nn.Dense(
             x.shape[-1],
@@ -200,13 +203,18 @@ class Attention(nn.Module):
         return per_token(out, mixed.reshape(*x.shape[:-1], self.num_heads * self.head_width))
 
 
+def layer_norm(epsilon: float, dtype: Any, name: str) -> nn.LayerNorm:
+    """Make a layer norm with the two-pass variance, which is exact where the mean is far from 0."""
+    return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=False, name=name)
+
+
 def key_mask(attention_mask: Array) -> Array:
     """Turn a mask of real tokens [batch, length] into one of keys, bool [batch, 1, 1, length]."""
     return (attention_mask > 0)[:, None, None, :]
 
 
 def token_logits(x: Array, table: Array, dtype: Any) -> Array:
-    """Logits of tokens, x table^T in float32: [..., width] and [vocabulary, width]."""
+    """Compute logits of tokens, x table^T in float32, of [..., width] and [vocabulary, width]."""
     computed = dtype or x.dtype
     return jnp.einsum(
         "...w,vw->...v",
@@ -216,23 +224,43 @@ def token_logits(x: Array, table: Array, dtype: Any) -> Array:
     )
 
 
-def check_sizes(model: str, **sizes: Any) -> None:
-    """Refuse sizes of a network that are no whole numbers of at least 1.
+def fill_in(options: Any, **defaults: Any) -> Any:
+    """Replace the options that are None by their defaults."""
+    unset = {name: x for name, x in defaults.items() if getattr(options, name) is None}
+    return dataclasses.replace(options, **unset)
+
+
+def check_sizes(model: str, options: Any, *names: str) -> None:
+    """Check that the named options are whole numbers of at least 1.
 
     Raises:
-      UserError: names the model, the size and its value.
+      UserError: one is not; names the model, the option and its value.
     """
-    for name, value in sizes.items():
+    for name in names:
+        value = getattr(options, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UserError(f"{model}: {name} is {value!r}: use a whole number of at least 1")
 
 
-def check_rate(model: str, **rates: Any) -> None:
-    """Refuse dropout rates outside [0, 1).
+def check_rates(model: str, options: Any, *names: str) -> None:
+    """Check that the named dropout rates lie in [0, 1).
 
     Raises:
-      UserError: names the model, the rate and its value.
+      UserError: one does not; names the model, the option and its value.
     """
-    for name, value in rates.items():
+    for name in names:
+        value = getattr(options, name)
         if not isinstance(value, int | float) or not 0 <= value < 1:
             raise UserError(f"{model}: {name} is {value!r}: use a number in [0, 1)")
+
+
+def check_heads(model: str, num_heads: int, width: int) -> None:
+    """Check that the heads divide the width; raises UserError."""
+    if width % num_heads:
+        raise UserError(f"{model}: num_heads is {num_heads}: it must divide the width, {width}")
+
+
+def check_activation(model: str, name: str) -> None:
+    """Check that an activation is known; raises UserError."""
+    if name not in ACTIVATIONS:
+        raise UserError(f"{model}: activation is {name!r}: use {', '.join(ACTIVATIONS)}")

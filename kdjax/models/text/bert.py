@@ -1,5 +1,6 @@
 """BERT, after Devlin et al. (arXiv 1810.04805): an encoder with a head for classes or numbers."""
 
+import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,188 +11,129 @@ from kdjax.models.text.attention import (
     ACTIVATIONS,
     Attention,
     Dropout,
-    check_rate,
+    check_activation,
+    check_heads,
+    check_rates,
     check_sizes,
+    fill_in,
     key_mask,
+    layer_norm,
     per_token,
 )
 from kdjax.models.text.inputs import from_tokens
-from kdjax.types import Array, Model, Outputs, UserError
+from kdjax.types import Array, Model, Outputs
 
-__all__ = ["Bert", "bert"]
+__all__ = ["Bert", "BertOptions", "bert"]
 
 _INIT = nn.initializers.normal(0.02)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BertOptions:
+    """Options of `bert`. None stands for the value in brackets."""
+
+    num_classes: int = 2  # width of the logits; 1 is a regression
+    vocab_size: int = 30522
+    num_layers: int = 4
+    width: int = 256  # of the hidden states
+    num_heads: int = 4  # divides the width
+    ffn_width: Any = None  # between the two linear maps of a layer [4 * width]
+    max_length: int = 512  # positions
+    token_types: int = 2  # rows of the embedding of segments
+    activation: str = "gelu"  # "gelu" (exact), "gelu_new" (by tanh) or "relu"
+    epsilon: float = 1e-12  # of the layer norms
+    dropout: float = 0.1  # of embeddings and layers
+    attention_dropout: Any = None  # of the attention weights [dropout]
+    head_dropout: Any = None  # of the pooled features [dropout]
+    dtype: Any = None  # of the computation; parameters, softmax and logits stay float32
+    axis_name: str | None = None  # accepted as by every network; there is nothing to synchronise
+
+    def complete(self) -> "BertOptions":
+        """Return the options without None (`dtype` aside), all checked; raises UserError."""
+        options = fill_in(
+            dataclasses.replace(self, dtype=compute_dtype(self.dtype)),
+            ffn_width=4 * self.width,
+            attention_dropout=self.dropout,
+            head_dropout=self.dropout,
+        )
+        sizes = ("vocab_size", "num_layers", "width", "num_heads", "ffn_width", "max_length")
+        check_sizes("bert", options, *sizes, "token_types")
+        check_heads("bert", self.num_heads, self.width)
+        check_activation("bert", self.activation)
+        check_rates("bert", options, "dropout", "attention_dropout", "head_dropout")
+        return options
 
 
 class EncoderLayer(nn.Module):
     """Attention, then two linear maps; each is added to its input and the sum normalised."""
 
-    num_heads: int
-    ffn_width: int
-    activation: str
-    epsilon: float
-    dropout: float
-    attention_dropout: float
-    dtype: Any = None
+    options: BertOptions
 
     @nn.compact
     def __call__(self, x: Array, mask: Array, train: bool) -> Array:
         """Map [batch, length, width] to the same shape."""
-        head_width = x.shape[-1] // self.num_heads
+        options, head_width = self.options, x.shape[-1] // self.options.num_heads
         attention = Attention(
-            self.num_heads,
+            options.num_heads,
             head_width,
             scale=head_width**-0.5,
-            dropout=self.attention_dropout,
-            dtype=self.dtype,
+            dropout=options.attention_dropout,
+            dtype=options.dtype,
             name="attention",
         )
-        thin = Dropout(self.dropout)
-        y = thin(attention(x, mask=mask, train=train), train)
-        x = _norm(self.epsilon, self.dtype, "attention_norm")(x + y)
-        y = per_token(_dense(self.ffn_width, self.dtype, "ffn_in"), x)
-        y = per_token(_dense(x.shape[-1], self.dtype, "ffn_out"), ACTIVATIONS[self.activation](y))
-        return _norm(self.epsilon, self.dtype, "ffn_norm")(x + thin(y, train))
+        dropout = Dropout(options.dropout)
+        y = dropout(attention(x, mask=mask, train=train), train)
+        x = layer_norm(options.epsilon, options.dtype, "attention_norm")(x + y)
+        y = per_token(_dense(options.ffn_width, options.dtype, "ffn_in"), x)
+        y = ACTIVATIONS[options.activation](y)
+        y = per_token(_dense(x.shape[-1], options.dtype, "ffn_out"), y)
+        return layer_norm(options.epsilon, options.dtype, "ffn_norm")(x + dropout(y, train))
 
 
 class Bert(nn.Module):
     """Embeddings, layers, a pooler on the first token and a linear head; see `bert`."""
 
-    num_classes: int
-    vocab_size: int
-    num_layers: int
-    width: int
-    num_heads: int
-    ffn_width: int
-    max_length: int
-    token_types: int
-    activation: str
-    epsilon: float
-    dropout: float
-    attention_dropout: float
-    head_dropout: float
-    dtype: Any = None
+    options: BertOptions
 
     @nn.compact
     def __call__(self, tokens: dict[str, Array], train: bool = False) -> Outputs:
         """Map token ids [batch, length] to logits and the features of `bert`."""
-        ids = tokens["input_ids"]
+        options, ids = self.options, tokens["input_ids"]
+        width, dtype = options.width, options.dtype
 
         def embed(rows: int, name: str) -> nn.Embed:
-            return nn.Embed(rows, self.width, embedding_init=_INIT, dtype=self.dtype, name=name)
+            return nn.Embed(rows, width, embedding_init=_INIT, dtype=dtype, name=name)
 
-        x = embed(self.vocab_size, "word")(ids)
+        x = embed(options.vocab_size, "word")(ids)
         # a slice: the gradient of a look-up adds rows one by one
-        x += embed(self.max_length, "position").embedding[: ids.shape[1]].astype(x.dtype)
-        x += embed(self.token_types, "token_type")(tokens["token_type_ids"])
-        x = _norm(self.epsilon, self.dtype, "embedding_norm")(x)
-        x = Dropout(self.dropout)(x, train)
+        x += embed(options.max_length, "position").embedding[: ids.shape[1]].astype(x.dtype)
+        x += embed(options.token_types, "token_type")(tokens["token_type_ids"])
+        x = layer_norm(options.epsilon, dtype, "embedding_norm")(x)
+        x = Dropout(options.dropout)(x, train)
         features = {"hidden_0": x}
         mask = key_mask(tokens["attention_mask"])
-        for index in range(self.num_layers):
-            layer = EncoderLayer(
-                self.num_heads,
-                self.ffn_width,
-                self.activation,
-                self.epsilon,
-                self.dropout,
-                self.attention_dropout,
-                self.dtype,
-                name=f"layer{index}",
-            )
-            x = features[f"hidden_{index + 1}"] = layer(x, mask, train)
-        pooled = jnp.tanh(_dense(self.width, self.dtype, "pooler")(x[:, 0])).astype(jnp.float32)
+        for index in range(options.num_layers):
+            x = EncoderLayer(options, name=f"layer{index}")(x, mask, train)
+            features[f"hidden_{index + 1}"] = x
+        pooled = jnp.tanh(_dense(width, dtype, "pooler")(x[:, 0])).astype(jnp.float32)
         features["pooled"] = pooled
-        thinned = Dropout(self.head_dropout)(pooled, train)
-        return Outputs(_dense(self.num_classes, jnp.float32, "fc")(thinned), features)
+        pooled = Dropout(options.head_dropout)(pooled, train)
+        return Outputs(_dense(options.num_classes, jnp.float32, "fc")(pooled), features)
 
 
-def bert(
-    *,
-    num_classes: int,
-    vocab_size: int = 30522,
-    num_layers: int = 4,
-    width: int = 256,
-    num_heads: int = 4,
-    ffn_width: int | None = None,
-    max_length: int = 512,
-    token_types: int = 2,
-    activation: str = "gelu",
-    epsilon: float = 1e-12,
-    dropout: float = 0.1,
-    attention_dropout: float | None = None,
-    head_dropout: float | None = None,
-    dtype: Any = None,
-    axis_name: str | None = None,
-) -> Model:
-    """Make a BERT with a linear head: `num_classes` logits, or 1 for a regression.
+def bert(options: BertOptions) -> Model:
+    """Make a BERT with a linear head.
 
     It reads "input_ids", "attention_mask" and "token_type_ids", int32 [batch, length], and
     normalises after each sum. Features: "hidden_0" (the embeddings), "hidden_1", ...
     [batch, length, width], "pooled" [batch, width] (tanh of a linear map of the first token).
 
-    Args:
-      num_classes: width of the logits.
-      vocab_size: ids.
-      num_layers: layers.
-      width: of the hidden states.
-      num_heads: of attention; they divide the width.
-      ffn_width: between the two maps of a layer; four times the width if not given.
-      max_length: positions.
-      token_types: rows of the embedding of segments.
-      activation: "gelu" (exact), "gelu_new" (by tanh) or "relu".
-      epsilon: of the layer norms.
-      dropout: of embeddings, layers, and, where not given, of the next two.
-      attention_dropout: of the attention's weights.
-      head_dropout: of the pooled features.
-      dtype: of the computation; parameters, softmax and logits stay float32.
-      axis_name: accepted as by every network; there is nothing to synchronise.
-
     Raises:
       UserError: an option with an impossible value.
     """
-    del axis_name
-    ffn_width = 4 * width if ffn_width is None else ffn_width
-    check_sizes(
-        "bert",
-        vocab_size=vocab_size,
-        num_layers=num_layers,
-        width=width,
-        num_heads=num_heads,
-        ffn_width=ffn_width,
-        max_length=max_length,
-        token_types=token_types,
-    )
-    if width % num_heads:
-        raise UserError(f"bert: num_heads is {num_heads}: it must divide the width, {width}")
-    if activation not in ACTIVATIONS:
-        raise UserError(f"bert: activation is {activation!r}: use {', '.join(ACTIVATIONS)}")
-    of_attention = dropout if attention_dropout is None else attention_dropout
-    of_head = dropout if head_dropout is None else head_dropout
-    check_rate("bert", dropout=dropout, attention_dropout=of_attention, head_dropout=of_head)
-    module = Bert(
-        num_classes=num_classes,
-        vocab_size=vocab_size,
-        num_layers=num_layers,
-        width=width,
-        num_heads=num_heads,
-        ffn_width=ffn_width,
-        max_length=max_length,
-        token_types=token_types,
-        activation=activation,
-        epsilon=epsilon,
-        dropout=dropout,
-        attention_dropout=of_attention,
-        head_dropout=of_head,
-        dtype=compute_dtype(dtype),
-    )
+    options = options.complete()
     inputs = ("input_ids", "attention_mask", "token_type_ids")
-    return from_tokens(module, "bert", inputs, max_length=max_length)
-
-
-def _norm(epsilon: float, dtype: Any, name: str) -> nn.LayerNorm:
-    # the two-pass variance: the other loses digits where the mean is far from 0
-    return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=False, name=name)
+    return from_tokens(Bert(options), "bert", inputs, max_length=options.max_length)
 
 
 def _dense(features: int, dtype: Any, name: str) -> nn.Dense:

@@ -1,4 +1,4 @@
-"""From Flax modules that read several arrays of token ids to `kdjax.types.Model`."""
+"""Conversion of Flax modules that read several arrays of token ids to `kdjax.types.Model`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,12 +23,12 @@ def from_tokens(
     """Make a `Model` of a module whose call is `module(tokens, train=...)`.
 
     `tokens` maps each of `inputs`, and those of `optional` that the batch has, to its array. The
-    module returns `Outputs` and has no stats. A key, if given, feeds dropout. `init` reads shapes
-    only.
+    module returns `Outputs` and has no stats. A key, if given, is that of dropout. `init` reads
+    shapes only.
 
     Args:
       module: the network.
-      name: what errors call it.
+      name: the network's name in errors.
       inputs: keys of the batch, the first one [..., length].
       optional: further keys.
       max_length: tokens that the network has positions for.
@@ -42,18 +42,18 @@ def from_tokens(
         for key in inputs:
             if key not in batch:
                 raise UserError(f'{name} reads batch["{key}"], but the batch has {sorted(batch)}')
-        found = {key: batch[key] for key in (*inputs, *optional) if key in batch}
-        for key, x in found.items():
+        tokens = {key: batch[key] for key in (*inputs, *optional) if key in batch}
+        for key, x in tokens.items():
             if not jnp.issubdtype(x.dtype, jnp.integer):
                 raise UserError(f'{name}: batch["{key}"] is {x.dtype}; it must hold whole numbers')
-        length = found[inputs[0]].shape[-1]
+        length = tokens[inputs[0]].shape[-1]
         if max_length is not None and length > max_length:
             raise UserError(
                 f'{name}: batch["{inputs[0]}"] has {length} tokens, but the network has '
                 f"{max_length} positions: cut the text (data.max_length) or set "
                 f"max_length={length} of the model"
             )
-        return found
+        return tokens
 
     def init(key: Array, batch: Batch) -> Variables:
         tokens = {k: jnp.zeros((1, *x.shape[1:]), jnp.int32) for k, x in read(batch).items()}
@@ -65,14 +65,14 @@ def from_tokens(
         tokens = {k: jnp.asarray(x) for k, x in read(batch).items()}
         rngs = None if key is None else {"dropout": key}
         try:
-            found = module.apply({"params": variables.params}, tokens, train=train, rngs=rngs)
+            outputs = module.apply({"params": variables.params}, tokens, train=train, rngs=rngs)
         except flax.errors.ScopeParamShapeError as error:
             what = str(error).split(" (http")[0].rstrip(".")
             raise UserError(f"{name}: the parameters do not fit: {what}") from error
         except flax.errors.InvalidRngError as error:
             raise UserError(f"{name}: dropout in training needs a key") from error
-        if not isinstance(found, Outputs):
-            raise UserError(f"{name} returns a {type(found).__name__}: return Outputs")
-        return found, variables.stats
+        if not isinstance(outputs, Outputs):
+            raise UserError(f"{name} returns a {type(outputs).__name__}: return Outputs")
+        return outputs, variables.stats
 
     return Model(init, apply)

@@ -1,51 +1,52 @@
-"""A shallower network from some of the layers of a deeper one: where a student may start."""
+"""Initial weights of a shallower network from some of the layers of a deeper one."""
 
 import re
 from collections.abc import Mapping, Sequence
 
 from kdjax.types import PyTree, UserError, Variables
 
-__all__ = ["keep_layers"]
+__all__ = ["select_layers"]
 
 
-def keep_layers(variables: Variables, layers: Sequence[int] | None = None) -> Variables:
-    """Take over the chosen layers of a BERT, T5 or GPT-Neo, and all that is outside of layers.
+def select_layers(variables: Variables, layers: Sequence[int] | None = None) -> Variables:
+    """Select layers of a BERT, T5 or GPT-Neo, with all parameters outside of layers.
 
-    Build the student with as many layers and the same other sizes. A T5 keeps them in both of its
-    stacks. The layers of a GPT-Neo are made for looking far or near in turn, and every second one
-    is of the same kind: build its student with `layers=("global", ...)`, or keep pairs, (0, 1, 4,
-    5) say.
+    Build the student with that number of layers and the same other sizes. In a T5 both stacks keep
+    the same layers. The layers of a GPT-Neo alternate between global and local, so that every
+    second layer is of one kind: build its student with `layers=("global", ...)`, or select pairs
+    such as (0, 1, 4, 5).
 
     Args:
       variables: of the deeper network.
-      layers: numbers of the layers that stay, from 0, in the order of the new network; every
-        second one, 0, 2, 4, ..., if not given.
+      layers: numbers of the layers, from 0, in the order of the new network; 0, 2, 4, ... if not
+        given.
 
     Returns:
       Variables of the shallower network.
 
     Raises:
-      UserError: no layers are kept, or one is not there; or the network has no numbered layers.
+      UserError: no layer is selected, one does not exist, or the network has no numbered layers.
 
     >>> deep = {"word": 0, **{f"layer{i}": i * 10 for i in range(4)}}
-    >>> keep_layers(Variables(deep, {})).params
+    >>> select_layers(Variables(deep, {})).params
     {'word': 0, 'layer0': 0, 'layer1': 20}
     """
     if layers is not None and not layers:
         raise UserError("keep_layers: layers is empty: keep at least one")
-    params, found = _kept(variables.params, layers)
-    if not found:
+    params, has_layers = _select(variables.params, layers)
+    if not has_layers:
         raise UserError("keep_layers: the network has no layers by number: use bert, t5 or gpt_neo")
     return Variables(params, variables.stats)
 
 
-def _kept(tree: PyTree, layers: Sequence[int] | None) -> tuple[PyTree, bool]:
+def _select(tree: PyTree, layers: Sequence[int] | None) -> tuple[PyTree, bool]:
     if not isinstance(tree, Mapping):
         return tree, False
     numbers = sorted(int(m[1]) for name in tree if (m := re.fullmatch(r"layer(\d+)", name)))
     if not numbers:
-        pairs = {name: _kept(part, layers) for name, part in tree.items()}
-        return {name: part for name, (part, _) in pairs.items()}, any(f for _, f in pairs.values())
+        parts = {name: _select(part, layers) for name, part in tree.items()}
+        selected = {name: part for name, (part, _) in parts.items()}
+        return selected, any(has_layers for _, has_layers in parts.values())
     chosen = numbers[::2] if layers is None else list(layers)
     for number in chosen:
         if number not in numbers:

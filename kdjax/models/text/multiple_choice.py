@@ -1,4 +1,4 @@
-"""Classifiers by rank: a language model says which of a few answers is likeliest."""
+"""Rank classifiers: a language model ranks a few answers by their probability."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,24 +8,26 @@ import jax.numpy as jnp
 
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
 
-__all__ = ["ENCODE_ONCE", "REPEAT_PROMPT", "Asking", "with_choices"]
+__all__ = ["ENCODE_ONCE", "REPEAT_PROMPT", "PromptFormat", "with_choices"]
 
 _NEVER = -1e9  # score of a choice without tokens; finite, so that softmax and KL stay finite
 
 
-class Asking(NamedTuple):
-    """How a language model reads a prompt with choices.
+class PromptFormat(NamedTuple):
+    """Converts a prompt with choices to the input of a language model.
 
-    `rewrite` turns the batch into one whose logits are [batch, choices, tokens, vocabulary];
-    features whose name starts with `per_choice` then lead with [batch, choices].
+    `rewrite` returns a batch whose logits are [batch, choices, tokens, vocabulary]. Features whose
+    name starts with `per_choice` then have leading axes [batch, choices].
     """
 
     rewrite: Callable[[Batch], Batch]
     per_choice: str
 
 
-def with_choices(model: Model, asking: Asking, *, num_choices: int | None = None) -> Model:
-    """Make a classifier of a language model: the logit of a choice is its log-probability.
+def with_choices(
+    model: Model, prompt_format: PromptFormat, *, num_choices: int | None = None
+) -> Model:
+    """Make a classifier of a language model; the logit of a choice is its log-probability.
 
         logit_k = sum over real tokens d of log p(choice_kd | prompt, choice_k1 ... choice_k(d-1))
 
@@ -33,15 +35,15 @@ def with_choices(model: Model, asking: Asking, *, num_choices: int | None = None
     [batch, length] (the prompt), "choice_ids" and "choice_mask" int32 [batch, choices, tokens] and
     "label" [batch]. Variables are the language model's.
 
-    Features of the gold choice (the first where there is no "label"), read with its own earlier
-    tokens given: "token_logits" [batch, tokens, vocabulary], "token_mask" float32 and
-    "token_targets" int32 [batch, tokens]; then the model's own, where each choice has its own
-    those of the gold one.
+    Features of the gold choice (the first where there is no "label"), conditioned on its earlier
+    tokens: "token_logits" [batch, tokens, vocabulary], "token_mask" float32 and "token_targets"
+    int32 [batch, tokens]; then the model's features, for the gold choice where choices differ.
 
     Args:
       model: gives logits of tokens.
-      asking: `ENCODE_ONCE` for an encoder-decoder (T5), `REPEAT_PROMPT` for a decoder (GPT-Neo).
-      num_choices: that every batch must have, if given.
+      prompt_format: `ENCODE_ONCE` for an encoder-decoder (T5), `REPEAT_PROMPT` for a decoder
+        (GPT-Neo).
+      num_choices: number of choices that every batch must have, if given.
 
     Raises:
       UserError: (by init and apply) the batch lacks a key or has another number of choices.
@@ -53,16 +55,16 @@ def with_choices(model: Model, asking: Asking, *, num_choices: int | None = None
                 raise UserError(
                     f'a classifier by rank reads batch["{key}"], but the batch has {sorted(batch)}'
                 )
-        found = batch["choice_ids"].shape[1]
-        if num_choices not in (None, found):
+        count = batch["choice_ids"].shape[1]
+        if num_choices not in (None, count):
             raise UserError(
-                f"the network is built for {num_choices} choices, but the batch has {found}"
+                f"the network is built for {num_choices} choices, but the batch has {count}"
             )
 
     def init(key: Array, batch: Batch) -> Variables:
         check(batch)
         shapes = {k: jax.ShapeDtypeStruct(x.shape, x.dtype) for k, x in batch.items()}
-        return model.init(key, jax.eval_shape(asking.rewrite, shapes))
+        return model.init(key, jax.eval_shape(prompt_format.rewrite, shapes))
 
     def apply(
         variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
@@ -70,8 +72,8 @@ def with_choices(model: Model, asking: Asking, *, num_choices: int | None = None
         check(batch)
         batch = {name: jnp.asarray(x) for name, x in batch.items()}
         targets, real = batch["choice_ids"], batch["choice_mask"] > 0
-        found, stats = model.apply(variables, asking.rewrite(batch), train=train, key=key)
-        scores = jnp.where(real, _log_probability(found.logits, targets), 0).sum(-1)
+        outputs, stats = model.apply(variables, prompt_format.rewrite(batch), train=train, key=key)
+        scores = jnp.where(real, _log_probability(outputs.logits, targets), 0).sum(-1)
         scores = jnp.where(real.any(-1), scores, _NEVER)
         gold = batch.get("label", jnp.zeros(targets.shape[0], jnp.int32)).astype(jnp.int32)
 
@@ -80,10 +82,10 @@ def with_choices(model: Model, asking: Asking, *, num_choices: int | None = None
             return jnp.take_along_axis(x, index, axis=1, mode="clip")[:, 0]
 
         features = {
-            name: of_gold(x) if name.startswith(asking.per_choice) else x
-            for name, x in found.features.items()
+            name: of_gold(x) if name.startswith(prompt_format.per_choice) else x
+            for name, x in outputs.features.items()
         }
-        features["token_logits"] = of_gold(found.logits)
+        features["token_logits"] = of_gold(outputs.logits)
         features["token_mask"] = of_gold(real.astype(jnp.float32))
         features["token_targets"] = of_gold(targets)
         return Outputs(scores, features), stats
@@ -98,17 +100,16 @@ def _log_probability(logits: Array, targets: Array) -> Array:
 
 
 def _to_decoder(batch: Batch) -> Batch:
-    """Encode the prompt; the decoder reads each choice one token late, after T5's start, id 0."""
-    late = jnp.pad(batch["choice_ids"], ((0, 0), (0, 0), (1, 0)))[..., :-1]
+    """Encode the prompt; the decoder reads each choice shifted by T5's start token, id 0."""
+    shifted = jnp.pad(batch["choice_ids"], ((0, 0), (0, 0), (1, 0)))[..., :-1]
     prompt = {key: batch[key] for key in ("input_ids", "attention_mask")}
-    return {**prompt, "decoder_input_ids": late}
+    return {**prompt, "decoder_input_ids": shifted}
 
 
 def _after_prompt(batch: Batch) -> Batch:
-    """Put every choice behind the prompt; the gap that padding leaves is masked, not closed.
+    """Append every choice to the prompt; padding between the two is masked, not removed.
 
-    The decoder counts real tokens only, so that a token's position and window are those of the
-    text without the gap.
+    The decoder counts real tokens only, so that positions and windows ignore the padding.
     """
     ids, mask = batch["input_ids"], batch["attention_mask"]
     shape, (length, count) = batch["choice_ids"].shape, (ids.shape[1], batch["choice_ids"].shape[2])
@@ -117,7 +118,7 @@ def _after_prompt(batch: Batch) -> Batch:
         repeated = jnp.broadcast_to(prompt[:, None], (*shape[:2], length))
         return jnp.concatenate([repeated, choice], axis=2)
 
-    # a token's distribution stands at the token before it: for the first the prompt's last
+    # the logits of a token are at the token before it; for the first, the prompt's last token
     last = jnp.max(jnp.where(mask > 0, jnp.arange(length), 0), axis=1)
     first = jnp.broadcast_to(last[:, None, None], (*shape[:2], 1))
     rest = jnp.broadcast_to(length + jnp.arange(count - 1), (*shape[:2], count - 1))
@@ -128,5 +129,5 @@ def _after_prompt(batch: Batch) -> Batch:
     }
 
 
-ENCODE_ONCE = Asking(_to_decoder, "decoder_")
-REPEAT_PROMPT = Asking(_after_prompt, "")
+ENCODE_ONCE = PromptFormat(_to_decoder, "decoder_")
+REPEAT_PROMPT = PromptFormat(_after_prompt, "")

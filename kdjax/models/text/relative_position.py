@@ -1,4 +1,4 @@
-"""How T5 numbers the distances between tokens (Raffel et al., arXiv 1910.10683, section 2.1)."""
+"""Relative positions of T5: buckets of token distances (arXiv 1910.10683, section 2.1)."""
 
 import math
 
@@ -12,9 +12,9 @@ def relative_buckets(
 ) -> np.ndarray:
     """Number the distances between tokens, int32 [targets, sources].
 
-    Half of the buckets are single distances, the others grow with the logarithm up to
-    `max_distance`; what lies beyond shares the last. With `both_sides` half of all are for the
-    sources after the target; otherwise those count as distance 0.
+    Half of the buckets are single distances; the others grow logarithmically up to `max_distance`,
+    and all larger distances share the last. With `both_sides` half of all buckets are for sources
+    after the target; otherwise those count as distance 0.
 
     >>> relative_buckets(1, 4, buckets=8, max_distance=16, both_sides=True).tolist()
     [[0, 5, 6, 6]]
@@ -28,7 +28,7 @@ def relative_buckets(
     else:
         distance = np.maximum(-ahead, 0)
     exact = buckets // 2
-    # float32, as published checkpoints were made: the logarithm can fall on a whole number
+    # float32 as for published checkpoints: the logarithm can be a whole number
     ratio = np.maximum(distance, exact).astype(np.float32) / exact
     grown = np.log(ratio) / np.float32(math.log(max_distance / exact)) * (buckets - exact)
     far = np.minimum(exact + grown.astype(np.int32), buckets - 1)

@@ -7,13 +7,7 @@ import jax
 from flax import linen as nn
 
 from kdjax.models.layers.conv import Conv
-from kdjax.models.layers.layers import (
-    batch_norm,
-    compute_dtype,
-    global_average,
-    layer_widths,
-    linear,
-)
+from kdjax.models.layers.layers import Mode, batch_norm, classify, compute_dtype, layer_widths
 from kdjax.types import Outputs, UserError
 
 __all__ = ["Cnn", "cnn"]
@@ -30,16 +24,13 @@ class Cnn(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
         """Map [batch, height, width, channel] to logits and features "stage1", ..., "pooled"."""
-        features = {}
+        mode, features = Mode(train, self.axis_name, self.dtype), {}
         for number, width in enumerate(self.widths, start=1):
             x = Conv(width, strides=(2, 2), dtype=self.dtype, name=f"conv{number}")(x)
-            x = batch_norm(
-                train=train, axis_name=self.axis_name, dtype=self.dtype, name=f"bn{number}"
-            )(x)
+            x = batch_norm(mode, f"bn{number}")(x)
             features[f"stage{number}_pre"] = x
             x = features[f"stage{number}"] = nn.relu(x)
-        features["pooled"] = global_average(x)
-        return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
+        return classify(x, self.num_classes, features)
 
 
 def cnn(
@@ -51,15 +42,13 @@ def cnn(
 ) -> Cnn:
     """Make a stack of 3x3 stride-2 convolutions with batch norm and ReLU, averaged at its end.
 
-    Every layer halves the image, so that nearly all of the work is in small products: good for
-    images of 8 to 64 pixels on a CPU.
+    Every layer halves the image, so that nearly all of the work is in small matrix products. This
+    suits images of 8 to 64 pixels on a CPU.
 
     Raises:
-      UserError: `widths` is no list of widths or is empty, or `dtype` no floating type.
+      UserError: `widths` is empty or no list of widths, or `dtype` is no floating type.
     """
-    found = layer_widths("cnn: widths", widths)
-    if not found:
+    channels = layer_widths("cnn: widths", widths)
+    if not channels:
         raise UserError("cnn: widths is empty: give at least one")
-    return Cnn(
-        num_classes=num_classes, widths=found, dtype=compute_dtype(dtype), axis_name=axis_name
-    )
+    return Cnn(num_classes, channels, compute_dtype(dtype), axis_name)

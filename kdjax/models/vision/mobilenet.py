@@ -1,11 +1,11 @@
-"""MobileNets: V1 (arXiv 1704.04861) and V2 (arXiv 1801.04381), of depthwise convolutions."""
+"""MobileNets: V1 (arXiv 1704.04861) and V2 (arXiv 1801.04381), with depthwise convolutions."""
 
 from typing import Any
 
 import jax
 from flax import linen as nn
 
-from kdjax.models.layers.layers import Mode, compute_dtype, conv_norm, global_average, linear
+from kdjax.models.layers.layers import Mode, classify, compute_dtype, conv_norm, global_average
 from kdjax.types import Outputs, UserError
 
 __all__ = ["MobileNetV1", "MobileNetV2", "mobilenet_v1", "mobilenet_v2"]
@@ -36,18 +36,17 @@ class MobileNetV1(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
         """Map [batch, height, width, channel] to logits and the features of `mobilenet_v1`."""
         mode = Mode(train, self.axis_name, self.dtype)
-        x = nn.relu(conv_norm(x, 32, mode, ("model_0_0", "model_0_1"), stride=2))
+        x = nn.relu(conv_norm(32, mode, ("model_0_0", "model_0_1"), stride=2)(x))
         features = {"stem": x}
         for block, (width, stride) in enumerate(_V1, start=1):
             first, channels = f"model_{block}", x.shape[-1]
             names = (f"{first}_0", f"{first}_1")
-            x = nn.relu(conv_norm(x, channels, mode, names, stride=stride, groups=channels))
-            before = conv_norm(x, width, mode, (f"{first}_3", f"{first}_4"), kernel=1)
+            x = nn.relu(conv_norm(channels, mode, names, stride=stride, groups=channels)(x))
+            before = conv_norm(width, mode, (f"{first}_3", f"{first}_4"), kernel=1)(x)
             x = nn.relu(before)
             if stage := _V1_STAGES.get(block):
                 features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
-        features["pooled"] = global_average(x)
-        return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
+        return classify(x, self.num_classes, features)
 
 
 class Inverted(nn.Module):
@@ -62,10 +61,10 @@ class Inverted(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [batch, height, width, in] to [batch, height', width', features]."""
         wide = x.shape[-1] * self.expansion
-        y = nn.relu(conv_norm(x, wide, self.mode, ("conv_0", "conv_1"), kernel=1))
+        y = nn.relu(conv_norm(wide, self.mode, ("conv_0", "conv_1"), kernel=1)(x))
         names = ("conv_3", "conv_4")
-        y = nn.relu(conv_norm(y, wide, self.mode, names, stride=self.stride, groups=wide))
-        y = conv_norm(y, self.features, self.mode, ("conv_6", "conv_7"), kernel=1)
+        y = nn.relu(conv_norm(wide, self.mode, names, stride=self.stride, groups=wide)(y))
+        y = conv_norm(self.features, self.mode, ("conv_6", "conv_7"), kernel=1)(y)
         return x + y if self.stride == 1 and x.shape == y.shape else y
 
 
@@ -86,27 +85,20 @@ class MobileNetV2(nn.Module):
         """Map [batch, height, width, channel] to logits and the features of `mobilenet_v2`."""
         mode = Mode(train, self.axis_name, self.dtype)
         stem = int(32 * self.width)
-        x = nn.relu(conv_norm(x, stem, mode, ("conv1_0", "conv1_1"), stride=2))
+        x = nn.relu(conv_norm(stem, mode, ("conv1_0", "conv1_1"), stride=2)(x))
         features = {"stem": x}
         for group, (expansion, channels, count, small) in enumerate(_V2):
             stride = 2 if self.stem == "imagenet" and group == 1 else small
             for index in range(count):
-                block = Inverted(
-                    int(channels * self.width),
-                    expansion,
-                    stride if index == 0 else 1,
-                    mode,
-                    name=f"blocks_{group}_{index}",
-                )
-                x = block(x)
+                width, step = int(channels * self.width), stride if index == 0 else 1
+                x = Inverted(width, expansion, step, mode, name=f"blocks_{group}_{index}")(x)
             if stage := _V2_STAGES.get(group):
                 features[f"stage{stage}"] = x
         if not self.num_classes:
             return Outputs(global_average(x), features)
         last = max(1280, int(1280 * self.width))
-        x = nn.relu(conv_norm(x, last, mode, ("conv2_0", "conv2_1"), kernel=1))
-        features["pooled"] = global_average(x)
-        return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
+        x = nn.relu(conv_norm(last, mode, ("conv2_0", "conv2_1"), kernel=1)(x))
+        return classify(x, self.num_classes, features)
 
 
 def mobilenet_v1(
@@ -120,7 +112,7 @@ def mobilenet_v1(
     Raises:
       UserError: `dtype` is no floating type.
     """
-    return MobileNetV1(num_classes=num_classes, dtype=compute_dtype(dtype), axis_name=axis_name)
+    return MobileNetV1(num_classes, compute_dtype(dtype), axis_name)
 
 
 def mobilenet_v2(
@@ -151,10 +143,4 @@ def mobilenet_v2(
         raise UserError(f"MobileNetV2: width is {width}: use at least 0.0625")
     if stem not in ("cifar", "imagenet"):
         raise UserError(f'MobileNetV2: stem is {stem!r}: use "cifar" or "imagenet"')
-    return MobileNetV2(
-        num_classes=num_classes,
-        width=width,
-        stem=stem,
-        dtype=compute_dtype(dtype),
-        axis_name=axis_name,
-    )
+    return MobileNetV2(num_classes, width, stem, compute_dtype(dtype), axis_name)

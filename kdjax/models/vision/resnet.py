@@ -7,14 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kdjax.models.layers.conv import Conv
-from kdjax.models.layers.layers import (
-    batch_norm,
-    compute_dtype,
-    global_average,
-    layer_widths,
-    linear,
-)
+from kdjax.models.layers.layers import Mode, classify, compute_dtype, conv_norm, layer_widths
 from kdjax.types import Outputs, UserError
 
 __all__ = ["ResNet", "resnet"]
@@ -26,28 +19,20 @@ class Block(nn.Module):
     features: int
     stride: int
     shortcut: str
-    dtype: Any = None
-    axis_name: str | None = None
+    mode: Mode
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         """Map [batch, height, width, in] to the sum, before its ReLU."""
-        strides = (self.stride, self.stride)
-
-        def norm(y: jax.Array, name: str) -> jax.Array:
-            return batch_norm(train=train, axis_name=self.axis_name, dtype=self.dtype, name=name)(y)
-
-        y = Conv(self.features, strides=strides, dtype=self.dtype, name="conv1")(x)
-        y = nn.relu(norm(y, "bn1"))
-        y = norm(Conv(self.features, dtype=self.dtype, name="conv2")(y), "bn2")
-        if self.stride == 1 and x.shape[-1] == self.features:
+        mode, width, stride = self.mode, self.features, self.stride
+        y = nn.relu(conv_norm(width, mode, ("conv1", "bn1"), stride=stride)(x))
+        y = conv_norm(width, mode, ("conv2", "bn2"))(y)
+        if stride == 1 and x.shape[-1] == width:
             return x + y
         if self.shortcut == "pad":
-            return y + pad_shortcut(x, self.features, self.stride).astype(y.dtype)
-        project = Conv(
-            self.features, (1, 1), strides=strides, dtype=self.dtype, name="shortcut_conv"
-        )
-        return y + norm(project(x), "shortcut_bn")
+            return y + pad_shortcut(x, width, stride).astype(y.dtype)
+        names = ("shortcut_conv", "shortcut_bn")
+        return y + conv_norm(width, mode, names, kernel=1, stride=stride)(x)
 
 
 class ResNet(nn.Module):
@@ -63,24 +48,17 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
         """Map [batch, height, width, channel] to logits and the features listed in `resnet`."""
-        norm = batch_norm(train=train, axis_name=self.axis_name, dtype=self.dtype, name="bn1")
-        x = nn.relu(norm(Conv(self.widths[0], dtype=self.dtype, name="conv1")(x)))
+        mode = Mode(train, self.axis_name, self.dtype)
+        x = nn.relu(conv_norm(self.widths[0], mode, ("conv1", "bn1"))(x))
         features = {"stem": x}
         for stage, width in enumerate(self.widths[1:], start=1):
             for index in range((self.depth - 2) // 6):
                 stride = 2 if stage > 1 and index == 0 else 1
-                block = Block(
-                    width,
-                    stride,
-                    self.shortcut,
-                    self.dtype,
-                    self.axis_name,
-                    name=f"layer{stage}_{index}",
-                )
-                features[f"stage{stage}_pre"] = block(x, train)
-                x = features[f"stage{stage}"] = nn.relu(features[f"stage{stage}_pre"])
-        features["pooled"] = global_average(x)
-        return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
+                name = f"layer{stage}_{index}"
+                before = Block(width, stride, self.shortcut, mode, name=name)(x)
+                x = nn.relu(before)
+                features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
+        return classify(x, self.num_classes, features)
 
 
 def pad_shortcut(x: jax.Array, features: int, stride: int) -> jax.Array:
@@ -116,20 +94,13 @@ def resnet(
     Raises:
       UserError: impossible depth, widths or shortcut.
     """
-    found = layer_widths("resnet: widths", widths)
+    channels = layer_widths("resnet: widths", widths)
     if depth < 8 or (depth - 2) % 6:
         raise UserError(f"resnet: depth is {depth}: use 6n + 2, that is 8, 14, 20, ...")
-    if len(found) != 4:
-        raise UserError(f"resnet: widths is {found}: give four, of the stem and of three stages")
+    if len(channels) != 4:
+        raise UserError(f"resnet: widths is {channels}: give four, of the stem and of three stages")
     if shortcut not in ("conv", "pad"):
         raise UserError(f'resnet: shortcut is {shortcut!r}: use "conv" or "pad"')
-    if shortcut == "pad" and list(found) != sorted(found):
-        raise UserError(f'resnet: widths {found} shrink: shortcut "pad" can only add channels')
-    return ResNet(
-        num_classes=num_classes,
-        depth=depth,
-        widths=found,
-        shortcut=shortcut,
-        dtype=compute_dtype(dtype),
-        axis_name=axis_name,
-    )
+    if shortcut == "pad" and list(channels) != sorted(channels):
+        raise UserError(f'resnet: widths {channels} shrink: shortcut "pad" can only add channels')
+    return ResNet(num_classes, depth, channels, shortcut, compute_dtype(dtype), axis_name)

@@ -10,10 +10,10 @@ from flax import linen as nn
 
 from kdjax.models.layers.layers import (
     Mode,
+    classify,
     compute_dtype,
     conv_norm,
     global_average,
-    linear,
     max_pool,
 )
 from kdjax.types import Outputs, UserError
@@ -44,17 +44,17 @@ class Block(nn.Module):
         mode, width, stride = self.mode, self.width, self.stride
         if self.bottleneck:
             out = 4 * width
-            y = nn.relu(conv_norm(x, width, mode, ("conv1", "bn1"), kernel=1))
-            y = nn.relu(conv_norm(y, width, mode, ("conv2", "bn2"), stride=stride))
-            y = conv_norm(y, out, mode, ("conv3", "bn3"), kernel=1)
+            y = nn.relu(conv_norm(width, mode, ("conv1", "bn1"), kernel=1)(x))
+            y = nn.relu(conv_norm(width, mode, ("conv2", "bn2"), stride=stride)(y))
+            y = conv_norm(out, mode, ("conv3", "bn3"), kernel=1)(y)
         else:
             out = width
-            y = nn.relu(conv_norm(x, width, mode, ("conv1", "bn1"), stride=stride))
-            y = conv_norm(y, width, mode, ("conv2", "bn2"))
+            y = nn.relu(conv_norm(width, mode, ("conv1", "bn1"), stride=stride)(x))
+            y = conv_norm(width, mode, ("conv2", "bn2"))(y)
         if x.shape == y.shape:
             return x + y
         names = ("shortcut_conv", "shortcut_bn")
-        return conv_norm(x, out, mode, names, kernel=1, stride=stride) + y
+        return conv_norm(out, mode, names, kernel=1, stride=stride)(x) + y
 
 
 class ResNetImagenet(nn.Module):
@@ -75,10 +75,10 @@ class ResNetImagenet(nn.Module):
         """Map [batch, height, width, channel] to logits and features of `resnet_imagenet`."""
         mode = Mode(train, self.axis_name, self.dtype)
         if self.stem == "imagenet":
-            x = nn.relu(conv_norm(x, self.width, mode, ("conv1", "bn1"), kernel=7, stride=2))
+            x = nn.relu(conv_norm(self.width, mode, ("conv1", "bn1"), kernel=7, stride=2)(x))
             x = max_pool(x)
         else:
-            x = nn.relu(conv_norm(x, self.width, mode, ("conv1", "bn1")))
+            x = nn.relu(conv_norm(self.width, mode, ("conv1", "bn1"))(x))
         features = {"stem": x}
         counts, bottleneck = _BLOCKS[self.depth]
         for stage, count in enumerate(counts, start=1):
@@ -90,10 +90,9 @@ class ResNetImagenet(nn.Module):
                 before = block(x)
                 x = nn.relu(before)
             features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
-        features["pooled"] = global_average(x)
         if not self.num_classes:
-            return Outputs(features["pooled"], features)
-        return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
+            return Outputs(global_average(x), features)
+        return classify(x, self.num_classes, features)
 
 
 def resnet_imagenet(
@@ -129,11 +128,4 @@ def resnet_imagenet(
         raise UserError(f'ResNet{depth}: stem is {stem!r}: use "cifar" or "imagenet"')
     if width < 1:
         raise UserError(f"ResNet{depth}: width is {width}: use at least 1")
-    return ResNetImagenet(
-        num_classes=num_classes,
-        depth=depth,
-        stem=stem,
-        width=width,
-        dtype=compute_dtype(dtype),
-        axis_name=axis_name,
-    )
+    return ResNetImagenet(num_classes, depth, stem, width, compute_dtype(dtype), axis_name)

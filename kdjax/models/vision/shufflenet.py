@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from kdjax.models.layers.layers import Mode, compute_dtype, conv_norm, global_average, linear
+from kdjax.models.layers.layers import Mode, classify, compute_dtype, conv_norm
 from kdjax.types import Outputs
 
 __all__ = ["ShuffleV1", "ShuffleV2", "shuffle_v1", "shuffle_v2"]
@@ -20,7 +20,7 @@ _GROUPS = 3  # of V1
 
 
 class GroupedBlock(nn.Module):
-    """Grouped 1x1, shuffle, depthwise 3x3, grouped 1x1; stride 2 joins the averaged input."""
+    """Grouped 1x1, shuffle, depthwise 3x3, grouped 1x1; with stride 2 the mean input joins."""
 
     features: int
     stride: int
@@ -28,17 +28,17 @@ class GroupedBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [batch, height, width, in] to the sum or the join, before its ReLU."""
-        made = self.features - (x.shape[-1] if self.stride == 2 else 0)
-        middle = made // 4
+        """Map [batch, height, width, in] to the sum or the concatenation, before its ReLU."""
+        new_channels = self.features - (x.shape[-1] if self.stride == 2 else 0)
+        middle = new_channels // 4
         # The few channels of the stem are not divided.
         groups = 1 if x.shape[-1] == _STEM else _GROUPS
-        y = conv_norm(x, middle, self.mode, ("conv1", "bn1"), kernel=1, groups=groups)
+        y = conv_norm(middle, self.mode, ("conv1", "bn1"), kernel=1, groups=groups)(x)
         y = shuffle(nn.relu(y), groups)
         names = ("conv2", "bn2")
-        y = conv_norm(y, middle, self.mode, names, stride=self.stride, groups=middle)
+        y = conv_norm(middle, self.mode, names, stride=self.stride, groups=middle)(y)
         names = ("conv3", "bn3")
-        y = conv_norm(nn.relu(y), made, self.mode, names, kernel=1, groups=_GROUPS)
+        y = conv_norm(new_channels, self.mode, names, kernel=1, groups=_GROUPS)(nn.relu(y))
         if self.stride == 1:
             return x + y
         # The zeros around the image count in the average, as in PyTorch.
@@ -58,7 +58,7 @@ class ShuffleV1(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
         """Map [batch, height, width, channel] to logits and the features of `shuffle_v1`."""
         mode = Mode(train, self.axis_name, self.dtype)
-        x = nn.relu(conv_norm(x, _STEM, mode, ("conv1", "bn1"), kernel=1))
+        x = nn.relu(conv_norm(_STEM, mode, ("conv1", "bn1"), kernel=1)(x))
         features = {"stem": x}
         for stage, (width, count) in enumerate(_V1, start=1):
             before = x
@@ -67,8 +67,7 @@ class ShuffleV1(nn.Module):
                 before = GroupedBlock(width, stride, mode, name=f"layer{stage}_{index}")(x)
                 x = nn.relu(before)
             features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
-        features["pooled"] = global_average(x)
-        return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
+        return classify(x, self.num_classes, features)
 
 
 class DownBlock(nn.Module):
@@ -81,16 +80,16 @@ class DownBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [batch, height, width, in] to [batch, height / 2, width / 2, features]."""
         mode, half, channels = self.mode, self.features // 2, x.shape[-1]
-        y = conv_norm(x, channels, mode, ("conv1", "bn1"), stride=2, groups=channels)
-        left = nn.relu(conv_norm(y, half, mode, ("conv2", "bn2"), kernel=1))
-        y = nn.relu(conv_norm(x, half, mode, ("conv3", "bn3"), kernel=1))
-        y = conv_norm(y, half, mode, ("conv4", "bn4"), stride=2, groups=half)
-        right = nn.relu(conv_norm(y, half, mode, ("conv5", "bn5"), kernel=1))
+        y = conv_norm(channels, mode, ("conv1", "bn1"), stride=2, groups=channels)(x)
+        left = nn.relu(conv_norm(half, mode, ("conv2", "bn2"), kernel=1)(y))
+        y = nn.relu(conv_norm(half, mode, ("conv3", "bn3"), kernel=1)(x))
+        y = conv_norm(half, mode, ("conv4", "bn4"), stride=2, groups=half)(y)
+        right = nn.relu(conv_norm(half, mode, ("conv5", "bn5"), kernel=1)(y))
         return shuffle(jnp.concatenate([left, right], axis=-1), 2)
 
 
 class SplitBlock(nn.Module):
-    """One half of the channels passes, the other goes through a bottleneck; then a shuffle."""
+    """Bottleneck on one half of the channels, identity on the other; then a shuffle."""
 
     mode: Mode
 
@@ -99,11 +98,11 @@ class SplitBlock(nn.Module):
         """Map [batch, height, width, in] to the same shape, after and before the last ReLU."""
         mode, half = self.mode, x.shape[-1] // 2
         passed, y = x[..., :half], x[..., half:]
-        y = nn.relu(conv_norm(y, half, mode, ("conv1", "bn1"), kernel=1))
-        y = conv_norm(y, half, mode, ("conv2", "bn2"), groups=half)
-        y = conv_norm(y, half, mode, ("conv3", "bn3"), kernel=1)
+        y = nn.relu(conv_norm(half, mode, ("conv1", "bn1"), kernel=1)(y))
+        y = conv_norm(half, mode, ("conv2", "bn2"), groups=half)(y)
+        y = conv_norm(half, mode, ("conv3", "bn3"), kernel=1)(y)
         before = shuffle(jnp.concatenate([passed.astype(y.dtype), y], axis=-1), 2)
-        # What passed is the output of a ReLU already: it stays as it is.
+        # The passed half is the output of a ReLU already, and a second ReLU does not change it.
         return nn.relu(before), before
 
 
@@ -118,22 +117,21 @@ class ShuffleV2(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
         """Map [batch, height, width, channel] to logits and the features of `shuffle_v2`."""
         mode = Mode(train, self.axis_name, self.dtype)
-        x = nn.relu(conv_norm(x, _STEM, mode, ("conv1", "bn1"), kernel=1))
+        x = nn.relu(conv_norm(_STEM, mode, ("conv1", "bn1"), kernel=1)(x))
         features = {"stem": x}
         for stage, (width, count) in enumerate(_V2, start=1):
             before = x = DownBlock(width, mode, name=f"layer{stage}_0")(x)
             for index in range(1, count):
                 x, before = SplitBlock(mode, name=f"layer{stage}_{index}")(x)
             features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
-        x = nn.relu(conv_norm(x, 1024, mode, ("conv2", "bn2"), kernel=1))
-        features["pooled"] = global_average(x)
-        return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
+        x = nn.relu(conv_norm(1024, mode, ("conv2", "bn2"), kernel=1)(x))
+        return classify(x, self.num_classes, features)
 
 
 def shuffle(x: jax.Array, groups: int) -> jax.Array:
-    """Deal the channels of [batch, height, width, channel] out: the first of each group first."""
-    dealt = x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2)
-    return dealt.reshape(x.shape)
+    """Interleave the channels of the groups: the first of each group, then the second, ..."""
+    shuffled = x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2)
+    return shuffled.reshape(x.shape)
 
 
 def shuffle_v1(*, num_classes: int, dtype: Any = None, axis_name: str | None = None) -> ShuffleV1:
@@ -145,7 +143,7 @@ def shuffle_v1(*, num_classes: int, dtype: Any = None, axis_name: str | None = N
     Raises:
       UserError: `dtype` is no floating type.
     """
-    return ShuffleV1(num_classes=num_classes, dtype=compute_dtype(dtype), axis_name=axis_name)
+    return ShuffleV1(num_classes, compute_dtype(dtype), axis_name)
 
 
 def shuffle_v2(*, num_classes: int, dtype: Any = None, axis_name: str | None = None) -> ShuffleV2:
@@ -157,4 +155,4 @@ def shuffle_v2(*, num_classes: int, dtype: Any = None, axis_name: str | None = N
     Raises:
       UserError: `dtype` is no floating type.
     """
-    return ShuffleV2(num_classes=num_classes, dtype=compute_dtype(dtype), axis_name=axis_name)
+    return ShuffleV2(num_classes, compute_dtype(dtype), axis_name)

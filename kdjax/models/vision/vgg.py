@@ -5,13 +5,13 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from kdjax.models.layers.conv import Conv
 from kdjax.models.layers.layers import (
     Mode,
+    batch_norm,
+    classify,
     compute_dtype,
-    conv_norm,
-    global_average,
     halve,
-    linear,
     smallest_image,
 )
 from kdjax.types import Outputs, UserError
@@ -51,13 +51,13 @@ class Vgg(nn.Module):
             for index in range(count):
                 # Numbered as in a sequence of convolution, batch norm and ReLU.
                 names = (f"block{stage}_{3 * index}", f"block{stage}_{3 * index + 1}")
-                before = conv_norm(x, width, mode, names, use_bias=True)
+                conv = Conv(width, use_bias=True, dtype=self.dtype, name=names[0])
+                before = batch_norm(mode, names[1])(conv(x))
                 x = nn.relu(before)
             features |= {f"stage{stage}_pre": before, f"stage{stage}": x} if stage else {"stem": x}
             if stage < halvings:
                 x = halve(x)
-        features["pooled"] = global_average(x)
-        return Outputs(linear(self.num_classes, name="fc")(features["pooled"]), features)
+        return classify(x, self.num_classes, features)
 
 
 def vgg(*, num_classes: int, depth: int, dtype: Any = None, axis_name: str | None = None) -> Vgg:
@@ -78,6 +78,4 @@ def vgg(*, num_classes: int, depth: int, dtype: Any = None, axis_name: str | Non
     """
     if depth not in _CONVOLUTIONS:
         raise UserError(f"vgg: depth is {depth}: use one of {', '.join(map(str, _CONVOLUTIONS))}")
-    return Vgg(
-        num_classes=num_classes, depth=depth, dtype=compute_dtype(dtype), axis_name=axis_name
-    )
+    return Vgg(num_classes, depth, compute_dtype(dtype), axis_name)

@@ -1,7 +1,7 @@
-"""Adapters: what a student carries so that its features can be compared with a wider teacher's.
+"""Adapters: small networks that give a student features of a wider teacher's shape.
 
-An adapter reads features of the network and makes new ones under its own name. It is trained
-with the network, has no part in the logits, and is dropped at export.
+An adapter reads features of the network and adds new ones under its own name. It is trained with
+the network, does not change the logits, and is dropped at export.
 """
 
 import zlib
@@ -27,10 +27,10 @@ __all__ = [
 
 
 class Adapter(NamedTuple):
-    """A Flax module `module(features, train)`, which layers it reads, how its features are called.
+    """A Flax module `module(features, train)`, the layers that it reads, and its features' names.
 
-    `module` takes a tuple of arrays, one a layer, and returns a tuple, one a suffix: the new
-    features are the adapter's name followed by each of `suffixes`.
+    `module` takes a tuple of arrays, one for each layer, and returns a tuple, one for each suffix.
+    The name of a new feature is the adapter's name followed by the suffix.
     """
 
     module: nn.Module
@@ -62,8 +62,8 @@ class NormDirection(nn.Module):
         """Map [batch, channel] to [batch, width]."""
         (x,) = features
         if x.ndim != 2:
-            raise UserError(f"its layer is a map {x.shape[1:]}; choose a vector, as 'pooled'")
-        x = batch_norm(train=train, axis_name=self.axis_name, dtype=jnp.float32, name="bn")(x)
+            raise UserError(f"its layer is a map {x.shape[1:]}; choose a vector, such as 'pooled'")
+        x = batch_norm(Mode(train, self.axis_name, jnp.float32), "bn")(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return (linear(self.width, name="linear")(x),)
 
@@ -80,7 +80,7 @@ class Fusion(nn.Module):
     @nn.compact
     def __call__(self, features: Sequence[Array], train: bool) -> tuple[Array, ...]:
         """Map maps [batch, h_i, w_i, channel_i] to [batch, *sizes[i], widths[i]]."""
-        mode, found = Mode(train, self.axis_name, self.dtype), []
+        mode, fused = Mode(train, self.axis_name, self.dtype), []
         mid = self.mid or min(512, features[-1].shape[-1])
         deeper = None
         for index in reversed(range(len(features))):
@@ -88,7 +88,7 @@ class Fusion(nn.Module):
             x = features[index]
             is_vector = x.ndim == 2
             x = x[:, None, None] if is_vector else x
-            x = conv_norm(x, mid, mode, (f"reduce{level}", f"reduce{level}_bn"), kernel=1)
+            x = conv_norm(mid, mode, (f"reduce{level}", f"reduce{level}_bn"), kernel=1)(x)
             if deeper is not None:
                 deeper = nearest(deeper, x.shape[1:3])
                 both = jnp.concatenate([x, deeper], axis=-1)
@@ -96,19 +96,19 @@ class Fusion(nn.Module):
                 gate = nn.sigmoid(attention(both))
                 x = x * gate[..., :1] + deeper * gate[..., 1:]
             x = deeper = nearest(x, self.sizes[index])
-            x = conv_norm(x, width, mode, (f"expand{level}", f"expand{level}_bn"))
-            found.append(x[:, 0, 0] if is_vector and self.sizes[index] == (1, 1) else x)
-        return tuple(reversed(found))
+            x = conv_norm(width, mode, (f"expand{level}", f"expand{level}_bn"))(x)
+            fused.append(x[:, 0, 0] if is_vector and self.sizes[index] == (1, 1) else x)
+        return tuple(reversed(fused))
 
 
 def nearest(x: Array, size: tuple[int, ...]) -> Array:
     """Resize [batch, height, width, channel]: pixel i of n is pixel floor(i * m / n) of the m."""
-    for axis, wanted in enumerate(size, start=1):
-        held = x.shape[axis]
-        if wanted % held:
-            x = jnp.take(x, np.arange(wanted) * held // wanted, axis=axis)
-        elif wanted != held:  # its gradient is a sum, where that of `take` is a scatter
-            x = jnp.repeat(x, wanted // held, axis=axis)
+    for axis, new in enumerate(size, start=1):
+        old = x.shape[axis]
+        if new % old:
+            x = jnp.take(x, np.arange(new) * old // new, axis=axis)
+        elif new != old:  # the gradient of `repeat` is a sum, that of `take` a scatter
+            x = jnp.repeat(x, new // old, axis=axis)
     return x
 
 
@@ -137,7 +137,7 @@ def norm_direction_adapter(
     Args:
       layer: a feature [batch, channel].
       width: of the new feature, [batch, width].
-      dropout: share of the channels that a training step sets to 0, in [0, 1).
+      dropout: fraction of the channels that a training step sets to 0, in [0, 1).
       axis_name: pmap axis over which batch norm is taken.
 
     Raises:
@@ -178,7 +178,7 @@ def fusion_adapter(
         a map of 1 x 1.
       widths: channels of the teacher's levels.
       sizes: of the teacher's levels: height = width, or (height, width).
-      mid: channels of the fused levels; 0 for the deepest layer's, but at most 512.
+      mid: channels of the fused levels; 0 takes the deepest layer's, at most 512.
       dtype: of the computation.
       axis_name: pmap axis over which batch norm is taken.
 
@@ -192,8 +192,8 @@ def fusion_adapter(
     Source: Chen et al. 2021 (arXiv 2104.09044), section 3.2; resizing and `mid` of the published
     code.
 
-    >>> found = fusion_adapter(layers=("stage1", "pooled"), widths=(16, 64), sizes=(32, 1))
-    >>> found.suffixes, found.module.sizes
+    >>> adapter = fusion_adapter(layers=("stage1", "pooled"), widths=(16, 64), sizes=(32, 1))
+    >>> adapter.suffixes, adapter.module.sizes
     (('1', '2'), ((32, 32), (1, 1)))
     """
     if not layers or not len(layers) == len(widths) == len(sizes):
@@ -214,10 +214,10 @@ def fusion_adapter(
 
 
 def with_adapters(model: Model, adapters: Mapping[str, Adapter]) -> Model:
-    """Give a model the features that its adapters make, under the adapters' names.
+    """Add the features of adapters to a model's, under the adapters' names.
 
     Params become {"network": the model's, "adapters": {name: the adapter's}}, and so do stats.
-    The network starts from the same numbers, and draws the same dropout, as it would without.
+    The network has the same initial values and dropout as without adapters.
 
     Args:
       model: whose features are read.
@@ -245,10 +245,10 @@ def with_adapters(model: Model, adapters: Mapping[str, Adapter]) -> Model:
             shaped = _features(name, adapter, outputs.features)
             zeros = tuple(jnp.zeros((1, *x.shape[1:]), x.dtype) for x in shaped)
             try:
-                made = dict(adapter.module.init(_own_key(key, name), zeros, False))
+                collections = dict(adapter.module.init(_own_key(key, name), zeros, False))
             except UserError as error:
                 raise UserError(f"adapters.{name}: {error}") from error
-            params[name], stats[name] = made.pop("params"), made
+            params[name], stats[name] = collections.pop("params"), collections
         return Variables(
             {"network": network.params, "adapters": params},
             {"network": network.stats, "adapters": stats},
@@ -259,20 +259,21 @@ def with_adapters(model: Model, adapters: Mapping[str, Adapter]) -> Model:
     ) -> tuple[Outputs, PyTree]:
         network = Variables(variables.params["network"], variables.stats["network"])
         outputs, stats = model.apply(network, batch, train=train, key=key)
-        features, moved = dict(outputs.features), {}
+        features, adapter_stats = dict(outputs.features), {}
         for name, adapter in adapters.items():
             old = variables.stats["adapters"][name]
-            made, changed = adapter.module.apply(
+            arrays, updated = adapter.module.apply(
                 {"params": variables.params["adapters"][name], **old},
                 _features(name, adapter, outputs.features),
                 train,
                 rngs=None if key is None else {"dropout": _own_key(key, name)},
                 mutable=list(old) if train else [],
             )
-            features |= {name + suffix: x for suffix, x in zip(adapter.suffixes, made, strict=True)}
-            moved[name] = {collection: changed[collection] for collection in old} if train else old
-        kept = {"network": stats, "adapters": moved} if train else variables.stats
-        return Outputs(outputs.logits, features), kept
+            names = (name + suffix for suffix in adapter.suffixes)
+            features |= dict(zip(names, arrays, strict=True))
+            adapter_stats[name] = {part: updated[part] for part in old} if train else old
+        after = {"network": stats, "adapters": adapter_stats} if train else variables.stats
+        return Outputs(outputs.logits, features), after
 
     return Model(init, apply)
 

@@ -1,4 +1,4 @@
-"""Class means as a statistic of a frozen network: they travel with its variables."""
+"""Class means as statistics of a frozen network, stored with its variables."""
 
 from collections.abc import Mapping
 
@@ -9,14 +9,14 @@ from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variabl
 
 
 def with_class_means(model: Model, *, layer: str, name: str, num_classes: int) -> Model:
-    """Let a network show its class means, [classes, width], as the feature `name`.
+    """Add a network's class means, [classes, width], as the feature `name`.
 
     Its stats become {"network": the model's, "class_means": array}; `init` fills them with zeros,
-    `attach` with what was measured.
+    `attach_class_means` with measured ones.
 
     Args:
       model: to be frozen.
-      layer: whose means; a feature [batch, width].
+      layer: the layer whose means are added; a feature [batch, width].
       name: of the new feature.
       num_classes: rows.
 
@@ -31,7 +31,7 @@ def with_class_means(model: Model, *, layer: str, name: str, num_classes: int) -
             known = ", ".join(sorted(outputs.features)) or "none"
             raise UserError(f"class means: no layer {layer!r}; the network has {known}")
         width = outputs.features[layer].shape[-1]
-        return attach(network, jnp.zeros((num_classes, width), jnp.float32))
+        return attach_class_means(network, jnp.zeros((num_classes, width), jnp.float32))
 
     def apply(
         variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
@@ -39,19 +39,19 @@ def with_class_means(model: Model, *, layer: str, name: str, num_classes: int) -
         network = Variables(variables.params, variables.stats["network"])
         outputs, stats = model.apply(network, batch, train=train, key=key)
         means = variables.stats["class_means"]
-        kept = variables.stats if not train else {"network": stats, "class_means": means}
-        return Outputs(outputs.logits, {**outputs.features, name: means}), kept
+        after = variables.stats if not train else {"network": stats, "class_means": means}
+        return Outputs(outputs.logits, {**outputs.features, name: means}), after
 
     return Model(init, apply)
 
 
-def attach(variables: Variables, means: Array) -> Variables:
-    """Put class means beside the statistics of a plain network."""
+def attach_class_means(variables: Variables, means: Array) -> Variables:
+    """Add class means to the stats of a network."""
     return Variables(variables.params, {"network": variables.stats, "class_means": means})
 
 
-def detach(variables: Variables) -> Variables:
-    """The plain network again, without class means, cached outputs and adapters."""
+def strip_wrappers(variables: Variables) -> Variables:
+    """Return a network's variables without class means, cached outputs and adapters."""
     params, stats = variables
     if isinstance(params, Mapping) and set(params) == {"network", "adapters"}:
         params = params["network"]

@@ -1,12 +1,12 @@
-"""Networks whose output is a representation, and which entry of a batch they read."""
+"""Encoders: networks whose output is a representation of one entry of a batch."""
 
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
 
-EMBEDDING = "embedding"  # the feature that critics and probes look at
+EMBEDDING = "embedding"  # the feature that critics and probes read
 
 
 def as_encoder(model: Model, *, entry: str = "image") -> Model:
-    """Read another entry of the batch, and call what comes out the feature "embedding".
+    """Read another entry of the batch, and add the outputs as the feature "embedding".
 
     The outputs of the network's last layer, its logits, are the representation: build the network
     with as many "classes" as the representation is wide.
@@ -27,7 +27,7 @@ def as_encoder(model: Model, *, entry: str = "image") -> Model:
     (2, 5)
     """
 
-    def seen(batch: Batch) -> Batch:
+    def select_entry(batch: Batch) -> Batch:
         if entry not in batch:
             raise UserError(
                 f"input is {entry!r}, but the batch has {', '.join(sorted(batch))}; only pairs "
@@ -36,12 +36,12 @@ def as_encoder(model: Model, *, entry: str = "image") -> Model:
         return {**batch, "image": batch[entry]}
 
     def init(key: Array, batch: Batch) -> Variables:
-        return model.init(key, seen(batch))
+        return model.init(key, select_entry(batch))
 
     def apply(
         variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
     ) -> tuple[Outputs, PyTree]:
-        outputs, stats = model.apply(variables, seen(batch), train=train, key=key)
+        outputs, stats = model.apply(variables, select_entry(batch), train=train, key=key)
         features = {**outputs.features, EMBEDDING: outputs.logits}
         return Outputs(outputs.logits, features), stats
 

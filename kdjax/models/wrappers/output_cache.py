@@ -7,20 +7,20 @@ import jax.numpy as jnp
 
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
 
-ROW = "train_id"  # the batch's key for rows of the training split, there if the cache applies
+ROW = "train_id"  # the batch's key for rows of the training split, present where the cache applies
 
 
 def with_cache(model: Model, *, size: int, layers: Sequence[str] = ()) -> Model:
-    """Let a frozen network answer from its cache for training batches that carry `ROW`.
+    """Read a frozen network's outputs from a cache for training batches that have `ROW`.
 
     Other batches (evaluation) go through the network. Its stats become {"network": the model's,
     "outputs": {"logits": [size, classes], layer: [size, ...]}}; `init` fills the cache with
-    zeros, `attach_cache` with what was computed.
+    zeros, `attach_cache` with the computed outputs.
 
     Args:
       model: to be frozen.
       size: examples of the training split.
-      layers: features that are kept beside the logits.
+      layers: features that are cached beside the logits.
 
     Raises:
       UserError: (by init) no such layer.
@@ -43,13 +43,13 @@ def with_cache(model: Model, *, size: int, layers: Sequence[str] = ()) -> Model:
         if ROW not in batch:
             network = Variables(variables.params, variables.stats["network"])
             return model.apply(network, batch, train=False, key=key)[0], variables.stats
-        kept = variables.stats["outputs"]
-        rows = {name: jnp.take(values, batch[ROW], axis=0) for name, values in kept.items()}
+        cached = variables.stats["outputs"]
+        rows = {name: jnp.take(values, batch[ROW], axis=0) for name, values in cached.items()}
         return Outputs(rows.pop("logits"), rows), variables.stats
 
     return Model(init, apply)
 
 
 def attach_cache(variables: Variables, outputs: Mapping[str, Array]) -> Variables:
-    """Put computed outputs beside the statistics of a network."""
+    """Add computed outputs to the stats of a network."""
     return Variables(variables.params, {"network": variables.stats, "outputs": dict(outputs)})

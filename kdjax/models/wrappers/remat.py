@@ -1,4 +1,4 @@
-"""Less memory for more arithmetic: what the backward pass needs is computed again."""
+"""Rematerialisation: less memory, because the backward pass computes activations again."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
 __all__ = ["with_remat"]
 
-# Products are dear and their results few; sums over devices would travel twice. The convolutions of
-# `conv.py` have a gradient of their own, by which a policy knows them.
-_KEPT = ("conv_general_dilated", "dot_general", "custom_vjp_call")
+# Products are expensive and their results few; sums over devices would be communicated twice. The
+# convolutions of `conv.py` are custom gradients to a policy.
+_SAVED = ("conv_general_dilated", "dot_general", "custom_vjp_call")
 
 
 def with_remat(model: Model) -> Model:
-    """The same network, whose backward pass finds results of products only.
+    """Return the same network, of which the backward pass stores results of products only.
 
-    Norms, activations, softmaxes and dropout between them are computed again. The numbers are the
-    same up to the rounding of another fusion; in evaluation nothing changes.
+    Norms, activations, softmaxes and dropout between them are computed again. Results are the same
+    up to rounding, as XLA fuses differently; evaluation does not change.
     """
 
     def apply(
@@ -25,13 +25,13 @@ def with_remat(model: Model) -> Model:
     ) -> tuple[Outputs, PyTree]:
         if not train:
             return model.apply(variables, batch, train=False, key=key)
-        again = jax.checkpoint(
-            lambda v, b, k: model.apply(v, b, train=True, key=k), policy=_is_kept
+        rematerialised = jax.checkpoint(
+            lambda v, b, k: model.apply(v, b, train=True, key=k), policy=_is_saved
         )
-        return again(variables, dict(batch), key)
+        return rematerialised(variables, dict(batch), key)
 
     return Model(model.init, apply)
 
 
-def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
-    return primitive.name in _KEPT or primitive.name.startswith(("psum", "all_gather"))
+def _is_saved(primitive: Any, *_: Any, **__: Any) -> bool:
+    return primitive.name in _SAVED or primitive.name.startswith(("psum", "all_gather"))

@@ -9,7 +9,8 @@ import pytest
 
 from kdjax import models
 from kdjax.models.detection.boxes import encode
-from kdjax.models.detection.proposals import Limits, Scene, detect, propose, region_rows
+from kdjax.models.detection.matching import GroundTruth
+from kdjax.models.detection.proposals import Limits, detect, propose, region_rows
 from kdjax.types import UserError, Variables
 
 LIMITS = {
@@ -127,7 +128,7 @@ def test_a_batch_without_boxes_is_detected_in_and_evaluation_keeps_stats():
 def test_a_guest_judges_the_regions_it_is_given():
     model, variables = made()
     _, outputs, _ = learned()
-    given = {name: outputs.features[name] for name in models.SHARED}
+    given = {name: outputs.features[name] for name in models.REGION_KEYS}
     judge = jax.jit(lambda v, b: model.apply(v, b, train=False)[0])
     guest = judge(variables, {**without_boxes(batch_of()), **given})
     assert "anchor_logits" not in guest.features
@@ -230,7 +231,7 @@ def test_detections_are_suppressed_by_class():
 
 
 def test_crowds_are_neither_objects_nor_background():
-    scene = Scene(
+    truth = GroundTruth(
         jnp.array([[0, 0, 30, 30], [0, 0, 0, 0.0]]),
         jnp.array([1, 0]),
         jnp.array([True, False]),
@@ -238,7 +239,7 @@ def test_crowds_are_neither_objects_nor_background():
         jnp.array([64.0, 64.0]),
     )
     box = jnp.array([[0, 0, 30, 30], [40, 40, 60, 60.0]])
-    rows = region_rows(box, jnp.ones(2, bool), scene, jax.random.key(0), 3, Limits(regions=4))
+    rows = region_rows(box, jnp.ones(2, bool), truth, jax.random.key(0), 3, Limits(regions=4))
     kept = np.asarray(rows["region_mask"]) > 0
     assert kept.sum() == 1
     np.testing.assert_array_equal(rows["region"][0], box[1])

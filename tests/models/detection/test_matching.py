@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax.models.detection.matching import match, sample
+from kdjax.models.detection.matching import GroundTruth, match, sample
 from kdjax.models.detection.nms import suppress
 from kdjax.types import UserError
 from tests.models.detection.test_boxes import draw, overlap, size
@@ -32,14 +32,17 @@ def by_hand(regions, boxes, single, crowds, low, high, keep_best):
     return table.argmax(1), labels
 
 
+def ground_truth(boxes, real, crowd):
+    return GroundTruth(boxes, jnp.zeros(len(boxes), int), real, crowd, jnp.full(2, 100.0))
+
+
 @pytest.mark.parametrize("keep_best", [False, True])
 def test_match_against_loops(keep_best):
     regions, boxes = draw(0, 40), draw(1, 5)
     real = np.array([True, True, True, False, True])
     crowd = np.array([False, False, True, False, False])
-    index, label = match(
-        jnp.array(regions), jnp.array(boxes), real, crowd, low=0.3, high=0.5, keep_best=keep_best
-    )
+    truth = ground_truth(jnp.array(boxes), real, crowd)
+    index, label = match(jnp.array(regions), truth, low=0.3, high=0.5, keep_best=keep_best)
     crowds = [boxes[2]]
     at, expected = by_hand(regions, boxes, real & ~crowd, crowds, 0.3, 0.5, keep_best)
     assert label.tolist() == expected
@@ -49,9 +52,9 @@ def test_match_against_loops(keep_best):
 
 
 def test_a_picture_without_boxes_is_background():
-    none = jnp.zeros((3, 4))
     flags = jnp.zeros(3, bool)
-    _, label = match(jnp.array(draw(2, 6)), none, flags, flags, low=0.3, high=0.7, keep_best=True)
+    truth = ground_truth(jnp.zeros((3, 4)), flags, flags)
+    _, label = match(jnp.array(draw(2, 6)), truth, low=0.3, high=0.7, keep_best=True)
     assert label.tolist() == [0] * 6
 
 

@@ -5,13 +5,13 @@ import pathlib
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from kdjax import models
-from kdjax.models.text.gpt_neo import gpt_neo
+from kdjax.models.io.huggingface_config import to_options
+from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
 from kdjax.types import UserError, Variables
 
 HERE = pathlib.Path(__file__).resolve()
@@ -68,22 +68,14 @@ def test_writing_back_gives_the_same_tensors(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_built_network_comes_back_from_its_options(name, tmp_path):
+def test_a_built_network_comes_back_with_its_options(name, tmp_path):
     variables = init(name)
-    said = {"name": name, **SMALL[name]} | ({"num_classes": 2} if name == "bert" else {})
-    models.save_huggingface(tmp_path, said, variables)
-    _, found = models.load_huggingface(tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, variables, found)
-    options = models.huggingface_options(tmp_path)
-    assert said.items() <= options.items()
-    if name != "bert":
-        options["num_classes"] = 2
-    model = models.build(**options)
-    batch = {k: jax.ShapeDtypeStruct((1, 3), jnp.int32)
-             for k in ("input_ids", "attention_mask", "token_type_ids")}  # fmt: skip
-    batch |= {k: jax.ShapeDtypeStruct((1, 2, 2), jnp.int32) for k in ("choice_ids", "choice_mask")}
-    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
-    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, variables)
+    options = SMALL[name] | ({"num_classes": 2} if name == "bert" else {})
+    models.save_huggingface(tmp_path, {"name": name, **options}, variables)
+    _, loaded = models.load_huggingface(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, variables, loaded)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert options.items() <= to_options(config, "config.json")[1].items()
 
 
 def test_both_writers_configs_of_an_untied_head(tmp_path):
@@ -92,13 +84,14 @@ def test_both_writers_configs_of_an_untied_head(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(newer))
     (tmp_path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes())
     assert newer["tie_word_embeddings"]  # the file of weights says otherwise
-    assert models.huggingface_options(tmp_path) == models.huggingface_options(path)
-    assert models.huggingface_options(path)["tied"] is False
+    newer_variables, variables = (models.load_huggingface(f)[1] for f in (tmp_path, path))
+    jax.tree.map(np.testing.assert_array_equal, newer_variables, variables)
+    assert "lm_head" in variables.params
     # a copy of the embedding is no head of its own
     tensors = tensors_of(path)
     tensors["lm_head.weight"] = tensors["shared.weight"].copy()
     safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
-    assert models.huggingface_options(tmp_path)["tied"] is True
+    assert "lm_head" not in models.load_huggingface(tmp_path)[1].params
     said = {**newer, "tie_word_embeddings": False}
     (tmp_path / "config.json").write_text(json.dumps(said))
     with pytest.raises(UserError, match=r"missing: lm_head\.weight"):
@@ -218,7 +211,7 @@ def test_saving_other_variables_is_refused(tmp_path):
 def test_kept_layers_are_slices_of_the_file(name, pattern, layers, tmp_path):
     path = folder(name)
     _, variables = models.load_huggingface(path)
-    found = models.keep_layers(variables, layers)
+    found = models.select_layers(variables, layers)
     count = len({key for key in found.params.get("encoder", found.params) if "layer" in key})
     old = list(layers or range(0, 4 if name == "gpt_neo" else 2, 2))
     assert count == len(old)
@@ -243,11 +236,11 @@ def test_kept_layers_are_slices_of_the_file(name, pattern, layers, tmp_path):
 
 
 def test_a_network_of_kept_layers_runs_as_its_first_layers():
-    deep = gpt_neo(**SMALL["gpt_neo"], dropout=0.0)
+    deep = gpt_neo(GptNeoOptions(**SMALL["gpt_neo"], dropout=0.0))
     batch = {k: np.ones((2, 5), np.int32) for k in ("input_ids", "attention_mask")}
     variables = jax.jit(deep.init)(jax.random.key(0), batch)
-    kept = models.keep_layers(variables, (0, 1))
-    shallow = gpt_neo(**{**SMALL["gpt_neo"], "num_layers": 2}, dropout=0.0)
+    kept = models.select_layers(variables, (0, 1))
+    shallow = gpt_neo(GptNeoOptions(**{**SMALL["gpt_neo"], "num_layers": 2}, dropout=0.0))
     run = jax.jit(lambda m, v: m.apply(v, batch, train=False)[0].features, static_argnums=0)
     expected = run(deep, variables)["hidden_2"]
     norm = kept.params["norm"]
@@ -260,8 +253,8 @@ def test_a_network_of_kept_layers_runs_as_its_first_layers():
 def test_layers_that_cannot_be_kept():
     variables = Variables({"layer0": {}, "layer1": {}}, {})
     with pytest.raises(UserError, match="layer 2 is not there: the network has 0 to 1"):
-        models.keep_layers(variables, (0, 2))
+        models.select_layers(variables, (0, 2))
     with pytest.raises(UserError, match="keep at least one"):
-        models.keep_layers(variables, ())
+        models.select_layers(variables, ())
     with pytest.raises(UserError, match="no layers by number"):
-        models.keep_layers(Variables({"hidden0": {}}, {}))
+        models.select_layers(Variables({"hidden0": {}}, {}))

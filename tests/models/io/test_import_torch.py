@@ -12,7 +12,7 @@ import safetensors.numpy
 from kdjax import models
 from kdjax.cli import main
 from kdjax.models.io import export as model_export
-from kdjax.models.io.import_torch import import_weights, write_torch
+from kdjax.models.io.import_torch import ImageFormat, import_weights, write_torch
 from kdjax.types import UserError
 
 DATA = pathlib.Path(__file__).parents[3] / "../shared/data"
@@ -45,7 +45,7 @@ def test_import_and_back_is_exact(tmp_path, tensors, capsys):
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(back[name], tensor)
     # what was written reads as weights again
-    again = import_weights("resnet8", out / "torch.safetensors", tmp_path / "again")
+    again = import_weights("resnet8", out / "torch.safetensors", tmp_path / "again", ImageFormat())
     assert again.startswith("10 classes")
     assert json.loads((tmp_path / "again/config.json").read_text())["mean"] is None
 
@@ -64,22 +64,24 @@ def test_import_and_back_is_exact(tmp_path, tensors, capsys):
 )
 def test_numbers_that_do_not_fit_are_refused(tmp_path, tensors, options, says):
     np.savez(tmp_path / "w.npz", **tensors)
+    out, num_classes = tmp_path / "out", options.get("num_classes")
+    images = ImageFormat(**{name: x for name, x in options.items() if name != "num_classes"})
     with pytest.raises(UserError, match=says):
-        import_weights("resnet8", tmp_path / "w.npz", tmp_path / "out", **options)
-    assert not (tmp_path / "out").exists()
+        import_weights("resnet8", tmp_path / "w.npz", out, images, num_classes=num_classes)
+    assert not out.exists()
 
 
 def test_tensors_that_do_not_fit_are_listed(tmp_path, tensors):
     path = tmp_path / "w.npz"
     np.savez(path, **tensors)
     with pytest.raises(UserError, match=rf'{path}: the tensors are not those of "resnet14"; miss'):
-        import_weights("resnet14", path, tmp_path / "out")
+        import_weights("resnet14", path, tmp_path / "out", ImageFormat())
     with pytest.raises(UserError, match=rf'{path}: model "mlp" has no PyTorch names'):
-        import_weights("mlp", path, tmp_path / "out")
+        import_weights("mlp", path, tmp_path / "out", ImageFormat())
     tensors["fc.bias"][3] = np.nan
     np.savez(path, **tensors)
     with pytest.raises(UserError, match=r"NaN or infinite numbers in fc\.bias"):
-        import_weights("resnet8", path, tmp_path / "out")
+        import_weights("resnet8", path, tmp_path / "out", ImageFormat())
 
 
 def test_mistakes_on_the_command_line_exit_with_2(tmp_path, tensors, capsys):
@@ -95,8 +97,8 @@ def test_mistakes_on_the_command_line_exit_with_2(tmp_path, tensors, capsys):
 def test_a_real_teacher_imports_and_keeps_its_logits(tmp_path):
     if not TEACHER.exists():
         pytest.skip(f"{TEACHER} is not here")
-    statistics = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    import_weights("resnet56", TEACHER, tmp_path / "teacher", **statistics)
+    images = ImageFormat(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    import_weights("resnet56", TEACHER, tmp_path / "teacher", images)
     model, variables, about = model_export.restore(tmp_path / "teacher")
     mean, std = np.array(about["mean"]), np.array(about["std"])
     arrays = np.load(DATA / "cifar10_jpeg_5k.npz")

@@ -10,7 +10,7 @@ import pytest
 import scipy.special
 
 from kdjax import models
-from kdjax.models.text.gpt_neo import gpt_neo
+from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
 from kdjax.types import UserError, Variables
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "../shared/golden/transformers"
@@ -27,7 +27,7 @@ def text(seed=0):
 
 @pytest.fixture(scope="module")
 def small():
-    model = gpt_neo(**SIZES, dropout=0.2)
+    model = gpt_neo(GptNeoOptions(**SIZES, dropout=0.2))
     variables = jax.jit(model.init)(jax.random.key(0), text())
     # larger than at the start, so that attention shows in the logits
     params = jax.tree.map(lambda x: x * 12 if x.ndim == 2 else x + 0.1, variables.params)
@@ -146,7 +146,7 @@ def test_only_padding_is_finite_with_gradients(small):
 
 
 def test_bfloat16_and_dropout():
-    model = gpt_neo(**SIZES, dropout=0.3, dtype="bfloat16")
+    model = gpt_neo(GptNeoOptions(**SIZES, dropout=0.3, dtype="bfloat16"))
     variables = jax.jit(model.init)(jax.random.key(0), text())
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 

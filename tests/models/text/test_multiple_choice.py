@@ -7,8 +7,8 @@ import pytest
 import scipy.special
 
 from kdjax import models
-from kdjax.models.text.gpt_neo import gpt_neo
-from kdjax.models.text.t5 import t5
+from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
+from kdjax.models.text.t5 import T5Options, t5
 from kdjax.types import UserError, Variables
 
 T5 = {"vocab_size": 20, "num_layers": 1, "width": 8, "num_heads": 2, "dropout": 0.0}
@@ -49,10 +49,10 @@ def built(name):
 def token_logits(name, variables, prompt, choice):
     """The language model alone, one text at a time, without any padding: [tokens, vocabulary]."""
     if name == "t5":
-        plain = t5(**T5)
+        plain = t5(T5Options(**T5))
         inputs = {"input_ids": prompt, "decoder_input_ids": [0, *choice[:-1]]}
     else:
-        plain, inputs = gpt_neo(**NEO), {"input_ids": [*prompt, *choice]}
+        plain, inputs = gpt_neo(GptNeoOptions(**NEO)), {"input_ids": [*prompt, *choice]}
     batch = {key: np.array([row], np.int32) for key, row in inputs.items()}
     batch["attention_mask"] = np.ones_like(batch["input_ids"])
     run = jax.jit(lambda v, b: plain.apply(v, b, train=False)[0].logits[0])

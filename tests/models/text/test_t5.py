@@ -11,7 +11,7 @@ import scipy.special
 
 from kdjax import models
 from kdjax.models.text.relative_position import relative_buckets
-from kdjax.models.text.t5 import t5
+from kdjax.models.text.t5 import T5Options, t5
 from kdjax.types import UserError, Variables
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "../shared/golden/transformers"
@@ -153,7 +153,7 @@ def reference(params, batch, heads, *, tied, gated):
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_built_network_equals_a_float64_forward(version):
-    model = t5(**SIZES, head_width=6, version=version)
+    model = t5(T5Options(**SIZES, head_width=6, version=version))
     batch = text()
     variables = jax.jit(model.init)(jax.random.key(0), batch)
     outputs = jax.jit(lambda b: model.apply(variables, b, train=False)[0])(batch)
@@ -165,7 +165,7 @@ def test_built_network_equals_a_float64_forward(version):
 
 
 def test_choices_in_one_pass_equal_one_by_one():
-    model = t5(**SIZES, dropout=0.0)
+    model = t5(T5Options(**SIZES, dropout=0.0))
     batch = text()
     variables = jax.jit(model.init)(jax.random.key(0), batch)
     choices = np.random.default_rng(5).integers(1, 40, (3, 4, 5)).astype(np.int32)
@@ -179,7 +179,7 @@ def test_choices_in_one_pass_equal_one_by_one():
 
 
 def test_bfloat16_and_dropout():
-    model = t5(**SIZES, dropout=0.3, dtype="bfloat16")
+    model = t5(T5Options(**SIZES, dropout=0.3, dtype="bfloat16"))
     batch = text()
     variables = jax.jit(model.init)(jax.random.key(0), batch)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
