@@ -7,7 +7,9 @@ import pytest
 from kdjax import models
 from kdjax.distill import terms
 from kdjax.distill.methods import Player, co_train, player_hparams
-from kdjax.train import init_state, make_optimizer, memory_estimate
+from kdjax.train import memory_estimate
+from kdjax.train.optimizer import make_optimizer
+from kdjax.train.step import init_state
 
 
 @pytest.mark.parametrize(
