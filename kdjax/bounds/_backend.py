@@ -17,20 +17,6 @@ from jax.typing import ArrayLike
 
 from kdjax.types import Array, UserError
 
-__all__ = [
-    "Numbers",
-    "Result",
-    "backend",
-    "check_choice",
-    "check_integer",
-    "check_not_negative",
-    "check_positive",
-    "check_true",
-    "check_unit_interval",
-    "floats",
-    "root",
-]
-
 Numbers = ArrayLike | Sequence[Any]  # argument of a closed form
 Result = Array | np.ndarray | np.number  # of a closed form: JAX in, JAX out; else numpy
 

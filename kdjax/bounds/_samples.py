@@ -6,8 +6,6 @@ import numpy as np
 
 from kdjax.types import UserError
 
-__all__ = ["check_costs", "check_neighbours", "check_weights", "point_pair", "points"]
-
 _TOLERANCE = 1e-5  # of the sum of float32 weights
 
 

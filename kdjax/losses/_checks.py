@@ -13,19 +13,6 @@ from jaxtyping import Shaped
 
 from kdjax.types import Array, UserError
 
-__all__ = [
-    "Number",
-    "check_batches",
-    "check_count",
-    "check_fraction",
-    "check_labels",
-    "check_mask",
-    "check_not_negative",
-    "check_open_fraction",
-    "check_pair",
-    "check_positive",
-]
-
 Number = float | int | Shaped[Array, ""]  # a keyword scalar: a constant or a traced value
 
 

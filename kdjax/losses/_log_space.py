@@ -7,8 +7,6 @@ from jax.typing import ArrayLike
 from kdjax.losses._checks import Number, check_pair, check_positive
 from kdjax.types import Array
 
-__all__ = ["expectation", "kl", "log_pair", "log_probabilities", "pick"]
-
 
 def log_probabilities(logits: ArrayLike, temperature: Number = 1.0) -> Array:
     """Return log softmax(z / T) over the last axis, float32."""

@@ -6,8 +6,6 @@ from jax.typing import ArrayLike
 
 from kdjax.types import Array
 
-__all__ = ["gram", "huber", "norm", "products", "ratio", "rows", "squared_distances", "unit"]
-
 
 def rows(features: ArrayLike) -> Array:
     """Flatten [batch, ...] to float32 [batch, width]."""

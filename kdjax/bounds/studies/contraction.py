@@ -16,7 +16,15 @@ from kdjax import bounds
 from kdjax.bounds._backend import check_integer
 from kdjax.bounds.enumeration import sign_network
 from kdjax.bounds.inequalities import Inequality, chain
-from kdjax.bounds.studies.results import Line, Panel, StudyResult, Table, inequality_line, value_of
+from kdjax.bounds.studies.results import (
+    Line,
+    Panel,
+    StudyResult,
+    Table,
+    Values,
+    inequality_line,
+    value_of,
+)
 from kdjax.types import UserError
 
 __all__ = ["ContractionSettings", "Layout", "contraction", "layout"]
@@ -155,8 +163,8 @@ def _curves(
     title: str,
     x: str,
     y: str,
-    values: Sequence[float],
-    lines: Mapping[str, Sequence[float]],
+    values: Values,
+    lines: Mapping[str, Values],
     log: str = "",
 ) -> Panel:
     drawn = [

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from kdjax.bounds._backend import check_integer
+from kdjax.bounds.studies.results import Values
 from kdjax.types import UserError
 
 __all__ = ["Correlation", "Interval", "spearman", "spearman_by_setting"]
@@ -36,7 +37,7 @@ class Correlation(NamedTuple):
     within: Interval
 
 
-def spearman(x: Sequence[float], y: Sequence[float]) -> float:
+def spearman(x: Values, y: Values) -> float:
     """Return Spearman's rank correlation, ties at their mean rank; NaN if either is constant.
 
     >>> round(spearman([1, 2, 3, 4], [1, 3, 2, 4]), 6)
@@ -46,13 +47,13 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def spearman_by_setting(
-    columns: Mapping[str, Sequence[float]],
-    y: Sequence[float],
+    columns: Mapping[str, Values],
+    y: Values,
     settings: Sequence[Hashable],
     *,
     draws: int,
     seed: int,
-    control: Sequence[float] | None = None,
+    control: Values | None = None,
 ) -> dict[str, Correlation]:
     """Correlate columns with y overall, between and within settings.
 

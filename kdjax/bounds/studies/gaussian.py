@@ -16,7 +16,7 @@ from scipy.special import ndtr
 
 from kdjax import bounds
 from kdjax.bounds._backend import check_integer, check_positive
-from kdjax.bounds.studies.results import Line, Panel, StudyResult, Table
+from kdjax.bounds.studies.results import Line, Panel, StudyResult, Table, Values
 from kdjax.types import UserError
 
 __all__ = ["Gaps", "GaussianSettings", "gaps", "gaussian"]
@@ -187,16 +187,11 @@ def _exceeds(point: _Point) -> bool:
     return bool(zero_one > least or ramp > min(least, point.wasserstein.min()))
 
 
-def _lines(
-    x: Sequence[float],
-    kl: Sequence[float] | np.ndarray,
-    wasserstein: Sequence[float] | np.ndarray,
-    gen: Sequence[Gaps],
-) -> tuple[Line, ...]:
+def _lines(x: Values, kl: Values, wasserstein: Values, gen: Sequence[Gaps]) -> tuple[Line, ...]:
     zero_one, zero_one_error, ramp, ramp_error = zip(*gen, strict=True)
     return (
-        Line("KL bound", "upper bound", x, list(kl)),
-        Line("Wasserstein bound, ramp loss", "upper bound", x, list(wasserstein)),
+        Line("KL bound", "upper bound", x, kl),
+        Line("Wasserstein bound, ramp loss", "upper bound", x, wasserstein),
         Line("gen, 0-1 loss", "estimate", x, zero_one, zero_one_error),
         Line("gen, ramp loss", "estimate", x, ramp, ramp_error),
     )

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 
 from kdjax.bounds.enumeration import sign_network
 from kdjax.bounds.inequalities import Inequality, chain
-from kdjax.bounds.studies.results import Panel, StudyResult, Table, inequality_line, value_of
+from kdjax.bounds.studies.results import (
+    Panel,
+    StudyResult,
+    Table,
+    Values,
+    inequality_line,
+    value_of,
+)
 
 __all__ = ["GibbsSettings", "gibbs"]
 
@@ -72,7 +79,7 @@ def gibbs(settings: GibbsSettings) -> StudyResult:
 def _panel(
     title: str,
     axis: str,
-    x: Sequence[float],
+    x: Values,
     chains: Sequence[Sequence[Inequality]],
     log: str,
 ) -> Panel:

@@ -57,12 +57,9 @@ def network_bounds(record: Mapping[str, Any]) -> NetworkBounds:
     layers = [
         LayerBound(*(layer[field] for field in LayerBound._fields)) for layer in record["layers"]
     ]
+    fields = ("variant", "role", "member", "values", "gap")
     return NetworkBounds(
-        variant=record["variant"],
-        role=record["role"],
-        member=record["member"],
-        values=record["values"],
-        gap=record["gap"],
+        *(record[field] for field in fields),
         train_loss=record["losses"]["train"],
         label_cost=record["label_cost"],
         layers=layers,

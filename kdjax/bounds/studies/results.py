@@ -10,6 +10,7 @@ from kdjax.bounds.inequalities import Inequality
 __all__ = ["Line", "Panel", "StudyResult", "Table", "as_json", "inequality_line", "value_of"]
 
 Value = float | int | str
+Values = Sequence[float | int] | np.ndarray
 
 
 class Line(NamedTuple):
@@ -20,9 +21,9 @@ class Line(NamedTuple):
 
     name: str
     kind: str
-    x: Sequence[float]
-    y: Sequence[float]
-    error: Sequence[float] = ()
+    x: Values
+    y: Values
+    error: Values = ()
     joined: bool = True
 
 
@@ -82,7 +83,7 @@ def value_of(rows: Sequence[Inequality], name: str) -> float:
 
 
 def inequality_line(
-    name: str, kind: str, x: Sequence[float], chains: Sequence[Sequence[Inequality]]
+    name: str, kind: str, x: Values, chains: Sequence[Sequence[Inequality]]
 ) -> Line:
     """Draw the row `name` of several chains against x."""
     values = [value_of(rows, name) for rows in chains]

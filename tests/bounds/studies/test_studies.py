@@ -60,7 +60,7 @@ def test_the_ramp_of_a_normal_margin():
     for mean, deviation in ((0.3, 0.5), (-2.0, 1.5), (3.0, 1.2)):
         law = stats.norm(mean, deviation)
         slope = integrate.quad(lambda z, law=law: (1 - z) * law.pdf(z), 0, 1)[0]
-        found = _ramp(np.array(mean), np.array(deviation))
+        found = _ramp(np.array([mean]), np.array([deviation]))
         assert found == pytest.approx(law.cdf(0) + slope, abs=1e-10)
 
 
