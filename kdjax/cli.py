@@ -24,7 +24,7 @@ Knowledge distillation beyond one KL: train networks beside each other, from a c
   python -m kdjax bounds --workdir=runs/x
   python -m kdjax study --config=experiments/bounds_gaussian.py --out=runs/bounds_gaussian
   python -m kdjax report runs/* --out=report.html
-  python -m kdjax list
+  python -m kdjax list [config]
 
 The same train command resumes a run that was stopped. Exit status: 0 done, 2 a mistake in the
 config, a flag or a file (one line says which), 1 a run that failed.
@@ -99,7 +99,10 @@ def _parser() -> argparse.ArgumentParser:
     report = add("report", _report, "one page (.html) or its tables (.md) for several workdirs")
     report.add_argument("workdirs", nargs="+", type=Path)
     report.add_argument("--out", type=Path, default=Path("report.html"))
-    add("list", _list, "models, losses, data sets, optimizers, experiments and config keys")
+    names = add("list", _list, "models, losses, data sets, optimizers, experiments and config keys")
+    names.add_argument(
+        "topic", nargs="?", choices=("config",), help="config: type, bounds and meaning of all keys"
+    )
     return parser
 
 
@@ -280,7 +283,9 @@ def _report(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) 
 def _list(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
     from kdjax.experiment.commands import catalog
 
-    sys.stdout.write(catalog.vocabulary(Path("experiments")) + "\n")
+    of_config = args.topic == "config"
+    text = catalog.config_keys() if of_config else catalog.vocabulary(Path("experiments"))
+    sys.stdout.write(text + "\n")
     return 0
 
 

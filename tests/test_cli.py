@@ -148,6 +148,21 @@ def test_list_names_everything_there_is(capsys, monkeypatch):
         assert key in out
 
 
+def test_list_config_prints_the_schema(capsys):
+    assert cli.main(["list", "config"]) == 0
+    out, err = capsys.readouterr()
+    assert not err
+    for row in (
+        r"  num_steps +int +1000 +>= 1 +Steps of the run\.",
+        r"  eval_crop +float or None +null +> 0 and <= 1 +image_size / ",
+        r"\nroles\.<role>\.terms\.<term>\.\n",
+        r"\nroles\.<role>\.terms\.balanced_kl\.\n  temperature +float +1\.0 +> 0\n",
+        r"\nroles\.<role>\.adapters\.<adapter: fusion>\.\n  kind ",
+    ):
+        assert re.search(row, out), row
+    assert "models: " not in out
+
+
 def test_list_works_anywhere(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").mkdir()

@@ -73,7 +73,10 @@ ADAPTERS = {
     ),
     "dropout of all": (
         adapted({"kind": "norm_direction", "width": 8, "dropout": 1.0}),
-        ("roles.student.adapters.wide: dropout is 1.0",),
+        (
+            "roles.student.adapters.wide.dropout is 1.0",
+            "< 1",
+        ),
     ),
     "adapter that no term uses": (
         adapted({"width": 8}, name="narrow", own_layer="pooled"),

@@ -20,31 +20,30 @@ from kdjax.experiment.build import data as experiment_data
 from kdjax.experiment.build import initial_weights, players
 from kdjax.experiment.build import models as experiment_models
 from kdjax.experiment.build.plan import Run, TaskData, Variant
-from kdjax.experiment.build.validate import check_numbers, check_parts, check_shapes
+from kdjax.experiment.build.validate import check_devices, check_parts, check_shapes
 from kdjax.experiment.config import resolve as configs
-from kdjax.experiment.config.schema import DEFAULTS
+from kdjax.experiment.config.schema import Select
 from kdjax.train import sweep
 from kdjax.types import Batch, Method, UserError, Variables
 
 
-def complete(config: Any) -> dict[str, Any]:
-    """A config (ConfigDict or dict) as a plain dict with every default filled in."""
+def complete(config: Any, where: str = "config") -> dict[str, Any]:
+    """Check a config (ConfigDict or dict); returns it as nested dicts, every default filled in."""
     plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    return configs.complete(plain, players.term_scalars())
+    return configs.to_dict(configs.from_dict(plain, where))
 
 
 def build(config: Any) -> Run:
     """Build a run from a config.
 
     Args:
-      config: a ConfigDict or a dict; what it does not say is filled in from `schema.DEFAULTS`.
+      config: a ConfigDict or a dict; what it does not say is filled in from `schema`.
 
     Raises:
       UserError: one line that names the key and what would be right.
     """
     whole = complete(config)
-    configs.check(whole)
-    check_numbers(whole)
+    check_devices(whole)
     data = experiment_data.load(whole)
     prepare_train, prepare_eval = experiment_data.prepare(whole, data.source)
     plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
@@ -52,8 +51,7 @@ def build(config: Any) -> Run:
     labels = functools.cache(lambda: experiment_critics.training_labels(data.source))
     completed: dict[str, dict[str, Any]] = {}
     for name, said in configs.variants(plain).items():
-        completed[name] = configs.complete(said, players.term_scalars())
-        configs.check(completed[name], _where(name))
+        completed[name] = complete(said, _where(name))
         experiment_critics.split(completed[name], _where(name))
     players.check_adapters(completed)
     for name, full in completed.items():
@@ -71,7 +69,7 @@ def build(config: Any) -> Run:
 def _selection(select: Mapping[str, Any], roles: Sequence[str], data: TaskData) -> Selection:
     """Return the rule of selection; the default role need not play."""
     role = select["role"]
-    if role not in roles and role != DEFAULTS["select"]["role"]:
+    if role not in roles and role != Select().role:
         known = ", ".join(dict.fromkeys(roles))
         raise UserError(f"select.role is {role!r}; there are {known}")
     return make_selection(role, select["metric"], data.task.metrics(data.source.spec))

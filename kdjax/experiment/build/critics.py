@@ -14,7 +14,7 @@ from kdjax.distill.methods import (
     with_critic,
 )
 from kdjax.experiment.build.schedules import weight_schedule
-from kdjax.experiment.config import schema
+from kdjax.experiment.config.schema import Role, TemperatureAnneal, Term
 from kdjax.types import Method, Source, UserError
 
 # settings of players only
@@ -31,7 +31,7 @@ def split(config: Mapping[str, Any], where: str) -> tuple[list[str], list[str]]:
     playing = [role for role, said in roles.items() if not said["between"]]
     judging = [role for role, said in roles.items() if said["between"]]
     for role in playing:
-        if roles[role]["moves"] != schema.ROLE["moves"]:
+        if roles[role]["moves"] != Role().moves:
             raise UserError(
                 f"{where}: roles.{role}.moves is set, but {role} is no critic; remove it, or give "
                 "it `between`"
@@ -52,9 +52,7 @@ def split(config: Mapping[str, Any], where: str) -> tuple[list[str], list[str]]:
             )
         set_anyway = [key for key in NOT_ITS if said[key]]
         set_anyway += ["pause"] if said["pause"]["name"] else []
-        set_anyway += ["input"] if said["input"] != schema.ROLE["input"] else []
-        if said["moves"] not in ("first", "both"):
-            raise UserError(f"{here}.moves is {said['moves']!r}; it must be first or both")
+        set_anyway += ["input"] if said["input"] != Role().input else []
         if set_anyway:
             raise UserError(
                 f"{here}.{set_anyway[0]} is set, but {role} is a critic, which starts at random "
@@ -93,9 +91,9 @@ def make(role: str, config: Mapping[str, Any], labels: Callable[[], np.ndarray])
         for key in ("toward", "temperature_squared"):
             if term[key]:
                 raise UserError(f"{where}.terms.{name}.{key} is set; a critic's term has none")
-        if term["anneal"] != schema.TERM["anneal"]:
+        if term["anneal"] != TemperatureAnneal().model_dump():
             raise UserError(f"{where}.terms.{name}.anneal is set; a critic's term has none")
-        extra = set(schema.TERM) - {"weight"}
+        extra = set(Term.model_fields) - {"weight"}
         terms[name] = {key: value for key, value in term.items() if key not in extra}
         for key, value in terms[name].items() if name in critic.terms else ():  # else: `hparams`
             if isinstance(value, bool) or not isinstance(value, int | float):

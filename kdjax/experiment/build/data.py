@@ -7,7 +7,7 @@ from typing import Any
 from kdjax import data, models
 from kdjax.evaluation import TASKS
 from kdjax.experiment.build.plan import TaskData
-from kdjax.experiment.config.schema import DEFAULTS
+from kdjax.experiment.config.schema import Data
 from kdjax.train.step import Prepare
 from kdjax.types import Array, Batch, Source, Spec, UserError
 
@@ -97,14 +97,14 @@ def _refuse_foreign(name: str, table: Mapping[str, Any]) -> None:
         if name in owners.split(", "):
             continue
         for key in keys:
-            if key not in IMAGE and table[key] != DEFAULTS["data"][key]:
+            if key not in IMAGE and table[key] != getattr(Data(), key):
                 raise UserError(
                     f"data.{key} is set, but only {owners} has it; set data.name to that or "
                     "remove it"
                 )
     if name in data.PAIRS:
         for key in ("limit", "on_device", "workers", *IMAGE):
-            if key not in (*PAIRS, "augment") and table[key] != DEFAULTS["data"][key]:
+            if key not in (*PAIRS, "augment") and table[key] != getattr(Data(), key):
                 raise UserError(f"data.{key} is set, but {name} has no such key; remove it")
     if name == "coco":
         for key in ("test", "canvas", "eval_crop", "shape", "num_classes"):

@@ -28,8 +28,6 @@ def make_network(
         raise UserError(f"roles.{role}.model.name {error}") from error
     if said["cache"] and not data.task.rows_are_examples:
         raise UserError(f"roles.{role}.cache is set, but a detector draws new regions every time")
-    if config["precision"] not in PRECISIONS:
-        raise UserError(f"precision is {config['precision']!r}; there are {_list(PRECISIONS)}")
     try:
         network, spec = data.task.describe_network(said["model"], data.source.spec)
         options = {k: v for k, v in network.items() if k != "name"}

@@ -5,28 +5,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdjax import models
-from kdjax.distill import critics, terms
+from kdjax.distill import terms
 from kdjax.distill.methods import Pause, Player, switokd_pause
 from kdjax.experiment.build import critics as experiment_critics
 from kdjax.experiment.build import models as experiment_models
 from kdjax.experiment.build import schedules
 from kdjax.experiment.build.plan import TaskData
-from kdjax.experiment.config import schema
+from kdjax.experiment.config.schema import Term as TermTable
 from kdjax.train import optimizer
 from kdjax.train.step import Optimizer
 from kdjax.types import UserError
 
 PAUSES = {"switokd": switokd_pause}
-
-
-def term_scalars() -> dict[str, dict[str, float]]:
-    """The scalars of every known term, with defaults; layers of feature terms as well."""
-    found = {}
-    for name, define in terms.TERM_SPECS.items():
-        static = {n: p.default for n, p in inspect.signature(define).parameters.items()}
-        scalars = {n: scalar.default for n, scalar in define().scalars.items()}
-        found[name] = {**static, **scalars}
-    return {**critics.term_scalars(), **found}
 
 
 def make_player(
@@ -59,7 +49,7 @@ def make_player(
     return Player(
         model,
         found,
-        _pause(role, said["pause"]),
+        _pause(said["pause"]),
         trained_by_critic=moved,
         shares=_shares(role, config, data),
     )
@@ -201,10 +191,10 @@ def _term(role: str, name: str, said: Mapping[str, Any]) -> terms.Term:
     if name not in terms.TERM_SPECS:
         raise UserError(f"{where}: no such loss; there are {_list(terms.TERM_SPECS)}")
     static = inspect.signature(terms.TERM_SPECS[name]).parameters
-    scalars = {k: v for k, v in said.items() if k not in schema.TERM and k not in static}
+    scalars = {k: v for k, v in said.items() if k not in TermTable.model_fields and k not in static}
     toward = (said["toward"],) if isinstance(said["toward"], str) else tuple(said["toward"])
     ramp = schedules.weight_schedule(where, said["ramp"])
-    for key, value in {**scalars, "weight": said["weight"]}.items():
+    for key, value in scalars.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise UserError(f"{where}.{key} is {value!r}; it must be a number")
     try:
@@ -220,11 +210,9 @@ def _term(role: str, name: str, said: Mapping[str, Any]) -> terms.Term:
         raise UserError(f"{where}: {error}") from error
 
 
-def _pause(role: str, said: Mapping[str, Any]) -> tuple[Pause, str] | None:
+def _pause(said: Mapping[str, Any]) -> tuple[Pause, str] | None:
     if said["name"] is None:
         return None
-    if said["name"] not in PAUSES:
-        raise UserError(f"roles.{role}.pause.name is {said['name']!r}; there are {_list(PAUSES)}")
     return PAUSES[said["name"]], said["watch"]
 
 

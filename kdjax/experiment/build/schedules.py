@@ -8,8 +8,6 @@ import optax
 from kdjax.distill import terms
 from kdjax.types import UserError
 
-WEIGHT_SCHEDULES = ("cosine", "linear", "piecewise", "sigmoid")
-
 
 def learning_rate_schedule(
     name: str,
@@ -60,13 +58,11 @@ def weight_schedule(where: str, table: Mapping[str, Any]) -> optax.Schedule | No
         and i.
 
     Raises:
-      UserError: an unknown name, or numbers that make no schedule.
+      UserError: numbers that make no schedule.
     """
     name, steps = table["name"], table["steps"]
     if name is None:
         return None
-    if name not in WEIGHT_SCHEDULES:
-        raise UserError(f"{where}.ramp.name is {name!r}; there are {', '.join(WEIGHT_SCHEDULES)}")
     if name == "piecewise":
         return _piecewise(where, tuple(table["boundaries"]), tuple(table["factors"]))
     if steps < 1:

@@ -2,20 +2,16 @@
 
 import ast
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from kdjax import data, models
 from kdjax.distill import critics, terms
-from kdjax.experiment.config import schema
+from kdjax.experiment.config import keys
+from kdjax.experiment.config.resolve import term_options
 from kdjax.train import optimizer
-
-TABLES = {
-    "": schema.DEFAULTS,
-    "roles.<role>.": schema.ROLE,
-    "roles.<role>.terms.<term>.": schema.TERM,
-}
 
 
 def vocabulary(folder: Path) -> str:
@@ -33,10 +29,42 @@ def vocabulary(folder: Path) -> str:
     lines += [
         f"  {path.as_posix():36} {_heading(path)}" for path in sorted(folder.glob("[!_]*.py"))
     ]
-    lines += ["", "config keys and defaults:"]
-    for prefix, table in TABLES.items():
-        lines += [f"  {prefix}{key} = {json.dumps(value)}" for key, value in table.items()]
+    lines += ["", "config keys and defaults (`list config` adds types, bounds and meanings):"]
+    lines += [f"  {key.path} = {json.dumps(key.default)}" for key in keys.declared()]
     return "\n".join(lines)
+
+
+def config_keys() -> str:
+    """The lines of `kdjax list config`: every key with type, default, bounds and meaning."""
+    tables: dict[str, list[tuple[str, ...]]] = {}
+    for key in [*keys.declared(), *_term_keys()]:
+        table, _, name = key.path.rpartition(".")
+        row = (name, key.type, json.dumps(key.default), key.bounds, key.meaning)
+        tables.setdefault(table, []).append(row)
+    lines = ["config keys: type, default, bounds, meaning"]
+    for table, rows in tables.items():
+        lines += ["", *([f"{table}."] if table else [])]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines += ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    return "\n".join(lines)
+
+
+def _term_keys() -> Iterator[keys.Key]:
+    """The scalars and layers of every loss, which its term declares."""
+    for name, options in term_options().items():
+        scalars = terms.TERM_SPECS[name]().scalars if name in terms.TERM_SPECS else {}
+        for key, default in options.items():
+            bounds = _interval(scalars[key].domain) if key in scalars else ""
+            path = f"roles.<role>.terms.{name}.{key}"
+            yield keys.Key(path, type(default).__name__, default, bounds, "")
+
+
+def _interval(domain: tuple[float, float] | None) -> str:
+    """An open interval in words; one that begins below 0 holds 0, as in `terms.check_domain`."""
+    if domain is None:
+        return ""
+    low, high = domain
+    return f"{'>=' if low < 0 else '>'} {max(low, 0):g}{'' if high == inf else f' and < {high:g}'}"
 
 
 def _title(define: Callable[..., Any]) -> str:

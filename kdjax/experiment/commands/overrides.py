@@ -13,8 +13,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
 from kdjax.experiment.build.build import complete
-from kdjax.experiment.config.resolve import check
-from kdjax.experiment.config.schema import OPTIONAL
+from kdjax.experiment.config.keys import flag_type
+from kdjax.experiment.config.resolve import nearest
 from kdjax.types import UserError
 
 SWEEP = "--config.sweep."
@@ -42,8 +42,7 @@ def read(file: str, overrides: Sequence[str]) -> Experiment:
     title, given = _load(Path(path), arg)
     if "study" in given:
         raise UserError(f"--config: {path} trains nothing; run it by `python -m kdjax study`")
-    whole = complete(given)
-    check(whole, path)
+    whole = complete(given, path)
     swept = [text for text in overrides if text.startswith(SWEEP)]
     whole["sweep"] = {**whole["sweep"], **dict(_swept(text) for text in swept)}
     table = _to_config_dict(whole, "")
@@ -120,22 +119,12 @@ def _to_config_dict(tree: Mapping[str, Any], prefix: str) -> ConfigDict:
         if isinstance(value, Mapping):
             found[key] = _to_config_dict(value, path)
         elif value is None:
-            kind = OPTIONAL.get(_pattern(path), object)
-            found[key] = config_dict.placeholder(object if isinstance(kind, tuple) else kind)
-        elif OPTIONAL.get(_pattern(path)) and isinstance(OPTIONAL[_pattern(path)], tuple):
+            found[key] = config_dict.placeholder(flag_type(path) or object)
+        elif flag_type(path) is object:
             found[key] = config_dict.FieldReference(value, field_type=object)
         else:
             found[key] = tuple(value) if isinstance(value, list) else value
     return found
-
-
-def _pattern(path: str) -> str:
-    parts = path.split(".")
-    if parts[0] == "roles" and len(parts) > 2:
-        parts[1] = "*"
-        if parts[2] == "terms" and len(parts) > 3:
-            parts[3] = "*"
-    return ".".join(parts)
 
 
 def _override(table: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
@@ -181,10 +170,8 @@ def _check_key(table: ConfigDict, text: str) -> None:
         if not isinstance(node, ConfigDict):
             raise UserError(f"--config.{'.'.join(done)} is a value, it has no {part!r} inside")
         if part not in node:
-            known = list(node.keys())
-            near = difflib.get_close_matches(part, known, n=1)
-            hint = ".".join([*done, near[0]]) if near else ""
-            said = f"did you mean --config.{hint}?" if near else f"known: {', '.join(known)}"
-            raise UserError(f"unknown key --config.{'.'.join([*done, part])}; {said}")
+            wrong = ".".join([*done, part])
+            hint = nearest(wrong, node.keys(), "--config.")
+            raise UserError(f"unknown key --config.{wrong}; {hint}")
         node = node[part]
         done.append(part)

@@ -1,16 +1,30 @@
-"""Configs as plain nested dicts: defaults, overrides, and what is refused.
+"""Configs: laid over each other, completed and checked by the schema, compared.
 
-An experiment says only what it decides; `complete` fills in the rest, so that every key below
-can be set by a flag. Roles and terms are open tables with a fixed set of keys inside.
+An experiment states only what it decides; `from_dict` fills in the rest, so that every key can be
+set by a flag. Roles, terms and adapters are open tables with a fixed set of keys inside.
 """
 
 import copy
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
+from kdjax.distill import critics, terms
 from kdjax.errors import UserError
-from kdjax.experiment.config.schema import ADAPTERS, DEFAULTS, OPEN, OPTIONAL, ROLE, TERM
+from kdjax.experiment.config import keys
+from kdjax.experiment.config.schema import Config
+
+_OUT_OF_BOUNDS = (
+    "finite_number",
+    "greater_than",
+    "greater_than_equal",
+    "less_than",
+    "less_than_equal",
+)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -19,72 +33,98 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     >>> merge({"a": {"b": 1, "c": 2}}, {"a.b": 3, "a": {"d": 4}})
     {'a': {'b': 3, 'c': 2, 'd': 4}}
     """
-    found = copy.deepcopy(dict(base))
+    merged = copy.deepcopy(dict(base))
     for key, value in over.items():
         if key == "sweep" and isinstance(value or {}, Mapping):  # its keys are dotted paths
-            table = {**(found.get(key) or {}), **(value or {})}
-            found[key] = {path: values for path, values in table.items() if values is not None}
+            paths = {**(merged.get(key) or {}), **(value or {})}
+            merged[key] = {path: values for path, values in paths.items() if values is not None}
             continue
         head, _, rest = key.partition(".")
         if rest:
             value = {rest: value}
-        if isinstance(value, Mapping) and isinstance(found.get(head, {}), Mapping):
-            found[head] = merge(found.get(head, {}), value)
+        if isinstance(value, Mapping) and isinstance(merged.get(head, {}), Mapping):
+            merged[head] = merge(merged.get(head, {}), value)
         else:
-            found[head] = copy.deepcopy(value)
-    return found
+            merged[head] = copy.deepcopy(value)
+    return merged
 
 
-def without_none(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop the entries that a variant has set to None: that is how it removes a role or a term."""
-    return {key: value for key, value in table.items() if value is not None}
-
-
-def complete(
-    given: Mapping[str, Any], term_scalars: Mapping[str, Mapping[str, float]]
-) -> dict[str, Any]:
-    """Fill in every default.
+def from_dict(mapping: Mapping[str, Any], where: str = "config") -> Config:
+    """Complete a config and check it.
 
     Args:
-      given: what an experiment says.
-      term_scalars: the scalars of every known term, with their defaults.
+      mapping: what an experiment says; dotted keys are paths, None removes a role, a term or an
+        adapter.
+      where: begins an error.
+
+    Raises:
+      UserError: one line with the key, and the nearest known key or what would be right.
     """
-    found = merge(DEFAULTS, given)
-    _check_table("roles", found["roles"], "role -> player")
-    roles = {}
-    for name, role in without_none(found["roles"]).items():
-        _check_table(f"roles.{name}", role, "model, terms, ...")
-        roles[name] = merge(ROLE, role)
-        _check_table(f"roles.{name}.model", roles[name]["model"], "name and options")
-        _check_table(f"roles.{name}.terms", roles[name]["terms"] or {}, "loss -> its numbers")
-        roles[name]["terms"] = {
-            term: _complete_term(f"roles.{name}.terms.{term}", said, term_scalars.get(term, {}))
-            for term, said in without_none(roles[name]["terms"] or {}).items()
-        }
-        _check_table(f"roles.{name}.adapters", roles[name]["adapters"] or {}, "name -> kind, ...")
-        roles[name]["adapters"] = {
-            adapter: _complete_adapter(f"roles.{name}.adapters.{adapter}", said)
-            for adapter, said in without_none(roles[name]["adapters"] or {}).items()
-        }
-    return {**found, "roles": roles}
+    plain = merge({}, mapping)
+    for role in _entries(plain.get("roles")).values():
+        for name, term in _entries(role.get("terms")).items():
+            role["terms"][name] = {**term_options().get(name, {}), **term}
+    try:
+        return Config.model_validate(plain)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_refusal(error, plain)}") from error
 
 
-def _complete_term(path: str, said: Any, scalars: Mapping[str, float]) -> dict[str, Any]:
-    _check_table(path, said, "toward, weight, ...")
-    return merge({**TERM, **scalars}, said)
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return a config as nested dicts, every default filled in."""
+    return config.model_dump()
 
 
-def _complete_adapter(path: str, said: Any) -> dict[str, Any]:
-    _check_table(path, said, "kind, layer, width, ...")
-    kind = said.get("kind", "linear")
-    if kind not in ADAPTERS:
-        raise UserError(f"{path}.kind is {kind!r}; there are {', '.join(ADAPTERS)}")
-    return merge(ADAPTERS[kind], said)
+@functools.cache
+def term_options() -> dict[str, dict[str, Any]]:
+    """Return the keys of every known term beyond the schema's, with defaults: scalars, layers."""
+    options = critics.term_scalars()
+    for name, define in terms.TERM_SPECS.items():
+        layers = {key: p.default for key, p in inspect.signature(define).parameters.items()}
+        scalars = {key: scalar.default for key, scalar in define().scalars.items()}
+        options[name] = {**layers, **scalars}
+    return options
 
 
-def _check_table(path: str, value: Any, holds: str) -> None:
-    if not isinstance(value, Mapping):
-        raise UserError(f"{path} is {value!r}; it must be a table ({holds})")
+def _entries(table: Any) -> dict[str, dict[str, Any]]:
+    """The entries of a table that are tables; whatever else is there is left to the schema."""
+    items = table.items() if isinstance(table, dict) else ()
+    return {name: entry for name, entry in items if isinstance(entry, dict)}
+
+
+def _refusal(error: ValidationError, plain: Mapping[str, Any]) -> str:
+    """Say what is wrong in one line; an unknown key comes first."""
+    errors = error.errors(include_url=False)
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
+    place = keys.locate(first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {place.path}; {nearest(place.path, place.known)}"
+    value: Any = plain
+    for name in place.path.split("."):
+        value = value[name]
+    if first["type"] == "union_tag_invalid":
+        known = first.get("ctx", {})["expected_tags"].replace("'", "")
+        return f"{place.path}.kind is {value['kind']!r}; there are {known}"
+    kinds = {e["type"] for e in errors if keys.locate(e["loc"]).path == place.path}
+    if kinds & set(_OUT_OF_BOUNDS):
+        bounds = [place.bounds] * bool(place.bounds) + ["finite"] * ("finite_number" in kinds)
+        right = " and ".join(bounds)
+    elif first["type"] in ("model_type", "dict_type"):
+        right = f"a table (a dict of {', '.join(place.known) or 'names'})"
+    else:
+        words = keys.type_text(place.annotation)
+        right = words if "literal_error" in kinds else f"of type {words}"
+    return f"{place.path} is {value!r}; it must be {right}"
+
+
+def nearest(path: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return a hint for an unknown key: the known key that is nearest to it, or all of them."""
+    known = list(known)
+    table, _, key = path.rpartition(".")
+    near = difflib.get_close_matches(key, known, n=1)
+    if near:
+        return f"did you mean {prefix}{_join(table, near[0])}?"
+    return f"known: {', '.join(known)}"
 
 
 def variants(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -93,111 +133,21 @@ def variants(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     named = config.get("variants") or {}
     if not named:
         return {"default": dict(base)}
-    for name, over in named.items():
-        _check_table(f"variants.{name}", over or {}, "what it overrides")
     return {name: merge(base, over or {}) for name, over in named.items()}
-
-
-def check(config: Mapping[str, Any], where: str = "config") -> None:
-    """Refuse unknown keys and wrong types in a completed config.
-
-    Raises:
-      UserError: one line with the key, and the nearest known key or the right type.
-    """
-    for path, value, known in _walk(config):
-        if known is _UNKNOWN:
-            key = path.rpartition(".")
-            near = difflib.get_close_matches(key[2], value, n=1)
-            hint = (
-                f"did you mean {_join(key[0], near[0])}?" if near else f"known: {', '.join(value)}"
-            )
-            raise UserError(f"{where}: unknown key {path}; {hint}")
-        _check_type(path, value, known, where)
-
-
-_UNKNOWN = object()
-
-
-def _walk(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (path, value, default) of all leaves; for unknown keys (path, known keys, _UNKNOWN)."""
-    roles = config["roles"]
-    yield from _level({k: v for k, v in config.items() if k != "roles"}, DEFAULTS, "")
-    for role, player in roles.items():
-        tables = ("terms", "model", "adapters")
-        fixed = {k: v for k, v in player.items() if k not in tables}
-        known = {k: v for k, v in ROLE.items() if k not in tables}
-        yield from _level(fixed, known, f"roles.{role}", also=tables)
-        yield f"roles.{role}.model.name", player["model"].get("name"), ""
-        for term, said in player["terms"].items():
-            # the scalars of a term are checked where its definition is known (build.py)
-            own = {k: v for k, v in said.items() if k in TERM}
-            yield from _level(own, TERM, f"roles.{role}.terms.{term}")
-        for adapter, said in player["adapters"].items():
-            yield from _level(said, ADAPTERS[said["kind"]], f"roles.{role}.adapters.{adapter}")
-
-
-def _level(
-    config: Mapping[str, Any], known: Mapping[str, Any], prefix: str, also: Sequence[str] = ()
-) -> Iterator[tuple[str, Any, Any]]:
-    for key, value in config.items():
-        path = _join(prefix, key)
-        if key not in known:
-            yield path, [*known, *also], _UNKNOWN
-        elif isinstance(known[key], Mapping) and key not in OPEN:
-            if not isinstance(value, Mapping):
-                yield path, value, {}
-            else:
-                yield from _level(value, known[key], path)
-        else:
-            yield path, value, known[key]
-
-
-def _check_type(path: str, value: Any, known: Any, where: str) -> None:
-    parts = path.split(".")
-    if parts[0] == "roles":
-        parts[1] = "*"
-        if parts[2] == "terms":
-            parts[3] = "*"
-    optional = OPTIONAL.get(".".join(parts))
-    if optional is not None:
-        if value is None or _is(value, optional):
-            return
-        right = optional
-    elif (
-        known is None
-        or _is(value, type(known))
-        or (_is(known, float) and _is(value, int))
-        or (_is(known, tuple) and _is(value, list))
-    ):
-        return
-    else:
-        right = type(known)
-    names = " or ".join(t.__name__ for t in (right if isinstance(right, tuple) else (right,)))
-    raise UserError(f"{where}: {path} is {value!r}; it must be of type {names}")
-
-
-def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
-    """Isinstance, but a bool is no number."""
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if isinstance(value, bool):
-        return bool in kinds
-    if dict in kinds or Mapping in kinds:
-        return isinstance(value, Mapping)
-    return isinstance(value, kinds)
-
-
-def _join(prefix: str, key: str) -> str:
-    return f"{prefix}.{key}" if prefix else key
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Lines `key: old -> new` for all leaves in which two configs differ."""
-    found = []
+    lines = []
     for key in sorted({*old, *new}):
         path = _join(prefix, key)
         a, b = old.get(key, "(unset)"), new.get(key, "(unset)")
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            found += differences(a, b, path)
+            lines += differences(a, b, path)
         elif a != b:
-            found.append(f"{path}: {a!r} -> {b!r}")
-    return found
+            lines.append(f"{path}: {a!r} -> {b!r}")
+    return lines
+
+
+def _join(prefix: str, key: str) -> str:
+    return f"{prefix}.{key}" if prefix else key

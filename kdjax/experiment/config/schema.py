@@ -1,146 +1,277 @@
-"""Every key of a config with its default: the whole vocabulary of an experiment."""
+"""Every key of a config, declared once: its type, its default, its bounds and its meaning.
 
-from typing import Any
+Tables are frozen and refuse unknown keys. Types are strict: a bool is no number, a whole number is
+taken for a float, and a list for a tuple. `resolve.from_dict` completes and checks a config,
+`keys.declared` lists the declarations.
+"""
 
-DEFAULTS: dict[str, Any] = {
-    "seed": 0,
-    "num_steps": 1000,
-    "batch_size": 128,
-    "accumulate": 1,  # parts of a batch, gone through one after the other for one step
-    "eval_batch_size": 256,
-    "log_every": 50,
-    "eval_every": 0,
-    "checkpoint_every": 500,
-    "grad_norm_every": 0,
-    "keep_checkpoints": 2,
-    "parallel": "pmap",
-    "devices": 0,  # 0: all
-    "members_per_program": 0,  # 0: as many as fit in memory
-    "members_over_devices": True,
-    "steps_per_dispatch": 0,  # 0: 1 on a CPU, 8 elsewhere
-    "precision": "float32",
-    "tensorboard": True,
-    "ece_bins": 15,
-    "data": {
-        "name": "",
-        "path": None,
-        "validation": 0.1,
-        "test": None,
-        "split_seed": 0,
-        "seed": None,  # of order and augmentation; None: of the run or the member
-        "augment": "none",
-        "mean": None,  # of each channel; None: of the training split
-        "std": None,
-        "image_size": None,
-        "canvas": None,  # of resized_crop_flip: side of the square that holds a whole picture
-        "eval_crop": None,  # image_size over the shorter side; .875 with resized_crop_flip, else 1
-        "limit": None,
-        "workers": 0,
-        "on_device": "auto",
-        "shape": None,
-        "num_classes": None,
-        # of pairs
-        "tiles": 1,
-        "layout": "grid",
-        "tile_size": None,
-        "characters": None,
-        "pool": None,
-        "eval_pairs": 2000,
-        # of "text"
-        "task": "",
-        "form": "classify",
-        "train_file": None,
-        "vocabulary": None,
-        "vocabulary_size": 8000,
-        "tokenizer": None,
-        "max_length": 128,
-        "lengths": None,
-        "window": 16,
-        "too_long": "truncate",
-        # of "coco"
-        "max_boxes": 100,
-        "unreadable": "refuse",
-        "judge_train": False,
-    },
-    "roles": {},
-    "variants": {},
-    "sweep": {},
-    "sweep_mode": "grid",
-    "select": {"role": "student", "metric": None},  # None: the first metric of the task
-}
-ROLE: dict[str, Any] = {
-    "model": {"name": ""},
-    "input": "image",  # the entry of a batch that it reads; "view" is the second of a pair
-    "checkpoint": None,
-    "from_variant": None,
-    "backbone": None,  # of a detector: an export of the classifier that its backbone starts as
-    "regions": None,  # of a detector: the role whose regions it judges; None: its own
-    "keep_layers": (),  # of the transformer that is read; () keeps all
-    "remat": False,  # the backward pass computes norms and activations again: less memory
-    "cache": False,  # of a frozen role: its outputs are computed once for each example
-    "optimizer": {
-        "name": "sgd",
-        "learning_rate": 0.1,
-        "weight_decay": 0.0,
-        "momentum": 0.9,
-        "nesterov": False,
-        "clip_norm": None,
-        "decay": "all",
-        "schedule": {"name": "cosine", "warmup_steps": 0, "boundaries": (), "factor": 0.1},
-    },
-    "terms": {},
-    "between": (),  # two players: then the role is a critic
-    "moves": "first",  # of a critic: which of the two learn from it; or "both"
-    "pause": {"name": None, "watch": None},
-    "adapters": {},
-}
-TERM: dict[str, Any] = {
-    "toward": (),
-    "weight": 1.0,
-    "temperature_squared": None,
-    "ramp": {"name": None, "steps": 0, "boundaries": (), "factors": ()},
-    "anneal": {"to": None, "steps": 0},  # of the temperature
-}
-# One adapter, by its kind; 0, () and "" stand for what a config must say.
-ADAPTERS: dict[str, dict[str, Any]] = {
-    "linear": {"kind": "linear", "layer": "pooled", "width": 0},
-    "norm_direction": {"kind": "norm_direction", "layer": "pooled", "width": 0, "dropout": 0.5},
-    "fusion": {"kind": "fusion", "layers": (), "widths": (), "sizes": (), "mid": 0},
-}
-# Keys whose contents are not fixed here.
-OPEN = ("variants", "sweep")
-# Values that are None until somebody sets them, with the type they take.
-OPTIONAL: dict[str, type | tuple[type, ...]] = {
-    "data.path": str,
-    "data.seed": int,
-    "data.validation": (int, float),
-    "data.test": (int, float),
-    "data.image_size": int,
-    "data.canvas": int,
-    "data.eval_crop": (int, float),
-    "data.limit": int,
-    "data.on_device": (str, bool),
-    "data.shape": (tuple, list),
-    "data.mean": (tuple, list),
-    "data.std": (tuple, list),
-    "data.num_classes": int,
-    "data.tile_size": int,
-    "data.characters": int,
-    "data.pool": int,
-    "data.train_file": str,
-    "data.vocabulary": str,
-    "data.tokenizer": str,
-    "select.metric": str,
-    "data.lengths": (tuple, list),
-    "roles.*.checkpoint": str,
-    "roles.*.from_variant": str,
-    "roles.*.backbone": str,
-    "roles.*.regions": str,
-    "roles.*.optimizer.clip_norm": (int, float),
-    "roles.*.pause.name": str,
-    "roles.*.pause.watch": str,
-    "roles.*.terms.*.toward": (str, tuple, list),
-    "roles.*.terms.*.temperature_squared": bool,
-    "roles.*.terms.*.ramp.name": str,
-    "roles.*.terms.*.anneal.to": (int, float),
-}
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+
+Positive = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[int | float, Field(ge=0)]  # a fraction below 1, or a count
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _without_none(table: Any) -> Any:
+    """Drop the entries that a variant has set to None: that is how it removes a role or a term."""
+    if isinstance(table, dict):
+        return {name: entry for name, entry in table.items() if entry is not None}
+    return {} if table is None else table
+
+
+_List = BeforeValidator(_as_tuple)
+_Removable = BeforeValidator(_without_none)
+Ints = Annotated[tuple[int, ...], _List]
+Floats = Annotated[tuple[float, ...], _List]
+Names = Annotated[tuple[str, ...], _List]
+Sizes = Annotated[tuple[int | Annotated[tuple[int, int], _List], ...], _List]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _OpenTable(_Table):
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that are not declared here."""
+        return dict(self.model_extra or {})
+
+
+def _key(default: Any, meaning: str, *, of: str = "") -> Any:
+    """Declare a key; `of` names the kind of data that alone has it."""
+    return Field(default, description=meaning, json_schema_extra={"of": of} if of else None)
+
+
+class Data(_Table):
+    """The data set, its splits, and what happens to its examples."""
+
+    name: str = _key("", "Data set; `kdjax list` names them.")
+    path: str | None = _key(None, "File or folder of the data.")
+    validation: Share = _key(0.1, "Fraction or count of training examples that validate.")
+    test: Share | None = _key(None, "Fraction or count that tests, if the set ships no test split.")
+    split_seed: Natural = _key(0, "Seed of the splits.")
+    seed: Natural | None = _key(None, "Seed of order and augmentation. None: the member's.")
+    augment: Literal["none", "flip", "crop", "crop_flip", "resized_crop_flip"] = _key(
+        "none", "Random transformation of training images."
+    )
+    mean: Floats | None = _key(None, "Mean of each channel. None: that of the training split.")
+    std: Floats | None = _key(None, "Deviation of each channel. None: that of the training split.")
+    image_size: Positive | None = _key(None, "Side to which images are resized.")
+    canvas: Positive | None = _key(None, "Side of whole pictures before resized_crop_flip.")
+    eval_crop: Annotated[float, Field(gt=0, le=1)] | None = _key(
+        None, "image_size / shorter side in evaluation. None: .875 with resized_crop_flip, else 1."
+    )
+    limit: Positive | None = _key(None, "Training examples to keep. None: all.")
+    workers: Natural = _key(0, "Processes that decode images. 0: threads.")
+    on_device: Literal["auto"] | bool = _key("auto", "Keep the set on the device; auto: if small.")
+    shape: Ints | None = _key(None, "Shape of an image: of synthetic data, else checked.")
+    num_classes: Annotated[int, Field(ge=2)] | None = _key(
+        None, "Number of classes: of synthetic data, else checked."
+    )
+    tiles: Positive = _key(1, "Drawings in an image.", of="pairs")
+    layout: Literal["grid", "stacked"] = _key("grid", "Arrangement of the tiles.", of="pairs")
+    tile_size: Positive | None = _key(None, "Side of a tile.", of="pairs")
+    characters: Positive | None = _key(None, "Characters of each alphabet.", of="pairs")
+    pool: Positive | None = _key(None, "Number of training pairs. None: endless.", of="pairs")
+    eval_pairs: Positive = _key(2000, "Pairs of each evaluation split.", of="pairs")
+    task: str = _key("", "Task, such as glue/sst2 or super_glue/boolq.", of="text")
+    form: Literal["classify", "choices"] = _key(
+        "classify", "Label the text, or rank written answers.", of="text"
+    )
+    train_file: str | None = _key(None, "Training file, if not train.", of="text")
+    vocabulary: str | None = _key(None, "A vocab.txt. None: trained on the texts.", of="text")
+    vocabulary_size: Positive = _key(8000, "Size of a trained vocabulary.", of="text")
+    tokenizer: str | None = _key(None, "A tokenizer.json instead of WordPiece.", of="text")
+    max_length: Annotated[int, Field(ge=8)] = _key(128, "Tokens of the longest text.", of="text")
+    lengths: Ints | None = _key(None, "Lengths of padded batches. None: quarters.", of="text")
+    window: Positive = _key(16, "Batches that are sorted by length together.", of="text")
+    too_long: Literal["truncate", "refuse"] = _key("truncate", "Use of longer texts.", of="text")
+    max_boxes: Positive = _key(100, "Boxes of a training picture.", of="coco")
+    unreadable: Literal["refuse", "skip"] = _key("refuse", "Use of damaged pictures.", of="coco")
+    judge_train: bool = _key(False, "Also evaluate on the training pictures.", of="coco")
+
+
+class Model(_OpenTable):
+    """A network or a critic; the other keys are its options."""
+
+    name: str = _key("", "Network or critic; `kdjax list` names them.")
+
+
+class Schedule(_Table):
+    """A factor on the learning rate."""
+
+    name: Literal["constant", "step", "cosine", "linear"] = _key(
+        "cosine", "Shape of the learning rate over the run."
+    )
+    warmup_steps: Natural = _key(0, "Steps of a linear rise from 0.")
+    boundaries: Ints = _key((), "Steps at which `step` multiplies by the factor.")
+    factor: NonNegative = _key(0.1, "Factor of `step`.")
+
+
+class Optimizer(_Table):
+    """The optimizer of a role."""
+
+    name: Literal["sgd", "adam", "adamw", "lion", "rmsprop"] = _key("sgd", "Update rule.")
+    learning_rate: NonNegative = _key(0.1, "Peak of the learning rate.")
+    weight_decay: NonNegative = _key(
+        0.0, "Weight decay; sgd, adam and rmsprop add it to the gradient."
+    )
+    momentum: NonNegative = _key(0.9, "Momentum of sgd, b1 of adam and lion, decay of rmsprop.")
+    nesterov: bool = _key(False, "Nesterov's momentum, of sgd and adam.")
+    clip_norm: Annotated[float, Field(gt=0)] | None = _key(
+        None, "Largest norm of the role's gradient."
+    )
+    decay: Literal["all", "kernels"] = _key("all", "Parameters that decay.")
+    schedule: Schedule = _key(Schedule(), "Factor on the learning rate.")
+
+
+class Pause(_Table):
+    """The rule by which a role waits for another."""
+
+    name: Literal["switokd"] | None = _key(None, "Rule by which the role waits.")
+    watch: str | None = _key(None, "Role that the rule compares with.")
+
+
+class WeightRamp(_Table):
+    """A factor on a term's weight, as a function of the step."""
+
+    name: Literal["linear", "sigmoid", "cosine", "piecewise"] | None = _key(
+        None, "Shape of the factor. None: constant 1."
+    )
+    steps: Natural = _key(0, "Steps of a smooth ramp.")
+    boundaries: Ints = _key((), "Steps at which `piecewise` changes.")
+    factors: Floats = _key((), "Factors of `piecewise`, one more than boundaries.")
+
+
+class TemperatureAnneal(_Table):
+    """A straight line from a term's temperature to another one."""
+
+    to: Annotated[float, Field(gt=0)] | None = _key(None, "Temperature at the end. None: constant.")
+    steps: Natural = _key(0, "Steps until then.")
+
+
+class Term(_OpenTable):
+    """A loss that a role minimises; the other keys are its scalars and layers."""
+
+    toward: str | Names = _key((), "Role or roles to compare with.")
+    weight: float = _key(1.0, "Factor on the mean over the batch.")
+    temperature_squared: bool | None = _key(None, "Multiply by T^2. None: as usual for the loss.")
+    ramp: WeightRamp = _key(WeightRamp(), "Factor on the weight.")
+    anneal: TemperatureAnneal = _key(TemperatureAnneal(), "Change of the temperature.")
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        """The roles of `toward`."""
+        return (self.toward,) if isinstance(self.toward, str) else self.toward
+
+
+class LinearAdapter(_Table):
+    """A linear map of a layer's channels."""
+
+    kind: Literal["linear"] = _key("linear", "Linear map of the channels.")
+    layer: str = _key("pooled", "Layer to read.")
+    width: Natural = _key(0, "Channels to make; must be set.")
+
+
+class NormDirectionAdapter(_Table):
+    """Batch norm, dropout and a linear map of a vector."""
+
+    kind: Literal["norm_direction"] = _key("norm_direction", "Batch norm, dropout, linear map.")
+    layer: str = _key("pooled", "Layer to read.")
+    width: Natural = _key(0, "Channels to make; must be set.")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = _key(0.5, "Rate of dropout.")
+
+
+class FusionAdapter(_Table):
+    """Fusion of several layers by attention."""
+
+    kind: Literal["fusion"] = _key("fusion", "Fusion of levels by attention (ReviewKD).")
+    layers: Names = _key((), "Layers to read; must be set.")
+    widths: Ints = _key((), "Channels to make of each layer; must be set.")
+    sizes: Sizes = _key((), "Side or (height, width) to make of each layer; must be set.")
+    mid: Natural = _key(0, "Channels of the fused levels. 0: the deepest layer's, at most 512.")
+
+
+def _kind(adapter: Any) -> Any:
+    if isinstance(adapter, Mapping):
+        return adapter.get("kind", "linear")
+    return getattr(adapter, "kind", "linear")
+
+
+Adapter = Annotated[
+    Annotated[LinearAdapter, Tag("linear")]
+    | Annotated[NormDirectionAdapter, Tag("norm_direction")]
+    | Annotated[FusionAdapter, Tag("fusion")],
+    Discriminator(_kind),
+]
+
+
+class Role(_Table):
+    """A player, or a critic between two players."""
+
+    model: Model = _key(Model(), "Network and its options.")
+    input: str = _key("image", "Entry of a batch to read; view is the second of a pair.")
+    checkpoint: str | None = _key(None, "Folder of an export whose weights it starts from.")
+    from_variant: str | None = _key(None, "Earlier variant whose weights it starts from.")
+    backbone: str | None = _key(None, "Export of a classifier that a detector's backbone is.")
+    regions: str | None = _key(None, "Role whose regions a detector judges. None: its own.")
+    keep_layers: Ints = _key((), "Layers to keep of the transformer that is read. (): all.")
+    remat: bool = _key(False, "Recompute activations in the backward pass: less memory.")
+    cache: bool = _key(False, "Compute the outputs of a frozen role once for each example.")
+    optimizer: Optimizer = _key(Optimizer(), "Optimizer.")
+    terms: Annotated[dict[str, Term], _Removable] = _key(
+        {}, "Losses that it minimises. {}: it is frozen."
+    )
+    between: Names = _key((), "Two players; the role is then a critic.")
+    moves: Literal["first", "both"] = _key("first", "Players of a critic that learn from it.")
+    pause: Pause = _key(Pause(), "Rule by which it waits.")
+    adapters: Annotated[dict[str, Adapter], _Removable] = _key(
+        {}, "Features that it makes for its terms."
+    )
+
+
+class Select(_Table):
+    """The choice among the members of a sweep."""
+
+    role: str = _key("student", "Role that decides for players that learn together.")
+    metric: str | None = _key(None, "Metric on the validation split. None: the first of the task.")
+
+
+class Config(_Table):
+    """A whole experiment."""
+
+    seed: Natural = _key(0, "Seed of initial weights, dropout, order and augmentation.")
+    num_steps: Positive = _key(1000, "Steps of the run.")
+    batch_size: Positive = _key(128, "Examples of a step, over all devices.")
+    accumulate: Positive = _key(1, "Parts in which each device goes through its batch.")
+    eval_batch_size: Positive = _key(256, "Examples of an evaluation batch, over all devices.")
+    log_every: Natural = _key(50, "Steps between logged metrics. 0: only at the end.")
+    eval_every: Natural = _key(0, "Steps between validations. 0: only at the end.")
+    checkpoint_every: Natural = _key(500, "Steps between checkpoints. 0: only at the end.")
+    grad_norm_every: Natural = _key(0, "Steps between logged norms of gradients. 0: never.")
+    keep_checkpoints: Positive = _key(2, "Checkpoints to keep.")
+    parallel: Literal["pmap", "mesh"] = _key("pmap", "Way to use several devices.")
+    devices: Natural = _key(0, "Number of devices. 0: all.")
+    members_per_program: Natural = _key(0, "Members of a sweep at once. 0: as many as fit.")
+    members_over_devices: bool = _key(True, "Spread members over devices if they divide evenly.")
+    steps_per_dispatch: Natural = _key(0, "Steps per call of the device. 0: 1 on a CPU, else 8.")
+    precision: Literal["float32", "bfloat16"] = _key("float32", "Type of the computation.")
+    tensorboard: bool = _key(True, "Write TensorBoard events.")
+    ece_bins: Positive = _key(15, "Bins of the expected calibration error.")
+    data: Data = _key(Data(), "Data set.")
+    roles: Annotated[dict[str, Role], _Removable] = _key({}, "Name -> player or critic.")
+    variants: dict[str, dict[str, Any] | None] = _key({}, "Name -> keys that it overrides.")
+    sweep: dict[str, Any] = _key({}, "Path of a number -> list of its values.")
+    sweep_mode: Literal["grid", "zip"] = _key("grid", "All combinations, or the i-th together.")
+    select: Select = _key(Select(), "Choice among the members of a sweep.")

@@ -10,7 +10,6 @@ import pytest
 from kdjax.distill import critics, terms
 from kdjax.evaluation import selection
 from kdjax.experiment.build import critics as experiment_critics
-from kdjax.experiment.build import players
 from kdjax.experiment.build.build import build
 from kdjax.experiment.commands import overrides
 from kdjax.experiment.config import resolve as configs
@@ -175,7 +174,7 @@ def test_names_of_terms_are_nobody_elses():
 
 
 def test_a_completed_config_holds_the_scalars_of_the_critics_terms():
-    found = configs.complete(config(), players.term_scalars())["roles"]["crd"]["terms"]["contrast"]
+    found = configs.to_dict(configs.from_dict(config()))["roles"]["crd"]["terms"]["contrast"]
     assert {"weight": 0.8, "temperature": 0.3, "momentum": 0.5}.items() <= found.items()
 
 

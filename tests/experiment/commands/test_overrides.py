@@ -107,7 +107,7 @@ B = "roles.alpha.terms.balanced_kl."
         ("roles.zeta.checkpoint", "folder", "folder"),
         ("roles.zeta.model.hidden", "(4,8)", (4, 8)),
         ("roles.zeta.model.hidden", "4", (4,)),
-        ("roles.zeta.optimizer.clip_norm", "1", 1),
+        ("roles.zeta.optimizer.clip_norm", "1", 1.0),
         ("roles.zeta.optimizer.clip_norm", "0.5", 0.5),
         ("roles.zeta.adapters.wide.width", "7", 7),
         ("roles.zeta.adapters.levels.sizes", "(8,1)", (8, 1)),

@@ -1,13 +1,12 @@
 """Configs: merging, defaults, variants, what is refused, what differs."""
 
 import copy
+import json
 
 import pytest
 
 from kdjax.experiment.config import resolve, schema
 from kdjax.types import UserError
-
-SCALARS = {"ce": {"label_smoothing": 0.0}, "forward_kl": {"temperature": 1.0}}
 
 
 def given():
@@ -59,35 +58,62 @@ def test_merge_shares_nothing():
     assert over == {"c": {"d": [2]}}
 
 
-def test_complete_fills_in_every_default():
-    found = resolve.complete(given(), SCALARS)
+def completed(mapping):
+    return resolve.to_dict(resolve.from_dict(mapping))
+
+
+def test_every_default_is_filled_in():
+    found = completed(given())
     assert found["num_steps"] == 7
-    assert {k for k in found if k not in given()} == set(schema.DEFAULTS) - set(given())
+    assert list(found) == list(schema.Config.model_fields)
     student = found["roles"]["student"]
-    assert set(student) == set(schema.ROLE)
+    assert list(student) == list(schema.Role.model_fields)
     assert student["model"] == {"name": "mlp"}
     assert student["terms"]["forward_kl"] == {
-        **schema.TERM,
+        **schema.Term().model_dump(),
         "toward": "teacher",
         "temperature": 1.0,
+        "layer": "",
     }
-    resolve.check(found)
 
 
-def test_complete_is_idempotent_and_leaves_its_input_alone():
+def test_attributes_and_dicts_hold_the_same():
+    found = resolve.from_dict(given())
+    student = found.roles["student"]
+    assert found.num_steps == 7
+    assert student.optimizer.learning_rate == 0.1
+    assert student.model.options == {}
+    assert found.roles["teacher"].model.options == {"hidden": (8,)}
+    assert student.terms["forward_kl"].options == {"temperature": 1.0, "layer": ""}
+    assert student.terms["forward_kl"].peers == ("teacher",)
+    assert student.terms["ce"].peers == ()
+    assert student.adapters["wide"] == schema.LinearAdapter(width=3)
+    assert resolve.from_dict(resolve.to_dict(found)) == found
+    assert resolve.from_dict(json.loads(json.dumps(resolve.to_dict(found)))).num_steps == 7
+
+
+def test_completing_is_idempotent_and_leaves_its_input_alone():
     said = given()
-    once = resolve.complete(said, SCALARS)
+    once = completed(said)
     assert said == given()
-    assert resolve.complete(once, SCALARS) == once
+    assert completed(once) == once
+
+
+def test_dotted_keys_are_paths():
+    found = resolve.from_dict({**given(), "roles.student.optimizer.schedule.name": "linear"})
+    assert found.roles["student"].optimizer.schedule.name == "linear"
 
 
 def test_none_removes_a_role_and_a_term():
     said = given()
     said["roles"]["student"]["terms"]["ce"] = None
+    said["roles"]["student"]["adapters"] = {"wide": None}
+    said["roles"]["teacher"]["terms"] = None
     said["roles"]["third"] = None
-    found = resolve.complete(said, SCALARS)
+    found = completed(said)
     assert list(found["roles"]) == ["teacher", "student"]
     assert list(found["roles"]["student"]["terms"]) == ["forward_kl"]
+    assert found["roles"]["student"]["adapters"] == found["roles"]["teacher"]["terms"] == {}
 
 
 def test_variants_are_laid_over_the_rest():
@@ -126,7 +152,7 @@ def test_a_variant_may_sweep_more_or_less():
         ("num_steps", 7.0, "config: num_steps is 7.0; it must be of type int"),
         ("tensorboard", 1, "config: tensorboard is 1; it must be of type bool"),
         ("data.path", 3, "config: data.path is 3; it must be of type str"),
-        ("data.test", "x", "config: data.test is 'x'; it must be of type int or float"),
+        ("data.test", "x", "config: data.test is 'x'; it must be of type int, float or None"),
         (
             "roles.student.adapters.wide.width",
             1.5,
@@ -139,14 +165,34 @@ def test_a_variant_may_sweep_more_or_less():
         ),
         ("roles.student.optimizer.momentum", None, "momentum is None; it must be of type float"),
         ("roles.student.optimizer.learning_rate", True, "is True; it must be of type float"),
-        ("roles.student.optimizer", 3, "roles.student.optimizer is 3; it must be of type dict"),
+        (
+            "roles.student.optimizer",
+            3,
+            "roles.student.optimizer is 3; it must be a table (a dict of name, learning_rate, ",
+        ),
+        ("roles", ["a"], "config: roles is ['a']; it must be a table (a dict of names)"),
+        ("roles.student", 3, "roles.student is 3; it must be a table (a dict of model, input, "),
+        ("roles.student.adapters.wide", 3, "wide is 3; it must be a table (a dict of kind, "),
+        ("variants.a", 3, "variants.a is 3; it must be a table (a dict of names)"),
+        ("sweep", [1], "sweep is [1]; it must be a table (a dict of names)"),
+        ("roles.student.adapters.wide.kind", "conv", "kind is 'conv'; there are linear, norm_"),
+        ("num_steps", 0, "config: num_steps is 0; it must be >= 1"),
+        ("num_steps", True, "config: num_steps is True; it must be of type int"),
+        ("data.test", -1, "data.test is -1; it must be >= 0"),
+        ("data.test", float("inf"), "data.test is inf; it must be >= 0 and finite"),
+        ("data.eval_crop", 1.5, "data.eval_crop is 1.5; it must be > 0 and <= 1"),
+        ("data.shape", (8, "x"), "data.shape is (8, 'x'); it must be of type tuple of int or None"),
+        ("roles.student.terms.ce.weight", float("nan"), "terms.ce.weight is nan; it must be finit"),
+        ("roles.student.optimizer.learning_rate", float("nan"), "is nan; it must be >= 0 and fini"),
+        ("parallel", "tpu", "config: parallel is 'tpu'; it must be pmap or mesh"),
+        ("data.on_device", 1, "data.on_device is 1; it must be auto or bool"),
+        ("roles.student.pause.name", "nap", "pause.name is 'nap'; it must be switokd or None"),
         ("roles.student.terms.ce.weight", "x", "terms.ce.weight is 'x'; it must be of type float"),
     ],
 )
-def test_check_refuses(path, value, message):
-    found = resolve.merge(resolve.complete(given(), SCALARS), {path: value})
+def test_what_is_refused(path, value, message):
     with pytest.raises(UserError) as caught:
-        resolve.check(found)
+        resolve.from_dict(resolve.merge(completed(given()), {path: value}))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -165,8 +211,15 @@ def test_check_refuses(path, value, message):
         ("data.shape", [8, 8, 1]),
     ],
 )
-def test_check_lets_pass(path, value):
-    resolve.check(resolve.merge(resolve.complete(given(), SCALARS), {path: value}))
+def test_what_passes(path, value):
+    resolve.from_dict(resolve.merge(completed(given()), {path: value}))
+
+
+def test_an_unknown_key_comes_before_a_wrong_value():
+    with pytest.raises(
+        UserError, match=r"^here: unknown key data\.nam; did you mean data\.name\?$"
+    ):
+        resolve.from_dict({"num_steps": 0, "data": {"nam": "digits"}}, "here")
 
 
 def test_differences_are_the_leaves_that_differ():

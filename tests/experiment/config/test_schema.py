@@ -1,0 +1,113 @@
+"""The schema: every key is declared with a meaning, and its choices are those that exist."""
+
+from typing import get_args
+
+import pytest
+from pydantic import ValidationError
+
+from kdjax import data, schema
+from kdjax.data.augment import images
+from kdjax.data.pairs import dataset as pairs
+from kdjax.experiment.build import models as experiment_models
+from kdjax.experiment.build import players, schedules
+from kdjax.experiment.config import keys
+from kdjax.train import optimizer
+
+DECLARED = list(keys.declared())
+
+
+@pytest.mark.parametrize("key", DECLARED, ids=lambda key: key.path)
+def test_a_key_has_a_type_and_a_meaning(key):
+    assert key.type
+    assert key.meaning.endswith(".")
+    assert len(key.meaning) <= 90
+    assert "\n" not in key.meaning
+
+
+def test_paths_are_distinct():
+    assert len({key.path for key in DECLARED}) == len(DECLARED) > 90
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        schema.Config(),
+        schema.Role(),
+        schema.Term(),
+        schema.LinearAdapter(),
+        schema.NormDirectionAdapter(),
+        schema.FusionAdapter(),
+    ],
+    ids=lambda table: type(table).__name__,
+)
+def test_defaults_keep_their_own_rules(table):
+    assert type(table).model_validate(table.model_dump()) == table
+
+
+def test_a_table_is_frozen():
+    with pytest.raises(ValidationError):
+        schema.Config().num_steps = 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("data.augment", images.AUGMENTS),
+        ("data.layout", pairs.LAYOUTS),
+        ("precision", experiment_models.PRECISIONS),
+        ("roles.a.optimizer.name", optimizer.DIRECTIONS),
+        ("roles.a.pause.name", players.PAUSES),
+        ("roles.a.terms.ce.ramp.name", schedules._RAMPS),
+    ],
+)
+def test_choices_are_what_there_is(path, names):
+    annotation = keys.locate(path.split(".")).annotation
+    optional = [choice for part in get_args(annotation) for choice in get_args(part)]
+    assert set(optional or get_args(annotation)) == set(names)
+
+
+def test_an_adapter_of_every_kind():
+    kinds = {
+        kind
+        for table in ("LinearAdapter", "NormDirectionAdapter", "FusionAdapter")
+        for kind in get_args(getattr(schema, table).model_fields["kind"].annotation)
+    }
+    for kind in kinds:
+        role = schema.Role.model_validate({"adapters": {"wide": {"kind": kind}}})
+        assert role.adapters["wide"].kind == kind
+
+
+def test_a_kind_of_data_has_keys_of_its_own():
+    assert "max_length" in keys.of_data("text")
+    assert "tiles" in keys.of_data("pairs")
+    assert keys.of_data("coco") == ("max_boxes", "unreadable", "judge_train")
+    assert set(keys.of_data("pairs")) <= set(data.PairOptions._fields)
+    assert set(keys.of_data("text")) - {"task"} <= set(data.TextOptions._fields)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("num_steps", int),
+        ("data.path", str),
+        ("data.limit", int),
+        ("data.test", object),
+        ("data.on_device", object),
+        ("data.shape", tuple),
+        ("data.eval_crop", float),
+        ("tensorboard", bool),
+        ("roles.a.checkpoint", str),
+        ("roles.a.pause.name", str),
+        ("roles.a.terms.b.toward", object),
+        ("roles.a.terms.b.temperature_squared", bool),
+        ("roles.a.terms.b.temperature", None),  # left to the term
+        ("roles.a.model.hidden", None),
+        ("roles.a.adapters.b.width", None),  # its kind is not known here
+        ("roles.a", None),
+        ("sweep.seed", None),
+        ("variants.a.num_steps", None),
+        ("no_such_key", None),
+    ],
+)
+def test_the_type_of_a_flag(path, kind):
+    assert keys.flag_type(path) is kind
