@@ -101,51 +101,46 @@ def experiment(
     sgd = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4, "schedule": schedule, **optimizer}
     data = {
         "name": "cifar100",
-        "path": None,
         "validation": 0.05,
         "augment": "crop_flip",
         "mean": (0.5071, 0.4867, 0.4408),  # those that the published teachers have seen
         "std": (0.2675, 0.2565, 0.2761),
     }
-    variants: dict = {}
     if smoke:
         data |= {"name": "synthetic", "shape": (8, 8, 3), "num_classes": 10, "validation": 0.2}
-        variants = {
-            "teacher": {"roles": {"teacher": {"terms": {"ce": {}}}, "student": None}},
-            "student": {"roles": {"teacher": {"from_variant": "teacher"}}},
-        }
     options = pair.get("options", {"teacher": {}, "student": {}})
     toward = {
         name: {**({} if name == "ce" else {"toward": "teacher"}), **terms[name]} for name in terms
     }
-    return ConfigDict(
+    config = ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else EPOCHS * epoch,
             "batch_size": 16 if smoke else batch_size,
             "log_every": 100,
             "eval_every": 5 * epoch,
             "checkpoint_every": 5 * epoch,
-            "parallel": "pmap",
-            "precision": "float32",
             "data": data,
             "roles": {
                 "teacher": {
                     "model": {"name": pair["teacher"][0], **options["teacher"]},
-                    "checkpoint": None,  # a folder written by `import` or `export`
                     "optimizer": {"name": "sgd", "learning_rate": 0.1},
                     "terms": {},  # frozen
                 },
                 "student": {
                     "model": {"name": pair["student"][0], **options["student"]},
-                    "checkpoint": None,
                     "optimizer": sgd,
                     "terms": toward,
                     "adapters": adapters,
                 },
             },
-            "variants": ConfigDict(variants, sort_keys=False),
             "sweep": {"seed": (0,) if smoke else (0, 1, 2)},
         },
         sort_keys=False,
     )
+    if smoke:
+        variants = {
+            "teacher": {"roles": {"teacher": {"terms": {"ce": {}}}, "student": None}},
+            "student": {"roles": {"teacher": {"from_variant": "teacher"}}},
+        }
+        config.variants = ConfigDict(variants, sort_keys=False)
+    return config

@@ -32,11 +32,11 @@ def check(task: str) -> str:
 
 def data(task: str, smoke: bool) -> dict:
     """Where the texts come from; a test of two steps sets the path of its own."""
-    found = {"name": "text", "task": f"glue/{task}", "path": None, "form": "classify"}
+    found = {"name": "text", "task": f"glue/{task}", "form": "classify"}
     if smoke:
         small = {"validation": 0.2, "max_length": 16, "lengths": (), "vocabulary_size": 64}
         return {**found, **small}
-    return {**found, "validation": held(task), "max_length": 128, "vocabulary": None}
+    return {**found, "validation": held(task), "max_length": 128}
 
 
 def bert(layers: int, smoke: bool) -> dict:

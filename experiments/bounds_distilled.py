@@ -22,16 +22,12 @@ def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
     config = ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else 1000,
             "batch_size": 64,
             "log_every": 100,
-            "eval_every": 0,
             "checkpoint_every": 1000,
-            "parallel": "pmap",
-            "data": {"name": "digits", "path": None, "validation": 0.2, "test": 0.25},
+            "data": {"name": "digits", "validation": 0.2, "test": 0.25},
             "roles": {"teacher": player((128, 128)), "student": player((16,))},
-            "select": {"role": "student", "metric": "accuracy"},
         }
     )
     config.variants = ConfigDict(variants(), sort_keys=False)
@@ -51,9 +47,8 @@ def player(hidden: tuple[int, ...]) -> dict:
     """An MLP that learns from the labels."""
     return {
         "model": {"name": "mlp", "hidden": hidden},
-        "checkpoint": None,
         "optimizer": dict(OPTIMIZER),
-        "terms": {"ce": {"weight": 1.0}},
+        "terms": {"ce": {}},
     }
 
 

@@ -32,6 +32,6 @@ SMALL = ("res50_mv2", "res32x4_shv1", "res32x4_shv2")  # a smaller learning rate
 
 def get_config(arg: str = "") -> ConfigDict:
     name, pair, smoke = choose(arg)
-    terms = {"ce": {"weight": 1.0}, "correlation": {"weight": 2.0, "temperature": 4.0}}
+    terms = {"ce": {}, "correlation": {"weight": 2.0, "temperature": 4.0}}
     optimizer = {"learning_rate": 0.01 if name in SMALL else 0.05}
     return experiment(pair, terms, {}, optimizer, BATCH, smoke)

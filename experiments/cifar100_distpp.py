@@ -44,6 +44,6 @@ def get_config(arg: str = "") -> ConfigDict:
     kd, nd = WEIGHTS[name]
     term, adapters = norm_direction(pair, nd)
     following = {"weight": kd, "temperature": 4.0, **ramp(BATCH)}
-    terms = {"ce": {"weight": 1.0}, "correlation": following, **term}
+    terms = {"ce": {}, "correlation": following, **term}
     optimizer = {"learning_rate": 0.02 if "_sh" in name else 0.1, "nesterov": True}
     return experiment(pair, terms, adapters, optimizer, BATCH, smoke)

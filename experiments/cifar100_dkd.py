@@ -42,6 +42,6 @@ BETAS = {
 def get_config(arg: str = "") -> ConfigDict:
     name, pair, smoke = choose(arg)
     dkd = {"weight": 1.0, "alpha": 1.0, "beta": BETAS[name], "temperature": 4.0}
-    terms = {"ce": {"weight": 1.0}, "decoupled_kl": {**dkd, **ramp(BATCH)}}
+    terms = {"ce": {}, "decoupled_kl": {**dkd, **ramp(BATCH)}}
     optimizer = {"learning_rate": 0.01 if name in SMALL else 0.05}
     return experiment(pair, terms, {}, optimizer, BATCH, smoke)

@@ -44,6 +44,6 @@ def get_config(arg: str = "") -> ConfigDict:
     alpha, beta, nd = WEIGHTS[name]
     term, adapters = norm_direction(pair, nd)
     dkd = {"weight": 1.0, "alpha": alpha, "beta": beta, "temperature": 4.0}
-    terms = {"ce": {"weight": 1.0}, "decoupled_kl": {**dkd, **ramp(BATCH)}, **term}
+    terms = {"ce": {}, "decoupled_kl": {**dkd, **ramp(BATCH)}, **term}
     optimizer = {"learning_rate": 0.02 if "_sh" in name else 0.1, "nesterov": True}
     return experiment(pair, terms, adapters, optimizer, BATCH, smoke)

@@ -43,6 +43,6 @@ WEIGHTS = {
 def get_config(arg: str = "") -> ConfigDict:
     name, pair, smoke = choose(arg)
     term, adapters = review(pair, {"weight": WEIGHTS[name], **ramp(BATCH)})
-    terms = {"ce": {"weight": 1.0}, **term}
+    terms = {"ce": {}, **term}
     optimizer = {"learning_rate": 0.01 if name in SMALL else 0.05}
     return experiment(pair, terms, adapters, optimizer, BATCH, smoke)

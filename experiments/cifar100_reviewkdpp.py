@@ -44,6 +44,6 @@ def get_config(arg: str = "") -> ConfigDict:
     kd, nd = WEIGHTS[name]
     term, adapters = norm_direction(pair, nd)
     levels, fusion = review(pair, {"weight": kd, **ramp(BATCH)})
-    terms, adapters = {"ce": {"weight": 1.0}, **levels, **term}, {**adapters, **fusion}
+    terms, adapters = {"ce": {}, **levels, **term}, {**adapters, **fusion}
     optimizer = {"learning_rate": 0.02 if "_sh" in name else 0.1, "nesterov": True}
     return experiment(pair, terms, adapters, optimizer, BATCH, smoke)

@@ -18,31 +18,26 @@ from ml_collections import ConfigDict
 def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
     optimizer = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
-    data = {"name": "npz", "path": None, "validation": 500, "augment": "crop_flip"}
+    data = {"name": "npz", "validation": 500, "augment": "crop_flip"}
     if smoke:
         data |= {"name": "synthetic", "shape": (32, 32, 3), "num_classes": 10, "validation": 0.2}
     config = ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else 810,  # 30 epochs of 3,500 images
             "batch_size": 16 if smoke else 128,
-            "log_every": 50,
             "eval_every": 81,
             "checkpoint_every": 81,
-            "parallel": "pmap",
             "data": data,
             "roles": {
                 "teacher": {
                     "model": {"name": "cnn", "widths": (4, 8) if smoke else (24, 48, 96)},
-                    "checkpoint": None,
                     "optimizer": dict(optimizer),
-                    "terms": {"ce": {"weight": 1.0}},
+                    "terms": {"ce": {}},
                 },
                 "student": {
                     "model": {"name": "cnn", "widths": (4,) if smoke else (10, 20, 40)},
-                    "checkpoint": None,
                     "optimizer": dict(optimizer),
-                    "terms": {"ce": {"weight": 1.0}},
+                    "terms": {"ce": {}},
                 },
             },
         }

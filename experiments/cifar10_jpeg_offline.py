@@ -34,34 +34,29 @@ def get_config(arg: str = "") -> ConfigDict:
         raise ValueError(f"unknown: {', '.join(unknown)}; rows: alone, {', '.join(table)}")
     network = next((word for word in words if word in STUDENTS), STUDENTS[0])
     chosen = [word for word in words if word in ("alone", *table)] or ["alone", *table]
-    data = {"name": "npz", "path": None, "validation": 500, "augment": "crop_flip"}
+    data = {"name": "npz", "validation": 500, "augment": "crop_flip"}
     data |= {"seed": 0}  # of order and augmentation: common to all, so the teacher runs once
     data |= {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # the teacher's
     if smoke:
         data |= {"name": "synthetic", "shape": (32, 32, 3), "num_classes": 10, "validation": 0.2}
     student = {"name": "cnn", "widths": (4, 6, 8)} if smoke else {"name": network}
     # a frozen teacher: no terms (the smoke test trains it, for want of a checkpoint)
-    teacher_terms = {"ce": {"weight": 1.0}} if smoke else {}
+    teacher_terms = {"ce": {}} if smoke else {}
     config = ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else EPOCHS * EPOCH,
             "batch_size": 16 if smoke else 64,
-            "log_every": 50,
             "eval_every": 3 * EPOCH,
             "checkpoint_every": 3 * EPOCH,
-            "parallel": "pmap",
             "data": data,
             "roles": {
                 "teacher": {
                     "model": student if smoke else {"name": "resnet56", "shortcut": "pad"},
-                    "checkpoint": None,
                     "optimizer": {"name": "sgd", "learning_rate": 0.1},
                     "terms": teacher_terms,
                 },
                 "student": {
                     "model": student,
-                    "checkpoint": None,
                     "optimizer": {
                         "name": "sgd",
                         "learning_rate": 0.1,
@@ -69,7 +64,7 @@ def get_config(arg: str = "") -> ConfigDict:
                         "nesterov": True,
                         "weight_decay": 5e-4,
                     },
-                    "terms": {"ce": {"weight": 1.0}},
+                    "terms": {"ce": {}},
                 },
             },
         }

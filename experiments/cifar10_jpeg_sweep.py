@@ -12,44 +12,27 @@ Expected time: about 12 minutes on 2 CPU cores. Expected result: README, "Result
 
 from ml_collections import ConfigDict
 
+from experiments import _bdkd
+
 
 def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
     optimizer = {"name": "sgd", "learning_rate": 0.3, "momentum": 0.9, "weight_decay": 5e-4}
-    data = {"name": "npz", "path": None, "validation": 500, "augment": "crop_flip"}
+    data = {"name": "npz", "validation": 500, "augment": "crop_flip"}
     if smoke:
         data |= {"name": "synthetic", "shape": (32, 32, 3), "num_classes": 10, "validation": 0.2}
+    teacher, student = ((4, 8), (4,)) if smoke else ((24, 48, 96), (10, 20, 40))
     config = ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else 810,  # 30 epochs of 3,500 images
             "batch_size": 16 if smoke else 128,
-            "log_every": 50,
             "eval_every": 81,
             "checkpoint_every": 81,
-            "parallel": "pmap",
             "data": data,
-            "roles": {
-                "teacher": {
-                    "model": {"name": "cnn", "widths": (4, 8) if smoke else (24, 48, 96)},
-                    "checkpoint": None,
-                    "optimizer": dict(optimizer),
-                    "terms": {
-                        "ce": {"weight": 1.0},
-                        "forward_kl": {"toward": "student", "temperature": 2.0},
-                    },
-                },
-                "student": {
-                    "model": {"name": "cnn", "widths": (4,) if smoke else (10, 20, 40)},
-                    "checkpoint": None,
-                    "optimizer": dict(optimizer),
-                    "terms": {
-                        "ce": {"weight": 1.0},
-                        "balanced_kl": {"toward": "teacher", "temperature": 2.0, "emphasis": 2.0},
-                    },
-                },
-            },
-            "variants": {},
+            "roles": _bdkd.roles(
+                {"model": {"name": "cnn", "widths": teacher}, "optimizer": dict(optimizer)},
+                {"model": {"name": "cnn", "widths": student}, "optimizer": dict(optimizer)},
+            ),
         }
     )
     balanced = "roles.student.terms.balanced_kl"

@@ -25,25 +25,21 @@ TEACHER, STUDENT = (24, 48, 96), (10, 20, 40)  # widths
 
 def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
-    data = {"name": "npz", "path": None, "validation": 500, "augment": "crop_flip"}
+    data = {"name": "npz", "validation": 500, "augment": "crop_flip"}
     if smoke:
         data |= {"name": "synthetic", "shape": (32, 32, 3), "num_classes": 10, "validation": 0.2}
     widths = {"teacher": (4, 8), "student": (4,)} if smoke else {}
     config = ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else 810,  # 30 epochs of 3,500 images
             "batch_size": 16 if smoke else 128,
-            "log_every": 50,
             "eval_every": 162,
             "checkpoint_every": 162,
-            "parallel": "pmap",
             "data": data,
             "roles": {
                 "teacher": player(widths.get("teacher", TEACHER)),
                 "student": player(widths.get("student", STUDENT)),
             },
-            "select": {"role": "student", "metric": "accuracy"},
         }
     )
     top = widths.get("teacher", TEACHER)[-1]
@@ -72,9 +68,8 @@ def player(widths: tuple[int, ...]) -> dict:
     """A small convolutional network that learns from the labels."""
     return {
         "model": {"name": "cnn", "widths": widths},
-        "checkpoint": None,
         "optimizer": dict(OPTIMIZER),
-        "terms": {"ce": {"weight": 1.0}},
+        "terms": {"ce": {}},
     }
 
 
@@ -99,7 +94,6 @@ def following(terms: dict, *, width: int | None = None, critic: bool = False) ->
         roles["wdm"] = {
             "between": ("student", "teacher"),
             "model": {"name": "dependency", "width": 32, "radius": 8.0},
-            "checkpoint": None,
             "optimizer": dict(OPTIMIZER),
             "terms": {"dependency": {"weight": 0.1}},
         }

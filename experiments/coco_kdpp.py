@@ -45,17 +45,13 @@ def get_config(arg: str = "") -> ConfigDict:
         },
     }
     config = {
-        "seed": 0,
         "num_steps": 2 if smoke else 180_000,
         "batch_size": 2 if smoke else 8,
         "eval_batch_size": 2 if smoke else 8,
-        "log_every": 50,
         "eval_every": 0 if smoke else 20_000,
         "checkpoint_every": 5000,
-        "parallel": "pmap",
         "data": {
             "name": "coco",
-            "path": None,
             "image_size": 64 if smoke else 1024,
             "validation": 2 if smoke else 2000,
             "augment": "flip",
@@ -64,7 +60,6 @@ def get_config(arg: str = "") -> ConfigDict:
             "max_boxes": 8 if smoke else 100,
             "workers": 0 if smoke else 8,
         },
-        "variants": {},
         "sweep": {"seed": (0,)},
         "select": {"role": "student", "metric": "ap"},
     }
@@ -96,4 +91,4 @@ def network(backbone: str) -> dict:
 
 
 def _role(model: dict, optimizer: dict, terms: dict) -> dict:
-    return {"model": model, "checkpoint": None, "optimizer": dict(optimizer), "terms": terms}
+    return {"model": model, "optimizer": dict(optimizer), "terms": terms}

@@ -33,19 +33,16 @@ def get_config(arg: str = "") -> ConfigDict:
     }
     said = ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else 3000 if fit else 800,
             "batch_size": 2 if smoke else 8,
             "eval_batch_size": 2 if smoke else 10,
             "log_every": 25,
             "eval_every": 250,
             "checkpoint_every": 300,
-            "parallel": "pmap",
             "devices": 1,
             "members_per_program": 1,  # members in one program are compiled one by one anyway
             "data": {
                 "name": "coco",
-                "path": None,
                 "image_size": 64 if smoke else 160,
                 "validation": 2 if smoke else 9,
                 "augment": "flip",
@@ -55,13 +52,11 @@ def get_config(arg: str = "") -> ConfigDict:
             "roles": {
                 "teacher": {
                     "model": tiny(8) if smoke else network(16, 32),
-                    "checkpoint": None,
                     "optimizer": dict(optimizer),
                     "terms": learning(),
                 },
                 "student": {
                     "model": tiny(4) if smoke else network(8, 16),
-                    "checkpoint": None,
                     "optimizer": dict(optimizer),
                     "terms": learning(),
                 },

@@ -14,48 +14,23 @@ Expected time: 20 seconds on 2 CPU cores. Expected result: student accuracy of a
 
 from ml_collections import ConfigDict
 
+from experiments import _bdkd
+
 
 def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
     optimizer = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
     return ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else 1000,
             "batch_size": 64,
-            "log_every": 50,
             "eval_every": 100,
-            "checkpoint_every": 500,
             "grad_norm_every": 100,
-            "parallel": "pmap",
-            "data": {"name": "digits", "path": None, "validation": 0.2, "test": 0.25},
-            "roles": {
-                "teacher": {
-                    "model": {"name": "mlp", "hidden": (128, 128)},
-                    "checkpoint": None,
-                    "optimizer": dict(optimizer),
-                    "terms": {
-                        "ce": {"weight": 1.0},
-                        "forward_kl": {"toward": "student", "temperature": 2.0},
-                    },
-                },
-                "student": {
-                    "model": {"name": "mlp", "hidden": (16,)},
-                    "checkpoint": None,
-                    "optimizer": dict(optimizer),
-                    "terms": {
-                        "ce": {"weight": 1.0},
-                        "balanced_kl": {
-                            "toward": "teacher",
-                            "temperature": 2.0,
-                            "emphasis": 2.0,
-                            "entropy_temperature": 1.0,
-                        },
-                    },
-                },
-            },
-            "variants": {},
-            "sweep": {},
+            "data": {"name": "digits", "validation": 0.2, "test": 0.25},
+            "roles": _bdkd.roles(
+                {"model": {"name": "mlp", "hidden": (128, 128)}, "optimizer": dict(optimizer)},
+                {"model": {"name": "mlp", "hidden": (16,)}, "optimizer": dict(optimizer)},
+            ),
         },
         sort_keys=False,
     )

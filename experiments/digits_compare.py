@@ -22,27 +22,21 @@ def get_config(arg: str = "") -> ConfigDict:
     optimizer = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
     config = ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else 1000,
             "batch_size": 64,
-            "log_every": 50,
             "eval_every": 100,
-            "checkpoint_every": 500,
             "grad_norm_every": 100,
-            "parallel": "pmap",
-            "data": {"name": "digits", "path": None, "validation": 0.2, "test": 0.25},
+            "data": {"name": "digits", "validation": 0.2, "test": 0.25},
             "roles": {
                 "teacher": {
                     "model": {"name": "mlp", "hidden": (128, 128)},
-                    "checkpoint": None,
                     "optimizer": dict(optimizer),
-                    "terms": {"ce": {"weight": 1.0}},
+                    "terms": {"ce": {}},
                 },
                 "student": {
                     "model": {"name": "mlp", "hidden": (16,)},
-                    "checkpoint": None,
                     "optimizer": dict(optimizer),
-                    "terms": {"ce": {"weight": 1.0}},
+                    "terms": {"ce": {}},
                 },
             },
         }

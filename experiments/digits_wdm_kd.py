@@ -23,19 +23,14 @@ def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
     config = ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else 1000,
             "batch_size": 64,
-            "log_every": 50,
             "eval_every": 250,
-            "checkpoint_every": 500,
-            "parallel": "pmap",
-            "data": {"name": "digits", "path": None, "validation": 0.2, "test": 0.25},
+            "data": {"name": "digits", "validation": 0.2, "test": 0.25},
             "roles": {
                 "teacher": player((128, 128)),
                 "student": player((16,)),
             },
-            "select": {"role": "student", "metric": "accuracy"},
         }
     )
     nd = {"norm_direction": {"weight": 2.0, "own_layer": "to_teacher"}}
@@ -72,9 +67,8 @@ def player(hidden: tuple[int, ...]) -> dict:
     """An MLP that learns from the labels."""
     return {
         "model": {"name": "mlp", "hidden": hidden},
-        "checkpoint": None,
         "optimizer": dict(OPTIMIZER),
-        "terms": {"ce": {"weight": 1.0}},
+        "terms": {"ce": {}},
     }
 
 
@@ -110,7 +104,6 @@ def comparing(critic: dict | None) -> dict:
         "wdm": {
             "between": ("student", "teacher"),
             "model": dict(critic),
-            "checkpoint": None,
             "optimizer": dict(OPTIMIZER),
             "terms": {"dependency": {"weight": 0.1}},
         }

@@ -54,22 +54,17 @@ def get_config(arg: str = "") -> ConfigDict:
             "seed": seed,
             "num_steps": num_steps,
             "batch_size": 4 if smoke else batch,
-            "log_every": 50,
             "eval_every": steps,
             "checkpoint_every": steps,
-            "parallel": "pmap",
             "data": _glue.data(task, smoke),
             "roles": {
                 "teacher": {
                     "model": _glue.bert(12, smoke),
-                    "checkpoint": None,  # of glue_teacher.py, by `export`
                     "optimizer": _glue.optimizer(rate),
                     "terms": learning_teacher(task) if option else {},
                 },
                 "student": {
                     "model": _glue.bert(6, smoke),
-                    "checkpoint": None,
-                    "keep_layers": (),
                     "optimizer": _glue.optimizer(rate),
                     "terms": distilled(task, num_steps),
                 },
@@ -79,7 +74,8 @@ def get_config(arg: str = "") -> ConfigDict:
         },
         sort_keys=False,
     )
-    config.variants = ConfigDict(variants() if smoke else {}, sort_keys=False)
+    if smoke:
+        config.variants = ConfigDict(variants(), sort_keys=False)
     return config
 
 
@@ -107,7 +103,7 @@ def learning_teacher(task: str) -> dict:
         }
     b = SETTINGS[task][6]
     return {
-        "ce": {"weight": 1.0},
+        "ce": {},
         "sinkhorn": {"toward": "student", "weight": b * SCALE, **TRANSPORT},
     }
 

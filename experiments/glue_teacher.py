@@ -42,23 +42,18 @@ def get_config(arg: str = "") -> ConfigDict:
     term = "label_logit_mse" if task == "stsb" else "ce"
     return ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else epochs * steps,
             "batch_size": 4 if smoke else batch,
-            "log_every": 50,
             "eval_every": steps,
             "checkpoint_every": steps,
-            "parallel": "pmap",
             "data": _glue.data(task, smoke),
             "roles": {
                 "teacher": {
                     "model": _glue.bert(12, smoke),
-                    "checkpoint": None,  # a folder of Hugging Face: config.json, model.safetensors
                     "optimizer": _glue.optimizer(rate),
                     "terms": {term: {"weight": 1.0}},
                 },
             },
-            "variants": {},
             "sweep": {"seed": (0,)},
             "select": {"role": "teacher", "metric": _glue.METRICS.get(task, "accuracy")},
         },

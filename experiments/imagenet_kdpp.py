@@ -46,27 +46,23 @@ def get_config(arg: str = "") -> ConfigDict:
     kd, nd = WEIGHTS[pair]
     adapter = {"kind": "norm_direction", "layer": "pooled", "width": width}
     ramp = {"name": "linear", "steps": RAMP * EPOCH}
-    return ConfigDict(
+    config = ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else EPOCHS * EPOCH,
             "batch_size": 16 if smoke else BATCH,
             "log_every": 100,
             "eval_every": EPOCH,
             "checkpoint_every": EPOCH,
-            "parallel": "pmap",
             "precision": "float32" if smoke else "bfloat16",
             "data": data(smoke),
             "roles": {
                 "teacher": {
                     "model": teacher,
-                    "checkpoint": None,  # a folder written by `import` or `export`
                     "optimizer": {"name": "sgd", "learning_rate": 0.1},
                     "terms": {},  # frozen
                 },
                 "student": {
                     "model": student,
-                    "checkpoint": None,
                     "optimizer": {
                         "name": "sgd",
                         "learning_rate": 0.2,
@@ -78,7 +74,7 @@ def get_config(arg: str = "") -> ConfigDict:
                         },
                     },
                     "terms": {
-                        "ce": {"weight": 1.0},
+                        "ce": {},
                         "forward_kl": {
                             "toward": "teacher",
                             "weight": kd,
@@ -94,21 +90,22 @@ def get_config(arg: str = "") -> ConfigDict:
                     "adapters": {"projected": adapter} if width else {},
                 },
             },
-            "variants": ConfigDict(variants() if smoke else {}, sort_keys=False),
             "sweep": {"seed": (0,)},
         },
         sort_keys=False,
     )
+    if smoke:
+        config.variants = ConfigDict(variants(), sort_keys=False)
+    return config
 
 
 def data(smoke: bool) -> dict:
     """Where the images come from: tfds, or a stand-in for a test of two steps."""
     if smoke:
         found = {"name": "synthetic", "shape": (8, 8, 3), "num_classes": 10, "validation": 0.2}
-        return {**found, "path": None, "augment": "crop_flip"}
+        return {**found, "augment": "crop_flip"}
     return {
         "name": "imagenet2012",
-        "path": None,
         "validation": VALIDATION,
         "augment": "resized_crop_flip",
         "image_size": 224,

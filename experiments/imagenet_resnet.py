@@ -35,20 +35,17 @@ def get_config(arg: str = "") -> ConfigDict:
     schedule = {"name": "step", "boundaries": tuple(e * EPOCH for e in DECAYS)}
     return ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else EPOCHS * EPOCH,
             "batch_size": 16 if smoke else BATCH,
             "eval_batch_size": 16 if smoke else BATCH,
             "log_every": 100,
             "eval_every": EPOCH,
             "checkpoint_every": EPOCH,
-            "parallel": "pmap",
             "precision": "bfloat16",
             "data": data(smoke),
             "roles": {
                 "student": {
                     "model": model,
-                    "checkpoint": None,
                     "optimizer": {
                         "name": "sgd",
                         "learning_rate": 0.2,
@@ -59,7 +56,6 @@ def get_config(arg: str = "") -> ConfigDict:
                     "terms": {"ce": {"weight": 1.0, "label_smoothing": 0.0}},
                 },
             },
-            "variants": {},
             "sweep": {"seed": (0,)},
         },
         sort_keys=False,
@@ -70,10 +66,9 @@ def data(smoke: bool) -> dict:
     """Where the images come from: tfds, or a stand-in for a test of two steps."""
     if smoke:
         found = {"name": "synthetic", "shape": (8, 8, 3), "num_classes": 10, "validation": 0.2}
-        return {**found, "path": None, "augment": "resized_crop_flip"}
+        return {**found, "augment": "resized_crop_flip"}
     return {
         "name": "imagenet2012",
-        "path": None,
         "validation": VALIDATION,
         "augment": "resized_crop_flip",
         "image_size": 224,

@@ -12,51 +12,28 @@ yet run over its full length.
 
 from ml_collections import ConfigDict
 
+from experiments import _bdkd
+
 
 def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
-    schedule = {"name": "cosine"}
-    optimizer = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4, "schedule": schedule}
-    data = {"name": "npz", "path": None, "validation": 0.1, "augment": "none"}
+    optimizer = {"name": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
+    data = {"name": "npz", "validation": 0.1}
     if smoke:
         data |= {"name": "synthetic", "shape": (32, 32, 3), "num_classes": 10}
+    teacher, student = (4, 8) if smoke else (32, 64, 128), (4,) if smoke else (12, 24, 48)
     return ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else 1000,
             "batch_size": 16 if smoke else 128,
             "log_every": 100,
             "eval_every": 100,
             "checkpoint_every": 100,
-            "parallel": "pmap",
-            "precision": "float32",
             "data": data,
-            "roles": {
-                "teacher": {
-                    "model": {"name": "cnn", "widths": (4, 8) if smoke else (32, 64, 128)},
-                    "checkpoint": None,
-                    "optimizer": {**optimizer, "learning_rate": 0.05},
-                    "terms": {
-                        "ce": {"weight": 1.0},
-                        "forward_kl": {"toward": "student", "temperature": 2.0},
-                    },
-                },
-                "student": {
-                    "model": {"name": "cnn", "widths": (4,) if smoke else (12, 24, 48)},
-                    "checkpoint": None,
-                    "optimizer": {**optimizer, "learning_rate": 0.05},
-                    "terms": {
-                        "ce": {"weight": 1.0},
-                        "balanced_kl": {
-                            "toward": "teacher",
-                            "temperature": 2.0,
-                            "emphasis": 2.0,
-                            "entropy_temperature": 1.0,
-                        },
-                    },
-                },
-            },
-            "variants": {},
+            "roles": _bdkd.roles(
+                {"model": {"name": "cnn", "widths": teacher}, "optimizer": dict(optimizer)},
+                {"model": {"name": "cnn", "widths": student}, "optimizer": dict(optimizer)},
+            ),
             "sweep": {"seed": (0,) if smoke else (0, 1, 2, 3, 4)},
         },
         sort_keys=False,

@@ -74,22 +74,19 @@ def get_config(arg: str = "") -> ConfigDict:
             f"{arg!r}: use {', '.join(flags)}, or whole numbers for {', '.join(KNOWN)}"
         )
     number = {key: int(value) for key, value in said.items()}
-    data = {"name": "omniglot", "path": None, "tile_size": 14, "validation": 0.15, "test": 0.15}
+    data = {"name": "omniglot", "tile_size": 14, "validation": 0.15, "test": 0.15}
     if drawn:
         data |= {"name": "pairs_digits", "tile_size": 8}
     if smoke:
         data |= {"name": "pairs_synthetic", "tile_size": 4, "characters": 3, "eval_pairs": 32}
     tiles = number.get("tiles", 1 if smoke else 4)
-    data |= {"tiles": tiles, "layout": "grid", "pool": number.get("pool")}
+    data |= {"tiles": tiles, **({"pool": number["pool"]} if "pool" in number else {})}
     config = ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else number.get("steps", 1000),
             "batch_size": number.get("batch", 8 if smoke else 64),
             "log_every": 100,
-            "eval_every": 0,
             "checkpoint_every": 1000,
-            "parallel": "pmap",
             "data": data,
             "roles": {
                 "encoder_x": encoder("image", smoke),
@@ -108,7 +105,6 @@ def get_config(arg: str = "") -> ConfigDict:
                         "own_layer": "embedding",
                         "peer_layer": "embedding",
                     },
-                    "checkpoint": None,
                     "optimizer": optimizer(),
                     "terms": {"dependency": {"weight": 1.0, "penalty": 10.0}},
                 },
@@ -143,7 +139,6 @@ def encoder(entry: str, smoke: bool) -> dict:
     return {
         "model": {"name": "mlp", "hidden": hidden, "embedding": width},
         "input": entry,
-        "checkpoint": None,
         "optimizer": optimizer(),
         "terms": {},
     }

@@ -60,25 +60,20 @@ def get_config(arg: str = "") -> ConfigDict:
     steps = int(ROWS[task] * (1 - VALIDATION)) // BATCH
     config = ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else EPOCHS * steps,
             "batch_size": 4 if smoke else BATCH,
             "eval_batch_size": 32,
-            "log_every": 50,
             "eval_every": steps,
             "checkpoint_every": steps,
-            "parallel": "pmap",
             "data": data(task, smoke),
             "roles": {
                 "teacher": {
                     "model": network(teacher, smoke),
-                    "checkpoint": None,
                     "optimizer": optimizer(rate),
                     "terms": {"ce": {"weight": 1.0, "layer": LAYER}} if alone else {},
                 },
                 "student": {
                     "model": network(student, smoke),
-                    "checkpoint": None,
                     "optimizer": optimizer(rate),
                     "terms": distilled(),
                 },
@@ -91,7 +86,8 @@ def get_config(arg: str = "") -> ConfigDict:
     if alone:
         del config.roles.student
         config.select.role = "teacher"
-    config.variants = ConfigDict(variants() if smoke else {}, sort_keys=False)
+    if smoke:
+        config.variants = ConfigDict(variants(), sort_keys=False)
     return config
 
 
@@ -132,11 +128,11 @@ def distilled() -> dict:
 
 def data(task: str, smoke: bool) -> dict:
     """Where the texts come from; a test of two steps sets the path of its own."""
-    found = {"name": "text", "task": f"super_glue/{task}", "path": None, "form": "choices"}
+    found = {"name": "text", "task": f"super_glue/{task}", "form": "choices"}
     if smoke:
         small = {"validation": 0.2, "max_length": 16, "lengths": (), "vocabulary_size": 64}
         return {**found, **small}
-    return {**found, "validation": VALIDATION, "max_length": 256, "tokenizer": None}
+    return {**found, "validation": VALIDATION, "max_length": 256}
 
 
 def variants() -> dict:

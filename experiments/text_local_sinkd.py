@@ -41,21 +41,17 @@ def get_config(arg: str = "") -> ConfigDict:
     length, steps, held, metric = TASKS[task]
     config = ConfigDict(
         {
-            "seed": 0,
             "num_steps": 2 if smoke else steps,
             "batch_size": 4 if smoke else BATCH,
             "log_every": 20,
             "eval_every": steps // 2,
             "checkpoint_every": steps // 2,
-            "parallel": "pmap",
             "data": {
                 "name": "text",
                 "task": f"glue/{task}",
-                "path": None,
                 "seed": 0,  # one batch for all members
                 "validation": 0.2 if smoke else held,
-                "limit": None if smoke else LIMIT,
-                "vocabulary": None,
+                **({} if smoke else {"limit": LIMIT}),
                 "vocabulary_size": 64 if smoke else 8000,
                 "max_length": 16 if smoke else length,
                 "lengths": (),  # one shape: one compilation a variant
@@ -86,7 +82,6 @@ def role(sizes: dict) -> dict:
     common = {"num_layers": 2, "num_heads": 2, "max_length": 128, "dropout": 0.0}
     return {
         "model": {"name": "bert", **common, **sizes},
-        "checkpoint": None,
         "optimizer": {
             "name": "adamw",
             "learning_rate": 1e-3,
@@ -94,7 +89,7 @@ def role(sizes: dict) -> dict:
             "clip_norm": 1.0,
             "schedule": {"name": "linear"},
         },
-        "terms": {"ce": {"weight": 1.0}},
+        "terms": {"ce": {}},
     }
 
 

@@ -15,57 +15,18 @@ Expected time: not measured; hours on one accelerator. Expected result: not yet 
 
 from ml_collections import ConfigDict
 
-PAIR = "wrn_16_2,resnet20"
+from experiments import _bdkd
+
+RECIPE = _bdkd.Recipe(
+    pair="wrn_16_2,resnet20",
+    data={"name": "tiny_imagenet"},
+    synthetic={"shape": (64, 64, 3), "num_classes": 200},
+    images=95_000,
+    epochs=200,
+    decays=(100, 140, 180),
+    rates=(0.01, 0.01),
+)
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    smoke = arg == "smoke"
-    teacher, student = (PAIR if smoke or not arg else arg).split(",")
-    epoch = 95_000 // 128
-    schedule = {"name": "step", "boundaries": tuple(e * epoch for e in (100, 140, 180))}
-    optimizer = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4, "schedule": schedule}
-    data = {"name": "tiny_imagenet", "path": None, "validation": 0.05, "augment": "crop_flip"}
-    if smoke:
-        data |= {"name": "synthetic", "shape": (64, 64, 3), "num_classes": 200}
-        teacher, student = "cnn", "cnn"
-    return ConfigDict(
-        {
-            "seed": 0,
-            "num_steps": 2 if smoke else 200 * epoch,
-            "batch_size": 16 if smoke else 128,
-            "log_every": 100,
-            "eval_every": 5 * epoch,
-            "checkpoint_every": 5 * epoch,
-            "parallel": "pmap",
-            "precision": "float32",
-            "data": data,
-            "roles": {
-                "teacher": {
-                    "model": {"name": teacher},
-                    "checkpoint": None,
-                    "optimizer": {**optimizer, "learning_rate": 0.01},
-                    "terms": {
-                        "ce": {"weight": 1.0},
-                        "forward_kl": {"toward": "student", "temperature": 2.0},
-                    },
-                },
-                "student": {
-                    "model": {"name": student},
-                    "checkpoint": None,
-                    "optimizer": {**optimizer, "learning_rate": 0.01},
-                    "terms": {
-                        "ce": {"weight": 1.0},
-                        "balanced_kl": {
-                            "toward": "teacher",
-                            "temperature": 2.0,
-                            "emphasis": 2.0,
-                            "entropy_temperature": 1.0,
-                        },
-                    },
-                },
-            },
-            "variants": {},
-            "sweep": {"seed": (0,) if smoke else (0, 1, 2)},
-        },
-        sort_keys=False,
-    )
+    return _bdkd.experiment(arg, RECIPE)

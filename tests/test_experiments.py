@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import data, models
+from kdjax import data, models, schema
 from kdjax.experiment.build import build
 from kdjax.experiment.build import data as experiment_data
 from kdjax.experiment.commands import overrides, study
@@ -74,15 +74,32 @@ def test_the_docstring_tells_command_time_and_result(path):
 @each
 @pytest.mark.parametrize("arg", ["", "smoke"])
 def test_the_pinned_keys_are_there(path, arg):
-    _, given = overrides._load(path, arg)
-    assert not [key for key in PINNED if not has(given, key)]
-    assert given["roles"]
-    for role, player in given["roles"].items():
-        assert not [key for key in OF_A_ROLE if not has(player, key)], role
     whole = overrides.read(f"{path}:{arg}", []).config
+    assert not [key for key in PINNED if not has(whole, key)]
+    assert whole["roles"]
     for role, player in whole["roles"].items():
+        assert not [key for key in OF_A_ROLE if not has(player, key)], role
         for term, said in player["terms"].items():
             assert "weight" in said, (role, term)
+
+
+def placeholders(table, path=""):
+    """Yield the keys that say nothing; in a variant, None removes what the others have."""
+    for key, value in table.items():
+        if value is None or (key in ("variants", "sweep") and not value):
+            yield f"{path}{key}"
+        elif isinstance(value, dict) and key != "variants":
+            yield from placeholders(value, f"{path}{key}.")
+
+
+@each
+@pytest.mark.parametrize("arg", ["", "smoke"])
+def test_an_experiment_states_only_what_it_decides(path, arg):
+    _, given = overrides._load(path, arg)
+    plain = given.to_dict()
+    assert not list(placeholders(plain))
+    kept = [key for key in ("seed", "parallel") if key in plain]
+    assert not [key for key in kept if plain[key] == schema.Config.model_fields[key].default]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
