@@ -11,6 +11,7 @@ import pytest
 
 from kdjax import cli, models
 from kdjax.distill import terms
+from kdjax.report.results import to_json
 from tests.faults.commands import base, experiment, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -50,7 +51,7 @@ def test_a_run_leaves_what_it_promises(trained):
         "report.html",
     }
     report = json.loads((workdir / "report.json").read_text())
-    assert report == json.loads(json.dumps(shown))
+    assert report == to_json(shown)
     assert report["title"] == "Two ways."
     assert report["complete"]
     assert [v["name"] for v in report["variants"]] == ["both", "offline"]
@@ -109,9 +110,9 @@ def test_eval_finds_the_numbers_of_the_report(trained, monkeypatch):
     shown = []
     monkeypatch.setattr(cli, "_show", shown.append)
     assert cli.main(["eval", f"--workdir={workdir}"]) == 0
-    assert shown[0]["variants"] == report["variants"]
-    assert shown[0]["selection"] == report["selection"]
-    assert shown[0]["complete"]
+    assert to_json(shown[0].variants) == to_json(report.variants)
+    assert shown[0].selection == report.selection
+    assert shown[0].complete
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
@@ -120,8 +121,9 @@ def test_the_table_on_stdout(trained, capsys):
     out = capsys.readouterr().out
     for word in ("both", "offline", "student", "teacher (frozen)", "accuracy", "ECE", "NLL"):
         assert word in out
-    best = trained[1]["variants"][0]["chosen"]["student"]["members"][0]
-    accuracy = trained[1]["variants"][0]["members"][best]["results"]["test"]["student/accuracy"]
+    variant = trained[1].variants[0]
+    best = variant.chosen["student"].members[0]
+    accuracy = variant.members[best].results["test"]["student/accuracy"]
     assert f"{100 * accuracy:.2f}" in out
 
 
