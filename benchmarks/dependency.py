@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from kdjax import losses, models
 from kdjax.experiment.build.build import build
-from kdjax.experiment.run.program import feed, make_program
+from kdjax.experiment.run.program import device_batches, make_program
 
 WIDTH = 64
 STEPS = {
@@ -64,7 +64,7 @@ def stepper(said: dict[str, Any]) -> Callable[[], None]:
     """A training step that goes on from its own state, on one batch."""
     run = build(said)
     program, state = make_program(run, run.variants[0], (0,), {})
-    batch = next(feed(run, program, 0))
+    batch = next(device_batches(run, program, 0))
     kept = [program.layout.place(state)]
 
     def step() -> None:

@@ -32,7 +32,7 @@ import numpy as np
 from PIL import Image
 
 from kdjax.experiment.build.build import build
-from kdjax.experiment.run.program import feed, make_program
+from kdjax.experiment.run.program import device_batches, make_program
 
 BUFFERED = 8  # batches that lie ready or are being made at any time (see data/images/streaming.py)
 
@@ -89,7 +89,7 @@ def measure(said: dict[str, Any], steps: int, repeats: int) -> dict[str, float]:
     run = build(said)
     program, state = make_program(run, run.variants[0], (0,), {})
     kept = {"state": program.layout.place(state)}
-    batches: Iterator[Any] = feed(run, program, 0)
+    batches: Iterator[Any] = device_batches(run, program, 0)
     ready = next(batches)
 
     def step(batch: Any) -> Any:

@@ -11,7 +11,7 @@ import argparse
 import jax
 
 from kdjax.experiment.build.build import build
-from kdjax.experiment.run.program import feed, make_program
+from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.train import step_memory
 
 CASES = {
@@ -55,7 +55,7 @@ def main():
     for name, options in CASES.items():
         run = build(config(args, **options))
         program, state = make_program(run, run.variants[0], (0,), {})
-        batch = next(feed(run, program, 0))
+        batch = next(device_batches(run, program, 0))
         found = step_memory.step_cost(program.step, program.layout.place(state), batch)
         print(f"{name:20} {step_memory.describe(found) if found else 'the compiler does not tell'}")
 

@@ -21,7 +21,7 @@ import torch_resnet as plain
 from timing import medians
 
 from kdjax.experiment.build.build import build
-from kdjax.experiment.run.program import feed, make_program
+from kdjax.experiment.run.program import device_batches, make_program
 
 DEPTHS = {"teacher": 20, "student": 8}
 RATE, DECAY = 0.1, 5e-4
@@ -58,7 +58,7 @@ class Ours:
         variant = self.run.variants[0]
         self.program, state = make_program(self.run, variant, range(len(variant.members)), {})
         self.state = self.program.layout.place(state)
-        self.batches = feed(self.run, self.program, 0)
+        self.batches = device_batches(self.run, self.program, 0)
 
     def step(self) -> None:
         """Train on one batch."""

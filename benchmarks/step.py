@@ -20,7 +20,7 @@ import jax
 from timing import medians, stepping
 
 from kdjax.experiment.build.build import build
-from kdjax.experiment.run.program import feed, make_program
+from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.types import Variables
 
 PAIRS = {
@@ -80,16 +80,16 @@ def stepper(said: dict[str, Any]) -> Callable[[], None]:
     given: dict[str, tuple[Variables, bool]] = {}
     for role in frozen:
         batch = run.prepare_eval(next(run.source.evals["test"]()))
-        model = variant.table[role].model
+        model = variant.players[role].model
         given[role] = (jax.jit(model.init)(jax.random.key(0), batch), False)
     program, state = make_program(run, variant, (0,), given)
-    return stepping(program.step, program.layout.place(state), feed(run, program, 0))
+    return stepping(program.step, program.layout.place(state), device_batches(run, program, 0))
 
 
 def forward(said: dict[str, Any]) -> Callable[[], None]:
     """The teacher's evaluation on a prepared batch."""
     run = build({**said, "roles": {"teacher": {**said["roles"]["teacher"], "terms": {"ce": {}}}}})
-    model = run.variants[0].table["teacher"].model
+    model = run.variants[0].players["teacher"].model
     raw = next(run.source.evals["train"]())
     batch = {k: v[: said["batch_size"]] for k, v in run.prepare_eval(raw).items()}
     variables = jax.jit(model.init)(jax.random.key(0), batch)

@@ -25,7 +25,7 @@ import jax
 from timing import medians, stepping
 
 from kdjax.experiment.build.build import build
-from kdjax.experiment.run.program import feed, make_program
+from kdjax.experiment.run.program import device_batches, make_program
 
 NETWORKS = {
     "MLP 784-256-256-10, batch 64": ({"name": "mlp", "hidden": (256, 256)}, (28, 28, 1), 64),
@@ -48,7 +48,7 @@ def stepper(model: dict[str, Any], shape: tuple[int, ...], batch: int, members: 
         }
     )
     program, state = make_program(run, run.variants[0], range(members), {})
-    return stepping(program.step, program.layout.place(state), feed(run, program, 0))
+    return stepping(program.step, program.layout.place(state), device_batches(run, program, 0))
 
 
 def steps(members: list[int], repeats: int) -> None:

@@ -203,7 +203,7 @@ def _export(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) 
     built = build(workdir.read_config(args.workdir))
     where = export_run.from_workdir(
         built,
-        training.reread(built, args.workdir, _say),
+        training.load_results(built, args.workdir, _say),
         role=args.role,
         out=args.out,
         variant=args.variant,

@@ -12,7 +12,7 @@ from kdjax import data, models, schema
 from kdjax.experiment.build import build
 from kdjax.experiment.build import data as experiment_data
 from kdjax.experiment.commands import overrides, study
-from kdjax.experiment.run.program import feed, make_program
+from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.models.io import export as model_export
 from tests.data import tiny_coco, tiny_text
 
@@ -191,7 +191,7 @@ def test_two_steps(path, tmp_path):
         program, state = make_program(run, variant, range(len(variant.members)), {})
         before = jax.device_get(state.params)
         state = program.layout.place(state)
-        batches = feed(run, program, 0)
+        batches = device_batches(run, program, 0)
         for _ in range(2):
             state, metrics = program.step(state, next(batches))
         for name, values in program.layout.read(metrics).items():

@@ -12,7 +12,7 @@ import pytest
 
 from kdjax import data
 from kdjax.experiment.build.build import build
-from kdjax.experiment.run.program import feed, make_program
+from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.train import parallel
 from kdjax.types import Spec
 from tests.distill.methods import tables
@@ -97,9 +97,9 @@ def sweep_after(devices, over_members):
     """A whole program as `run` uses it: state, metrics, gradient norms and predictions."""
     run = build({**SWEPT, "devices": devices, "members_over_devices": over_members})
     program, state = make_program(run, run.variants[0], tuple(range(2)), {})
-    layout, batches = program.layout, feed(run, program, 0)
+    layout, batches = program.layout, device_batches(run, program, 0)
     state = layout.place(state)
-    norms = layout.read(program.grad_norms(state, next(feed(run, program, 0))))
+    norms = layout.read(program.grad_norms(state, next(device_batches(run, program, 0))))
     for _ in range(2):
         state, metrics = program.step(state, next(batches))
     batch = next(run.source.evals["test"]())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kdjax.experiment.build.build import build
-from kdjax.experiment.run.program import feed, make_program
+from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.train.loop import DivergenceTracker, Every, Hooks, Plan, fit
 from kdjax.types import UserError
 
@@ -45,7 +45,7 @@ def config(**changes):
 def test_two_at_once_are_two(changes):
     run = build(config(**changes))
     program, state = make_program(run, run.variants[0], (0, 1), {})
-    batches = list(itertools.islice(feed(run, program, 0), 4))
+    batches = list(itertools.islice(device_batches(run, program, 0), 4))
     singly, rows = program.layout.place(state), []
     for batch in batches:
         singly, metrics = program.step(singly, batch)

@@ -75,7 +75,7 @@ def ending(run, folder, lines=None):
     """What a finished workdir holds, without wall times: digests, metrics, outcome."""
     part = running.parts(run, run.variants[0], folder)[0]
     found = running.load_part(run, part, {}, (lines if lines is not None else []).append)
-    outcome = json.loads((running.part_folder(part) / "done.json").read_text())
+    outcome = json.loads((running.checkpoint_dir(part) / "done.json").read_text())
     return (
         checkpoint.digest(found),
         (folder / "metrics.jsonl").read_text(),
@@ -134,7 +134,7 @@ def test_a_finished_run_is_left_alone(whole, tmp_path):
 def test_a_damaged_newest_checkpoint_costs_nothing(whole, tmp_path):
     run, folder, expected = whole
     again = shutil.copytree(folder, tmp_path / "again")
-    part = running.part_folder(running.parts(run, run.variants[0], again)[0])
+    part = running.checkpoint_dir(running.parts(run, run.variants[0], again)[0])
     (part / "done.json").unlink()
     for path in (part / "6").rglob("d/*"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -173,7 +173,7 @@ def test_all_diverged_fails_and_keeps_the_last_good_checkpoint(tmp_path):
     with pytest.raises(RunError, match=r"^step [56]: \S+ is not finite\. The last good checkpoint"):
         running.train(run, tmp_path, print)
     part = running.parts(run, run.variants[0], tmp_path)[0]
-    steps = sorted(int(p.name) for p in running.part_folder(part).iterdir() if p.name.isdigit())
+    steps = sorted(int(p.name) for p in running.checkpoint_dir(part).iterdir() if p.name.isdigit())
     assert steps == [2, 4]
     state = running.load_part(run, part, {}, print)
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state.params))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kdjax.experiment.build.build import build
-from kdjax.experiment.run.program import feed, make_program
+from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.train import sweep
 from kdjax.types import UserError
 
@@ -116,7 +116,7 @@ def config(**changes):
 def train(run, members=None, given=None, steps=4):
     members = range(len(run.variants[0].members)) if members is None else members
     program, state = make_program(run, run.variants[0], tuple(members), given or {})
-    state, batches = program.layout.place(state), feed(run, program, 0)
+    state, batches = program.layout.place(state), device_batches(run, program, 0)
     for _ in range(steps):
         state, metrics = program.step(state, next(batches))
     return program, jax.device_get(state), jax.device_get(metrics)
@@ -181,7 +181,7 @@ def frozen():
     }
     run = build(said)
     run = run._replace(variants=run.variants[1:])
-    model, batch = run.variants[0].table["teacher"].model, {"image": np.zeros((1, 6, 6, 1), "f4")}
+    model, batch = run.variants[0].players["teacher"].model, {"image": np.zeros((1, 6, 6, 1), "f4")}
     variables = jax.jit(model.init)(jax.random.key(8), batch)
     copies = sweep.stack([variables, variables])
     return (
@@ -232,7 +232,7 @@ def common_order():
     }
     run = build(said)
     run = run._replace(variants=run.variants[1:])
-    model, batch = run.variants[0].table["teacher"].model, {"image": np.zeros((1, 6, 6, 1), "f4")}
+    model, batch = run.variants[0].players["teacher"].model, {"image": np.zeros((1, 6, 6, 1), "f4")}
     return run, jax.jit(model.init)(jax.random.key(8), batch)
 
 
@@ -252,7 +252,7 @@ def test_a_frozen_teacher_sees_a_common_order_once(common_order, seed, passes):
     run, teacher = common_order
     run = run._replace(config={**run.config, "data": {**run.config["data"], "seed": seed}})
     program, state = make_program(run, run.variants[0], (0, 1), {"teacher": (teacher, False)})
-    batch = next(feed(run, program, 0))
+    batch = next(device_batches(run, program, 0))
     found = str(jax.make_jaxpr(program.step)(program.layout.place(state), batch))
     assert found.count("f32[16,12]") > 0 if passes == 1 else "f32[16,12]" not in found
     assert batch["id"].shape == ((16,) if passes == 1 else (2, 16))

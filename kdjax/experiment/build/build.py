@@ -19,7 +19,7 @@ from kdjax.experiment.build import critics as experiment_critics
 from kdjax.experiment.build import data as experiment_data
 from kdjax.experiment.build import initial_weights, players
 from kdjax.experiment.build import models as experiment_models
-from kdjax.experiment.build.plan import Run, TaskData, Variant
+from kdjax.experiment.build.plan import Experiment, TaskData, Variant
 from kdjax.experiment.build.validate import check_devices, check_parts, check_shapes
 from kdjax.experiment.config import resolve as configs
 from kdjax.experiment.config.schema import Select
@@ -33,7 +33,7 @@ def complete(config: Any, where: str = "config") -> dict[str, Any]:
     return configs.to_dict(configs.from_dict(plain, where))
 
 
-def build(config: Any) -> Run:
+def build(config: Any) -> Experiment:
     """Build a run from a config.
 
     Args:
@@ -61,9 +61,9 @@ def build(config: Any) -> Run:
             found.append(_variant(name, full, data, prepare_eval, labels, earlier))
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-    played = [role for variant in found for role in variant.table]
+    played = [role for variant in found for role in variant.players]
     selection = _selection(whole["select"], played, data)
-    return Run(whole, data, prepare_train, prepare_eval, tuple(found), selection)
+    return Experiment(whole, data, prepare_train, prepare_eval, tuple(found), selection)
 
 
 def _selection(select: Mapping[str, Any], roles: Sequence[str], data: TaskData) -> Selection:
@@ -117,10 +117,10 @@ def _variant(
     return Variant(
         name=name,
         config=config,
-        table=table,
+        players=table,
         critics=critics,
         method=lambda axis_name: method(axis_name)[1],
-        tx={role: players.player_optimizer(role, config) for role in plain.trains},
+        optimizers={role: players.player_optimizer(role, config) for role in plain.trains},
         members=tuple(members),
         hparams=tuple(_place(hparams, member, table, critics) for member in members),
         parameters={
@@ -142,7 +142,7 @@ def _equipment(
             for role, said in config["roles"].items()
             if said["cache"]
         },
-        "means": {
+        "class_means": {
             role: (network(role), layer)
             for role in table
             if (layer := players.means_layer(role, config)) is not None
@@ -221,7 +221,7 @@ def _given(
                 f"written by `export`) or {where}.from_variant, or give it terms"
             )
     return {
-        "given": files,
+        "initial_variables": files,
         "new_heads": tuple(new_heads),
         "from_variant": names,
         "backbones": backbones,

@@ -25,7 +25,7 @@ def read(said: Mapping[str, Any], template: Variables, spec: Spec) -> tuple[Vari
       spec: of the data.
 
     Returns:
-      The variables, and whether they await `new_head`: a BERT that trains and whose file has no
+      The variables, and whether they await `init_head`: a BERT that trains and whose file has no
       head for this task.
 
     Raises:
@@ -39,7 +39,7 @@ def read(said: Mapping[str, Any], template: Variables, spec: Spec) -> tuple[Vari
     return model_export.load(path, said["model"], template, spec), False
 
 
-def new_head(variables: Variables, seed: int) -> Variables:
+def init_head(variables: Variables, seed: int) -> Variables:
     """Draw the head of a BERT anew, as the reference library does: N(0, .02^2), no bias."""
     head = variables.params["fc"]
     drawn = 0.02 * jax.random.normal(jax.random.key(seed), head["kernel"].shape[::-1])
@@ -64,7 +64,7 @@ def backbone(path: str, template: Variables, spec: Spec) -> Variables:
     return found
 
 
-def under_heads(
+def init_detector_heads(
     model: Model, role: str, weights: Variables, seeds: Sequence[int], batch: Batch
 ) -> list[Variables]:
     """Detectors that start with one backbone, their heads drawn by seed as those of fresh ones."""
@@ -95,7 +95,7 @@ def _huggingface(
     except UserError:
         if said["model"]["name"] != "bert" or not said["terms"]:
             raise
-    key = jax.random.key(0)  # of a head that `new_head` replaces, member by member
+    key = jax.random.key(0)  # of a head that `init_head` replaces, member by member
     variables = models.load_huggingface(path, num_classes=spec.num_classes, key=key)[1]
     return _fit(path, said, variables, template), True
 

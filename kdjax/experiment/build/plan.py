@@ -23,22 +23,24 @@ class Variant(NamedTuple):
 
     name: str
     config: Mapping[str, Any]
-    table: Mapping[str, Player]
+    players: Mapping[str, Player]
     critics: Mapping[str, CriticRole]  # roles without logits, which are not evaluated
     method: Callable[[str | None], Method]  # of the axis name
-    tx: Mapping[str, Optimizer]
+    optimizers: Mapping[str, Optimizer]
     members: tuple[Mapping[str, Any], ...]  # swept values, "seed" always among them
     hparams: tuple[Mapping[str, Any], ...]
     parameters: Mapping[str, int]  # by role
-    given: Mapping[str, Variables]  # roles that start from a file
+    initial_variables: Mapping[str, Variables]  # roles that start from a file
     new_heads: tuple[str, ...]  # those whose file has no head for the task: each member draws one
     from_variant: Mapping[str, str]  # roles that start from an earlier variant
     backbones: Mapping[str, Variables]  # of detectors whose heads each member draws
-    means: Mapping[str, tuple[Model, str]]  # frozen roles asked for class means: network, layer
+    class_means: Mapping[
+        str, tuple[Model, str]
+    ]  # of frozen roles: network, layer
     cached: Mapping[str, tuple[Model, tuple[str, ...]]]  # frozen roles with a cache, its layers
 
 
-class Run(NamedTuple):
+class Experiment(NamedTuple):
     """Everything that a config says, as functions and numbers."""
 
     config: Mapping[str, Any]

@@ -21,7 +21,7 @@ from scipy.special import logsumexp
 from kdjax import bounds, models
 from kdjax.bounds.layer_distances import layer_distances
 from kdjax.experiment.build import models as experiment_models
-from kdjax.experiment.build.plan import Run, Variant
+from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run import train as running
 from kdjax.models import certificates
 from kdjax.types import UserError, Variables
@@ -35,7 +35,7 @@ SPLITS = ("train", "test")
 
 
 def diagnose(
-    run: Run,
+    run: Experiment,
     folder: Path,
     say: Callable[[str], None],
     *,
@@ -70,7 +70,7 @@ def diagnose(
         raise UserError("bounds: only classes of images have a diagnosis, not text or scores")
     if samples < 2:
         raise UserError(f"--samples={samples}; it must be at least 2")
-    story = running.reread(run, folder, say)
+    story = running.load_results(run, folder, say)
     if not story.outcomes:
         raise UserError(f"workdir {folder} holds no finished variant; train first")
     size = min(samples, *(run.source.size[split] for split in SPLITS))  # equal: an assignment
@@ -80,9 +80,9 @@ def diagnose(
         if variant.name not in story.outcomes:
             continue
         networks, outcome = story.networks(variant), story.outcomes[variant.name]
-        for role in variant.table:
+        for role in variant.players:
             file = variant.config["roles"][role]["checkpoint"]
-            frozen = role not in variant.tx
+            frozen = role not in variant.optimizers
             if frozen and (role in variant.from_variant or file in files):
                 continue  # a frozen copy is told of where it was trained, or first read
             files |= {file} if frozen else set()
@@ -105,7 +105,7 @@ def diagnose(
     return found
 
 
-def _take(run: Run, split: str, samples: int, seed: int) -> dict[str, np.ndarray]:
+def _take(run: Experiment, split: str, samples: int, seed: int) -> dict[str, np.ndarray]:
     """Draw raw examples of a split, the same ones for every network."""
     rows: dict[str, list[np.ndarray]] = {}
     for batch in run.source.evals[split]():
@@ -157,7 +157,7 @@ def _network(
 
 
 def _looker(
-    run: Run, variant: Variant, role: str
+    run: Experiment, variant: Variant, role: str
 ) -> Callable[[Variables, Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """Compile once what every layer of a role's network makes of examples, flat, float64.
 

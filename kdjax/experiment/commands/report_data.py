@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdjax.evaluation import classification
-from kdjax.experiment.build.plan import Run, Variant
+from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run import workdir
 from kdjax.report.results import (
     DataSummary,
@@ -20,7 +20,12 @@ from kdjax.train.sweep import Member
 
 
 def make_report(
-    run: Run, outcomes: Sequence[Mapping[str, Any]], *, title: str, command: str, complete: bool
+    run: Experiment,
+    outcomes: Sequence[Mapping[str, Any]],
+    *,
+    title: str,
+    command: str,
+    complete: bool,
 ) -> RunSummary:
     """Put a run's outcomes together as the report shows them."""
     config = run.config
@@ -31,7 +36,7 @@ def make_report(
         }
         for outcome in outcomes
         if outcome["shown"]
-        for role, player in by_name[outcome["name"]].table.items()
+        for role, player in by_name[outcome["name"]].players.items()
         if player.terms
     }
     panels = run.task.panels(run.evaluation(), samples)
@@ -76,7 +81,7 @@ def _variant(variant: Variant, outcome: Mapping[str, Any]) -> VariantResult:
         for role, both in outcome["bins"].items()
     }
     content = {**outcome, "roles": {}, "reliability": pooled}
-    roles = {role: _player(variant, role) for role in variant.table}
+    roles = {role: _player(variant, role) for role in variant.players}
     return dataclasses.replace(from_json(VariantResult, content), roles=roles)
 
 
@@ -85,11 +90,11 @@ def _player(variant: Variant, role: str) -> PlayerSummary:
     source = None
     if role in variant.from_variant:
         source = f"variant {variant.from_variant[role]}"
-    elif role in variant.given:
+    elif role in variant.initial_variables:
         source = f"checkpoint {config['checkpoint']}"
     return PlayerSummary(
         model=config["model"]["name"],
         parameters=variant.parameters[role],
-        trains=variant.table[role].trains,
+        trains=variant.players[role].trains,
         source=source,
     )

@@ -7,15 +7,15 @@ from typing import Any
 import jax
 
 from kdjax import models
-from kdjax.experiment.build.plan import Run
-from kdjax.experiment.run.train import Story
+from kdjax.experiment.build.plan import Experiment
+from kdjax.experiment.run.train import RunResults
 from kdjax.models.io import export as model_export
 from kdjax.types import UserError, Variables
 
 
 def from_workdir(
-    run: Run,
-    story: Story,
+    run: Experiment,
+    story: RunResults,
     *,
     role: str,
     out: Path,
@@ -27,7 +27,7 @@ def from_workdir(
 
     Args:
       run: from `build`.
-      story: from `train.reread`.
+      story: from `train.load_results`.
       role: whose network; a projector for a term is left out.
       out: a new folder.
       variant: by name; may be left out if there is one.
@@ -46,8 +46,8 @@ def from_workdir(
     if name not in names:
         raise UserError(f"--variant={name}: no such finished variant; there are {', '.join(names)}")
     found = next(v for v in run.variants if v.name == name)
-    if role not in found.table:
-        raise UserError(f"--role={role}: no such role; there are {', '.join(found.table)}")
+    if role not in found.players:
+        raise UserError(f"--role={role}: no such role; there are {', '.join(found.players)}")
     chosen: int = story.outcomes[name]["chosen"][role]["members"][0]
     row = chosen if member is None else member
     if not 0 <= row < len(found.members):

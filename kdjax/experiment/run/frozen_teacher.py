@@ -9,13 +9,15 @@ import numpy as np
 
 from kdjax import models
 from kdjax.data import example_batch
-from kdjax.experiment.build.plan import Run, Variant
+from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run.class_means import class_means, kept
 from kdjax.train import multihost
 from kdjax.types import Batch, Model, Source, Variables
 
 
-def equip(run: Run, variant: Variant, role: str, variables: Variables, folder: Path) -> Variables:
+def attach_frozen_extras(
+    run: Experiment, variant: Variant, role: str, variables: Variables, folder: Path
+) -> Variables:
     """Attach to a frozen network what the terms that look at it ask for.
 
     Args:
@@ -30,8 +32,8 @@ def equip(run: Run, variant: Variant, role: str, variables: Variables, folder: P
         model, layers = variant.cached[role]
         found = outputs(model, variables, run.source, run.prepare_eval, layers)
         equipped = models.attach_cache(equipped, found)
-    if role in variant.means:
-        model, layer = variant.means[role]
+    if role in variant.class_means:
+        model, layer = variant.class_means[role]
         about = {"data": said, "sizes": dict(run.source.size), "layer": layer}
         options = {"augment": said["augment"], "seed": said["split_seed"]}
         options["absent_classes"] = not run.task.rows_are_examples
@@ -43,7 +45,7 @@ def equip(run: Run, variant: Variant, role: str, variables: Variables, folder: P
     return equipped
 
 
-def _width(run: Run, model: Model, variables: Variables, layer: str) -> int:
+def _width(run: Experiment, model: Model, variables: Variables, layer: str) -> int:
     batch = example_batch(run.source)
     apply = lambda v: model.apply(v, run.prepare_eval(batch), train=False)[0]  # noqa: E731
     return jax.eval_shape(apply, variables).features[layer].shape[-1]

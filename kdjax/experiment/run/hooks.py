@@ -12,8 +12,8 @@ from rich.console import Console
 
 from kdjax import data
 from kdjax.evaluation import EvalSpec, Predictions
-from kdjax.experiment.build.plan import Run, Variant
-from kdjax.experiment.run.program import Program, feed
+from kdjax.experiment.build.plan import Experiment, Variant
+from kdjax.experiment.run.program import Program
 from kdjax.report.metrics_log import MetricsLog, NullLog
 from kdjax.report.progress import Progress
 from kdjax.train import checkpoint, loop, multihost, step_memory
@@ -21,12 +21,12 @@ from kdjax.train.predict import collect
 from kdjax.types import State
 
 
-class Recorder:
+class TrainHooks:
     """The hooks of one part of a run; holds what they share."""
 
     def __init__(
         self,
-        run: Run,
+        run: Experiment,
         variant: Variant,
         members: tuple[int, ...],
         program: Program,
@@ -68,15 +68,15 @@ class Recorder:
                 ),
                 warn=lambda text: progress.say(f"{label}: {text}"),
             )
-            placed, batches = layout.place(state), feed(self.run, self.program, start)
+            placed, batches = layout.place(state), device_batches(self.run, self.program, start)
             if start < total:
-                batches = self.announce(placed, batches, hooks.warn)
+                batches = self.log_step_memory(placed, batches, hooks.warn)
             images_per_step = config["batch_size"] * len(self.members)
             plan = loop.Plan(start, total, images_per_step, every)
             placed = loop.fit(hooks, placed, batches, plan, self.tracker)
         return layout.fetch(placed)
 
-    def announce(
+    def log_step_memory(
         self, placed: State, batches: Iterator[Any], say: Callable[[str], None]
     ) -> Iterator[Any]:
         """Compile the step and tell what it takes; returns the batches, none of them taken."""
@@ -106,7 +106,7 @@ class Recorder:
     def shown(self, values: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Loss and accuracy of the role that is chosen by, averaged over healthy members."""
         role = self.run.config["select"]["role"]
-        role = role if role in self.variant.table else next(iter(self.variant.table))
+        role = role if role in self.variant.players else next(iter(self.variant.players))
         rows = range(len(self.members))
         good = [row for row in rows if row not in self.tracker.diverged] or list(rows)
         found = {}
@@ -142,7 +142,7 @@ class Recorder:
 
 
 def score(
-    run: Run,
+    run: Experiment,
     variant: Variant,
     members: tuple[int, ...],
     program: Program,
@@ -182,7 +182,7 @@ def score(
 
 
 def _predict(
-    run: Run, evaluation: EvalSpec, program: Program, state: State
+    run: Experiment, evaluation: EvalSpec, program: Program, state: State
 ) -> Callable[[str], Predictions]:
     """A function that computes the outputs of all roles on a split, once; `state` on devices."""
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from kdjax import data
 from kdjax.data import example_batch
-from kdjax.experiment.build.plan import Run, Variant
+from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.train import multihost, parallel
 from kdjax.train.parallel import Layout
 from kdjax.train.predict import make_predict
@@ -33,7 +33,7 @@ class Program(NamedTuple):
 
 
 def make_program(
-    run: Run,
+    run: Experiment,
     variant: Variant,
     members: Sequence[int],
     given: Mapping[str, tuple[Variables, bool]],
@@ -53,7 +53,7 @@ def make_program(
     plain = variant.method(None)
     batch = jax.device_put(run.prepare_eval(example_batch(run.source)))
     hparams = [variant.hparams[m] for m in members]
-    state, axes = init_members(plain, variant.tx, seeds, batch, hparams, given)
+    state, axes = init_members(plain, variant.optimizers, seeds, batch, hparams, given)
     layout, eval_layout = _layouts(run.config, devices, axes, orders)
     method = variant.method(layout.axis_name)
     stacked = len(set(orders)) > 1
@@ -66,9 +66,9 @@ def make_program(
 
     ready = {"prepare": run.prepare_train, "data_seed": common}
     parts = variant.config["accumulate"]
-    step = make_step(method, variant.tx, layout.axis_name, accumulate=parts, **ready)
+    step = make_step(method, variant.optimizers, layout.axis_name, accumulate=parts, **ready)
     norms = make_grad_norms(method, layout.axis_name, **ready)
-    models = {role: player.model for role, player in variant.table.items()}
+    models = {role: player.model for role, player in variant.players.items()}
     predict = make_predict(models, prepare_eval, run.task.collect)
     stepped = over_members(step, batches=stacked, state_out=True)
     steps_per_dispatch = run.config["steps_per_dispatch"] or (
@@ -104,7 +104,7 @@ def _layouts(
     return make(devices, stacked_batch=stacked), make(devices, stacked_batch=False)
 
 
-def feed(run: Run, program: Program, start: int) -> Iterator[dict[str, Any]]:
+def device_batches(run: Experiment, program: Program, start: int) -> Iterator[dict[str, Any]]:
     """Yield device batches from batch number `start` on: one for all, or one a member by seed.
 
     Each process reads its own rows of them.

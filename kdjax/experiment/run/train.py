@@ -15,12 +15,18 @@ import numpy as np
 from kdjax import models
 from kdjax.data import example_batch
 from kdjax.evaluation import selection
-from kdjax.experiment.build.initial_weights import kept, new_head, under_heads
-from kdjax.experiment.build.plan import Run, Variant
+from kdjax.experiment.build.initial_weights import init_detector_heads, init_head, kept
+from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run import workdir
-from kdjax.experiment.run.frozen_teacher import equip
-from kdjax.experiment.run.hooks import Recorder, score
-from kdjax.experiment.run.member_groups import Part, finished, is_begun, part_folder, parts
+from kdjax.experiment.run.frozen_teacher import attach_frozen_extras
+from kdjax.experiment.run.hooks import TrainHooks, score
+from kdjax.experiment.run.member_groups import (
+    MemberGroup,
+    checkpoint_dir,
+    finished,
+    has_started,
+    parts,
+)
 from kdjax.experiment.run.program import Program, make_program
 from kdjax.report.metrics_log import MetricsLog, NullLog
 from kdjax.train import checkpoint, loop, multihost, sweep
@@ -29,10 +35,10 @@ from kdjax.types import State, UserError, Variables
 Say = Callable[[str], None]
 
 
-class Story:
+class RunResults:
     """What the variants of a run have come to so far, in order: later ones may build on it."""
 
-    def __init__(self, run: Run, folder: Path, say: Say) -> None:
+    def __init__(self, run: Experiment, folder: Path, say: Say) -> None:
         """Begin before the first variant."""
         self.run, self.folder, self.say = run, folder, say
         self.outcomes: dict[str, dict[str, Any]] = {}
@@ -41,7 +47,7 @@ class Story:
 
     def tell(self, variant: Variant, done: Sequence[Mapping[str, Any]]) -> None:
         """Add a finished variant."""
-        self.outcomes[variant.name] = _join(self.run, variant, done)
+        self.outcomes[variant.name] = merge_groups(self.run, variant, done)
         if variant.name in self.wanted:
             self.weights[variant.name] = self.networks(variant)
 
@@ -58,29 +64,34 @@ class Story:
         merge = lambda *xs: np.concatenate(xs)  # noqa: E731
         return {
             role: jax.tree.map(merge, *(Variables(s.params[role], s.stats[role]) for s in states))
-            for role in variant.table
+            for role in variant.players
         }
 
     def given(self, variant: Variant, members: Sequence[int]) -> dict[str, tuple[Variables, bool]]:
         """Weights from elsewhere: role -> (variables, whether stacked by member)."""
         found = {}
-        for role, variables in variant.given.items():
+        for role, variables in variant.initial_variables.items():
             if role in variant.new_heads:
                 seeds = [int(variant.members[m]["seed"]) for m in members]
-                found[role] = (sweep.stack([new_head(variables, seed) for seed in seeds]), True)
+                found[role] = (sweep.stack([init_head(variables, seed) for seed in seeds]), True)
             else:
-                found[role] = (equip(self.run, variant, role, variables, self.folder), False)
+                found[role] = (
+                    attach_frozen_extras(self.run, variant, role, variables, self.folder),
+                    False,
+                )
         for role, weights in variant.backbones.items():
             seeds = [int(variant.members[m]["seed"]) for m in members]
             batch = self.run.prepare_eval(example_batch(self.run.source))
-            trees = under_heads(variant.table[role].model, role, weights, seeds, batch)
+            trees = init_detector_heads(variant.players[role].model, role, weights, seeds, batch)
             found[role] = (sweep.stack(trees), True)
         for role, name in variant.from_variant.items():
             rows = self._rows(variant, members, role, name)
             weights = models.strip_wrappers(self.weights[name][role])
             weights = kept(weights, variant.config["roles"][role]["keep_layers"])
             own = {r: jax.tree.map(lambda x, r=r: x[r], weights) for r in sorted(set(rows))}
-            trees = {r: equip(self.run, variant, role, own[r], self.folder) for r in own}
+            trees = {
+                r: attach_frozen_extras(self.run, variant, role, own[r], self.folder) for r in own
+            }
             one = len(trees) == 1
             tree = trees[rows[0]] if one else sweep.stack([trees[row] for row in rows])
             found[role] = (tree, not one)
@@ -100,7 +111,7 @@ class Story:
         return [by_seed[seed] for seed in seeds]
 
 
-def train(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
+def train(run: Experiment, folder: Path, say: Say) -> list[dict[str, Any]]:
     """Train what is left to train, and return the outcomes of all variants.
 
     Args:
@@ -120,12 +131,12 @@ def train(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
     log = MetricsLog(folder, tensorboard=run.config["tensorboard"]) if first else NullLog()
     if first:
         run.task.save_files(run.data.dataset, folder)
-    story = Story(run, folder, say)
+    story = RunResults(run, folder, say)
     try:
         written = 0  # bytes of the metrics file that belong to finished parts
         for variant in run.variants:
             done = []
-            if not is_begun(variant, folder):
+            if not has_started(variant, folder):
                 _say_new(variant, say)
             for part in parts(run, variant, folder):
                 outcome = finished(part)
@@ -149,11 +160,11 @@ def _say_new(variant: Variant, say: Say) -> None:
         )
 
 
-def reread(run: Run, folder: Path, say: Say) -> Story:
+def load_results(run: Experiment, folder: Path, say: Say) -> RunResults:
     """The story of the finished variants of a workdir, nothing being trained."""
-    story = Story(run, folder, say)
+    story = RunResults(run, folder, say)
     for variant in run.variants:
-        pieces = parts(run, variant, folder) if is_begun(variant, folder) else []
+        pieces = parts(run, variant, folder) if has_started(variant, folder) else []
         done = [outcome for part in pieces if (outcome := finished(part)) is not None]
         if not pieces or len(done) < len(pieces):
             break
@@ -161,9 +172,9 @@ def reread(run: Run, folder: Path, say: Say) -> Story:
     return story
 
 
-def evaluate(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
+def evaluate(run: Experiment, folder: Path, say: Say) -> list[dict[str, Any]]:
     """Score all finished variants again, from their checkpoints; outcomes as `train` gives."""
-    story = reread(run, folder, say)
+    story = load_results(run, folder, say)
     found = []
     for variant in run.variants:
         if variant.name not in story.outcomes:
@@ -172,20 +183,22 @@ def evaluate(run: Run, folder: Path, say: Say) -> list[dict[str, Any]]:
         for part in parts(run, variant, folder):
             given = story.given(variant, part.members)
             program, state = _restored(run, part, given, say)
-            old = workdir.read_json(part_folder(part) / "done.json")
+            old = workdir.read_json(checkpoint_dir(part) / "done.json")
             tracker = loop.DivergenceTracker(len(part.members), old["diverged"])
             again = score(run, variant, part.members, program, state, tracker)
             done.append({**old, **again})
-        found.append(_join(run, variant, done))
+        found.append(merge_groups(run, variant, done))
     return found
 
 
-def _join(run: Run, variant: Variant, done: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def merge_groups(
+    run: Experiment, variant: Variant, done: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """Put the parts of a variant together and choose on validation."""
     members = [member for outcome in done for member in outcome["members"]]
     pairs = [found.between for found in variant.critics.values()]
-    choose = lambda role: selection.choose(members, role, variant.table, run.selection, pairs)  # noqa: E731
-    chosen = {role: choose(role) for role in variant.table}
+    choose = lambda role: selection.choose(members, role, variant.players, run.selection, pairs)  # noqa: E731
+    chosen = {role: choose(role) for role in variant.players}
     bins = {
         role: {
             when: {
@@ -194,7 +207,7 @@ def _join(run: Run, variant: Variant, done: Sequence[Mapping[str, Any]]) -> dict
             }
             for when in done[0]["bins"][role]
         }
-        for role in variant.table
+        for role in variant.players
         if role in done[0]["bins"]  # a regression has none
     }
     seconds = sum(outcome["seconds"] for outcome in done)
@@ -208,7 +221,7 @@ def _join(run: Run, variant: Variant, done: Sequence[Mapping[str, Any]]) -> dict
     }
 
 
-def load_part(run: Run, part: Part, given: Mapping[str, Any], say: Say) -> State:
+def load_part(run: Experiment, part: MemberGroup, given: Mapping[str, Any], say: Say) -> State:
     """The last state of a part, on the host, every role stacked by member.
 
     Raises:
@@ -224,21 +237,23 @@ def load_part(run: Run, part: Part, given: Mapping[str, Any], say: Say) -> State
     return state._replace(params=params, stats=stats)
 
 
-def _restored(run: Run, part: Part, given: Mapping[str, Any], say: Say) -> tuple[Program, State]:
+def _restored(
+    run: Experiment, part: MemberGroup, given: Mapping[str, Any], say: Say
+) -> tuple[Program, State]:
     program, state = make_program(run, part.variant, part.members, given)
-    manager = checkpoint.open_manager(part_folder(part), keep=run.config["keep_checkpoints"])
+    manager = checkpoint.open_manager(checkpoint_dir(part), keep=run.config["keep_checkpoints"])
     try:
         found = checkpoint.restore(manager, state, program.method.trains, say)
     finally:
         manager.close()
     if found is None:
-        raise UserError(f"{part_folder(part)} holds no good checkpoint; train first")
+        raise UserError(f"{checkpoint_dir(part)} holds no good checkpoint; train first")
     return program, found[0]
 
 
 def _train_part(
-    run: Run,
-    part: Part,
+    run: Experiment,
+    part: MemberGroup,
     given: Mapping[str, tuple[Variables, bool]],
     log: MetricsLog | NullLog,
     written: int,
@@ -246,7 +261,7 @@ def _train_part(
 ) -> dict[str, Any]:
     started = time.perf_counter()
     program, state = make_program(run, part.variant, part.members, given)
-    manager = checkpoint.open_manager(part_folder(part), keep=run.config["keep_checkpoints"])
+    manager = checkpoint.open_manager(checkpoint_dir(part), keep=run.config["keep_checkpoints"])
     try:
         found = checkpoint.restore(manager, state, program.method.trains, say)
         record = {"offset": written, "diverged": {}, "frozen": _frozen(given, program)}
@@ -262,16 +277,16 @@ def _train_part(
             first=part.members[0],
             covers_all=len(part.members) == len(part.variant.members),
         )
-        recorder = Recorder(
+        train_hooks = TrainHooks(
             run, part.variant, part.members, program, log, manager, tracker, record["frozen"]
         )
-        state = recorder.fit(state)
+        state = train_hooks.fit(state)
         outcome = score(run, part.variant, part.members, program, state, tracker)
-        recorder.test(outcome)
+        train_hooks.test(outcome)
         outcome["diverged"] = {str(k): text for k, text in tracker.diverged.items()}
         outcome["seconds"] = time.perf_counter() - started
         outcome["offset"] = log.offset()
-        workdir.write_json(part_folder(part) / "done.json", outcome)
+        workdir.write_json(checkpoint_dir(part) / "done.json", outcome)
         return outcome
     except jax.errors.JaxRuntimeError as error:
         multihost.exit_if_peer_lost(error)  # what follows would wait for a process that is gone
@@ -288,7 +303,7 @@ def _frozen(given: Mapping[str, tuple[Variables, bool]], program: Program) -> di
     }
 
 
-def _check_frozen(part: Part, given, program: Program, record: Mapping[str, Any]) -> None:
+def _check_frozen(part: MemberGroup, given, program: Program, record: Mapping[str, Any]) -> None:
     for role, found in _frozen(given, program).items():
         if record["frozen"].get(role) != found:
             raise UserError(

@@ -218,7 +218,7 @@ class TestConfig:
             sinkhorn={"num_iters": 5, "epsilon": 0.2, "weight": 1e-3},
             soft_cross_entropy={"temperature": 4.0, "anneal": anneal},
         )
-        found = run.variants[0].table["student"].terms
+        found = run.variants[0].players["student"].terms
         right = {"weight": 1e-3, "temperature": 2.0, "epsilon": 0.2}
         assert dict(found["sinkhorn"].scalars) == right
         assert found["soft_cross_entropy"].temperature_schedule == terms.TemperatureSchedule(

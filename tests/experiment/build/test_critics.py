@@ -14,7 +14,7 @@ from kdjax.experiment.build.build import build
 from kdjax.experiment.commands import overrides
 from kdjax.experiment.config import resolve as configs
 from kdjax.experiment.run import train as running
-from kdjax.experiment.run.program import feed, make_program
+from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.train import checkpoint
 from kdjax.types import UserError
 
@@ -54,7 +54,7 @@ def config(critic=None, **changes):
 def train(run, steps=3):
     members = tuple(range(len(run.variants[0].members)))
     program, state = make_program(run, run.variants[0], members, {})
-    state, batches = program.layout.place(state), feed(run, program, 0)
+    state, batches = program.layout.place(state), device_batches(run, program, 0)
     for _ in range(steps):
         state, metrics = program.step(state, next(batches))
     return jax.device_get(state._replace(key=jax.random.key_data(state.key))), metrics
@@ -106,7 +106,7 @@ def test_stop_and_resume_is_uninterrupted_bit_for_bit(tmp_path):
         assert set(state.params) == {"teacher", "student", "crd"}
         found.append((checkpoint.digest(state), (folder / "metrics.jsonl").read_text()))
     assert found[0] == found[1]
-    outcome = json.loads((running.part_folder(part) / "done.json").read_text())
+    outcome = json.loads((running.checkpoint_dir(part) / "done.json").read_text())
     results = outcome["members"][0]["results"]["test"]
     assert "agreement" in results, "two players, the critic apart"
     assert set(outcome["bins"]) == {"teacher", "student"}
@@ -126,7 +126,7 @@ def test_a_frozen_cached_teacher_shows_the_critics_layer():
     assert set(alone.hparams[0]) == {"teacher", "student"}
     assert following.method(None).trains == ("student", "crd")
     assert following.cached["teacher"][1] == ("pooled",)
-    assert list(following.table) == ["teacher", "student"]
+    assert list(following.players) == ["teacher", "student"]
     assert following.parameters["crd"] == (12 + 1) * 4 + (8 + 1) * 4
 
 
@@ -152,7 +152,7 @@ def test_players_that_a_critic_stands_between_are_one_choice():
         return {"member": number, "values": {"seed": 0, "x": number}, "diverged": None,
                 "results": {"validation": results}}  # fmt: skip
 
-    table = build(config()).variants[0].table
+    table = build(config()).variants[0].players
     members = [member(0, 0.9, 0.1), member(1, 0.5, 0.8)]
     select = selection.Selection("student", "accuracy", higher_is_better=True)
     choose = selection.choose

@@ -106,7 +106,7 @@ def test_reviewkdpp_trains_from_its_teacher(tmp_path):
     """Adapters of both kinds, class means and a frozen teacher, from the file to the outcome."""
     said = {**config("reviewkdpp", "smoke"), "tensorboard": False, "log_every": 1}
     run = build(said)
-    assert set(run.variants[1].table["student"].terms) == {
+    assert set(run.variants[1].players["student"].terms) == {
         "ce",
         "hierarchical_context",
         "norm_direction",

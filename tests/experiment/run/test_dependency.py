@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kdjax.experiment.build.build import build
-from kdjax.experiment.run.program import feed, make_program
+from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.types import UserError
 from tests.experiment.build.test_critics import CLOSE
 
@@ -42,7 +42,7 @@ def train(said, steps=3):
     members = tuple(range(len(run.variants[0].members)))
     program, state = make_program(run, run.variants[0], members, {})
     first = jax.device_get((state.params, state.stats))
-    state, batches, seen = program.layout.place(state), feed(run, program, 0), []
+    state, batches, seen = program.layout.place(state), device_batches(run, program, 0), []
     for _ in range(steps):
         state, metrics = program.step(state, next(batches))
         seen.append(jax.device_get(metrics))

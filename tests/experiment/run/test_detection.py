@@ -11,7 +11,7 @@ from kdjax import models
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run import train as running
 from kdjax.experiment.run.class_means import class_means
-from kdjax.experiment.run.program import feed, make_program
+from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.models.io import export as model_export
 from kdjax.types import UserError, Variables
 from tests.data import tiny_coco
@@ -62,7 +62,7 @@ def after(path, members, devices=1, steps=2):
     """State and metrics of some members after a few steps, on the host."""
     run = build(config(path, devices=devices, members_over_devices=False))
     program, state = make_program(run, run.variants[0], members, {})
-    state, batches = program.layout.place(state), feed(run, program, 0)
+    state, batches = program.layout.place(state), device_batches(run, program, 0)
     for _ in range(steps):
         state, metrics = program.step(state, next(batches))
     state = jax.device_get(program.layout.fetch(state))
@@ -102,7 +102,7 @@ def test_class_means_are_over_regions_background_included(path):
     run = build(config(path))
     _program, state = make_program(run, run.variants[0], (1,), {})
     variables = jax.tree.map(lambda x: x[0], (state.params["student"], state.stats["student"]))
-    model = run.variants[0].table["student"].model
+    model = run.variants[0].players["student"].model
     means = class_means(model, Variables(*variables), run.source, augment="flip")
     assert means.shape == (3, 8)
     # by hand: all rows of all pictures
@@ -210,7 +210,7 @@ def test_a_backbone_starts_as_a_classifier_and_each_seed_draws_its_heads(path, t
     plain = build(table)
     table["roles"]["student"]["backbone"] = classifier(tmp_path / "right", 2, plain)
     run = build(table)
-    variables, stacked = running.Story(run, tmp_path, print).given(run.variants[0], (0, 1))[
+    variables, stacked = running.RunResults(run, tmp_path, print).given(run.variants[0], (0, 1))[
         "student"
     ]
     assert stacked

@@ -96,7 +96,7 @@ def test_label_smoothing_can_be_swept():
     method, key = variant.method(None), jax.random.key(0)
     start = method.init(key, batch)["student"]
     params, stats = {"student": start.params}, {"student": start.stats}
-    outputs, _ = variant.table["student"].model.apply(start, batch, train=True)
+    outputs, _ = variant.players["student"].model.apply(start, batch, train=True)
     log_p = special.log_softmax(np.asarray(outputs.logits, np.float64), axis=-1)
     real, label = np.asarray(batch["mask"]) > 0, np.asarray(batch["label"])
     found = jax.tree.map(lambda *x: jnp.stack([jnp.float32(v) for v in x]), *variant.hparams)
@@ -128,10 +128,12 @@ def test_bfloat16_is_of_the_computation_only():
     method = variant.method(None)
     raw = data.example_batch(run.source, 4)
     state = jax.eval_shape(
-        lambda key: init_state(method, variant.tx, key, run.prepare_eval(raw), variant.hparams[0]),
+        lambda key: init_state(
+            method, variant.optimizers, key, run.prepare_eval(raw), variant.hparams[0]
+        ),
         jax.random.key(0),
     )
-    step = make_step(method, variant.tx, prepare=run.prepare_train)
+    step = make_step(method, variant.optimizers, prepare=run.prepare_train)
     program, (new, reported) = jax.make_jaxpr(step, return_shape=True)(state, raw)
     kept = (new.params, new.stats, new.opt, new.hparams, reported)
     kinds = {leaf.dtype for leaf in jax.tree.leaves(kept)}
@@ -140,7 +142,7 @@ def test_bfloat16_is_of_the_computation_only():
     assert len(convolved) > 17
     assert all(":bf16[" in line.split("=")[0] for line in convolved)
     outputs, _ = jax.eval_shape(
-        lambda s: variant.table["student"].model.apply(
+        lambda s: variant.players["student"].model.apply(
             build.Variables(s.params["student"], s.stats["student"]),
             run.prepare_eval(raw),
             train=True,

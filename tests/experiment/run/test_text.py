@@ -16,7 +16,7 @@ from kdjax.data.text import tokenize
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run import export_run
 from kdjax.experiment.run import train as running
-from kdjax.experiment.run.program import feed, make_program
+from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.models.io import export as model_export
 from kdjax.types import UserError
 from tests.data import tiny_text
@@ -138,7 +138,7 @@ def exported(whole, tmp_path_factory):
         if (kind, role) not in made:
             run, workdir, *_ = whole(kind)
             made[kind, role] = out = tmp_path_factory.mktemp("export") / role
-            story = running.reread(run, workdir, print)
+            story = running.load_results(run, workdir, print)
             export_run.from_workdir(run, story, role=role, out=out, variant=None, member=1)
         return made[kind, role]
 
@@ -170,7 +170,7 @@ def test_an_export_keeps_its_vocabulary(whole, exported):
 @kinds
 def test_an_export_in_hugging_faces_format_starts_a_run(kind, whole, exported, tmp_path):
     run, workdir, _, folder = whole(kind)
-    story = running.reread(run, workdir, print)
+    story = running.load_results(run, workdir, print)
     where = {"role": "student", "variant": None, "member": 1}
     export_run.from_workdir(run, story, **where, out=tmp_path / "hf", huggingface=True)
     said = config(folder, kind)
@@ -178,7 +178,7 @@ def test_an_export_in_hugging_faces_format_starts_a_run(kind, whole, exported, t
     (variant,) = build(said).variants
     _, ours, _ = model_export.restore(exported(kind, "student"), run.source.spec)
     assert variant.new_heads == ()
-    jax.tree.map(np.testing.assert_array_equal, variant.given["student"], ours)
+    jax.tree.map(np.testing.assert_array_equal, variant.initial_variables["student"], ours)
     with pytest.raises(UserError, match=r"already holds .*name a new folder"):
         export_run.from_workdir(run, story, **where, out=tmp_path / "hf", huggingface=True)
 
@@ -186,7 +186,9 @@ def test_an_export_in_hugging_faces_format_starts_a_run(kind, whole, exported, t
 def test_each_seed_draws_its_own_head_of_a_read_network(whole, exported, tmp_path):
     run, workdir, _, folder = whole("bert")
     where = {"role": "student", "variant": None, "member": 1, "out": tmp_path / "hf"}
-    export_run.from_workdir(run, running.reread(run, workdir, print), **where, huggingface=True)
+    export_run.from_workdir(
+        run, running.load_results(run, workdir, print), **where, huggingface=True
+    )
     path = tmp_path / "hf" / "model.safetensors"
     tensors = load_file(path)
     save_file({name: x for name, x in tensors.items() if not name.startswith("classifier")}, path)
@@ -196,7 +198,9 @@ def test_each_seed_draws_its_own_head_of_a_read_network(whole, exported, tmp_pat
         said["roles"]["student"]["checkpoint"] = str(tmp_path / "hf")
         (variant,) = build(said).variants
         assert variant.new_heads == ("student",)
-        variables, stacked = running.Story(run, tmp_path, print).given(variant, members)["student"]
+        variables, stacked = running.RunResults(run, tmp_path, print).given(variant, members)[
+            "student"
+        ]
         assert stacked
         return variables.params
 
@@ -236,7 +240,7 @@ def after(folder, kind, devices, parallel):
     said["roles"]["student"]["terms"]["sinkhorn"]["weight"] = 1.0
     run = build(said)
     program, state = make_program(run, run.variants[0], (0,), {})
-    state, batches = program.layout.place(state), feed(run, program, 0)
+    state, batches = program.layout.place(state), device_batches(run, program, 0)
     for _ in range(2):
         state, metrics = program.step(state, next(batches))
     return jax.device_get(program.layout.fetch(state).params), program.layout.read(metrics)
