@@ -82,7 +82,7 @@ def is_huggingface(path: str | Path) -> bool:
     return isinstance(found, Mapping) and "model_type" in found
 
 
-def kept(variables: Variables, layers: Sequence[int]) -> Variables:
+def select_layers(variables: Variables, layers: Sequence[int]) -> Variables:
     """The network of the chosen layers; all of them if none are named."""
     return models.select_layers(variables, list(layers)) if layers else variables
 
@@ -104,6 +104,8 @@ def _fit(
     path: str, said: Mapping[str, Any], variables: Variables, template: Variables
 ) -> Variables:
     try:
-        return models.restore(template, models.flatten(kept(variables, said["keep_layers"])))
+        return models.restore(
+            template, models.flatten(select_layers(variables, said["keep_layers"]))
+        )
     except UserError as error:
         raise UserError(f"{path} does not fit {said['model'].get('name')}: {error}") from error

@@ -18,6 +18,13 @@ class TaskData(NamedTuple):
     dataset: Any = None  # what the functions of the task read: tokenizer and groups, photographs
 
 
+class InitialWeights(NamedTuple):
+    """Weights that a role starts from; `stacked`: one row a member."""
+
+    variables: Variables
+    stacked: bool
+
+
 class Variant(NamedTuple):
     """One static program of a run: what is compiled once, and the members it is mapped over."""
 
@@ -34,9 +41,7 @@ class Variant(NamedTuple):
     new_heads: tuple[str, ...]  # those whose file has no head for the task: each member draws one
     from_variant: Mapping[str, str]  # roles that start from an earlier variant
     backbones: Mapping[str, Variables]  # of detectors whose heads each member draws
-    class_means: Mapping[
-        str, tuple[Model, str]
-    ]  # of frozen roles: network, layer
+    class_means: Mapping[str, tuple[Model, str]]  # of frozen roles: network, layer
     cached: Mapping[str, tuple[Model, tuple[str, ...]]]  # frozen roles with a cache, its layers
 
 

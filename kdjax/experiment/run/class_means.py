@@ -61,8 +61,8 @@ def class_means(
             known = ", ".join(sorted(outputs.features)) or "none"
             raise UserError(f"class means: no layer {layer!r}; the network has {known}")
         seen = rows(outputs, ready)  # of a detector: regions around the boxes
-        found = {"value": outputs.features[layer], "label": seen["label"], "mask": seen["mask"]}
-        return {name: x[None] for name, x in found.items()}  # layouts know members: there is one
+        values = {"value": outputs.features[layer], "label": seen["label"], "mask": seen["mask"]}
+        return {name: x[None] for name, x in values.items()}  # layouts know members: there is one
 
     compiled, placed = layout.compile_map(features), layout.place(variables)
     classes = source.spec.num_classes
@@ -70,10 +70,10 @@ def class_means(
     for batch in source.evals["train"]():
         joined = layout.join(compiled(placed, layout.put(batch)))
         value, label, mask = (np.asarray(joined[name][0]) for name in ("value", "label", "mask"))
-        found, real = value.astype(np.float64), mask > 0
-        labels = label[real]
-        total = np.zeros((classes, found.shape[-1])) if total is None else total
-        np.add.at(total, labels, found[real])
+        unmasked = mask > 0
+        labels, rows64 = label[unmasked], value[unmasked].astype(np.float64)
+        total = np.zeros((classes, rows64.shape[-1])) if total is None else total
+        np.add.at(total, labels, rows64)
         count += np.bincount(labels, minlength=classes)
     if absent_classes and total is not None:
         count = np.maximum(count, 1)  # no term asks for the mean of a class without boxes
@@ -86,32 +86,32 @@ def class_means(
     return (total / count[:, None]).astype(np.float32)
 
 
-def kept(
+def cached_class_means(
     folder: Path,
     variables: Variables,
-    about: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     compute: Callable[[], np.ndarray],
     shape: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Class means from a run's folder, or computed and put there.
+    """Read class means from a run's folder, or compute and store them.
 
     Args:
       folder: of the run.
       variables: of the network; their hash is part of the file's name.
-      about: what else decides the result (data, augmentation, layer): part of the name too.
+      inputs: whatever else decides the result (data, augmentation, layer): part of the name too.
       compute: called if there is no such file.
       shape: (classes, width) that they must have, if known.
 
     Raises:
       UserError: the file cannot be read, or holds means of another shape.
     """
-    said = json.dumps(about, sort_keys=True, default=str) + checkpoint.digest(variables)
-    path = folder / "class_means" / f"{hashlib.blake2b(said.encode(), digest_size=12).hexdigest()}"
+    key = json.dumps(inputs, sort_keys=True, default=str) + checkpoint.digest(variables)
+    path = folder / "class_means" / hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
     file = path.with_suffix(".npz")
     if file.exists():
         try:
-            with np.load(file, allow_pickle=False) as found:
-                means = found["class_means"]
+            with np.load(file, allow_pickle=False) as arrays:
+                means = arrays["class_means"]
         except CORRUPT_FILE_ERRORS as error:
             line = str(error).split("\n")[0]
             raise UserError(f"{file} cannot be read ({line}); remove it") from error
@@ -124,6 +124,6 @@ def kept(
     means = compute()
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(".part.npz")
-    np.savez(part, class_means=means, about=np.array(said))
+    np.savez(part, class_means=means, about=np.array(key))
     part.rename(file)
     return means

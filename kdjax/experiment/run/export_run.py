@@ -1,68 +1,76 @@
-"""Export of a trained network of a run: which role, variant and member, and in which format."""
+"""Export of a trained network of a run, by role, variant and member."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from kdjax import models
-from kdjax.experiment.build.plan import Experiment
-from kdjax.experiment.run.train import RunResults
+from kdjax.experiment.build.plan import Experiment, Variant
+from kdjax.experiment.run.results import RunResults
 from kdjax.models.io import export as model_export
 from kdjax.types import UserError, Variables
 
 
+class ExportRequest(NamedTuple):
+    """The network to export: by role, variant (None: the only one) and member.
+
+    `member` None is the chosen member of the first seed. `huggingface`: in the reference library's
+    names and layout, a BERT, T5 or GPT-Neo only.
+    """
+
+    role: str
+    variant: str | None = None
+    member: int | None = None
+    huggingface: bool = False
+
+
 def from_workdir(
-    run: Experiment,
-    story: RunResults,
-    *,
-    role: str,
-    out: Path,
-    variant: str | None,
-    member: int | None,
-    huggingface: bool = False,
+    experiment: Experiment, results: RunResults, request: ExportRequest, out: Path
 ) -> str:
-    """Write the trained network of a role of a run; returns a line that says which.
+    """Write the trained network of a role of a run; returns a line that names it.
 
     Args:
-      run: from `build`.
-      story: from `train.load_results`.
-      role: whose network; a projector for a term is left out.
+      experiment: from `build`.
+      results: from `load_results`.
+      request: the network; a projector for a term is left out.
       out: a new folder.
-      variant: by name; may be left out if there is one.
-      member: its number; by default the chosen one with the first seed.
-      huggingface: in the reference library's names and layout, a BERT, T5 or GPT-Neo only.
 
     Raises:
       UserError: no such variant, role or member, it is not trained yet, or no such network.
     """
-    names = list(story.outcomes)
+    role, variant = request.role, _find_variant(experiment, results, request.variant)
+    if role not in variant.players:
+        raise UserError(f"--role={role}: no such role; there are {', '.join(variant.players)}")
+    chosen = results.outcomes[variant.name].chosen[role].members[0]
+    member = chosen if request.member is None else request.member
+    if not 0 <= member < len(variant.members):
+        raise UserError(f"--member={member}; there are 0 to {len(variant.members) - 1}")
+    stacked = results.networks(variant)[role]
+    variables = models.strip_wrappers(jax.tree.map(lambda x: x[member], stacked))
+    table = variant.config.roles[role].model.model_dump()
+    network, spec = experiment.task.describe_network(table, experiment.source.spec)
+    values = dict(variant.members[member])
+    if request.huggingface:
+        _save_huggingface(out, role, network, variables)
+    else:
+        origin = {"role": role, "variant": variant.name, "member": member, "values": values}
+        model_export.save(out, variables, {"model": network, **origin, **spec._asdict()})
+    experiment.task.save_files(experiment.data.dataset, out)
+    return f"{role} of {variant.name}, member {member} {values}"
+
+
+def _find_variant(experiment: Experiment, results: RunResults, name: str | None) -> Variant:
+    names = list(results.outcomes)
     if not names:
         raise UserError("no variant of this run is finished; train first")
-    if variant is None and len(names) > 1:
+    if name is None and len(names) > 1:
         raise UserError(f"--variant is not given; there are {', '.join(names)}")
-    name = variant or names[0]
+    name = name or names[0]
     if name not in names:
         raise UserError(f"--variant={name}: no such finished variant; there are {', '.join(names)}")
-    found = next(v for v in run.variants if v.name == name)
-    if role not in found.players:
-        raise UserError(f"--role={role}: no such role; there are {', '.join(found.players)}")
-    chosen: int = story.outcomes[name]["chosen"][role]["members"][0]
-    row = chosen if member is None else member
-    if not 0 <= row < len(found.members):
-        raise UserError(f"--member={row}; there are 0 to {len(found.members) - 1}")
-    merged = models.strip_wrappers(jax.tree.map(lambda x: x[row], story.networks(found)[role]))
-    network, spec = run.task.describe_network(found.config["roles"][role]["model"], run.source.spec)
-    if huggingface:
-        _save_huggingface(out, role, network, merged)
-    else:
-        about = {"model": network, "role": role, "variant": name, "member": row}
-        model_export.save(
-            out, merged, {**about, "values": dict(found.members[row]), **spec._asdict()}
-        )
-    run.task.save_files(run.data.dataset, out)
-    return f"{role} of {name}, member {row} {dict(found.members[row])}"
+    return next(variant for variant in experiment.variants if variant.name == name)
 
 
 def _save_huggingface(

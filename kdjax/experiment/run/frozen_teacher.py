@@ -1,4 +1,4 @@
-"""What a frozen network is given before training: cached outputs, class means."""
+"""Quantities of a frozen network that are computed before training: outputs, class means."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,55 +10,76 @@ import numpy as np
 from kdjax import models
 from kdjax.data import example_batch
 from kdjax.experiment.build.plan import Experiment, Variant
-from kdjax.experiment.run.class_means import class_means, kept
+from kdjax.experiment.run.class_means import cached_class_means, class_means
 from kdjax.train import multihost
 from kdjax.types import Batch, Model, Source, Variables
 
 
 def attach_frozen_extras(
-    run: Experiment, variant: Variant, role: str, variables: Variables, folder: Path
+    experiment: Experiment, variant: Variant, role: str, variables: Variables, folder: Path
 ) -> Variables:
-    """Attach to a frozen network what the terms that look at it ask for.
+    """Attach to a frozen network the quantities that other roles' terms read.
 
     Args:
-      run: for the data.
+      experiment: for the data.
       variant: whose terms.
       role: of the network.
       variables: plain, not stacked.
-      folder: of the run; class means are kept there.
+      folder: of the run; class means are stored there.
     """
-    equipped, said = variables, variant.config["data"]
+    extended = variables
     if role in variant.cached:
         model, layers = variant.cached[role]
-        found = outputs(model, variables, run.source, run.prepare_eval, layers)
-        equipped = models.attach_cache(equipped, found)
+        prepare = experiment.prepare_eval
+        outputs = compute_outputs(model, variables, experiment.source, prepare, layers)
+        extended = models.attach_cache(extended, outputs)
     if role in variant.class_means:
-        model, layer = variant.class_means[role]
-        about = {"data": said, "sizes": dict(run.source.size), "layer": layer}
-        options = {"augment": said["augment"], "seed": said["split_seed"]}
-        options["absent_classes"] = not run.task.rows_are_examples
-        compute = lambda: class_means(model, variables, run.source, layer=layer, **options)  # noqa: E731
-        shape = (run.source.spec.num_classes, _width(run, model, variables, layer))
-        find = lambda: kept(folder, variables, about, compute, shape)  # noqa: E731
-        means = multihost.first_then_all(find)
-        equipped = models.attach_class_means(equipped, jnp.asarray(means))
-    return equipped
+        means = multihost.first_then_all(
+            lambda: _class_means(experiment, variant, role, variables, folder)
+        )
+        extended = models.attach_class_means(extended, jnp.asarray(means))
+    return extended
 
 
-def _width(run: Experiment, model: Model, variables: Variables, layer: str) -> int:
-    batch = example_batch(run.source)
-    apply = lambda v: model.apply(v, run.prepare_eval(batch), train=False)[0]  # noqa: E731
-    return jax.eval_shape(apply, variables).features[layer].shape[-1]
+def _class_means(
+    experiment: Experiment, variant: Variant, role: str, variables: Variables, folder: Path
+) -> np.ndarray:
+    model, layer = variant.class_means[role]
+    source, data = experiment.source, variant.config.data
+
+    def compute() -> np.ndarray:
+        return class_means(
+            model,
+            variables,
+            source,
+            layer=layer,
+            augment=data.augment,
+            seed=data.split_seed,
+            absent_classes=not experiment.task.rows_are_examples,
+        )
+
+    shape = (source.spec.num_classes, _width(experiment, model, variables, layer))
+    inputs = {"data": data.model_dump(), "sizes": dict(source.size), "layer": layer}
+    return cached_class_means(folder, variables, inputs, compute, shape)
 
 
-def outputs(
+def _width(experiment: Experiment, model: Model, variables: Variables, layer: str) -> int:
+    batch = example_batch(experiment.source)
+
+    def features(variables: Variables) -> Mapping[str, jax.Array]:
+        return model.apply(variables, experiment.prepare_eval(batch), train=False)[0].features
+
+    return jax.eval_shape(features, variables)[layer].shape[-1]
+
+
+def compute_outputs(
     model: Model,
     variables: Variables,
     source: Source,
     prepare: Callable[[Batch], Batch],
     layers: Sequence[str] = (),
 ) -> Mapping[str, jax.Array]:
-    """Logits and features of every training example, in the order of its "id".
+    """Compute logits and features of every training example, in the order of its "id".
 
     Returns:
       {"logits": [examples, classes], layer: [examples, ...]}.
@@ -66,14 +87,14 @@ def outputs(
 
     @jax.jit
     def forward(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        found, _ = model.apply(variables, prepare(batch), train=False)
-        return {"logits": found.logits, **{name: found.features[name] for name in layers}}
+        outputs, _ = model.apply(variables, prepare(batch), train=False)
+        return {"logits": outputs.logits, **{name: outputs.features[name] for name in layers}}
 
     rows: dict[str, np.ndarray] = {}
     for batch in source.evals["train"]():
-        real = np.asarray(batch["mask"]) > 0
-        ids = np.asarray(batch["id"])[real]
+        unmasked = np.asarray(batch["mask"]) > 0
+        ids = np.asarray(batch["id"])[unmasked]
         for name, values in jax.device_get(forward(variables, dict(batch))).items():
             shape = (source.size["train"], *values.shape[1:])
-            rows.setdefault(name, np.zeros(shape, values.dtype))[ids] = values[real]
+            rows.setdefault(name, np.zeros(shape, values.dtype))[ids] = values[unmasked]
     return {name: jnp.asarray(values) for name, values in rows.items()}

@@ -1,56 +1,66 @@
-"""What happens between the steps of a part: log lines, validation, checkpoints, the bar."""
+"""The hooks of the training loop: log lines, validation, progress; and the final scores."""
 
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from rich.console import Console
 
 from kdjax import data
 from kdjax.evaluation import EvalSpec, Predictions
-from kdjax.experiment.build.plan import Experiment, Variant
-from kdjax.experiment.run.program import Program
+from kdjax.evaluation.task import Bins, Predict
+from kdjax.experiment.build.plan import Experiment
+from kdjax.experiment.run.member_groups import MemberGroup
+from kdjax.experiment.run.program import Program, device_batches
 from kdjax.report.metrics_log import MetricsLog, NullLog
 from kdjax.report.progress import Progress
-from kdjax.train import checkpoint, loop, multihost, step_memory
+from kdjax.report.results import MemberResult
+from kdjax.train import loop, multihost, step_memory
 from kdjax.train.predict import collect
 from kdjax.types import State
 
 
+class GroupScores(NamedTuple):
+    """Final scores of a group; the fields are those of `results.GroupResult`."""
+
+    members: tuple[MemberResult, ...]
+    bins: Bins
+    shown: Mapping[str, Any]
+
+
 class TrainHooks:
-    """The hooks of one part of a run; holds what they share."""
+    """The hooks of the loop that trains one group of members."""
 
     def __init__(
         self,
-        run: Experiment,
-        variant: Variant,
-        members: tuple[int, ...],
+        experiment: Experiment,
+        group: MemberGroup,
         program: Program,
         log: MetricsLog | NullLog,
-        manager: ocp.CheckpointManager,
         tracker: loop.DivergenceTracker,
-        frozen: Mapping[str, str],
     ) -> None:
-        """Keep the pieces; nothing happens yet."""
-        self.run, self.variant, self.members, self.program = run, variant, members, program
-        self.log, self.manager, self.tracker, self.frozen = log, manager, tracker, frozen
+        """Keep the parts; nothing happens yet."""
+        self.experiment, self.group, self.program = experiment, group, program
+        self.log, self.tracker = log, tracker
+        variant = group.variant
         self.sweeping = len(variant.members) > 1
-        self.named = len(run.variants) > 1 or variant.name != "default"
+        self.named = len(experiment.variants) > 1 or variant.name != "default"
 
-    def fit(self, state: State) -> State:
-        """Train from the state's own step to the end; returns a plain state."""
-        config, layout = self.run.config, self.program.layout
-        start, total = int(state.step), config["num_steps"]
-        label = self.variant.name if self.named else "train"
+    def fit(self, state: State, save: Callable[[State], None]) -> State:
+        """Train from the state's own step to the end; returns a plain state.
+
+        Args:
+          state: plain, stacked by member.
+          save: writes a checkpoint of a state that lives on the devices.
+        """
+        config, layout = self.experiment.config, self.program.layout
+        start, total = int(state.step), config.num_steps
+        label = self.group.variant.name if self.named else "train"
         every = loop.Every(
-            config["log_every"],
-            config["eval_every"],
-            config["checkpoint_every"],
-            config["grad_norm_every"],
+            config.log_every, config.eval_every, config.checkpoint_every, config.grad_norm_every
         )
         console = None if multihost.is_first() else Console(quiet=True)
         with Progress(total, label=label, console=console) as progress:
@@ -61,17 +71,18 @@ class TrainHooks:
                 read=layout.read,
                 log=lambda step, values: self.write(step, "train", values),
                 evaluate=self.validate,
-                save=self.save,
+                save=save,
                 grad_norms=lambda s, b: layout.read(self.program.grad_norms(s, b)),
                 on_progress=lambda step, values, speed: progress.update(
-                    step, self.shown(values), speed
+                    step, self.progress_values(values), speed
                 ),
                 warn=lambda text: progress.say(f"{label}: {text}"),
             )
-            placed, batches = layout.place(state), device_batches(self.run, self.program, start)
+            placed = layout.place(state)
+            batches = device_batches(self.experiment, self.program, start)
             if start < total:
                 batches = self.log_step_memory(placed, batches, hooks.warn)
-            images_per_step = config["batch_size"] * len(self.members)
+            images_per_step = config.batch_size * len(self.group.members)
             plan = loop.Plan(start, total, images_per_step, every)
             placed = loop.fit(hooks, placed, batches, plan, self.tracker)
         return layout.fetch(placed)
@@ -79,123 +90,108 @@ class TrainHooks:
     def log_step_memory(
         self, placed: State, batches: Iterator[Any], say: Callable[[str], None]
     ) -> Iterator[Any]:
-        """Compile the step and tell what it takes; returns the batches, none of them taken."""
+        """Compile the step and print its memory; returns the batches, none of them taken."""
         first = next(batches)
-        found = step_memory.step_cost(self.program.step, placed, first)
-        if found is not None:
-            say(step_memory.describe(found))
-            trouble = step_memory.warning(found, step_memory.memory_of(jax.local_devices()[0]))
-            if trouble:
-                say(trouble)
+        cost = step_memory.step_cost(self.program.step, placed, first)
+        if cost is not None:
+            say(step_memory.describe(cost))
+            warning = step_memory.warning(cost, step_memory.memory_of(jax.local_devices()[0]))
+            if warning:
+                say(warning)
         return itertools.chain([first], batches)
 
     def write(self, step: int, split: str, values: Mapping[str, np.ndarray]) -> None:
-        """One line a member, of the first process."""
+        """Write one line a member; the first process does it."""
         if not multihost.is_first():
             return
-        for row, number in enumerate(self.members):
+        variant = self.group.variant
+        for row, number in enumerate(self.group.members):
             self.log.write(
                 step,
                 split,
                 {name: float(value[row]) for name, value in values.items()},
-                variant=self.variant.name if self.named else None,
+                variant=variant.name if self.named else None,
                 member=number if self.sweeping else None,
-                swept=self.variant.members[number] if self.sweeping else None,
+                swept=variant.members[number] if self.sweeping else None,
             )
 
-    def shown(self, values: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Loss and accuracy of the role that is chosen by, averaged over healthy members."""
-        role = self.run.config["select"]["role"]
-        role = role if role in self.variant.players else next(iter(self.variant.players))
-        rows = range(len(self.members))
-        good = [row for row in rows if row not in self.tracker.diverged] or list(rows)
-        found = {}
-        for name in ("loss", "accuracy"):
-            if f"{role}/{name}" in values:
-                found[name] = float(np.mean(values[f"{role}/{name}"][good]))
-        return found
+    def progress_values(self, values: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Return loss and accuracy of the selecting role, averaged over the finite members."""
+        players, role = self.group.variant.players, self.experiment.selection.role
+        role = role if role in players else next(iter(players))
+        rows = range(len(self.group.members))
+        finite = [row for row in rows if row not in self.tracker.diverged] or list(rows)
+        return {
+            name: float(np.mean(values[f"{role}/{name}"][finite]))
+            for name in ("loss", "accuracy")
+            if f"{role}/{name}" in values
+        }
 
     def validate(self, step: int, state: State) -> None:
-        """Score validation, and what is learned from if that is judged too, and write it down."""
-        evaluation = self.run.evaluation(self.variant)
-        predict, task = _predict(self.run, evaluation, self.program, state), self.run.task
+        """Score validation, and the training pictures if they are evaluated too, and log it."""
+        evaluation = self.experiment.evaluation(self.group.variant)
+        predict = _predictor(self.experiment, evaluation, self.program, state)
+        task = self.experiment.task
         fitted = task.fit(predict, False)
-        beside = [split for split in self.run.source.evals if split == "test_train"]
-        for split in ("validation", *beside):
+        extra = [split for split in self.experiment.source.evals if split == "test_train"]
+        for split in ("validation", *extra):
             self.write(step, split, task.validation_metrics(evaluation, predict(split), fitted))
 
-    def save(self, state: State) -> None:
-        """Checkpoint a state that lives on the devices."""
-        record = {
-            "offset": self.log.offset(),
-            "diverged": {str(k): v for k, v in self.tracker.diverged.items()},
-            "frozen": dict(self.frozen),
-        }
-        plain = self.program.layout.fetch(state)
-        checkpoint.save(self.manager, plain, self.program.method.trains, record)
-
-    def test(self, outcome: Mapping[str, Any]) -> None:
-        """Write down the final scores on the test split."""
-        rows = [member["results"]["test"] for member in outcome["members"]]
+    def write_test(self, scores: GroupScores) -> None:
+        """Log the final scores on the test split."""
+        rows = [member.results["test"] for member in scores.members]
         values = {name: np.array([row[name] for row in rows], float) for name in rows[0]}
-        self.write(self.run.config["num_steps"], "test", values)
+        self.write(self.experiment.config.num_steps, "test", values)
 
 
 def score(
-    run: Experiment,
-    variant: Variant,
-    members: tuple[int, ...],
+    experiment: Experiment,
+    group: MemberGroup,
     program: Program,
     state: State,
     tracker: loop.DivergenceTracker,
-) -> dict[str, Any]:
-    """Final scores on validation and test, with temperatures fitted on validation.
-
-    Returns:
-      {"members": rows as report.json holds them, "bins": role -> "before" | "after" -> bins of
-      the test split, [members, bins], "shown": split -> what is drawn of it}.
-    """
-    bins, evaluation = {}, run.evaluation(variant)
-    predict = _predict(run, evaluation, program, program.layout.place(state))
-    fitted = run.task.fit(predict, True)
+) -> GroupScores:
+    """Return the final scores on validation and test, with temperatures fitted on validation."""
+    evaluation, task = experiment.evaluation(group.variant), experiment.task
+    predict = _predictor(experiment, evaluation, program, program.layout.place(state))
+    fitted = task.fit(predict, True)
+    bins: Bins = {}
     results: dict[str, dict[str, np.ndarray]] = {}
-    pictures = {}
-    extra = [split for split in run.source.evals if split.startswith("test_")]
+    samples: dict[str, Any] = {}
+    extra = [split for split in experiment.source.evals if split.startswith("test_")]
     for split in ("validation", *extra, "test"):
         predictions = predict(split)
-        results[split], bins = run.task.test_metrics(evaluation, predictions, fitted)
+        results[split], bins = task.test_metrics(evaluation, predictions, fitted)
         if multihost.is_first():
-            pictures[split] = run.task.samples(evaluation, split, predictions.outputs)
-    rows = [
-        {
-            "member": number,
-            "values": dict(variant.members[number]),
-            "diverged": tracker.diverged.get(row),
-            "results": {
-                split: {name: _finite(value[row]) for name, value in values.items()}
+            samples[split] = task.samples(evaluation, split, predictions.outputs)
+    members = tuple(
+        MemberResult(
+            member=number,
+            values=dict(group.variant.members[number]),
+            diverged=tracker.diverged.get(row),
+            results={
+                split: {name: float(value[row]) for name, value in values.items()}
                 for split, values in results.items()
             },
-        }
-        for row, number in enumerate(members)
-    ]
-    return {"members": rows, "bins": bins, "shown": pictures}
+        )
+        for row, number in enumerate(group.members)
+    )
+    return GroupScores(members, bins, samples)
 
 
-def _predict(
-    run: Experiment, evaluation: EvalSpec, program: Program, state: State
-) -> Callable[[str], Predictions]:
-    """A function that computes the outputs of all roles on a split, once; `state` on devices."""
+def _predictor(
+    experiment: Experiment, evaluation: EvalSpec, program: Program, state: State
+) -> Predict:
+    """Return a function that computes the outputs on a split, once; `state` on devices."""
 
     @functools.cache
     def predict(split: str) -> Predictions:
-        source = data.shard_source(run.source, jax.process_index(), jax.process_count())
+        source = data.shard_source(experiment.source, jax.process_index(), jax.process_count())
         batches = source.evals[split]()
         outputs, labels = collect(program.predict, state, batches, program.eval_layout)
-        critics = run.task.estimates(evaluation, outputs, lambda: program.layout.fetch(state))
+        critics = experiment.task.estimates(
+            evaluation, outputs, lambda: program.layout.fetch(state)
+        )
         return Predictions(split, outputs, labels, critics)
 
     return predict
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -1,7 +1,7 @@
-"""How a variant's members are divided into programs, and where each program's files lie."""
+"""The division of a variant's members into programs, and the folder of each program."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
@@ -20,7 +20,7 @@ class MemberGroup(NamedTuple):
     folder: Path
 
 
-def parts(run: Experiment, variant: Variant, folder: Path) -> list[MemberGroup]:
+def member_groups(experiment: Experiment, variant: Variant, folder: Path) -> list[MemberGroup]:
     """Divide a variant's members into programs, as many members each as fit into memory.
 
     The division is written down, because a resumed run must not divide anew.
@@ -31,41 +31,37 @@ def parts(run: Experiment, variant: Variant, folder: Path) -> list[MemberGroup]:
         if has_started(variant, folder):
             size = workdir.read_json(plan)["members_per_program"]
         else:
-            size = run.config["members_per_program"] or _fitting(run, variant)
+            size = experiment.config.members_per_program or _fitting(experiment, variant)
             home.mkdir(parents=True, exist_ok=True)
             workdir.write_json(plan, {"members_per_program": size})
     size = multihost.broadcast_int(size)
     return [
-        MemberGroup(variant, tuple(range(a, min(a + size, count))), home)
-        for a in range(0, count, size)
+        MemberGroup(variant, tuple(range(first, min(first + size, count))), home)
+        for first in range(0, count, size)
     ]
 
 
 def has_started(variant: Variant, folder: Path) -> bool:
-    """Whether the members of a variant have been divided, hence perhaps trained."""
+    """Return whether the members of a variant have been divided, hence perhaps trained."""
     return (folder / "checkpoints" / variant.name / "plan.json").exists()
 
 
-def _fitting(run: Experiment, variant: Variant) -> int:
-    """How many members of a variant fit on each device, times the devices they may spread over."""
-    count, shapes = len(variant.members), example_batch(run.source, run.config["batch_size"])
+def checkpoint_dir(group: MemberGroup) -> Path:
+    """Return the folder of a group's checkpoints."""
+    return group.folder / f"{group.members[0]}-{group.members[-1]}"
+
+
+def _fitting(experiment: Experiment, variant: Variant) -> int:
+    """Return how many members fit on each device, times the devices they may spread over."""
+    count = len(variant.members)
     if count == 1:
         return 1
-    batch = jax.eval_shape(run.prepare_eval, shapes)
+    shapes = example_batch(experiment.source, experiment.config.batch_size)
+    batch = jax.eval_shape(experiment.prepare_eval, shapes)
     method, key = variant.method(None), jax.random.key(0)
     state = jax.eval_shape(
         lambda k, b: init_state(method, variant.optimizers, k, b, variant.hparams[0]), key, batch
     )
-    each = memory_estimate.member_bytes(method, state, batch)
-    return memory_estimate.fitting(count, each, memory_estimate.free_bytes(jax.local_devices()[0]))
-
-
-def checkpoint_dir(part: MemberGroup) -> Path:
-    """Where the checkpoints of a part lie."""
-    return part.folder / f"{part.members[0]}-{part.members[-1]}"
-
-
-def finished(part: MemberGroup) -> dict[str, Any] | None:
-    """What the members of a finished part came to; None if it is not finished."""
-    path = checkpoint_dir(part) / "done.json"
-    return workdir.read_json(path) if path.exists() else None
+    member_bytes = memory_estimate.member_bytes(method, state, batch)
+    free_bytes = memory_estimate.free_bytes(jax.local_devices()[0])
+    return memory_estimate.fitting(count, member_bytes, free_bytes)

@@ -1,4 +1,4 @@
-"""A variant's members as compiled functions: what is built once and called at every step."""
+"""The members of a group as compiled functions, built once and called at every step."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,13 +8,15 @@ import numpy as np
 
 from kdjax import data
 from kdjax.data import example_batch
-from kdjax.experiment.build.plan import Experiment, Variant
+from kdjax.experiment.build.plan import Experiment, InitialWeights
+from kdjax.experiment.config.schema import Config
+from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.train import multihost, parallel
 from kdjax.train.parallel import Layout
 from kdjax.train.predict import make_predict
 from kdjax.train.step import make_grad_norms, make_step, multi_step
 from kdjax.train.sweep import init_members, vmap_members
-from kdjax.types import Batch, Method, State, Variables
+from kdjax.types import Batch, Method, State
 
 
 class Program(NamedTuple):
@@ -33,47 +35,42 @@ class Program(NamedTuple):
 
 
 def make_program(
-    run: Experiment,
-    variant: Variant,
-    members: Sequence[int],
-    given: Mapping[str, tuple[Variables, bool]],
+    experiment: Experiment, group: MemberGroup, weights: Mapping[str, InitialWeights]
 ) -> tuple[Program, State]:
-    """Build the program of some members of a variant, and their state before the first step.
+    """Build the program of a group of members, and their state before the first step.
 
     Args:
-      run: for the data and how it is prepared.
-      variant: whose members.
-      members: their numbers.
-      given: role -> (variables from elsewhere, whether stacked by member).
+      experiment: for the data and its preparation.
+      group: the members and their variant.
+      weights: of the roles that do not start at random.
     """
+    config, variant, members = experiment.config, group.variant, group.members
     seeds = tuple(int(variant.members[m]["seed"]) for m in members)
-    common = run.config["data"]["seed"]  # then one batch for all, and one pass of a frozen teacher
+    common = config.data.seed  # then one batch for all, and one pass of a frozen teacher
     orders = seeds if common is None else (int(common),) * len(seeds)
-    devices = run.config["devices"] or jax.device_count()
+    devices = config.devices or jax.device_count()
     plain = variant.method(None)
-    batch = jax.device_put(run.prepare_eval(example_batch(run.source)))
+    batch = jax.device_put(experiment.prepare_eval(example_batch(experiment.source)))
     hparams = [variant.hparams[m] for m in members]
-    state, axes = init_members(plain, variant.optimizers, seeds, batch, hparams, given)
-    layout, eval_layout = _layouts(run.config, devices, axes, orders)
+    state, axes = init_members(plain, variant.optimizers, seeds, batch, hparams, weights)
+    layout, eval_layout = _layouts(config, devices, axes, orders)
     method = variant.method(layout.axis_name)
     stacked = len(set(orders)) > 1
 
     def prepare_eval(batch: Batch) -> Batch:
-        return run.task.hide_answers(run.prepare_eval(batch))
+        return experiment.task.hide_answers(experiment.prepare_eval(batch))
 
     def over_members(f: Callable, *, batches: bool, state_out: bool) -> Callable:
         return vmap_members(f, axes, stacked_batch=batches, state_out=state_out)
 
-    ready = {"prepare": run.prepare_train, "data_seed": common}
-    parts = variant.config["accumulate"]
-    step = make_step(method, variant.optimizers, layout.axis_name, accumulate=parts, **ready)
-    norms = make_grad_norms(method, layout.axis_name, **ready)
+    prepare = {"prepare": experiment.prepare_train, "data_seed": common}
+    parts = variant.config.accumulate
+    step = make_step(method, variant.optimizers, layout.axis_name, accumulate=parts, **prepare)
+    norms = make_grad_norms(method, layout.axis_name, **prepare)
     models = {role: player.model for role, player in variant.players.items()}
-    predict = make_predict(models, prepare_eval, run.task.collect)
+    predict = make_predict(models, prepare_eval, experiment.task.collect)
     stepped = over_members(step, batches=stacked, state_out=True)
-    steps_per_dispatch = run.config["steps_per_dispatch"] or (
-        1 if jax.default_backend() == "cpu" else 8
-    )
+    steps_per_dispatch = config.steps_per_dispatch or (1 if jax.default_backend() == "cpu" else 8)
     program = Program(
         method=method,
         seeds=orders,
@@ -90,36 +87,38 @@ def make_program(
 
 
 def _layouts(
-    config: Mapping[str, Any], devices: int, axes: State, seeds: Sequence[int]
+    config: Config, devices: int, axes: State, seeds: Sequence[int]
 ) -> tuple[Layout, Layout]:
-    """Layouts of training and of evaluation; they place a state alike."""
+    """Return the layouts of training and of evaluation; they place a state alike."""
     stacked = len(set(seeds)) > 1
     if devices == 1:
         return parallel.one_device(), parallel.one_device()
-    over = config["members_over_devices"] and multihost.count() == 1
-    if over and len(seeds) > 1 and len(seeds) % devices == 0:
+    spread = config.members_over_devices and multihost.count() == 1
+    if spread and len(seeds) > 1 and len(seeds) % devices == 0:
         make = parallel.pmap_members
         return make(devices, axes, stacked_batch=stacked), make(devices, axes, stacked_batch=False)
-    make = parallel.mesh_data if config["parallel"] == "mesh" else parallel.pmap_data
+    make = parallel.mesh_data if config.parallel == "mesh" else parallel.pmap_data
     return make(devices, stacked_batch=stacked), make(devices, stacked_batch=False)
 
 
-def device_batches(run: Experiment, program: Program, start: int) -> Iterator[dict[str, Any]]:
+def device_batches(
+    experiment: Experiment, program: Program, start: int
+) -> Iterator[dict[str, Any]]:
     """Yield device batches from batch number `start` on: one for all, or one a member by seed.
 
     Each process reads its own rows of them.
     """
-    source = data.shard_source(run.source, jax.process_index(), jax.process_count())
+    source = data.shard_source(experiment.source, jax.process_index(), jax.process_count())
     streams = {seed: source.train(start, seed) for seed in sorted(set(program.seeds))}
     arrays = source.arrays
     constants = {} if arrays is None else {"arrays": program.layout.share(dict(arrays))}
     while True:
-        found = {seed: next(stream) for seed, stream in streams.items()}
-        if len(found) == 1:
-            (batch,) = found.values()
+        by_seed = {seed: next(stream) for seed, stream in streams.items()}
+        if len(by_seed) == 1:
+            (batch,) = by_seed.values()
         else:
-            names = next(iter(found.values()))
-            rows = {name: [found[seed][name] for seed in program.seeds] for name in names}
+            names = next(iter(by_seed.values()))
+            rows = {name: [by_seed[seed][name] for seed in program.seeds] for name in names}
             batch = {name: _stacked(row) for name, row in rows.items()}
         yield {**program.layout.put(batch), **constants}
 

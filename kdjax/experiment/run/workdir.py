@@ -1,4 +1,4 @@
-"""The folder of a run: who may use it, what it was made with, and files that appear whole."""
+"""The folder of a run: its lock, its config, and files that are written whole or not at all."""
 
 import fcntl
 import importlib.metadata
@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import jax
 
 from kdjax import __version__
-from kdjax.experiment.config.resolve import differences
+from kdjax.experiment.config.resolve import differences, to_dict
+from kdjax.experiment.config.schema import Config
 from kdjax.train import multihost
 from kdjax.types import UserError
 
@@ -33,17 +34,17 @@ MAY_CHANGE = (
 
 def versions() -> dict[str, str]:
     """Versions of what computes, and the commit of kdjax if it runs from a checkout."""
-    found = {"python": platform.python_version(), "kdjax": __version__}
+    numbers = {"python": platform.python_version(), "kdjax": __version__}
     for name in ("jax", "jaxlib", "flax", "optax", "numpy"):
-        found[name] = importlib.metadata.version(name)
+        numbers[name] = importlib.metadata.version(name)
     home = Path(__file__).parent
     git = ["git", "-C", str(home), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         done = subprocess.run(git, capture_output=True, text=True, timeout=5, check=True)
-        found["commit"] = done.stdout.strip()
+        numbers["commit"] = done.stdout.strip()
     except (OSError, subprocess.SubprocessError):
         pass
-    return found
+    return numbers
 
 
 def device() -> str:
@@ -69,14 +70,17 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}); put it back or remove the workdir"
-        ) from error
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """Return the refusal of a file that cannot be read."""
+    return UserError(f"{path} is damaged ({error}); put it back or remove the workdir")
 
 
 def plain(value: Any) -> Any:
-    """A config as JSON knows it: tuples are lists."""
-    return json.loads(json.dumps(value))
+    """Return a value as JSON holds it: a config as dicts, tuples as lists."""
+    return json.loads(json.dumps(to_dict(value) if isinstance(value, Config) else value))
 
 
 @contextmanager
@@ -107,7 +111,7 @@ def occupy(workdir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_run(workdir: Path, config: Mapping[str, Any], command: str) -> Iterator[None]:
+def open_run(workdir: Path, config: Config, command: str) -> Iterator[None]:
     """Occupy and adopt a workdir; with several processes the first does it for all.
 
     Raises:
@@ -129,7 +133,7 @@ def open_run(workdir: Path, config: Mapping[str, Any], command: str) -> Iterator
         yield
 
 
-def adopt(workdir: Path, config: Mapping[str, Any], command: str) -> None:
+def adopt(workdir: Path, config: Config, command: str) -> None:
     """Write config.json into a new workdir, or check that an old one holds the same config.
 
     Raises:
@@ -139,12 +143,14 @@ def adopt(workdir: Path, config: Mapping[str, Any], command: str) -> None:
     path = workdir / "config.json"
     if path.exists():
         old = read_config(workdir)
-        kept = {k: v for k, v in old.items() if k not in MAY_CHANGE}
-        said = {k: v for k, v in plain(config).items() if k not in MAY_CHANGE}
-        found = differences(kept, said)
-        if found:
+        fixed, new = (
+            {key: value for key, value in table.items() if key not in MAY_CHANGE}
+            for table in (old, plain(config))
+        )
+        changed = differences(fixed, new)
+        if changed:
             raise UserError(
-                f"workdir {workdir} holds a run with another config: {'; '.join(found)}. "
+                f"workdir {workdir} holds a run with another config: {'; '.join(changed)}. "
                 "Name another workdir, or give the same config to resume"
             )
         return
@@ -158,7 +164,7 @@ def adopt(workdir: Path, config: Mapping[str, Any], command: str) -> None:
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
-    """The config that a workdir was made with.
+    """Read the config that a workdir was made with.
 
     Raises:
       UserError: no run there, or a damaged file.

@@ -1,0 +1,262 @@
+"""Results of a run: of a group of members as done.json holds them, of variants, of all so far.
+
+workdir/checkpoints/<variant>/<first>-<last>/<step>/     orbax, the newest few
+workdir/checkpoints/<variant>/<first>-<last>/done.json   the results of these members
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax import models
+from kdjax.data import example_batch
+from kdjax.evaluation import classification, selection
+from kdjax.experiment.build.initial_weights import (
+    init_detector_heads,
+    init_head,
+    select_layers,
+)
+from kdjax.experiment.build.plan import Experiment, InitialWeights, Variant
+from kdjax.experiment.run import workdir
+from kdjax.experiment.run.frozen_teacher import attach_frozen_extras
+from kdjax.experiment.run.member_groups import (
+    MemberGroup,
+    checkpoint_dir,
+    has_started,
+    member_groups,
+)
+from kdjax.experiment.run.program import Program, make_program
+from kdjax.report.results import (
+    Choice,
+    MemberResult,
+    PlayerSummary,
+    Reliability,
+    VariantResult,
+    from_json,
+    to_json,
+)
+from kdjax.train import checkpoint, sweep
+from kdjax.types import State, UserError, Variables
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupResult:
+    """Results of the members that one program trained: the content of done.json.
+
+    `bins`: role -> "before" | "after" -> count, accuracy, confidence [members, bins] of the test
+    split; `shown`: split -> role -> samples for the report; `diverged`: row -> description;
+    `offset`: bytes of metrics.jsonl when the group had ended.
+    """
+
+    members: tuple[MemberResult, ...]
+    bins: Mapping[str, Any]
+    shown: Mapping[str, Any]
+    diverged: Mapping[str, str]
+    seconds: float
+    offset: int
+
+
+def write_group(group: MemberGroup, result: GroupResult) -> None:
+    """Write done.json: the group is finished."""
+    workdir.write_json(checkpoint_dir(group) / "done.json", to_json(result))
+
+
+def read_group(group: MemberGroup) -> GroupResult | None:
+    """Read the results of a finished group; None if it is not finished."""
+    path = checkpoint_dir(group) / "done.json"
+    if not path.exists():
+        return None
+    try:
+        return from_json(GroupResult, workdir.read_json(path))
+    except UserError as error:
+        raise UserError(
+            f"{path} is damaged ({error}); put it back or remove the workdir"
+        ) from error
+
+
+class RunResults:
+    """The results of the finished variants, in order; later variants may start from them."""
+
+    def __init__(self, experiment: Experiment, folder: Path, say: Say) -> None:
+        """Start before the first variant."""
+        self.experiment, self.folder, self.say = experiment, folder, say
+        self.outcomes: dict[str, VariantResult] = {}
+        self.weights: dict[str, dict[str, Variables]] = {}
+        self.sources = {name for v in experiment.variants for name in v.from_variant.values()}
+
+    def add(self, variant: Variant, groups: Sequence[GroupResult]) -> None:
+        """Add a finished variant."""
+        self.outcomes[variant.name] = merge_groups(self.experiment, variant, groups)
+        if variant.name in self.sources:
+            self.weights[variant.name] = self.networks(variant)
+
+    def networks(self, variant: Variant) -> dict[str, Variables]:
+        """Read the networks of a finished variant from disk: role -> variables [members, ...]."""
+        states = [
+            load_group_state(self.experiment, group, self.initial_weights(group), self.say)
+            for group in member_groups(self.experiment, variant, self.folder)
+        ]
+        networks = {}
+        for role in variant.players:
+            trees = [Variables(state.params[role], state.stats[role]) for state in states]
+            networks[role] = jax.tree.map(lambda *rows: np.concatenate(rows), *trees)
+        return networks
+
+    def initial_weights(self, group: MemberGroup) -> dict[str, InitialWeights]:
+        """Return the weights of the roles that do not start at random."""
+        experiment, variant = self.experiment, group.variant
+        seeds = [int(variant.members[member]["seed"]) for member in group.members]
+        weights = {}
+        for role, variables in variant.initial_variables.items():
+            if role in variant.new_heads:
+                heads = [init_head(variables, seed) for seed in seeds]
+                weights[role] = InitialWeights(sweep.stack(heads), stacked=True)
+            else:
+                frozen = attach_frozen_extras(experiment, variant, role, variables, self.folder)
+                weights[role] = InitialWeights(frozen, stacked=False)
+        for role, backbone in variant.backbones.items():
+            batch = experiment.prepare_eval(example_batch(experiment.source))
+            model = variant.players[role].model
+            trees = init_detector_heads(model, role, backbone, seeds, batch)
+            weights[role] = InitialWeights(sweep.stack(trees), stacked=True)
+        for role, source in variant.from_variant.items():
+            weights[role] = self._weights_of_variant(group, role, source)
+        return weights
+
+    def _weights_of_variant(self, group: MemberGroup, role: str, source: str) -> InitialWeights:
+        """Return the weights that an earlier variant trained, one row for each distinct source."""
+        variant = group.variant
+        rows = self._source_rows(group, role, source)
+        stacked = models.strip_wrappers(self.weights[source][role])
+        stacked = select_layers(stacked, variant.config.roles[role].keep_layers)
+        trees = {}
+        for row in sorted(set(rows)):
+            variables = jax.tree.map(lambda x, row=row: x[row], stacked)
+            trees[row] = attach_frozen_extras(
+                self.experiment, variant, role, variables, self.folder
+            )
+        if len(trees) == 1:
+            return InitialWeights(trees[rows[0]], stacked=False)
+        return InitialWeights(sweep.stack([trees[row] for row in rows]), stacked=True)
+
+    def _source_rows(self, group: MemberGroup, role: str, source: str) -> list[int]:
+        """Return the chosen members of an earlier variant that have the seeds of the group."""
+        variant, outcome = group.variant, self.outcomes[source]
+        by_seed = selection.by_seed(outcome.members, outcome.chosen[role])
+        seeds = [variant.members[member]["seed"] for member in group.members]
+        for seed in seeds:
+            if seed not in by_seed:
+                raise UserError(
+                    f"config.variants.{variant.name}: roles.{role}.from_variant is {source!r}, "
+                    f"which has no good member with seed {seed}; it has {sorted(by_seed)}"
+                )
+        return [by_seed[seed] for seed in seeds]
+
+
+def load_results(experiment: Experiment, folder: Path, say: Say) -> RunResults:
+    """Read the results of the finished variants of a workdir; nothing is trained."""
+    results = RunResults(experiment, folder, say)
+    for variant in experiment.variants:
+        if not has_started(variant, folder):
+            break
+        groups = [read_group(group) for group in member_groups(experiment, variant, folder)]
+        finished = [group for group in groups if group is not None]
+        if len(finished) < len(groups):
+            break
+        results.add(variant, finished)
+    return results
+
+
+def merge_groups(
+    experiment: Experiment, variant: Variant, groups: Sequence[GroupResult]
+) -> VariantResult:
+    """Put the groups of a variant together and choose among its members on validation."""
+    members = tuple(member for group in groups for member in group.members)
+    pairs = [critic.between for critic in variant.critics.values()]
+    chosen, reliability = {}, {}
+    for role in variant.players:
+        choice = selection.choose(members, role, variant.players, experiment.selection, pairs)
+        chosen[role] = Choice(values=choice.values, members=tuple(choice.members))
+        if role in groups[0].bins:  # a regression has none
+            reliability[role] = _pool([group.bins[role] for group in groups], choice.members)
+    return VariantResult(
+        name=variant.name,
+        roles={role: _summarize_player(variant, role) for role in variant.players},
+        members=members,
+        chosen=chosen,
+        reliability=reliability,
+        seconds=sum(group.seconds for group in groups),
+        detections=groups[0].shown,
+    )
+
+
+def _pool(groups: Sequence[Mapping[str, Any]], members: Sequence[int]) -> Reliability:
+    """Add up the bins of the chosen members, given those of every group."""
+    pooled = {}
+    for when in groups[0]:
+        bins = {
+            name: np.concatenate([np.asarray(group[when][name]) for group in groups])
+            for name in ("count", "accuracy", "confidence")
+        }
+        pooled[when] = classification.pool_bins(bins, list(members))
+    return from_json(Reliability, pooled)
+
+
+def _summarize_player(variant: Variant, role: str) -> PlayerSummary:
+    source = None
+    if role in variant.from_variant:
+        source = f"variant {variant.from_variant[role]}"
+    elif role in variant.initial_variables:
+        source = f"checkpoint {variant.config.roles[role].checkpoint}"
+    return PlayerSummary(
+        model=variant.config.roles[role].model.name,
+        parameters=variant.parameters[role],
+        trains=variant.players[role].trains,
+        source=source,
+    )
+
+
+def load_group_state(
+    experiment: Experiment, group: MemberGroup, weights: Mapping[str, InitialWeights], say: Say
+) -> State:
+    """Read the last state of a group, on the host, every role stacked by member.
+
+    Raises:
+      UserError: no good checkpoint.
+    """
+    program, state = restore_group(experiment, group, weights, say)
+    state = jax.device_get(state)
+    params, stats = dict(state.params), dict(state.stats)
+    for role, axis in program.axes.params.items():
+        if axis is None:
+            params[role], stats[role] = jax.tree.map(
+                lambda x: np.repeat(np.asarray(x)[None], len(group.members), axis=0),
+                (params[role], stats[role]),
+            )
+    return state._replace(params=params, stats=stats)
+
+
+def restore_group(
+    experiment: Experiment, group: MemberGroup, weights: Mapping[str, InitialWeights], say: Say
+) -> tuple[Program, State]:
+    """Build the program of a group and read its last state.
+
+    Raises:
+      UserError: no good checkpoint.
+    """
+    program, state = make_program(experiment, group, weights)
+    folder = checkpoint_dir(group)
+    manager = checkpoint.open_manager(folder, keep=experiment.config.keep_checkpoints)
+    try:
+        restored = checkpoint.restore(manager, state, program.method.trains, say)
+    finally:
+        manager.close()
+    if restored is None:
+        raise UserError(f"{folder} holds no good checkpoint; train first")
+    return program, restored[0]
