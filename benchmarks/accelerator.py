@@ -18,6 +18,7 @@ from timing import medians, stepping
 
 from kdjax import losses
 from kdjax.experiment.build.build import build
+from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 
 # teraflops, bfloat16, without sparsity; from the vendors' data sheets
@@ -63,7 +64,7 @@ def config(
 def stepper(said: dict[str, Any], members: int = 1) -> tuple[Callable[[], None], float]:
     """A step that goes on from its own state, and its operations by the compiler's count."""
     run = build({**said, "sweep": {"seed": list(range(members))}})
-    program, state = make_program(run, run.variants[0], range(members), {})
+    program, state = make_program(run, MemberGroup(run.variants[0], tuple(range(members))), {})
     placed, batches = program.layout.place(state), device_batches(run, program, 0)
     compiled = program.step.lower(placed, next(batches)).compile()
     analysis = compiled.cost_analysis() or {}

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from kdjax import losses, models
 from kdjax.experiment.build.build import build
+from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 
 WIDTH = 64
@@ -63,7 +64,7 @@ def config(critic: dict[str, Any], batch: int) -> dict[str, Any]:
 def stepper(said: dict[str, Any]) -> Callable[[], None]:
     """A training step that goes on from its own state, on one batch."""
     run = build(said)
-    program, state = make_program(run, run.variants[0], (0,), {})
+    program, state = make_program(run, MemberGroup(run.variants[0], (0,)), {})
     batch = next(device_batches(run, program, 0))
     kept = [program.layout.place(state)]
 

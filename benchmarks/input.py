@@ -32,6 +32,7 @@ import numpy as np
 from PIL import Image
 
 from kdjax.experiment.build.build import build
+from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 
 BUFFERED = 8  # batches that lie ready or are being made at any time (see data/images/streaming.py)
@@ -87,7 +88,7 @@ def seconds(call: Callable[[], Any], steps: int) -> float:
 def measure(said: dict[str, Any], steps: int, repeats: int) -> dict[str, float]:
     """Median seconds a batch of input, step and both."""
     run = build(said)
-    program, state = make_program(run, run.variants[0], (0,), {})
+    program, state = make_program(run, MemberGroup(run.variants[0], (0,)), {})
     kept = {"state": program.layout.place(state)}
     batches: Iterator[Any] = device_batches(run, program, 0)
     ready = next(batches)

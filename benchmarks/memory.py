@@ -11,6 +11,7 @@ import argparse
 import jax
 
 from kdjax.experiment.build.build import build
+from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.train import step_memory
 
@@ -54,7 +55,7 @@ def main():
     print(f"{args.teacher} and {args.model}, batch {args.batch}, {jax.devices()[0].device_kind}")
     for name, options in CASES.items():
         run = build(config(args, **options))
-        program, state = make_program(run, run.variants[0], (0,), {})
+        program, state = make_program(run, MemberGroup(run.variants[0], (0,)), {})
         batch = next(device_batches(run, program, 0))
         found = step_memory.step_cost(program.step, program.layout.place(state), batch)
         print(f"{name:20} {step_memory.describe(found) if found else 'the compiler does not tell'}")

@@ -21,6 +21,7 @@ import torch_resnet as plain
 from timing import medians
 
 from kdjax.experiment.build.build import build
+from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 
 DEPTHS = {"teacher": 20, "student": 8}
@@ -56,7 +57,9 @@ class Ours:
         """Compile."""
         self.run = build(said)
         variant = self.run.variants[0]
-        self.program, state = make_program(self.run, variant, range(len(variant.members)), {})
+        self.program, state = make_program(
+            self.run, MemberGroup(variant, tuple(range(len(variant.members)))), {}
+        )
         self.state = self.program.layout.place(state)
         self.batches = device_batches(self.run, self.program, 0)
 

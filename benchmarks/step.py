@@ -20,6 +20,7 @@ import jax
 from timing import medians, stepping
 
 from kdjax.experiment.build.build import build
+from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.types import Variables
 
@@ -82,7 +83,7 @@ def stepper(said: dict[str, Any]) -> Callable[[], None]:
         batch = run.prepare_eval(next(run.source.evals["test"]()))
         model = variant.players[role].model
         given[role] = (jax.jit(model.init)(jax.random.key(0), batch), False)
-    program, state = make_program(run, variant, (0,), given)
+    program, state = make_program(run, MemberGroup(variant, (0,)), given)
     return stepping(program.step, program.layout.place(state), device_batches(run, program, 0))
 
 

@@ -25,6 +25,7 @@ import jax
 from timing import medians, stepping
 
 from kdjax.experiment.build.build import build
+from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 
 NETWORKS = {
@@ -47,7 +48,7 @@ def stepper(model: dict[str, Any], shape: tuple[int, ...], batch: int, members: 
             "sweep": {"seed": list(range(members))},
         }
     )
-    program, state = make_program(run, run.variants[0], range(members), {})
+    program, state = make_program(run, MemberGroup(run.variants[0], tuple(range(members))), {})
     return stepping(program.step, program.layout.place(state), device_batches(run, program, 0))
 
 

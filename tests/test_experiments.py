@@ -12,6 +12,7 @@ from kdjax import data, models, schema
 from kdjax.experiment.build import build
 from kdjax.experiment.build import data as experiment_data
 from kdjax.experiment.commands import overrides, study
+from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.models.io import export as model_export
 from tests.data import tiny_coco, tiny_text
@@ -188,7 +189,9 @@ def test_two_steps(path, tmp_path):
     for variant in run.variants:
         if variant.from_variant:
             continue  # needs weights: the same program as with a checkpoint, tested elsewhere
-        program, state = make_program(run, variant, range(len(variant.members)), {})
+        program, state = make_program(
+            run, MemberGroup(variant, tuple(range(len(variant.members)))), {}
+        )
         before = jax.device_get(state.params)
         state = program.layout.place(state)
         batches = device_batches(run, program, 0)

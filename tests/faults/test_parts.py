@@ -24,11 +24,11 @@ def config(rates):
 
 def test_a_program_in_which_all_diverge_does_not_end_the_others(tmp_path):
     (outcome,) = train(build(config((1e30, 0.05))), tmp_path, lambda _: None)
-    first, second = outcome["members"]
-    assert [first["member"], second["member"]] == [0, 1]
-    assert "is not finite" in first["diverged"]
-    assert second["diverged"] is None
-    assert outcome["chosen"]["student"]["members"] == [1]
+    first, second = outcome.members
+    assert [first.member, second.member] == [0, 1]
+    assert "is not finite" in first.diverged
+    assert second.diverged is None
+    assert outcome.chosen["student"].members == (1,)
 
 
 def test_a_sweep_in_which_all_diverge_fails(tmp_path):

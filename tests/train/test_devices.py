@@ -12,6 +12,7 @@ import pytest
 
 from kdjax import data
 from kdjax.experiment.build.build import build
+from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.train import parallel
 from kdjax.types import Spec
@@ -96,7 +97,7 @@ SWEPT = {
 def sweep_after(devices, over_members):
     """A whole program as `run` uses it: state, metrics, gradient norms and predictions."""
     run = build({**SWEPT, "devices": devices, "members_over_devices": over_members})
-    program, state = make_program(run, run.variants[0], tuple(range(2)), {})
+    program, state = make_program(run, MemberGroup(run.variants[0], tuple(range(2))), {})
     layout, batches = program.layout, device_batches(run, program, 0)
     state = layout.place(state)
     norms = layout.read(program.grad_norms(state, next(device_batches(run, program, 0))))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kdjax.experiment.build.build import build
+from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.train.loop import DivergenceTracker, Every, Hooks, Plan, fit
 from kdjax.types import UserError
@@ -44,13 +45,13 @@ def config(**changes):
 )
 def test_two_at_once_are_two(changes):
     run = build(config(**changes))
-    program, state = make_program(run, run.variants[0], (0, 1), {})
+    program, state = make_program(run, MemberGroup(run.variants[0], (0, 1)), {})
     batches = list(itertools.islice(device_batches(run, program, 0), 4))
     singly, rows = program.layout.place(state), []
     for batch in batches:
         singly, metrics = program.step(singly, batch)
         rows.append(program.layout.read(metrics))
-    pairs = program.layout.place(make_program(run, run.variants[0], (0, 1), {})[1])
+    pairs = program.layout.place(make_program(run, MemberGroup(run.variants[0], (0, 1)), {})[1])
     for number in (0, 2):
         pairs, metrics = program.multi_step(pairs, tuple(batches[number : number + 2]))
         found = program.layout.read(metrics)

@@ -11,6 +11,9 @@ import pytest
 
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run import train as running
+from kdjax.experiment.run.member_groups import checkpoint_dir, member_groups
+from kdjax.experiment.run.results import load_group_state
+from kdjax.report.results import Choice
 from kdjax.train import checkpoint
 from kdjax.train.loop import Stopped
 from kdjax.types import RunError
@@ -64,7 +67,7 @@ def interrupted(run, batch, deed):
                 deed()
             yield value
 
-    return run._replace(source=run.source._replace(train=train))
+    return run._replace(data=run.data._replace(source=run.source._replace(train=train)))
 
 
 def kill():
@@ -73,9 +76,9 @@ def kill():
 
 def ending(run, folder, lines=None):
     """What a finished workdir holds, without wall times: digests, metrics, outcome."""
-    part = running.parts(run, run.variants[0], folder)[0]
-    found = running.load_part(run, part, {}, (lines if lines is not None else []).append)
-    outcome = json.loads((running.checkpoint_dir(part) / "done.json").read_text())
+    part = member_groups(run, run.variants[0], folder)[0]
+    found = load_group_state(run, part, {}, (lines if lines is not None else []).append)
+    outcome = json.loads((checkpoint_dir(part) / "done.json").read_text())
     return (
         checkpoint.digest(found),
         (folder / "metrics.jsonl").read_text(),
@@ -134,7 +137,7 @@ def test_a_finished_run_is_left_alone(whole, tmp_path):
 def test_a_damaged_newest_checkpoint_costs_nothing(whole, tmp_path):
     run, folder, expected = whole
     again = shutil.copytree(folder, tmp_path / "again")
-    part = running.checkpoint_dir(running.parts(run, run.variants[0], again)[0])
+    part = checkpoint_dir(member_groups(run, run.variants[0], again)[0])
     (part / "done.json").unlink()
     for path in (part / "6").rglob("d/*"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -150,15 +153,15 @@ def test_a_diverging_member_is_reported_and_the_rest_goes_on(tmp_path, capsys):
     said = config(sweep={RATE: (0.1, 1e30)})
     run = build(said)
     (outcome,) = running.train(run, tmp_path, print)
-    good, bad = outcome["members"]
-    assert good["diverged"] is None
-    assert bad["diverged"].startswith("step 2: ")
-    assert "is not finite" in bad["diverged"]
+    good, bad = outcome.members
+    assert good.diverged is None
+    assert bad.diverged.startswith("step 2: ")
+    assert "is not finite" in bad.diverged
     shown = capsys.readouterr()
     assert "member 1: step 2: " in shown.out + shown.err
-    assert outcome["chosen"]["student"] == {"values": {RATE: 0.1}, "members": [0]}
-    alone = running.load_part(
-        run, running.parts(run, run.variants[0], tmp_path)[0], {}, print
+    assert outcome.chosen["student"] == Choice(values={RATE: 0.1}, members=(0,))
+    alone = load_group_state(
+        run, member_groups(run, run.variants[0], tmp_path)[0], {}, print
     ).params["student"]
     assert all(np.all(np.isfinite(leaf[0])) for leaf in jax.tree.leaves(alone))
 
@@ -172,8 +175,8 @@ def test_all_diverged_fails_and_keeps_the_last_good_checkpoint(tmp_path):
     run = build(said)
     with pytest.raises(RunError, match=r"^step [56]: \S+ is not finite\. The last good checkpoint"):
         running.train(run, tmp_path, print)
-    part = running.parts(run, run.variants[0], tmp_path)[0]
-    steps = sorted(int(p.name) for p in running.checkpoint_dir(part).iterdir() if p.name.isdigit())
+    part = member_groups(run, run.variants[0], tmp_path)[0]
+    steps = sorted(int(p.name) for p in checkpoint_dir(part).iterdir() if p.name.isdigit())
     assert steps == [2, 4]
-    state = running.load_part(run, part, {}, print)
+    state = load_group_state(run, part, {}, print)
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state.params))

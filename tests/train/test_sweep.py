@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from kdjax.experiment.build.build import build
+from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.train import sweep
 from kdjax.types import UserError
@@ -115,7 +116,7 @@ def config(**changes):
 
 def train(run, members=None, given=None, steps=4):
     members = range(len(run.variants[0].members)) if members is None else members
-    program, state = make_program(run, run.variants[0], tuple(members), given or {})
+    program, state = make_program(run, MemberGroup(run.variants[0], tuple(members)), given or {})
     state, batches = program.layout.place(state), device_batches(run, program, 0)
     for _ in range(steps):
         state, metrics = program.step(state, next(batches))
@@ -250,8 +251,11 @@ def test_members_of_a_common_order_are_the_single_runs(common_order):
 def test_a_frozen_teacher_sees_a_common_order_once(common_order, seed, passes):
     """The teacher's product is [images, pixels] x [pixels, hidden] once, or for each member."""
     run, teacher = common_order
-    run = run._replace(config={**run.config, "data": {**run.config["data"], "seed": seed}})
-    program, state = make_program(run, run.variants[0], (0, 1), {"teacher": (teacher, False)})
+    data = run.config.data.model_copy(update={"seed": seed})
+    run = run._replace(config=run.config.model_copy(update={"data": data}))
+    program, state = make_program(
+        run, MemberGroup(run.variants[0], (0, 1)), {"teacher": (teacher, False)}
+    )
     batch = next(device_batches(run, program, 0))
     found = str(jax.make_jaxpr(program.step)(program.layout.place(state), batch))
     assert found.count("f32[16,12]") > 0 if passes == 1 else "f32[16,12]" not in found

@@ -17,7 +17,7 @@ class MemberGroup(NamedTuple):
 
     variant: Variant
     members: tuple[int, ...]
-    folder: Path
+    folder: Path = Path()
 
 
 def member_groups(experiment: Experiment, variant: Variant, folder: Path) -> list[MemberGroup]:

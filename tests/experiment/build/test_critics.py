@@ -14,7 +14,9 @@ from kdjax.experiment.build.build import build
 from kdjax.experiment.commands import overrides
 from kdjax.experiment.config import resolve as configs
 from kdjax.experiment.run import train as running
+from kdjax.experiment.run.member_groups import MemberGroup, checkpoint_dir, member_groups
 from kdjax.experiment.run.program import device_batches, make_program
+from kdjax.experiment.run.results import load_group_state
 from kdjax.train import checkpoint
 from kdjax.types import UserError
 
@@ -53,7 +55,7 @@ def config(critic=None, **changes):
 
 def train(run, steps=3):
     members = tuple(range(len(run.variants[0].members)))
-    program, state = make_program(run, run.variants[0], members, {})
+    program, state = make_program(run, MemberGroup(run.variants[0], members), {})
     state, batches = program.layout.place(state), device_batches(run, program, 0)
     for _ in range(steps):
         state, metrics = program.step(state, next(batches))
@@ -94,19 +96,23 @@ def test_stop_and_resume_is_uninterrupted_bit_for_bit(tmp_path):
 
     running.train(run, folders[0], print)
     with pytest.raises(Killed):
-        running.train(run._replace(source=run.source._replace(train=killed)), folders[1], print)
+        running.train(
+            run._replace(data=run.data._replace(source=run.source._replace(train=killed))),
+            folders[1],
+            print,
+        )
     lines = []
     running.train(run, folders[1], lines.append)
     assert lines == ["default: resumed from step 2"]
     found = []
     for folder in folders:
-        part = running.parts(run, run.variants[0], folder)[0]
-        state = running.load_part(run, part, {}, print)
+        part = member_groups(run, run.variants[0], folder)[0]
+        state = load_group_state(run, part, {}, print)
         assert state.stats["crd"].started.all()
         assert set(state.params) == {"teacher", "student", "crd"}
         found.append((checkpoint.digest(state), (folder / "metrics.jsonl").read_text()))
     assert found[0] == found[1]
-    outcome = json.loads((running.checkpoint_dir(part) / "done.json").read_text())
+    outcome = json.loads((checkpoint_dir(part) / "done.json").read_text())
     results = outcome["members"][0]["results"]["test"]
     assert "agreement" in results, "two players, the critic apart"
     assert set(outcome["bins"]) == {"teacher", "student"}

@@ -112,7 +112,7 @@ def test_reviewkdpp_trains_from_its_teacher(tmp_path):
         "norm_direction",
     }
     outcomes = train(run, tmp_path, lambda _: None)
-    assert [outcome["name"] for outcome in outcomes] == ["teacher", "student"]
+    assert [outcome.name for outcome in outcomes] == ["teacher", "student"]
     lines = (tmp_path / "metrics.jsonl").read_text()
     for term in ("hierarchical_context", "norm_direction"):
         assert f"student/{term}/raw" in lines

@@ -8,7 +8,7 @@ import pytest
 from kdjax import data, models
 from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
-from kdjax.experiment.run.class_means import class_means, kept
+from kdjax.experiment.run.class_means import cached_class_means, class_means
 from kdjax.experiment.run.train import train
 from kdjax.train import parallel
 from tests.data import fakes
@@ -73,8 +73,8 @@ def test_they_are_computed_once_for_a_network_and_its_data(network, tmp_path):
     _, variables = network
     other = jax.tree.map(lambda x: x + 1, variables)
     for weights, number in [(variables, 1), (variables, 2), (other, 1)]:
-        first = kept(tmp_path, weights, {"data": number}, compute)
-        again = kept(tmp_path, weights, {"data": number}, compute)
+        first = cached_class_means(tmp_path, weights, {"data": number}, compute)
+        again = cached_class_means(tmp_path, weights, {"data": number}, compute)
         np.testing.assert_array_equal(again, first)
     assert len(calls) == 3
 
@@ -82,15 +82,15 @@ def test_they_are_computed_once_for_a_network_and_its_data(network, tmp_path):
 @pytest.mark.parametrize("damage", ["other width", "cut"])
 def test_a_file_that_does_not_fit_is_named(damage, network, tmp_path):
     compute = lambda: np.ones((3, 5), np.float32)  # noqa: E731
-    kept(tmp_path, network[1], {}, compute, (3, 5))
+    cached_class_means(tmp_path, network[1], {}, compute, (3, 5))
     (file,) = (tmp_path / "class_means").glob("*.npz")
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:40])
         with pytest.raises(UserError, match=rf"{file.name} cannot be read .*; remove it"):
-            kept(tmp_path, network[1], {}, compute, (3, 5))
+            cached_class_means(tmp_path, network[1], {}, compute, (3, 5))
         return
     with pytest.raises(UserError, match=r"shape \(3, 5\), but the network needs \(3, 6\); remove"):
-        kept(tmp_path, network[1], {}, compute, (3, 6))
+        cached_class_means(tmp_path, network[1], {}, compute, (3, 6))
 
 
 def config(**student):
@@ -131,7 +131,7 @@ def config(**student):
 def test_nd_trains_from_each_seeds_own_teacher_and_keeps_its_means(tmp_path):
     (tmp_path / "run").mkdir()
     outcomes = train(build(config()), tmp_path / "run", lambda _: None)
-    assert [outcome["name"] for outcome in outcomes] == ["alone", "nd"]
+    assert [outcome.name for outcome in outcomes] == ["alone", "nd"]
     assert len(list((tmp_path / "run" / "class_means").glob("*.npz"))) == 2
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert "student/norm_direction/raw" in lines

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from kdjax.experiment.build.build import build
+from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.types import UserError
 from tests.experiment.build.test_critics import CLOSE
@@ -40,7 +41,7 @@ def config(model=None, weight=1.0, penalty=10.0, **changes):
 def train(said, steps=3):
     run = build(said)
     members = tuple(range(len(run.variants[0].members)))
-    program, state = make_program(run, run.variants[0], members, {})
+    program, state = make_program(run, MemberGroup(run.variants[0], members), {})
     first = jax.device_get((state.params, state.stats))
     state, batches, seen = program.layout.place(state), device_batches(run, program, 0), []
     for _ in range(steps):

@@ -11,7 +11,9 @@ from kdjax import models
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run import train as running
 from kdjax.experiment.run.class_means import class_means
+from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
+from kdjax.experiment.run.results import RunResults
 from kdjax.models.io import export as model_export
 from kdjax.types import UserError, Variables
 from tests.data import tiny_coco
@@ -61,7 +63,7 @@ def config(path, **changes):
 def after(path, members, devices=1, steps=2):
     """State and metrics of some members after a few steps, on the host."""
     run = build(config(path, devices=devices, members_over_devices=False))
-    program, state = make_program(run, run.variants[0], members, {})
+    program, state = make_program(run, MemberGroup(run.variants[0], members), {})
     state, batches = program.layout.place(state), device_batches(run, program, 0)
     for _ in range(steps):
         state, metrics = program.step(state, next(batches))
@@ -100,7 +102,7 @@ def test_many_devices_are_one(path):
 
 def test_class_means_are_over_regions_background_included(path):
     run = build(config(path))
-    _program, state = make_program(run, run.variants[0], (1,), {})
+    _program, state = make_program(run, MemberGroup(run.variants[0], (1,)), {})
     variables = jax.tree.map(lambda x: x[0], (state.params["student"], state.stats["student"]))
     model = run.variants[0].players["student"].model
     means = class_means(model, Variables(*variables), run.source, augment="flip")
@@ -134,20 +136,20 @@ def test_a_stopped_run_ends_as_one_that_went_on(path, tmp_path):
                 raise KeyboardInterrupt
             yield batch
 
-    stopped = run._replace(source=source._replace(train=train))
+    stopped = run._replace(data=run.data._replace(source=source._replace(train=train)))
     with pytest.raises(KeyboardInterrupt):
         running.train(stopped, tmp_path / "part", lambda line: None)
     lines: list[str] = []
     again = running.train(build(said), tmp_path / "part", lines.append)
     assert any("resumed from step 2" in line for line in lines)
-    assert whole[0]["members"] == again[0]["members"]
+    assert whole[0].members == again[0].members
     texts = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "part")]
     assert texts[0] == texts[1]
     scored = [json.loads(line) for line in texts[0].splitlines()]
     curve = [line for line in scored if line["split"] == "test_train"]
     assert [line["step"] for line in curve] == [3, 4]  # while training, and at its end
     assert all(0 <= line["student/ap50"] <= 1 for line in curve)
-    results = whole[0]["members"][0]["results"]["test"]
+    results = whole[0].members[0].results["test"]
     assert {"student/ap", "student/ap50", "student/detection_ece"} <= set(results)
 
 
@@ -210,9 +212,9 @@ def test_a_backbone_starts_as_a_classifier_and_each_seed_draws_its_heads(path, t
     plain = build(table)
     table["roles"]["student"]["backbone"] = classifier(tmp_path / "right", 2, plain)
     run = build(table)
-    variables, stacked = running.RunResults(run, tmp_path, print).given(run.variants[0], (0, 1))[
-        "student"
-    ]
+    variables, stacked = RunResults(run, tmp_path, print).initial_weights(
+        MemberGroup(run.variants[0], (0, 1))
+    )["student"]
     assert stacked
     for leaf in jax.tree.leaves((variables.params["backbone"], variables.stats)):
         assert (np.asarray(leaf) == 1).all()

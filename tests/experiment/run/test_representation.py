@@ -242,7 +242,7 @@ def test_a_run_is_scored_and_resumes_to_the_same_bits(tmp_path):
     assert any("resumed from step" in line for line in lines)
     assert ending(run, tmp_path / "cut") == ending(run, tmp_path / "whole")
     outcome = running.evaluate(run, tmp_path / "whole", lines.append)[0]
-    results = outcome["members"][0]["results"]
+    results = outcome.members[0].results
     for split in ("validation", "test"):
         said = results[split]
         factors = [said[f"encoder_x/probe_accuracy_{i}"] for i in (0, 1)]

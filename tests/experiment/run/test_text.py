@@ -16,7 +16,10 @@ from kdjax.data.text import tokenize
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run import export_run
 from kdjax.experiment.run import train as running
+from kdjax.experiment.run.export_run import ExportRequest
+from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
+from kdjax.experiment.run.results import RunResults, load_results
 from kdjax.models.io import export as model_export
 from kdjax.types import UserError
 from tests.data import tiny_text
@@ -138,8 +141,8 @@ def exported(whole, tmp_path_factory):
         if (kind, role) not in made:
             run, workdir, *_ = whole(kind)
             made[kind, role] = out = tmp_path_factory.mktemp("export") / role
-            story = running.load_results(run, workdir, print)
-            export_run.from_workdir(run, story, role=role, out=out, variant=None, member=1)
+            story = load_results(run, workdir, print)
+            export_run.from_workdir(run, story, ExportRequest(role, member=1), out)
         return made[kind, role]
 
     return make
@@ -157,22 +160,22 @@ def test_a_restored_export_answers_as_the_run_did(kind, whole, exported):
         labels.append(batch["label"][real])
     logits, labels = np.concatenate(logits), np.concatenate(labels)
     chosen = special.log_softmax(logits, axis=-1)[np.arange(len(labels)), labels]
-    said = outcome["members"][1]["results"]["test"]
+    said = outcome.members[1].results["test"]
     assert said["student/nll"] == pytest.approx(-chosen.mean(), rel=2e-5)
     assert said["student/accuracy"] == pytest.approx(np.mean(logits.argmax(-1) == labels), abs=1e-6)
 
 
 def test_an_export_keeps_its_vocabulary(whole, exported):
     kept = tokenize.wordpiece(exported("bert", "teacher"))
-    assert tokenize.words(kept) == tokenize.words(whole("bert")[0].text.tokenizer)
+    assert tokenize.words(kept) == tokenize.words(whole("bert")[0].data.dataset.tokenizer)
 
 
 @kinds
 def test_an_export_in_hugging_faces_format_starts_a_run(kind, whole, exported, tmp_path):
     run, workdir, _, folder = whole(kind)
-    story = running.load_results(run, workdir, print)
-    where = {"role": "student", "variant": None, "member": 1}
-    export_run.from_workdir(run, story, **where, out=tmp_path / "hf", huggingface=True)
+    story = load_results(run, workdir, print)
+    request = ExportRequest("student", member=1, huggingface=True)
+    export_run.from_workdir(run, story, request, tmp_path / "hf")
     said = config(folder, kind)
     said["roles"]["student"]["checkpoint"] = str(tmp_path / "hf")
     (variant,) = build(said).variants
@@ -180,15 +183,13 @@ def test_an_export_in_hugging_faces_format_starts_a_run(kind, whole, exported, t
     assert variant.new_heads == ()
     jax.tree.map(np.testing.assert_array_equal, variant.initial_variables["student"], ours)
     with pytest.raises(UserError, match=r"already holds .*name a new folder"):
-        export_run.from_workdir(run, story, **where, out=tmp_path / "hf", huggingface=True)
+        export_run.from_workdir(run, story, request, tmp_path / "hf")
 
 
 def test_each_seed_draws_its_own_head_of_a_read_network(whole, exported, tmp_path):
     run, workdir, _, folder = whole("bert")
-    where = {"role": "student", "variant": None, "member": 1, "out": tmp_path / "hf"}
-    export_run.from_workdir(
-        run, running.load_results(run, workdir, print), **where, huggingface=True
-    )
+    request = ExportRequest("student", member=1, huggingface=True)
+    export_run.from_workdir(run, load_results(run, workdir, print), request, tmp_path / "hf")
     path = tmp_path / "hf" / "model.safetensors"
     tensors = load_file(path)
     save_file({name: x for name, x in tensors.items() if not name.startswith("classifier")}, path)
@@ -198,9 +199,9 @@ def test_each_seed_draws_its_own_head_of_a_read_network(whole, exported, tmp_pat
         said["roles"]["student"]["checkpoint"] = str(tmp_path / "hf")
         (variant,) = build(said).variants
         assert variant.new_heads == ("student",)
-        variables, stacked = running.RunResults(run, tmp_path, print).given(variant, members)[
-            "student"
-        ]
+        variables, stacked = RunResults(run, tmp_path, print).initial_weights(
+            MemberGroup(variant, tuple(members))
+        )["student"]
         assert stacked
         return variables.params
 
@@ -239,7 +240,7 @@ def after(folder, kind, devices, parallel):
         role["optimizer"] = {"name": "sgd", "learning_rate": 0.1}  # Adam's first step is a sign
     said["roles"]["student"]["terms"]["sinkhorn"]["weight"] = 1.0
     run = build(said)
-    program, state = make_program(run, run.variants[0], (0,), {})
+    program, state = make_program(run, MemberGroup(run.variants[0], (0,)), {})
     state, batches = program.layout.place(state), device_batches(run, program, 0)
     for _ in range(2):
         state, metrics = program.step(state, next(batches))
