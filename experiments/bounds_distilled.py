@@ -27,6 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "log_every": 100,
             "checkpoint_every": 1000,
             "data": {"name": "digits", "validation": 0.2, "test": 0.25},
+            "select": {"metric": "accuracy"},
             "roles": {"teacher": player((128, 128)), "student": player((16,))},
         }
     )

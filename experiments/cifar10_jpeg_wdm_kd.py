@@ -36,6 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "eval_every": 162,
             "checkpoint_every": 162,
             "data": data,
+            "select": {"metric": "accuracy"},
             "roles": {
                 "teacher": player(widths.get("teacher", TEACHER)),
                 "student": player(widths.get("student", STUDENT)),

@@ -27,6 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "batch_size": 64,
             "eval_every": 250,
             "data": {"name": "digits", "validation": 0.2, "test": 0.25},
+            "select": {"metric": "accuracy"},
             "roles": {
                 "teacher": player((128, 128)),
                 "student": player((16,)),

@@ -100,9 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("workdirs", nargs="+", type=Path)
     report.add_argument("--out", type=Path, default=Path("report.html"))
     names = add("list", _list, "models, losses, data sets, optimizers, experiments and config keys")
-    names.add_argument(
-        "topic", nargs="?", choices=("config",), help="config: type, bounds and meaning of all keys"
-    )
+    names.add_argument("topic", nargs="?", choices=("config",), help="every key, in full")
     return parser
 
 
@@ -283,9 +281,7 @@ def _report(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) 
 def _list(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
     from kdjax.experiment.commands import catalog
 
-    of_config = args.topic == "config"
-    text = catalog.config_keys() if of_config else catalog.vocabulary(Path("experiments"))
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(catalog.vocabulary(Path("experiments"), args.topic) + "\n")
     return 0
 
 

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax import data, models, schema
+from kdjax import data, models
 from kdjax.experiment.build import build
 from kdjax.experiment.build import data as experiment_data
 from kdjax.experiment.commands import overrides, study
+from kdjax.experiment.config import schema
 from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.models.io import export as model_export

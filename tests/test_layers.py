@@ -44,7 +44,7 @@ RULES = {
             "calibration", "losses", "bounds", "models", "data", "distill", "train", "evaluation",
             "report",
         },
-        {"absl", "jax", "ml_collections", "numpy", "orbax", "rich", "scipy"},
+        {"absl", "jax", "ml_collections", "numpy", "optax", "orbax", "pydantic", "rich", "scipy"},
     ),
 }  # fmt: skip
 TOP = {"cli", "__main__"}  # the command line may import everything

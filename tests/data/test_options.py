@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 from kdjax import data
-from kdjax.experiment.config.schema import DEFAULTS
+from kdjax.experiment.config.schema import Config, Data
 
 KINDS = (
     data.BatchOptions,
@@ -17,7 +17,7 @@ KINDS = (
 
 def test_names_and_defaults_are_those_of_a_config():
     options = {field.name: field.default for kind in KINDS for field in fields(kind)}
-    table = {**DEFAULTS, **DEFAULTS["data"]}
+    table = {**Config().model_dump(), **Data().model_dump()}
     assert options == {name: table[name] for name in options}
     others = {"name", "seed", "mean", "std"}  # not of the loaders
-    assert DEFAULTS["data"].keys() - options.keys() == others
+    assert Data.model_fields.keys() - options.keys() == others

@@ -1,4 +1,4 @@
-"""What a config can name: models, losses, critics, data, optimizers, experiments, all keys."""
+"""The names that a config can use: models, losses, critics, data, optimizers, experiments, keys."""
 
 import ast
 import json
@@ -14,12 +14,15 @@ from kdjax.experiment.config.resolve import term_options
 from kdjax.train import optimizer
 
 
-def vocabulary(folder: Path) -> str:
-    """The lines of `kdjax list`.
+def vocabulary(folder: Path, topic: str | None = None) -> str:
+    """Return the lines of `kdjax list`, or of `kdjax list config`.
 
     Args:
       folder: of experiments; those whose names begin with "_" are parts of others.
+      topic: "config" for the config keys in full, None for an overview.
     """
+    if topic == "config":
+        return _config_keys()
     lines = ["models: " + ", ".join(models.names()), "", "losses (terms of a role):"]
     lines += [f"  {name:18} {_title(define)}" for name, define in terms.TERM_SPECS.items()]
     lines += ["", "critics (roles between two others):"]
@@ -34,8 +37,8 @@ def vocabulary(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def config_keys() -> str:
-    """The lines of `kdjax list config`: every key with type, default, bounds and meaning."""
+def _config_keys() -> str:
+    """Every key with type, default, bounds and meaning, table by table."""
     tables: dict[str, list[tuple[str, ...]]] = {}
     for key in [*keys.declared(), *_term_keys()]:
         table, _, name = key.path.rpartition(".")

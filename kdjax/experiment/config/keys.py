@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from kdjax.experiment.config.schema import Config, Data
+from kdjax.experiment.config.schema import Config
 
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
@@ -41,11 +41,6 @@ def declared(table: type[BaseModel] = Config, prefix: str = "") -> Iterator[Key]
         for tag, inner in tables.items():
             entry = f".<{name.removesuffix('s')}{f': {tag}' if tag else ''}>"
             yield from declared(inner, f"{path}{entry if get_origin(kind) is dict else ''}.")
-
-
-def of_data(kind: str) -> tuple[str, ...]:
-    """Return the keys of `data` that only one kind of it has: "text", "pairs" or "coco"."""
-    return tuple(name for name, field in Data.model_fields.items() if _of(field) == kind)
 
 
 def locate(path: Iterable[str | int]) -> Place:
@@ -94,13 +89,13 @@ def type_text(annotation: Any) -> str:
 
 def bounds_text(field: FieldInfo) -> str:
     """Return the bounds of a number in words: ">= 0", "> 0 and <= 1", "" without any."""
-    found = [
+    words = [
         f"{sign} {getattr(bound, name):g}"
         for bound in _metadata([*field.metadata, field.annotation])
         for name, sign in _SIGNS.items()
         if hasattr(bound, name)
     ]
-    return " and ".join(found)
+    return " and ".join(words)
 
 
 def _of(field: FieldInfo) -> Any:

@@ -5,7 +5,6 @@ set by a flag. Roles, terms and adapters are open tables with a fixed set of key
 """
 
 import copy
-import difflib
 import functools
 import inspect
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from kdjax.distill import critics, terms
-from kdjax.errors import UserError
+from kdjax.errors import UserError, did_you_mean
 from kdjax.experiment.config import keys
 from kdjax.experiment.config.schema import Config
 
@@ -120,11 +119,9 @@ def _refusal(error: ValidationError, plain: Mapping[str, Any]) -> str:
 def nearest(path: str, known: Iterable[str], prefix: str = "") -> str:
     """Return a hint for an unknown key: the known key that is nearest to it, or all of them."""
     known = list(known)
-    table, _, key = path.rpartition(".")
-    near = difflib.get_close_matches(key, known, n=1)
-    if near:
-        return f"did you mean {prefix}{_join(table, near[0])}?"
-    return f"known: {', '.join(known)}"
+    table, dot, key = path.rpartition(".")
+    hint = did_you_mean(key, known).strip().replace(" mean ", f" mean {prefix}{table}{dot}")
+    return hint or f"known: {', '.join(known)}"
 
 
 def variants(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -245,7 +245,7 @@ class Select(_Table):
     """The choice among the members of a sweep."""
 
     role: str = _key("student", "Role that decides for players that learn together.")
-    metric: str | None = _key(None, "Metric on the validation split. None: the first of the task.")
+    metric: str | None = _key(None, "Metric on the validation split. None: the task's first.")
 
 
 class Config(_Table):
