@@ -1,4 +1,4 @@
-"""The two ways in which kdjax stops; free of jax, so that reports can import it."""
+"""The two errors that end a command, and the checks that raise them; free of jax."""
 
 import difflib
 import struct
@@ -6,6 +6,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable
+from typing import Any
 
 # What zipfile and numpy raise where bytes are wrong, or a header asks for more than there is.
 CORRUPT_FILE_ERRORS = (
@@ -40,3 +41,18 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
     """
     nearest = difflib.get_close_matches(name, [*known], 1, cutoff)
     return f"did you mean {nearest[0]}? " if nearest else ""
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is an int or a float; a bool is no number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_count(name: str, value: Any) -> None:
+    """Refuse anything but a whole number of at least 1.
+
+    Raises:
+      UserError: with the name and the value.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{name} is {value!r}; it must be a whole number >= 1")

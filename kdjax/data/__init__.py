@@ -11,6 +11,7 @@ from kdjax.data.augment.images import (
 )
 from kdjax.data.detection.dataset import DetectionSet, read_detection
 from kdjax.data.example import example_batch
+from kdjax.data.images.in_memory import unpad_batch
 from kdjax.data.options import (
     BatchOptions,
     DetectionOptions,
@@ -51,4 +52,5 @@ __all__ = [
     "save_tokenizer",
     "shard_source",
     "task_metric_names",
+    "unpad_batch",
 ]

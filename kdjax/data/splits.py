@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax.data.options import BatchOptions, SplitOptions
+from kdjax.errors import is_number
 from kdjax.types import UserError
 
 __all__ = [
@@ -46,7 +47,7 @@ def share(value: float | int, total: int, key: str) -> int:
     Raises:
         UserError: on a negative number, a float of 1 or more, or a value that is not a number.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+    if not is_number(value) or not value >= 0:
         raise UserError(f"{key} is {value!r}; give a fraction in [0, 1) or an integer")
     if isinstance(value, int):
         return value

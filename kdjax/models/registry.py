@@ -1,6 +1,5 @@
 """Networks by name, each a pair of pure functions (`kdjax.types.Model`)."""
 
-import difflib
 import functools
 import inspect
 import re
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from kdjax.errors import did_you_mean
 from kdjax.models.detection.faster_rcnn import DetectorOptions, faster_rcnn
 from kdjax.models.io import torch_names
 from kdjax.models.io.convert import first_kernel, from_torch
@@ -170,6 +170,5 @@ def _factory(name: str) -> Callable[..., nn.Module | Model]:
         return _NETWORKS[name]
     if match := re.fullmatch(r"wrn_(\d+)_(\d+)", name):
         return functools.partial(wide_resnet, depth=int(match[1]), widen=int(match[2]))
-    near = difflib.get_close_matches(name, _NETWORKS, n=1)
-    hint = f'; did you mean "{near[0]}"?' if near else ""
-    raise UserError(f'unknown model "{name}"{hint} Models: {", ".join(names())}')
+    hint = did_you_mean(name, _NETWORKS)
+    raise UserError(f'unknown model "{name}"; {hint}Models: {", ".join(names())}')

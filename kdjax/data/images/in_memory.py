@@ -146,6 +146,12 @@ def pad_batch(batch: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarra
     return {**{name: values[rows] for name, values in batch.items()}, "mask": mask}
 
 
+def unpad_batch(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the rows of an evaluation batch that are no padding, of every entry."""
+    unpadded = np.asarray(batch["mask"]) > 0
+    return {name: np.asarray(values)[unpadded] for name, values in batch.items()}
+
+
 def fits_on_device(on_device: bool | str, size: int) -> bool:
     """Return whether data of `size` bytes live on the accelerator; "auto" allows 1 GiB.
 

@@ -7,6 +7,7 @@ import numpy as np
 from kdjax import losses
 from kdjax.distill.terms import Critic, Scalar, feature_width
 from kdjax.distill.terms.spec import POSITIVE
+from kdjax.errors import check_count
 from kdjax.models.layers.layers import linear
 from kdjax.types import Array, Outputs, UserError, Variables
 
@@ -51,8 +52,7 @@ def contrast(
     """
     labels = np.asarray(labels)
     for name, value in (("width", width), ("num_negatives", num_negatives)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{name} is {value!r}; it must be a whole number >= 1")
+        check_count(name, value)
     if labels.size == 0 or (labels == labels[0]).all():
         raise UserError(
             "all training examples are of one class, so that contrast has no negatives; it needs "

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,18 +19,28 @@ from kdjax.types import Batch, Model, Source, UserError, Variables
 Prepare = Callable[[Batch, jax.Array], Batch]
 
 
+class MeansOptions(NamedTuple):
+    """The features whose class means are taken.
+
+    `layer`: a feature [batch, width]. `augment`: as `data.augment` in a config, with `seed`.
+    `absent_classes`: a class may have no examples, as in detection; its mean is 0.
+    """
+
+    layer: str = "pooled"
+    augment: str = "none"
+    seed: int = 0
+    absent_classes: bool = False
+
+
 def class_means(
     model: Model,
     variables: Variables,
     source: Source,
+    options: MeansOptions = MeansOptions(),  # noqa: B008
     *,
-    layer: str = "pooled",
-    augment: str = "none",
-    seed: int = 0,
-    absent_classes: bool = False,
     layout: Layout | None = None,
 ) -> np.ndarray:
-    """Mean feature of each class over the training split, the network in evaluation mode.
+    """Return the mean feature of each class over the training split, in evaluation mode.
 
     One pass, every example once, augmented as in training; sums in float64. The result does not
     depend on the batch size or on the number of devices beyond rounding of the features.
@@ -39,10 +49,7 @@ def class_means(
       model: whose features.
       variables: of the model, not stacked.
       source: its training split is read.
-      layer: a feature [batch, width].
-      augment: as `data.augment` in a config.
-      seed: of the augmentation.
-      absent_classes: a class may have no examples, as in detection; its mean is 0.
+      options: layer, augmentation and its seed.
       layout: `parallel.one_device()`, the default, `pmap_data` or `mesh_data`.
 
     Returns:
@@ -52,16 +59,20 @@ def class_means(
       UserError: a class without examples (named), or no such layer.
     """
     layout = layout or one_device()
-    prepare, key = data.prepare(source.spec, augment=augment), jax.random.key(seed)
+    prepare, key = data.prepare(source.spec, augment=options.augment), jax.random.key(options.seed)
 
     def features(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
         ready = prepare(batch, key)
         outputs, _ = model.apply(variables, ready, train=False)
-        if layer not in outputs.features:
+        if options.layer not in outputs.features:
             known = ", ".join(sorted(outputs.features)) or "none"
-            raise UserError(f"class means: no layer {layer!r}; the network has {known}")
+            raise UserError(f"class means: no layer {options.layer!r}; the network has {known}")
         seen = rows(outputs, ready)  # of a detector: regions around the boxes
-        values = {"value": outputs.features[layer], "label": seen["label"], "mask": seen["mask"]}
+        values = {
+            "value": outputs.features[options.layer],
+            "label": seen["label"],
+            "mask": seen["mask"],
+        }
         return {name: x[None] for name, x in values.items()}  # layouts know members: there is one
 
     compiled, placed = layout.compile_map(features), layout.place(variables)
@@ -69,13 +80,12 @@ def class_means(
     total, count = None, np.zeros(classes, np.int64)
     for batch in source.evals["train"]():
         joined = layout.join(compiled(placed, layout.put(batch)))
-        value, label, mask = (np.asarray(joined[name][0]) for name in ("value", "label", "mask"))
-        unmasked = mask > 0
-        labels, rows64 = label[unmasked], value[unmasked].astype(np.float64)
+        unpadded = data.unpad_batch({name: x[0] for name, x in joined.items()})
+        labels, rows64 = unpadded["label"], unpadded["value"].astype(np.float64)
         total = np.zeros((classes, rows64.shape[-1])) if total is None else total
         np.add.at(total, labels, rows64)
         count += np.bincount(labels, minlength=classes)
-    if absent_classes and total is not None:
+    if options.absent_classes and total is not None:
         count = np.maximum(count, 1)  # no term asks for the mean of a class without boxes
     if total is None or not count.all():
         empty = [source.spec.class_names[c] for c in np.flatnonzero(count == 0)]

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import models
-from kdjax.data import example_batch
+from kdjax.data import example_batch, unpad_batch
 from kdjax.experiment.build.plan import Experiment, Variant
-from kdjax.experiment.run.class_means import cached_class_means, class_means
+from kdjax.experiment.run.class_means import MeansOptions, cached_class_means, class_means
 from kdjax.train import multihost
 from kdjax.types import Batch, Model, Source, Variables
 
@@ -48,15 +48,9 @@ def _class_means(
     source, data = experiment.source, variant.config.data
 
     def compute() -> np.ndarray:
-        return class_means(
-            model,
-            variables,
-            source,
-            layer=layer,
-            augment=data.augment,
-            seed=data.split_seed,
-            absent_classes=not experiment.task.rows_are_examples,
-        )
+        absent_classes = not experiment.task.rows_are_examples
+        options = MeansOptions(layer, data.augment, data.split_seed, absent_classes)
+        return class_means(model, variables, source, options)
 
     shape = (source.spec.num_classes, _width(experiment, model, variables, layer))
     inputs = {"data": data.model_dump(), "sizes": dict(source.size), "layer": layer}
@@ -92,9 +86,10 @@ def compute_outputs(
 
     rows: dict[str, np.ndarray] = {}
     for batch in source.evals["train"]():
-        unmasked = np.asarray(batch["mask"]) > 0
-        ids = np.asarray(batch["id"])[unmasked]
-        for name, values in jax.device_get(forward(variables, dict(batch))).items():
+        outputs = jax.device_get(forward(variables, dict(batch)))
+        unpadded = unpad_batch({**outputs, "id": batch["id"], "mask": batch["mask"]})
+        for name in outputs:
+            values = unpadded[name]
             shape = (source.size["train"], *values.shape[1:])
-            rows.setdefault(name, np.zeros(shape, values.dtype))[ids] = values[unmasked]
+            rows.setdefault(name, np.zeros(shape, values.dtype))[unpadded["id"]] = values
     return {name: jnp.asarray(values) for name, values in rows.items()}

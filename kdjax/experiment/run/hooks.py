@@ -28,7 +28,7 @@ class GroupScores(NamedTuple):
 
     members: tuple[MemberResult, ...]
     bins: Bins
-    shown: Mapping[str, Any]
+    samples: Mapping[str, Any]
 
 
 class TrainHooks:

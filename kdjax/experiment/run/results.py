@@ -50,13 +50,13 @@ class GroupResult:
     """Results of the members that one program trained: the content of done.json.
 
     `bins`: role -> "before" | "after" -> count, accuracy, confidence [members, bins] of the test
-    split; `shown`: split -> role -> samples for the report; `diverged`: row -> description;
+    split; `samples`: split -> role -> samples for the report; `diverged`: row -> description;
     `offset`: bytes of metrics.jsonl when the group had ended.
     """
 
     members: tuple[MemberResult, ...]
     bins: Mapping[str, Any]
-    shown: Mapping[str, Any]
+    samples: Mapping[str, Any]
     diverged: Mapping[str, str]
     seconds: float
     offset: int
@@ -192,7 +192,7 @@ def merge_groups(
         chosen=chosen,
         reliability=reliability,
         seconds=sum(group.seconds for group in groups),
-        detections=groups[0].shown,
+        detections=groups[0].samples,
     )
 
 

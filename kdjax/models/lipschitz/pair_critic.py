@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax.errors import check_count
 from kdjax.models.lipschitz import layers as lipschitz
 from kdjax.types import Array, PyTree, UserError, Variables
 
@@ -70,8 +71,7 @@ def build(kind: str, *, width: int = 128, depth: int = 1, radius: float = 1.0) -
     if kind not in KINDS:
         raise UserError(f"kind: no critic {kind!r}; there are {', '.join(KINDS)}")
     for name, value in (("width", width), ("depth", depth)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{name}: must be a whole number >= 1, got {value!r}")
+        check_count(name, value)
     form, _, how = kind.partition("_")
     if how and width % 2:
         raise UserError(f"width: must be even, since {kind} sorts pairs, got {width}")

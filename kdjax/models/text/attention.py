@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from kdjax.errors import check_count
 from kdjax.types import Array, UserError
 
 __all__ = [
@@ -237,9 +238,7 @@ def check_sizes(model: str, options: Any, *names: str) -> None:
       UserError: one is not; names the model, the option and its value.
     """
     for name in names:
-        value = getattr(options, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise UserError(f"{model}: {name} is {value!r}: use a whole number of at least 1")
+        check_count(f"{model}: {name}", getattr(options, name))
 
 
 def check_rates(model: str, options: Any, *names: str) -> None:

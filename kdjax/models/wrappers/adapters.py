@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from kdjax.errors import check_count
 from kdjax.models.layers.conv import Conv
 from kdjax.models.layers.layers import Mode, batch_norm, compute_dtype, conv_norm, linear
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
@@ -125,7 +126,7 @@ def linear_adapter(*, layer: str, width: int) -> Adapter:
     >>> linear_adapter(layer="pooled", width=128).layers
     ('pooled',)
     """
-    _check_width("width", width)
+    check_count("width", width)
     return Adapter(Linear(width), (layer,))
 
 
@@ -149,7 +150,7 @@ def norm_direction_adapter(
     >>> norm_direction_adapter(layer="pooled", width=128).module.dropout
     0.5
     """
-    _check_width("width", width)
+    check_count("width", width)
     if not 0 <= dropout < 1:
         raise UserError(f"dropout is {dropout}; it must be >= 0 and < 1")
     return Adapter(NormDirection(width, dropout, axis_name), (layer,))
@@ -204,11 +205,11 @@ def fusion_adapter(
     pairs = tuple(tuple(size) if isinstance(size, Sequence) else (size, size) for size in sizes)
     for name, numbers in {"widths": [(width,) for width in widths], "sizes": pairs}.items():
         for number in (n for group in numbers for n in group):
-            _check_width(name, number)
+            check_count(name, number)
     if any(len(pair) != 2 for pair in pairs):
         raise UserError(f"sizes is {tuple(sizes)}; each must be a number or (height, width)")
     if mid:
-        _check_width("mid", mid)
+        check_count("mid", mid)
     module = Fusion(tuple(widths), pairs, mid, compute_dtype(dtype), axis_name)  # type: ignore[arg-type]
     return Adapter(module, tuple(layers), tuple(str(i + 1) for i in range(len(layers))))
 
@@ -291,8 +292,3 @@ def _features(name: str, adapter: Adapter, features: Mapping[str, Any]) -> tuple
         if name + suffix in features:
             raise UserError(f"adapters.{name}: {name + suffix!r} is a layer already ({known})")
     return tuple(features[layer] for layer in adapter.layers)
-
-
-def _check_width(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UserError(f"{name} holds {value!r}; it must be a whole number of at least 1")

@@ -8,7 +8,7 @@ import pytest
 from kdjax import data, models
 from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
-from kdjax.experiment.run.class_means import cached_class_means, class_means
+from kdjax.experiment.run.class_means import MeansOptions, cached_class_means, class_means
 from kdjax.experiment.run.train import train
 from kdjax.train import parallel
 from tests.data import fakes
@@ -39,11 +39,15 @@ def test_they_are_the_means_in_float64(network):
 
 @pytest.mark.parametrize("augment", ["none", "crop_flip"])
 def test_devices_and_batch_size_change_nothing(network, augment):
-    one = class_means(*network, source(), augment=augment)
+    one = class_means(*network, source(), MeansOptions(augment=augment))
     layout = parallel.pmap_data(8, stacked_batch=False)
-    eight = class_means(*network, source(eval_batch_size=64), augment=augment, layout=layout)
+    eight = class_means(
+        *network, source(eval_batch_size=64), MeansOptions(augment=augment), layout=layout
+    )
     np.testing.assert_allclose(eight, one, rtol=2e-5, atol=1e-6)
-    np.testing.assert_array_equal(class_means(*network, source(), augment=augment), one)
+    np.testing.assert_array_equal(
+        class_means(*network, source(), MeansOptions(augment=augment)), one
+    )
 
 
 def test_a_class_without_examples_is_named(network):
@@ -60,7 +64,7 @@ def test_a_class_without_examples_is_named(network):
     with pytest.raises(UserError, match=f"no training examples of class {name}"):
         class_means(*network, found)
     with pytest.raises(UserError, match="no layer 'stage9'"):
-        class_means(*network, source(), layer="stage9")
+        class_means(*network, source(), MeansOptions("stage9"))
 
 
 def test_they_are_computed_once_for_a_network_and_its_data(network, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from kdjax import models
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run import train as running
-from kdjax.experiment.run.class_means import class_means
+from kdjax.experiment.run.class_means import MeansOptions, class_means
 from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.experiment.run.results import RunResults
@@ -105,7 +105,7 @@ def test_class_means_are_over_regions_background_included(path):
     _program, state = make_program(run, MemberGroup(run.variants[0], (1,)), {})
     variables = jax.tree.map(lambda x: x[0], (state.params["student"], state.stats["student"]))
     model = run.variants[0].players["student"].model
-    means = class_means(model, Variables(*variables), run.source, augment="flip")
+    means = class_means(model, Variables(*variables), run.source, MeansOptions(augment="flip"))
     assert means.shape == (3, 8)
     # by hand: all rows of all pictures
     total, count = np.zeros((3, 8)), np.zeros(3)
