@@ -4,14 +4,20 @@ import argparse
 import errno
 import shlex
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdjax.errors import RunError, UserError
 from kdjax.report.results import RunSummary
 from kdjax.train import distributed
 from kdjax.train.process_settings import configure_process
+
+if TYPE_CHECKING:
+    from kdjax.experiment.build.plan import Experiment
+
+# Commands import what they need when they run: `--help` and `report` start without jax.
 
 HELP = """\
 Knowledge distillation beyond one KL: train networks beside each other, from a config file.
@@ -32,7 +38,7 @@ config, a flag or a file (one line says which), 1 a run that failed.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status."""
+    """Run a command and return the exit status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
@@ -40,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown argument {rest[0]}")
     try:
         configure_process()
-        return args.run(args, rest, argv)
+        return args.run(args, rest, "python -m kdjax " + shlex.join(argv))
     except UserError as error:
         _say(f"kdjax: {error}")
         return 2
@@ -55,14 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> ArgumentParser:
     form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="python -m kdjax", description=HELP, formatter_class=form, allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, run: Any, text: str, **options: Any) -> argparse.ArgumentParser:
+    def add(name: str, run: Any, text: str) -> ArgumentParser:
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.set_defaults(run=run)
         return command
@@ -84,17 +90,17 @@ def _parser() -> argparse.ArgumentParser:
         "--format",
         choices=("kdjax", "torch", "huggingface"),
         default="kdjax",
-        help="torch: torch.safetensors with PyTorch's names beside it; huggingface: instead, "
+        help="torch: also torch.safetensors with PyTorch's names; huggingface: instead, "
         "config.json and model.safetensors of a BERT, T5 or GPT-Neo in its names",
     )
-    bring = add("import", _import, "write PyTorch's weights as a checkpoint that a role can take")
-    bring.add_argument("--model", required=True, help="one of `list`, as resnet56")
-    bring.add_argument("--weights", required=True, metavar="FILE", help=".npz .safetensors .pth")
-    bring.add_argument("--out", required=True, type=Path, help="a new folder")
-    bring.add_argument("--shape", default="32,32,3", help="height,width,channels of its images")
-    bring.add_argument("--mean", help="by channel, as .485,.456,.406; the images' normalisation")
-    bring.add_argument("--std", help="by channel; given with --mean")
-    bring.add_argument("--scale", default="255", help="what images are divided by first")
+    weights = add("import", _import, "write PyTorch's weights as a checkpoint that a role can take")
+    weights.add_argument("--model", required=True, help="one of `list`, as resnet56")
+    weights.add_argument("--weights", required=True, metavar="FILE", help=".npz .safetensors .pth")
+    weights.add_argument("--out", required=True, type=Path, help="a new folder")
+    weights.add_argument("--shape", default="32,32,3", help="height,width,channels of its images")
+    weights.add_argument("--mean", help="by channel, as .485,.456,.406; the images' normalisation")
+    weights.add_argument("--std", help="by channel; given with --mean")
+    weights.add_argument("--scale", default="255", help="what images are divided by first")
     _add_bounds(add)
     report = add("report", _report, "one page (.html) or its tables (.md) for several workdirs")
     report.add_argument("workdirs", nargs="+", type=Path)
@@ -104,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_distributed(train: argparse.ArgumentParser) -> None:
+def _add_distributed(train: ArgumentParser) -> None:
     train.add_argument(
         "--distributed",
         action="store_true",
@@ -116,7 +122,7 @@ def _add_distributed(train: argparse.ArgumentParser) -> None:
     train.add_argument("--process-id", type=int, metavar="I", help="number of this one, from 0")
 
 
-def _add_bounds(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
+def _add_bounds(add: Callable[[str, Any, str], ArgumentParser]) -> None:
     diagnose = add("bounds", _bounds, "generalization bounds by layer of a finished run's networks")
     diagnose.add_argument("--workdir", required=True, type=Path)
     diagnose.add_argument("--layers", default="", help="by name, commas between (default: all)")
@@ -131,92 +137,65 @@ def _add_bounds(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None
     )
 
 
-def _train(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
-    command = "python -m kdjax " + shlex.join(argv)
+def _train(args: Namespace, overrides: Sequence[str], command: str) -> int:
     address = (args.coordinator, args.num_processes, args.process_id)
     with distributed.processes_of(args.distributed, *address):
-        return _train_here(args, rest, command)
+        # after the processes have found each other: these imports may start jax
+        from kdjax.experiment.commands import overrides as flags
+        from kdjax.experiment.commands.train_run import train_run
 
-
-def _train_here(args: argparse.Namespace, rest: Sequence[str], command: str) -> int:
-    """Train in this process, perhaps one of several: the first of them talks and writes."""
-    from kdjax.experiment.build.build import build
-    from kdjax.experiment.commands import overrides, report_data
-    from kdjax.experiment.run import train as training
-    from kdjax.experiment.run import workdir
-    from kdjax.train import multihost
-    from kdjax.train.loop import Stopped
-
-    say = _say if multihost.is_first() else lambda text: None
-    experiment = overrides.read(args.config, rest)
-    built = build(experiment.config)
-    with workdir.open_run(args.workdir, built.config, command):
-        try:
-            outcomes = training.train(built, args.workdir, say)
-        except Stopped as stopped:
-            say(f"{stopped}; the same command goes on from there")
-            return 0
-        report = report_data.make_report(
-            built, outcomes, title=experiment.title, command=command, complete=True
-        )
-
-        def show() -> None:
-            from kdjax.report import html  # matplotlib: a second that the first step need not wait
-            from kdjax.report.results import to_json
-
-            workdir.write_json(args.workdir / "report.json", to_json(report))
-            page = html.write(args.workdir)
+        loaded = flags.read(args.config, overrides)
+        report = train_run(loaded, args.workdir, command, _say)
+        if report is not None:
             _show(report)
-            say(f"report: {page}")
-
-        multihost.run_on_first(show)
+            _say(f"report: {args.workdir / 'report.html'}")
     return 0
 
 
-def _eval(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
+def _read_run(workdir: Path) -> "Experiment":
+    """Build the experiment of a workdir."""
     from kdjax.experiment.build.build import build
-    from kdjax.experiment.commands import report_data
-    from kdjax.experiment.run import train as training
-    from kdjax.experiment.run import workdir
+    from kdjax.experiment.run.workdir import read_config
 
-    built = build(workdir.read_config(args.workdir))
-    outcomes = training.evaluate(built, args.workdir, _say)
-    if not outcomes:
+    return build(read_config(workdir))
+
+
+def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
+    from kdjax.experiment.commands.report_data import make_report
+    from kdjax.experiment.run.train import evaluate
+
+    experiment = _read_run(args.workdir)
+    results = evaluate(experiment, args.workdir, _say)
+    if not results:
         raise UserError(f"workdir {args.workdir} holds no finished variant; train first")
-    complete = len(outcomes) == len(built.variants)
-    command = "python -m kdjax " + shlex.join(argv)
-    _show(
-        report_data.make_report(
-            built, outcomes, title=str(args.workdir), command=command, complete=complete
-        )
-    )
+    complete = len(results) == len(experiment.variants)
+    title = str(args.workdir)
+    _show(make_report(experiment, results, title=title, command=command, complete=complete))
     return 0
 
 
-def _export(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
-    from kdjax.experiment.build.build import build
-    from kdjax.experiment.run import export_run, workdir
-    from kdjax.experiment.run import train as training
+def _export(args: Namespace, overrides: Sequence[str], command: str) -> int:
+    from kdjax.experiment.run import export_run
+    from kdjax.experiment.run.train import load_results
+    from kdjax.models.io import import_torch
 
-    built = build(workdir.read_config(args.workdir))
-    where = export_run.from_workdir(
-        built,
-        training.load_results(built, args.workdir, _say),
+    experiment = _read_run(args.workdir)
+    network = export_run.from_workdir(
+        experiment,
+        load_results(experiment, args.workdir, _say),
         role=args.role,
         out=args.out,
         variant=args.variant,
         member=args.member,
         huggingface=args.format == "huggingface",
     )
-    _say(f"{where} -> {args.out}")
+    _say(f"{network} -> {args.out}")
     if args.format == "torch":
-        from kdjax.models.io import import_torch
-
         _say(f"PyTorch's names -> {import_torch.write_torch(args.out)}")
     return 0
 
 
-def _import(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
+def _import(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.models.io import import_torch
 
     images = import_torch.ImageFormat(
@@ -225,8 +204,8 @@ def _import(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) 
         std=_numbers("--std", args.std),
         scale=(_numbers("--scale", args.scale) or [0.0])[0],
     )
-    said = import_torch.import_weights(args.model, args.weights, args.out, images)
-    _say(f"{args.model} -> {args.out}: {said}")
+    summary = import_torch.import_weights(args.model, args.weights, args.out, images)
+    _say(f"{args.model} -> {args.out}: {summary}")
     return 0
 
 
@@ -237,40 +216,36 @@ def _numbers(flag: str, text: str | None) -> list[float] | None:
         raise UserError(f"{flag}={text}: use numbers with commas between them") from None
 
 
-def _bounds(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
-    from kdjax.experiment.build.build import build
-    from kdjax.experiment.commands import diagnose as diagnostics
-    from kdjax.experiment.run import workdir
+def _bounds(args: Namespace, overrides: Sequence[str], command: str) -> int:
+    from kdjax.experiment.commands.diagnose import DiagnosisOptions, diagnose
     from kdjax.report import bounds_tables, html, tables
-    from kdjax.report.results import BoundsSummary, from_json
+    from kdjax.report.results import BoundsSummary
 
-    built = build(workdir.read_config(args.workdir))
-    names = [name for name in args.layers.split(",") if name]
-    options = {"layers": names, "samples": args.samples, "members": args.members}
-    found = diagnostics.diagnose(built, args.workdir, _say, **options)
-    command = "python -m kdjax " + shlex.join(argv)
-    bounds = from_json(BoundsSummary, {"command": command, "networks": found})
-    out = args.workdir if args.out is None else args.out
-    written = bounds_tables.write_bounds(out, bounds)
+    layers = [name for name in args.layers.split(",") if name]
+    options = DiagnosisOptions(layers=layers, samples=args.samples, members=args.members)
+    networks = tuple(diagnose(_read_run(args.workdir), args.workdir, _say, options))
+    out = args.out or args.workdir
+    files = bounds_tables.write_bounds(out, BoundsSummary(command=command, networks=networks))
     if args.out is None and (out / "report.json").exists():
-        written += [html.write(out)]
-    tables.show(bounds_tables.bounds_table(bounds.networks))
-    _say(f"bounds: {', '.join(map(str, written))}")
-    broken = [f"{n.variant} {n.role}" for n in bounds.networks if not n.held]
-    if broken:
-        raise RunError(f"the loss gap of {', '.join(broken)} exceeds its bound: please report this")
+        files += [html.write(out)]
+    tables.show(bounds_tables.bounds_table(networks))
+    _say(f"bounds: {', '.join(map(str, files))}")
+    violated = [f"{n.variant} {n.role}" for n in networks if not n.held]
+    if violated:
+        raise RunError(
+            f"the loss gap of {', '.join(violated)} exceeds its bound: please report this"
+        )
     return 0
 
 
-def _study(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
+def _study(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.experiment.commands.study import study
 
-    command = "python -m kdjax " + shlex.join(argv)
-    study(args.config, rest, args.out, samples=args.samples, command=command, say=_say)
+    study(args.config, overrides, args.out, samples=args.samples, command=command, say=_say)
     return 0
 
 
-def _report(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
+def _report(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.report import html, markdown
 
     combine = markdown.combine if args.out.suffix == ".md" else html.combine
@@ -278,7 +253,7 @@ def _report(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) 
     return 0
 
 
-def _list(args: argparse.Namespace, rest: Sequence[str], argv: Sequence[str]) -> int:
+def _list(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.experiment.commands import catalog
 
     sys.stdout.write(catalog.vocabulary(Path("experiments"), args.topic) + "\n")

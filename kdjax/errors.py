@@ -33,14 +33,14 @@ class RunError(RuntimeError):
     """A run that cannot go on (a non-finite loss, say): one clear line, exit status 1."""
 
 
-def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return "did you mean X? " with the nearest known name, or "" if none is near.
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6, prefix: str = "") -> str:
+    """Return "did you mean X? " with the nearest known name after a prefix, or "" if none is near.
 
     >>> did_you_mean("cifar_10", ["cifar10", "mnist"])
     'did you mean cifar10? '
     """
     nearest = difflib.get_close_matches(name, [*known], 1, cutoff)
-    return f"did you mean {nearest[0]}? " if nearest else ""
+    return f"did you mean {prefix}{nearest[0]}? " if nearest else ""
 
 
 def is_number(value: Any) -> bool:

@@ -1,8 +1,8 @@
-"""The vocabulary of kdjax: what a model, a method, a state and a data source are.
+"""The types of kdjax: models, methods, states and data sources.
 
-Everything else in the package is a plain function over these tuples. Shapes are written beside
-the names; `role` is the name of a player ("teacher", "student", ...), and every mapping keyed
-by role holds exactly the roles of the method.
+The rest of the package is plain functions of these tuples. Comments beside the names give shapes.
+A `role` is the name of a player ("teacher", "student", ...); a mapping keyed by role holds exactly
+the roles of the method.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -41,7 +41,7 @@ TrainBatches = Callable[[int, int], Iterator[Mapping[str, Any]]]
 
 
 class Outputs(NamedTuple):
-    """What a network says of a batch.
+    """Outputs of a network for a batch.
 
     `logits` [batch, classes] float32; `features` maps a layer's name to its activations, always
     with "pooled" [batch, width], the input of the last linear layer.
@@ -73,19 +73,19 @@ class Apply(Protocol):
 
 
 class Model(NamedTuple):
-    """A network as two pure functions: all that the rest of kdjax knows of it."""
+    """A network as two pure functions."""
 
     init: Callable[[Array, Batch], Variables]  # init(key, batch) -> Variables
     apply: Apply  # apply(variables, batch, *, train, key) -> (Outputs, stats)
 
 
 class Aux(NamedTuple):
-    """What a method returns beside its scalar loss.
+    """Outputs of a method beside its scalar loss.
 
     `stats` by role, after this batch; `metrics`; `active` by role (bool scalar): a role mapped
     to False takes no step on this batch (params, stats and optimizer stay bit-identical). Roles
     that are missing from `active` always step. `outputs` by role, of this device's batch, not
-    detached, for what is built upon the method (`with_critic`).
+    detached: `with_critic` reads them.
     """
 
     stats: Mapping[str, PyTree]
@@ -95,7 +95,7 @@ class Aux(NamedTuple):
 
 
 class Method(NamedTuple):
-    """Who plays and what is minimised.
+    """Networks that learn together, by role, and the loss that they minimise.
 
     `init(key, batch) -> {role: Variables}`; `loss(params, stats, batch, hparams, key, step) ->
     (scalar, Aux)` with `params`, `stats` and `hparams` by role; `trains`: the roles that receive
@@ -122,18 +122,18 @@ class State(NamedTuple):
 
 
 class Spec(NamedTuple):
-    """What a model must know of a data set.
+    """Properties of a data set that models depend on.
 
     `shape` (height, width, channel) of an example; `mean` and `std` per channel, in units of the
     stored pixels divided by `scale` (255 for uint8 images, 1 for floats).
 
-    Text sets `inputs`: what else than "label", "id" and "mask" a batch holds, by name, as (shape of
-    one example at the greatest length, dtype); `vocab_size`; `task`, whose metrics are reported.
+    Text sets `inputs`: the entries of a batch beside "label", "id" and "mask", by name, as (shape
+    of one example at the greatest length, dtype); `vocab_size`; `task`, whose metrics are reported.
     `shape` is then (length,); `num_classes` 1 is a regression.
 
-    Pairs set `latents`: how many values each hidden factor has. A batch then holds a second view of
-    every example, "view", of the same shape, and "label" is int32 [batch, factors]; `num_classes`
-    is 0. `mutual_information` of the views, in nats, where it is known exactly.
+    Pairs set `latents`: the number of values of each hidden factor. A batch then holds a second
+    view of every example, "view", of the same shape, and "label" is int32 [batch, factors];
+    `num_classes` is 0. `mutual_information` of the views, in nats, where it is known exactly.
     """
 
     shape: tuple[int, ...]
@@ -154,11 +154,11 @@ class Source(NamedTuple):
     """A data set on the host, numpy only.
 
     `size`: examples by split ("train", "validation", "test"). `train(step, seed)` yields batches
-    for ever, the first one being batch number `step`; the same (seed, step) gives the same batch
-    whatever came before. `evals[split]()` yields the whole split once, in order, the last batch
-    padded to full size with mask 0. Batches are dicts of "image" (raw: uint8 or float32), "size"
-    (int32 [batch, 2], height and width of a picture squeezed into a square canvas), "label"
-    int32, "id" int32, "mask" float32.
+    without end, first that of number `step`; a batch depends on (seed, step) alone.
+    `evals[split]()` yields the whole split once, in order, the last batch padded to full size with
+    mask 0. Batches are dicts of "image" (raw: uint8 or float32), "size" (int32 [batch, 2], height
+    and width of a picture squeezed into a square canvas), "label" int32, "id" int32, "mask"
+    float32.
 
     Small sets set `arrays`: the whole training split ("image", "label", aligned with "id" = the
     row). They live on the device, and `train` yields only {"id": int32 [batch]}.

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from kdjax.errors import did_you_mean
+from kdjax.errors import UserError, did_you_mean
 from kdjax.models.detection.faster_rcnn import DetectorOptions, faster_rcnn
 from kdjax.models.io import torch_names
 from kdjax.models.io.convert import first_kernel, from_torch
@@ -28,7 +28,7 @@ from kdjax.models.vision.resnet_imagenet import resnet_imagenet
 from kdjax.models.vision.shufflenet import shuffle_v1, shuffle_v2
 from kdjax.models.vision.vgg import vgg
 from kdjax.models.vision.wide_resnet import wide_resnet
-from kdjax.types import Model, UserError, Variables
+from kdjax.types import Model, Variables
 
 __all__ = [
     "build",

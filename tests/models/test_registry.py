@@ -230,7 +230,7 @@ def test_batch_norm_over_an_axis_equals_the_whole_batch():
 @pytest.mark.parametrize(
     ("name", "options", "says"),
     [
-        ("resnet9", {}, 'unknown model "resnet9".*"resnet.*Models: mlp, cnn'),
+        ("resnet9", {}, 'unknown model "resnet9"; did you mean resnet.*Models: mlp, cnn'),
         (
             "cnn",
             {"width": 3},

@@ -1,1 +1,1 @@
-"""What the compiled step does to a raw batch."""
+"""Preparation of raw batches inside the compiled step."""

@@ -1,8 +1,9 @@
-"""The names that a config can use: models, losses, critics, data, optimizers, experiments, keys."""
+"""Lists of the names and keys of a config: models, losses, critics, data sets, experiments."""
 
 import ast
 import json
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -13,57 +14,86 @@ from kdjax.experiment.config import keys
 from kdjax.experiment.config.resolve import term_options
 from kdjax.train import optimizer
 
+WIDTH = 100  # columns of a terminal
+_NO_BREAK = "\xa0"
 
-def vocabulary(folder: Path, topic: str | None = None) -> str:
-    """Return the lines of `kdjax list`, or of `kdjax list config`.
+
+def vocabulary(folder: Path) -> str:
+    """Return the lines of `kdjax list`.
 
     Args:
-      folder: of experiments; those whose names begin with "_" are parts of others.
-      topic: "config" for the config keys in full, None for an overview.
+      folder: of experiments; files whose names begin with "_" are parts of others.
     """
-    if topic == "config":
-        return _config_keys()
-    lines = ["models: " + ", ".join(models.names()), "", "losses (terms of a role):"]
-    lines += [f"  {name:18} {_title(define)}" for name, define in terms.TERM_SPECS.items()]
-    lines += ["", "critics (roles between two others):"]
-    lines += [f"  {name:18} {critics.describe(name)}" for name in critics.names()]
-    lines += ["", "data sets: " + ", ".join(data.known())]
-    lines += ["optimizers: " + ", ".join(optimizer.DIRECTIONS), "", "experiments:"]
-    lines += [
-        f"  {path.as_posix():36} {_heading(path)}" for path in sorted(folder.glob("[!_]*.py"))
+    losses = {name: _title(define) for name, define in terms.TERM_SPECS.items()}
+    experiments = {path.as_posix(): _heading(path) for path in sorted(folder.glob("[!_]*.py"))}
+    defaults = [f"  {key.path} = {json.dumps(key.default)}" for key in keys.declared()]
+    lines = [
+        *_wrap("models: ", ", ".join(models.names())),
+        *_section("losses (terms of a role):", losses),
+        *_section(
+            "critics (roles between two others):",
+            {name: critics.describe(name) for name in critics.names()},
+        ),
+        "",
+        *_wrap("data sets: ", ", ".join(data.known())),
+        *_wrap("optimizers: ", ", ".join(optimizer.DIRECTIONS)),
+        *_section("experiments:", experiments),
+        "",
+        "config keys and defaults (`list config` adds types, bounds and meanings):",
+        *defaults,
     ]
-    lines += ["", "config keys and defaults (`list config` adds types, bounds and meanings):"]
-    lines += [f"  {key.path} = {json.dumps(key.default)}" for key in keys.declared()]
     return "\n".join(lines)
 
 
-def _config_keys() -> str:
-    """Every key with type, default, bounds and meaning, table by table."""
-    tables: dict[str, list[tuple[str, ...]]] = {}
-    for key in [*keys.declared(), *_term_keys()]:
+def config_keys() -> str:
+    """Return the lines of `kdjax list config`: default, meaning, type and bounds of every key."""
+    tables: dict[str, dict[str, str]] = {}
+    for key in keys.declared():
         table, _, name = key.path.rpartition(".")
-        row = (name, key.type, json.dumps(key.default), key.bounds, key.meaning)
-        tables.setdefault(table, []).append(row)
-    lines = ["config keys: type, default, bounds, meaning"]
+        row = f"{name} = {json.dumps(key.default)}"
+        tables.setdefault(table, {})[row] = f"{key.meaning} {_kind(key.type, key.bounds)}"
+    lines = ["config keys and defaults: meaning [type, bounds]"]
     for table, rows in tables.items():
-        lines += ["", *([f"{table}."] if table else [])]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        lines += _section(f"{table}.", rows) if table else _section("", rows)[2:]
+    lines += _section("roles.<role>.terms.<term>. of each loss or critic:", dict(_term_keys()))
     return "\n".join(lines)
 
 
-def _term_keys() -> Iterator[keys.Key]:
-    """The scalars and layers of every loss, which its term declares."""
+def _term_keys() -> Iterator[tuple[str, str]]:
+    """Yield the name of every loss and the scalars and layers that its term declares."""
     for name, options in term_options().items():
         scalars = terms.TERM_SPECS[name]().scalars if name in terms.TERM_SPECS else {}
-        for key, default in options.items():
-            bounds = _interval(scalars[key].domain) if key in scalars else ""
-            path = f"roles.<role>.terms.{name}.{key}"
-            yield keys.Key(path, type(default).__name__, default, bounds, "")
+        entries = [
+            f"{key} = {json.dumps(default)} "
+            + _kind(
+                type(default).__name__, _interval(scalars[key].domain) if key in scalars else ""
+            )
+            for key, default in options.items()
+        ]
+        if entries:
+            yield name, "; ".join(entries)
+
+
+def _kind(*parts: str) -> str:
+    """Return a type and bounds in brackets, with no-break spaces."""
+    return f"[{', '.join(filter(None, parts))}]".replace(" ", _NO_BREAK)
+
+
+def _section(heading: str, rows: Mapping[str, str]) -> list[str]:
+    """Return an empty line, a heading and its rows: a label and a text, wrapped in its column."""
+    column = max(map(len, rows), default=0)
+    lines = [line for label, text in rows.items() for line in _wrap(f"  {label:{column}}  ", text)]
+    return ["", heading, *lines]
+
+
+def _wrap(label: str, text: str) -> list[str]:
+    indent = " " * len(label)
+    lines = textwrap.wrap(f"{label}{text}", WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+    return [line.replace(_NO_BREAK, " ") for line in lines]
 
 
 def _interval(domain: tuple[float, float] | None) -> str:
-    """An open interval in words; one that begins below 0 holds 0, as in `terms.check_domain`."""
+    """Describe an open interval; one that begins below 0 holds 0, as in `terms.check_domain`."""
     if domain is None:
         return ""
     low, high = domain

@@ -1,8 +1,9 @@
-"""Bounds of a real run: how far apart a layer sees training and test data, and what follows.
+"""Bounds of a real run: distances of training and test data at every layer, and what they bound.
 
-For layer l with representation T_l, label Y and downstream Lipschitz constant L_l (of `chains`),
-and cross-entropy, which is sqrt(2)-Lipschitz in the logits: moving a label costs at most the range
-R of the logits seen, so that under the distance |t - t'| + (R / sqrt 2) [y != y']
+For layer l with representation T_l, label Y and downstream Lipschitz constant L_l (of
+`models.certificates`), and cross-entropy, which is sqrt(2)-Lipschitz in the logits: moving a label
+costs at most the range R of the observed logits, so that with the distance
+|t - t'| + (R / sqrt 2) [y != y']
 
     |mean test loss - mean training loss| <= sqrt(2) max(1, L_l) W1(training, test)     for every l
 
@@ -10,9 +11,9 @@ holds for these weights and these samples, with no probability in it. Every repo
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -22,169 +23,209 @@ from kdjax import bounds, models
 from kdjax.bounds.layer_distances import layer_distances
 from kdjax.experiment.build import models as experiment_models
 from kdjax.experiment.build.plan import Experiment, Variant
-from kdjax.experiment.run import train as running
+from kdjax.experiment.run.train import RunResults, load_results
 from kdjax.models import certificates
-from kdjax.types import UserError, Variables
-
-__all__ = ["RHO", "diagnose"]
+from kdjax.report.results import LayerBound, NetworkBounds
+from kdjax.types import Batch, UserError, Variables
 
 RHO = math.sqrt(2)  # Lipschitz constant of cross-entropy in the logits
 SLACK = 1e-5  # float32 representations
 CHUNK = 100  # examples of one forward pass
 SPLITS = ("train", "test")
 
+Activations = dict[str, np.ndarray]  # layer -> [examples, width] float64
+Forward = Callable[[Variables, Batch], Activations]
+
+
+class DiagnosisOptions(NamedTuple):
+    """Layers, examples and networks of a diagnosis.
+
+    `layers`: by name; all if none are named. `samples`: training and test examples each (or as many
+    as both have), the first of a shuffle; exact transport takes their cube in time. `members`:
+    "chosen" (of the first seed) or "all". `seed`: of the shuffle, the baseline and the slices.
+    """
+
+    layers: Sequence[str] = ()
+    samples: int = 500
+    members: str = "chosen"
+    seed: int = 0
+
+
+class _Network(NamedTuple):
+    """A network of a finished run; `forward` is compiled once for all members of its role."""
+
+    variant: Variant
+    role: str
+    member: int
+    variables: Variables
+    forward: Forward
+
+
+def check_samples(samples: int) -> None:
+    """Refuse fewer than two samples."""
+    if samples < 2:
+        raise UserError(f"--samples={samples}; it must be at least 2")
+
 
 def diagnose(
-    run: Experiment,
+    experiment: Experiment,
     folder: Path,
     say: Callable[[str], None],
-    *,
-    layers: Sequence[str] = (),
-    samples: int = 500,
-    members: str = "chosen",
-    seed: int = 0,
-) -> list[dict[str, Any]]:
+    options: DiagnosisOptions,
+) -> list[NetworkBounds]:
     """Compute the bound of every layer of the networks of a finished run.
 
     Args:
-      run: from `build`.
+      experiment: from `build`.
       folder: its workdir.
       say: prints one line.
-      layers: which, by name; all if none are named.
-      samples: training and test examples each (or as many as both have), the first of a shuffle;
-        exact transport takes their cube in time.
-      members: "chosen" (of the first seed) or "all".
-      seed: of the shuffle, the baseline and the slices.
+      options: layers, examples and networks.
 
     Returns:
-      One dict a network: "variant", "role", "member", "values", "gap" (nats), "label_cost",
-      "layers" (a list with "name", "tail", "w1", "baseline", "sliced", "entropic", "bound"),
-      "funnel", "held". Frozen networks from a file are among them, once a file; members that
-      diverged are not.
+      One entry a network. A frozen network from a file appears once for each file; members that
+      diverged do not appear.
 
     Raises:
       UserError: nothing is trained, unknown layers, networks without constants, fewer than two
         samples, scores instead of classes, or non-finite features.
     """
-    if not run.task.has_bounds:
+    if not experiment.task.has_bounds:
         raise UserError("bounds: only classes of images have a diagnosis, not text or scores")
-    if samples < 2:
-        raise UserError(f"--samples={samples}; it must be at least 2")
-    story = running.load_results(run, folder, say)
-    if not story.outcomes:
+    check_samples(options.samples)
+    results = load_results(experiment, folder, say)
+    if not results.outcomes:
         raise UserError(f"workdir {folder} holds no finished variant; train first")
-    size = min(samples, *(run.source.size[split] for split in SPLITS))  # equal: an assignment
-    data = {split: _take(run, split, size, seed) for split in SPLITS}
-    found, files = [], set()
-    for variant in run.variants:
-        if variant.name not in story.outcomes:
+    # equally many of both splits: exact transport is then an assignment
+    size = min(options.samples, *(experiment.source.size[split] for split in SPLITS))
+    examples = {split: _draw_examples(experiment, split, size, options.seed) for split in SPLITS}
+    return [
+        _bound_network(network, examples, experiment.source.spec.shape, options)
+        for network in _networks(experiment, results, options.members, say)
+    ]
+
+
+def _networks(
+    experiment: Experiment, results: RunResults, members: str, say: Callable[[str], None]
+) -> Iterator[_Network]:
+    """Yield the networks to diagnose, each frozen one where it was trained or first read."""
+    checkpoints: set[str | None] = set()
+    for variant in experiment.variants:
+        if variant.name not in results.outcomes:
             continue
-        networks, outcome = story.networks(variant), story.outcomes[variant.name]
+        stacked, outcome = results.networks(variant), results.outcomes[variant.name]
         for role in variant.players:
-            file = variant.config["roles"][role]["checkpoint"]
+            checkpoint = variant.config.roles[role].checkpoint
             frozen = role not in variant.optimizers
-            if frozen and (role in variant.from_variant or file in files):
-                continue  # a frozen copy is told of where it was trained, or first read
-            files |= {file} if frozen else set()
-            rows = outcome["chosen"][role]["members"][:1]
-            rows = range(len(variant.members)) if members == "all" and not frozen else rows
-            look = _looker(run, variant, role)
+            if frozen and (role in variant.from_variant or checkpoint in checkpoints):
+                continue
+            if frozen:
+                checkpoints.add(checkpoint)
+            every = members == "all" and not frozen
+            rows = range(len(variant.members)) if every else outcome.chosen[role].members[:1]
+            forward = _make_forward(experiment, variant, role)
             for row in rows:
-                if outcome["members"][row]["diverged"]:
+                if outcome.members[row].diverged:
                     say(f"{variant.name}: member {row} diverged and is left out")
                     continue
-                own = models.strip_wrappers(jax.tree.map(lambda x, row=row: x[row], networks[role]))
-                seen = {split: look(own, raw) for split, raw in data.items()}
-                labels = {split: np.asarray(raw["label"]) for split, raw in data.items()}
-                said = variant.config["roles"][role]["model"]
-                stages = certificates.layer_constants(said["name"], own, run.source.spec.shape)
-                told = _network(role, stages, seen, labels, layers, seed)
-                values = dict(variant.members[row])
-                about = {"variant": variant.name, "role": role, "member": row, "values": values}
-                found.append({**about, **told})
-    return found
+                variables = jax.tree.map(lambda x, row=row: x[row], stacked[role])
+                yield _Network(variant, role, row, models.strip_wrappers(variables), forward)
 
 
-def _take(run: Experiment, split: str, samples: int, seed: int) -> dict[str, np.ndarray]:
+def _draw_examples(
+    experiment: Experiment, split: str, samples: int, seed: int
+) -> dict[str, np.ndarray]:
     """Draw raw examples of a split, the same ones for every network."""
-    rows: dict[str, list[np.ndarray]] = {}
-    for batch in run.source.evals[split]():
+    columns: dict[str, list[np.ndarray]] = {}
+    for batch in experiment.source.evals[split]():
         real = np.asarray(batch["mask"]) > 0
         for name in batch:
-            rows.setdefault(name, []).append(np.asarray(batch[name])[real])
-    whole = {name: np.concatenate(parts) for name, parts in rows.items()}
-    size = len(whole["label"])
+            columns.setdefault(name, []).append(np.asarray(batch[name])[real])
+    table = {name: np.concatenate(parts) for name, parts in columns.items()}
+    size = len(table["label"])
     if size < 2:
         raise UserError(f"the {split} split has {size} examples; bounds need two or more")
-    keep = np.random.default_rng(seed).permutation(size)[:samples]
-    return {name: values[keep] for name, values in whole.items()}
+    rows = np.random.default_rng(seed).permutation(size)[:samples]
+    return {name: values[rows] for name, values in table.items()}
 
 
-def _network(
-    role: str,
-    stages: Sequence[certificates.Stage],
-    seen: Mapping[str, Mapping[str, np.ndarray]],
-    labels: Mapping[str, np.ndarray],
-    wanted: Sequence[str],
-    seed: int,
-) -> dict[str, Any]:
-    names = [stage.name for stage in stages]
-    unknown = [name for name in wanted if name not in names]
-    if unknown:
-        raise UserError(f"--layers: {role} has no layer {unknown[0]!r}; it has {', '.join(names)}")
-    losses = {s: _cross_entropy(seen[s]["logits"], labels[s]) for s in seen}
-    gap = float(losses["test"].mean() - losses["train"].mean())
-    logits = np.concatenate([seen["train"]["logits"], seen["test"]["logits"]])
-    cost = float(np.ptp(logits, axis=1).max()) / RHO
-    tails = dict(zip(names, certificates.downstream_constants(stages), strict=True))
-    kept = [name for name in names if not wanted or name in wanted]
-    train, test = ({name: seen[s][name] for name in kept} for s in SPLITS)
-    apart = layer_distances(train, test, (labels["train"], labels["test"]), cost, seed)
-    told = [{"name": name, "tail": float(tails[name]), **apart[name]._asdict()} for name in kept]
-    w1, tail = (np.array([row[key] for row in told]) for key in ("w1", "tail"))
-    values = np.asarray(bounds.wasserstein_bound(w1, tail, loss_lipschitz=RHO))
-    for row, value in zip(told, values, strict=True):
-        row["bound"] = float(value)
-    return {
-        "gap": gap,
-        "losses": {split: float(values.mean()) for split, values in losses.items()},
-        "label_cost": cost,
-        "samples": {split: len(labels[split]) for split in labels},
-        "layers": told,
-        "funnel": told[int(bounds.funnel_layer(values))]["name"],
-        "held": bool(np.all(abs(gap) <= values * (1 + SLACK) + SLACK)),
-    }
+def _bound_network(
+    network: _Network,
+    examples: Mapping[str, Mapping[str, np.ndarray]],
+    shape: Sequence[int],
+    options: DiagnosisOptions,
+) -> NetworkBounds:
+    variant, role, member, variables, forward = network
+    name = variant.config.roles[role].model.name
+    stages = certificates.layer_constants(name, variables, shape)
+    downstream = certificates.downstream_constants(stages)
+    tails = {stage.name: float(tail) for stage, tail in zip(stages, downstream, strict=True)}
+    for layer in options.layers:
+        if layer not in tails:
+            known = ", ".join(tails)
+            raise UserError(f"--layers: {role} has no layer {layer!r}; it has {known}")
+    activations = {split: forward(variables, batch) for split, batch in examples.items()}
+    labels = {split: np.asarray(batch["label"]) for split, batch in examples.items()}
+    logits = {split: activations[split]["logits"] for split in SPLITS}
+    losses = {split: float(_cross_entropy(logits[split], labels[split]).mean()) for split in SPLITS}
+    gap = losses["test"] - losses["train"]
+    label_cost = float(np.ptp(np.concatenate([*logits.values()]), axis=1).max()) / RHO
+    selected = [layer for layer in tails if not options.layers or layer in options.layers]
+    train, test = ({layer: activations[split][layer] for layer in selected} for split in SPLITS)
+    class_pair = (labels["train"], labels["test"])
+    distances = layer_distances(train, test, class_pair, label_cost, options.seed)
+    values = np.asarray(
+        bounds.wasserstein_bound(
+            np.array([distances[layer].w1 for layer in selected]),
+            np.array([tails[layer] for layer in selected]),
+            loss_lipschitz=RHO,
+        )
+    )
+    layers = tuple(
+        LayerBound(name=layer, tail=tails[layer], bound=float(bound), **distances[layer]._asdict())
+        for layer, bound in zip(selected, values, strict=True)
+    )
+    return NetworkBounds(
+        variant=variant.name,
+        role=role,
+        member=member,
+        values=dict(variant.members[member]),
+        gap=gap,
+        losses=losses,
+        label_cost=label_cost,
+        samples={split: len(labels[split]) for split in SPLITS},
+        layers=layers,
+        funnel=selected[int(bounds.funnel_layer(values))],
+        held=bool(np.all(abs(gap) <= values * (1 + SLACK) + SLACK)),
+    )
 
 
-def _looker(
-    run: Experiment, variant: Variant, role: str
-) -> Callable[[Variables, Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
-    """Compile once what every layer of a role's network makes of examples, flat, float64.
+def _make_forward(experiment: Experiment, variant: Variant, role: str) -> Forward:
+    """Compile the forward pass of a role to the activations of every layer.
 
     "input" is the prepared image. The network is the plain one, as variables are detached: without
-    what terms add to it, such as adapters and class means.
+    the additions of terms, such as adapters and class means.
     """
-    model = experiment_models.make_network(role, variant.config, run.data, None)
+    model = experiment_models.make_network(role, variant.config, experiment.data, None)
 
     @jax.jit
-    def forward(variables: Variables, batch: Mapping[str, Any]):
-        ready = run.prepare_eval(dict(batch))
-        outputs, _ = model.apply(variables, ready, train=False)
-        return {"input": ready["image"], **outputs.features, "logits": outputs.logits}
+    def compiled(variables: Variables, batch: Mapping[str, Any]):
+        prepared = experiment.prepare_eval(dict(batch))
+        outputs, _ = model.apply(variables, prepared, train=False)
+        return {"input": prepared["image"], **outputs.features, "logits": outputs.logits}
 
-    def look(variables: Variables, raw: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        size = len(raw["label"])
+    def forward(variables: Variables, batch: Batch) -> Activations:
+        size = len(batch["label"])
         # chunks of one size, the last one overlapping: memory for a few, and one compilation
         starts = sorted({*range(0, max(size - CHUNK, 1), CHUNK), max(size - CHUNK, 0)})
-        rows: dict[str, np.ndarray] = {}
+        activations: Activations = {}
         for start in starts:
-            part = {name: x[start : start + CHUNK] for name, x in raw.items()}
-            for name, x in jax.device_get(forward(variables, part)).items():
-                whole = rows.setdefault(name, np.zeros((size, x[0].size)))
-                whole[start : start + CHUNK] = np.asarray(x, np.float64).reshape(len(x), -1)
-        return rows
+            chunk = {name: x[start : start + CHUNK] for name, x in batch.items()}
+            for layer, x in jax.device_get(compiled(variables, chunk)).items():
+                rows = activations.setdefault(layer, np.zeros((size, x[0].size)))
+                rows[start : start + CHUNK] = np.asarray(x, np.float64).reshape(len(x), -1)
+        return activations
 
-    return look
+    return forward
 
 
 def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """An experiment file and its `--config.key=value` overrides, typed, with one-line errors."""
 
 import ast
-import difflib
 import importlib.util
 import sys
 import traceback
@@ -12,23 +11,22 @@ from typing import Any, NamedTuple, cast
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-from kdjax.experiment.build.build import complete
+from kdjax.errors import UserError, did_you_mean
+from kdjax.experiment.config import resolve
 from kdjax.experiment.config.keys import flag_type
-from kdjax.experiment.config.resolve import nearest
-from kdjax.types import UserError
 
 SWEEP = "--config.sweep."
 
 
-class Experiment(NamedTuple):
-    """A file's config, completed and overridden, and the first line of its docstring."""
+class LoadedConfig(NamedTuple):
+    """The config of an experiment file, with overrides, and the first line of its docstring."""
 
     title: str
     config: dict[str, Any]
 
 
-def read(file: str, overrides: Sequence[str]) -> Experiment:
-    """Load `FILE.py` or `FILE.py:ARG` and apply overrides.
+def read(file: str, overrides: Sequence[str]) -> LoadedConfig:
+    """Load `FILE.py` or `FILE.py:ARG`, fill in defaults and apply overrides.
 
     Args:
       file: an experiment with `get_config(arg="")`.
@@ -39,39 +37,35 @@ def read(file: str, overrides: Sequence[str]) -> Experiment:
       UserError: no such file, a file that fails, an unknown key, a value of the wrong type.
     """
     path, _, arg = file.partition(":")
-    title, given = _load(Path(path), arg)
-    if "study" in given:
+    title, mapping = _load(Path(path), arg)
+    if "study" in mapping:
         raise UserError(f"--config: {path} trains nothing; run it by `python -m kdjax study`")
-    whole = complete(given, path)
-    swept = [text for text in overrides if text.startswith(SWEEP)]
-    whole["sweep"] = {**whole["sweep"], **dict(_swept(text) for text in swept)}
-    table = _to_config_dict(whole, "")
-    rest = [text for text in overrides if text not in swept]
-    return Experiment(title, _override(table, rest).to_dict())
+    config = resolve.to_dict(resolve.from_dict(mapping, path))
+    sweeps = [text for text in overrides if text.startswith(SWEEP)]
+    config["sweep"] |= dict(map(_parse_sweep, sweeps))
+    rest = [text for text in overrides if text not in sweeps]
+    return LoadedConfig(title, _override(config, rest))
 
 
-def read_study(file: str, overrides: Sequence[str]) -> Experiment | None:
+def read_study(file: str, overrides: Sequence[str]) -> LoadedConfig | None:
     """Load a file whose config has a `study` key; None if it has none: a training config.
 
     Raises:
       UserError: as `read`.
     """
     path, _, arg = file.partition(":")
-    title, given = _load(Path(path), arg)
-    if "study" not in given:
-        return None
-    plain = given.to_dict() if isinstance(given, ConfigDict) else given
-    return Experiment(title, _override(_to_config_dict(plain, ""), overrides).to_dict())
+    title, settings = _load(Path(path), arg)
+    return LoadedConfig(title, _override(settings, overrides)) if "study" in settings else None
 
 
-def _load(path: Path, arg: str) -> tuple[str, ConfigDict | Mapping[str, Any]]:
-    """The title of an experiment file and what its get_config returns."""
+def _load(path: Path, arg: str) -> tuple[str, dict[str, Any]]:
+    """Return the title of an experiment file and its config."""
     if not path.is_file():
         folder = path if path.is_dir() else path.parent
-        names = sorted(p.name for p in folder.glob("*.py") if p.name[0] != "_")
-        near = difflib.get_close_matches(path.name, names, n=3) or names
-        hint = f"; there are {', '.join(str(folder / name) for name in near)}" if near else ""
-        raise UserError(f"--config: no file {path}{hint}")
+        files = {file.name: str(file) for file in sorted(folder.glob("[!_]*.py"))}
+        hint = did_you_mean(path.name, files, prefix=f"{folder}/").rstrip()
+        hint = hint or f"there are {', '.join(files.values()) or 'none'}"
+        raise UserError(f"--config: no file {path}; {hint}")
     spec = importlib.util.spec_from_file_location(f"kdjax_experiment_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"--config: {path} is not a Python file")
@@ -80,29 +74,30 @@ def _load(path: Path, arg: str) -> tuple[str, ConfigDict | Mapping[str, Any]]:
     sys.path.insert(0, root)
     try:
         spec.loader.exec_module(module)
-        given = module.get_config(arg) if hasattr(module, "get_config") else None
+        config = module.get_config(arg) if hasattr(module, "get_config") else None
     except Exception as error:
         lines = [
             f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == spec.origin
         ]
         where = f"{path}, line {lines[-1]}" if lines else path
-        said = " ".join(str(error).split())
-        raise UserError(f"--config: {where} fails: {type(error).__name__}: {said}") from error
+        message = " ".join(str(error).split())
+        raise UserError(f"--config: {where} fails: {type(error).__name__}: {message}") from error
     finally:
         sys.path.remove(root)
-    if not isinstance(given, ConfigDict | Mapping):
+    if not isinstance(config, ConfigDict | Mapping):
         raise UserError(
             f"--config: {path} must have a get_config(arg='') that returns a ConfigDict; "
             "see experiments/ for examples"
         )
-    return (module.__doc__ or "").strip().split("\n")[0] or path.stem, given
+    title = (module.__doc__ or "").strip().split("\n")[0] or path.stem
+    return title, config.to_dict() if isinstance(config, ConfigDict) else dict(config)
 
 
-def _swept(text: str) -> tuple[str, tuple[Any, ...]]:
-    """Read `--config.sweep.PATH=VALUES`, whose path is a key of its own, dots and all."""
-    path, _, said = text.removeprefix(SWEEP).partition("=")
+def _parse_sweep(text: str) -> tuple[str, tuple[Any, ...]]:
+    """Parse `--config.sweep.PATH=VALUES`, whose path is one key in spite of its dots."""
+    path, _, literal = text.removeprefix(SWEEP).partition("=")
     try:
-        values = ast.literal_eval(said)
+        values = ast.literal_eval(literal)
     except (ValueError, SyntaxError):
         values = None
     if not isinstance(values, tuple | list):
@@ -111,23 +106,24 @@ def _swept(text: str) -> tuple[str, tuple[Any, ...]]:
 
 
 def _to_config_dict(tree: Mapping[str, Any], prefix: str) -> ConfigDict:
-    """A ConfigDict in the same order, whose unset values know their types."""
+    """Return a ConfigDict in the same order, whose unset values know their types."""
     dotted = prefix.split(".")[-1] == "sweep"
-    found = ConfigDict(sort_keys=False, allow_dotted_keys=dotted)
+    table = ConfigDict(sort_keys=False, allow_dotted_keys=dotted)
     for key, value in tree.items():
         path = f"{prefix}.{key}" if prefix else key
         if isinstance(value, Mapping):
-            found[key] = _to_config_dict(value, path)
+            table[key] = _to_config_dict(value, path)
         elif value is None:
-            found[key] = config_dict.placeholder(flag_type(path) or object)
+            table[key] = config_dict.placeholder(flag_type(path) or object)
         elif flag_type(path) is object:
-            found[key] = config_dict.FieldReference(value, field_type=object)
+            table[key] = config_dict.FieldReference(value, field_type=object)
         else:
-            found[key] = tuple(value) if isinstance(value, list) else value
-    return found
+            table[key] = tuple(value) if isinstance(value, list) else value
+    return table
 
 
-def _override(table: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+def _override(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    table = _to_config_dict(config, "")
     for text in overrides:
         _check_key(table, text)
     values = flags.FlagValues()
@@ -136,16 +132,16 @@ def _override(table: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     try:
         rest = values(argv)
     except (flags.Error, ValueError, TypeError, KeyError, AttributeError) as error:
-        said = " ".join(str(error).split()).removeprefix("flag ")
-        raise UserError(said + _right(table, said)) from error
+        message = " ".join(str(error).split()).removeprefix("flag ")
+        raise UserError(message + _expected_type(table, message)) from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is no override; write --config.key=value")
-    return cast(ConfigDict, values["config"].value)
+    return cast(ConfigDict, values["config"].value).to_dict()
 
 
-def _right(table: ConfigDict, said: str) -> str:
-    """The type that an override should have had, from the flags library's complaint."""
-    name, equals, _ = said.partition("=")
+def _expected_type(table: ConfigDict, message: str) -> str:
+    """Return the type of the key that a message of the flags library begins with."""
+    name, equals, _ = message.partition("=")
     *parents, last = name.removeprefix("--config.").split(".")
     node: Any = table
     for part in parents:
@@ -156,7 +152,7 @@ def _right(table: ConfigDict, said: str) -> str:
 
 
 def _check_key(table: ConfigDict, text: str) -> None:
-    """Name the nearest key before the flags library answers with a traceback."""
+    """Refuse an unknown key in one line, which the flags library would not."""
     name, equals, _ = text.partition("=")
     if not name.startswith("--config."):
         raise UserError(f"unknown argument {text}; see --help")
@@ -165,13 +161,13 @@ def _check_key(table: ConfigDict, text: str) -> None:
     if "[" in name:
         return
     node: Any = table
-    done: list[str] = []
+    path: list[str] = []
     for part in name.removeprefix("--config.").split("."):
         if not isinstance(node, ConfigDict):
-            raise UserError(f"--config.{'.'.join(done)} is a value, it has no {part!r} inside")
+            raise UserError(f"--config.{'.'.join(path)} is a value, it has no {part!r} inside")
         if part not in node:
-            wrong = ".".join([*done, part])
-            hint = nearest(wrong, node.keys(), "--config.")
-            raise UserError(f"unknown key --config.{wrong}; {hint}")
+            unknown = ".".join([*path, part])
+            hint = resolve.nearest(unknown, node.keys(), "--config.")
+            raise UserError(f"unknown key --config.{unknown}; {hint}")
         node = node[part]
-        done.append(part)
+        path.append(part)

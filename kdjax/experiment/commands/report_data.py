@@ -1,16 +1,13 @@
-"""report.json: everything that the report shows, from the outcomes of a run."""
+"""Content of report.json, from the results of a run."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from kdjax.evaluation import classification
-from kdjax.experiment.build.plan import Experiment, Variant
+from kdjax.experiment.build.plan import Experiment
+from kdjax.experiment.config import resolve
 from kdjax.experiment.run import workdir
 from kdjax.report.results import (
     DataSummary,
     DetectionPicture,
-    PlayerSummary,
     RunSummary,
     Selection,
     VariantResult,
@@ -20,81 +17,68 @@ from kdjax.train.sweep import Member
 
 
 def make_report(
-    run: Experiment,
-    outcomes: Sequence[Mapping[str, Any]],
+    experiment: Experiment,
+    results: Sequence[VariantResult],
     *,
     title: str,
     command: str,
     complete: bool,
 ) -> RunSummary:
-    """Put a run's outcomes together as the report shows them."""
-    config = run.config
-    by_name = {variant.name: variant for variant in run.variants}
-    samples = {
-        f"{outcome['name']}, {role}": {
-            split: roles[role] for split, roles in outcome["shown"].items() if role in roles
-        }
-        for outcome in outcomes
-        if outcome["shown"]
-        for role, player in by_name[outcome["name"]].players.items()
-        if player.terms
-    }
-    panels = run.task.panels(run.evaluation(), samples)
+    """Return the summary of a run that the report shows."""
+    config, source = experiment.config, experiment.source
     return RunSummary(
         title=title,
         command=command,
         versions=workdir.versions(),
         device=workdir.device(),
         data=DataSummary(
-            name=config["data"]["name"],
-            num_classes=run.source.spec.num_classes,
-            class_names=tuple(run.source.spec.class_names),
-            sizes=dict(run.source.size),
+            name=config.data.name,
+            num_classes=source.spec.num_classes,
+            class_names=tuple(source.spec.class_names),
+            sizes=dict(source.size),
         ),
-        steps=config["num_steps"],
-        batch_size=config["batch_size"],
-        epochs=config["num_steps"] * config["batch_size"] / run.source.size["train"],
-        wall_seconds=sum(outcome["seconds"] for outcome in outcomes),
+        steps=config.num_steps,
+        batch_size=config.batch_size,
+        epochs=config.num_steps * config.batch_size / source.size["train"],
+        wall_seconds=sum(result.seconds for result in results),
         complete=complete,
         selection=Selection(
-            metric=run.selection.metric,
-            over=tuple(swept_paths([m for variant in run.variants for m in variant.members])),
+            metric=experiment.selection.metric,
+            over=tuple(swept_paths(m for variant in experiment.variants for m in variant.members)),
         ),
-        variants=tuple(_variant(by_name[outcome["name"]], outcome) for outcome in outcomes),
-        config=workdir.plain(config),
-        pictures=tuple(from_json(DetectionPicture, p) for p in panels),
+        variants=tuple(results),
+        config=resolve.to_dict(config),
+        pictures=_pictures(experiment, results),
     )
 
 
-def swept_paths(members: Sequence[Member]) -> list[str]:
-    """Paths other than the seed with more than one value."""
-    paths = dict.fromkeys(path for member in members for path in member if path != "seed")
-    return [path for path in paths if len({m[path] for m in members if path in m}) > 1]
+def swept_paths(members: Iterable[Member]) -> list[str]:
+    """Return the paths other than the seed with more than one value."""
+    values: dict[str, set[object]] = {}
+    for member in members:
+        for path, value in member.items():
+            values.setdefault(path, set()).add(value)
+    return [path for path in values if path != "seed" and len(values[path]) > 1]
 
 
-def _variant(variant: Variant, outcome: Mapping[str, Any]) -> VariantResult:
-    pooled = {
-        role: {
-            when: classification.pool_bins(bins, list(outcome["chosen"][role]["members"]))
-            for when, bins in both.items()
-        }
-        for role, both in outcome["bins"].items()
+def _pictures(
+    experiment: Experiment, results: Iterable[VariantResult]
+) -> tuple[DetectionPicture, ...]:
+    """Draw the sampled photographs with the boxes of every detector that has terms."""
+    learning = {
+        (variant.name, role)
+        for variant in experiment.variants
+        for role, player in variant.players.items()
+        if player.terms
     }
-    content = {**outcome, "roles": {}, "reliability": pooled}
-    roles = {role: _player(variant, role) for role in variant.players}
-    return dataclasses.replace(from_json(VariantResult, content), roles=roles)
-
-
-def _player(variant: Variant, role: str) -> PlayerSummary:
-    config = variant.config["roles"][role]
-    source = None
-    if role in variant.from_variant:
-        source = f"variant {variant.from_variant[role]}"
-    elif role in variant.initial_variables:
-        source = f"checkpoint {config['checkpoint']}"
-    return PlayerSummary(
-        model=config["model"]["name"],
-        parameters=variant.parameters[role],
-        trains=variant.players[role].trains,
-        source=source,
-    )
+    samples = {
+        f"{result.name}, {role}": {
+            split: boxes[role] for split, boxes in result.detections.items() if role in boxes
+        }
+        for result in results
+        if result.detections
+        for role in result.roles
+        if (result.name, role) in learning
+    }
+    pictures = experiment.task.panels(experiment.evaluation(), samples)
+    return tuple(from_json(DetectionPicture, picture) for picture in pictures)

@@ -5,7 +5,7 @@ Any other file is a training config: it is trained in OUT/run, every network of 
 and `bounds.studies.tracking` compares bounds with gaps.
 """
 
-import difflib
+import dataclasses
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from kdjax.bounds import studies
+from kdjax.errors import RunError, UserError, did_you_mean
 from kdjax.experiment.build.build import build
-from kdjax.experiment.commands import diagnose
 from kdjax.experiment.commands import overrides as flags
+from kdjax.experiment.commands.diagnose import DiagnosisOptions, check_samples, diagnose
 from kdjax.experiment.run import train as training
 from kdjax.experiment.run import workdir
 from kdjax.report import study_figures as drawing
 from kdjax.report import tables
 from kdjax.train.loop import Stopped
-from kdjax.types import RunError, UserError
 
 Say = Callable[[str], None]
 
@@ -36,37 +36,40 @@ def study(
       overrides: "--config.key=value" strings.
       out: a folder, made if need be; these three files in it are replaced.
       samples: training and test examples by which networks are diagnosed.
-      command: what the user typed, kept in the files.
+      command: the command line, for the files.
       say: prints one line.
 
     Returns:
-      What study.json holds.
+      The content of study.json.
 
     Raises:
       UserError: an unknown study, key or value; `out` cannot be written.
       RunError: training fails, or an inequality of the theory does not hold.
     """
-    said = flags.read_study(file, overrides)
-    experiment = said or flags.read(file, overrides)
+    title, config = flags.read_study(file, overrides) or flags.read(file, overrides)
     _check_out(out)
-    config = experiment.config
-    if said is None:
-        found = _of_trained(config, out / "run", samples, command, say)
+    if "study" in config:
+        result = compute(config)
     else:
-        found = compute(config)
-    about = {"experiment": experiment.title, "command": command, "config": workdir.plain(config)}
-    whole = {**about, "versions": workdir.versions(), **studies.as_json(found)}
-    shown = drawing.study_tables(whole)
-    parts = [f"# {whole['title']}", f"Command: `{command}`", *map(tables.as_markdown, shown)]
-    workdir.write_json(out / "study.json", whole)
+        result = _track_gaps(config, out / "run", samples, command, say)
+    content = {
+        "experiment": title,
+        "command": command,
+        "config": config,
+        "versions": workdir.versions(),
+        **studies.as_json(result),
+    }
+    study_tables = drawing.study_tables(content)
+    parts = [f"# {result.title}", f"Command: `{command}`", *map(tables.as_markdown, study_tables)]
+    workdir.write_json(out / "study.json", content)
     (out / "tables.md").write_text("\n\n".join(parts), encoding="utf-8")
-    (out / "figure.svg").write_text(drawing.study_figure(whole) + "\n", encoding="utf-8")
-    for table in shown:
+    (out / "figure.svg").write_text(drawing.study_figure(content) + "\n", encoding="utf-8")
+    for table in study_tables:
         tables.show(table)
     say(f"study: {out / 'study.json'}, {out / 'tables.md'}, {out / 'figure.svg'}")
-    if found.broken:
-        raise RunError(f"does not hold: {'; '.join(found.broken)}: please report this")
-    return whole
+    if result.broken:
+        raise RunError(f"does not hold: {'; '.join(result.broken)}: please report this")
+    return content
 
 
 def compute(config: Mapping[str, Any]) -> studies.StudyResult:
@@ -80,22 +83,21 @@ def compute(config: Mapping[str, Any]) -> studies.StudyResult:
         raise UserError(f"config.study is {name!r}; there are {', '.join(studies.STUDIES)}")
     settings, function = studies.STUDIES[name]
     known = inspect.signature(settings).parameters
-    given = {key: value for key, value in config.items() if key != "study"}
-    for key in given:
+    values = {key: value for key, value in config.items() if key != "study"}
+    for key in values:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            hint = did_you_mean(key, known).rstrip() or f"known: {', '.join(known)}"
             raise UserError(f"config: unknown key {key} of the study {name}; {hint}")
-    missing = [key for key in known if key not in given]
+    missing = [key for key in known if key not in values]
     if missing:
         raise UserError(f"config: the study {name} needs {', '.join(missing)}")
-    for key, value in given.items():
+    for key, value in values.items():
         _check_kind(key, value, known[key].annotation)
-    return function(settings(**given))
+    return function(settings(**values))
 
 
 def _check_kind(key: str, value: Any, kind: Any) -> None:
-    """Refuse a number for a list, a fraction for a whole number, and what is no number at all."""
+    """Refuse a number for a list, a fraction for a whole number, and anything but numbers."""
     inner = get_args(kind)  # of Sequence[int]
     if inner:
         if not isinstance(value, list | tuple) or not value:
@@ -103,28 +105,29 @@ def _check_kind(key: str, value: Any, kind: Any) -> None:
         for part in value:
             _check_kind(key, part, inner[0])
     elif isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
-        wanted = "a whole number" if kind is int else "a number"
-        raise UserError(f"config.{key} is {value!r}; it must be {wanted}")
+        expected = "a whole number" if kind is int else "a number"
+        raise UserError(f"config.{key} is {value!r}; it must be {expected}")
 
 
-def _of_trained(
+def _track_gaps(
     config: Mapping[str, Any], folder: Path, samples: int, command: str, say: Say
 ) -> studies.StudyResult:
-    """Train a config, or go on with it, and track the gaps of its students."""
-    if samples < 2:  # said before the training, not after it
-        raise UserError(f"--samples={samples}; it must be at least 2")
-    built = build(config)
+    """Train a config, or resume its training, and track the gaps of its students."""
+    check_samples(samples)  # before the training
+    experiment = build(config)
     with workdir.occupy(folder):
-        workdir.adopt(folder, built.config, command)
+        workdir.adopt(folder, experiment.config, command)
         try:
-            outcomes = training.train(built, folder, say)
+            results = training.train(experiment, folder, say)
         except Stopped as stopped:
             raise RunError(f"{stopped}; the same command goes on from there") from stopped
-    role = built.config["select"]["role"]
-    chosen = {outcome["name"]: outcome["chosen"][role]["members"] for outcome in outcomes}
+    role = experiment.config.select.role
+    chosen = {result.name: result.chosen[role].members for result in results}
     say(f"measuring the layers of every network on {samples} + {samples} examples")
-    networks = diagnose.diagnose(built, folder, say, samples=samples, members="all")
-    return studies.tracking([*map(studies.network_bounds, networks)], chosen, role=role)
+    options = DiagnosisOptions(samples=samples, members="all")
+    networks = diagnose(experiment, folder, say, options)
+    records = map(dataclasses.asdict, networks)
+    return studies.tracking([*map(studies.network_bounds, records)], chosen, role=role)
 
 
 def _check_out(out: Path) -> None:

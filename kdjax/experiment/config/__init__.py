@@ -1,1 +1,1 @@
-"""Keys, defaults, overrides and checks of a config."""
+"""Keys, defaults and checks of a config."""

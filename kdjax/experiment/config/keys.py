@@ -1,4 +1,4 @@
-"""The declarations of the schema, key by key: where a path leads, types, bounds and texts."""
+"""The declarations of the schema, key by key: places of paths, types, bounds and meanings."""
 
 from collections.abc import Iterable, Iterator
 from types import NoneType, UnionType
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from kdjax.experiment.config.schema import Config
+from kdjax.experiment.config.schema import Config, Data
 
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
@@ -36,11 +36,17 @@ def declared(table: type[BaseModel] = Config, prefix: str = "") -> Iterator[Key]
     for name, field in table.model_fields.items():
         path, kind, tables = f"{prefix}{name}", field.annotation, _tables(field.annotation)
         if not tables:
-            meaning = f"{field.description}{f' Only {_of(field)}.' if _of(field) else ''}"
+            only = f" Only {of}." if (of := _kind_of_data(field)) else ""
+            meaning = f"{field.description}{only}"
             yield Key(path, type_text(kind), field.default, bounds_text(field), meaning)
         for tag, inner in tables.items():
             entry = f".<{name.removesuffix('s')}{f': {tag}' if tag else ''}>"
             yield from declared(inner, f"{path}{entry if get_origin(kind) is dict else ''}.")
+
+
+def of_data(kind: str) -> tuple[str, ...]:
+    """Return the keys of `data` that only one kind of it has: "text", "pairs" or "coco"."""
+    return tuple(name for name, field in Data.model_fields.items() if _kind_of_data(field) == kind)
 
 
 def locate(path: Iterable[str | int]) -> Place:
@@ -89,16 +95,15 @@ def type_text(annotation: Any) -> str:
 
 def bounds_text(field: FieldInfo) -> str:
     """Return the bounds of a number in words: ">= 0", "> 0 and <= 1", "" without any."""
-    words = [
+    return " and ".join(
         f"{sign} {getattr(bound, name):g}"
         for bound in _metadata([*field.metadata, field.annotation])
         for name, sign in _SIGNS.items()
         if hasattr(bound, name)
-    ]
-    return " and ".join(words)
+    )
 
 
-def _of(field: FieldInfo) -> Any:
+def _kind_of_data(field: FieldInfo) -> Any:
     extra = field.json_schema_extra
     return extra.get("of") if isinstance(extra, dict) else None
 
@@ -112,7 +117,7 @@ def _bare(annotation: Any) -> Any:
 
 
 def _members(annotation: Any) -> Iterator[Any]:
-    """The members of a union, also of a nested one; any other type alone."""
+    """Yield the members of a union, also of a nested one; any other type alone."""
     bare = _bare(annotation)
     if get_origin(bare) in (Union, UnionType):
         for member in get_args(bare):
@@ -122,7 +127,7 @@ def _members(annotation: Any) -> Iterator[Any]:
 
 
 def _tables(annotation: Any) -> dict[str, type[BaseModel]]:
-    """The tables that a key holds, itself or by name; of several by their `kind`."""
+    """Return the tables that a key holds, itself or by name; several by their `kind`."""
     if get_origin(annotation) is dict:
         return _tables(get_args(annotation)[1])
     tables = [kind for kind in _members(annotation) if isinstance(kind, type)]
@@ -134,7 +139,7 @@ def _tables(annotation: Any) -> dict[str, type[BaseModel]]:
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:
-    """The Python types of the values that an annotation allows."""
+    """Yield the Python types of the values that an annotation allows."""
     for kind in _members(annotation):
         if get_origin(kind) is Literal:
             yield from map(type, get_args(kind))
@@ -156,7 +161,7 @@ def _words(annotation: Any) -> Iterator[str]:
 
 
 def _metadata(parts: Iterable[Any]) -> Iterator[Any]:
-    """Bounds among annotations and what pydantic keeps of them, also inside unions."""
+    """Yield the metadata of annotations and of fields, also inside unions."""
     for part in parts:
         if isinstance(part, FieldInfo):
             yield from part.metadata

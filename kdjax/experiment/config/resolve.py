@@ -52,9 +52,9 @@ def from_dict(mapping: Mapping[str, Any], where: str = "config") -> Config:
     """Complete a config and check it.
 
     Args:
-      mapping: what an experiment says; dotted keys are paths, None removes a role, a term or an
-        adapter.
-      where: begins an error.
+      mapping: the keys that an experiment decides; dotted keys are paths, None removes a role, a
+        term or an adapter.
+      where: prefix of an error.
 
     Raises:
       UserError: one line with the key, and the nearest known key or what would be right.
@@ -86,13 +86,13 @@ def term_options() -> dict[str, dict[str, Any]]:
 
 
 def _entries(table: Any) -> dict[str, dict[str, Any]]:
-    """The entries of a table that are tables; whatever else is there is left to the schema."""
+    """Return the entries of a table that are tables; the schema checks the others."""
     items = table.items() if isinstance(table, dict) else ()
     return {name: entry for name, entry in items if isinstance(entry, dict)}
 
 
 def _refusal(error: ValidationError, plain: Mapping[str, Any]) -> str:
-    """Say what is wrong in one line; an unknown key comes first."""
+    """Describe the first error in one line; an unknown key comes first."""
     errors = error.errors(include_url=False)
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     place = keys.locate(first["loc"])
@@ -120,21 +120,19 @@ def nearest(path: str, known: Iterable[str], prefix: str = "") -> str:
     """Return a hint for an unknown key: the known key that is nearest to it, or all of them."""
     known = list(known)
     table, dot, key = path.rpartition(".")
-    hint = did_you_mean(key, known).strip().replace(" mean ", f" mean {prefix}{table}{dot}")
-    return hint or f"known: {', '.join(known)}"
+    hint = did_you_mean(key, known, prefix=f"{prefix}{table}{dot}")
+    return hint.rstrip() or f"known: {', '.join(known)}"
 
 
 def variants(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The experiment of each variant, before defaults; one called "default" if none is named."""
-    base = {k: v for k, v in config.items() if k != "variants"}
-    named = config.get("variants") or {}
-    if not named:
-        return {"default": dict(base)}
+    """Return the config of each variant, before defaults; "default" alone if none is named."""
+    base = {key: value for key, value in config.items() if key != "variants"}
+    named = config.get("variants") or {"default": {}}
     return {name: merge(base, over or {}) for name, over in named.items()}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Lines `key: old -> new` for all leaves in which two configs differ."""
+    """Return a line `key: old -> new` for each leaf in which two configs differ."""
     lines = []
     for key in sorted({*old, *new}):
         path = _join(prefix, key)

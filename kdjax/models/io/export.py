@@ -1,4 +1,4 @@
-"""Networks on disk, for others and for the next run: model.safetensors beside config.json."""
+"""Exported networks: a folder with model.safetensors and config.json."""
 
 import json
 from collections.abc import Mapping
@@ -13,17 +13,17 @@ from kdjax.models.io import convert
 from kdjax.types import Model, Spec, UserError, Variables
 
 FORMAT = "kdjax-model-1"
-SLACK = 0.02  # in standard deviations: what another split of the same data may differ by
+SLACK = 0.02  # in standard deviations: largest difference between splits of the same data
 
 
-def save(folder: Path, variables: Variables, about: Mapping[str, Any]) -> None:
+def save(folder: Path, variables: Variables, metadata: Mapping[str, Any]) -> None:
     """Write a network.
 
     Args:
       folder: created; must not already hold an export.
       variables: of one network, not stacked.
-      about: what config.json says beside the format: "model" (name and options), "num_classes",
-        "shape", "mean", "std", "scale", and where it came from.
+      metadata: content of config.json beside the format: "model" (name and options), "num_classes",
+        "shape", "mean", "std", "scale", and its origin.
 
     Raises:
       UserError: the folder holds an export already, or cannot be written.
@@ -32,7 +32,7 @@ def save(folder: Path, variables: Variables, about: Mapping[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         convert.to_safetensors(variables, folder / "model.safetensors", {"format": FORMAT})
-        text = json.dumps({"format": FORMAT, **about}, indent=2, default=str)
+        text = json.dumps({"format": FORMAT, **metadata}, indent=2, default=str)
         (folder / "config.json").write_text(text + "\n")
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
@@ -54,42 +54,42 @@ def describe(path: str | Path) -> dict[str, Any]:
             f"--workdir={folder} --role=teacher --out=DIR`, then give DIR"
         )
     try:
-        about = json.loads((folder / "config.json").read_text())
+        metadata = json.loads((folder / "config.json").read_text())
     except FileNotFoundError:
         raise UserError(
             f"{folder} holds no config.json; give a folder written by `export`"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{folder}/config.json cannot be read: {error}") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise UserError(f"{folder}/config.json is not of format {FORMAT}: export it with kdjax")
-    lacking = [key for key in ("model", "num_classes", "shape") if key not in about]
-    if lacking:
-        raise UserError(f"{folder}/config.json lacks {', '.join(lacking)}: export it anew")
-    return about
+    missing = [key for key in ("model", "num_classes", "shape") if key not in metadata]
+    if missing:
+        raise UserError(f"{folder}/config.json lacks {', '.join(missing)}: export it anew")
+    return metadata
 
 
 def load(
     path: str | Path, model: Mapping[str, Any], template: Variables, spec: Spec | None = None
 ) -> Variables:
-    """Read a network that must be the one a config describes.
+    """Read a network that must be the one that a config describes.
 
     Args:
       path: a folder written by `save`.
       model: the config's table, with "name".
       template: shapes of its variables.
-      spec: of the data that it will see; compared with that of the data it has seen.
+      spec: of the new data; compared with that of the data that it was trained on.
 
     Raises:
       UserError: another architecture, tensors that do not fit (all differences are named), or
         images of another size, number of classes or normalisation.
     """
-    about = describe(path)
+    metadata = describe(path)
     if spec is not None:
-        _check_spec(path, about, spec)
-    if about["model"].get("name") != model.get("name"):
+        _check_spec(path, metadata, spec)
+    if metadata["model"].get("name") != model.get("name"):
         raise UserError(
-            f"{path} holds a {about['model'].get('name')}, but model.name is {model.get('name')}"
+            f"{path} holds a {metadata['model'].get('name')}, but model.name is {model.get('name')}"
         )
     try:
         return convert.restore(template, convert.from_safetensors(Path(path) / "model.safetensors"))
@@ -97,45 +97,45 @@ def load(
         raise UserError(f"{path} does not fit {model.get('name')}: {error}") from error
 
 
-def _check_spec(path: str | Path, about: Mapping[str, Any], spec: Spec) -> None:
-    """Refuse data that a network was not trained for."""
-    if about["num_classes"] != spec.num_classes:
+def _check_spec(path: str | Path, metadata: Mapping[str, Any], spec: Spec) -> None:
+    """Refuse data of another kind than a network was trained on."""
+    if metadata["num_classes"] != spec.num_classes:
         raise UserError(
-            f"{path} knows {about['num_classes']} classes, but the data has {spec.num_classes}"
+            f"{path} knows {metadata['num_classes']} classes, but the data has {spec.num_classes}"
         )
     if spec.vocabulary:
-        if about.get("vocabulary") != spec.vocabulary:
+        if metadata.get("vocabulary") != spec.vocabulary:
             raise UserError(
                 f"{path} has read another vocabulary than the data's; set data.vocabulary={path} "
                 "(export keeps the vocabulary with the network)"
             )
         return
-    if list(about["shape"]) != list(spec.shape):
+    if list(metadata["shape"]) != list(spec.shape):
         raise UserError(
-            f"{path} has seen images of {tuple(about['shape'])}, but the data has {spec.shape}"
+            f"{path} has seen images of {tuple(metadata['shape'])}, but the data has {spec.shape}"
         )
-    check_normalised(path, about, spec)
+    check_normalised(path, metadata, spec)
 
 
-def check_normalised(path: str | Path, about: Mapping[str, Any], spec: Spec) -> None:
-    """Refuse images that are normalised otherwise than a network has seen them.
+def check_normalised(path: str | Path, metadata: Mapping[str, Any], spec: Spec) -> None:
+    """Refuse images that are normalised otherwise than in the training of a network.
 
     Raises:
-      UserError: with the values to set.
+      UserError: names the values to set.
     """
-    if about.get("mean") is None or about.get("std") is None:
-        return  # an import that did not say
+    if metadata.get("mean") is None or metadata.get("std") is None:
+        return  # an import without --mean and --std
     for name in ("mean", "std"):
-        pairs = zip(about[name], getattr(spec, name), spec.std, strict=True)
+        pairs = zip(metadata[name], getattr(spec, name), spec.std, strict=True)
         if max(abs(old - new) / unit for old, new, unit in pairs) > SLACK:
             raise UserError(
-                f"{path} has seen images normalised by {name} {_shown(about[name])}, but the data "
-                f"has {_shown(getattr(spec, name))}: set data.mean={_shown(about['mean'])} and "
-                f"data.std={_shown(about['std'])}"
+                f"{path} has seen images normalised by {name} {_format(metadata[name])}, but the "
+                f"data has {_format(getattr(spec, name))}: set data.mean="
+                f"{_format(metadata['mean'])} and data.std={_format(metadata['std'])}"
             )
 
 
-def _shown(values: Any) -> str:
+def _format(values: Any) -> str:
     return "(" + ",".join(f"{value:.4g}" for value in values) + ",)"
 
 
@@ -153,11 +153,11 @@ def restore(path: str | Path, spec: Spec | None = None) -> tuple[Model, Variable
     Raises:
       UserError: as `load`.
     """
-    about = describe(path)
-    options = {k: v for k, v in about["model"].items() if k != "name"}
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    model = models.build(about["model"]["name"], num_classes=about["num_classes"], **options)
-    inputs = about.get("inputs") or {"image": (about["shape"], "float32")}
+    metadata = describe(path)
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in metadata["model"].items()}
+    name = str(options.pop("name"))
+    model = models.build(name, num_classes=metadata["num_classes"], **options)
+    inputs = metadata.get("inputs") or {"image": (metadata["shape"], "float32")}
     batch = {name: jnp.zeros((1, *shape), dtype) for name, (shape, dtype) in inputs.items()}
     template = jax.eval_shape(model.init, jax.random.key(0), batch)
-    return model, load(path, about["model"], template, spec), about
+    return model, load(path, metadata["model"], template, spec), metadata

@@ -1,14 +1,15 @@
 """The schema: every key is declared with a meaning, and its choices are those that exist."""
 
-from dataclasses import fields
 from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from kdjax import data
-from kdjax.data.pairs import dataset
-from kdjax.experiment.build import models, players, schedules
+from kdjax.data.augment import images
+from kdjax.data.pairs import dataset as pairs
+from kdjax.experiment.build import models as experiment_models
+from kdjax.experiment.build import players, schedules
 from kdjax.experiment.config import keys, schema
 from kdjax.train import optimizer
 
@@ -51,12 +52,12 @@ def test_a_table_is_frozen():
 @pytest.mark.parametrize(
     ("path", "names"),
     [
-        ("data.augment", data.AUGMENTS),
-        ("data.layout", dataset.LAYOUTS),
-        ("precision", models.PRECISIONS),
+        ("data.augment", images.AUGMENTS),
+        ("data.layout", pairs.LAYOUTS),
+        ("precision", experiment_models.PRECISIONS),
         ("roles.a.optimizer.name", optimizer.DIRECTIONS),
         ("roles.a.pause.name", players.PAUSES),
-        ("roles.a.terms.ce.ramp.name", schedules.WEIGHT_SCHEDULES),
+        ("roles.a.terms.ce.ramp.name", schedules._RAMPS),
     ],
 )
 def test_choices_are_what_there_is(path, names):
@@ -76,15 +77,12 @@ def test_an_adapter_of_every_kind():
         assert role.adapters["wide"].kind == kind
 
 
-@pytest.mark.parametrize(
-    ("kind", "options"),
-    [("pairs", data.PairOptions), ("text", data.TextOptions), ("coco", data.DetectionOptions)],
-)
-def test_keys_of_one_kind_of_data_are_marked(kind, options):
-    shared = {field.name for field in fields(data.ImageOptions)}
-    alone = {field.name for field in fields(options)} - shared
-    marked = [key.path for key in DECLARED if key.meaning.endswith(f" Only {kind}.")]
-    assert marked == [f"data.{name}" for name in schema.Data.model_fields if name in alone]
+def test_a_kind_of_data_has_keys_of_its_own():
+    assert "max_length" in keys.of_data("text")
+    assert "tiles" in keys.of_data("pairs")
+    assert keys.of_data("coco") == ("max_boxes", "unreadable", "judge_train")
+    assert set(keys.of_data("pairs")) <= set(data.PairOptions._fields)
+    assert set(keys.of_data("text")) - {"task"} <= set(data.TextOptions._fields)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,49 @@
+"""`python -m kdjax train`: train in this process, perhaps one of several, and write the report."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from kdjax.experiment.build.build import build
+from kdjax.experiment.commands.overrides import LoadedConfig
+from kdjax.experiment.commands.report_data import make_report
+from kdjax.experiment.run import train as training
+from kdjax.experiment.run import workdir
+from kdjax.report.results import RunSummary, to_json
+from kdjax.train import multihost
+from kdjax.train.loop import Stopped
+
+
+def train_run(
+    loaded: LoadedConfig, folder: Path, command: str, say: Callable[[str], None]
+) -> RunSummary | None:
+    """Train a config in a workdir, or resume, and write report.json and report.html.
+
+    Returns:
+      The content of report.json; None in a run that a signal stopped, and in all processes but the
+      first, which alone prints and writes.
+    """
+    first = multihost.is_first()
+    say = say if first else _say_nothing
+    experiment = build(loaded.config)
+    with workdir.open_run(folder, experiment.config, command):
+        try:
+            results = training.train(experiment, folder, say)
+        except Stopped as stopped:
+            say(f"{stopped}; the same command goes on from there")
+            return None
+        report = make_report(
+            experiment, results, title=loaded.title, command=command, complete=True
+        )
+
+        def write_report() -> None:
+            from kdjax.report import html  # matplotlib takes a second; training begins before it
+
+            workdir.write_json(folder / "report.json", to_json(report))
+            html.write(folder)
+
+        multihost.run_on_first(write_report)
+    return report if first else None
+
+
+def _say_nothing(text: str) -> None:
+    pass
