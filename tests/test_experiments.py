@@ -12,7 +12,7 @@ from kdjax import data, models
 from kdjax.experiment.build import build
 from kdjax.experiment.build import data as experiment_data
 from kdjax.experiment.commands import overrides, study
-from kdjax.experiment.config import schema
+from kdjax.experiment.config import resolve, schema
 from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.models.io import export as model_export
@@ -146,7 +146,7 @@ def test_the_full_config_is_sound(path, tmp_path):
     config = overrides.read(str(path), ["--config.devices=1"]).config
     if config["data"]["name"] == "text":
         stand_in_texts(tmp_path, config)
-        about = experiment_data.load(config)[0].spec._asdict()
+        about = experiment_data.load(resolve.from_dict(config))[0].spec._asdict()
     elif config["data"]["name"] in data.PAIRS:
         config["data"] |= {"name": "pairs_digits", "path": None, "tile_size": 8}
     elif config["data"]["name"] == "coco":
@@ -154,7 +154,7 @@ def test_the_full_config_is_sound(path, tmp_path):
         # tracing the networks at the full size takes a minute
         config["data"] |= {**stand_in, "image_size": 64}
         config["batch_size"] = 2
-        about = experiment_data.load(config)[0].spec._asdict()
+        about = experiment_data.load(resolve.from_dict(config))[0].spec._asdict()
     else:
         if config["data"]["name"] != "digits":
             shape, classes = next(found for part, found in SETS.items() if part in path.name)

@@ -2,12 +2,41 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from kdjax.distill.methods import Player
 from kdjax.types import RunError, UserError
 
-Members = Sequence[Mapping[str, Any]]  # {"member", "values", "diverged", "results"}
+
+class Member(Protocol):
+    """Scores of one member of a sweep; `report.results.MemberResult` is one."""
+
+    @property
+    def member(self) -> int:
+        """Its number."""
+        ...
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Its swept values, "seed" among them."""
+        ...
+
+    @property
+    def diverged(self) -> str | None:
+        """The step and metric that was not finite, if any."""
+        ...
+
+    @property
+    def results(self) -> Mapping[str, Mapping[str, Any]]:
+        """Metric -> value of each split; NaN or None where it is not finite."""
+        ...
+
+
+class Choice(NamedTuple):
+    """Swept values without the seed, and the members that have them, in seed order."""
+
+    values: Mapping[str, Any]
+    members: tuple[int, ...]
 
 
 class Selection(NamedTuple):
@@ -36,12 +65,12 @@ def make_selection(role: str, metric: str | None, metrics: Mapping[str, bool]) -
 
 
 def choose(
-    members: Members,
+    members: Sequence[Member],
     role: str,
-    table: Mapping[str, Player],
+    players: Mapping[str, Player],
     selection: Selection,
     compared: Sequence[tuple[str, str]] = (),
-) -> dict[str, Any]:
+) -> Choice:
     """Pick the swept values with the best validation metric, averaged over seeds.
 
     A role that neither watches nor is watched ("alone") is chosen by its own metric; players that
@@ -49,51 +78,45 @@ def choose(
     critics stand between. Ties go to the lower NLL.
     Values with a diverged member are passed over while there are others.
 
-    Returns:
-      {"values": swept values without the seed, "members": their numbers, in seed order}.
-
     Raises:
       RunError: every choice has diverged.
     """
-    alone = _isolated(role, table) and not any(role in pair for pair in compared)
-    judge = role if alone or selection.role not in table else selection.role
+    isolated = _isolated(role, players) and not any(role in pair for pair in compared)
+    judge = role if isolated or selection.role not in players else selection.role
     sign = -1 if selection.higher_is_better else 1
-    groups: dict[tuple, list[Mapping[str, Any]]] = {}
+    groups: dict[tuple, list[Member]] = {}
     for member in members:
-        key = tuple((k, v) for k, v in member["values"].items() if k != "seed")
+        key = tuple((k, v) for k, v in member.values.items() if k != "seed")
         groups.setdefault(key, []).append(member)
 
-    def rank(group: Members) -> tuple[float, float, float]:
-        lost = sum(m["diverged"] is not None for m in group)
+    def rank(group: Sequence[Member]) -> tuple[float, float, float]:
+        num_diverged = sum(member.diverged is not None for member in group)
         score = _mean(group, judge, selection.metric)
         score = sign * score if math.isfinite(score) else math.inf  # none: last, whatever the sign
-        return lost, score, _mean(group, judge, "nll")
+        return num_diverged, score, _mean(group, judge, "nll")
 
     best = min(groups, key=lambda key: rank(groups[key]))
-    kept = [m["member"] for m in groups[best] if m["diverged"] is None]
-    if not kept:
+    finite = tuple(member.member for member in groups[best] if member.diverged is None)
+    if not finite:
         raise RunError("every member has diverged; sweep lower learning rates")
-    return {"values": dict(best), "members": kept}
+    return Choice(dict(best), finite)
 
 
-def _mean(group: Members, role: str, metric: str) -> float:
-    found = []
-    for member in group:
-        results = member["results"]["validation"]
-        value = results.get(f"{role}/{metric}", results.get(metric))
-        if value is not None and math.isfinite(value):
-            found.append(value)
-    return sum(found) / len(found) if found else math.inf
+def _mean(group: Sequence[Member], role: str, metric: str) -> float:
+    scores = [member.results["validation"] for member in group]
+    values = [score.get(f"{role}/{metric}", score.get(metric)) for score in scores]
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.inf
 
 
-def _isolated(role: str, table: Mapping[str, Player]) -> bool:
+def _isolated(role: str, players: Mapping[str, Player]) -> bool:
     watched = {
-        peer for player in table.values() for t in player.terms.values() for peer in t.toward
+        peer for player in players.values() for t in player.terms.values() for peer in t.toward
     }
-    watches = any(term.toward for term in table[role].terms.values())
+    watches = any(term.toward for term in players[role].terms.values())
     return role not in watched and not watches
 
 
-def by_seed(members: Members, chosen: Mapping[str, Any]) -> dict[int, int]:
-    """Seed -> number of the chosen member with that seed."""
-    return {members[m]["values"]["seed"]: m for m in chosen["members"]}
+def by_seed(members: Sequence[Member], choice: Choice) -> dict[int, int]:
+    """Return seed -> number of the chosen member with that seed."""
+    return {members[m].values["seed"]: m for m in choice.members}

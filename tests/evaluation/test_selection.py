@@ -1,10 +1,13 @@
 """Which of a sweep's members is reported."""
 
+import dataclasses
+
 import pytest
 
 from kdjax.distill.methods import Player
 from kdjax.distill.terms import TERM_SPECS, make_term
 from kdjax.evaluation import classification, selection
+from kdjax.report.results import MemberResult
 from kdjax.types import RunError, UserError
 
 RATE = "roles.*.optimizer.learning_rate"
@@ -27,12 +30,18 @@ def member(number, seed, rate, *, diverged=None, agreement=0.5, **scores):
     validation = {"agreement": agreement}
     for role, (accuracy, nll) in scores.items():
         validation |= {f"{role}/accuracy": accuracy, f"{role}/nll": nll}
-    return {
-        "member": number,
-        "values": {"seed": seed, RATE: rate},
-        "diverged": diverged,
-        "results": {"validation": validation},
-    }
+    return MemberResult(
+        member=number,
+        values={"seed": seed, RATE: rate},
+        diverged=diverged,
+        results={"validation": validation},
+    )
+
+
+def change(row, *, diverged=None, accuracy=0.5):
+    """The same member, diverged or with another accuracy of the student."""
+    validation = {**row.results["validation"], "student/accuracy": accuracy}
+    return dataclasses.replace(row, diverged=diverged, results={"validation": validation})
 
 
 def grid(*accuracies):
@@ -46,9 +55,9 @@ def grid(*accuracies):
 
 def test_the_best_mean_over_seeds_wins():
     members = grid((0.9, 0.1), (0.7, 0.6), (0.2, 0.2))
-    found = selection.choose(members, "student", MUTUAL, SELECT)
-    assert found == {"values": {RATE: 0.2}, "members": [2, 3]}
-    assert selection.by_seed(members, found) == {0: 2, 1: 3}
+    choice = selection.choose(members, "student", MUTUAL, SELECT)
+    assert choice == selection.Choice({RATE: 0.2}, (2, 3))
+    assert selection.by_seed(members, choice) == {0: 2, 1: 3}
 
 
 def test_a_lower_error_is_better():
@@ -57,17 +66,17 @@ def test_a_lower_error_is_better():
         member(1, 0, 0.2, student=(0.8, 1.0), teacher=(0.0, 0.0)),
     ]
     choose = selection.choose
-    assert choose(members, "student", MUTUAL, SELECT)["members"] == [0]
+    assert choose(members, "student", MUTUAL, SELECT).members == (0,)
     assert choose(
         members, "student", MUTUAL, SELECT._replace(metric="nll", higher_is_better=False)
-    )["members"] == [1]
+    ).members == (1,)
 
 
 def test_a_metric_of_both_roles():
     scores = {"student": (0.5, 1.0), "teacher": (0.5, 1.0)}
     members = [member(i, 0, i, agreement=a, **scores) for i, a in enumerate((0.3, 0.9, 0.4))]
     select = SELECT._replace(metric="agreement")
-    assert selection.choose(members, "student", MUTUAL, select)["members"] == [1]
+    assert selection.choose(members, "student", MUTUAL, select).members == (1,)
 
 
 def test_ties_go_to_the_lower_nll_then_to_the_first():
@@ -75,15 +84,15 @@ def test_ties_go_to_the_lower_nll_then_to_the_first():
         member(i, 0, i, student=(0.9, nll), teacher=(0.0, 0.0))
         for i, nll in enumerate((2.0, 1.0, 1.0))
     ]
-    assert selection.choose(members, "student", MUTUAL, SELECT)["members"] == [1]
+    assert selection.choose(members, "student", MUTUAL, SELECT).members == (1,)
 
 
 @pytest.mark.parametrize(
     ("table", "chosen"),
     [
-        (ALONE, {"student": [0], "teacher": [1]}),  # each by its own
-        (OFFLINE, {"student": [0], "teacher": [0]}),
-        (MUTUAL, {"student": [0], "teacher": [0]}),
+        (ALONE, {"student": (0,), "teacher": (1,)}),  # each by its own
+        (OFFLINE, {"student": (0,), "teacher": (0,)}),
+        (MUTUAL, {"student": (0,), "teacher": (0,)}),
     ],
     ids=["alone", "offline", "mutual"],
 )
@@ -92,14 +101,14 @@ def test_who_learn_together_are_one_choice(table, chosen):
         member(0, 0, 0.1, student=(0.9, 1.0), teacher=(0.2, 1.0)),
         member(1, 0, 0.2, student=(0.8, 1.0), teacher=(0.7, 1.0)),
     ]
-    found = {r: selection.choose(members, r, table, SELECT)["members"] for r in table}
-    assert found == chosen
+    choices = {r: selection.choose(members, r, table, SELECT).members for r in table}
+    assert choices == chosen
 
 
 def test_the_judge_may_be_the_teacher():
     members = grid((0.9, 0.9), (0.1, 0.1))
     select = SELECT._replace(role="teacher")
-    assert selection.choose(members, "student", MUTUAL, select)["members"] == [2, 3]
+    assert selection.choose(members, "student", MUTUAL, select).members == (2, 3)
 
 
 def test_without_the_judge_a_role_judges_itself():
@@ -108,38 +117,36 @@ def test_without_the_judge_a_role_judges_itself():
         member(0, 0, 0.1, first=(0.9, 1.0), second=(0.1, 1.0)),
         member(1, 0, 0.2, first=(0.8, 1.0), second=(0.2, 1.0)),
     ]
-    assert selection.choose(members, "first", table, SELECT)["members"] == [0]
-    assert selection.choose(members, "second", table, SELECT)["members"] == [1]
+    assert selection.choose(members, "first", table, SELECT).members == (0,)
+    assert selection.choose(members, "second", table, SELECT).members == (1,)
 
 
 def test_values_with_a_diverged_member_are_passed_over():
     members = grid((0.99, 0.99), (0.5, 0.5))
-    members[1]["diverged"] = "step 3: student/ce is not finite"
-    assert selection.choose(members, "student", MUTUAL, SELECT)["members"] == [2, 3]
+    members[1] = change(members[1], diverged="step 3: student/ce is not finite", accuracy=0.99)
+    assert selection.choose(members, "student", MUTUAL, SELECT).members == (2, 3)
 
 
 def test_where_all_values_lost_a_member_the_rest_is_kept():
     members = grid((0.9, 0.9), (0.5, 0.5))
-    members[1]["diverged"] = members[3]["diverged"] = "step 3"
-    members[1]["results"]["validation"]["student/accuracy"] = None
-    found = selection.choose(members, "student", MUTUAL, SELECT)
-    assert found["members"] == [0]
-    assert selection.by_seed(members, found) == {0: 0}
+    members[1] = change(members[1], diverged="step 3", accuracy=None)
+    members[3] = change(members[3], diverged="step 3")
+    choice = selection.choose(members, "student", MUTUAL, SELECT)
+    assert choice.members == (0,)
+    assert selection.by_seed(members, choice) == {0: 0}
 
 
 def test_nothing_is_left_when_all_have_diverged():
-    members = grid((0.9, 0.9))
-    for row in members:
-        row["diverged"] = "step 1"
+    members = [change(row, diverged="step 1") for row in grid((0.9, 0.9))]
     with pytest.raises(RunError, match="lower learning rates"):
         selection.choose(members, "student", MUTUAL, SELECT)
 
 
-def test_a_diverged_score_is_never_the_best():
+@pytest.mark.parametrize("missing", [float("nan"), None])
+def test_a_missing_score_is_never_the_best(missing):
     members = grid((0.5, 0.5), (0.4, 0.4))
-    for row in members[:2]:
-        row["results"]["validation"]["student/accuracy"] = float("nan")
-    assert selection.choose(members, "student", MUTUAL, SELECT)["members"] == [2, 3]
+    members[:2] = [change(row, accuracy=missing) for row in members[:2]]
+    assert selection.choose(members, "student", MUTUAL, SELECT).members == (2, 3)
 
 
 def test_the_rule():

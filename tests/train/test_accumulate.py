@@ -119,5 +119,5 @@ def test_remat_keeps_fewer_activations():
 
 def test_a_frozen_role_is_left_alone():
     built = build(base(roles__student__remat=True))
-    assert built.config["roles"]["student"]["remat"] is True
-    assert built.config["roles"]["teacher"]["remat"] is False
+    assert built.config.roles["student"].remat is True
+    assert built.config.roles["teacher"].remat is False

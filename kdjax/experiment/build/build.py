@@ -1,78 +1,84 @@
-"""From a config to a run: the only reader of a ConfigDict, and the only place for names.
+"""From a config to an experiment: the only place where names choose functions.
 
 `build(config)` checks everything that can be checked without training: keys, types, names,
-numbers, shapes of features, files. What it returns holds functions, not strings.
+numbers, shapes of features, files. It returns functions, not strings.
 """
 
 import functools
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from kdjax import models
-from kdjax.distill import terms
-from kdjax.distill.methods import CriticRole, Player, co_train, player_hparams
+from kdjax.data import example_batch
+from kdjax.distill.methods import Player, co_train
+from kdjax.errors import UserError, prefix_errors
 from kdjax.evaluation.selection import Selection, make_selection
 from kdjax.experiment.build import critics as experiment_critics
 from kdjax.experiment.build import data as experiment_data
-from kdjax.experiment.build import initial_weights, players
-from kdjax.experiment.build import models as experiment_models
+from kdjax.experiment.build.hparams import make_hparams, place_member
+from kdjax.experiment.build.initial_weights import find_initial_weights
+from kdjax.experiment.build.models import make_network
 from kdjax.experiment.build.plan import Experiment, TaskData, Variant
+from kdjax.experiment.build.players import extend_network, make_player, player_optimizer
+from kdjax.experiment.build.roles import Roles, check_adapters, resolve_roles
 from kdjax.experiment.build.validate import check_devices, check_parts, check_shapes
-from kdjax.experiment.config import resolve as configs
-from kdjax.experiment.config.schema import Select
+from kdjax.experiment.config import resolve
+from kdjax.experiment.config.schema import Config, Select
 from kdjax.train import sweep
-from kdjax.types import Batch, Method, UserError, Variables
+from kdjax.types import Batch, Method
 
 
 def complete(config: Any, where: str = "config") -> dict[str, Any]:
     """Check a config (ConfigDict or dict); returns it as nested dicts, every default filled in."""
-    plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    return configs.to_dict(configs.from_dict(plain, where))
+    return resolve.to_dict(resolve.from_dict(_to_plain(config), where))
+
+
+def _to_plain(config: Any) -> dict[str, Any]:
+    if isinstance(config, Config):
+        return resolve.to_dict(config)
+    return config.to_dict() if hasattr(config, "to_dict") else dict(config)
 
 
 def build(config: Any) -> Experiment:
-    """Build a run from a config.
+    """Build an experiment from a config.
 
     Args:
-      config: a ConfigDict or a dict; what it does not say is filled in from `schema`.
+      config: a ConfigDict, a dict or a Config; `schema` fills in the keys that are not set.
 
     Raises:
       UserError: one line that names the key and what would be right.
     """
-    whole = complete(config)
-    check_devices(whole)
-    data = experiment_data.load(whole)
-    prepare_train, prepare_eval = experiment_data.prepare(whole, data.source)
-    plain = config.to_dict() if hasattr(config, "to_dict") else dict(config)
-    found: list[Variant] = []
+    plain = _to_plain(config)
+    base = config if isinstance(config, Config) else resolve.from_dict(plain)
+    check_devices(base)
+    data = experiment_data.load(base)
+    prepare_train, prepare_eval = experiment_data.prepare(base, data.source)
+    batch = jax.eval_shape(prepare_eval, example_batch(data.source))
     labels = functools.cache(lambda: experiment_critics.training_labels(data.source))
-    completed: dict[str, dict[str, Any]] = {}
-    for name, said in configs.variants(plain).items():
-        completed[name] = complete(said, _where(name))
-        experiment_critics.split(completed[name], _where(name))
-    players.check_adapters(completed)
-    for name, full in completed.items():
-        where = _where(name)
-        try:
-            earlier = [variant.name for variant in found]
-            found.append(_variant(name, full, data, prepare_eval, labels, earlier))
-        except UserError as error:
-            raise UserError(f"{where}: {error}") from error
-    played = [role for variant in found for role in variant.players]
-    selection = _selection(whole["select"], played, data)
-    return Experiment(whole, data, prepare_train, prepare_eval, tuple(found), selection)
+    roles: dict[str, Roles] = {}
+    for name, table in resolve.variants(plain).items():
+        completed = resolve.from_dict(table, _where(name)) if base.variants else base
+        with prefix_errors(f"{_where(name)}: "):
+            roles[name] = resolve_roles(completed)
+    check_adapters(roles)
+    variants: list[Variant] = []
+    for name, roles_of_variant in roles.items():
+        earlier = [variant.name for variant in variants]
+        with prefix_errors(f"{_where(name)}: "):
+            variants.append(_variant(name, roles_of_variant, data, batch, labels, earlier))
+    selection = _selection(base.select, [r for v in variants for r in v.players], data)
+    return Experiment(base, data, prepare_train, prepare_eval, tuple(variants), selection)
 
 
-def _selection(select: Mapping[str, Any], roles: Sequence[str], data: TaskData) -> Selection:
+def _selection(select: Select, players: Sequence[str], data: TaskData) -> Selection:
     """Return the rule of selection; the default role need not play."""
-    role = select["role"]
-    if role not in roles and role != Select().role:
-        known = ", ".join(dict.fromkeys(roles))
-        raise UserError(f"select.role is {role!r}; there are {known}")
-    return make_selection(role, select["metric"], data.task.metrics(data.source.spec))
+    if select.role not in players and select.role != Select().role:
+        known = ", ".join(dict.fromkeys(players))
+        raise UserError(f"select.role is {select.role!r}; there are {known}")
+    return make_selection(select.role, select.metric, data.task.metrics(data.source.spec))
 
 
 def _where(variant: str) -> str:
@@ -81,184 +87,59 @@ def _where(variant: str) -> str:
 
 def _variant(
     name: str,
-    config: Mapping[str, Any],
+    roles: Roles,
     data: TaskData,
-    prepare: Callable[[Batch], Batch],
-    labels: Callable[[], Any],
-    earlier: list[str],
+    batch: Batch,
+    labels: Callable[[], np.ndarray],
+    earlier: Sequence[str],
 ) -> Variant:
-    if not config["roles"]:
-        raise UserError("roles is empty; it needs at least one role with a model and terms")
-    playing, judging = experiment_critics.split(config, _where(name))
-    learning = [
-        r for r in playing if config["roles"][r]["terms"] or experiment_critics.moves(r, config)
-    ]
-    if not learning:
-        raise UserError("no role has terms, so nothing would be trained; give one a table of terms")
+    config = roles.config
+    if roles.critics and not data.task.rows_are_examples:
+        raise UserError(f"roles.{roles.critics[0]} is a critic, which cannot look at regions")
+    critics = {r: experiment_critics.make_critic(r, config, labels) for r in roles.critics}
+    check_parts(config, config.devices or jax.device_count())
+    networks = {role: make_network(role, config, data, None) for role in roles.players}
+    players = {
+        role: make_player(role, roles, data, extend_network(role, roles, data, network, None))
+        for role, network in networks.items()
+    }
 
-    def method(axis_name: str | None) -> tuple[dict[str, Player], Method]:
-        table = {r: players.make_player(r, config, data, axis_name) for r in playing}
+    def on_axis(role: str, axis_name: str) -> Player:
+        network = make_network(role, config, data, axis_name)
+        model = extend_network(role, roles, data, network, axis_name)
+        return players[role]._replace(model=model)
+
+    @functools.cache
+    def method(axis_name: str | None) -> Method:
+        placed = players
+        if axis_name is not None:  # of a player, batch norm alone depends on it
+            placed = {role: on_axis(role, axis_name) for role in players}
         try:
-            return table, experiment_critics.wrap(
-                co_train(table, axis_name=axis_name), critics, table, axis_name
-            )
+            plain = co_train(placed, axis_name=axis_name)
+            return experiment_critics.add_critics(plain, critics, placed, axis_name)
         except ValueError as error:
             raise UserError(f"roles.{error}") from error
 
-    if judging and not data.task.rows_are_examples:
-        raise UserError(f"roles.{next(iter(judging))} is a critic, which cannot look at regions")
-    critics = {role: experiment_critics.make(role, config, labels) for role in judging}
-    check_parts(config, config["devices"] or jax.device_count())
-    table, plain = method(None)
-    hparams = _hparams(config, table, critics)
-    members = sweep.members({"seed": [config["seed"]], **config["sweep"]}, config["sweep_mode"])
-    carried = {role: players.adapters(role, config) for role in table}
-    shapes = check_shapes(plain, table, critics, hparams, data.source, prepare, carried)
+    hparams = make_hparams(config, players, critics)
+    members = sweep.members({"seed": [config.seed], **config.sweep}, config.sweep_mode)
+    adapters = {role: roles.adapters(role) for role in players}
+    shapes = check_shapes(method(None), players, critics, hparams, batch, adapters)
+    origins = find_initial_weights(roles, players, shapes, data, earlier)
+    means_layers = {role: roles.means_layer(role) for role in players}
     return Variant(
         name=name,
         config=config,
-        players=table,
+        players=players,
         critics=critics,
-        method=lambda axis_name: method(axis_name)[1],
-        optimizers={role: players.player_optimizer(role, config) for role in plain.trains},
+        method=method,
+        optimizers={role: player_optimizer(role, config) for role in method(None).trains},
         members=tuple(members),
-        hparams=tuple(_place(hparams, member, table, critics) for member in members),
-        parameters={
-            role: sum(x.size for x in jax.tree.leaves(v.params)) for role, v in shapes.items()
-        },
-        **_given(config, table, shapes, data, earlier),
-        **_equipment(config, table, data),
+        hparams=tuple(place_member(hparams, member, players, critics) for member in members),
+        parameters={role: models.parameter_count(tree) for role, tree in shapes.items()},
+        initial_variables=origins.variables,
+        new_heads=tuple(origins.new_heads),
+        from_variant=origins.from_variant,
+        backbones=origins.backbones,
+        class_means={r: (networks[r], layer) for r, layer in means_layers.items() if layer},
+        cached={r: (networks[r], roles.layers_read(r)) for r in players if config.roles[r].cache},
     )
-
-
-def _equipment(
-    config: Mapping[str, Any], table: Mapping[str, Player], data: TaskData
-) -> dict[str, Any]:
-    """Networks that `frozen` runs once for what terms ask of them: outputs, class means."""
-    network = lambda role: experiment_models.make_network(role, config, data, None)  # noqa: E731
-    return {
-        "cached": {
-            role: (network(role), players.cached_layers(role, config))
-            for role, said in config["roles"].items()
-            if said["cache"]
-        },
-        "class_means": {
-            role: (network(role), layer)
-            for role in table
-            if (layer := players.means_layer(role, config)) is not None
-        },
-    }
-
-
-def _hparams(
-    config: Mapping[str, Any], table: Mapping[str, Player], critics: Mapping[str, CriticRole]
-) -> dict[str, Any]:
-    """Role -> the numbers that a compiled step takes as arguments."""
-    found = {}
-    for role in (*table, *critics):
-        said = config["roles"][role]["optimizer"]
-        rates = {key: float(said[key]) for key in ("learning_rate", "weight_decay")}
-        if role in critics:
-            found[role] = experiment_critics.hparams(role, critics[role], rates)
-        else:
-            found[role] = player_hparams(table[role], **rates)
-    return found
-
-
-def _given(
-    config: Mapping[str, Any],
-    table: Mapping[str, Player],
-    shapes: Mapping[str, Variables],
-    data: TaskData,
-    earlier: list[str],
-) -> dict[str, Any]:
-    """Weights that do not start at random: from a file, or from an earlier variant by name."""
-    files, new_heads, names, backbones = {}, [], {}, {}
-    for role in table:
-        said = config["roles"][role]
-        where = f"roles.{role}"
-        set_keys = [k for k in ("checkpoint", "from_variant", "backbone") if said[k] is not None]
-        if len(set_keys) > 1:
-            raise UserError(f"{where} sets both {' and '.join(set_keys)}; remove one")
-        origin = set_keys[0] if set_keys else None
-        if origin is None and said["keep_layers"]:
-            raise UserError(
-                f"{where}.keep_layers is set, but nothing is read; set {where}.checkpoint or "
-                f"{where}.from_variant, or remove it"
-            )
-        if origin is not None and (carried := list(players.adapters(role, config))):
-            raise UserError(
-                f"{where} sets both {origin} and adapters.{carried[0]}; what is read holds no "
-                "adapter, so a network that has one must start at random"
-            )
-        if said["checkpoint"] is not None:
-            try:
-                template = models.strip_wrappers(shapes[role])
-                network, spec = data.task.describe_network(said["model"], data.source.spec)
-                files[role], headless = initial_weights.read(
-                    {**said, "model": network}, template, spec
-                )
-            except UserError as error:
-                raise UserError(f"{where}.checkpoint: {error}") from error
-            new_heads += [role] if headless else []
-        elif said["from_variant"] is not None:
-            if said["from_variant"] not in earlier:
-                known = ", ".join(earlier) or "none"
-                raise UserError(
-                    f"{where}.from_variant is {said['from_variant']!r}; earlier variants: {known}"
-                )
-            names[role] = said["from_variant"]
-        elif said["backbone"] is not None and table[role].trains:
-            try:
-                backbones[role] = initial_weights.backbone(
-                    said["backbone"], shapes[role], data.source.spec
-                )
-            except UserError as error:
-                raise UserError(f"{where}.backbone: {error}") from error
-        elif not table[role].trains:
-            raise UserError(
-                f"{where} has no terms, so it never learns: set {where}.checkpoint (a folder "
-                f"written by `export`) or {where}.from_variant, or give it terms"
-            )
-    return {
-        "initial_variables": files,
-        "new_heads": tuple(new_heads),
-        "from_variant": names,
-        "backbones": backbones,
-    }
-
-
-def _place(
-    hparams: Mapping[str, Any],
-    member: Mapping[str, Any],
-    table: Mapping[str, Player],
-    critics: Mapping[str, CriticRole],
-) -> Mapping[str, Any]:
-    """Put one member's swept values into the hparams, each checked against its domain."""
-    for path, value in member.items():
-        whole = path == "seed" and isinstance(value, int)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"sweep.{path} holds {value!r}; it must hold numbers")
-        if path == "seed":
-            if not whole or value < 0:
-                raise UserError(f"seed is {value!r}; it must be a whole number >= 0")
-            continue
-        hparams = sweep.place(hparams, path, float(value))
-    for role, player in table.items():
-        for name, term in player.terms.items():
-            domains = {**term.spec.scalars, "weight": terms.Scalar(1.0)}
-            for scalar, domain in domains.items():
-                value = hparams[role]["terms"][name][scalar]
-                try:
-                    terms.check_domain(scalar, value, domain)
-                except UserError as error:
-                    raise UserError(f"roles.{role}.terms.{name}.{error}") from error
-    for role, comparison in critics.items():
-        experiment_critics.check(role, comparison, hparams[role])
-    for role, numbers in hparams.items():
-        for key, value in numbers.get("optimizer", {}).items():
-            if not 0 <= value < math.inf:
-                raise UserError(
-                    f"roles.{role}.optimizer.{key} is {value}; it must be >= 0 and finite"
-                )
-    return hparams

@@ -1,26 +1,112 @@
-"""Where the weights of a role come from that does not start at random: files of either format."""
+"""Initial weights that are not drawn: from an export, Hugging Face or an earlier variant."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from kdjax import models
+from kdjax.distill.methods import Player
 from kdjax.distill.methods.co_train import role_key
+from kdjax.errors import UserError, prefix_errors
+from kdjax.experiment.build.plan import TaskData
+from kdjax.experiment.build.roles import Roles
+from kdjax.experiment.config.schema import Role
 from kdjax.models.io import export as model_export
-from kdjax.types import Batch, Model, Spec, UserError, Variables
+from kdjax.types import Batch, Model, Spec, Variables
 
 
-def read(said: Mapping[str, Any], template: Variables, spec: Spec) -> tuple[Variables, bool]:
+class Origins(NamedTuple):
+    """Weights of a variant's players that do not start at random, by role."""
+
+    variables: dict[str, Variables]  # from a file
+    new_heads: list[str]  # roles among them whose file has no head for the task
+    from_variant: dict[str, str]
+    backbones: dict[str, Variables]
+
+
+def find_initial_weights(
+    roles: Roles,
+    players: Mapping[str, Player],
+    shapes: Mapping[str, Variables],
+    data: TaskData,
+    earlier: Sequence[str],
+) -> Origins:
+    """Read the weights that a variant starts from.
+
+    Args:
+      roles: of the variant.
+      players: by role.
+      shapes: of their variables.
+      data: that they will see.
+      earlier: names of the variants that are trained before this one.
+
+    Raises:
+      UserError: two origins of one role, one for an adapter, or none for a frozen role; a file
+        that does not fit; no such earlier variant.
+    """
+    origins = Origins({}, [], {}, {})
+    spec = data.source.spec
+    for role, player in players.items():
+        table, where = roles.config.roles[role], f"roles.{role}"
+        _check_origin(role, roles)
+        if table.checkpoint is not None:
+            with prefix_errors(f"{where}.checkpoint: "):
+                template = models.strip_wrappers(shapes[role])
+                network, network_spec = data.task.describe_network(table.model.model_dump(), spec)
+                variables, headless = load_initial_weights(table, network, template, network_spec)
+            origins.variables[role] = variables
+            if headless:
+                origins.new_heads.append(role)
+        elif table.from_variant is not None:
+            if table.from_variant not in earlier:
+                known = ", ".join(earlier) or "none"
+                raise UserError(
+                    f"{where}.from_variant is {table.from_variant!r}; earlier variants: {known}"
+                )
+            origins.from_variant[role] = table.from_variant
+        elif table.backbone is not None and player.trains:
+            with prefix_errors(f"{where}.backbone: "):
+                origins.backbones[role] = load_backbone(table.backbone, shapes[role], spec)
+        elif not player.trains:
+            raise UserError(
+                f"{where} has no terms, so it never learns: set {where}.checkpoint (a folder "
+                f"written by `export`) or {where}.from_variant, or give it terms"
+            )
+    return origins
+
+
+def _check_origin(role: str, roles: Roles) -> None:
+    table, where = roles.config.roles[role], f"roles.{role}"
+    keys = ("checkpoint", "from_variant", "backbone")
+    origins = [key for key in keys if getattr(table, key) is not None]
+    if len(origins) > 1:
+        raise UserError(f"{where} sets both {' and '.join(origins)}; remove one")
+    if not origins and table.keep_layers:
+        raise UserError(
+            f"{where}.keep_layers is set, but nothing is read; set {where}.checkpoint or "
+            f"{where}.from_variant, or remove it"
+        )
+    if origins and (adapters := list(roles.adapters(role))):
+        raise UserError(
+            f"{where} sets both {origins[0]} and adapters.{adapters[0]}; what is read holds no "
+            "adapter, so a network that has one must start at random"
+        )
+
+
+def load_initial_weights(
+    role: Role, network: Mapping[str, Any], template: Variables, spec: Spec
+) -> tuple[Variables, bool]:
     """Read the `checkpoint` of a role: a folder of kdjax's `export`, or of Hugging Face.
 
     With `keep_layers` the network is made of those layers of the file's.
 
     Args:
-      said: the role's table.
+      role: its table.
+      network: name and options of its network, for this data.
       template: shapes of its variables.
       spec: of the data.
 
@@ -31,12 +117,12 @@ def read(said: Mapping[str, Any], template: Variables, spec: Spec) -> tuple[Vari
     Raises:
       UserError: another architecture, tensors that do not fit, or other data.
     """
-    path = said["checkpoint"]
+    path = role.checkpoint or ""
     if is_huggingface(path):
-        return _huggingface(path, said, template, spec)
-    if said["keep_layers"]:
-        return _fit(path, said, model_export.restore(path, spec)[1], template), False
-    return model_export.load(path, said["model"], template, spec), False
+        return _load_huggingface(path, role, template, spec)
+    if role.keep_layers:
+        return _fit(path, role, model_export.restore(path, spec)[1], template), False
+    return model_export.load(path, network, template, spec), False
 
 
 def init_head(variables: Variables, seed: int) -> Variables:
@@ -47,7 +133,7 @@ def init_head(variables: Variables, seed: int) -> Variables:
     return variables._replace(params={**variables.params, "fc": fresh})
 
 
-def backbone(path: str, template: Variables, spec: Spec) -> Variables:
+def load_backbone(path: str, template: Variables, spec: Spec) -> Variables:
     """Read a classifier that a detector's backbone starts as: a folder of `export` or `import`.
 
     Args:
@@ -58,10 +144,10 @@ def backbone(path: str, template: Variables, spec: Spec) -> Variables:
     Raises:
       UserError: another network than the backbone, or another normalisation.
     """
-    _, found, about = model_export.restore(path)
-    model_export.check_normalised(path, about, spec)
-    models.with_backbone(template, found)
-    return found
+    _, variables, description = model_export.restore(path)
+    model_export.check_normalised(path, description, spec)
+    models.with_backbone(template, variables)
+    return variables
 
 
 def init_detector_heads(
@@ -74,38 +160,32 @@ def init_detector_heads(
 
 
 def is_huggingface(path: str | Path) -> bool:
-    """Whether a folder's config.json names a model_type."""
+    """Return whether a folder's config.json names a model_type."""
     try:
-        found = json.loads((Path(path) / "config.json").read_text())
+        description = json.loads((Path(path) / "config.json").read_text())
     except (OSError, ValueError, RecursionError):
         return False
-    return isinstance(found, Mapping) and "model_type" in found
+    return isinstance(description, Mapping) and "model_type" in description
 
 
 def select_layers(variables: Variables, layers: Sequence[int]) -> Variables:
-    """The network of the chosen layers; all of them if none are named."""
+    """Return the network of the chosen layers; all of it if none are named."""
     return models.select_layers(variables, list(layers)) if layers else variables
 
 
-def _huggingface(
-    path: str, said: Mapping[str, Any], template: Variables, spec: Spec
+def _load_huggingface(
+    path: str, role: Role, template: Variables, spec: Spec
 ) -> tuple[Variables, bool]:
     try:
-        return _fit(path, said, models.load_huggingface(path)[1], template), False
+        return _fit(path, role, models.load_huggingface(path)[1], template), False
     except UserError:
-        if said["model"]["name"] != "bert" or not said["terms"]:
+        if role.model.name != "bert" or not role.terms:
             raise
     key = jax.random.key(0)  # of a head that `init_head` replaces, member by member
     variables = models.load_huggingface(path, num_classes=spec.num_classes, key=key)[1]
-    return _fit(path, said, variables, template), True
+    return _fit(path, role, variables, template), True
 
 
-def _fit(
-    path: str, said: Mapping[str, Any], variables: Variables, template: Variables
-) -> Variables:
-    try:
-        return models.restore(
-            template, models.flatten(select_layers(variables, said["keep_layers"]))
-        )
-    except UserError as error:
-        raise UserError(f"{path} does not fit {said['model'].get('name')}: {error}") from error
+def _fit(path: str, role: Role, variables: Variables, template: Variables) -> Variables:
+    with prefix_errors(f"{path} does not fit {role.model.name}: "):
+        return models.restore(template, models.flatten(select_layers(variables, role.keep_layers)))

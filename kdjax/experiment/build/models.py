@@ -1,55 +1,42 @@
 """From the `model` of a role to a network for the data."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import jax.numpy as jnp
 
 from kdjax import models
+from kdjax.errors import UserError, prefix_errors
 from kdjax.experiment.build.plan import TaskData
-from kdjax.types import Model, UserError
+from kdjax.experiment.config.schema import Config
+from kdjax.types import Model
 
-PRECISIONS = {
-    "float32": jnp.float32,
-    "bfloat16": jnp.bfloat16,
-}  # of the computation; params stay float32
+# of the computation; params stay float32
+PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def make_network(
-    role: str, config: Mapping[str, Any], data: TaskData, axis_name: str | None
-) -> Model:
+def make_network(role: str, config: Config, data: TaskData, axis_name: str | None) -> Model:
     """Build the network of one role, without what terms add to it."""
-    said = config["roles"][role]
-    if not said["model"].get("name"):
-        raise UserError(f"roles.{role}.model.name is not set; there are {_list(models.names())}")
-    try:
-        data.task.check_network(said["model"]["name"])
-    except UserError as error:
-        raise UserError(f"roles.{role}.model.name {error}") from error
-    if said["cache"] and not data.task.rows_are_examples:
-        raise UserError(f"roles.{role}.cache is set, but a detector draws new regions every time")
-    try:
-        network, spec = data.task.describe_network(said["model"], data.source.spec)
-        options = {k: v for k, v in network.items() if k != "name"}
-        ours = sorted({"num_classes", "dtype", "axis_name"} & set(options))
-        if ours:
+    table, where = config.roles[role], f"roles.{role}"
+    name = table.model.name
+    if not name:
+        known = ", ".join(sorted(models.names()))
+        raise UserError(f"{where}.model.name is not set; there are {known}")
+    with prefix_errors(f"{where}.model.name "):
+        data.task.check_network(name)
+    if table.cache and not data.task.rows_are_examples:
+        raise UserError(f"{where}.cache is set, but a detector draws new regions every time")
+    with prefix_errors(f"{where}.model: "):
+        network, spec = data.task.describe_network(table.model.model_dump(), data.source.spec)
+        options = {key: value for key, value in network.items() if key != "name"}
+        derived = sorted({"num_classes", "dtype", "axis_name"} & set(options))
+        if derived:
             raise UserError(
-                f"{ours[0]} follows from the data, `precision` and the devices; remove it"
+                f"{derived[0]} follows from the data, `precision` and the devices; remove it"
             )
         model = models.build(
-            said["model"]["name"],
+            name,
             num_classes=spec.num_classes,
-            dtype=PRECISIONS[config["precision"]],
+            dtype=PRECISIONS[config.precision],
             axis_name=axis_name,
             **options,
         )
-    except UserError as error:
-        raise UserError(f"roles.{role}.model: {error}") from error
-    try:
-        return data.task.read_entry(model, said["input"])
-    except UserError as error:
-        raise UserError(f"roles.{role}.{error}") from error
-
-
-def _list(names: Any) -> str:
-    return ", ".join(sorted(names))
+    with prefix_errors(f"{where}."):
+        return data.task.read_entry(model, table.input)

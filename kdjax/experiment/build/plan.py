@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from kdjax.distill.methods import CriticRole, Player
 from kdjax.evaluation import EvalSpec, Task
 from kdjax.evaluation.selection import Selection
+from kdjax.experiment.config.schema import Config
 from kdjax.train.step import Optimizer, Prepare
 from kdjax.types import Batch, Method, Model, Source, Variables
 
@@ -19,7 +20,7 @@ class TaskData(NamedTuple):
 
 
 class InitialWeights(NamedTuple):
-    """Weights that a role starts from; `stacked`: one row a member."""
+    """Variables of a role that are not drawn; `stacked`: they have a first axis of members."""
 
     variables: Variables
     stacked: bool
@@ -29,7 +30,7 @@ class Variant(NamedTuple):
     """One static program of a run: what is compiled once, and the members it is mapped over."""
 
     name: str
-    config: Mapping[str, Any]
+    config: Config
     players: Mapping[str, Player]
     critics: Mapping[str, CriticRole]  # roles without logits, which are not evaluated
     method: Callable[[str | None], Method]  # of the axis name
@@ -48,7 +49,7 @@ class Variant(NamedTuple):
 class Experiment(NamedTuple):
     """Everything that a config says, as functions and numbers."""
 
-    config: Mapping[str, Any]
+    config: Config
     data: TaskData
     prepare_train: Prepare
     prepare_eval: Callable[[Batch], Batch]
@@ -69,8 +70,8 @@ class Experiment(NamedTuple):
         """Return what scoring needs, with the critics of a variant."""
         return EvalSpec(
             spec=self.source.spec,
-            num_bins=self.config["ece_bins"],
-            batch_size=self.config["batch_size"],
+            num_bins=self.config.ece_bins,
+            batch_size=self.config.batch_size,
             dataset=self.data.dataset,
             critics={} if variant is None else variant.critics,
         )

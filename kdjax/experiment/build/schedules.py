@@ -1,11 +1,11 @@
 """Optax schedules from the tables of a config: factors on learning rates and on terms' weights."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import optax
 
 from kdjax.distill import terms
+from kdjax.experiment.config.schema import TemperatureAnneal, WeightRamp
 from kdjax.types import UserError
 
 
@@ -48,23 +48,23 @@ def learning_rate_schedule(
     return optax.join_schedules([rise, main], [warmup_steps])
 
 
-def weight_schedule(where: str, table: Mapping[str, Any]) -> optax.Schedule | None:
+def weight_schedule(where: str, ramp: WeightRamp) -> optax.Schedule | None:
     """Make the schedule of a term's `ramp`; None if it names none.
 
     Args:
       where: the term's key, for errors.
-      table: {"name", "steps", "boundaries", "factors"}. "linear" and "sigmoid" rise to 1 over
+      ramp: its table; "linear" and "sigmoid" rise to 1 over
         `steps`, "cosine" falls from 1 to 0; "piecewise" is `factors[i]` between boundaries i - 1
         and i.
 
     Raises:
       UserError: numbers that make no schedule.
     """
-    name, steps = table["name"], table["steps"]
+    name, steps = ramp.name, ramp.steps
     if name is None:
         return None
     if name == "piecewise":
-        return _piecewise(where, tuple(table["boundaries"]), tuple(table["factors"]))
+        return _piecewise(where, ramp.boundaries, ramp.factors)
     if steps < 1:
         raise UserError(f"{where}: ramp.steps is {steps}; it must be >= 1")
     if name == "linear":
@@ -85,8 +85,8 @@ def _piecewise(
     return optax.join_schedules([optax.constant_schedule(f) for f in factors], boundaries)
 
 
-def temperature_schedule(table: Mapping[str, Any]) -> terms.TemperatureSchedule | None:
+def temperature_schedule(anneal: TemperatureAnneal) -> terms.TemperatureSchedule | None:
     """Make the schedule of a term's `anneal`; None if it has none."""
-    if table["to"] is None:
+    if anneal.to is None:
         return None
-    return terms.TemperatureSchedule(float(table["to"]), table["steps"])
+    return terms.TemperatureSchedule(float(anneal.to), anneal.steps)

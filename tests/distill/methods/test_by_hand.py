@@ -9,6 +9,7 @@ import pytest
 from kdjax import models
 from kdjax.distill.methods import Player, co_train
 from kdjax.experiment.build.schedules import weight_schedule
+from kdjax.experiment.config.schema import WeightRamp
 from kdjax.types import UserError
 from tests.distill.methods import tables
 
@@ -205,7 +206,7 @@ RAMPS = {
 
 @pytest.mark.parametrize("name", RAMPS)
 def test_ramp_follows_its_formula(name):
-    table = {"name": name, "steps": 10, "boundaries": (3, 6), "factors": (1.0, 0.5, 0.0)}
+    table = WeightRamp(name=name, steps=10, boundaries=(3, 6), factors=(1.0, 0.5, 0.0))
     ramp = weight_schedule("term", table)
     for step, value in RAMPS[name].items():
         assert float(ramp(jnp.int32(step))) == pytest.approx(value, abs=1e-6)

@@ -17,6 +17,7 @@ from kdjax.experiment.run import train as running
 from kdjax.experiment.run.member_groups import MemberGroup, checkpoint_dir, member_groups
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.experiment.run.results import load_group_state
+from kdjax.report.results import MemberResult
 from kdjax.train import checkpoint
 from kdjax.types import UserError
 
@@ -155,15 +156,15 @@ def test_players_that_a_critic_stands_between_are_one_choice():
     def member(number, student, teacher):
         results = {"student/accuracy": student, "teacher/accuracy": teacher}
         results |= {"student/nll": 1.0, "teacher/nll": 1.0}
-        return {"member": number, "values": {"seed": 0, "x": number}, "diverged": None,
-                "results": {"validation": results}}  # fmt: skip
+        values = {"seed": 0, "x": number}
+        return MemberResult(member=number, values=values, results={"validation": results})
 
     table = build(config()).variants[0].players
     members = [member(0, 0.9, 0.1), member(1, 0.5, 0.8)]
     select = selection.Selection("student", "accuracy", higher_is_better=True)
     choose = selection.choose
-    assert choose(members, "teacher", table, select)["members"] == [1]
-    assert choose(members, "teacher", table, select, [("student", "teacher")])["members"] == [0]
+    assert choose(members, "teacher", table, select).members == (1,)
+    assert choose(members, "teacher", table, select, [("student", "teacher")]).members == (0,)
 
 
 def test_labels_of_a_streamed_set_are_those_by_id():

@@ -1,0 +1,70 @@
+"""Numbers of a variant that a compiled step takes as arguments: by role, for each member."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from kdjax.distill import terms
+from kdjax.distill.methods import (
+    CriticRole,
+    Player,
+    check_critic_hparams,
+    critic_hparams,
+    player_hparams,
+)
+from kdjax.errors import UserError, is_number, prefix_errors
+from kdjax.experiment.config.schema import Config
+from kdjax.train import sweep
+
+Hparams = Mapping[str, Any]
+
+
+def make_hparams(
+    config: Config, players: Mapping[str, Player], critics: Mapping[str, CriticRole]
+) -> Hparams:
+    """Return the numbers of a config, by role."""
+    hparams = {}
+    for role in (*players, *critics):
+        table = config.roles[role].optimizer
+        rate, decay = float(table.learning_rate), float(table.weight_decay)
+        if role in critics:
+            critic, scalars = critics[role].critic, critics[role].terms
+            with prefix_errors(f"roles.{role}: "):
+                hparams[role] = critic_hparams(
+                    critic, scalars, learning_rate=rate, weight_decay=decay
+                )
+        else:
+            hparams[role] = player_hparams(players[role], learning_rate=rate, weight_decay=decay)
+    return hparams
+
+
+def place_member(
+    hparams: Hparams,
+    member: Mapping[str, Any],
+    players: Mapping[str, Player],
+    critics: Mapping[str, CriticRole],
+) -> Hparams:
+    """Return the numbers with the swept values of a member, each checked against its domain."""
+    for path, value in member.items():
+        if not is_number(value):
+            raise UserError(f"sweep.{path} holds {value!r}; it must hold numbers")
+        if path != "seed":
+            hparams = sweep.place(hparams, path, float(value))
+        elif not isinstance(value, int) or value < 0:
+            raise UserError(f"seed is {value!r}; it must be a whole number >= 0")
+    for role, player in players.items():
+        for name, term in player.terms.items():
+            domains = {**term.spec.scalars, "weight": terms.Scalar(1.0)}
+            with prefix_errors(f"roles.{role}.terms.{name}."):
+                for scalar, domain in domains.items():
+                    terms.check_domain(scalar, hparams[role]["terms"][name][scalar], domain)
+    for role, critic in critics.items():
+        with prefix_errors(f"roles.{role}."):
+            check_critic_hparams(critic.critic, hparams[role]["terms"])
+    for role, numbers in hparams.items():
+        for key, value in numbers.get("optimizer", {}).items():
+            if not 0 <= value < math.inf:
+                raise UserError(
+                    f"roles.{role}.optimizer.{key} is {value}; it must be >= 0 and finite"
+                )
+    return hparams
