@@ -176,18 +176,14 @@ def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
 
 def _export(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.experiment.run import export_run
-    from kdjax.experiment.run.train import load_results
+    from kdjax.experiment.run.results import load_results
     from kdjax.models.io import import_torch
 
     experiment = _read_run(args.workdir)
+    huggingface = args.format == "huggingface"
+    request = export_run.ExportRequest(args.role, args.variant, args.member, huggingface)
     network = export_run.from_workdir(
-        experiment,
-        load_results(experiment, args.workdir, _say),
-        role=args.role,
-        out=args.out,
-        variant=args.variant,
-        member=args.member,
-        huggingface=args.format == "huggingface",
+        experiment, load_results(experiment, args.workdir, _say), request, args.out
     )
     _say(f"{network} -> {args.out}")
     if args.format == "torch":
@@ -256,7 +252,9 @@ def _report(args: Namespace, overrides: Sequence[str], command: str) -> int:
 def _list(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.experiment.commands import catalog
 
-    sys.stdout.write(catalog.vocabulary(Path("experiments"), args.topic) + "\n")
+    in_full = args.topic == "config"
+    text = catalog.config_keys() if in_full else catalog.vocabulary(Path("experiments"))
+    sys.stdout.write(text + "\n")
     return 0
 
 

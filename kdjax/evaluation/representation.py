@@ -30,11 +30,11 @@ class Probe(NamedTuple):
     regression: Any  # sklearn's, or the one class there was
 
     def accuracy(self, features: np.ndarray, labels: np.ndarray) -> float:
-        """The share of [n, d] features whose label [n] is found."""
+        """Return the share of [n, d] features whose label [n] is predicted."""
         ready = (features - self.mean) / self.scale
         constant = isinstance(self.regression, int)
-        found = self.regression if constant else self.regression.predict(ready)
-        return float(np.mean(found == labels))
+        predicted = self.regression if constant else self.regression.predict(ready)
+        return float(np.mean(predicted == labels))
 
 
 def fit_probe(features: np.ndarray, labels: np.ndarray) -> Probe:
@@ -75,14 +75,14 @@ def fit_probes(features: Mapping[str, np.ndarray], latents: np.ndarray) -> dict[
       latents: int [n, factors].
     """
     key = (np.ascontiguousarray(latents).tobytes(), latents.dtype.str, latents.shape)
-    found: dict[str, list] = {}
+    probes: dict[str, list] = {}
     for role, members in features.items():
-        found[role] = []
-        for own in members:
-            same = (np.ascontiguousarray(own).tobytes(), own.dtype.str, own.shape)
-            good = np.isfinite(own).all()
-            found[role].append(_fit_factors(same, key) if good else None)
-    return found
+        probes[role] = []
+        for member in members:
+            content = (np.ascontiguousarray(member).tobytes(), member.dtype.str, member.shape)
+            finite = np.isfinite(member).all()
+            probes[role].append(_fit_factors(content, key) if finite else None)
+    return probes
 
 
 @functools.lru_cache(maxsize=64)  # the last validation and the final scores fit the same probes
@@ -94,14 +94,14 @@ def _fit_factors(features: tuple, latents: tuple) -> tuple[Probe, ...]:
 def probe_accuracies(
     probes: Mapping[str, list], features: Mapping[str, np.ndarray], latents: np.ndarray
 ) -> Scores:
-    """Accuracy of each factor's probe, "<role>/probe_accuracy_<i>", and their mean.
+    """Return the accuracy of each factor's probe, "<role>/probe_accuracy_<i>", and their mean.
 
     Args:
       probes: from `fit_probes`.
       features: role -> [members, n, d], of another split.
       latents: int [n, factors].
     """
-    found: Scores = {}
+    scores: Scores = {}
     for role, members in probes.items():
         table = np.array(
             [
@@ -111,9 +111,9 @@ def probe_accuracies(
                 for row, own in zip(members, features[role], strict=True)
             ]
         )  # [members, factors]
-        found[f"{role}/probe_accuracy"] = table.mean(1)
-        found |= {f"{role}/probe_accuracy_{i}": column for i, column in enumerate(table.T)}
-    return found
+        scores[f"{role}/probe_accuracy"] = table.mean(1)
+        scores |= {f"{role}/probe_accuracy_{i}": column for i, column in enumerate(table.T)}
+    return scores
 
 
 def critic_estimates(

@@ -117,6 +117,6 @@ def _isolated(role: str, players: Mapping[str, Player]) -> bool:
     return role not in watched and not watches
 
 
-def by_seed(members: Sequence[Member], choice: Choice) -> dict[int, int]:
+def by_seed(members: Sequence[Member], chosen: Sequence[int]) -> dict[int, int]:
     """Return seed -> number of the chosen member with that seed."""
-    return {members[m].values["seed"]: m for m in choice.members}
+    return {members[m].values["seed"]: m for m in chosen}

@@ -32,7 +32,7 @@ class EvalSpec(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """What a task collects of all roles on a split: by role [members, examples, ...].
+    """The collected outputs of all roles on a split: by role [members, examples, ...].
 
     `critics`: the estimates of critics, if representations are evaluated.
     """

@@ -57,7 +57,7 @@ def test_the_best_mean_over_seeds_wins():
     members = grid((0.9, 0.1), (0.7, 0.6), (0.2, 0.2))
     choice = selection.choose(members, "student", MUTUAL, SELECT)
     assert choice == selection.Choice({RATE: 0.2}, (2, 3))
-    assert selection.by_seed(members, choice) == {0: 2, 1: 3}
+    assert selection.by_seed(members, choice.members) == {0: 2, 1: 3}
 
 
 def test_a_lower_error_is_better():
@@ -133,7 +133,7 @@ def test_where_all_values_lost_a_member_the_rest_is_kept():
     members[3] = change(members[3], diverged="step 3")
     choice = selection.choose(members, "student", MUTUAL, SELECT)
     assert choice.members == (0,)
-    assert selection.by_seed(members, choice) == {0: 0}
+    assert selection.by_seed(members, choice.members) == {0: 0}
 
 
 def test_nothing_is_left_when_all_have_diverged():

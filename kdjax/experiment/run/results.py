@@ -148,7 +148,7 @@ class RunResults:
     def _source_rows(self, group: MemberGroup, role: str, source: str) -> list[int]:
         """Return the chosen members of an earlier variant that have the seeds of the group."""
         variant, outcome = group.variant, self.outcomes[source]
-        by_seed = selection.by_seed(outcome.members, outcome.chosen[role])
+        by_seed = selection.by_seed(outcome.members, outcome.chosen[role].members)
         seeds = [variant.members[member]["seed"] for member in group.members]
         for seed in seeds:
             if seed not in by_seed:
