@@ -1,15 +1,14 @@
 """The schema: every key is declared with a meaning, and its choices are those that exist."""
 
+from dataclasses import fields
 from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
 from kdjax import data
-from kdjax.data.augment import images
-from kdjax.data.pairs import dataset as pairs
-from kdjax.experiment.build import models as experiment_models
-from kdjax.experiment.build import players, schedules
+from kdjax.data.pairs import dataset
+from kdjax.experiment.build import models, players
 from kdjax.experiment.config import keys, schema
 from kdjax.train import optimizer
 
@@ -52,12 +51,12 @@ def test_a_table_is_frozen():
 @pytest.mark.parametrize(
     ("path", "names"),
     [
-        ("data.augment", images.AUGMENTS),
-        ("data.layout", pairs.LAYOUTS),
-        ("precision", experiment_models.PRECISIONS),
+        ("data.augment", data.AUGMENTS),
+        ("data.layout", dataset.LAYOUTS),
+        ("precision", models.PRECISIONS),
         ("roles.a.optimizer.name", optimizer.DIRECTIONS),
         ("roles.a.pause.name", players.PAUSES),
-        ("roles.a.terms.ce.ramp.name", schedules._RAMPS),
+        ("roles.a.terms.ce.ramp.name", ("linear", "sigmoid", "cosine", "piecewise")),
     ],
 )
 def test_choices_are_what_there_is(path, names):
@@ -77,12 +76,15 @@ def test_an_adapter_of_every_kind():
         assert role.adapters["wide"].kind == kind
 
 
-def test_a_kind_of_data_has_keys_of_its_own():
-    assert "max_length" in keys.of_data("text")
-    assert "tiles" in keys.of_data("pairs")
-    assert keys.of_data("coco") == ("max_boxes", "unreadable", "judge_train")
-    assert set(keys.of_data("pairs")) <= set(data.PairOptions._fields)
-    assert set(keys.of_data("text")) - {"task"} <= set(data.TextOptions._fields)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("pairs", data.PairOptions), ("text", data.TextOptions), ("coco", data.DetectionOptions)],
+)
+def test_keys_of_one_kind_of_data_are_marked(kind, options):
+    shared = {field.name for field in fields(data.ImageOptions)}
+    alone = {field.name for field in fields(options)} - shared
+    marked = [key.path for key in DECLARED if key.meaning.endswith(f" Only {kind}.")]
+    assert marked == [f"data.{name}" for name in schema.Data.model_fields if name in alone]
 
 
 @pytest.mark.parametrize(
