@@ -23,26 +23,26 @@ def trained(tmp_path_factory):
     """BD-KD at two temperatures, then a student beside the frozen teacher of the first."""
     folder = tmp_path_factory.mktemp("trained")
     frozen = {"terms": {"ce": None}, "from_variant": "both"}
-    said = base(
+    config = base(
         num_steps=6,
         eval_every=3,
         variants={"both": {}, "offline": {"roles.teacher": frozen}},
         sweep={TEMPERATURE: (1.0, 3.0)},
     )
-    config = experiment(folder, said, title="Two ways.")
-    shown = []
+    file = experiment(folder, config, title="Two ways.")
+    reports = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "_show", shown.append)
-        assert cli.main(train(config, folder / "run")) == 0
-    return folder / "run", shown[0]
+        patch.setattr(cli, "_show", reports.append)
+        assert cli.main(train(file, folder / "run")) == 0
+    return folder / "run", reports[0]
 
 
 def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_leaves_what_it_promises(trained):
-    workdir, shown = trained
+def test_a_run_leaves_its_files(trained):
+    workdir, summary = trained
     assert {p.name for p in workdir.iterdir() if p.name[0] != "."} == {
         "config.json",
         "metrics.jsonl",
@@ -51,7 +51,7 @@ def test_a_run_leaves_what_it_promises(trained):
         "report.html",
     }
     report = json.loads((workdir / "report.json").read_text())
-    assert report == to_json(shown)
+    assert report == to_json(summary)
     assert report["title"] == "Two ways."
     assert report["complete"]
     assert [v["name"] for v in report["variants"]] == ["both", "offline"]
@@ -66,9 +66,9 @@ def test_a_run_leaves_what_it_promises(trained):
 
 
 def test_the_pinned_keys_of_metrics(trained):
-    found = lines(trained[0])
-    assert {line["split"] for line in found} == {"train", "validation", "test"}
-    for line in found:
+    rows = lines(trained[0])
+    assert {line["split"] for line in rows} == {"train", "validation", "test"}
+    for line in rows:
         assert list(line)[:4] == ["step", "split", "variant", "member"]
         assert line["variant"] in ("both", "offline")
         assert line["seed"] == 0
@@ -79,12 +79,12 @@ def test_the_pinned_keys_of_metrics(trained):
                 assert {f"{role}/{name}" for name in ("ece", "nll", "brier")} <= set(line)
         else:
             assert {"student/loss", "student/ce/raw", "student/balanced_kl/weighted"} <= set(line)
-    train_steps = [x["step"] for x in found if x["split"] == "train" and x["variant"] == "both"]
+    train_steps = [x["step"] for x in rows if x["split"] == "train" and x["variant"] == "both"]
     assert train_steps == [2, 2, 4, 4, 6, 6]
-    # the offline teacher is frozen: what it does on a split never changes
+    # the offline teacher is frozen: its metrics on a split never change
     teacher = {
         (x["split"], x["teacher/nll"])
-        for x in found
+        for x in rows
         if x["variant"] == "offline" and x["split"] != "train"
     }
     assert len(teacher) == 2
@@ -107,12 +107,12 @@ def no_page(monkeypatch):
 def test_eval_finds_the_numbers_of_the_report(trained, monkeypatch):
     workdir, report = trained
     before = (workdir / "metrics.jsonl").read_bytes()
-    shown = []
-    monkeypatch.setattr(cli, "_show", shown.append)
+    reports = []
+    monkeypatch.setattr(cli, "_show", reports.append)
     assert cli.main(["eval", f"--workdir={workdir}"]) == 0
-    assert to_json(shown[0].variants) == to_json(report.variants)
-    assert shown[0].selection == report.selection
-    assert shown[0].complete
+    assert to_json(reports[0].variants) == to_json(report.variants)
+    assert reports[0].selection == report.selection
+    assert reports[0].complete
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
@@ -155,13 +155,14 @@ def test_list_config_prints_the_schema(capsys):
     out, err = capsys.readouterr()
     assert not err
     for row in (
-        r"  num_steps +int +1000 +>= 1 +Steps of the run\.",
-        r"  eval_crop +float or None +null +> 0 and <= 1 +image_size / ",
+        r"  num_steps = 1000 +Steps of the run\. \[int, >= 1\]\n",
+        r"  eval_crop = null +image_size / [^\[]* \[float or None, > 0 and <= 1\]\n",
         r"\nroles\.<role>\.terms\.<term>\.\n",
-        r"\nroles\.<role>\.terms\.balanced_kl\.\n  temperature +float +1\.0 +> 0\n",
+        r"\n  balanced_kl +temperature = 1\.0 \[float, > 0\]; emphasis = 2\.0 \[float, > 0\];\n",
         r"\nroles\.<role>\.adapters\.<adapter: fusion>\.\n  kind ",
     ):
         assert re.search(row, out), row
+    assert max(map(len, out.splitlines())) <= 100
     assert "models: " not in out
 
 
@@ -193,7 +194,7 @@ def test_help(argv, words, capsys):
 
 def test_overrides_reach_the_run(tmp_path, no_page):
     """The command of the README, cut short."""
-    config = ROOT / "experiments" / "digits_bdkd.py"
+    file = ROOT / "experiments" / "digits_bdkd.py"
     flags = (
         f"--config.{TEMPERATURE}=4",
         "--config.num_steps=2",
@@ -203,9 +204,9 @@ def test_overrides_reach_the_run(tmp_path, no_page):
         "--config.roles.student.optimizer.clip_norm=5",
         "--config.data.limit=200",
     )
-    assert cli.main(train(config, tmp_path / "run", *flags)) == 0
-    said = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
-    student = said["roles"]["student"]
+    assert cli.main(train(file, tmp_path / "run", *flags)) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())["config"]
+    student = config["roles"]["student"]
     assert student["terms"]["balanced_kl"]["temperature"] == 4.0
     assert student["model"]["hidden"] == [8]
     assert student["optimizer"]["clip_norm"] == 5

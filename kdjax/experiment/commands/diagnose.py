@@ -20,7 +20,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from kdjax import bounds, models
-from kdjax.bounds.layer_distances import layer_distances
+from kdjax.bounds.layer_distances import LayerDistances, layer_distances
 from kdjax.experiment.build import models as experiment_models
 from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run.train import RunResults, load_results
@@ -173,17 +173,8 @@ def _bound_network(
     train, test = ({layer: activations[split][layer] for layer in selected} for split in SPLITS)
     class_pair = (labels["train"], labels["test"])
     distances = layer_distances(train, test, class_pair, label_cost, options.seed)
-    values = np.asarray(
-        bounds.wasserstein_bound(
-            np.array([distances[layer].w1 for layer in selected]),
-            np.array([tails[layer] for layer in selected]),
-            loss_lipschitz=RHO,
-        )
-    )
-    layers = tuple(
-        LayerBound(name=layer, tail=tails[layer], bound=float(bound), **distances[layer]._asdict())
-        for layer, bound in zip(selected, values, strict=True)
-    )
+    layers = _bound_layers(distances, tails)
+    values = np.array([layer.bound for layer in layers])
     return NetworkBounds(
         variant=variant.name,
         role=role,
@@ -194,8 +185,28 @@ def _bound_network(
         label_cost=label_cost,
         samples={split: len(labels[split]) for split in SPLITS},
         layers=layers,
-        funnel=selected[int(bounds.funnel_layer(values))],
+        funnel=layers[int(bounds.funnel_layer(values))].name,
         held=bool(np.all(abs(gap) <= values * (1 + SLACK) + SLACK)),
+    )
+
+
+def _bound_layers(
+    distances: Mapping[str, LayerDistances], tails: Mapping[str, float]
+) -> tuple[LayerBound, ...]:
+    w1 = np.array([distance.w1 for distance in distances.values()])
+    constants = np.array([tails[layer] for layer in distances])
+    values = np.asarray(bounds.wasserstein_bound(w1, constants, loss_lipschitz=RHO))
+    return tuple(
+        LayerBound(
+            name=layer,
+            tail=tails[layer],
+            w1=distance.w1,
+            baseline=distance.baseline,
+            sliced=distance.sliced,
+            entropic=distance.entropic,
+            bound=float(value),
+        )
+        for (layer, distance), value in zip(distances.items(), values, strict=True)
     )
 
 

@@ -1,4 +1,4 @@
-"""Bounds of real runs: constants that no pair of inputs beats, the invariant, what is refused."""
+"""Bounds of real runs: distances, the invariant, the command, mistakes."""
 
 import json
 import shutil
@@ -19,18 +19,18 @@ from kdjax.types import UserError
 from tests.faults.commands import base, experiment, refused, train
 
 
-def network(name, shape, seed=0, **options):
-    """Random weights, with batch norms that have seen something."""
+def random_network(name, shape, seed=0, **options):
+    """Return random weights, with random statistics of batch norms."""
     model = models.build(name, num_classes=3, **options)
     batch = {"image": jnp.zeros((1, *shape))}
-    found = jax.jit(model.init)(jax.random.key(seed), batch)
+    variables = jax.jit(model.init)(jax.random.key(seed), batch)
     rng = np.random.default_rng(seed)
-    stats = jax.tree.map(lambda x: jnp.float32(rng.uniform(0.3, 2.0, np.shape(x))), found.stats)
-    return model, found._replace(stats=stats)
+    stats = jax.tree.map(lambda x: jnp.float32(rng.uniform(0.3, 2.0, np.shape(x))), variables.stats)
+    return model, variables._replace(stats=stats)
 
 
 def measure(x, y, labels, cost):
-    """Distances of one layer."""
+    """Return the distances of one layer."""
     return layer_distances({"": x}, {"": y}, labels, cost, 0)[""]
 
 
@@ -63,7 +63,7 @@ def test_wide_layers_are_measured_like_narrow_ones(monkeypatch):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_invariant_holds_for_random_networks(seed):
     rng = np.random.default_rng(seed)
-    model, variables = network("mlp", (4, 4, 1), seed, hidden=(6,))
+    model, variables = random_network("mlp", (4, 4, 1), seed, hidden=(6,))
     stages = certificates.layer_constants("mlp", variables, (4, 4, 1))
     seen, labels = {}, {}
     for split, shift in (("train", 0.0), ("test", 1.5)):
@@ -87,15 +87,15 @@ def test_the_invariant_holds_for_random_networks(seed):
 def trained(tmp_path_factory):
     """A student cnn beside a teacher mlp, two seeds."""
     folder = tmp_path_factory.mktemp("bounds")
-    said = base(
+    config = base(
         num_steps=6,
         roles__student__model={"name": "cnn", "widths": (4, 6)},
         sweep={"seed": (0, 1)},
     )
-    config = experiment(folder, said)
+    file = experiment(folder, config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
-        assert cli.main(train(config, folder / "run")) == 0
+        assert cli.main(train(file, folder / "run")) == 0
     return folder / "run"
 
 
@@ -103,26 +103,26 @@ def test_a_run_is_diagnosed_from_the_command_line(trained, capsys):
     argv = ["bounds", f"--workdir={trained}", "--samples=24", "--members=all"]
     assert cli.main(argv) == 0
     table = capsys.readouterr().out
-    found = json.loads((trained / "bounds.json").read_text())["networks"]
-    assert [(n["role"], n["member"]) for n in found] == [
+    networks = json.loads((trained / "bounds.json").read_text())["networks"]
+    assert [(n["role"], n["member"]) for n in networks] == [
         (role, member) for role in ("teacher", "student") for member in (0, 1)
     ]
-    for told in found:
-        assert told["held"]
-        names = [layer["name"] for layer in told["layers"]]
+    for network in networks:
+        assert network["held"]
+        names = [layer["name"] for layer in network["layers"]]
         assert (names[0], names[-1]) == ("input", "logits")
-        best = min(told["layers"], key=lambda layer: layer["bound"])
-        assert best["name"] == told["funnel"]
-        for layer in told["layers"]:
+        best = min(network["layers"], key=lambda layer: layer["bound"])
+        assert best["name"] == network["funnel"]
+        for layer in network["layers"]:
             assert layer["sliced"] <= layer["w1"] * (1 + 1e-6)
             assert layer["w1"] <= layer["entropic"] * (1 + 1e-6)
-            assert abs(told["gap"]) <= layer["bound"]
+            assert abs(network["gap"]) <= layer["bound"]
     assert "funnel" in table
     assert "held for all 4 networks" in table
     assert (trained / "bounds.svg").read_text().startswith("<svg")
-    for out, read in (("page.html", "gap &lt;= bound"), ("tables.md", "W1 of (representation")):
+    for out, text in (("page.html", "gap &lt;= bound"), ("tables.md", "W1 of (representation")):
         assert cli.main(["report", str(trained), f"--out={trained / out}"]) == 0
-        assert read in (trained / out).read_text()
+        assert text in (trained / out).read_text()
     assert (trained / "page.html").read_text().count("bounds by layer") == 2  # table and figure
 
 
@@ -130,7 +130,7 @@ def test_a_network_from_a_file_is_diagnosed_beside_the_student(trained, tmp_path
     """Once for all variants, with chosen layers, into a folder of its own."""
     argv = ["export", f"--workdir={trained}", "--role=teacher", f"--out={tmp_path / 'teacher'}"]
     assert cli.main(argv) == 0
-    said = base(
+    config = base(
         num_steps=2,
         roles__teacher__terms={},
         roles__teacher__checkpoint=str(tmp_path / "teacher"),
@@ -138,40 +138,40 @@ def test_a_network_from_a_file_is_diagnosed_beside_the_student(trained, tmp_path
         variants={"a": {}, "b": {"roles.student.optimizer.learning_rate": 0.0}},
     )
     monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
-    assert cli.main(train(experiment(tmp_path, said), tmp_path / "run")) == 0
+    assert cli.main(train(experiment(tmp_path, config), tmp_path / "run")) == 0
     argv = ["bounds", f"--workdir={tmp_path / 'run'}", "--samples=12", "--layers=pooled,logits"]
     assert cli.main([*argv, f"--out={tmp_path / 'out'}"]) == 0
     assert not (tmp_path / "run" / "bounds.json").exists()
-    found = json.loads((tmp_path / "out" / "bounds.json").read_text())["networks"]
+    networks = json.loads((tmp_path / "out" / "bounds.json").read_text())["networks"]
     roles = [("a", "teacher"), ("a", "student"), ("b", "student")]
-    assert [(n["variant"], n["role"]) for n in found] == roles
-    for told in found:
-        assert told["held"]
-        assert [layer["name"] for layer in told["layers"]] == ["pooled", "logits"]
+    assert [(n["variant"], n["role"]) for n in networks] == roles
+    for network in networks:
+        assert network["held"]
+        assert [layer["name"] for layer in network["layers"]] == ["pooled", "logits"]
 
 
-def test_a_damaged_file_of_bounds_is_said(trained, capsys, monkeypatch, tmp_path):
+def test_a_damaged_file_of_bounds_is_named(trained, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("kdjax.report.records.read_report", lambda workdir: {})
     (tmp_path / "bounds.json").write_text("{}")
     refused(capsys, ["report", tmp_path, f"--out={tmp_path / 'x.html'}"], "bounds.json is damaged")
 
 
-def test_what_is_wrong_is_said_in_one_line(trained, tmp_path, capsys):
-    there = f"--workdir={trained}"
-    refused(capsys, ["bounds", there, "--layers=middle"], "no layer 'middle'", "input, ")
+def test_mistakes_are_refused_in_one_line(trained, tmp_path, capsys):
+    workdir = f"--workdir={trained}"
+    refused(capsys, ["bounds", workdir, "--layers=middle"], "no layer 'middle'", "input, ")
     refused(
         capsys,
-        ["bounds", there, f"--out={trained / 'config.json'}"],
+        ["bounds", workdir, f"--out={trained / 'config.json'}"],
         "bounds.json: cannot be written",
     )
-    refused(capsys, ["bounds", there, "--samples=1"], "--samples=1", "at least 2")
+    refused(capsys, ["bounds", workdir, "--samples=1"], "--samples=1", "at least 2")
     refused(capsys, ["bounds", f"--workdir={tmp_path / 'none'}"], "none")
 
 
 def test_adapters_and_class_means_are_no_part_of_the_network(tmp_path, monkeypatch):
-    """What terms add to a student is not there when its bounds are measured."""
+    """The bounds of a student are those of its network without the additions of terms."""
     term = {"toward": "teacher", "own_layer": "wide"}
-    said = base(
+    config = base(
         num_steps=2,
         roles__student__terms={"ce": {}, "norm_direction": term},
         roles__student__adapters={"wide": {"kind": "linear", "layer": "pooled", "width": 8}},
@@ -180,18 +180,18 @@ def test_adapters_and_class_means_are_no_part_of_the_network(tmp_path, monkeypat
             "nd": {"roles.teacher": {"terms": {"ce": None}, "from_variant": "both"}},
         },
     )
-    said["variants"]["both"] = {"roles.student.terms": {"norm_direction": None}}
+    config["variants"]["both"] = {"roles.student.terms": {"norm_direction": None}}
     monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
-    assert cli.main(train(experiment(tmp_path, said), tmp_path / "run")) == 0
+    assert cli.main(train(experiment(tmp_path, config), tmp_path / "run")) == 0
     assert cli.main(["bounds", f"--workdir={tmp_path / 'run'}", "--samples=12"]) == 0
-    found = json.loads((tmp_path / "run" / "bounds.json").read_text())["networks"]
-    assert [(n["variant"], n["role"]) for n in found] == [
+    networks = json.loads((tmp_path / "run" / "bounds.json").read_text())["networks"]
+    assert [(n["variant"], n["role"]) for n in networks] == [
         ("both", "teacher"),
         ("both", "student"),
         ("nd", "student"),
     ]
-    for told in found:
-        assert [layer["name"] for layer in told["layers"]] == [
+    for network in networks:
+        assert [layer["name"] for layer in network["layers"]] == [
             "input",
             "hidden0",
             "pooled",
@@ -203,11 +203,11 @@ def test_members_that_diverged_are_left_out(trained, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(trained, copy)
     (done,) = copy.rglob("done.json")
-    told = json.loads(done.read_text())
-    told["members"][0]["diverged"] = "step 3: student/loss is not finite"
-    done.write_text(json.dumps(told))
+    outcome = json.loads(done.read_text())
+    outcome["members"][0]["diverged"] = "step 3: student/loss is not finite"
+    done.write_text(json.dumps(outcome))
     argv = ["bounds", f"--workdir={copy}", "--samples=12", "--members=all", "--layers=logits"]
     assert cli.main(argv) == 0
     assert "member 0 diverged and is left out" in capsys.readouterr().err
-    found = json.loads((copy / "bounds.json").read_text())["networks"]
-    assert [(n["role"], n["member"]) for n in found] == [("teacher", 1), ("student", 1)]
+    networks = json.loads((copy / "bounds.json").read_text())["networks"]
+    assert [(n["role"], n["member"]) for n in networks] == [("teacher", 1), ("student", 1)]

@@ -66,11 +66,11 @@ def test_the_file_alone(file):
 def test_a_plain_dict_keeps_its_order(tmp_path):
     path = tmp_path / "plain.py"
     roles = {name: {"model": {"name": "mlp"}, "terms": {"ce": {}}} for name in "cab"}
-    said = {"roles": roles, "variants": {name: {} for name in "zyx"}}
-    path.write_text(f"def get_config(arg=''):\n    return {said!r}\n")
-    found = overrides.read(str(path), ["--config.num_steps=3"]).config
-    assert list(found["roles"]) == ["c", "a", "b"]
-    assert list(found["variants"]) == ["z", "y", "x"]
+    config = {"roles": roles, "variants": {name: {} for name in "zyx"}}
+    path.write_text(f"def get_config(arg=''):\n    return {config!r}\n")
+    config = overrides.read(str(path), ["--config.num_steps=3"]).config
+    assert list(config["roles"]) == ["c", "a", "b"]
+    assert list(config["variants"]) == ["z", "y", "x"]
 
 
 def test_a_file_without_docstring_is_called_by_its_name(tmp_path):
@@ -117,28 +117,28 @@ B = "roles.alpha.terms.balanced_kl."
 def test_an_override_has_the_type_of_its_key(file, path, text, value):
     before = overrides.read(str(file), []).config
     after = overrides.read(str(file), [f"--config.{path}={text}"]).config
-    found = at(after, path)
-    assert found == value
-    assert type(found) is type(value)
+    changed = at(after, path)
+    assert changed == value
+    assert type(changed) is type(value)
     parent, _, last = path.rpartition(".")
-    (at(before, parent) if parent else before)[last] = found
+    (at(before, parent) if parent else before)[last] = changed
     assert after == before  # nothing else has changed
 
 
 def test_a_sweep_may_be_changed_and_added_by_its_dotted_path(file):
     rate, temperature = "roles.*.optimizer.learning_rate", B + "temperature"
-    said = [f"--config.sweep.{rate}=[0.5]", f"--config.sweep.{temperature}=(1.0, 2.0)"]
-    found = overrides.read(str(file), [*said, "--config.num_steps=3"]).config
-    assert found["sweep"] == {rate: (0.5,), "seed": (0, 1), temperature: (1.0, 2.0)}
-    assert found["num_steps"] == 3
+    flags = [f"--config.sweep.{rate}=[0.5]", f"--config.sweep.{temperature}=(1.0, 2.0)"]
+    config = overrides.read(str(file), [*flags, "--config.num_steps=3"]).config
+    assert config["sweep"] == {rate: (0.5,), "seed": (0, 1), temperature: (1.0, 2.0)}
+    assert config["num_steps"] == 3
     for wrong in ("0.5", "", "[0.5", "{}", "open('x')"):
         with pytest.raises(UserError, match="write the values as a list"):
             overrides.read(str(file), [f"--config.sweep.{rate}={wrong}"])
 
 
 def test_the_last_of_two_overrides_counts(file):
-    said = ["--config.num_steps=3", "--config.num_steps=4"]
-    assert overrides.read(str(file), said).config["num_steps"] == 4
+    flags = ["--config.num_steps=3", "--config.num_steps=4"]
+    assert overrides.read(str(file), flags).config["num_steps"] == 4
 
 
 def test_variants_can_be_overridden(tmp_path):

@@ -1,4 +1,4 @@
-"""Configs: merging, defaults, variants, what is refused, what differs."""
+"""Configs: merging, defaults, variants, refusals, differences."""
 
 import copy
 import json
@@ -9,7 +9,7 @@ from kdjax.experiment.config import resolve, schema
 from kdjax.types import UserError
 
 
-def given():
+def example():
     return {
         "num_steps": 7,
         "roles": {
@@ -43,17 +43,17 @@ def given():
     ],
 )
 def test_merge(base, over, right):
-    kept = copy.deepcopy((base, over))
-    found = resolve.merge(base, over)
-    assert found == right
-    assert (base, over) == kept
+    originals = copy.deepcopy((base, over))
+    merged = resolve.merge(base, over)
+    assert merged == right
+    assert (base, over) == originals
 
 
 def test_merge_shares_nothing():
     base, over = {"a": {"b": [1]}}, {"c": {"d": [2]}}
-    found = resolve.merge(base, over)
-    found["a"]["b"].append(9)
-    found["c"]["d"].append(9)
+    merged = resolve.merge(base, over)
+    merged["a"]["b"].append(9)
+    merged["c"]["d"].append(9)
     assert base == {"a": {"b": [1]}}
     assert over == {"c": {"d": [2]}}
 
@@ -63,10 +63,10 @@ def completed(mapping):
 
 
 def test_every_default_is_filled_in():
-    found = completed(given())
-    assert found["num_steps"] == 7
-    assert list(found) == list(schema.Config.model_fields)
-    student = found["roles"]["student"]
+    full = completed(example())
+    assert full["num_steps"] == 7
+    assert list(full) == list(schema.Config.model_fields)
+    student = full["roles"]["student"]
     assert list(student) == list(schema.Role.model_fields)
     assert student["model"] == {"name": "mlp"}
     assert student["terms"]["forward_kl"] == {
@@ -78,61 +78,64 @@ def test_every_default_is_filled_in():
 
 
 def test_attributes_and_dicts_hold_the_same():
-    found = resolve.from_dict(given())
-    student = found.roles["student"]
-    assert found.num_steps == 7
+    full = resolve.from_dict(example())
+    student = full.roles["student"]
+    assert full.num_steps == 7
     assert student.optimizer.learning_rate == 0.1
     assert student.model.options == {}
-    assert found.roles["teacher"].model.options == {"hidden": (8,)}
+    assert full.roles["teacher"].model.options == {"hidden": (8,)}
     assert student.terms["forward_kl"].options == {"temperature": 1.0, "layer": ""}
     assert student.terms["forward_kl"].peers == ("teacher",)
     assert student.terms["ce"].peers == ()
     assert student.adapters["wide"] == schema.LinearAdapter(width=3)
-    assert resolve.from_dict(resolve.to_dict(found)) == found
-    assert resolve.from_dict(json.loads(json.dumps(resolve.to_dict(found)))).num_steps == 7
+    assert resolve.from_dict(resolve.to_dict(full)) == full
+    assert resolve.from_dict(json.loads(json.dumps(resolve.to_dict(full)))).num_steps == 7
 
 
 def test_completing_is_idempotent_and_leaves_its_input_alone():
-    said = given()
-    once = completed(said)
-    assert said == given()
+    config = example()
+    once = completed(config)
+    assert config == example()
     assert completed(once) == once
 
 
 def test_dotted_keys_are_paths():
-    found = resolve.from_dict({**given(), "roles.student.optimizer.schedule.name": "linear"})
-    assert found.roles["student"].optimizer.schedule.name == "linear"
+    full = resolve.from_dict({**example(), "roles.student.optimizer.schedule.name": "linear"})
+    assert full.roles["student"].optimizer.schedule.name == "linear"
 
 
 def test_none_removes_a_role_and_a_term():
-    said = given()
-    said["roles"]["student"]["terms"]["ce"] = None
-    said["roles"]["student"]["adapters"] = {"wide": None}
-    said["roles"]["teacher"]["terms"] = None
-    said["roles"]["third"] = None
-    found = completed(said)
-    assert list(found["roles"]) == ["teacher", "student"]
-    assert list(found["roles"]["student"]["terms"]) == ["forward_kl"]
-    assert found["roles"]["student"]["adapters"] == found["roles"]["teacher"]["terms"] == {}
+    config = example()
+    config["roles"]["student"]["terms"]["ce"] = None
+    config["roles"]["student"]["adapters"] = {"wide": None}
+    config["roles"]["teacher"]["terms"] = None
+    config["roles"]["third"] = None
+    full = completed(config)
+    assert list(full["roles"]) == ["teacher", "student"]
+    assert list(full["roles"]["student"]["terms"]) == ["forward_kl"]
+    assert full["roles"]["student"]["adapters"] == full["roles"]["teacher"]["terms"] == {}
 
 
 def test_variants_are_laid_over_the_rest():
-    said = {**given(), "variants": {"a": {}, "b": {"roles.teacher.terms": {"ce": None}}, "c": None}}
-    found = resolve.variants(said)
-    assert list(found) == ["a", "b", "c"]
-    assert found["a"] == found["c"] == given()
-    assert found["b"]["roles"]["teacher"]["terms"] == {"ce": None}
-    assert found["b"]["roles"]["student"] == given()["roles"]["student"]
-    assert resolve.variants(given()) == {"default": given()}
-    assert resolve.variants({**given(), "variants": {}}) == {"default": given()}
+    config = {
+        **example(),
+        "variants": {"a": {}, "b": {"roles.teacher.terms": {"ce": None}}, "c": None},
+    }
+    variants = resolve.variants(config)
+    assert list(variants) == ["a", "b", "c"]
+    assert variants["a"] == variants["c"] == example()
+    assert variants["b"]["roles"]["teacher"]["terms"] == {"ce": None}
+    assert variants["b"]["roles"]["student"] == example()["roles"]["student"]
+    assert resolve.variants(example()) == {"default": example()}
+    assert resolve.variants({**example(), "variants": {}}) == {"default": example()}
 
 
 def test_a_variant_may_sweep_more_or_less():
-    said = {**given(), "sweep": {"seed": (0, 1), "x.y": (1.0,)}}
-    said["variants"] = {"a": {"sweep": {"x.y": None}}, "b": {"sweep": {"z": (2,)}}}
-    found = resolve.variants(said)
-    assert found["a"]["sweep"] == {"seed": (0, 1)}
-    assert found["b"]["sweep"] == {"seed": (0, 1), "x.y": (1.0,), "z": (2,)}
+    config = {**example(), "sweep": {"seed": (0, 1), "x.y": (1.0,)}}
+    config["variants"] = {"a": {"sweep": {"x.y": None}}, "b": {"sweep": {"z": (2,)}}}
+    variants = resolve.variants(config)
+    assert variants["a"]["sweep"] == {"seed": (0, 1)}
+    assert variants["b"]["sweep"] == {"seed": (0, 1), "x.y": (1.0,), "z": (2,)}
 
 
 @pytest.mark.parametrize(
@@ -190,9 +193,9 @@ def test_a_variant_may_sweep_more_or_less():
         ("roles.student.terms.ce.weight", "x", "terms.ce.weight is 'x'; it must be of type float"),
     ],
 )
-def test_what_is_refused(path, value, message):
+def test_wrong_configs_are_refused(path, value, message):
     with pytest.raises(UserError) as caught:
-        resolve.from_dict(resolve.merge(completed(given()), {path: value}))
+        resolve.from_dict(resolve.merge(completed(example()), {path: value}))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -211,8 +214,8 @@ def test_what_is_refused(path, value, message):
         ("data.shape", [8, 8, 1]),
     ],
 )
-def test_what_passes(path, value):
-    resolve.from_dict(resolve.merge(completed(given()), {path: value}))
+def test_values_that_pass(path, value):
+    resolve.from_dict(resolve.merge(completed(example()), {path: value}))
 
 
 def test_an_unknown_key_comes_before_a_wrong_value():

@@ -13,6 +13,7 @@ from kdjax.experiment.config import keys, schema
 from kdjax.train import optimizer
 
 DECLARED = list(keys.declared())
+RAMPS = get_args(get_args(schema.WeightRamp.model_fields["name"].annotation)[0])
 
 
 @pytest.mark.parametrize("key", DECLARED, ids=lambda key: key.path)
@@ -56,13 +57,20 @@ def test_a_table_is_frozen():
         ("precision", models.PRECISIONS),
         ("roles.a.optimizer.name", optimizer.DIRECTIONS),
         ("roles.a.pause.name", players.PAUSES),
-        ("roles.a.terms.ce.ramp.name", ("linear", "sigmoid", "cosine", "piecewise")),
     ],
 )
-def test_choices_are_what_there_is(path, names):
+def test_choices_are_the_known_names(path, names):
     annotation = keys.locate(path.split(".")).annotation
     optional = [choice for part in get_args(annotation) for choice in get_args(part)]
     assert set(optional or get_args(annotation)) == set(names)
+
+
+@pytest.mark.parametrize("name", RAMPS)
+def test_a_ramp_of_every_shape(name):
+    single = {"boundaries": (1,), "factors": (0.0, 1.0)} if name == "piecewise" else {"steps": 2}
+    schedule = schedules.weight_schedule("ce", schema.WeightRamp(name=name, **single))
+    assert schedule is not None
+    assert 0 <= schedule(1) <= 1
 
 
 def test_an_adapter_of_every_kind():
