@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from kdjax.experiment.config.schema import Config
+from kdjax.experiment.config.schema import Config, Data
 
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
@@ -42,6 +42,11 @@ def declared(table: type[BaseModel] = Config, prefix: str = "") -> Iterator[Key]
         for tag, inner in tables.items():
             entry = f".<{name.removesuffix('s')}{f': {tag}' if tag else ''}>"
             yield from declared(inner, f"{path}{entry if get_origin(kind) is dict else ''}.")
+
+
+def of_data(kind: str) -> tuple[str, ...]:
+    """Return the keys of `data` that only one kind of it has: "text", "pairs" or "coco"."""
+    return tuple(name for name, field in Data.model_fields.items() if _kind_of_data(field) == kind)
 
 
 def locate(path: Iterable[str | int]) -> Place:

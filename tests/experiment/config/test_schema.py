@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from kdjax import data
 from kdjax.data.pairs import dataset
-from kdjax.experiment.build import models, players
+from kdjax.experiment.build import models, players, schedules
 from kdjax.experiment.config import keys, schema
 from kdjax.train import optimizer
 
