@@ -5,7 +5,7 @@ workdir/checkpoints/<variant>/<first>-<last>/done.json   the results of these me
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class GroupResult:
 
     members: tuple[MemberResult, ...]
     bins: Mapping[str, Any]
-    samples: Mapping[str, Any]
+    samples: Mapping[str, Any] = field(metadata={"key": "shown"})
     diverged: Mapping[str, str]
     seconds: float
     offset: int
