@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from kdjax.data import unpad_batch
 from kdjax.distill import critics
 from kdjax.distill.methods import CriticRole, Player, with_critic
 from kdjax.errors import UserError, prefix_errors
@@ -85,6 +86,6 @@ def training_labels(source: Source) -> np.ndarray:
         return np.asarray(source.arrays["label"])
     labels = np.zeros(source.size["train"], np.int32)
     for batch in source.evals["train"]():
-        real = np.asarray(batch["mask"]) > 0
-        labels[np.asarray(batch["id"])[real]] = np.asarray(batch["label"])[real]
+        unpadded = unpad_batch(batch)
+        labels[unpadded["id"]] = unpadded["label"]
     return labels

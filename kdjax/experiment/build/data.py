@@ -8,7 +8,7 @@ from kdjax import data, models
 from kdjax.errors import UserError
 from kdjax.evaluation import TASKS
 from kdjax.experiment.build.plan import TaskData
-from kdjax.experiment.config import keys
+from kdjax.experiment.config import schema_lookup
 from kdjax.experiment.config.schema import Config, Data
 from kdjax.train.step import Prepare
 from kdjax.types import Array, Batch, Source, Spec
@@ -104,7 +104,7 @@ def _refuse_foreign(table: Data) -> None:
     name, changed = table.name, {k for k, v in table if v != Data.model_fields[k].default}
     pairs = ", ".join(data.PAIRS)
     for owners, kind in (("text", "text"), (pairs, "pairs"), ("coco", "coco")):
-        foreign = [] if name in owners.split(", ") else keys.of_data(kind)
+        foreign = [] if name in owners.split(", ") else schema_lookup.of_data(kind)
         for key in foreign:
             if key in changed:
                 raise UserError(

@@ -10,7 +10,7 @@ from typing import Any
 
 from kdjax import data, models
 from kdjax.distill import critics, terms
-from kdjax.experiment.config import keys
+from kdjax.experiment.config import schema_lookup
 from kdjax.experiment.config.resolve import term_options
 from kdjax.train import optimizer
 
@@ -26,7 +26,7 @@ def vocabulary(folder: Path) -> str:
     """
     losses = {name: _title(define) for name, define in terms.TERM_SPECS.items()}
     experiments = {path.as_posix(): _heading(path) for path in sorted(folder.glob("[!_]*.py"))}
-    defaults = [f"  {key.path} = {json.dumps(key.default)}" for key in keys.declared()]
+    defaults = [f"  {key.path} = {json.dumps(key.default)}" for key in schema_lookup.declared()]
     lines = [
         *_wrap("models: ", ", ".join(models.names())),
         *_section("losses (terms of a role):", losses),
@@ -48,7 +48,7 @@ def vocabulary(folder: Path) -> str:
 def config_keys() -> str:
     """Return the lines of `kdjax list config`: default, meaning, type and bounds of every key."""
     tables: dict[str, dict[str, str]] = {}
-    for key in keys.declared():
+    for key in schema_lookup.declared():
         table, _, name = key.path.rpartition(".")
         row = f"{name} = {json.dumps(key.default)}"
         tables.setdefault(table, {})[row] = f"{key.meaning} {_kind(key.type, key.bounds)}"

@@ -21,6 +21,7 @@ from scipy.special import logsumexp
 
 from kdjax import bounds, models
 from kdjax.bounds.layer_distances import LayerDistances, layer_distances
+from kdjax.data import unpad_batch
 from kdjax.experiment.build import models as experiment_models
 from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run.train import RunResults, load_results
@@ -135,12 +136,8 @@ def _draw_examples(
     experiment: Experiment, split: str, samples: int, seed: int
 ) -> dict[str, np.ndarray]:
     """Draw raw examples of a split, the same ones for every network."""
-    columns: dict[str, list[np.ndarray]] = {}
-    for batch in experiment.source.evals[split]():
-        real = np.asarray(batch["mask"]) > 0
-        for name in batch:
-            columns.setdefault(name, []).append(np.asarray(batch[name])[real])
-    table = {name: np.concatenate(parts) for name, parts in columns.items()}
+    batches = [unpad_batch(batch) for batch in experiment.source.evals[split]()]
+    table = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     size = len(table["label"])
     if size < 2:
         raise UserError(f"the {split} split has {size} examples; bounds need two or more")

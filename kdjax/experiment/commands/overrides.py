@@ -13,7 +13,7 @@ from ml_collections import ConfigDict, config_dict, config_flags
 
 from kdjax.errors import UserError, did_you_mean
 from kdjax.experiment.config import resolve
-from kdjax.experiment.config.keys import flag_type
+from kdjax.experiment.config.schema_lookup import flag_type
 
 SWEEP = "--config.sweep."
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from kdjax.bounds import studies
-from kdjax.errors import RunError, UserError, did_you_mean
+from kdjax.errors import RunError, UserError, did_you_mean, is_number
 from kdjax.experiment.build.build import build
 from kdjax.experiment.commands import overrides as flags
 from kdjax.experiment.commands.diagnose import DiagnosisOptions, check_samples, diagnose
@@ -104,7 +104,7 @@ def _check_kind(key: str, value: Any, kind: Any) -> None:
             raise UserError(f"config.{key} is {value!r}; it must be a list that is not empty")
         for part in value:
             _check_kind(key, part, inner[0])
-    elif isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+    elif not is_number(value) or (kind is int and not isinstance(value, int)):
         expected = "a whole number" if kind is int else "a number"
         raise UserError(f"config.{key} is {value!r}; it must be {expected}")
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from kdjax.distill import critics, terms
 from kdjax.errors import UserError, did_you_mean
-from kdjax.experiment.config import keys
+from kdjax.experiment.config import schema_lookup
 from kdjax.experiment.config.schema import Config
 
 _OUT_OF_BOUNDS = (
@@ -95,7 +95,7 @@ def _refusal(error: ValidationError, plain: Mapping[str, Any]) -> str:
     """Describe the first error in one line; an unknown key comes first."""
     errors = error.errors(include_url=False)
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    place = keys.locate(first["loc"])
+    place = schema_lookup.locate(first["loc"])
     if first["type"] == "extra_forbidden":
         return f"unknown key {place.path}; {nearest(place.path, place.known)}"
     value: Any = plain
@@ -104,14 +104,14 @@ def _refusal(error: ValidationError, plain: Mapping[str, Any]) -> str:
     if first["type"] == "union_tag_invalid":
         known = first.get("ctx", {})["expected_tags"].replace("'", "")
         return f"{place.path}.kind is {value['kind']!r}; there are {known}"
-    kinds = {e["type"] for e in errors if keys.locate(e["loc"]).path == place.path}
+    kinds = {e["type"] for e in errors if schema_lookup.locate(e["loc"]).path == place.path}
     if kinds & set(_OUT_OF_BOUNDS):
         bounds = [place.bounds] * bool(place.bounds) + ["finite"] * ("finite_number" in kinds)
         right = " and ".join(bounds)
     elif first["type"] in ("model_type", "dict_type"):
         right = f"a table (a dict of {', '.join(place.known) or 'names'})"
     else:
-        words = keys.type_text(place.annotation)
+        words = schema_lookup.type_text(place.annotation)
         right = words if "literal_error" in kinds else f"of type {words}"
     return f"{place.path} is {value!r}; it must be {right}"
 

@@ -2,7 +2,7 @@
 
 Tables are frozen and refuse unknown keys. Types are strict: a bool is no number, a whole number is
 taken for a float, and a list for a tuple. `resolve.from_dict` completes and checks a config,
-`keys.declared` lists the declarations.
+`schema_lookup.declared` lists the declarations.
 """
 
 from collections.abc import Mapping

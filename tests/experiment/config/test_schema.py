@@ -9,10 +9,10 @@ from pydantic import ValidationError
 from kdjax import data
 from kdjax.data.pairs import dataset
 from kdjax.experiment.build import models, players, schedules
-from kdjax.experiment.config import keys, schema
+from kdjax.experiment.config import schema, schema_lookup
 from kdjax.train import optimizer
 
-DECLARED = list(keys.declared())
+DECLARED = list(schema_lookup.declared())
 RAMPS = get_args(get_args(schema.WeightRamp.model_fields["name"].annotation)[0])
 
 
@@ -60,7 +60,7 @@ def test_a_table_is_frozen():
     ],
 )
 def test_choices_are_the_known_names(path, names):
-    annotation = keys.locate(path.split(".")).annotation
+    annotation = schema_lookup.locate(path.split(".")).annotation
     optional = [choice for part in get_args(annotation) for choice in get_args(part)]
     assert set(optional or get_args(annotation)) == set(names)
 
@@ -120,4 +120,4 @@ def test_keys_of_one_kind_of_data_are_marked(kind, options):
     ],
 )
 def test_the_type_of_a_flag(path, kind):
-    assert keys.flag_type(path) is kind
+    assert schema_lookup.flag_type(path) is kind

@@ -1,4 +1,4 @@
-"""The declarations of the schema, key by key: places of paths, types, bounds and meanings."""
+"""Look-ups in the schema: the declaration at a path, its type and its bounds in words."""
 
 from collections.abc import Iterable, Iterator
 from types import NoneType, UnionType
