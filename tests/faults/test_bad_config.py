@@ -62,7 +62,7 @@ ADAPTERS = {
         adapted({"layer": "stage1", "width": 8}),
         ("roles.student: adapters.wide", "'stage1'", "hidden0, pooled"),
     ),
-    "adapter without width": (adapted({}), ("roles.student.adapters.wide: width holds 0",)),
+    "adapter without width": (adapted({}), ("roles.student.adapters.wide: width is 0",)),
     "adapter of another width": (
         adapted({"width": 7}),
         ("'wide' of student is (7,)", "(8,)", "set roles.student.adapters.wide.width = 8"),

@@ -50,7 +50,7 @@ def test_what_changes_no_number_may_change(trained, capsys):
 
 def test_a_finished_run_is_not_trained_again(trained, capsys, monkeypatch):
     config, folder = trained
-    monkeypatch.setattr("kdjax.experiment.run.train._train_part", None)
+    monkeypatch.setattr("kdjax.experiment.run.train._train_group", None)
     before = json.loads((folder / "report.json").read_text())
     assert cli.main(train(config, folder)) == 0
     assert json.loads((folder / "report.json").read_text())["variants"] == before["variants"]

@@ -205,7 +205,7 @@ def fusion_adapter(
     pairs = tuple(tuple(size) if isinstance(size, Sequence) else (size, size) for size in sizes)
     for name, numbers in {"widths": [(width,) for width in widths], "sizes": pairs}.items():
         for number in (n for group in numbers for n in group):
-            check_count(name, number)
+            check_count(f"an entry of {name}", number)
     if any(len(pair) != 2 for pair in pairs):
         raise UserError(f"sizes is {tuple(sizes)}; each must be a number or (height, width)")
     if mid:

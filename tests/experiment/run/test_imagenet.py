@@ -12,7 +12,7 @@ from scipy import special
 from kdjax import cli, data
 from kdjax.experiment.build import build
 from kdjax.train.step import init_state, make_step
-from kdjax.types import UserError
+from kdjax.types import UserError, Variables
 from tests.faults.commands import experiment, train
 
 BASE = {
@@ -143,7 +143,7 @@ def test_bfloat16_is_of_the_computation_only():
     assert all(":bf16[" in line.split("=")[0] for line in convolved)
     outputs, _ = jax.eval_shape(
         lambda s: variant.players["student"].model.apply(
-            build.Variables(s.params["student"], s.stats["student"]),
+            Variables(s.params["student"], s.stats["student"]),
             run.prepare_eval(raw),
             train=True,
         ),

@@ -263,17 +263,17 @@ def levels(**changes):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: models.linear_adapter(layer="pooled", width=0), "width holds 0"),
-        (lambda: models.norm_direction_adapter(layer="pooled", width=-1), "width holds -1"),
+        (lambda: models.linear_adapter(layer="pooled", width=0), "width is 0"),
+        (lambda: models.norm_direction_adapter(layer="pooled", width=-1), "width is -1"),
         (
             lambda: models.norm_direction_adapter(layer="pooled", width=1, dropout=1.0),
             "dropout is 1.0; it must be >= 0 and < 1",
         ),
         (lambda: levels(widths=(3,)), "layers has 2 names, widths 1 numbers and sizes 2"),
-        (lambda: levels(sizes=(8, 0)), "sizes holds 0"),
+        (lambda: levels(sizes=(8, 0)), "an entry of sizes is 0"),
         (lambda: levels(sizes=(8, (1, 1, 1))), "each must be a number or .height, width"),
-        (lambda: levels(widths=(3, 4.0)), r"widths holds 4\.0"),
-        (lambda: levels(mid=-2), "mid holds -2"),
+        (lambda: levels(widths=(3, 4.0)), r"an entry of widths is 4\.0"),
+        (lambda: levels(mid=-2), "mid is -2"),
     ],
 )
 def test_impossible_numbers(make, words):
