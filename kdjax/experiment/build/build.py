@@ -31,11 +31,6 @@ from kdjax.train import sweep
 from kdjax.types import Batch, Method
 
 
-def complete(config: Any, where: str = "config") -> dict[str, Any]:
-    """Check a config (ConfigDict or dict); returns it as nested dicts, every default filled in."""
-    return resolve.to_dict(resolve.from_dict(_to_plain(config), where))
-
-
 def _to_plain(config: Any) -> dict[str, Any]:
     if isinstance(config, Config):
         return resolve.to_dict(config)
