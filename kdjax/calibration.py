@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Num
 
-from kdjax.types import Array, UserError
+from kdjax.errors import UserError
+from kdjax.types import Array
 
 __all__ = [
     "Reliability",

@@ -214,8 +214,9 @@ def _numbers(flag: str, text: str | None) -> list[float] | None:
 
 def _bounds(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.experiment.commands.diagnose import DiagnosisOptions, diagnose
-    from kdjax.report import bounds_tables, html, tables
+    from kdjax.report import bounds_tables, html
     from kdjax.report.results import BoundsSummary
+    from kdjax.report.table import show
 
     layers = [name for name in args.layers.split(",") if name]
     options = DiagnosisOptions(layers=layers, samples=args.samples, members=args.members)
@@ -224,7 +225,7 @@ def _bounds(args: Namespace, overrides: Sequence[str], command: str) -> int:
     files = bounds_tables.write_bounds(out, BoundsSummary(command=command, networks=networks))
     if args.out is None and (out / "report.json").exists():
         files += [html.write(out)]
-    tables.show(bounds_tables.bounds_table(networks))
+    show(bounds_tables.bounds_table(networks))
     _say(f"bounds: {', '.join(map(str, files))}")
     violated = [f"{n.variant} {n.role}" for n in networks if not n.held]
     if violated:
@@ -260,12 +261,13 @@ def _list(args: Namespace, overrides: Sequence[str], command: str) -> int:
 
 def _show(report: RunSummary) -> None:
     from kdjax.report import tables
+    from kdjax.report.table import show
 
     for table in tables.everything(report):
-        tables.show(table)
+        show(table)
     paired = tables.differences(report)
     if paired is not None:
-        tables.show(paired)
+        show(paired)
 
 
 def _say(text: str) -> None:

@@ -10,27 +10,6 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
-from kdjax.errors import RunError, UserError
-
-__all__ = [
-    "Apply",
-    "Array",
-    "Aux",
-    "Batch",
-    "Method",
-    "Metrics",
-    "Model",
-    "Outputs",
-    "PyTree",
-    "RunError",
-    "Scalars",
-    "Source",
-    "Spec",
-    "State",
-    "UserError",
-    "Variables",
-]
-
 Array = jax.Array
 PyTree = Any
 Batch = Mapping[str, Any]  # "image" [batch, height, width, channel], "label" int32 [batch], ...

@@ -15,7 +15,8 @@ import scipy.special
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from kdjax.types import Array, UserError
+from kdjax.errors import UserError
+from kdjax.types import Array
 
 Numbers = ArrayLike | Sequence[Any]  # argument of a closed form
 Result = Array | np.ndarray | np.number  # of a closed form: JAX in, JAX out; else numpy

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from kdjax.types import UserError
+from kdjax.errors import UserError
 
 _TOLERANCE = 1e-5  # of the sum of float32 weights
 

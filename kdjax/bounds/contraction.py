@@ -19,18 +19,7 @@ from kdjax.bounds._backend import (
     floats,
     root,
 )
-from kdjax.types import UserError
-
-__all__ = [
-    "activation_diameter",
-    "contraction_product",
-    "dropconnect_contraction",
-    "dropout_contraction",
-    "finite_parameter_bound",
-    "gaussian_noise_contraction",
-    "label_aware_bound",
-    "log_parameter_count",
-]
+from kdjax.errors import UserError
 
 _AT_TEST = "a network without noise at test time contracts nothing"
 

@@ -7,9 +7,7 @@ matter, and a batch norm in evaluation mode is a factor on the kernel's outputs.
 import numpy as np
 
 from kdjax.bounds._backend import Numbers, check_integer
-from kdjax.types import UserError
-
-__all__ = ["convolution_bound", "convolution_norm_exact"]
+from kdjax.errors import UserError
 
 _ENTRIES = 8_000_000  # of a matrix: an SVD of that size takes about a minute
 _ROUNDING = 1 + 1e-12

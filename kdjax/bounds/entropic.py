@@ -15,8 +15,6 @@ from kdjax.bounds._samples import check_costs, check_weights, point_pair
 from kdjax.bounds.transport import METRICS
 from kdjax.types import Array
 
-__all__ = ["EntropicCost", "transport_entropic", "wasserstein_entropic"]
-
 
 class EntropicCost(NamedTuple):
     """Cost of a feasible plan, L1 error of the marginals of Sinkhorn's plan, and its convergence.

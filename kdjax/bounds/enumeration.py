@@ -13,9 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kdjax.bounds._backend import Numbers, check_integer, check_positive, check_unit_interval
-from kdjax.types import UserError
-
-__all__ = ["Experiment", "Findings", "enumerate_learner", "sign_network"]
+from kdjax.errors import UserError
 
 _CELLS = 20_000_000  # data sets x weights: 160 MB
 

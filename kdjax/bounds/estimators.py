@@ -14,17 +14,7 @@ from scipy.special import digamma
 from kdjax.bounds._backend import Numbers, Result, backend, floats
 from kdjax.bounds._samples import check_neighbours, point_pair, points
 from kdjax.bounds.hierarchical import kl_bound
-from kdjax.types import UserError
-
-__all__ = [
-    "donsker_varadhan",
-    "info_nce",
-    "kl_bound_proxy",
-    "knn_kl",
-    "knn_kl_by_class",
-    "ksg_mutual_information",
-    "nguyen_wainwright_jordan",
-]
+from kdjax.errors import UserError
 
 
 def knn_kl(x: Numbers, y: Numbers, *, k: int) -> float:

@@ -21,18 +21,7 @@ from kdjax.bounds._backend import (
     floats,
 )
 from kdjax.bounds.hierarchical import kl_bound, wasserstein_bound
-from kdjax.types import UserError
-
-__all__ = [
-    "Risks",
-    "gaussian_kl",
-    "gaussian_kl_bound",
-    "gaussian_layer_kl",
-    "gaussian_layer_w2_squared",
-    "gaussian_risks",
-    "gaussian_w2_squared",
-    "gaussian_wasserstein_bound",
-]
+from kdjax.errors import UserError
 
 _INDEPENDENCE = "a projection fitted to the data keeps more information than its rank tells"
 

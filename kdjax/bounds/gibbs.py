@@ -15,8 +15,6 @@ from kdjax.bounds._backend import (
     floats,
 )
 
-__all__ = ["gibbs_bound", "gibbs_generalization"]
-
 
 def gibbs_generalization(symmetrised_information: Numbers, inverse_temperature: Numbers) -> Result:
     """Exact gen of the Gibbs algorithm: (I(D;W) + L(D;W)) / a.

@@ -17,9 +17,7 @@ from kdjax.bounds._backend import (
     floats,
     root,
 )
-from kdjax.types import UserError
-
-__all__ = ["funnel_layer", "kl_bound", "wasserstein_bound"]
+from kdjax.errors import UserError
 
 
 def kl_bound(divergences: Numbers, *, sub_gaussian: Numbers) -> Result:

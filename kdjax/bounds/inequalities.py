@@ -14,8 +14,6 @@ from kdjax.bounds.enumeration import Experiment, Findings, enumerate_learner
 from kdjax.bounds.gibbs import gibbs_bound, gibbs_generalization
 from kdjax.bounds.hierarchical import kl_bound
 
-__all__ = ["Inequality", "chain"]
-
 # Bounds are roots of informations, and it is the information that carries the rounding: squares
 # are compared, up to this times the square of the loss's scale.
 _ROUNDING = 1e-12

@@ -13,9 +13,7 @@ from scipy.spatial import distance as scipy_distance
 
 from kdjax.bounds.entropic import transport_entropic
 from kdjax.bounds.transport import transport_exact, wasserstein_1d
-from kdjax.types import UserError
-
-__all__ = ["LayerDistances", "layer_distances"]
+from kdjax.errors import UserError
 
 SLICES = 64
 SHUFFLES = 2

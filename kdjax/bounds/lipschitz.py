@@ -20,18 +20,8 @@ from kdjax.bounds._backend import (
     check_not_negative,
     floats,
 )
-from kdjax.types import Array, UserError
-
-__all__ = [
-    "OperatorNorm",
-    "absolute_product_bound",
-    "activation_pattern_bound",
-    "lipschitz_tails",
-    "operator_norm",
-    "operator_norm_exact",
-    "product_bound",
-    "residual_bound",
-]
+from kdjax.errors import UserError
+from kdjax.types import Array
 
 _UNITS = 14  # hidden units whose 2^14 patterns take about a second
 _CHUNK = 4_096

@@ -12,15 +12,7 @@ from scipy.spatial import distance as scipy_distance
 
 from kdjax.bounds._backend import Numbers, check_choice
 from kdjax.bounds.transport import transport_exact
-from kdjax.types import UserError
-
-__all__ = [
-    "DependencyBracket",
-    "dependency_exact",
-    "dependency_of_sample",
-    "dependency_total_variation",
-    "gaussian_dependency_bracket",
-]
+from kdjax.errors import UserError
 
 METRICS = ("euclidean", "sum")
 

@@ -26,17 +26,7 @@ from kdjax.bounds._backend import (
     floats,
 )
 from kdjax.bounds._samples import check_costs, check_weights, point_pair, points
-from kdjax.types import UserError
-
-__all__ = [
-    "baseline",
-    "kantorovich_value",
-    "labelled_cost",
-    "sliced_wasserstein",
-    "transport_exact",
-    "wasserstein_1d",
-    "wasserstein_exact",
-]
+from kdjax.errors import UserError
 
 METRICS = ("euclidean", "sqeuclidean", "cityblock")
 _COPIES = 4_000  # the largest assignment: 4,000 points take about a minute

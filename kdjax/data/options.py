@@ -3,15 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = [
-    "BatchOptions",
-    "DetectionOptions",
-    "ImageOptions",
-    "PairOptions",
-    "SplitOptions",
-    "TextOptions",
-]
-
 
 @dataclass(frozen=True)
 class BatchOptions:

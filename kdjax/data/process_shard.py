@@ -5,8 +5,6 @@ from typing import Any
 
 from kdjax.types import Source
 
-__all__ = ["shard_source"]
-
 
 def shard_source(source: Source, index: int, count: int) -> Source:
     """Return the source of one process: block `index` of `count` equal blocks of a batch's rows.

@@ -26,15 +26,8 @@ from kdjax.data.options import (
 from kdjax.data.pairs import dataset as pairs
 from kdjax.data.pairs import omniglot, scenes
 from kdjax.data.text.tasks import lookup as text_task
-from kdjax.types import Source, UserError
-
-__all__ = [
-    "PAIRS",
-    "known",
-    "load",
-    "load_pairs",
-    "task_metric_names",
-]
+from kdjax.errors import UserError
+from kdjax.types import Source
 
 _BUILT_IN = ("coco", "digits", "npz", "idx", "folder", "synthetic", "text", "tiny_imagenet")
 PAIRS = ("omniglot", "pairs_digits", "pairs_synthetic", "shapes3d", "celeb_a")

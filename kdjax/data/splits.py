@@ -10,21 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax.data.options import BatchOptions, SplitOptions
-from kdjax.errors import is_number
-from kdjax.types import UserError
-
-__all__ = [
-    "Rows",
-    "assign_rows",
-    "batch_rows",
-    "check_batch_sizes",
-    "check_position",
-    "check_split_seed",
-    "epoch_order",
-    "plan",
-    "share",
-    "stratified",
-]
+from kdjax.errors import UserError, is_number
 
 DEFAULT_TEST = 0.25  # share held out as test where a set ships none
 _SPLIT_STREAM = 0x5B117  # keeps the draws of the splits apart from those of the epochs

@@ -16,10 +16,9 @@ from PIL import Image
 from kdjax.data import DetectionSet
 from kdjax.data.detection.coco import Photo
 from kdjax.data.detection.dataset import resized
+from kdjax.errors import UserError
 from kdjax.evaluation.task import Bins, EvalSpec, Fitted, Predictions, Scores, Task
-from kdjax.types import Batch, Outputs, UserError
-
-__all__ = ["TASK", "detection_metrics", "require_pycocotools", "to_photo"]
+from kdjax.types import Batch, Outputs
 
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")  # the order of COCO's summary
 DRAWN = {"test": 4, "test_train": 2}  # split -> how many photographs the report draws

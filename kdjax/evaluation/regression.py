@@ -7,8 +7,6 @@ import numpy as np
 
 from kdjax.evaluation.task import Bins, EvalSpec, Fitted, Predictions, Scores, Task, by_role
 
-__all__ = ["TASK", "mean_squared_error"]
-
 
 def mean_squared_error(scores: Any, labels: Any) -> dict[str, np.ndarray]:
     """Return {"mse": [members]}.

@@ -14,9 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.distill.methods import CriticRole
+from kdjax.errors import UserError
 from kdjax.evaluation.task import Bins, EvalSpec, Fitted, Predict, Predictions, Scores, Task
 from kdjax.models import EMBEDDING, as_encoder
-from kdjax.types import Array, Model, Outputs, Spec, State, UserError, Variables
+from kdjax.types import Array, Model, Outputs, Spec, State, Variables
 
 INVERSE_PENALTY = 0.1  # C of scikit-learn: more of it gained nothing on drawings, and took longer
 MAX_ITERATIONS = 500

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from kdjax.distill.methods import Player
-from kdjax.types import RunError, UserError
+from kdjax.errors import RunError, UserError
 
 
 class Member(Protocol):

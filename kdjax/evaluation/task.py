@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax.distill.methods import CriticRole
-from kdjax.types import Array, Batch, Model, Outputs, Spec, State, UserError
-
-__all__ = ["Bins", "EvalSpec", "Fitted", "Predict", "Predictions", "Scores", "Task", "by_role"]
+from kdjax.errors import UserError
+from kdjax.types import Array, Batch, Model, Outputs, Spec, State
 
 Scores = dict[str, np.ndarray]  # "<role>/<metric>", or what two roles have in common -> [members]
 Bins = dict[str, dict[str, dict[str, list]]]  # role -> "before" | "after" -> reliability bins

@@ -9,11 +9,10 @@ import numpy as np
 from kdjax.data import TextSet, save_tokenizer, task_metric_names
 from kdjax.data.text.tasks import Task as TextTask
 from kdjax.data.text.tasks import lookup
+from kdjax.errors import UserError
 from kdjax.evaluation import classification, regression
 from kdjax.evaluation.task import Bins, EvalSpec, Fitted, Predictions, Scores, Task, by_role
-from kdjax.types import Spec, UserError
-
-__all__ = ["CLASSIFICATION", "REGRESSION", "task_metrics"]
+from kdjax.types import Spec
 
 
 def task_metrics(

@@ -11,7 +11,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Shaped
 
-from kdjax.types import Array, UserError
+from kdjax.errors import UserError
+from kdjax.types import Array
 
 Number = float | int | Shaped[Array, ""]  # a keyword scalar: a constant or a traced value
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
+from kdjax.errors import UserError
 from kdjax.losses._checks import Number, check_not_negative, check_pair
-from kdjax.types import Array, UserError
+from kdjax.types import Array
 
 
 def smooth_l1(

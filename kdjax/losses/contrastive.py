@@ -13,11 +13,10 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
+from kdjax.errors import UserError
 from kdjax.losses._checks import Number, check_count, check_fraction, check_positive
 from kdjax.losses._vectors import products, unit
-from kdjax.types import Array, UserError
-
-__all__ = ["ContrastMemory", "contrast_init", "contrast_loss"]
+from kdjax.types import Array
 
 
 class ContrastMemory(NamedTuple):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
+from kdjax.errors import UserError
 from kdjax.losses._checks import (
     Number,
     check_labels,
@@ -17,9 +18,7 @@ from kdjax.losses._checks import (
 )
 from kdjax.losses._log_space import kl, pick
 from kdjax.losses._vectors import norm
-from kdjax.types import Array, UserError
-
-__all__ = ["correlation", "decoupled_kl"]
+from kdjax.types import Array
 
 _EPSILON = 1e-8  # in DIST's denominator, the reference implementation's
 

@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
-from kdjax.types import Array, UserError
-
-__all__ = ["dual_dependency", "gradient_penalty", "penalty_points", "predictive_coding"]
+from kdjax.errors import UserError
+from kdjax.types import Array
 
 Pairs = Callable[[Array, Array], Array]
 POINTS = ("joint", "product", "interpolated")

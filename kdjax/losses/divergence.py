@@ -23,17 +23,6 @@ from kdjax.losses._checks import (
 from kdjax.losses._log_space import expectation, kl, log_pair, log_probabilities, pick
 from kdjax.types import Array
 
-__all__ = [
-    "balanced_kl",
-    "cross_entropy",
-    "entropy",
-    "forward_kl",
-    "jensen_shannon",
-    "reverse_kl",
-    "total_variation",
-    "weighted_kl",
-]
-
 
 def cross_entropy(
     logits: Float[ArrayLike, "*batch classes"],

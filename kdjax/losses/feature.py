@@ -11,18 +11,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
+from kdjax.errors import UserError
 from kdjax.losses._checks import Number, check_labels, check_pair, check_positive
 from kdjax.losses._vectors import norm, ratio, rows, unit
-from kdjax.types import Array, UserError
-
-__all__ = [
-    "attention_transfer",
-    "class_mean_cosine",
-    "feature_mse",
-    "hierarchical_context",
-    "norm_direction",
-    "stepwise_norm",
-]
+from kdjax.types import Array
 
 
 def feature_mse(

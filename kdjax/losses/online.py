@@ -10,12 +10,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Num
 
+from kdjax.errors import UserError
 from kdjax.losses._checks import Number, check_labels, check_mask, check_pair
 from kdjax.losses._log_space import log_probabilities, pick
 from kdjax.losses.divergence import cross_entropy, forward_kl, total_variation
-from kdjax.types import Array, UserError
-
-__all__ = ["SwitchSignal", "least_cross_entropy_kl", "minimum_logit_kl", "switch_signal"]
+from kdjax.types import Array
 
 
 def _detached_networks(own_logits: ArrayLike, all_logits: ArrayLike, labels: ArrayLike) -> Array:

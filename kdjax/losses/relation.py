@@ -14,13 +14,6 @@ from kdjax.losses._checks import check_batches
 from kdjax.losses._vectors import gram, huber, ratio, rows, squared_distances, unit
 from kdjax.types import Array
 
-__all__ = [
-    "probabilistic_knowledge_transfer",
-    "relational_angle",
-    "relational_distance",
-    "similarity_preserving",
-]
-
 _EPSILON = 1e-7  # in PKT's logarithm, the reference implementation's
 
 

@@ -19,11 +19,10 @@ from jax.custom_batching import custom_vmap
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Shaped
 
+from kdjax.errors import UserError
 from kdjax.losses._checks import Number, check_count, check_mask, check_positive
 from kdjax.losses._l1_cost import l1_cost
-from kdjax.types import Array, UserError
-
-__all__ = ["SinkhornOutput", "sinkhorn", "sinkhorn_divergence"]
+from kdjax.types import Array
 
 # The kernel is at least exp(-2 / epsilon), and scalings reach that size to the power of -2:
 # exp(80) from here on, below float32's exp(88).

@@ -8,8 +8,6 @@ from kdjax.losses._checks import Number, check_pair, check_positive
 from kdjax.losses._log_space import expectation, log_pair
 from kdjax.types import Array
 
-__all__ = ["logit_mse", "soft_cross_entropy"]
-
 
 def soft_cross_entropy(
     student_logits: Float[ArrayLike, "*batch classes"],

@@ -30,14 +30,6 @@ from kdjax.models.vision.vgg import vgg
 from kdjax.models.vision.wide_resnet import wide_resnet
 from kdjax.types import Model, Variables
 
-__all__ = [
-    "build",
-    "load_torch",
-    "names",
-    "parameter_count",
-    "torch_options",
-]
-
 _X4 = (32, 64, 128, 256)
 _NETWORKS: dict[str, Callable[..., nn.Module | Model]] = {
     "mlp": mlp,

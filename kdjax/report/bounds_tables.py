@@ -12,8 +12,6 @@ from kdjax.report.records import write_text
 from kdjax.report.results import BoundsSummary, NetworkBounds, to_json
 from kdjax.report.table import Table
 
-__all__ = ["bounds_figure", "bounds_table", "write_bounds"]
-
 Networks = Sequence[NetworkBounds]
 _NUMBERS = {  # field of a layer -> column
     "w1": "W1",

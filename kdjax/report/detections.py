@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from kdjax.report.results import DetectionPicture
 from kdjax.report.template import render
 
-__all__ = ["as_html"]
-
 PANEL_WIDTH = 240  # pixels on the page
 # A class has the same colour in every panel.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -9,8 +9,6 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-__all__ = ["SIZE", "legend", "styles", "svg"]
-
 # The palette of Okabe and Ito ("Color Universal Design"), without its yellow, which is too faint
 # for lines on white. From the eighth variant on they repeat with another dash.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

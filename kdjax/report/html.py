@@ -11,9 +11,8 @@ from kdjax.report.records import RunRecord, read_records, write_text
 from kdjax.report.results import RunSummary
 from kdjax.report.statistics import diverged, main_metrics, roles_of, short_names, sweep_grid
 from kdjax.report.style import STYLE
+from kdjax.report.table import Table
 from kdjax.report.template import render
-
-__all__ = ["combine", "page", "write"]
 
 
 def write(workdir: Path | str) -> Path:
@@ -147,7 +146,7 @@ def _network(report: RunSummary, variant: str, role: str) -> str:
     return role if len(report.variants) == 1 else f"{variant}, {role}"
 
 
-def _diverged(report: RunSummary) -> list[tables.Table]:
+def _diverged(report: RunSummary) -> list[Table]:
     members = diverged(report)
     if not members:
         return []
@@ -164,7 +163,7 @@ def _diverged(report: RunSummary) -> list[tables.Table]:
         for variant, member in members
     ]
     header = ("variant", "reason", "member", *names.values())
-    return [tables.Table("Members with a non-finite loss", header, tuple(rows), text_columns=2)]
+    return [Table("Members with a non-finite loss", header, tuple(rows), text_columns=2)]
 
 
 def _metrics(workdir: Path) -> list[dict[str, Any]]:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from kdjax.report import bounds_tables, summary_text, tables
 from kdjax.report.records import RunRecord, read_records, write_text
+from kdjax.report.table import Table
 from kdjax.report.template import render
-
-__all__ = ["combine"]
 
 
 def combine(workdirs: Sequence[Path | str], out: Path | str) -> Path:
@@ -28,7 +27,7 @@ def combine(workdirs: Sequence[Path | str], out: Path | str) -> Path:
     return write_text(out, render("runs.md.j2", runs=runs))
 
 
-def _tables(record: RunRecord) -> list[tables.Table]:
+def _tables(record: RunRecord) -> list[Table]:
     differences, bounds = tables.differences(record.report), record.bounds
     optional = [differences, bounds and bounds_tables.bounds_table(bounds.networks)]
     return [*tables.everything(record.report), *(table for table in optional if table)]

@@ -5,8 +5,6 @@ from typing import Any, NamedTuple
 
 from kdjax.report.statistics import Mean
 
-__all__ = ["COLUMNS", "Column", "column_of", "format_mean", "format_value"]
-
 
 class Column(NamedTuple):
     """The format of a metric: `scale` times the value, with `digits` decimals.

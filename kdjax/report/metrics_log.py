@@ -11,8 +11,6 @@ from typing import Any
 from kdjax.errors import RunError, UserError
 from kdjax.report.tensorboard import Events
 
-__all__ = ["MetricsLog", "NullLog", "read"]
-
 
 class MetricsLog:
     """Appends to `workdir/metrics.jsonl` and, with TensorBoard, to `workdir/events`."""

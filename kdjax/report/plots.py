@@ -23,8 +23,6 @@ from kdjax.report.statistics import (
     variant_names,
 )
 
-__all__ = ["curves", "heat_map", "reliability", "sweep_curve"]
-
 _MAX_POINTS = 200  # of a curve; more than the pixels of its picture only cost bytes
 
 

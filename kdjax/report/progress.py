@@ -8,8 +8,6 @@ from typing import Self
 import rich.progress
 from rich.console import Console
 
-__all__ = ["Progress"]
-
 
 class Progress:
     """Shows the progress and the time left: a bar on a terminal, elsewhere a line now and then.

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 from kdjax.errors import UserError
 from kdjax.report.results import BoundsSummary, RunSummary, from_json
 
-__all__ = ["RunRecord", "read_records", "read_report", "write_text"]
-
 
 class RunRecord(NamedTuple):
     """Everything that a page reads of one run; `metrics` are the lines of its metrics.jsonl."""

@@ -14,26 +14,6 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from kdjax.errors import UserError
 
-__all__ = [
-    "BoundsSummary",
-    "Choice",
-    "DataSummary",
-    "DetectedBox",
-    "DetectionPanel",
-    "DetectionPicture",
-    "LayerBound",
-    "MemberResult",
-    "NetworkBounds",
-    "PlayerSummary",
-    "Reliability",
-    "ReliabilityBins",
-    "RunSummary",
-    "Selection",
-    "VariantResult",
-    "from_json",
-    "to_json",
-]
-
 T = TypeVar("T")
 
 # Metadata of fields that report.json does not always hold.

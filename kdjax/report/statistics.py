@@ -8,24 +8,6 @@ import numpy as np
 
 from kdjax.report.results import MemberResult, RunSummary, VariantResult
 
-__all__ = [
-    "Grid",
-    "Mean",
-    "baseline_of",
-    "chosen_members",
-    "diverged",
-    "extra_splits",
-    "main_metrics",
-    "mean_over_seeds",
-    "number",
-    "paired",
-    "roles_of",
-    "short_names",
-    "summarise",
-    "sweep_grid",
-    "variant_names",
-]
-
 SEED = "seed"  # the swept path that results are averaged over; never chosen
 
 

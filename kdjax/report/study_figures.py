@@ -12,8 +12,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from kdjax.report.figure_style import styles, svg
 from kdjax.report.table import Table
 
-__all__ = ["study_figure", "study_tables"]
-
 _COLUMNS = 2
 _PANEL = (4.9, 3.9)  # inches
 

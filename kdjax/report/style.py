@@ -1,7 +1,5 @@
 """The style sheet of a page: for wide windows and phones, light and dark."""
 
-__all__ = ["STYLE"]
-
 STYLE = """
 :root { color-scheme: light dark; --text: #1d2329; --quiet: #5b6670; --line: #dfe3e7;
   --back: #fbfbfa; --box: #ffffff; --mark: #eef4fa; --warn: #fff3dc; --warn-line: #e2a93b; }

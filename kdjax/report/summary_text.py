@@ -15,8 +15,6 @@ from kdjax.report.statistics import (
     summarise,
 )
 
-__all__ = ["summary"]
-
 
 def summary(report: RunSummary, split: str = "test") -> str:
     """Summarise a run in a few sentences that claim no more than its numbers show."""

@@ -9,8 +9,6 @@ from rich.console import Console
 
 from kdjax.report.template import render
 
-__all__ = ["Table", "as_html", "as_markdown", "show"]
-
 
 class Table(NamedTuple):
     """Text cells: `text_columns` leading columns are words, the others numbers.

@@ -19,19 +19,7 @@ from kdjax.report.statistics import (
     short_names,
     summarise,
 )
-from kdjax.report.table import Table, as_html, as_markdown, show
-
-__all__ = [
-    "Table",
-    "as_html",
-    "as_markdown",
-    "differences",
-    "everything",
-    "overview",
-    "players",
-    "results",
-    "show",
-]
+from kdjax.report.table import Table
 
 
 def results(report: RunSummary, split: str = "test") -> Table:

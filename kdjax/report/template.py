@@ -5,8 +5,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-__all__ = ["render"]
-
 
 def render(template: str, **context: Any) -> str:
     """Fill in a file of `templates/`."""

@@ -16,8 +16,6 @@ from pathlib import Path
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto import event_pb2, summary_pb2
 
-__all__ = ["Events"]
-
 # Records are written when a folder has this many, or after this time.
 _MAX_PENDING = 64
 _MAX_SECONDS = 10.0

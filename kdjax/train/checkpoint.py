@@ -21,8 +21,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from kdjax.errors import RunError, UserError
 from kdjax.train import multihost
-from kdjax.types import PyTree, RunError, State, UserError
+from kdjax.types import PyTree, State
 
 Say = Callable[[str], None]
 HASHES = "seals"  # a folder next to the checkpoints

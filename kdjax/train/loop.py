@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kdjax.errors import RunError
 from kdjax.train import multihost
-from kdjax.types import RunError, State
+from kdjax.types import State
 
 Values = Mapping[str, np.ndarray]  # name -> [members]
 

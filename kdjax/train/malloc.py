@@ -10,8 +10,6 @@ import importlib.util
 import os
 import sys
 
-__all__ = ["keep_memory"]
-
 TRIM_THRESHOLD, MMAP_MAX, ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
-from kdjax.types import PyTree, RunError, UserError
+from kdjax.errors import RunError, UserError
+from kdjax.types import PyTree
 
 T = TypeVar("T")
 # Words in the errors of collectives and barriers when a process does not answer.

@@ -3,8 +3,9 @@
 import jax
 import optax
 
+from kdjax.errors import UserError
 from kdjax.train.step import Optimizer
-from kdjax.types import PyTree, Scalars, UserError
+from kdjax.types import PyTree, Scalars
 
 # Without the learning rate and weight decay, which `make_optimizer` adds.
 DIRECTIONS = {

@@ -4,8 +4,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+from kdjax.errors import RunError
 from kdjax.train.memory_estimate import free_bytes
-from kdjax.types import Array, PyTree, RunError, State
+from kdjax.types import Array, PyTree, State
 
 REMEDIES = (
     "Remedies, the cheapest first: roles.<role>.remat = True, accumulate = 2 or more (terms that "

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax.errors import UserError
 from kdjax.train.step import Optimizer, init_state
-from kdjax.types import Array, Batch, Method, PyTree, State, UserError, Variables
+from kdjax.types import Array, Batch, Method, PyTree, State, Variables
 
 Member = Mapping[str, Any]  # dotted path -> value
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from kdjax import data
 from kdjax.data.images.streaming import Records, RecordSet
-from kdjax.types import UserError
+from kdjax.errors import UserError
 
 SHARED = Path(__file__).parents[2] / "../shared/data"
 

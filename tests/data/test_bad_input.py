@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kdjax.types import UserError
+from kdjax.errors import UserError
 from tests.data import fakes
 
 

@@ -5,8 +5,8 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
+from kdjax.errors import UserError
 from kdjax.evaluation import representation
-from kdjax.types import UserError
 
 
 def drawn(seed=0, n=300, d=6, classes=4, noise=1.5):

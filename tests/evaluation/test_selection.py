@@ -6,9 +6,9 @@ import pytest
 
 from kdjax.distill.methods import Player
 from kdjax.distill.terms import TERM_SPECS, make_term
+from kdjax.errors import RunError, UserError
 from kdjax.evaluation import classification, selection
 from kdjax.report.results import MemberResult
-from kdjax.types import RunError, UserError
 
 RATE = "roles.*.optimizer.learning_rate"
 SELECT = selection.Selection("student", "accuracy", higher_is_better=True)

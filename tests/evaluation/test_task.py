@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from kdjax import cli, evaluation
+from kdjax.errors import UserError
 from kdjax.evaluation.task import Task, by_role
 from kdjax.experiment.build import build
 from kdjax.experiment.build import data as build_data
-from kdjax.types import UserError
 
 CONFIG = """
 from ml_collections import ConfigDict

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from kdjax.data.text.tasks import TASKS
+from kdjax.errors import UserError
 from kdjax.evaluation.text import task_metrics
-from kdjax.types import UserError
 
 # By hand: true positives 3, false positives 1, false negatives 2, true negatives 4.
 LABELS = np.array([1, 1, 1, 1, 1, 0, 0, 0, 0, 0])

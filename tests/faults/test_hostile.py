@@ -19,11 +19,11 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kdjax.errors import UserError
 from kdjax.experiment.run import workdir
 from kdjax.models.io import export as model_export
 from kdjax.models.io.weight_files import read_weights
 from kdjax.report import metrics_log
-from kdjax.types import UserError
 from tests.data import fakes
 
 PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "kdjax"

@@ -8,7 +8,7 @@ from jax.test_util import check_grads
 from scipy.special import expit, huber
 
 from kdjax import losses
-from kdjax.types import UserError
+from kdjax.errors import UserError
 
 
 def draw(seed, shape):

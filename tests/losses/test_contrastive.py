@@ -7,8 +7,8 @@ import pytest
 from jax.test_util import check_grads
 
 from kdjax import losses
+from kdjax.errors import UserError
 from kdjax.losses import contrastive
-from kdjax.types import UserError
 from tests.losses import references
 
 LABELS = jnp.array([2, 0, 1, 0, 2, 2, 1, 0], jnp.int32)

@@ -10,7 +10,7 @@ import pytest
 from jax.test_util import check_grads
 
 from kdjax import losses
-from kdjax.types import UserError
+from kdjax.errors import UserError
 from tests.losses import references
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "decoupled.npz")

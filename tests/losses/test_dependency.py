@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from kdjax import losses
-from kdjax.types import UserError
+from kdjax.errors import UserError
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "dependency.npz")
 PARAMS = {name: jnp.float32(GOLDEN[f"critic/{name}"]) for name in ("W1", "b1", "w2")}

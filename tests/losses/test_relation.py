@@ -9,7 +9,7 @@ import pytest
 from jax.test_util import check_grads
 
 from kdjax import losses
-from kdjax.types import UserError
+from kdjax.errors import UserError
 from tests.losses import references
 from tests.losses.references import close_features as close
 

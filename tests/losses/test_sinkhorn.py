@@ -14,9 +14,9 @@ import pytest
 from scipy.special import logsumexp, softmax
 
 from kdjax import losses
+from kdjax.errors import UserError
 from kdjax.losses._l1_cost import l1_cost
 from kdjax.losses.sinkhorn import _kernel_space, _log_space, _Solver
-from kdjax.types import UserError
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "sinkhorn.npz")
 RELATIVE = ["B1_C2_normal", "B4_C3_normal", "B4_C100_normal", "B4_C100_extremenoisy"]

@@ -9,8 +9,9 @@ import pytest
 from jax import lax
 
 from kdjax import models
+from kdjax.errors import UserError
 from kdjax.models.layers import layers
-from kdjax.types import UserError, Variables
+from kdjax.types import Variables
 
 # Trainable parameters with 100 and with 10 classes, and the pooled width. Depths 14 and 44 are not
 # in the published table: six more layers add 97,216, as from depth 8 to 20 to 32. A vgg is its 3x3

@@ -7,6 +7,7 @@ import pytest
 from kdjax.errors import UserError
 from kdjax.report import markdown, tables
 from kdjax.report.results import RunSummary, from_json
+from kdjax.report.table import as_markdown
 
 
 def test_every_run_has_its_tables_and_its_command(tmp_path, report):
@@ -19,7 +20,7 @@ def test_every_run_has_its_tables_and_its_command(tmp_path, report):
         "## one:",
         "## two:",
     ]
-    assert text.count(tables.as_markdown(tables.results(from_json(RunSummary, report)))) == 2
+    assert text.count(as_markdown(tables.results(from_json(RunSummary, report)))) == 2
     assert text.count(f"Command: `{report['command']}`") == 2
 
 

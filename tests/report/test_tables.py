@@ -11,6 +11,7 @@ from kdjax.errors import UserError
 from kdjax.report import statistics, tables
 from kdjax.report.records import read_report
 from kdjax.report.results import RunSummary, from_json
+from kdjax.report.table import as_html, as_markdown, show
 
 typed = functools.partial(from_json, RunSummary)
 
@@ -140,21 +141,21 @@ def test_swept_without_a_choice_is_not_averaged_over_the_sweep(report):
 
 def test_renderers(report):
     table = tables.results(typed(report))._replace(rows=(("a|b*<i>[/]", *["x"] * 9),) * 2)
-    markdown = tables.as_markdown(table)
+    markdown = as_markdown(table)
     assert "a\\|b\\*\\<i>\\[/]" in markdown
     assert len({line.replace("\\|", "").count("|") for line in markdown.splitlines()[2:6]}) == 1
-    page = tables.as_html(table)
+    page = as_html(table)
     assert "a|b*&lt;i&gt;[/]" in page
     assert 'class="number best"' in page
     out = io.StringIO()
-    tables.show(table, file=out)
+    show(table, file=out)
     assert "a|b*<i>[/]" in out.getvalue()
 
 
 def test_file_gets_whole_lines(report):
     out = io.StringIO()
     table = tables.results(typed(report))
-    tables.show(table, file=out)
+    show(table, file=out)
     assert all(cell in out.getvalue() for row in table.rows for cell in row)
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from kdjax import data, models
 from kdjax.distill.methods import co_train
+from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.train import parallel
 from kdjax.train.step import make_step
-from kdjax.types import UserError
 from tests.distill.methods import tables
 from tests.faults.commands import base
 from tests.train.test_devices import SPEC

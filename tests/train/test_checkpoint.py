@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from kdjax.errors import UserError
 from kdjax.train import checkpoint
-from kdjax.types import UserError
 from tests.distill.methods import tables
 
 TRAINS = ("teacher", "student")

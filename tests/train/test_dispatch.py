@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
+from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.train.loop import DivergenceTracker, Every, Hooks, Plan, fit
-from kdjax.types import UserError
 
 
 def config(**changes):

@@ -7,8 +7,8 @@ import signal
 import numpy as np
 import pytest
 
+from kdjax.errors import RunError
 from kdjax.train.loop import DivergenceTracker, Every, Hooks, Plan, Stopped, fit
-from kdjax.types import RunError
 
 NAN = float("nan")
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from kdjax import cli
+from kdjax.errors import UserError
 from kdjax.train import distributed
-from kdjax.types import UserError
 from tests.faults.commands import experiment, refused, train
 from tests.faults.several import finish, start
 

@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from kdjax.errors import UserError
 from kdjax.experiment.build.schedules import learning_rate_schedule
 from kdjax.train.optimizer import make_optimizer
-from kdjax.types import UserError
 
 CONSTANT = optax.constant_schedule(1.0)
 PARAMS = {"kernel": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), "bias": np.ones(3, "f4")}

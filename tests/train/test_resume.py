@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from kdjax.errors import RunError
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run import train as running
 from kdjax.experiment.run.member_groups import checkpoint_dir, member_groups
@@ -16,7 +17,6 @@ from kdjax.experiment.run.results import load_group_state
 from kdjax.report.results import Choice
 from kdjax.train import checkpoint
 from kdjax.train.loop import Stopped
-from kdjax.types import RunError
 
 RATE = "roles.*.optimizer.learning_rate"
 

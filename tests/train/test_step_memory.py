@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from kdjax.errors import RunError
 from kdjax.train import memory_estimate, parallel, step_memory
-from kdjax.types import RunError
 from tests.distill.methods import tables
 
 COMPILED = "/jax/core/compile/backend_compile_duration"

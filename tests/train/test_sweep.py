@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.train import sweep
-from kdjax.types import UserError
 
 RATE, TEMPERATURE = (
     "roles.*.optimizer.learning_rate",

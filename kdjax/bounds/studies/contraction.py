@@ -25,9 +25,7 @@ from kdjax.bounds.studies.results import (
     inequality_line,
     value_of,
 )
-from kdjax.types import UserError
-
-__all__ = ["ContractionSettings", "Layout", "contraction", "layout"]
+from kdjax.errors import UserError
 
 SUB_GAUSSIAN = 0.5  # losses in [0, 1]
 KINDS = ("dropout", "DropConnect", "Gaussian noise")

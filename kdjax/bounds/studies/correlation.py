@@ -12,9 +12,7 @@ from scipy.stats import rankdata
 
 from kdjax.bounds._backend import check_integer
 from kdjax.bounds.studies.results import Values
-from kdjax.types import UserError
-
-__all__ = ["Correlation", "Interval", "spearman", "spearman_by_setting"]
+from kdjax.errors import UserError
 
 
 class Interval(NamedTuple):

@@ -7,8 +7,6 @@ from kdjax.bounds.enumeration import sign_network
 from kdjax.bounds.inequalities import chain
 from kdjax.bounds.studies.results import Line, Panel, StudyResult, Table
 
-__all__ = ["LaboratorySettings", "laboratory"]
-
 
 @dataclasses.dataclass(frozen=True)
 class LaboratorySettings:

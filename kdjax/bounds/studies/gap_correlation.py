@@ -13,9 +13,7 @@ import numpy as np
 from kdjax.bounds.studies.correlation import Correlation, Interval, spearman, spearman_by_setting
 from kdjax.bounds.studies.networks import NetworkBounds
 from kdjax.bounds.studies.results import Line, Panel, StudyResult, Table
-from kdjax.types import UserError
-
-__all__ = ["tracking"]
+from kdjax.errors import UserError
 
 LEAST = 30  # students needed for a useful correlation
 

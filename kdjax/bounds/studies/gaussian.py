@@ -17,9 +17,7 @@ from scipy.special import ndtr
 from kdjax import bounds
 from kdjax.bounds._backend import check_integer, check_positive
 from kdjax.bounds.studies.results import Line, Panel, StudyResult, Table, Values
-from kdjax.types import UserError
-
-__all__ = ["Gaps", "GaussianSettings", "gaps", "gaussian"]
+from kdjax.errors import UserError
 
 SUB_GAUSSIAN = 0.5  # losses in [0, 1]
 LOSS_LIPSCHITZ = 1.0  # of the ramp

@@ -14,8 +14,6 @@ from kdjax.bounds.studies.results import (
     value_of,
 )
 
-__all__ = ["GibbsSettings", "gibbs"]
-
 ROWS = (
     ("|gen|", "exact"),
     ("Gibbs identity", "exact"),

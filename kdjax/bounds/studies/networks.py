@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["LayerBound", "NetworkBounds", "network_bounds"]
-
 
 class LayerBound(NamedTuple):
     """A layer's distances between training and test examples, Lipschitz constant and bound."""

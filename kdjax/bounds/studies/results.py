@@ -7,8 +7,6 @@ import numpy as np
 
 from kdjax.bounds.inequalities import Inequality
 
-__all__ = ["Line", "Panel", "StudyResult", "Table", "as_json", "inequality_line", "value_of"]
-
 Value = float | int | str
 Values = Sequence[float | int] | np.ndarray
 

@@ -6,9 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from kdjax.types import Spec, UserError
-
-__all__ = ["TASK", "prepare_boxes"]
+from kdjax.errors import UserError
+from kdjax.types import Spec
 
 TASK = "detection"  # of a spec
 

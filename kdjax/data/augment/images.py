@@ -13,9 +13,8 @@ from jax import Array
 
 from kdjax.data.augment.boxes import TASK, prepare_boxes
 from kdjax.data.augment.resized_crop import central_boxes, resample, resized_crop_flip
-from kdjax.types import Batch, Spec, UserError
-
-__all__ = ["AUGMENTS", "EVAL_CROP", "lookup", "normalize", "prepare", "random_crop_flip"]
+from kdjax.errors import UserError
+from kdjax.types import Batch, Spec
 
 AUGMENTS = ("none", "flip", "crop", "crop_flip", "resized_crop_flip")
 EVAL_CROP = 0.875  # 224 of 256 pixels, after Krizhevsky et al. 2012

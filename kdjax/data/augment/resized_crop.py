@@ -17,8 +17,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-__all__ = ["central_boxes", "random_boxes", "resample", "resized_crop_flip"]
-
 AREA = (0.08, 1.0)  # of the crop, as a fraction of the picture; Szegedy et al. 2014 (1409.4842)
 ASPECT = (3 / 4, 4 / 3)  # of the crop, width / height in true pixels; the same
 _ATTEMPTS = 10  # the first that fits is used, as in the common implementations

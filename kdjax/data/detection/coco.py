@@ -21,9 +21,7 @@ import numpy as np
 from PIL import Image
 
 from kdjax.data.images.readers import existing
-from kdjax.types import UserError
-
-__all__ = ["Photo", "Photos", "open_photo", "read_coco"]
+from kdjax.errors import UserError
 
 _LAYOUT = "a folder or .zip with annotations/instances_train*.json and train*/, the same for val"
 

@@ -20,9 +20,8 @@ from kdjax.data.images.in_memory import channel_moments, fits_on_device, id_batc
 from kdjax.data.images.streaming import Block, train_batches
 from kdjax.data.options import BatchOptions, DetectionOptions, SplitOptions
 from kdjax.data.splits import assign_rows, check_batch_sizes, plan
-from kdjax.types import EvalBatches, Source, Spec, UserError
-
-__all__ = ["DetectionSet", "read_detection", "resized"]
+from kdjax.errors import UserError
+from kdjax.types import EvalBatches, Source, Spec
 
 BACKGROUND = "background"
 _MOMENTS_SAMPLE = 256  # pictures behind mean and std

@@ -6,9 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from kdjax.types import UserError
-
-__all__ = ["View", "fit", "open_picture", "picture_channels", "squeeze"]
+from kdjax.errors import UserError
 
 _GREY_MODES = ("1", "L", "LA")
 

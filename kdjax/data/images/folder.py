@@ -12,9 +12,7 @@ import numpy as np
 from kdjax.data.images.decode import View, fit, open_picture, picture_channels
 from kdjax.data.images.readers import existing
 from kdjax.data.images.streaming import Records, RecordSet
-from kdjax.types import UserError
-
-__all__ = ["folder"]
+from kdjax.errors import UserError
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
 _VALIDATION = ("val", "validation", "valid")

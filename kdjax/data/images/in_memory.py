@@ -10,18 +10,8 @@ import numpy as np
 
 from kdjax.data.options import BatchOptions, SplitOptions
 from kdjax.data.splits import assign_rows, batch_rows, check_batch_sizes, plan
-from kdjax.types import EvalBatches, Source, Spec, TrainBatches, UserError
-
-__all__ = [
-    "ImageSet",
-    "Pair",
-    "build",
-    "channel_moments",
-    "check",
-    "fits_on_device",
-    "id_batches",
-    "pad_batch",
-]
+from kdjax.errors import UserError
+from kdjax.types import EvalBatches, Source, Spec, TrainBatches
 
 ON_DEVICE_LIMIT = 2**30  # bytes of raw training images that may live on the accelerator
 _CHUNK = 2**22  # values converted to float64 at a time

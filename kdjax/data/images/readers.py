@@ -13,10 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kdjax.data.images.in_memory import ImageSet, Pair, check
-from kdjax.errors import CORRUPT_FILE_ERRORS
-from kdjax.types import UserError
-
-__all__ = ["digits", "idx", "npz"]
+from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
 
 
 def digits() -> ImageSet:

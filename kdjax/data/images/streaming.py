@@ -18,9 +18,8 @@ from kdjax.data.images.decode import View, fit, squeeze
 from kdjax.data.images.in_memory import ImageSet, Pair, channel_moments, pad_batch
 from kdjax.data.options import BatchOptions, SplitOptions
 from kdjax.data.splits import assign_rows, check_batch_sizes, check_position, epoch_order, plan
-from kdjax.types import EvalBatches, RunError, Source, Spec, TrainBatches, UserError
-
-__all__ = ["END", "Block", "RecordSet", "Records", "build", "stream_batches", "train_batches"]
+from kdjax.errors import RunError, UserError
+from kdjax.types import EvalBatches, Source, Spec, TrainBatches
 
 _MOMENTS_SAMPLE = 1024  # images behind mean and std of a streamed set: errors of about 1 per cent
 END = 2**62  # examples in an endless stream

@@ -3,9 +3,7 @@
 import numpy as np
 
 from kdjax.data.images.in_memory import ImageSet, Pair
-from kdjax.types import UserError
-
-__all__ = ["synthetic"]
+from kdjax.errors import UserError
 
 _COARSE = 4  # a 4 x 4 grid of patterns: convolutions and linear models can both learn them
 _SIGNAL, _NOISE = (

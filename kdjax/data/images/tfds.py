@@ -16,8 +16,6 @@ from kdjax.data.images.decode import View
 from kdjax.data.images.streaming import Records, RecordSet
 from kdjax.errors import UserError, did_you_mean
 
-__all__ = ["from_builder", "open_prepared", "open_split", "tfds_set"]
-
 
 def tfds_set(name: str, path: str | None, view: View, known: Sequence[str]) -> RecordSet:
     """Return a tfds set that is in the tfds data_dir `path` (default ~/tensorflow_datasets).

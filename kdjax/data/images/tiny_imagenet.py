@@ -20,9 +20,7 @@ from kdjax.data.images.decode import View
 from kdjax.data.images.readers import existing
 from kdjax.data.images.streaming import RecordSet
 from kdjax.data.images.tfds import from_builder
-from kdjax.types import UserError
-
-__all__ = ["tiny_imagenet"]
+from kdjax.errors import UserError
 
 _FOLDER = "tiny-imagenet-200"
 _VERSION = "1.0.0"

@@ -15,9 +15,8 @@ from kdjax.data.images.in_memory import channel_moments, pad_batch
 from kdjax.data.options import BatchOptions, PairOptions, SplitOptions
 from kdjax.data.pairs import omniglot
 from kdjax.data.splits import batch_rows, check_position, check_split_seed, share
-from kdjax.types import EvalBatches, Source, Spec, TrainBatches, UserError
-
-__all__ = ["PairSet", "build", "check", "of_drawings", "parts"]
+from kdjax.errors import UserError
+from kdjax.types import EvalBatches, Source, Spec, TrainBatches
 
 LAYOUTS = ("grid", "stacked")
 SPLITS = ("train", "validation", "test")

@@ -9,10 +9,7 @@ import numpy as np
 
 from kdjax.data.images import readers
 from kdjax.data.images.tfds import open_split
-from kdjax.errors import CORRUPT_FILE_ERRORS
-from kdjax.types import UserError
-
-__all__ = ["Drawings", "character_rows", "digits", "omniglot", "resized", "shrunk"]
+from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
 
 FILE_KEYS = ("images_28", "alphabet", "character")
 SIDE = 28  # pixels to which tfds' 105 x 105 are reduced

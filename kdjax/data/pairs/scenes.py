@@ -11,9 +11,7 @@ from kdjax.data.images.tfds import open_split
 from kdjax.data.options import PairOptions, SplitOptions
 from kdjax.data.pairs import omniglot
 from kdjax.data.pairs.dataset import SPLITS, Draw, Keys, PairSet, Views, parts
-from kdjax.types import UserError
-
-__all__ = ["celeb_a", "halves", "multiview", "shapes3d", "synthetic_pairs"]
+from kdjax.errors import UserError
 
 SCENE = ("label_floor_hue", "label_wall_hue", "label_object_hue", "label_scale", "label_shape")
 SHAPES = (10, 10, 10, 8, 4, 15)  # values of these and of the orientation

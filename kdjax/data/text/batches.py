@@ -15,8 +15,6 @@ from kdjax.data.splits import check_position, epoch_order
 from kdjax.data.text.tokenize import Encoded
 from kdjax.types import EvalBatches, TrainBatches
 
-__all__ = ["Padding", "Split", "equal_answers", "eval_batches", "eval_order", "train_batches"]
-
 _SHUFFLE = 0x7E87  # separates the random stream of batches from that of epochs
 
 

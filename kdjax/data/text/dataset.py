@@ -25,9 +25,8 @@ from kdjax.data.text.batches import (
 from kdjax.data.text.files import Example, read
 from kdjax.data.text.tasks import Task, lookup
 from kdjax.data.text.tokenize import Tokenizer
-from kdjax.types import Source, Spec, UserError
-
-__all__ = ["TextSet", "read_text"]
+from kdjax.errors import UserError
+from kdjax.types import Source, Spec
 
 _MAX_SHAPES = 4  # each is a compilation of every step
 

@@ -14,9 +14,7 @@ from typing import Any, NamedTuple
 
 from kdjax.data.images.tfds import open_prepared
 from kdjax.data.text.tasks import Row, Task, fields
-from kdjax.types import UserError
-
-__all__ = ["Example", "TextSplits", "read", "read_file"]
+from kdjax.errors import UserError
 
 
 class Example(NamedTuple):

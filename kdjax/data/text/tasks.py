@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 
 from kdjax.errors import UserError, did_you_mean
 
-__all__ = ["TASKS", "Prompt", "Task", "answers", "fields", "lookup", "prompt", "sides"]
-
 Row = Mapping[str, Any]  # an example as stored in a file
 
 

@@ -12,21 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax.data.text.tasks import Prompt
-from kdjax.types import UserError
-
-__all__ = [
-    "Encoded",
-    "Tokenizer",
-    "encode",
-    "encode_answers",
-    "encode_prompts",
-    "from_file",
-    "from_words",
-    "save",
-    "train_wordpiece",
-    "wordpiece",
-    "words",
-]
+from kdjax.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _PADS = ("[PAD]", "<pad>")

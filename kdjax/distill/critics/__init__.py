@@ -15,7 +15,7 @@ from kdjax.distill.critics import dependency as _dependency
 from kdjax.distill.critics.crd import contrast
 from kdjax.distill.critics.dependency import DependencyOptions, dependency
 from kdjax.distill.terms import Critic, Scalar
-from kdjax.types import UserError
+from kdjax.errors import UserError
 
 __all__ = [
     "DependencyOptions",

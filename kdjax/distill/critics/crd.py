@@ -7,9 +7,9 @@ import numpy as np
 from kdjax import losses
 from kdjax.distill.terms import Critic, Scalar, feature_width
 from kdjax.distill.terms.spec import POSITIVE
-from kdjax.errors import check_count
+from kdjax.errors import UserError, check_count
 from kdjax.models.layers.layers import linear
-from kdjax.types import Array, Outputs, UserError, Variables
+from kdjax.types import Array, Outputs, Variables
 
 TERMS = {
     "contrast": {

@@ -8,9 +8,10 @@ from jax import lax
 from kdjax import losses
 from kdjax.distill.terms import Critic, InputPenalty, PlayerInputs, Scalar, feature_width
 from kdjax.distill.terms.spec import POSITIVE
+from kdjax.errors import UserError
 from kdjax.losses.dependency import penalty_points
 from kdjax.models.lipschitz import pair_critic as pair_critics
-from kdjax.types import Array, Outputs, UserError, Variables
+from kdjax.types import Array, Outputs, Variables
 
 TERMS = {"dependency": {"penalty": Scalar(10.0, POSITIVE)}}
 OBJECTIVES = ("wpc", "cpc", "dual")

@@ -23,7 +23,8 @@ from kdjax.distill.methods.collectives import (
     select_features,
 )
 from kdjax.distill.terms import Critic, PlayerInputs, Scalar, WeightSchedule, check_domain
-from kdjax.types import Array, Batch, Method, Model, Outputs, Scalars, UserError, Variables
+from kdjax.errors import UserError
+from kdjax.types import Array, Batch, Method, Model, Outputs, Scalars, Variables
 
 MOVES = ("first", "both")
 

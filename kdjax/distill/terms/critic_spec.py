@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from kdjax.distill.terms.spec import Scalar
-from kdjax.types import Array, Batch, Metrics, Outputs, PyTree, Scalars, UserError, Variables
+from kdjax.errors import UserError
+from kdjax.types import Array, Batch, Metrics, Outputs, PyTree, Scalars, Variables
 
 
 class CriticInit(Protocol):

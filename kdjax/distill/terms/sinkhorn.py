@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from kdjax import losses
 from kdjax.distill.terms.spec import POSITIVE, LossValue, Scalar, Teachers, TermSpec
 from kdjax.distill.terms.tokens import flat_rows, token_features
-from kdjax.types import Array, Batch, Outputs, Scalars, UserError
+from kdjax.errors import UserError
+from kdjax.types import Array, Batch, Outputs, Scalars
 
 SCALARS = {"temperature": Scalar(2.0, POSITIVE), "epsilon": Scalar(0.1, POSITIVE)}
 

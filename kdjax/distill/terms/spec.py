@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from kdjax.distill.terms.schedules import TemperatureSchedule, WeightSchedule
-from kdjax.types import Array, Batch, Outputs, Scalars, UserError
+from kdjax.errors import UserError
+from kdjax.types import Array, Batch, Outputs, Scalars
 
 Teachers = Sequence[Outputs]
 LossValue = Array | tuple[Array, Mapping[str, Array]]  # values; and scalars to be logged

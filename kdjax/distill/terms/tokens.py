@@ -5,7 +5,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from kdjax.distill.terms.spec import LossFn, Teachers
-from kdjax.types import Array, Batch, Outputs, Scalars, UserError
+from kdjax.errors import UserError
+from kdjax.types import Array, Batch, Outputs, Scalars
 
 TOKENS = "token_logits"  # [batch, positions, vocabulary]
 MASK = "token_mask"  # [batch, positions], > 0 where a token counts

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import optax
 
 from kdjax.distill import terms
+from kdjax.errors import UserError
 from kdjax.experiment.config.schema import TemperatureAnneal, WeightRamp
-from kdjax.types import UserError
 
 
 def learning_rate_schedule(

@@ -22,12 +22,13 @@ from scipy.special import logsumexp
 from kdjax import bounds, models
 from kdjax.bounds.layer_distances import LayerDistances, layer_distances
 from kdjax.data import unpad_batch
+from kdjax.errors import UserError
 from kdjax.experiment.build import models as experiment_models
 from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run.train import RunResults, load_results
 from kdjax.models import certificates
 from kdjax.report.results import LayerBound, NetworkBounds
-from kdjax.types import Batch, UserError, Variables
+from kdjax.types import Batch, Variables
 
 RHO = math.sqrt(2)  # Lipschitz constant of cross-entropy in the logits
 SLACK = 1e-5  # float32 representations

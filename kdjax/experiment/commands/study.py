@@ -20,7 +20,7 @@ from kdjax.experiment.commands.diagnose import DiagnosisOptions, check_samples, 
 from kdjax.experiment.run import train as training
 from kdjax.experiment.run import workdir
 from kdjax.report import study_figures as drawing
-from kdjax.report import tables
+from kdjax.report.table import as_markdown, show
 from kdjax.train.loop import Stopped
 
 Say = Callable[[str], None]
@@ -60,12 +60,12 @@ def study(
         **studies.as_json(result),
     }
     study_tables = drawing.study_tables(content)
-    parts = [f"# {result.title}", f"Command: `{command}`", *map(tables.as_markdown, study_tables)]
+    parts = [f"# {result.title}", f"Command: `{command}`", *map(as_markdown, study_tables)]
     workdir.write_json(out / "study.json", content)
     (out / "tables.md").write_text("\n\n".join(parts), encoding="utf-8")
     (out / "figure.svg").write_text(drawing.study_figure(content) + "\n", encoding="utf-8")
     for table in study_tables:
-        tables.show(table)
+        show(table)
     say(f"study: {out / 'study.json'}, {out / 'tables.md'}, {out / 'figure.svg'}")
     if result.broken:
         raise RunError(f"does not hold: {'; '.join(result.broken)}: please report this")

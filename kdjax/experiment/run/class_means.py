@@ -11,10 +11,10 @@ import numpy as np
 
 from kdjax import data
 from kdjax.distill.methods.collectives import rows
-from kdjax.errors import CORRUPT_FILE_ERRORS
+from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
 from kdjax.train import checkpoint
 from kdjax.train.parallel import Layout, one_device
-from kdjax.types import Batch, Model, Source, UserError, Variables
+from kdjax.types import Batch, Model, Source, Variables
 
 Prepare = Callable[[Batch, jax.Array], Batch]
 

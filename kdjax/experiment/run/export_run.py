@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import jax
 
 from kdjax import models
+from kdjax.errors import UserError
 from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run.results import RunResults
 from kdjax.models.io import export as model_export
-from kdjax.types import UserError, Variables
+from kdjax.types import Variables
 
 
 class ExportRequest(NamedTuple):

@@ -14,6 +14,7 @@ import numpy as np
 
 from kdjax import models
 from kdjax.data import example_batch
+from kdjax.errors import UserError
 from kdjax.evaluation import classification, selection
 from kdjax.experiment.build.initial_weights import (
     init_detector_heads,
@@ -40,7 +41,7 @@ from kdjax.report.results import (
     to_json,
 )
 from kdjax.train import checkpoint, sweep
-from kdjax.types import State, UserError, Variables
+from kdjax.types import State, Variables
 
 Say = Callable[[str], None]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from kdjax.errors import UserError
 from kdjax.experiment.build.plan import Experiment, InitialWeights, Variant
 from kdjax.experiment.run.hooks import TrainHooks, score
 from kdjax.experiment.run.member_groups import (
@@ -28,7 +29,7 @@ from kdjax.experiment.run.results import (
 from kdjax.report.metrics_log import MetricsLog, NullLog
 from kdjax.report.results import VariantResult
 from kdjax.train import checkpoint, loop, multihost
-from kdjax.types import State, UserError
+from kdjax.types import State
 
 Say = Callable[[str], None]
 

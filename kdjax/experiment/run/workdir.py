@@ -14,10 +14,10 @@ from typing import Any
 import jax
 
 from kdjax import __version__
+from kdjax.errors import UserError
 from kdjax.experiment.config.resolve import differences, to_dict
 from kdjax.experiment.config.schema import Config
 from kdjax.train import multihost
-from kdjax.types import UserError
 
 # What may differ when a run goes on: it changes where and how fast, not what is computed.
 MAY_CHANGE = (

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from kdjax import bounds
+from kdjax.errors import UserError
 from kdjax.models.certificates import mobile, plain, residual, shuffled
 from kdjax.models.certificates.maps import NamedMaps, Shape, out_shape
-from kdjax.types import UserError, Variables
+from kdjax.types import Variables
 
 __all__ = ["Stage", "decompose", "downstream_constants", "layer_constants"]
 

@@ -11,17 +11,6 @@ from kdjax import bounds
 from kdjax.models.certificates.maps import RELU, Map, NamedMaps, Shape, compose
 from kdjax.types import Array, Variables
 
-__all__ = [
-    "average_pool",
-    "batch_norm",
-    "convolution",
-    "convolve",
-    "dense",
-    "stage_layers",
-    "submodule_names",
-    "submodules",
-]
-
 EXACT = 1_100_000  # entries of a matrix whose SVD takes under a second
 WORK = 5e7  # pixels x channels^3, below which one matrix a frequency beats power iteration
 ITERATIONS = 300  # of power iteration: its upper value is then at most 3 % above

@@ -12,23 +12,6 @@ from jax import lax
 from kdjax.models.layers.layers import global_average, halve
 from kdjax.types import Array
 
-__all__ = [
-    "GLOBAL_AVERAGE",
-    "HALVE",
-    "IDENTITY",
-    "RELU",
-    "Map",
-    "NamedMaps",
-    "Shape",
-    "add",
-    "compose",
-    "concat",
-    "max_pool",
-    "nonexpansive",
-    "out_shape",
-    "split_channels",
-]
-
 Shape = tuple[int, ...]  # of an image, or (width,)
 
 

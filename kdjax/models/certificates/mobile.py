@@ -13,8 +13,6 @@ from kdjax.models.certificates.maps import (
 )
 from kdjax.types import Variables
 
-__all__ = ["mobilenet_v1", "mobilenet_v2"]
-
 _V1_HALVINGS = (2, 4, 6, 12)  # blocks whose depthwise convolution has stride 2
 _V1_STAGES = {3: 1, 5: 2, 11: 3, 13: 4}  # last block -> stage
 _V2_HALVINGS = (2, 3, 5)  # groups whose first block has stride 2

@@ -18,8 +18,6 @@ from kdjax.models.certificates.maps import (
 from kdjax.models.lipschitz import layers as lipschitz
 from kdjax.types import Variables
 
-__all__ = ["cnn", "lipschitz_mlp", "mlp", "vgg"]
-
 
 def mlp(module: Variables, shape: Shape) -> NamedMaps:
     """Return the layers of `models.mlp`; "pooled" repeats the last hidden layer, or the image."""

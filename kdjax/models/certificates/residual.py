@@ -22,8 +22,6 @@ from kdjax.models.certificates.maps import (
 from kdjax.models.vision.resnet import pad_shortcut
 from kdjax.types import Variables
 
-__all__ = ["resnet", "resnet_imagenet", "wide_resnet"]
-
 
 def resnet(module: Variables, shape: Shape) -> NamedMaps:
     """Return the layers of `models.resnet`."""

@@ -23,8 +23,6 @@ from kdjax.models.certificates.maps import (
 from kdjax.models.vision.shufflenet import shuffle
 from kdjax.types import Variables
 
-__all__ = ["shuffle_v1", "shuffle_v2"]
-
 _GROUPS = 3  # of V1
 _SHUFFLE = nonexpansive(lambda x: shuffle(x, 2))
 

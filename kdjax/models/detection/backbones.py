@@ -6,11 +6,10 @@ from typing import Any
 
 from flax import linen as nn
 
+from kdjax.errors import UserError
 from kdjax.models.vision.mobilenet import mobilenet_v2
 from kdjax.models.vision.resnet_imagenet import resnet_imagenet
-from kdjax.types import PyTree, UserError, Variables
-
-__all__ = ["STRIDES", "frozen_parts", "make_backbone", "merge", "split_frozen", "with_backbone"]
+from kdjax.types import PyTree, Variables
 
 STRIDES = (4, 8, 16, 32, 64)  # of the levels of stages 1 to 4, and of one more
 _RESNETS = {f"ResNet{depth}": depth for depth in (10, 18, 34, 50, 101)}

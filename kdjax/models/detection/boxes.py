@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.types import Array, UserError
-
-__all__ = ["anchors", "areas", "clip", "cover", "decode", "encode", "flip", "intersections", "iou"]
+from kdjax.errors import UserError
+from kdjax.types import Array
 
 RATIOS = (0.5, 1.0, 2.0)  # height over width, arXiv 1506.01497 section 3.1.1
 # upper limit of a size's logarithm: no box grows by more than 1000 / 16 in one step

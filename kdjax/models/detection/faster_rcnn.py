@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kdjax.errors import UserError
 from kdjax.models.detection.backbones import (
     STRIDES,
     frozen_parts,
@@ -31,9 +32,7 @@ from kdjax.models.detection.fpn import BoxHead, Detector, ProposalHead, Pyramid
 from kdjax.models.detection.matching import GroundTruth
 from kdjax.models.detection.proposals import Limits, anchor_rows, detect, propose, region_rows
 from kdjax.models.detection.roi_align import CANONICAL, levels_of, roi_align
-from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
-
-__all__ = ["REGION_KEYS", "DetectorOptions", "faster_rcnn"]
+from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
 # what two players may share
 REGION_KEYS = ("region", "region_label", "region_mask", "region_target")

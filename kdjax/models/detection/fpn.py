@@ -12,8 +12,6 @@ from flax import linen as nn
 
 from kdjax.models.layers.conv import Conv
 
-__all__ = ["BoxHead", "Detector", "ProposalHead", "Pyramid"]
-
 
 class Pyramid(nn.Module):
     """Lateral 1x1 convolutions, a top-down path, 3x3 convolutions, and one more halving."""

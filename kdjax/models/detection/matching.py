@@ -8,10 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kdjax.errors import UserError
 from kdjax.models.detection.boxes import cover, iou
-from kdjax.types import Array, UserError
-
-__all__ = ["BACKGROUND", "FOREGROUND", "IGNORED", "GroundTruth", "match", "sample"]
+from kdjax.types import Array
 
 FOREGROUND, BACKGROUND, IGNORED = 1, 0, -1
 _CROWDED = 0.5  # of a region's area inside a crowd: then it is neither object nor background

@@ -6,8 +6,6 @@ import jax.numpy as jnp
 from kdjax.models.detection.boxes import iou
 from kdjax.types import Array
 
-__all__ = ["suppress"]
-
 
 def suppress(
     boxes: Array, scores: Array, groups: Array, *, size: int, threshold: float

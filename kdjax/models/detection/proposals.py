@@ -14,8 +14,6 @@ from kdjax.models.detection.matching import FOREGROUND, GroundTruth, match, samp
 from kdjax.models.detection.nms import suppress
 from kdjax.types import Array
 
-__all__ = ["BOX_WEIGHTS", "DETECTION", "Limits", "anchor_rows", "detect", "propose", "region_rows"]
-
 BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the second stage's encoding, arXiv 1504.08083's variances
 DETECTION = 7  # numbers of a detection: left, top, right, bottom, score, class, 1 if it is real
 

@@ -13,8 +13,6 @@ import jax.numpy as jnp
 from kdjax.models.detection.boxes import areas
 from kdjax.types import Array
 
-__all__ = ["levels_of", "roi_align"]
-
 RATIO = 2  # points a bin and axis
 TILE = 8  # pixels per side of a tile, to which the CPU's gradient is added at once
 CANONICAL = 224.0  # pixels: the size of a box read from the level of stride 16 (arXiv 1612.03144)

@@ -11,21 +11,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from kdjax.errors import CORRUPT_FILE_ERRORS
+from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
 from kdjax.models.io import torch_names
-from kdjax.types import Model, PyTree, UserError, Variables
-
-__all__ = [
-    "check_tensors",
-    "first_kernel",
-    "flatten",
-    "from_safetensors",
-    "from_torch",
-    "restore",
-    "to_safetensors",
-    "to_torch",
-    "write_safetensors",
-]
+from kdjax.types import Model, PyTree, Variables
 
 _MAX_LISTED = 12  # names in an error, of each kind
 

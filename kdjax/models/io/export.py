@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import models
+from kdjax.errors import UserError
 from kdjax.models.io import convert
-from kdjax.types import Model, Spec, UserError, Variables
+from kdjax.types import Model, Spec, Variables
 
 FORMAT = "kdjax-model-1"
 SLACK = 0.02  # in standard deviations: largest difference between splits of the same data

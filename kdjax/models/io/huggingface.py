@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax.errors import UserError
 from kdjax.models.io import convert, huggingface_names
 from kdjax.models.io.huggingface_config import to_config, to_options
 from kdjax.models.text.bert import BertOptions, bert
 from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
 from kdjax.models.text.t5 import T5Options, t5
-from kdjax.types import Array, Model, UserError, Variables
-
-__all__ = ["load_huggingface", "save_huggingface"]
+from kdjax.types import Array, Model, Variables
 
 _FAMILIES: dict[str, tuple[type, Callable[[Any], Model]]] = {
     "bert": (BertOptions, bert),

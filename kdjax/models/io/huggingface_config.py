@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kdjax.types import UserError
-
-__all__ = ["FAMILIES", "to_config", "to_options"]
+from kdjax.errors import UserError
 
 # config.json's key -> the option of `models.build` with the same value
 _BERT = {

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-__all__ = ["normalise", "to_name"]
-
 # layer of kdjax -> layer of the reference library; {} is the number of the layer
 _BERT = {
     "word": "bert.embeddings.word_embeddings",

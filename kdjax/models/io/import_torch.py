@@ -10,12 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import models
+from kdjax.errors import UserError
 from kdjax.models.io import convert, torch_names
 from kdjax.models.io import export as model_export
 from kdjax.models.io.weight_files import read_weights
-from kdjax.types import UserError
-
-__all__ = ["ImageFormat", "import_weights", "write_torch"]
 
 
 class ImageFormat(NamedTuple):

@@ -10,9 +10,7 @@ import pickletools
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
-from kdjax.types import UserError
-
-__all__ = ["Global", "Handlers", "read_pickle"]
+from kdjax.errors import UserError
 
 # A checkpoint of ResNet-101 with its optimizer needs about 50,000.
 _MAX_INSTRUCTIONS = 2_000_000

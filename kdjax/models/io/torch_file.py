@@ -16,11 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.errors import CORRUPT_FILE_ERRORS
+from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
 from kdjax.models.io.pickle_reader import Global, Handlers, read_pickle
-from kdjax.types import UserError
-
-__all__ = ["from_torch_file"]
 
 # The older container starts with these two numbers.
 _MAGIC = 0x1950A86A20F9469CFC6C

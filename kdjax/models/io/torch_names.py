@@ -10,9 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.types import UserError
-
-__all__ = ["Dialect", "find_dialect", "last_layer", "normalise", "to_name", "torch_shape"]
+from kdjax.errors import UserError
 
 # Names of the last linear layer and of a ResNet's projections; all are read as the dialect's own.
 _HEADS = ("fc", "linear", "classifier", "classifier.0")

@@ -6,12 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kdjax.errors import CORRUPT_FILE_ERRORS
+from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
 from kdjax.models.io.convert import from_safetensors
 from kdjax.models.io.torch_file import from_torch_file
-from kdjax.types import UserError
-
-__all__ = ["read_weights"]
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:

@@ -19,11 +19,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
+from kdjax.errors import UserError
 from kdjax.models.layers import conv_kernels
 from kdjax.models.layers.conv_kernels import KERNEL, Geometry, Padding, X, Y
-from kdjax.types import UserError
-
-__all__ = ["Conv", "conv2d"]
 
 Array = jax.Array
 

@@ -15,17 +15,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-__all__ = [
-    "KERNEL",
-    "Geometry",
-    "Padding",
-    "X",
-    "Y",
-    "contract",
-    "convolve",
-    "is_products",
-]
-
 Array = jax.Array
 Padding = tuple[tuple[int, int], tuple[int, int]]
 X, KERNEL, Y = 0, 1, 2  # the slots of the trilinear form

@@ -8,9 +8,8 @@ import flax.errors
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
-
-__all__ = ["from_linen"]
+from kdjax.errors import UserError
+from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
 
 def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:

@@ -9,22 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from kdjax.errors import UserError
 from kdjax.models.layers.conv import Conv
-from kdjax.types import Outputs, UserError
-
-__all__ = [
-    "Mode",
-    "batch_norm",
-    "classify",
-    "compute_dtype",
-    "conv_norm",
-    "global_average",
-    "halve",
-    "layer_widths",
-    "linear",
-    "max_pool",
-    "smallest_image",
-]
+from kdjax.types import Outputs
 
 
 class Mode(NamedTuple):

@@ -11,18 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kdjax.types import Array, UserError
-
-__all__ = [
-    "bjorck",
-    "bjorck_iterations",
-    "group_sort",
-    "init_dense",
-    "project_to_ball",
-    "spectral_conv",
-    "spectral_dense",
-    "start_vector",
-]
+from kdjax.errors import UserError
+from kdjax.types import Array
 
 START = 50  # power iterations before the first step; one per step suffices for small updates
 _BJORCK = {1: (1.5, -0.5), 2: (15 / 8, -5 / 4, 3 / 8), 3: (35 / 16, -35 / 16, 21 / 16, -5 / 16)}

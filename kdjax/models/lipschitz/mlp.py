@@ -7,9 +7,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from kdjax.errors import UserError
 from kdjax.models.layers.layers import layer_widths
 from kdjax.models.lipschitz import layers as lipschitz
-from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
+from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
 KINDS = ("spectral", "bjorck")
 

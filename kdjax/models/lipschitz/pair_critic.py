@@ -19,11 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.errors import check_count
+from kdjax.errors import UserError, check_count
 from kdjax.models.lipschitz import layers as lipschitz
-from kdjax.types import Array, PyTree, UserError, Variables
-
-__all__ = ["KINDS", "PairCritic", "build", "measured_slope"]
+from kdjax.types import Array, PyTree, Variables
 
 KINDS = tuple(form + how for form in ("bilinear", "concat") for how in ("", "_spectral", "_bjorck"))
 Layer = dict[str, Array]

@@ -9,26 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from kdjax.errors import check_count
-from kdjax.types import Array, UserError
-
-__all__ = [
-    "ACTIVATIONS",
-    "Attention",
-    "Dropout",
-    "attend",
-    "check_activation",
-    "check_heads",
-    "check_rates",
-    "check_sizes",
-    "drop",
-    "fill_in",
-    "gelu",
-    "key_mask",
-    "layer_norm",
-    "per_token",
-    "token_logits",
-]
+from kdjax.errors import UserError, check_count
+from kdjax.types import Array
 
 _FAR = -1e30  # score of a masked key; finite, so that a row without keys stays finite
 

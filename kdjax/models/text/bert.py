@@ -23,8 +23,6 @@ from kdjax.models.text.attention import (
 from kdjax.models.text.inputs import from_tokens
 from kdjax.types import Array, Model, Outputs
 
-__all__ = ["Bert", "BertOptions", "bert"]
-
 _INIT = nn.initializers.normal(0.02)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from kdjax.errors import UserError
 from kdjax.models.layers.layers import compute_dtype
 from kdjax.models.text.attention import (
     ACTIVATIONS,
@@ -22,9 +23,7 @@ from kdjax.models.text.attention import (
     token_logits,
 )
 from kdjax.models.text.inputs import from_tokens
-from kdjax.types import Array, Model, Outputs, UserError
-
-__all__ = ["GptNeo", "GptNeoOptions", "gpt_neo"]
+from kdjax.types import Array, Model, Outputs
 
 _INIT = nn.initializers.normal(0.02)
 

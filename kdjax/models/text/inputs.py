@@ -7,9 +7,8 @@ import flax.errors
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
-
-__all__ = ["from_tokens"]
+from kdjax.errors import UserError
+from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
 
 def from_tokens(

@@ -3,9 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from kdjax.types import PyTree, UserError, Variables
-
-__all__ = ["select_layers"]
+from kdjax.errors import UserError
+from kdjax.types import PyTree, Variables
 
 
 def select_layers(variables: Variables, layers: Sequence[int] | None = None) -> Variables:

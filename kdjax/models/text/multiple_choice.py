@@ -6,9 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
-
-__all__ = ["ENCODE_ONCE", "REPEAT_PROMPT", "PromptFormat", "with_choices"]
+from kdjax.errors import UserError
+from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
 _NEVER = -1e9  # score of a choice without tokens; finite, so that softmax and KL stay finite
 

@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 
-__all__ = ["relative_buckets"]
-
 
 def relative_buckets(
     targets: int, sources: int, *, buckets: int, max_distance: int, both_sides: bool

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from kdjax.errors import UserError
 from kdjax.models.layers.layers import compute_dtype
 from kdjax.models.text.attention import (
     ACTIVATIONS,
@@ -21,9 +22,7 @@ from kdjax.models.text.attention import (
 )
 from kdjax.models.text.inputs import from_tokens
 from kdjax.models.text.relative_position import relative_buckets
-from kdjax.types import Array, Model, Outputs, UserError
-
-__all__ = ["T5", "T5Options", "t5"]
+from kdjax.types import Array, Model, Outputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,10 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from kdjax.errors import UserError
 from kdjax.models.layers.conv import Conv
 from kdjax.models.layers.layers import Mode, batch_norm, classify, compute_dtype, layer_widths
-from kdjax.types import Outputs, UserError
-
-__all__ = ["Cnn", "cnn"]
+from kdjax.types import Outputs
 
 
 class Cnn(nn.Module):

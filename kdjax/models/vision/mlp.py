@@ -10,8 +10,6 @@ from flax import linen as nn
 from kdjax.models.layers.layers import compute_dtype, layer_widths, linear
 from kdjax.types import Outputs
 
-__all__ = ["Mlp", "mlp"]
-
 
 class Mlp(nn.Module):
     """Linear layers with ReLU between them; see `mlp`."""

@@ -5,10 +5,9 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from kdjax.errors import UserError
 from kdjax.models.layers.layers import Mode, classify, compute_dtype, conv_norm, global_average
-from kdjax.types import Outputs, UserError
-
-__all__ = ["MobileNetV1", "MobileNetV2", "mobilenet_v1", "mobilenet_v2"]
+from kdjax.types import Outputs
 
 # V1, one row a block: output channels, stride. V2, one row a group of blocks: expansion, output
 # channels at width 1, blocks, stride of the first; stride 1 in the second group, for small images.

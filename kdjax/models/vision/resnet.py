@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from kdjax.errors import UserError
 from kdjax.models.layers.layers import Mode, classify, compute_dtype, conv_norm, layer_widths
-from kdjax.types import Outputs, UserError
-
-__all__ = ["ResNet", "resnet"]
+from kdjax.types import Outputs
 
 
 class Block(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from kdjax.errors import UserError
 from kdjax.models.layers.layers import (
     Mode,
     classify,
@@ -16,9 +17,7 @@ from kdjax.models.layers.layers import (
     global_average,
     max_pool,
 )
-from kdjax.types import Outputs, UserError
-
-__all__ = ["ResNetImagenet", "resnet_imagenet"]
+from kdjax.types import Outputs
 
 # Depth -> blocks in each stage, and whether they are bottlenecks.
 _BLOCKS = {

@@ -10,8 +10,6 @@ from jax import lax
 from kdjax.models.layers.layers import Mode, classify, compute_dtype, conv_norm
 from kdjax.types import Outputs
 
-__all__ = ["ShuffleV1", "ShuffleV2", "shuffle_v1", "shuffle_v2"]
-
 # One row a stage: channels, blocks (the first of which halves the image).
 _V1 = ((240, 4), (480, 8), (960, 4))
 _V2 = ((116, 4), (232, 8), (464, 4))

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from kdjax.errors import UserError
 from kdjax.models.layers.conv import Conv
 from kdjax.models.layers.layers import (
     Mode,
@@ -14,9 +15,7 @@ from kdjax.models.layers.layers import (
     halve,
     smallest_image,
 )
-from kdjax.types import Outputs, UserError
-
-__all__ = ["Vgg", "vgg"]
+from kdjax.types import Outputs
 
 _WIDTHS = (64, 128, 256, 512, 512)
 # Convolutions in each of the five blocks; depth 8 is the shortened net of the distillation papers.

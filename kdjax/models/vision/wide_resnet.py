@@ -5,11 +5,10 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from kdjax.errors import UserError
 from kdjax.models.layers.conv import Conv
 from kdjax.models.layers.layers import Mode, batch_norm, classify, compute_dtype, conv_norm
-from kdjax.types import Outputs, UserError
-
-__all__ = ["WideResNet", "wide_resnet"]
+from kdjax.types import Outputs
 
 
 class Block(nn.Module):

@@ -13,18 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from kdjax.errors import check_count
+from kdjax.errors import UserError, check_count
 from kdjax.models.layers.conv import Conv
 from kdjax.models.layers.layers import Mode, batch_norm, compute_dtype, conv_norm, linear
-from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
-
-__all__ = [
-    "Adapter",
-    "fusion_adapter",
-    "linear_adapter",
-    "norm_direction_adapter",
-    "with_adapters",
-]
+from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
 
 class Adapter(NamedTuple):

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
+from kdjax.errors import UserError
+from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
 
 def with_class_means(model: Model, *, layer: str, name: str, num_classes: int) -> Model:

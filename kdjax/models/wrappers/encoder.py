@@ -1,6 +1,7 @@
 """Encoders: networks whose output is a representation of one entry of a batch."""
 
-from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
+from kdjax.errors import UserError
+from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
 EMBEDDING = "embedding"  # the feature that critics and probes read
 

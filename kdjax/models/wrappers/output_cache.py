@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from kdjax.types import Array, Batch, Model, Outputs, PyTree, UserError, Variables
+from kdjax.errors import UserError
+from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
 ROW = "train_id"  # the batch's key for rows of the training split, present where the cache applies
 

@@ -6,8 +6,6 @@ import jax
 
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
-__all__ = ["with_remat"]
-
 # Products are expensive and their results few; sums over devices would be communicated twice. The
 # convolutions of `conv.py` are custom gradients to a policy.
 _SAVED = ("conv_general_dilated", "dot_general", "custom_vjp_call")

@@ -15,9 +15,9 @@ from kdjax.bounds.studies import STUDIES, as_json, network_bounds, tracking
 from kdjax.bounds.studies.contraction import coefficient, layout
 from kdjax.bounds.studies.correlation import spearman, spearman_by_setting
 from kdjax.bounds.studies.gaussian import _ramp, gaps
+from kdjax.errors import UserError
 from kdjax.experiment.commands import study
 from kdjax.report import study_figures as drawing
-from kdjax.types import UserError
 from tests.faults.commands import base, experiment, refused
 
 SEEDS = st.integers(0, 2**32 - 1)

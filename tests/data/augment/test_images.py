@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kdjax import data
-from kdjax.types import Spec, UserError
+from kdjax.errors import UserError
+from kdjax.types import Spec
 
 SPEC = Spec((8, 6, 3), 4, tuple("abcd"), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), 255.0)
 IMAGES = np.random.default_rng(0).integers(1, 256, (64, 8, 6, 3), dtype=np.uint8)

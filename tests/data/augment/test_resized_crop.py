@@ -13,7 +13,8 @@ from kdjax.data import BatchOptions, SplitOptions
 from kdjax.data.augment import resized_crop
 from kdjax.data.images import decode, streaming
 from kdjax.data.images.decode import View
-from kdjax.types import Spec, UserError
+from kdjax.errors import UserError
+from kdjax.types import Spec
 from tests.data import fakes
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import pytest
 
 from kdjax import data
 from kdjax.data.detection.coco import read_coco
-from kdjax.types import UserError
+from kdjax.errors import UserError
 from tests.data import fakes, tiny_coco
 
 OPTIONS = {"batch_size": 2, "eval_batch_size": 2, "image_size": 64, "max_boxes": 4, "validation": 2}

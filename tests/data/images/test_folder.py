@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdjax.types import UserError
+from kdjax.errors import UserError
 from tests.data import fakes
 
 

@@ -8,7 +8,7 @@ from scipy import stats
 
 from kdjax.data.images.in_memory import channel_moments
 from kdjax.data.splits import share, stratified
-from kdjax.types import UserError
+from kdjax.errors import UserError
 from tests.data import fakes
 
 

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from kdjax.data import BatchOptions, SplitOptions
 from kdjax.data.images import streaming
-from kdjax.types import RunError, UserError
+from kdjax.errors import RunError, UserError
 from tests.data import fakes
 
 OFF = BatchOptions(6, 4, on_device=False)

@@ -12,7 +12,7 @@ from kdjax.data.pairs import dataset as pairs
 from kdjax.data.pairs import omniglot
 from kdjax.data.pairs import scenes as views
 from kdjax.data.pairs.dataset import SPLITS
-from kdjax.types import UserError
+from kdjax.errors import UserError
 from tests.data import fakes
 
 SIZES = {5: 3, 2: 6, 9: 4}  # alphabet -> characters, not in order of size

@@ -10,7 +10,7 @@ import pytest
 from kdjax import data
 from kdjax.data import TextOptions
 from kdjax.data.text import tokenize
-from kdjax.types import UserError
+from kdjax.errors import UserError
 from tests.data import fakes
 from tests.data.text.test_files import MULTIRC, write, write_json
 

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from kdjax.data.text import files as text_files
 from kdjax.data.text import tasks as text_tasks
 from kdjax.data.text.tasks import TASKS
-from kdjax.types import UserError
+from kdjax.errors import UserError
 
 SHARED = Path(__file__).parents[3] / "../shared/data"
 COLA = 'ab\t1\t\tBirds sing.\nab\t0\t*\tBirds "sings.\n'

@@ -9,7 +9,7 @@ import pytest
 
 from kdjax.data.text import tokenize
 from kdjax.data.text.tasks import Prompt
-from kdjax.types import UserError
+from kdjax.errors import UserError
 
 ROOT = Path(__file__).parents[3]
 SHARED = ROOT / "../shared"

@@ -8,9 +8,9 @@ import pytest
 
 from kdjax import models
 from kdjax.distill.methods import Player, co_train
+from kdjax.errors import UserError
 from kdjax.experiment.build.schedules import weight_schedule
 from kdjax.experiment.config.schema import WeightRamp
-from kdjax.types import UserError
 from tests.distill.methods import tables
 
 BATCH = tables.batch(5)

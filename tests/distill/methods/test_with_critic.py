@@ -11,10 +11,11 @@ import pytest
 from kdjax.distill import critics
 from kdjax.distill.methods import CriticRole, co_train, critic_hparams, with_critic
 from kdjax.distill.methods.co_train import role_key
+from kdjax.errors import UserError
 from kdjax.losses import contrastive
 from kdjax.train import memory_estimate, parallel
 from kdjax.train.step import init_state, make_step
-from kdjax.types import UserError, Variables
+from kdjax.types import Variables
 from tests.distill.methods import tables
 from tests.losses import references
 

@@ -10,8 +10,9 @@ import pytest
 
 from kdjax.distill import terms
 from kdjax.distill.methods import Player, co_train, player_hparams
+from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
-from kdjax.types import Model, Outputs, UserError, Variables
+from kdjax.types import Model, Outputs, Variables
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[2] / "golden" / "sinkhorn.npz")
 POSITIONS, WORDS = 3, 5

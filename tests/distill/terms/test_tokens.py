@@ -7,7 +7,8 @@ import pytest
 from scipy.special import log_softmax
 
 from kdjax.distill import terms
-from kdjax.types import Outputs, UserError
+from kdjax.errors import UserError
+from kdjax.types import Outputs
 
 BATCH, POSITIONS, WORDS = 3, 4, 5
 MASK = np.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]], np.float32)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kdjax.distill import critics, terms
+from kdjax.errors import UserError
 from kdjax.evaluation import selection
 from kdjax.experiment.build import critics as experiment_critics
 from kdjax.experiment.build.build import build
@@ -19,7 +20,6 @@ from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.experiment.run.results import load_group_state
 from kdjax.report.results import MemberResult
 from kdjax.train import checkpoint
-from kdjax.types import UserError
 
 RATE, TEMPERATURE = "roles.*.optimizer.learning_rate", "roles.crd.terms.contrast.temperature"
 # the same sums in another order of multiplication: a member in a stack is a batched product

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from kdjax import models
+from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.experiment.commands import overrides
 from kdjax.experiment.run.train import train
-from kdjax.types import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[3] / "experiments"
 PAIRS = ("res56_20", "wrn40_2_40_1", "res32x4_8x4", "res50_mv2", "res32x4_shv1", "res32x4_shv2")

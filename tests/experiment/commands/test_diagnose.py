@@ -13,9 +13,9 @@ from scipy.spatial.distance import cdist
 from kdjax import cli, models
 from kdjax.bounds import layer_distances as distances
 from kdjax.bounds.layer_distances import layer_distances
+from kdjax.errors import UserError
 from kdjax.experiment.commands import diagnose
 from kdjax.models import certificates
-from kdjax.types import UserError
 from tests.faults.commands import base, experiment, refused, train
 
 

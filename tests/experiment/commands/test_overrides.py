@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from kdjax.errors import UserError
 from kdjax.experiment.commands import overrides
-from kdjax.types import UserError
 
 FILE = '''"""What it is.
 

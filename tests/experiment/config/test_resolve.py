@@ -5,8 +5,8 @@ import json
 
 import pytest
 
+from kdjax.errors import UserError
 from kdjax.experiment.config import resolve, schema
-from kdjax.types import UserError
 
 
 def example():

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from kdjax.distill import terms
+from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run.train import train
-from kdjax.types import Outputs, UserError
+from kdjax.types import Outputs
 from tests.faults.commands import base
 from tests.losses import references
 

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
-from kdjax.types import UserError
 from tests.experiment.build.test_critics import CLOSE
 
 RATE, WEIGHT = "roles.*.optimizer.learning_rate", "roles.wdm.terms.dependency.weight"

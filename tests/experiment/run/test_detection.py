@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kdjax import models
+from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run import train as running
 from kdjax.experiment.run.class_means import MeansOptions, class_means
@@ -16,7 +17,7 @@ from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.experiment.run.results import RunResults
 from kdjax.models.io import export as model_export
 from kdjax.report.results import to_json
-from kdjax.types import UserError, Variables
+from kdjax.types import Variables
 from tests.data import tiny_coco
 
 # float32 sums in another order, amplified by batch norms over few and narrow maps: two steps of SGD

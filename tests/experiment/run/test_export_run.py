@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from kdjax import calibration, cli, models
+from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.models.io import export as model_export
-from kdjax.types import UserError
 from tests.data import fakes
 from tests.faults.commands import base, experiment, refused, train
 from tests.faults.runs import read_state

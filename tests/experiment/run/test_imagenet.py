@@ -10,9 +10,10 @@ import tensorflow_datasets as tfds
 from scipy import special
 
 from kdjax import cli, data
+from kdjax.errors import UserError
 from kdjax.experiment.build import build
 from kdjax.train.step import init_state, make_step
-from kdjax.types import UserError, Variables
+from kdjax.types import Variables
 from tests.faults.commands import experiment, train
 
 BASE = {

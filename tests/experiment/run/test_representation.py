@@ -8,10 +8,10 @@ import pytest
 from kdjax import losses, models
 from kdjax.distill import critics
 from kdjax.distill.methods import dependency
+from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run import train as running
 from kdjax.models import lipschitz_mlp_bound
-from kdjax.types import UserError
 from tests.experiment.build.test_critics import CLOSE
 from tests.experiment.run.test_dependency import train
 from tests.train.test_resume import Killed, ending, interrupted, kill

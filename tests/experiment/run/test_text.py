@@ -13,6 +13,7 @@ from scipy import special
 
 from kdjax import cli
 from kdjax.data.text import tokenize
+from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run import export_run
 from kdjax.experiment.run import train as running
@@ -21,7 +22,6 @@ from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.experiment.run.results import RunResults, load_results
 from kdjax.models.io import export as model_export
-from kdjax.types import UserError
 from tests.data import tiny_text
 from tests.faults.commands import experiment, refused, train
 from tests.train.test_resume import Killed, ending, interrupted, kill

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from kdjax import bounds, models
+from kdjax.errors import UserError
 from kdjax.models import certificates
 from kdjax.models.certificates import layers, maps
 from kdjax.models.vision import mobilenet
-from kdjax.types import UserError, Variables
+from kdjax.types import Variables
 
 OTHERS = ("bert", "t5", "gpt_neo", "faster_rcnn")
 IMAGES = [n for n in models.names() if n not in OTHERS] + ["wrn_22_3"]

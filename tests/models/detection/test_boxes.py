@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
+from kdjax.errors import UserError
 from kdjax.models.detection import boxes
-from kdjax.types import UserError
 
 
 def draw(seed, count, extent=50.0):

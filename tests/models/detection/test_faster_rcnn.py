@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from kdjax import models
+from kdjax.errors import UserError
 from kdjax.models.detection.boxes import encode
 from kdjax.models.detection.matching import GroundTruth
 from kdjax.models.detection.proposals import Limits, detect, propose, region_rows
-from kdjax.types import UserError, Variables
+from kdjax.types import Variables
 
 LIMITS = {
     "before": 20, "proposals": 10, "anchors": 8, "regions": 8, "detections": 4, "candidates": 20,

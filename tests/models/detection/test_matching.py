@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from kdjax.errors import UserError
 from kdjax.models.detection.matching import GroundTruth, match, sample
 from kdjax.models.detection.nms import suppress
-from kdjax.types import UserError
 from tests.models.detection.test_boxes import draw, overlap, size
 
 

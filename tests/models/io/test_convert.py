@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from kdjax import models
-from kdjax.types import UserError, Variables
+from kdjax.errors import UserError
+from kdjax.types import Variables
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
 DATA = pathlib.Path(__file__).parents[3] / "../shared/data"

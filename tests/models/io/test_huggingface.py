@@ -10,9 +10,10 @@ import pytest
 import safetensors.numpy
 
 from kdjax import models
+from kdjax.errors import UserError
 from kdjax.models.io.huggingface_config import to_options
 from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
-from kdjax.types import UserError, Variables
+from kdjax.types import Variables
 
 HERE = pathlib.Path(__file__).resolve()
 GOLDEN = HERE.parents[2] / "golden/bert_reg1"

@@ -11,9 +11,9 @@ import safetensors.numpy
 
 from kdjax import models
 from kdjax.cli import main
+from kdjax.errors import UserError
 from kdjax.models.io import export as model_export
 from kdjax.models.io.import_torch import ImageFormat, import_weights, write_torch
-from kdjax.types import UserError
 
 DATA = pathlib.Path(__file__).parents[3] / "../shared/data"
 TEACHER = DATA / "teachers/resnet56_cifar10_jpegft.npz"

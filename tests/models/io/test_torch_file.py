@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdjax.errors import UserError
 from kdjax.models.io.weight_files import read_weights
-from kdjax.types import UserError
 
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
 WHOLE = np.arange(24, dtype=np.float32).reshape(2, 3, 4) / 8

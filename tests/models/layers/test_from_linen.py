@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from kdjax import models
-from kdjax.types import UserError
+from kdjax.errors import UserError
 
 BATCH = {"image": np.arange(8, dtype=np.float32).reshape(2, 4)}
 

@@ -13,9 +13,9 @@ import optax
 import pytest
 
 from kdjax import bounds, losses
+from kdjax.errors import UserError
 from kdjax.models.lipschitz import layers as lipschitz
 from kdjax.models.lipschitz import pair_critic as critics
-from kdjax.types import UserError
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[2] / "golden" / "dependency.npz")
 KEY = jax.random.key(0)

@@ -9,8 +9,9 @@ import pytest
 import scipy.special
 
 from kdjax import models
+from kdjax.errors import UserError
 from kdjax.models.text import attention
-from kdjax.types import UserError, Variables
+from kdjax.types import Variables
 
 HERE = pathlib.Path(__file__).resolve()
 GOLDEN = HERE.parents[2] / "golden"

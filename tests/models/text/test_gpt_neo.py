@@ -10,8 +10,9 @@ import pytest
 import scipy.special
 
 from kdjax import models
+from kdjax.errors import UserError
 from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
-from kdjax.types import UserError, Variables
+from kdjax.types import Variables
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "../shared/golden/transformers"
 SIZES = {"vocab_size": 30, "num_layers": 2, "width": 12, "num_heads": 3, "max_length": 16,

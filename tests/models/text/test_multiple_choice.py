@@ -7,9 +7,10 @@ import pytest
 import scipy.special
 
 from kdjax import models
+from kdjax.errors import UserError
 from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
 from kdjax.models.text.t5 import T5Options, t5
-from kdjax.types import UserError, Variables
+from kdjax.types import Variables
 
 T5 = {"vocab_size": 20, "num_layers": 1, "width": 8, "num_heads": 2, "dropout": 0.0}
 NEO = {**T5, "num_layers": 2, "max_length": 16, "window": 3}

@@ -10,9 +10,10 @@ import pytest
 import scipy.special
 
 from kdjax import models
+from kdjax.errors import UserError
 from kdjax.models.text.relative_position import relative_buckets
 from kdjax.models.text.t5 import T5Options, t5
-from kdjax.types import UserError, Variables
+from kdjax.types import Variables
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "../shared/golden/transformers"
 INPUTS = ("input_ids", "attention_mask", "decoder_input_ids")

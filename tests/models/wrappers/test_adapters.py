@@ -7,9 +7,10 @@ import pytest
 from flax import linen as nn
 
 from kdjax import models
+from kdjax.errors import UserError
 from kdjax.models.layers.layers import global_average
 from kdjax.models.wrappers.adapters import nearest
-from kdjax.types import Outputs, UserError
+from kdjax.types import Outputs
 
 RNG = np.random.default_rng(0)
 IMAGES = {"image": RNG.normal(size=(5, 8, 6, 2)).astype(np.float32)}
