@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdjax.errors import RunError, UserError
-from kdjax.report.results import RunSummary
 from kdjax.train import distributed
 from kdjax.train.process_settings import configure_process
 
 if TYPE_CHECKING:
     from kdjax.experiment.build.plan import Experiment
+    from kdjax.report.results import RunSummary
 
 # Commands import what they need when they run: `--help` and `report` start without jax.
 
@@ -259,7 +259,7 @@ def _list(args: Namespace, overrides: Sequence[str], command: str) -> int:
     return 0
 
 
-def _show(report: RunSummary) -> None:
+def _show(report: "RunSummary") -> None:
     from kdjax.report import tables
     from kdjax.report.table import show
 

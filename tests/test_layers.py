@@ -29,8 +29,8 @@ RULES = {
     "report": (
         set(),
         {
-            "google", "jinja2", "markupsafe", "matplotlib", "mpl_toolkits", "numpy", "rich",
-            "tensorboardX",
+            "google", "jinja2", "markupsafe", "matplotlib", "mpl_toolkits", "numpy", "pydantic",
+            "rich", "tensorboardX",
         },
     ),
     "models": ({"bounds"}, {"flax", "jax", "jaxtyping", "numpy", "safetensors"}),

@@ -37,8 +37,7 @@ def read_report(workdir: Path | str) -> RunSummary:
     """
     path = Path(workdir) / "report.json"
     try:
-        report = from_json(RunSummary, json.loads(path.read_text()))
-        _check_variants(report)
+        return from_json(RunSummary, json.loads(path.read_text()))
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); name a workdir of `kdjax train`"
@@ -47,15 +46,6 @@ def read_report(workdir: Path | str) -> RunSummary:
         raise UserError(f"{path}: {error}; run `kdjax train` there again") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); run `kdjax train` there again") from error
-    return report
-
-
-def _check_variants(report: RunSummary) -> None:
-    if not report.variants:
-        raise UserError("'variants' is not a list of at least one variant")
-    for index, variant in enumerate(report.variants):
-        if not variant.roles:
-            raise UserError(f"variants[{index}] has no role in 'roles'")
 
 
 def _read_bounds(workdir: Path | str) -> BoundsSummary | None:

@@ -1,24 +1,26 @@
 """Results of a finished run as types, and report.json and bounds.json as their JSON form.
 
 A run hands `VariantResult` and `RunSummary` to the report, and `to_json` writes them. `from_json`
-checks and reads them again. The keys of the files are the names of the fields.
+checks and reads them again. Keys of the files are names of the fields, or their aliases.
 """
 
-import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from types import UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from kdjax.errors import UserError
 
 T = TypeVar("T")
+# JSON has null for a number that is not finite.
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 
-# Metadata of fields that report.json does not always hold.
-_MEMORY_ONLY = {"written": False}
-_UNLESS_EMPTY = {"omit_empty": True}
+_MEMORY_ONLY = Field(exclude=True)
+_UNLESS_EMPTY = Field(exclude_if=lambda value: not value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class MemberResult:
     member: int = 0
     values: Mapping[str, Any]
     diverged: str | None = None
-    results: Mapping[str, Mapping[str, float]]
+    results: Mapping[str, Mapping[str, Number]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class Reliability:
     """Bins of the test split before and, if a temperature was fitted, after scaling."""
 
     before: ReliabilityBins
-    after: ReliabilityBins | None = field(default=None, metadata=_UNLESS_EMPTY)
+    after: Annotated[ReliabilityBins | None, _UNLESS_EMPTY] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +83,14 @@ class VariantResult:
     """
 
     name: str
-    roles: Mapping[str, PlayerSummary]
+    roles: Annotated[Mapping[str, PlayerSummary], Field(min_length=1)]
     members: tuple[MemberResult, ...]
     chosen: Mapping[str, Choice] = field(default_factory=dict)
     reliability: Mapping[str, Reliability] = field(default_factory=dict)
-    seconds: float = field(default=0.0, metadata=_MEMORY_ONLY)
-    detections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata=_MEMORY_ONLY)
+    seconds: Annotated[float, _MEMORY_ONLY] = 0.0
+    detections: Annotated[Mapping[str, Mapping[str, Any]], _MEMORY_ONLY] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +99,7 @@ class DetectedBox:
 
     box: tuple[float, ...]  # left, top, right, bottom
     score: float | None
-    label: int = field(metadata={"key": "class"})
+    label: Annotated[int, Field(alias="class")]
     name: str
 
 
@@ -152,9 +156,9 @@ class RunSummary:
     wall_seconds: float | None = None
     complete: bool = False
     selection: Selection = Selection()
-    variants: tuple[VariantResult, ...]
+    variants: Annotated[tuple[VariantResult, ...], Field(min_length=1)]
     config: Mapping[str, Any] = field(default_factory=dict)
-    pictures: tuple[DetectionPicture, ...] = field(default=(), metadata=_UNLESS_EMPTY)
+    pictures: Annotated[tuple[DetectionPicture, ...], _UNLESS_EMPTY] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +183,7 @@ class NetworkBounds:
     member: int
     values: Mapping[str, Any] = field(default_factory=dict)
     gap: float
-    losses: Mapping[str, float] = field(default_factory=dict)
+    losses: Mapping[str, Number] = field(default_factory=dict)
     label_cost: float = math.nan
     samples: Mapping[str, int] = field(default_factory=dict)
     layers: tuple[LayerBound, ...]
@@ -197,18 +201,7 @@ class BoundsSummary:
 
 def to_json(content: Any) -> Any:
     """Turn one of these types into dicts, lists and scalars; a float that is not finite is None."""
-    if dataclasses.is_dataclass(content):
-        parts = [(part, getattr(content, part.name)) for part in dataclasses.fields(content)]
-        return {
-            part.metadata.get("key", part.name): to_json(value)
-            for part, value in parts
-            if part.metadata.get("written", True) and (value or "omit_empty" not in part.metadata)
-        }
-    if isinstance(content, Mapping):
-        return {key: to_json(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [to_json(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+    return json.loads(_adapter(type(content)).dump_json(content, by_alias=True))
 
 
 def from_json(kind: type[T], content: Any) -> T:
@@ -220,54 +213,14 @@ def from_json(kind: type[T], content: Any) -> T:
     Raises:
       UserError: a part is missing or of the wrong kind.
     """
-    return _decode(kind, content, "")
-
-
-_JSON_TYPES: Mapping[Any, tuple[tuple[type, ...], str]] = {
-    Mapping: ((dict,), "dict"),
-    tuple: ((list, tuple), "list"),
-    str: ((str,), "string"),
-    bool: ((bool,), "bool"),
-    int: ((int,), "whole number"),
-    float: ((int, float), "number"),
-}
-
-
-def _decode(hint: Any, content: Any, path: str) -> Any:
-    """Read `content` as a type hint of a field says; `path` leads to it, for messages."""
-    if dataclasses.is_dataclass(hint):
-        return _decode_fields(hint, content, path)
-    origin, inner = get_origin(hint) or hint, get_args(hint)
-    if origin is UnionType:  # X | None
-        return None if content is None else _decode(inner[0], content, path)
-    if origin is Any:
-        return content
-    if origin is float and content is None:
-        return math.nan
-    kinds, name = _JSON_TYPES[origin]
-    if not isinstance(content, kinds):
-        raise UserError(f"'{path}' is not a {name}")
-    if origin is tuple:
-        return tuple(_decode(inner[0], x, f"{path}[{n}]") for n, x in enumerate(content))
-    if origin is Mapping:
-        return {key: _decode(inner[1], x, f"{path}.{key}") for key, x in content.items()}
-    return content
-
-
-def _decode_fields(kind: Any, content: Any, path: str) -> Any:
-    if not isinstance(content, dict):
-        raise UserError(f"'{path}' is not a dict" if path else "not a JSON object")
-    values = {}
-    for part in dataclasses.fields(kind):
-        key = part.metadata.get("key", part.name)
-        if key in content:
-            part_path = f"{path}.{key}" if path else key
-            values[part.name] = _decode(_hints(kind)[part.name], content[key], part_path)
-        elif part.default is part.default_factory is dataclasses.MISSING:
-            raise UserError(f"{path or 'the report'} has no '{key}'")
-    return kind(**values)
+    try:
+        return _adapter(kind).validate_json(json.dumps(content), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        path = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path or 'the content'}: {first['msg']}") from error
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
-    return get_type_hints(kind)
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)

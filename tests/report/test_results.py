@@ -60,13 +60,13 @@ def test_seconds_and_detections_of_a_variant_are_not_written():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "not a JSON object"),
-        ({}, "the report has no 'before'"),
-        ({"before": 3}, "'before' is not a dict"),
-        ({"before": {"count": [], "accuracy": []}}, "before has no 'confidence'"),
+        ([], "the content: Input should be an object"),
+        ({}, "before: Field required"),
+        ({"before": 3}, "before: Input should be an object"),
+        ({"before": {"count": [], "accuracy": []}}, r"before\.confidence: Field required"),
         (
-            {"before": {"count": [], "accuracy": [1, "x"], "confidence": []}},
-            r"'before\.accuracy\[1\]' is not a number",
+            {"before": {"count": [], "accuracy": [1, "2"], "confidence": []}},
+            r"before\.accuracy\.1: Input should be a valid number",
         ),
     ],
 )

@@ -5,12 +5,13 @@ workdir/checkpoints/<variant>/<first>-<last>/done.json   the results of these me
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
+from pydantic import Field
 
 from kdjax import models
 from kdjax.data import example_batch
@@ -57,7 +58,7 @@ class GroupResult:
 
     members: tuple[MemberResult, ...]
     bins: Mapping[str, Any]
-    samples: Mapping[str, Any] = field(metadata={"key": "shown"})
+    samples: Annotated[Mapping[str, Any], Field(alias="shown")]
     diverged: Mapping[str, str]
     seconds: float
     offset: int
