@@ -20,8 +20,7 @@ import numpy as np
 from timing import medians
 
 from kdjax import models
-from kdjax.distill import terms
-from kdjax.distill.methods import Player, co_train, player_hparams
+from kdjax.distill import Player, co_train, player_hparams, terms
 from kdjax.models.detection.nms import suppress
 from kdjax.models.detection.proposals import Limits
 from kdjax.models.detection.roi_align import levels_of, roi_align

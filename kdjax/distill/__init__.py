@@ -1,16 +1,12 @@
 """Distillation: who plays and what is minimised."""
 
 from kdjax.distill import terms
-from kdjax.distill.methods import (
+from kdjax.distill.methods.co_train import Pause, Player, co_train, player_hparams, switokd_pause
+from kdjax.distill.methods.dependency import dependency
+from kdjax.distill.methods.with_critic import (
     CriticRole,
-    Pause,
-    Player,
     check_critic_hparams,
-    co_train,
     critic_hparams,
-    dependency,
-    player_hparams,
-    switokd_pause,
     with_critic,
 )
 

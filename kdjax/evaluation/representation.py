@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.distill.methods import CriticRole
+from kdjax.distill import CriticRole
 from kdjax.errors import UserError
 from kdjax.evaluation.task import Bins, EvalSpec, Fitted, Predict, Predictions, Scores, Task
 from kdjax.models import EMBEDDING, as_encoder

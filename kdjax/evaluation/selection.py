@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from kdjax.distill.methods import Player
+from kdjax.distill import Player
 from kdjax.errors import RunError, UserError
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kdjax.distill.methods import CriticRole
+from kdjax.distill import CriticRole
 from kdjax.errors import UserError
 from kdjax.types import Array, Batch, Model, Outputs, Spec, State
 

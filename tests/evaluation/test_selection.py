@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from kdjax.distill.methods import Player
+from kdjax.distill import Player
 from kdjax.distill.terms import TERM_SPECS, make_term
 from kdjax.errors import RunError, UserError
 from kdjax.evaluation import classification, selection

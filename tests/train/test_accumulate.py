@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kdjax import data, models
-from kdjax.distill.methods import co_train
+from kdjax.distill import co_train
 from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.train import parallel

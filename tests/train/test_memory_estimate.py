@@ -5,8 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from kdjax import models
-from kdjax.distill import terms
-from kdjax.distill.methods import Player, co_train, player_hparams
+from kdjax.distill import Player, co_train, player_hparams, terms
 from kdjax.train import memory_estimate
 from kdjax.train.optimizer import make_optimizer
 from kdjax.train.step import init_state

@@ -125,7 +125,7 @@ def with_critic(
 
     >>> from kdjax import models
     >>> from kdjax.distill import critics, terms
-    >>> from kdjax.distill.methods import CriticRole, Player, co_train
+    >>> from kdjax.distill import CriticRole, Player, co_train
     >>> network, ce = models.build("mlp", num_classes=2), terms.make_term(terms.cross_entropy())
     >>> players = {"teacher": Player(network, {}), "student": Player(network, {"ce": ce})}
     >>> critic = critics.contrast(jnp.array([0, 1]), num_negatives=1)

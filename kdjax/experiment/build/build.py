@@ -13,7 +13,7 @@ import numpy as np
 
 from kdjax import models
 from kdjax.data import example_batch
-from kdjax.distill.methods import Player, co_train
+from kdjax.distill import Player, co_train
 from kdjax.errors import UserError, prefix_errors
 from kdjax.evaluation.selection import Selection, make_selection
 from kdjax.experiment.build import critics as experiment_critics

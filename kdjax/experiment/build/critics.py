@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from kdjax.data import unpad_batch
-from kdjax.distill import critics
-from kdjax.distill.methods import CriticRole, Player, with_critic
+from kdjax.distill import CriticRole, Player, critics, with_critic
 from kdjax.errors import UserError, prefix_errors
 from kdjax.experiment.build.schedules import weight_schedule
 from kdjax.experiment.build.validate import check_scalars

@@ -4,13 +4,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from kdjax.distill import terms
-from kdjax.distill.methods import (
+from kdjax.distill import (
     CriticRole,
     Player,
     check_critic_hparams,
     critic_hparams,
     player_hparams,
+    terms,
 )
 from kdjax.errors import UserError, is_number, prefix_errors
 from kdjax.experiment.config.schema import Config

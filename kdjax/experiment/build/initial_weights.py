@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import models
-from kdjax.distill.methods import Player
+from kdjax.distill import Player
 from kdjax.distill.methods.co_train import role_key
 from kdjax.errors import UserError, prefix_errors
 from kdjax.experiment.build.plan import TaskData

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from kdjax.distill.methods import CriticRole, Player
+from kdjax.distill import CriticRole, Player
 from kdjax.evaluation import EvalSpec, Task
 from kdjax.evaluation.selection import Selection
 from kdjax.experiment.config.schema import Config

@@ -1,8 +1,7 @@
 """Players of a variant: a network with what terms add to it, a pause, an optimizer."""
 
 from kdjax import models
-from kdjax.distill import terms
-from kdjax.distill.methods import Player, switokd_pause
+from kdjax.distill import Player, switokd_pause, terms
 from kdjax.errors import UserError, prefix_errors
 from kdjax.experiment.build import schedules
 from kdjax.experiment.build.models import PRECISIONS

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from kdjax.distill.methods import CriticRole, Player
+from kdjax.distill import CriticRole, Player
 from kdjax.errors import UserError, is_number, prefix_errors
 from kdjax.experiment.config.schema import Config
 from kdjax.types import Batch, Method, Outputs, Variables

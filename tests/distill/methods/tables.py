@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import models
-from kdjax.distill import terms
-from kdjax.distill.methods import Player, co_train, switokd_pause
+from kdjax.distill import Player, co_train, switokd_pause, terms
 from kdjax.train.optimizer import make_optimizer
 from kdjax.train.step import init_opt, make_step
 from kdjax.types import State

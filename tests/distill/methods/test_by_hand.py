@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from kdjax import models
-from kdjax.distill.methods import Player, co_train
+from kdjax.distill import Player, co_train
 from kdjax.errors import UserError
 from kdjax.experiment.build.schedules import weight_schedule
 from kdjax.experiment.config.schema import WeightRamp

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdjax import losses
-from kdjax.distill.methods import Player, co_train, switokd_pause
+from kdjax.distill import Player, co_train, switokd_pause
 from tests.distill.methods import tables
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from kdjax import losses
-from kdjax.distill import terms
-from kdjax.distill.methods import Player, co_train, player_hparams
+from kdjax.distill import Player, co_train, player_hparams, terms
 from kdjax.types import Model, Outputs, Variables
 
 CLASSES, WIDTH, REGIONS = 3, 4, 2

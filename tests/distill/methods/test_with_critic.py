@@ -8,8 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from kdjax.distill import critics
-from kdjax.distill.methods import CriticRole, co_train, critic_hparams, with_critic
+from kdjax.distill import CriticRole, co_train, critic_hparams, critics, with_critic
 from kdjax.distill.methods.co_train import role_key
 from kdjax.errors import UserError
 from kdjax.losses import contrastive

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kdjax.distill import terms
-from kdjax.distill.methods import Player, co_train, player_hparams
+from kdjax.distill import Player, co_train, player_hparams, terms
 from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.types import Model, Outputs, Variables

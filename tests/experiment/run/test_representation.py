@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from kdjax import losses, models
-from kdjax.distill import critics
-from kdjax.distill.methods import dependency
+from kdjax.distill import critics, dependency
 from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run import train as running
