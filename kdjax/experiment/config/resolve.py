@@ -106,12 +106,12 @@ def _refusal(error: ValidationError, plain: Mapping[str, Any]) -> str:
         return f"{place.path}.kind is {value['kind']!r}; there are {known}"
     kinds = {e["type"] for e in errors if schema_lookup.locate(e["loc"]).path == place.path}
     if kinds & set(_OUT_OF_BOUNDS):
-        bounds = [place.bounds] * bool(place.bounds) + ["finite"] * ("finite_number" in kinds)
-        right = " and ".join(bounds)
+        finite = "finite" if "finite_number" in kinds else ""
+        right = " and ".join(filter(None, (schema_lookup.bounds_text(place.schema), finite)))
     elif first["type"] in ("model_type", "dict_type"):
         right = f"a table (a dict of {', '.join(place.known) or 'names'})"
     else:
-        words = schema_lookup.type_text(place.annotation)
+        words = schema_lookup.type_text(place.schema)
         right = words if "literal_error" in kinds else f"of type {words}"
     return f"{place.path} is {value!r}; it must be {right}"
 

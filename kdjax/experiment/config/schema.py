@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[int | float, Field(ge=0)]  # a fraction below 1, or a count
+Share = Natural | NonNegative  # a fraction below 1, or a count
 
 
 def _as_tuple(value: Any) -> Any:

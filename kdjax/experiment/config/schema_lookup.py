@@ -1,15 +1,23 @@
-"""Look-ups in the schema: the declaration at a path, its type and its bounds in words."""
+"""Look-ups in the JSON schema of a config: the declaration at a path, its type and bounds."""
 
-from collections.abc import Iterable, Iterator
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from types import NoneType
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
+from kdjax.experiment.config.schema import Config
 
-from kdjax.experiment.config.schema import Config, Data
-
-_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+Schema = Mapping[str, Any]
+_SIGNS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+_TYPES = {
+    "array": tuple,
+    "boolean": bool,
+    "integer": int,
+    "null": NoneType,
+    "number": float,
+    "object": dict,
+    "string": str,
+}
 
 
 class Key(NamedTuple):
@@ -23,30 +31,30 @@ class Key(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The place in the schema that a path leads to; `annotation` is None of an unknown key."""
+    """The place in the schema that a path leads to; `schema` is empty for an unknown key."""
 
     path: str
-    annotation: Any
-    bounds: str
+    schema: Schema
     known: tuple[str, ...]  # keys of the table there, or of the table that lacks the key
 
 
-def declared(table: type[BaseModel] = Config, prefix: str = "") -> Iterator[Key]:
+def declared(table: Schema | None = None, prefix: str = "") -> Iterator[Key]:
     """Yield the declaration of every key that is no table, in order."""
-    for name, field in table.model_fields.items():
-        path, kind, tables = f"{prefix}{name}", field.annotation, _tables(field.annotation)
+    for name, schema in (table or _config())["properties"].items():
+        path, tables = f"{prefix}{name}", _tables(schema)
         if not tables:
-            only = f" Only {of}." if (of := _kind_of_data(field)) else ""
-            meaning = f"{field.description}{only}"
-            yield Key(path, type_text(kind), field.default, bounds_text(field), meaning)
+            only = f" Only {schema['of']}." if "of" in schema else ""
+            meaning = f"{schema['description']}{only}"
+            yield Key(path, type_text(schema), schema["default"], bounds_text(schema), meaning)
         for tag, inner in tables.items():
             entry = f".<{name.removesuffix('s')}{f': {tag}' if tag else ''}>"
-            yield from declared(inner, f"{path}{entry if get_origin(kind) is dict else ''}.")
+            yield from declared(inner, f"{path}{entry if _is_dict(schema) else ''}.")
 
 
 def of_data(kind: str) -> tuple[str, ...]:
     """Return the keys of `data` that only one kind of it has: "text", "pairs" or "coco"."""
-    return tuple(name for name, field in Data.model_fields.items() if _kind_of_data(field) == kind)
+    keys = _config()["$defs"]["Data"]["properties"].items()
+    return tuple(name for name, schema in keys if schema.get("of") == kind)
 
 
 def locate(path: Iterable[str | int]) -> Place:
@@ -55,25 +63,25 @@ def locate(path: Iterable[str | int]) -> Place:
     The place of a part of a value, such as an entry of a list, is that of the value.
     """
     names: list[str] = []
-    kind, bounds, table = Config, "", Config
-    for part in path:
-        tables = _tables(kind)
-        if get_origin(kind) is dict:
-            names.append(str(part))
-            kind = _bare(get_args(kind)[1])
-        elif len(tables) > 1 and part in tables:
-            kind = tables[str(part)]
-        elif len(tables) == 1:
-            names.append(str(part))
-            table = next(iter(tables.values()))
-            field = table.model_fields.get(str(part))
-            if field is None:
-                return Place(".".join(names), None, "", tuple(table.model_fields))
-            kind, bounds = field.annotation, bounds_text(field)
-        else:
+    schema = _config()
+    for part in map(str, path):
+        tables = _tables(schema)
+        if not _is_dict(schema) and len(tables) > 1 and part in tables:
+            schema = tables[part]
+            continue
+        if not _is_dict(schema) and len(tables) != 1:
             break
-    known = () if get_origin(kind) is dict else tuple(_keys(_tables(kind).values()))
-    return Place(".".join(names), kind, bounds, known)
+        names.append(part)
+        if _is_dict(schema):
+            schema = _entry(schema)
+            continue
+        (table,) = tables.values()
+        if part not in table["properties"]:
+            return Place(".".join(names), {}, tuple(table["properties"]))
+        schema = table["properties"][part]
+    tables = {} if _is_dict(schema) else _tables(schema)
+    known = dict.fromkeys(name for table in tables.values() for name in table["properties"])
+    return Place(".".join(names), schema, tuple(known))
 
 
 def flag_type(path: str) -> type | None:
@@ -81,93 +89,67 @@ def flag_type(path: str) -> type | None:
 
     A key that takes several types has the type `object`.
     """
-    kinds = {kind for kind in _kinds(locate(path.split(".")).annotation) if kind is not NoneType}
-    if not kinds <= {bool, int, float, str, tuple} or not kinds:
+    members = _members(locate(path.split(".")).schema)
+    kinds = {_TYPES.get(member.get("type", ""), dict) for member in members} - {NoneType}
+    if dict in kinds:
         return None
     return kinds.pop() if len(kinds) == 1 else object
 
 
-def type_text(annotation: Any) -> str:
+def type_text(schema: Schema) -> str:
     """Return a type in words: "int or None", "pmap or mesh", "tuple of str"."""
-    words = list(dict.fromkeys(_words(annotation)))
+    words = list(dict.fromkeys(word for member in _members(schema) for word in _words(member)))
     return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
-def bounds_text(field: FieldInfo) -> str:
+def bounds_text(schema: Schema) -> str:
     """Return the bounds of a number in words: ">= 0", "> 0 and <= 1", "" without any."""
+    bounds = {
+        key: part[key] for part in (schema, *_members(schema)) for key in _SIGNS & part.keys()
+    }
     return " and ".join(
-        f"{sign} {getattr(bound, name):g}"
-        for bound in _metadata([*field.metadata, field.annotation])
-        for name, sign in _SIGNS.items()
-        if hasattr(bound, name)
+        f"{_SIGNS[key]} {bounds[key]:g}" for key in sorted(bounds, key=[*_SIGNS].index)
     )
 
 
-def _kind_of_data(field: FieldInfo) -> Any:
-    extra = field.json_schema_extra
-    return extra.get("of") if isinstance(extra, dict) else None
+@cache
+def _config() -> Schema:
+    return Config.model_json_schema()
 
 
-def _keys(tables: Iterable[type[BaseModel]]) -> dict[str, None]:
-    return dict.fromkeys(name for table in tables for name in table.model_fields)
+def _is_dict(schema: Schema) -> bool:
+    """Return whether a value is a dict of any keys."""
+    return schema.get("type") == "object" and "properties" not in schema
 
 
-def _bare(annotation: Any) -> Any:
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+def _entry(schema: Schema) -> Schema:
+    """Return the schema of the values of a dict."""
+    entry = schema["additionalProperties"]
+    return {} if entry is True else entry
 
 
-def _members(annotation: Any) -> Iterator[Any]:
-    """Yield the members of a union, also of a nested one; any other type alone."""
-    bare = _bare(annotation)
-    if get_origin(bare) in (Union, UnionType):
-        for member in get_args(bare):
-            yield from _members(member)
-    else:
-        yield bare
+def _members(schema: Schema) -> list[Schema]:
+    """Return the members of a union, also of a nested one; any other schema alone."""
+    if "$ref" in schema:
+        return [_config()["$defs"][schema["$ref"].rpartition("/")[2]]]
+    union = schema.get("anyOf") or schema.get("oneOf") or ()
+    return [member for part in union for member in _members(part)] or [schema]
 
 
-def _tables(annotation: Any) -> dict[str, type[BaseModel]]:
+def _tables(schema: Schema) -> dict[str, Schema]:
     """Return the tables that a key holds, itself or by name; several by their `kind`."""
-    if get_origin(annotation) is dict:
-        return _tables(get_args(annotation)[1])
-    tables = [kind for kind in _members(annotation) if isinstance(kind, type)]
-    return {
-        table.model_fields["kind"].default if "kind" in table.model_fields else "": table
-        for table in tables
-        if issubclass(table, BaseModel)
-    }
+    if _is_dict(schema):
+        return _tables(_entry(schema))
+    tables = [member for member in _members(schema) if "properties" in member]
+    return {table["properties"].get("kind", {}).get("default", ""): table for table in tables}
 
 
-def _kinds(annotation: Any) -> Iterator[Any]:
-    """Yield the Python types of the values that an annotation allows."""
-    for kind in _members(annotation):
-        if get_origin(kind) is Literal:
-            yield from map(type, get_args(kind))
-        else:
-            yield get_origin(kind) or kind
-
-
-def _words(annotation: Any) -> Iterator[str]:
-    for kind in _members(annotation):
-        if kind is NoneType:
-            yield "None"
-        elif get_origin(kind) is Literal:
-            yield from map(str, get_args(kind))
-        elif get_origin(kind) is tuple:
-            first, *rest = get_args(kind)
-            yield f"tuple of {type_text(first)}" if rest == [...] else "(height, width)"
-        else:
-            yield (get_origin(kind) or kind).__name__
-
-
-def _metadata(parts: Iterable[Any]) -> Iterator[Any]:
-    """Yield the metadata of annotations and of fields, also inside unions."""
-    for part in parts:
-        if isinstance(part, FieldInfo):
-            yield from part.metadata
-        elif get_origin(part) is Annotated:
-            yield from _metadata(get_args(part)[1:])
-        elif get_origin(part) in (Union, UnionType):
-            yield from _metadata(get_args(part))
-        else:
-            yield part
+def _words(schema: Schema) -> list[str]:
+    if "enum" in schema or "const" in schema:
+        return [str(value) for value in schema.get("enum", [schema.get("const")])]
+    if "prefixItems" in schema:
+        return ["(height, width)"]
+    if "items" in schema:
+        return [f"tuple of {type_text(schema['items'])}"]
+    kind = _TYPES.get(schema.get("type", ""), Any)
+    return ["None" if kind is NoneType else kind.__name__]
