@@ -45,18 +45,6 @@ class Predictions(NamedTuple):
 Predict = Callable[[str], Predictions]  # of a split
 
 
-def _logits(outputs: Outputs) -> Array:
-    return outputs.logits
-
-
-def _same_batch(batch: Batch) -> Batch:
-    return batch
-
-
-def _same_network(table: Mapping[str, Any], spec: Spec) -> tuple[dict[str, Any], Spec]:
-    return dict(table), spec
-
-
 def _classifier(name: str) -> None:
     if name == "faster_rcnn":
         raise UserError(f"is {name!r}, but the data has no boxes; use a classifier")
@@ -66,34 +54,6 @@ def _reads_image(model: Model, entry: str) -> Model:
     if entry != "image":
         raise UserError(f"input is {entry!r}; only pairs have more than image")
     return model
-
-
-def _nothing_fitted(predict: Predict, final: bool) -> Fitted:
-    return {}
-
-
-def _no_estimates(
-    evaluation: EvalSpec, outputs: Mapping[str, np.ndarray], state: Callable[[], State]
-) -> Scores:
-    return {}
-
-
-def _no_samples(
-    evaluation: EvalSpec, split: str, outputs: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    return {}
-
-
-def _no_panels(evaluation: EvalSpec, samples: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return []
-
-
-def _no_files(dataset: Any, folder: Path) -> None:
-    return
-
-
-def _nothing_needed() -> None:
-    return
 
 
 class Task(NamedTuple):
@@ -125,21 +85,25 @@ class Task(NamedTuple):
     metrics: Callable[[Spec], Mapping[str, bool]]
     validation_metrics: Callable[[EvalSpec, Predictions, Fitted], Scores]
     test_metrics: Callable[[EvalSpec, Predictions, Fitted], tuple[Scores, Bins]]
-    fit: Callable[[Predict, bool], Fitted] = _nothing_fitted
-    collect: Callable[[Outputs], Array] = _logits
-    hide_answers: Callable[[Batch], Batch] = _same_batch
+    fit: Callable[[Predict, bool], Fitted] = lambda predict, final: {}
+    collect: Callable[[Outputs], Array] = lambda outputs: outputs.logits
+    hide_answers: Callable[[Batch], Batch] = lambda batch: batch
     describe_network: Callable[[Mapping[str, Any], Spec], tuple[dict[str, Any], Spec]] = (
-        _same_network
+        lambda table, spec: (dict(table), spec)
     )
     check_network: Callable[[str], None] = _classifier
     read_entry: Callable[[Model, str], Model] = _reads_image
     estimates: Callable[[EvalSpec, Mapping[str, np.ndarray], Callable[[], State]], Scores] = (
-        _no_estimates
+        lambda evaluation, outputs, state: {}
     )
-    samples: Callable[[EvalSpec, str, Mapping[str, np.ndarray]], dict[str, Any]] = _no_samples
-    panels: Callable[[EvalSpec, Mapping[str, Any]], list[dict[str, Any]]] = _no_panels
-    save_files: Callable[[Any, Path], None] = _no_files
-    check_installed: Callable[[], None] = _nothing_needed
+    samples: Callable[[EvalSpec, str, Mapping[str, np.ndarray]], dict[str, Any]] = (
+        lambda evaluation, split, outputs: {}
+    )
+    panels: Callable[[EvalSpec, Mapping[str, Any]], list[dict[str, Any]]] = (
+        lambda evaluation, samples: []
+    )
+    save_files: Callable[[Any, Path], None] = lambda dataset, folder: None
+    check_installed: Callable[[], None] = lambda: None
     rows_are_examples: bool = True
     has_bounds: bool = False
 
