@@ -77,12 +77,12 @@ def all_metrics(
     after = basic_metrics(scaled, labels, num_bins=num_bins)
 
     def one(z: Array) -> dict[str, Array]:
-        of = partial(_call, z=z, labels=labels, num_bins=num_bins)
-        return {
-            "adaptive_ece": of(calibration.adaptive_calibration_error),
-            "classwise_ece": of(calibration.classwise_calibration_error),
-            "maximum_ce": of(calibration.maximum_calibration_error),
+        errors = {
+            "adaptive_ece": calibration.adaptive_calibration_error,
+            "classwise_ece": calibration.classwise_calibration_error,
+            "maximum_ce": calibration.maximum_calibration_error,
         }
+        return {name: error(z, labels, num_bins=num_bins) for name, error in errors.items()}
 
     metrics = {**basic_metrics(logits, labels, num_bins=num_bins), **jax.vmap(one)(logits)}
     metrics["temperature"] = temperature
@@ -93,10 +93,6 @@ def all_metrics(
         return calibration.reliability(z, labels, num_bins=num_bins)._asdict()
 
     return metrics, {"before": jax.vmap(bins)(logits), "after": jax.vmap(bins)(scaled)}
-
-
-def _call(function, *, z: Array, labels: Array, num_bins: int) -> Array:
-    return function(z, labels, num_bins=num_bins)
 
 
 @jax.jit

@@ -26,15 +26,6 @@ MIN_SCORE, MAX_BOXES = 0.3, 12  # of the boxes that are drawn on a photograph
 ANSWERS = ("box", "box_label", "box_mask", "crowd")  # entries of a batch
 
 
-def require_pycocotools() -> None:
-    """Refuse a run whose detections could not be scored at its end.
-
-    Raises:
-        UserError: pycocotools is missing.
-    """
-    _coco_classes()
-
-
 def to_photo(detections: np.ndarray, photo: Photo, side: int) -> np.ndarray:
     """Return the real detections of one picture, [m, 6], in the picture's pixels.
 
@@ -107,6 +98,7 @@ def detection_metrics(
 
 
 def _coco_classes() -> tuple[Any, Any]:
+    """Import pycocotools, also before a run whose detections could not be scored at its end."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -275,11 +267,7 @@ def detections(outputs: Outputs) -> jax.Array:
 
 
 def check_detector(name: str) -> None:
-    """Refuse a classifier.
-
-    Raises:
-      UserError: any other network than a detector.
-    """
+    """Refuse any other network than a detector."""
     if name != "faster_rcnn":
         raise UserError(f"is {name!r}, but the data has boxes; use faster_rcnn")
 
@@ -293,6 +281,6 @@ TASK = Task(
     check_network=check_detector,
     samples=sample_detections,
     panels=detection_panels,
-    check_installed=require_pycocotools,
+    check_installed=_coco_classes,
     rows_are_examples=False,
 )

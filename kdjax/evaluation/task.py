@@ -103,7 +103,7 @@ class Task(NamedTuple):
         lambda evaluation, samples: []
     )
     save_files: Callable[[Any, Path], None] = lambda dataset, folder: None
-    check_installed: Callable[[], None] = lambda: None
+    check_installed: Callable[[], object] = lambda: None
     rows_are_examples: bool = True
     has_bounds: bool = False
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from kdjax.report.figure_style import styles, svg
+from kdjax.report.figure_style import plain_label, sparse_label, styles, svg
 from kdjax.report.records import write_text
 from kdjax.report.results import BoundsSummary, NetworkBounds, to_json
 from kdjax.report.table import Table
@@ -91,8 +91,8 @@ def bounds_figure(networks: Networks) -> str:
             rotated = {"rotation": 45, "ha": "right"} if len(order) > 6 else {}
             axis.set_xticks(range(len(order)), order, **rotated)
             axis.set_yscale("log")
-            axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axis.yaxis.set_minor_formatter(FuncFormatter(_sparse))
+            axis.yaxis.set_major_formatter(FuncFormatter(plain_label))
+            axis.yaxis.set_minor_formatter(FuncFormatter(sparse_label))
         if len(networks) <= 12:
             handles, labels = axes[0].get_legend_handles_labels()
             figure.legend(handles, labels, loc="outside lower center", ncols=4)
@@ -107,8 +107,3 @@ def _order(networks: Networks) -> list[str]:
     ends = [name for name in ("input", "logits") if name in names]
     inner = [name for name in names if name not in ends]
     return [*ends[:1], *inner, *ends[1:]] if ends[:1] == ["input"] else [*inner, *ends]
-
-
-def _sparse(value: float, _: int) -> str:
-    """Label only 2 and 5 of a decade."""
-    return f"{value:g}" if f"{value:e}"[0] in "25" else ""

@@ -57,6 +57,16 @@ def legend(figure: Figure, variants: Sequence[str], drawn: Container[str]) -> No
     figure.legend(handles, labels, loc="outside lower center", ncols=3, handlelength=1.8)
 
 
+def plain_label(value: float, position: int = 0) -> str:
+    """Label a tick by its number: 0.01 and 20 instead of powers."""
+    return f"{value:g}"
+
+
+def sparse_label(value: float, position: int = 0) -> str:
+    """Label only 2 and 5 of a decade."""
+    return f"{value:g}" if f"{value:e}"[0] in "25" else ""
+
+
 def svg(draw: Callable[[Figure], None], label: str, size: tuple[float, float] = SIZE) -> str:
     """Draw a figure as an SVG for a page: without prolog, metadata and unused ids."""
     with mpl.rc_context(_STYLE):

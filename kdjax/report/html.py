@@ -16,19 +16,16 @@ from kdjax.report.template import render
 
 
 def write(workdir: Path | str) -> Path:
-    """Write `workdir/report.html` from its report.json, metrics.jsonl and bounds.json.
-
-    Returns:
-      The path of the page.
-
-    Raises:
-      UserError: report.json is missing or damaged, or the page cannot be written.
-    """
+    """Write `workdir/report.html`, see `combine`."""
     return combine([workdir], Path(workdir) / "report.html")
 
 
 def combine(workdirs: Sequence[Path | str], out: Path | str) -> Path:
-    """Write one page about several workdirs; see `write`."""
+    """Write one page about several workdirs, from report.json, metrics.jsonl and bounds.json.
+
+    Raises:
+      UserError: report.json is missing or damaged, or the page cannot be written.
+    """
     records = [
         record._replace(metrics=_metrics(Path(workdir)))
         for workdir, record in zip(workdirs, read_records(workdirs), strict=True)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
-from kdjax.report.figure_style import legend, styles, svg
+from kdjax.report.figure_style import legend, plain_label, styles, svg
 from kdjax.report.metric_format import column_of, format_value
 from kdjax.report.results import ReliabilityBins, RunSummary
 from kdjax.report.statistics import (
@@ -263,4 +263,4 @@ def _metric_axis(axes: Axes, metric: str, seeds: Sequence[Sequence[Sequence[floa
         axes.yaxis.set_major_locator(FixedLocator(ticks))
         axes.yaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in ticks]))
         axes.yaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(plain_label))

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from kdjax.report.figure_style import styles, svg
+from kdjax.report.figure_style import plain_label, sparse_label, styles, svg
 from kdjax.report.table import Table
 
 _COLUMNS = 2
@@ -22,7 +22,10 @@ def study_tables(study: Mapping[str, Any]) -> list[Table]:
         Table(
             title=sheet["title"],
             header=tuple(sheet["header"]),
-            rows=tuple(tuple(_cell(value) for value in row) for row in sheet["rows"]),
+            rows=tuple(
+                tuple(f"{x:.4g}" if isinstance(x, float) else str(x) for x in row)
+                for row in sheet["rows"]
+            ),
             text_columns=sheet["words"],
             notes=tuple(sheet["notes"]),
         )
@@ -95,12 +98,5 @@ def _plain_numbers(axis: Any) -> None:
     """Write 0.01 and 20 instead of powers; label 2 and 5 of a decade if decades are few."""
     low, high = sorted(axis.get_view_interval())
     wide = low > 0 and high / low > 300
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    between = FuncFormatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
-    axis.set_minor_formatter(NullFormatter() if wide else between)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)
+    axis.set_major_formatter(FuncFormatter(plain_label))
+    axis.set_minor_formatter(NullFormatter() if wide else FuncFormatter(sparse_label))

@@ -13,8 +13,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tensorboardX.crc32c import crc32c
 from tensorboardX.proto import event_pb2, summary_pb2
+from tensorboardX.record_writer import masked_crc32c
 
 # Records are written when a folder has this many, or after this time.
 _MAX_PENDING = 64
@@ -86,13 +86,8 @@ def _record(event: event_pb2.Event) -> bytes:
     """Frame one event: length, checksum of the length, data, checksum of the data."""
     data = event.SerializeToString()
     length = struct.pack("<Q", len(data))
-    return length + _checksum(length) + data + _checksum(data)
-
-
-def _checksum(data: bytes) -> bytes:
-    """Mask a CRC-32C the way TFRecord files do (rotated by 15, plus a constant)."""
-    crc = crc32c(data)
-    return struct.pack("<I", (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF)
+    checksums = (struct.pack("<I", masked_crc32c(part)) for part in (length, data))
+    return length + next(checksums) + data + next(checksums)
 
 
 def _folder_name(text: str) -> str:

@@ -99,11 +99,6 @@ def broadcast_text(text: str) -> str:
     return received.tobytes().rstrip(b"\0").decode(errors="replace")
 
 
-def broadcast_int(number: int) -> int:
-    """Return the number of process 0."""
-    return int(broadcast_text(str(number)))
-
-
 def all_equal(text: str) -> bool:
     """Return whether all processes pass the same text."""
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -206,15 +206,15 @@ FILES = {
         {STUDENT + "terms__ce__temperature_squared": True},
         ("terms.ce", "temperature_squared"),
     ),
-    "mixture 0": (js(0.0), ("terms.jensen_shannon", "mixture is 0", "in (0, 1)")),
-    "mixture 1": (js(1.0), ("terms.jensen_shannon", "mixture is 1", "in (0, 1)")),
+    "mixture 0": (js(0.0), ("terms.jensen_shannon", "mixture is 0", "> 0 and < 1")),
+    "mixture 1": (js(1.0), ("terms.jensen_shannon", "mixture is 1", "> 0 and < 1")),
     "swept temperature": (
         {"sweep": {TEMPERATURE: (1.0, 0.0)}},
         (f"{TEMPERATURE} is 0", "> 0"),
     ),
     "swept mixture": (
         {**js(0.5), "sweep": {"roles.student.terms.jensen_shannon.mixture": (0.5, 1.0)}},
-        ("roles.student.terms.jensen_shannon.mixture is 1", "in (0, 1)"),
+        ("roles.student.terms.jensen_shannon.mixture is 1", "> 0 and < 1"),
     ),
     "swept text": ({"sweep": {TEMPERATURE: ("warm",)}}, (f"sweep.{TEMPERATURE}", "numbers")),
     "swept number": ({"sweep": {TEMPERATURE: 3.0}}, (f"sweep.{TEMPERATURE} is 3.0", "list")),

@@ -125,10 +125,13 @@ def check_domain(name: str, value: float, scalar: Scalar) -> None:
     if not math.isfinite(value):
         raise UserError(f"{name} is {value}; it must be a finite number")
     if scalar.domain is not None and not scalar.domain[0] < value < scalar.domain[1]:
-        low, high = scalar.domain
-        bounds = (
-            f"> {low:g}"
-            if high == math.inf
-            else f"in {'[' if low < 0 else '('}{max(low, 0):g}, {high:g})"
-        )
-        raise UserError(f"{name} is {value:g}; it must be {bounds}")
+        raise UserError(f"{name} is {value:g}; it must be {domain_text(scalar)}")
+
+
+def domain_text(scalar: Scalar) -> str:
+    """Describe the domain of a scalar; one that begins just below 0 holds 0."""
+    if scalar.domain is None:
+        return ""
+    low, high = scalar.domain
+    upper = "" if high == math.inf else f" and < {high:g}"
+    return f"{'>=' if low < 0 else '>'} {max(low, 0):g}{upper}"

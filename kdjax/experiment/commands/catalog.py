@@ -4,12 +4,12 @@ import ast
 import json
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from math import inf
 from pathlib import Path
 from typing import Any
 
 from kdjax import data, models
 from kdjax.distill import critics, terms
+from kdjax.distill.terms.spec import domain_text
 from kdjax.experiment.config import schema_lookup
 from kdjax.experiment.config.resolve import term_options
 from kdjax.train import optimizer
@@ -65,9 +65,7 @@ def _term_keys() -> Iterator[tuple[str, str]]:
         scalars = terms.TERM_SPECS[name]().scalars if name in terms.TERM_SPECS else {}
         entries = [
             f"{key} = {json.dumps(default)} "
-            + _kind(
-                type(default).__name__, _interval(scalars[key].domain) if key in scalars else ""
-            )
+            + _kind(type(default).__name__, domain_text(scalars[key]) if key in scalars else "")
             for key, default in options.items()
         ]
         if entries:
@@ -90,14 +88,6 @@ def _wrap(label: str, text: str) -> list[str]:
     indent = " " * len(label)
     lines = textwrap.wrap(f"{label}{text}", WIDTH, subsequent_indent=indent, break_on_hyphens=False)
     return [line.replace(_NO_BREAK, " ") for line in lines]
-
-
-def _interval(domain: tuple[float, float] | None) -> str:
-    """Describe an open interval; one that begins below 0 holds 0, as in `terms.check_domain`."""
-    if domain is None:
-        return ""
-    low, high = domain
-    return f"{'>=' if low < 0 else '>'} {max(low, 0):g}{'' if high == inf else f' and < {high:g}'}"
 
 
 def _title(define: Callable[..., Any]) -> str:

@@ -34,7 +34,7 @@ def member_groups(experiment: Experiment, variant: Variant, folder: Path) -> lis
             size = experiment.config.members_per_program or _fitting(experiment, variant)
             home.mkdir(parents=True, exist_ok=True)
             workdir.write_json(plan, {"members_per_program": size})
-    size = multihost.broadcast_int(size)
+    size = int(multihost.broadcast_text(str(size)))
     return [
         MemberGroup(variant, tuple(range(first, min(first + size, count))), home)
         for first in range(0, count, size)

@@ -62,11 +62,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a file that `write_json` wrote.
-
-    Raises:
-      UserError: it is damaged.
-    """
+    """Read a file that `write_json` wrote; a damaged one is refused."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
