@@ -48,12 +48,7 @@ class Selection(NamedTuple):
 
 
 def make_selection(role: str, metric: str | None, metrics: Mapping[str, bool]) -> Selection:
-    """Return the rule that a config asks for.
-
-    Args:
-      role: whose metric; where it does not play, each role is chosen by its own.
-      metric: one of `metrics`; None for the first.
-      metrics: those of the task: name -> whether higher is better.
+    """Return the rule that a config asks for; `metric` None is the first of the task's `metrics`.
 
     Raises:
       UserError: a metric that is not measured on this data.

@@ -39,10 +39,8 @@ def is_first() -> bool:
 def devices(number: int) -> list[Any]:
     """Return `number` devices, as many of each process, those of a process adjacent.
 
-    So the rows of a batch that a process reads are those that its devices hold.
-
-    Args:
-      number: a multiple of the number of processes.
+    So the rows of a batch that a process reads are those that its devices hold. `number` is a
+    multiple of the number of processes.
     """
     if count() == 1:
         return jax.devices()[:number]

@@ -37,12 +37,7 @@ def find_initial_weights(
 ) -> Origins:
     """Read the weights that a variant starts from.
 
-    Args:
-      roles: of the variant.
-      players: by role.
-      shapes: of their variables.
-      data: that they will see.
-      earlier: names of the variants that are trained before this one.
+    `shapes` are those of the players' variables; `earlier` names the variants trained before.
 
     Raises:
       UserError: two origins of one role, one for an adapter, or none for a frozen role; a file
@@ -102,13 +97,8 @@ def load_initial_weights(
 ) -> tuple[Variables, bool]:
     """Read the `checkpoint` of a role: a folder of kdjax's `export`, or of Hugging Face.
 
-    With `keep_layers` the network is made of those layers of the file's.
-
-    Args:
-      role: its table.
-      network: name and options of its network, for this data.
-      template: shapes of its variables.
-      spec: of the data.
+    With `keep_layers` the network is made of those layers of the file's. `network` holds the name
+    and options of the role's network for this data, `template` the shapes of its variables.
 
     Returns:
       The variables, and whether they await `init_head`: a BERT that trains and whose file has no
@@ -136,13 +126,8 @@ def init_head(variables: Variables, seed: int) -> Variables:
 def load_backbone(path: str, template: Variables, spec: Spec) -> Variables:
     """Read a classifier that a detector's backbone starts as: a folder of `export` or `import`.
 
-    Args:
-      path: of the folder.
-      template: shapes of the detector's variables.
-      spec: of the data; pictures must be normalised as the classifier has seen them.
-
     Raises:
-      UserError: another network than the backbone, or another normalisation.
+      UserError: another network than the backbone, or another normalisation than its own.
     """
     _, variables, description = model_export.restore(path)
     model_export.check_normalised(path, description, spec)

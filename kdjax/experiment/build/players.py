@@ -32,13 +32,6 @@ def extend_network(
 ) -> Model:
     """Add to a network its cache, class means, recomputation and adapters.
 
-    Args:
-      role: of the network.
-      roles: of the variant.
-      data: for the number of examples and classes.
-      network: from `models.make_network`.
-      axis_name: as in `co_train`.
-
     Raises:
       UserError: a cache of outputs that change, or an adapter that refuses its keys.
     """

@@ -148,11 +148,7 @@ def _make_term(where: str, name: str, table: schema.Term) -> Term:
 
 
 def check_adapters(variants: Mapping[str, Roles]) -> None:
-    """Refuse an adapter that no term of any variant reads.
-
-    Args:
-      variants: roles of each variant, by name.
-    """
+    """Refuse an adapter that no term of any variant reads."""
     kinds, used = {}, set()
     for roles in variants.values():
         for role in roles.players:

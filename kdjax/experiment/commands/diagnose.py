@@ -77,12 +77,6 @@ def diagnose(
 ) -> list[NetworkBounds]:
     """Compute the bound of every layer of the networks of a finished run.
 
-    Args:
-      experiment: from `build`.
-      folder: its workdir.
-      say: prints one line.
-      options: layers, examples and networks.
-
     Returns:
       One entry a network. A frozen network from a file appears once for each file; members that
       diverged do not appear.

@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 
 def study(
     file: str, overrides: Sequence[str], out: Path, *, samples: int, command: str, say: Say
-) -> dict[str, Any]:
+) -> None:
     """Run a study and write study.json, tables.md and figure.svg into `out`.
 
     Args:
@@ -38,9 +38,6 @@ def study(
       samples: training and test examples by which networks are diagnosed.
       command: the command line, for the files.
       say: prints one line.
-
-    Returns:
-      The content of study.json.
 
     Raises:
       UserError: an unknown study, key or value; `out` cannot be written.
@@ -69,7 +66,6 @@ def study(
     say(f"study: {out / 'study.json'}, {out / 'tables.md'}, {out / 'figure.svg'}")
     if result.broken:
         raise RunError(f"does not hold: {'; '.join(result.broken)}: please report this")
-    return content
 
 
 def compute(config: Mapping[str, Any]) -> studies.StudyResult:

@@ -32,11 +32,7 @@ def from_workdir(
 ) -> str:
     """Write the trained network of a role of a run; returns a line that names it.
 
-    Args:
-      experiment: from `build`.
-      results: from `load_results`.
-      request: the network; a projector for a term is left out.
-      out: a new folder.
+    A projector for a term is left out. `out` is a new folder.
 
     Raises:
       UserError: no such variant, role or member, it is not trained yet, or no such network.

@@ -18,15 +18,7 @@ from kdjax.types import Batch, Model, Source, Variables
 def attach_frozen_extras(
     experiment: Experiment, variant: Variant, role: str, variables: Variables, folder: Path
 ) -> Variables:
-    """Attach to a frozen network the quantities that other roles' terms read.
-
-    Args:
-      experiment: for the data.
-      variant: whose terms.
-      role: of the network.
-      variables: plain, not stacked.
-      folder: of the run; class means are stored there.
-    """
+    """Attach to a frozen network (not stacked) the quantities that other roles' terms read."""
     extended = variables
     if role in variant.cached:
         model, layers = variant.cached[role]

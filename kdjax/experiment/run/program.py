@@ -37,13 +37,7 @@ class Program(NamedTuple):
 def make_program(
     experiment: Experiment, group: MemberGroup, weights: Mapping[str, InitialWeights]
 ) -> tuple[Program, State]:
-    """Build the program of a group of members, and their state before the first step.
-
-    Args:
-      experiment: for the data and its preparation.
-      group: the members and their variant.
-      weights: of the roles that do not start at random.
-    """
+    """Build the program of a group of members, and their state before the first step."""
     config, variant, members = experiment.config, group.variant, group.members
     seeds = tuple(int(variant.members[m]["seed"]) for m in members)
     common = config.data.seed  # then one batch for all, and one pass of a frozen teacher

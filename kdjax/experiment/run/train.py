@@ -37,11 +37,6 @@ Say = Callable[[str], None]
 def train(experiment: Experiment, folder: Path, say: Say) -> list[VariantResult]:
     """Train what is left to train, and return the results of all variants.
 
-    Args:
-      experiment: from `build`.
-      folder: the workdir, already adopted.
-      say: prints one line.
-
     Raises:
       RunError: a non-finite loss in all members of a program, or a signal.
       UserError: damaged files.
