@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from kdjax.errors import UserError
 from kdjax.models.vision.mobilenet import mobilenet_v2
-from kdjax.models.vision.resnet_imagenet import resnet_imagenet
+from kdjax.models.vision.resnet import resnet_imagenet
 from kdjax.types import PyTree, Variables
 
 STRIDES = (4, 8, 16, 32, 64)  # of the levels of stages 1 to 4, and of one more

@@ -6,7 +6,7 @@ import jax
 from flax import linen as nn
 
 from kdjax.errors import UserError
-from kdjax.models.layers.layers import Mode, classify, compute_dtype, conv_norm, global_average
+from kdjax.models.layers.layers import Mode, classify, conv_norm
 from kdjax.types import Outputs
 
 # V1, one row a block: output channels, stride. V2, one row a group of blocks: expansion, output
@@ -25,7 +25,11 @@ _V2_STAGES = {1: 1, 2: 2, 4: 3, 6: 4}
 
 
 class MobileNetV1(nn.Module):
-    """A 3x3 convolution and 13 depthwise separable ones; see `mobilenet_v1`."""
+    """MobileNetV1 at full width, for images of about 224 pixels (any size runs).
+
+    Features: "stem", "stage1" to "stage4" (after the last ReLU before the 2nd, 3rd and 4th
+    halving and at the end), "stage1_pre", ... (before that ReLU), "pooled" [batch, 1024].
+    """
 
     num_classes: int
     dtype: Any = None
@@ -33,7 +37,7 @@ class MobileNetV1(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
-        """Map [batch, height, width, channel] to logits and the features of `mobilenet_v1`."""
+        """Map [batch, height, width, channel] to logits and the features of the class."""
         mode = Mode(train, self.axis_name, self.dtype)
         x = nn.relu(conv_norm(32, mode, ("model_0_0", "model_0_1"), stride=2)(x))
         features = {"stem": x}
@@ -93,25 +97,10 @@ class MobileNetV2(nn.Module):
                 x = Inverted(width, expansion, step, mode, name=f"blocks_{group}_{index}")(x)
             if stage := _V2_STAGES.get(group):
                 features[f"stage{stage}"] = x
-        if not self.num_classes:
-            return Outputs(global_average(x), features)
-        last = max(1280, int(1280 * self.width))
-        x = nn.relu(conv_norm(last, mode, ("conv2_0", "conv2_1"), kernel=1)(x))
+        if self.num_classes:
+            last = max(1280, int(1280 * self.width))
+            x = nn.relu(conv_norm(last, mode, ("conv2_0", "conv2_1"), kernel=1)(x))
         return classify(x, self.num_classes, features)
-
-
-def mobilenet_v1(
-    *, num_classes: int, dtype: Any = None, axis_name: str | None = None
-) -> MobileNetV1:
-    """Make MobileNetV1 at full width, for images of about 224 pixels (any size runs).
-
-    Features: "stem", "stage1" to "stage4" (after the last ReLU before the 2nd, 3rd and 4th
-    halving and at the end), "stage1_pre", ... (before that ReLU), "pooled" [batch, 1024].
-
-    Raises:
-      UserError: `dtype` is no floating type.
-    """
-    return MobileNetV1(num_classes, compute_dtype(dtype), axis_name)
 
 
 def mobilenet_v2(
@@ -142,4 +131,4 @@ def mobilenet_v2(
         raise UserError(f"MobileNetV2: width is {width}: use at least 0.0625")
     if stem not in ("cifar", "imagenet"):
         raise UserError(f'MobileNetV2: stem is {stem!r}: use "cifar" or "imagenet"')
-    return MobileNetV2(num_classes, width, stem, compute_dtype(dtype), axis_name)
+    return MobileNetV2(num_classes, width, stem, dtype, axis_name)
