@@ -20,8 +20,8 @@ _V2 = (
     (6, 320, 1, 1),
 )  # fmt: skip
 # The last block of each stage: where the next one halves the image.
-_V1_STAGES = {3: 1, 5: 2, 11: 3, 13: 4}
-_V2_STAGES = {1: 1, 2: 2, 4: 3, 6: 4}
+V1_STAGES = {3: 1, 5: 2, 11: 3, 13: 4}
+V2_STAGES = {1: 1, 2: 2, 4: 3, 6: 4}
 
 
 class MobileNetV1(nn.Module):
@@ -47,7 +47,7 @@ class MobileNetV1(nn.Module):
             x = nn.relu(conv_norm(channels, mode, names, stride=stride, groups=channels)(x))
             before = conv_norm(width, mode, (f"{first}_3", f"{first}_4"), kernel=1)(x)
             x = nn.relu(before)
-            if stage := _V1_STAGES.get(block):
+            if stage := V1_STAGES.get(block):
                 features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
         return classify(x, self.num_classes, features)
 
@@ -95,7 +95,7 @@ class MobileNetV2(nn.Module):
             for index in range(count):
                 width, step = int(channels * self.width), stride if index == 0 else 1
                 x = Inverted(width, expansion, step, mode, name=f"blocks_{group}_{index}")(x)
-            if stage := _V2_STAGES.get(group):
+            if stage := V2_STAGES.get(group):
                 features[f"stage{stage}"] = x
         if self.num_classes:
             last = max(1280, int(1280 * self.width))
@@ -116,13 +116,9 @@ def mobilenet_v2(
     Features: "stem", "stage1" to "stage4" (after the groups of blocks 1, 2, 4 and 6, counted from
     0; they end without a ReLU), "pooled" [batch, 1280].
 
-    Args:
-      num_classes: width of the logits.
-      width: factor on all channels but the last 1280, which it can only raise.
-      stem: "cifar", halving four times, for images of about 32 pixels, or "imagenet", halving in
-        the second group too, as published, for about 224.
-      dtype: of the computation.
-      axis_name: pmap axis over which batch norm is taken.
+    `width` is a factor on all channels but the last 1280, which it can only raise. The stem is
+    "cifar", halving four times, for images of about 32 pixels, or "imagenet", halving in the second
+    group too, as published, for about 224.
 
     Raises:
       UserError: a width that leaves a layer without channels, or another stem.

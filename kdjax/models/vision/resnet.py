@@ -109,19 +109,13 @@ def resnet(
     dtype: Any = None,
     axis_name: str | None = None,
 ) -> ResNet:
-    """Make a CIFAR ResNet of depth 6n + 2.
+    """Make a CIFAR ResNet of depth 6n + 2; `widths` are those of the stem and the three stages.
 
     Features: "stem", "stage1", "stage2", "stage3" (each after its last ReLU), "stage1_pre", ...
     (the same before that ReLU), "pooled" [batch, widths[3]].
 
-    Args:
-      num_classes: width of the logits.
-      depth: 6n + 2.
-      widths: channels of the stem and of the three stages.
-      shortcut: where the shape changes: "conv", a 1x1 convolution with batch norm, or "pad",
-        every second pixel with zero channels on both sides (option A of the paper).
-      dtype: of the computation.
-      axis_name: pmap axis over which batch norm is taken.
+    The shortcut, where the shape changes, is "conv", a 1x1 convolution with batch norm, or "pad",
+    every second pixel with zero channels on both sides (option A of the paper).
 
     Raises:
       UserError: impossible depth, widths or shortcut.
@@ -156,14 +150,9 @@ def resnet_imagenet(
     ReLU), "stage1_pre", ... (before that ReLU), "pooled" [batch, 512] or, from depth 50 on,
     [batch, 2048].
 
-    Args:
-      num_classes: width of the logits.
-      depth: 10, 18, 34, 50 or 101.
-      stem: "cifar", a 3x3 convolution, for images of about 32 pixels, or "imagenet", a 7x7 one of
-        stride 2 and a 3x3 max-pool of stride 2, for about 224.
-      width: channels of the stem and the first stage, which each further stage doubles.
-      dtype: of the computation.
-      axis_name: pmap axis over which batch norm is taken.
+    The stem is "cifar", a 3x3 convolution, for images of about 32 pixels, or "imagenet", a 7x7 one
+    of stride 2 and a 3x3 max-pool of stride 2, for about 224. `width` is that of the stem and the
+    first stage; each further stage doubles it.
 
     Raises:
       UserError: another depth or stem, or no width.

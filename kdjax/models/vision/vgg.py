@@ -55,17 +55,11 @@ class Vgg(nn.Module):
 
 
 def vgg(*, num_classes: int, depth: int, dtype: Any = None, axis_name: str | None = None) -> Vgg:
-    """Make a VGG with one linear layer on the average of its last block.
+    """Make a VGG of depth 8, 11, 13, 16 or 19, with one linear layer on its last block's average.
 
     A 2x2 max-pool follows each of the first three blocks (the first four from 64 pixels on).
     Features: "stem" (the first block), "stage1" to "stage4" (each after its last ReLU, before its
     pool), "stage1_pre", ... (the same before that ReLU), "pooled" [batch, 512].
-
-    Args:
-      num_classes: width of the logits.
-      depth: 8, 11, 13, 16 or 19.
-      dtype: of the computation.
-      axis_name: pmap axis over which batch norm is taken.
 
     Raises:
       UserError: another depth, or (by init and apply) images below 8 pixels.
