@@ -60,6 +60,13 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6, prefix: s
     return f"did you mean {prefix}{nearest[0]}? " if nearest else ""
 
 
+def check_layer(where: str, layer: str, layers: Iterable[str]) -> None:
+    """Refuse a layer that the network does not have; the UserError names those that it has."""
+    if layer not in layers:
+        known = ", ".join(sorted(layers)) or "none"
+        raise UserError(f"{where}: no layer {layer!r}; the network has {known}")
+
+
 def check_count(name: str, value: Any) -> None:
     """Refuse anything but a whole number of at least 1.
 

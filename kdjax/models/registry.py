@@ -15,6 +15,7 @@ from kdjax.models.detection.faster_rcnn import DetectorOptions, faster_rcnn
 from kdjax.models.io import torch_names
 from kdjax.models.io.convert import first_kernel, from_torch
 from kdjax.models.layers.from_linen import from_linen
+from kdjax.models.layers.layers import compute_dtype
 from kdjax.models.lipschitz.mlp import lipschitz_mlp
 from kdjax.models.text.bert import BertOptions, bert
 from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
@@ -22,10 +23,9 @@ from kdjax.models.text.multiple_choice import ENCODE_ONCE, REPEAT_PROMPT, with_c
 from kdjax.models.text.t5 import T5Options, t5
 from kdjax.models.vision.cnn import cnn
 from kdjax.models.vision.mlp import mlp
-from kdjax.models.vision.mobilenet import mobilenet_v1, mobilenet_v2
-from kdjax.models.vision.resnet import resnet
-from kdjax.models.vision.resnet_imagenet import resnet_imagenet
-from kdjax.models.vision.shufflenet import shuffle_v1, shuffle_v2
+from kdjax.models.vision.mobilenet import MobileNetV1, mobilenet_v2
+from kdjax.models.vision.resnet import resnet, resnet_imagenet
+from kdjax.models.vision.shufflenet import ShuffleV1, ShuffleV2
 from kdjax.models.vision.vgg import vgg
 from kdjax.models.vision.wide_resnet import wide_resnet
 from kdjax.types import Model, Variables
@@ -42,10 +42,10 @@ _NETWORKS: dict[str, Callable[..., nn.Module | Model]] = {
     },
     **{f"vgg{d}": functools.partial(vgg, depth=d) for d in (8, 11, 13, 16, 19)},
     **{f"ResNet{d}": functools.partial(resnet_imagenet, depth=d) for d in (10, 18, 34, 50, 101)},
-    "MobileNetV1": mobilenet_v1,
+    "MobileNetV1": MobileNetV1,
     "MobileNetV2": mobilenet_v2,
-    "ShuffleV1": shuffle_v1,
-    "ShuffleV2": shuffle_v2,
+    "ShuffleV1": ShuffleV1,
+    "ShuffleV2": ShuffleV2,
     "lipschitz_mlp": lipschitz_mlp,
     "bert": bert,
     "t5": t5,
@@ -89,13 +89,14 @@ def build(name: str, *, num_classes: int, **options: Any) -> Model:
     factory = _factory(name)
     fixed = factory.keywords if isinstance(factory, functools.partial) else {}
     declared = inspect.signature(_OPTIONS.get(name, factory)).parameters
-    valid = set(declared) - set(fixed) - {"num_classes"}
+    valid = set(declared) - set(fixed) - {"num_classes", "name", "parent"}  # the last two: Flax's
     for option in options:
         if option not in valid:
             known = ", ".join(sorted(valid))
             raise UserError(f'model "{name}" has no option "{option}"; it has: {known}')
     if num_classes < 1:
         raise UserError(f'model "{name}": num_classes is {num_classes}: use at least 1')
+    options["dtype"] = compute_dtype(options.get("dtype"))
     if name in _PROMPT_FORMATS:
         language_model: Any = factory(_OPTIONS[name](**options))
         return with_choices(language_model, _PROMPT_FORMATS[name], num_choices=num_classes)

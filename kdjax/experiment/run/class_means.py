@@ -11,7 +11,7 @@ import numpy as np
 
 from kdjax import data
 from kdjax.distill.methods.collectives import rows
-from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
+from kdjax.errors import CORRUPT_FILE_ERRORS, UserError, check_layer
 from kdjax.train import checkpoint
 from kdjax.train.parallel import Layout, one_device
 from kdjax.types import Batch, Model, Source, Variables
@@ -64,9 +64,7 @@ def class_means(
     def features(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
         ready = prepare(batch, key)
         outputs, _ = model.apply(variables, ready, train=False)
-        if options.layer not in outputs.features:
-            known = ", ".join(sorted(outputs.features)) or "none"
-            raise UserError(f"class means: no layer {options.layer!r}; the network has {known}")
+        check_layer("class means", options.layer, outputs.features)
         seen = rows(outputs, ready)  # of a detector: regions around the boxes
         values = {
             "value": outputs.features[options.layer],

@@ -14,7 +14,7 @@ import numpy as np
 
 from kdjax import bounds
 from kdjax.errors import UserError
-from kdjax.models.certificates import mobile, plain, residual, shuffled
+from kdjax.models.certificates import mobile, plain, residual
 from kdjax.models.certificates.maps import NamedMaps, Shape, out_shape
 from kdjax.types import Variables
 
@@ -30,8 +30,8 @@ FAMILIES: dict[str, Callable[[Variables, Shape], NamedMaps]] = {
     r"ResNet\d+": residual.resnet_imagenet,
     "MobileNetV1": mobile.mobilenet_v1,
     "MobileNetV2": mobile.mobilenet_v2,
-    "ShuffleV1": shuffled.shuffle_v1,
-    "ShuffleV2": shuffled.shuffle_v2,
+    "ShuffleV1": mobile.shuffle_v1,
+    "ShuffleV2": mobile.shuffle_v2,
 }
 
 

@@ -33,8 +33,7 @@ def _resnet(module: Variables, stem: list[Map], stages: int) -> NamedMaps:
     for stage in range(1, stages + 1):
         maps = []
         for index, block in enumerate(submodules(module, f"layer{stage}_")):
-            make = _bottleneck if "conv3" in block.params else _basic
-            maps += [make(block, _stride(stage, index)), RELU]
+            maps += [_block(block, _stride(stage, index)), RELU]
         layers += stage_layers(stage, maps)
     return [*layers, ("pooled", GLOBAL_AVERAGE), ("logits", dense(module, "fc"))]
 
@@ -43,13 +42,19 @@ def _stride(stage: int, index: int) -> int:
     return 2 if stage > 1 and index == 0 else 1
 
 
-def _basic(module: Variables, stride: int) -> Map:
-    """Two 3x3 convolutions plus an identity, a projection, or an identity padded with channels."""
-    first = convolution(module, "conv1", "bn1", stride=stride)
-    branch = compose(first, RELU, convolution(module, "conv2", "bn2"))
-    into, out = module.params["conv1"]["kernel"].shape[2:]
+def _block(module: Variables, stride: int) -> Map:
+    """Two or three convolutions plus an identity, a projection, or an identity with padding."""
+    if "conv3" in module.params:
+        second = convolution(module, "conv2", "bn2", stride=stride)
+        last, name = compose(second, RELU, convolution(module, "conv3", "bn3")), "conv3"
+        first = convolution(module, "conv1", "bn1")
+    else:
+        first = convolution(module, "conv1", "bn1", stride=stride)
+        last, name = convolution(module, "conv2", "bn2"), "conv2"
+    branch = compose(first, RELU, last)
     if "shortcut_conv" in module.params:
         return add(convolution(module, "shortcut_conv", "shortcut_bn", stride=stride), branch)
+    into, out = module.params["conv1"]["kernel"].shape[2], module.params[name]["kernel"].shape[3]
     if stride == 1 and into == out:
         return add(IDENTITY, branch)
     return add(nonexpansive(lambda x: pad_shortcut(x, out, stride)), branch)
@@ -85,13 +90,3 @@ def resnet_imagenet(module: Variables, shape: Shape) -> NamedMaps:
     else:
         stem = [convolution(module, "conv1", "bn1"), RELU]
     return _resnet(module, stem, 4)
-
-
-def _bottleneck(module: Variables, stride: int) -> Map:
-    """A 1x1, a 3x3 and a 1x1 convolution plus an identity or a projection."""
-    second = convolution(module, "conv2", "bn2", stride=stride)
-    last = convolution(module, "conv3", "bn3")
-    branch = compose(convolution(module, "conv1", "bn1"), RELU, second, RELU, last)
-    if "shortcut_conv" in module.params:
-        return add(convolution(module, "shortcut_conv", "shortcut_bn", stride=stride), branch)
-    return add(IDENTITY, branch)

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from kdjax.errors import UserError
 from kdjax.models.vision.mobilenet import mobilenet_v2
-from kdjax.models.vision.resnet_imagenet import resnet_imagenet
+from kdjax.models.vision.resnet import resnet_imagenet
 from kdjax.types import PyTree, Variables
 
 STRIDES = (4, 8, 16, 32, 64)  # of the levels of stages 1 to 4, and of one more
@@ -74,28 +75,15 @@ def split_frozen(
     params: PyTree, frozen: Callable[[tuple[str, ...]], bool]
 ) -> tuple[PyTree, PyTree]:
     """Split nested params into trained and frozen ones, without empty dicts."""
-
-    def walk(tree: Mapping[str, Any], path: tuple[str, ...]) -> tuple[dict, dict]:
-        parts = ({}, {})
-        for name, part in tree.items():
-            here = (*path, name)
-            if isinstance(part, Mapping):
-                for target, inner in zip(parts, walk(part, here), strict=True):
-                    target.update({name: inner} if inner else {})
-            else:
-                parts[frozen(here)][name] = part
-        return parts
-
-    return walk(params, ())
+    parts: tuple[dict, dict] = ({}, {})
+    for path, leaf in flatten_dict(params).items():
+        parts[frozen(path)][path] = leaf
+    return unflatten_dict(parts[False]), unflatten_dict(parts[True])
 
 
 def merge(a: PyTree, b: PyTree) -> PyTree:
     """Merge two nested dicts; the inverse of `split_frozen`."""
-    merged = dict(a)
-    for name, part in b.items():
-        both = name in merged and isinstance(part, Mapping)
-        merged[name] = merge(merged[name], part) if both else part
-    return merged
+    return unflatten_dict({**flatten_dict(a), **flatten_dict(b)})
 
 
 def with_backbone(detector: Variables, backbone: Variables) -> Variables:

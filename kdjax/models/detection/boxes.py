@@ -95,13 +95,6 @@ def clip(boxes: Array, size: Array) -> Array:
     return jnp.clip(boxes, 0.0, jnp.concatenate([edge, edge], axis=-1))
 
 
-def flip(boxes: Array, width: Array) -> Array:
-    """Mirror boxes [..., n, 4] left to right in images of `width` [...] pixels."""
-    left, top, right, bottom = jnp.moveaxis(boxes, -1, 0)
-    edge = jnp.asarray(width, jnp.float32)[..., None]
-    return jnp.stack([edge - right, top, edge - left, bottom], axis=-1)
-
-
 def anchors(
     height: int, width: int, *, stride: int, size: float, ratios: Sequence[float] = RATIOS
 ) -> np.ndarray:

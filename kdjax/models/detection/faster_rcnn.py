@@ -13,6 +13,7 @@ of another detector: then the box head classifies those, and two players have eq
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -109,7 +110,7 @@ def faster_rcnn(options: DetectorOptions) -> Model:
     )
     frozen = frozen_parts(options.backbone, norm=options.frozen_norm, stages=options.frozen_stages)
     plan = _Plan(network, options, limits, frozen)
-    return Model(_make_init(plan), _make_apply(plan))
+    return Model(functools.partial(_init, plan), functools.partial(_apply, plan))
 
 
 def _limits(changes: Mapping[str, Any]) -> Limits:
@@ -121,34 +122,24 @@ def _limits(changes: Mapping[str, Any]) -> Limits:
     return Limits()._replace(**changes)
 
 
-def _make_init(plan: _Plan) -> Callable[[Array, Batch], Variables]:
-    def init(key: Array, batch: Batch) -> Variables:
-        zeros = jnp.zeros((1, *_image(batch).shape[1:]), jnp.float32)
-        stats = dict(plan.network.init(key, zeros))
-        trained, frozen = split_frozen(stats.pop("params"), plan.frozen)
-        return Variables(trained, {**stats, "frozen": frozen} if frozen else stats)
-
-    return init
+def _init(plan: _Plan, key: Array, batch: Batch) -> Variables:
+    zeros = jnp.zeros((1, *_image(batch).shape[1:]), jnp.float32)
+    stats = dict(plan.network.init(key, zeros))
+    trained, frozen = split_frozen(stats.pop("params"), plan.frozen)
+    return Variables(trained, {**stats, "frozen": frozen} if frozen else stats)
 
 
-def _make_apply(plan: _Plan) -> Any:
-    def apply(
-        variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
-    ) -> tuple[Outputs, PyTree]:
-        del key  # regions depend on the batch's "draw", equal on any number of devices
-        image = _image(batch)
-        stats = dict(variables.stats)
-        params = merge(variables.params, stats.pop("frozen", {}))
-        tree = {"params": params, **stats}
-        if not (train and stats) or plan.network.frozen_norm:
-            levels: Any = plan.network.apply(tree, image, train, method="levels")
-            return _outputs(plan, tree, batch, levels), variables.stats
-        levels, updated = plan.network.apply(
-            tree, image, train, method="levels", mutable=list(stats)
-        )
-        return _outputs(plan, tree, batch, levels), {**variables.stats, **updated}
-
-    return apply
+def _apply(
+    plan: _Plan, variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
+) -> tuple[Outputs, PyTree]:
+    del key  # regions depend on the batch's "draw", equal on any number of devices
+    image, stats = _image(batch), dict(variables.stats)
+    tree = {"params": merge(variables.params, stats.pop("frozen", {})), **stats}
+    if not (train and stats) or plan.network.frozen_norm:
+        levels: Any = plan.network.apply(tree, image, train, method="levels")
+        return _outputs(plan, tree, batch, levels), variables.stats
+    levels, updated = plan.network.apply(tree, image, train, method="levels", mutable=list(stats))
+    return _outputs(plan, tree, batch, levels), {**variables.stats, **updated}
 
 
 def _image(batch: Batch) -> Array:

@@ -1,10 +1,11 @@
 """Conversion of Flax modules to `kdjax.types.Model`."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.errors
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -35,14 +36,31 @@ def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
     >>> outputs.logits.shape, stats
     ((2, 3), {})
     """
-    takes_train = "train" in inspect.signature(type(module).__call__).parameters
     name = type(module).__name__
 
+    def read(batch: Batch) -> Any:
+        if input_key not in batch:
+            raise UserError(f'{name} reads batch["{input_key}"], but the batch has {sorted(batch)}')
+        return batch[input_key]
+
+    return from_reader(module, name, read)
+
+
+def from_reader(module: nn.Module, name: str, read: Callable[[Batch], PyTree]) -> Model:
+    """Make a `Model` of a Flax module that is called with `read(batch)`; see `from_linen`.
+
+    `read` returns arrays, or shapes; `name` is the network's in errors.
+    """
+    takes_train = "train" in inspect.signature(type(module).__call__).parameters
+
+    def flag(train: bool) -> dict[str, Any]:
+        return {"train": train} if takes_train else {}
+
+    def zeros(x: Any) -> Array:
+        return jnp.zeros((1, *x.shape[1:]), jax.dtypes.canonicalize_dtype(x.dtype))
+
     def init(key: Array, batch: Batch) -> Variables:
-        x = _input(batch, input_key, name)
-        flag: dict[str, Any] = {"train": False} if takes_train else {}
-        zeros = jnp.zeros((1, *x.shape[1:]), x.dtype)
-        collections = dict(module.init(key, zeros, **flag))
+        collections = dict(module.init(key, jax.tree.map(zeros, read(batch)), **flag(False)))
         params = collections.pop("params", {})
         collections.pop("intermediates", None)
         return Variables(params, collections)
@@ -50,28 +68,27 @@ def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
     def apply(
         variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
     ) -> tuple[Outputs, PyTree]:
-        x = jnp.asarray(_input(batch, input_key, name))
+        x = jax.tree.map(jnp.asarray, read(batch))
         tree = {"params": variables.params, **variables.stats}
-        flag: dict[str, Any] = {"train": train} if takes_train else {}
-        rngs = None if key is None else {"dropout": key}
+        options = {"rngs": None if key is None else {"dropout": key}, **flag(train)}
         try:
             if train and variables.stats:
                 mutable = list(variables.stats)
-                returned, updated = module.apply(tree, x, rngs=rngs, mutable=mutable, **flag)
+                returned, updated = module.apply(tree, x, mutable=mutable, **options)
                 stats = {collection: updated[collection] for collection in mutable}
             else:
-                returned, stats = module.apply(tree, x, rngs=rngs, **flag), variables.stats
+                returned, stats = module.apply(tree, x, **options), variables.stats
         except flax.errors.ScopeParamShapeError as error:
-            raise UserError(_misfit(name, input_key, x.shape, error)) from error
+            what = str(error).split(" (http")[0].rstrip(".")
+            misfit = "the parameters do not fit"
+            if not isinstance(x, Mapping):
+                misfit = f"an input of shape {x.shape} does not fit the parameters"
+            raise UserError(f"{name}: {misfit}: {what}") from error
+        except flax.errors.InvalidRngError as error:
+            raise UserError(f"{name}: dropout in training needs a key") from error
         return _outputs(returned, name), stats
 
     return Model(init, apply)
-
-
-def _input(batch: Batch, key: str, name: str) -> Any:
-    if key not in batch:
-        raise UserError(f'{name} reads batch["{key}"], but the batch has {sorted(batch)}')
-    return batch[key]
 
 
 def _outputs(returned: Any, name: str) -> Outputs:
@@ -80,8 +97,3 @@ def _outputs(returned: Any, name: str) -> Outputs:
     if isinstance(returned, tuple | list | Mapping):
         raise UserError(f"{name} returns a {type(returned).__name__}: return Outputs or logits")
     return Outputs(returned.astype(jnp.float32), {})
-
-
-def _misfit(name: str, key: str, shape: tuple[int, ...], error: Exception) -> str:
-    what = str(error).split(" (http")[0].rstrip(".")
-    return f'{name}: batch["{key}"] of shape {shape} does not fit the parameters: {what}'

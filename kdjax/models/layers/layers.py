@@ -61,14 +61,42 @@ def linear(features: int, *, name: str, dtype: Any = jnp.float32) -> nn.Dense:
     return nn.Dense(features, kernel_init=init, dtype=dtype, name=name)
 
 
+def relu_stages(
+    x: jax.Array, counts: Sequence[int], block: Callable[[int, int], Callable[..., jax.Array]]
+) -> dict[str, jax.Array]:
+    """Apply stages of blocks, each followed by a ReLU, inside a compact method.
+
+    Args:
+      x: [batch, height, width, channel].
+      counts: blocks of each stage.
+      block: makes block `index`, from 0, of `stage`, from 1.
+
+    Returns:
+      Features "stem" (x), "stage1", ... (after the last ReLU) and "stage1_pre", ... (before it).
+    """
+    features = {"stem": x}
+    for stage, count in enumerate(counts, start=1):
+        before = x
+        for index in range(count):
+            before = block(stage, index)(x)
+            x = nn.relu(before)
+        features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
+    return features
+
+
 def global_average(x: jax.Array) -> jax.Array:
     """Average [batch, height, width, channel] over the image to [batch, channel] float32."""
     return jnp.mean(x, axis=(1, 2), dtype=jnp.float32)
 
 
 def classify(x: jax.Array, num_classes: int, features: Mapping[str, jax.Array]) -> Outputs:
-    """Average a map, the feature "pooled", and put the linear layer "fc" on it."""
+    """Average a map, the feature "pooled", and put the linear layer "fc" on it.
+
+    Without classes the average stands for the logits: the backbone of a detector.
+    """
     pooled = global_average(x)
+    if not num_classes:
+        return Outputs(pooled, features)
     logits = linear(num_classes, name="fc")(pooled)
     return Outputs(logits, {**features, "pooled": pooled})
 
@@ -96,13 +124,6 @@ def max_pool(x: jax.Array) -> jax.Array:
         parts = [lax.slice_in_dim(x, i, i + end, 2, axis) for i in range(3)]
         x = functools.reduce(jnp.maximum, parts)
     return x
-
-
-def smallest_image(name: str, x: jax.Array, pixels: int) -> None:
-    """Check that images have at least so many `pixels` per side; raises UserError."""
-    if x.ndim == 4 and min(x.shape[1:3]) < pixels:
-        size = f"{x.shape[1]}x{x.shape[2]}"
-        raise UserError(f"{name} cannot take {size} images: use at least {pixels}x{pixels}")
 
 
 def compute_dtype(dtype: Any) -> Any:

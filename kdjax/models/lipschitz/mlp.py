@@ -50,8 +50,8 @@ def lipschitz_mlp(
     widths = layer_widths("lipschitz_mlp: hidden", hidden)
     if any(width % 2 for width in widths):
         raise UserError(f"hidden is {widths}; all must be even, since MaxMin sorts pairs")
-    if dtype is not None and jnp.dtype(dtype) != jnp.float32:
-        raise UserError(f"lipschitz_mlp computes in float32 only, not {jnp.dtype(dtype).name}")
+    if dtype not in (None, jnp.float32):
+        raise UserError(f"lipschitz_mlp computes in float32 only, not {dtype}")
 
     def init(key: Array, batch: Batch) -> Variables:
         sizes = [math.prod(batch["image"].shape[1:]), *widths, num_classes]

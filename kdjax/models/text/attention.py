@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from kdjax.errors import UserError, check_count
+from kdjax.errors import UserError, check_count, is_number
+from kdjax.models.layers.layers import compute_dtype
 from kdjax.types import Array
 
+_OPTIONAL_SIZES = ("ffn_width", "head_width", "decoder_layers")  # of options
 _FAR = -1e30  # score of a masked key; finite, so that a row without keys stays finite
 
 
@@ -167,14 +169,13 @@ class Attention(nn.Module):
         key = heads("key", source, self.init)
         value = heads("value", source, self.init)
         dropout = Dropout(self.dropout)
-        used = train and self.dropout > 0
         mixed = attend(
             query,
             key,
             value,
             mask=mask,
             bias=bias,
-            dropout=(lambda weights: dropout(weights, train)) if used else None,
+            dropout=lambda weights: dropout(weights, train),
         )
         out = nn.Dense(
             x.shape[-1],
@@ -186,9 +187,20 @@ class Attention(nn.Module):
         return per_token(out, mixed.reshape(*x.shape[:-1], self.num_heads * self.head_width))
 
 
-def layer_norm(epsilon: float, dtype: Any, name: str) -> nn.LayerNorm:
+def layer_norm(options: Any, name: str) -> nn.LayerNorm:
     """Make a layer norm with the two-pass variance, which is exact where the mean is far from 0."""
-    return nn.LayerNorm(epsilon, dtype=dtype, use_fast_variance=False, name=name)
+    return nn.LayerNorm(options.epsilon, dtype=options.dtype, use_fast_variance=False, name=name)
+
+
+def feed_forward(options: Any, x: Array) -> Array:
+    """Apply the linear maps "ffn_in" and "ffn_out" to tokens, an activation between them."""
+
+    def dense(features: int, name: str) -> nn.Dense:
+        init = nn.initializers.normal(0.02)
+        return nn.Dense(features, kernel_init=init, dtype=options.dtype, name=name)
+
+    y = ACTIVATIONS[options.activation](per_token(dense(options.ffn_width, "ffn_in"), x))
+    return per_token(dense(options.width, "ffn_out"), y)
 
 
 def key_mask(attention_mask: Array) -> Array:
@@ -207,41 +219,30 @@ def token_logits(x: Array, table: Array, dtype: Any) -> Array:
     )
 
 
-def fill_in(options: Any, **defaults: Any) -> Any:
-    """Replace the options that are None by their defaults."""
+def embed(options: Any, rows: int, name: str) -> nn.Embed:
+    """Make a table of `rows` vectors, normal with deviation .02, of the options' width and type."""
+    init = nn.initializers.normal(0.02)
+    return nn.Embed(rows, options.width, embedding_init=init, dtype=options.dtype, name=name)
+
+
+def complete(model: str, options: Any, **defaults: Any) -> Any:
+    """Replace options that are None by their defaults, and check sizes, rates and the activation.
+
+    Raises:
+      UserError: a size that is no whole number of at least 1, a dropout outside [0, 1), another
+        activation, heads that do not divide the width; names the model, the option and its value.
+    """
     unset = {name: x for name, x in defaults.items() if getattr(options, name) is None}
-    return dataclasses.replace(options, **unset)
-
-
-def check_sizes(model: str, options: Any, *names: str) -> None:
-    """Check that the named options are whole numbers of at least 1.
-
-    Raises:
-      UserError: one is not; names the model, the option and its value.
-    """
-    for name in names:
-        check_count(f"{model}: {name}", getattr(options, name))
-
-
-def check_rates(model: str, options: Any, *names: str) -> None:
-    """Check that the named dropout rates lie in [0, 1).
-
-    Raises:
-      UserError: one does not; names the model, the option and its value.
-    """
-    for name in names:
-        value = getattr(options, name)
-        if not isinstance(value, int | float) or not 0 <= value < 1:
+    options = dataclasses.replace(options, dtype=compute_dtype(options.dtype), **unset)
+    for field in dataclasses.fields(options):
+        name, value = field.name, getattr(options, field.name)
+        if field.type is int or (name in _OPTIONAL_SIZES and value is not None):
+            check_count(f"{model}: {name}", value)
+        elif name.endswith("dropout") and not (is_number(value) and 0 <= value < 1):
             raise UserError(f"{model}: {name} is {value!r}: use a number in [0, 1)")
-
-
-def check_heads(model: str, num_heads: int, width: int) -> None:
-    """Check that the heads divide the width; raises UserError."""
-    if width % num_heads:
-        raise UserError(f"{model}: num_heads is {num_heads}: it must divide the width, {width}")
-
-
-def check_activation(model: str, name: str) -> None:
-    """Check that an activation is known; raises UserError."""
-    if name not in ACTIVATIONS:
-        raise UserError(f"{model}: activation is {name!r}: use {', '.join(ACTIVATIONS)}")
+        elif name == "activation" and value not in ACTIVATIONS:
+            raise UserError(f"{model}: activation is {value!r}: use {', '.join(ACTIVATIONS)}")
+    heads, width = options.num_heads, options.width
+    if getattr(options, "head_width", None) is None and width % heads:
+        raise UserError(f"{model}: num_heads is {heads}: it must divide the width, {width}")
+    return options

@@ -6,19 +6,14 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kdjax.models.layers.layers import compute_dtype
 from kdjax.models.text.attention import (
-    ACTIVATIONS,
     Attention,
     Dropout,
-    check_activation,
-    check_heads,
-    check_rates,
-    check_sizes,
-    fill_in,
+    complete,
+    embed,
+    feed_forward,
     key_mask,
     layer_norm,
-    per_token,
 )
 from kdjax.models.text.inputs import from_tokens
 from kdjax.types import Array, Model, Outputs
@@ -48,18 +43,8 @@ class BertOptions:
 
     def complete(self) -> "BertOptions":
         """Return the options without None (`dtype` aside), all checked; raises UserError."""
-        options = fill_in(
-            dataclasses.replace(self, dtype=compute_dtype(self.dtype)),
-            ffn_width=4 * self.width,
-            attention_dropout=self.dropout,
-            head_dropout=self.dropout,
-        )
-        sizes = ("vocab_size", "num_layers", "width", "num_heads", "ffn_width", "max_length")
-        check_sizes("bert", options, *sizes, "token_types")
-        check_heads("bert", self.num_heads, self.width)
-        check_activation("bert", self.activation)
-        check_rates("bert", options, "dropout", "attention_dropout", "head_dropout")
-        return options
+        rates = {"attention_dropout": self.dropout, "head_dropout": self.dropout}
+        return complete("bert", self, ffn_width=4 * self.width, **rates)
 
 
 class EncoderLayer(nn.Module):
@@ -81,11 +66,8 @@ class EncoderLayer(nn.Module):
         )
         dropout = Dropout(options.dropout)
         y = dropout(attention(x, mask=mask, train=train), train)
-        x = layer_norm(options.epsilon, options.dtype, "attention_norm")(x + y)
-        y = per_token(_dense(options.ffn_width, options.dtype, "ffn_in"), x)
-        y = ACTIVATIONS[options.activation](y)
-        y = per_token(_dense(x.shape[-1], options.dtype, "ffn_out"), y)
-        return layer_norm(options.epsilon, options.dtype, "ffn_norm")(x + dropout(y, train))
+        x = layer_norm(options, "attention_norm")(x + y)
+        return layer_norm(options, "ffn_norm")(x + dropout(feed_forward(options, x), train))
 
 
 class Bert(nn.Module):
@@ -98,15 +80,12 @@ class Bert(nn.Module):
         """Map token ids [batch, length] to logits and the features of `bert`."""
         options, ids = self.options, tokens["input_ids"]
         width, dtype = options.width, options.dtype
-
-        def embed(rows: int, name: str) -> nn.Embed:
-            return nn.Embed(rows, width, embedding_init=_INIT, dtype=dtype, name=name)
-
-        x = embed(options.vocab_size, "word")(ids)
+        x = embed(options, options.vocab_size, "word")(ids)
         # a slice: the gradient of a look-up adds rows one by one
-        x += embed(options.max_length, "position").embedding[: ids.shape[1]].astype(x.dtype)
-        x += embed(options.token_types, "token_type")(tokens["token_type_ids"])
-        x = layer_norm(options.epsilon, dtype, "embedding_norm")(x)
+        positions = embed(options, options.max_length, "position").embedding[: ids.shape[1]]
+        x += positions.astype(x.dtype)
+        x += embed(options, options.token_types, "token_type")(tokens["token_type_ids"])
+        x = layer_norm(options, "embedding_norm")(x)
         x = Dropout(options.dropout)(x, train)
         features = {"hidden_0": x}
         mask = key_mask(tokens["attention_mask"])

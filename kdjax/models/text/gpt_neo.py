@@ -7,19 +7,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from kdjax.errors import UserError
-from kdjax.models.layers.layers import compute_dtype
 from kdjax.models.text.attention import (
-    ACTIVATIONS,
     Attention,
     Dropout,
-    check_activation,
-    check_heads,
-    check_rates,
-    check_sizes,
-    fill_in,
+    complete,
+    embed,
+    feed_forward,
     key_mask,
     layer_norm,
-    per_token,
     token_logits,
 )
 from kdjax.models.text.inputs import from_tokens
@@ -50,14 +45,8 @@ class GptNeoOptions:
 
     def complete(self) -> "GptNeoOptions":
         """Return the options without None (`dtype` aside), all checked; raises UserError."""
-        options = fill_in(
-            dataclasses.replace(self, dtype=compute_dtype(self.dtype)),
-            ffn_width=4 * self.width,
-            attention_dropout=self.dropout,
-            embedding_dropout=self.dropout,
-        )
-        sizes = ("vocab_size", "num_layers", "width", "num_heads", "ffn_width", "max_length")
-        check_sizes("gpt_neo", options, *sizes, "window")
+        rates = {"attention_dropout": self.dropout, "embedding_dropout": self.dropout}
+        options = complete("gpt_neo", self, ffn_width=4 * self.width, **rates)
         alternating = (("global", "local")[i % 2] for i in range(self.num_layers))
         kinds = tuple(self.layers or alternating)
         if len(kinds) != self.num_layers or set(kinds) - {"global", "local"}:
@@ -65,9 +54,6 @@ class GptNeoOptions:
                 f'gpt_neo: layers is {kinds}: use "global" or "local" for each of '
                 f"{self.num_layers} layers"
             )
-        check_heads("gpt_neo", self.num_heads, self.width)
-        check_activation("gpt_neo", self.activation)
-        check_rates("gpt_neo", options, "dropout", "attention_dropout", "embedding_dropout")
         return dataclasses.replace(options, layers=kinds)
 
 
@@ -90,13 +76,10 @@ class DecoderLayer(nn.Module):
             name="attention",
         )
         dropout = Dropout(options.dropout)
-        y = attention(_norm(options, "attention_norm")(x), mask=mask, train=train)
+        y = attention(layer_norm(options, "attention_norm")(x), mask=mask, train=train)
         x += dropout(y, train)
-        y = _norm(options, "ffn_norm")(x)
-        wide = nn.Dense(options.ffn_width, kernel_init=_INIT, dtype=options.dtype, name="ffn_in")
-        y = ACTIVATIONS[options.activation](per_token(wide, y))
-        out = nn.Dense(options.width, kernel_init=_INIT, dtype=options.dtype, name="ffn_out")
-        return x + dropout(per_token(out, y), train)
+        y = layer_norm(options, "ffn_norm")(x)
+        return x + dropout(feed_forward(options, y), train)
 
 
 class GptNeo(nn.Module):
@@ -112,18 +95,14 @@ class GptNeo(nn.Module):
         ids = tokens["input_ids"].reshape(-1, shape[-1])
         real = tokens["attention_mask"].reshape(ids.shape) > 0
         positions = jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0)
-
-        def embed(rows: int, name: str) -> nn.Embed:
-            return nn.Embed(rows, width, embedding_init=_INIT, dtype=dtype, name=name)
-
-        word = embed(options.vocab_size, "word")
-        x = word(ids) + embed(options.max_length, "position")(positions)
+        word = embed(options, options.vocab_size, "word")
+        x = word(ids) + embed(options, options.max_length, "position")(positions)
         x = Dropout(options.embedding_dropout)(x, train)
         hidden, masks = [x], _masks(real, positions, options.window)
         for index, kind in enumerate(options.layers):
             x = DecoderLayer(options, name=f"layer{index}")(x, masks[kind], train)
             hidden.append(x)
-        x = hidden[-1] = _norm(options, "norm")(x)
+        x = hidden[-1] = layer_norm(options, "norm")(x)
 
         index = jnp.arange(shape[-1])
         logit_positions = tokens.get("logit_positions")
@@ -169,7 +148,3 @@ def _masks(real: Array, positions: Array, window: int) -> dict[str, Array]:
 def _at(x: Array, positions: Array) -> Array:
     """Pick [batch, count, width] from [batch, length, width]."""
     return jnp.take_along_axis(x, positions[..., None], axis=1)
-
-
-def _norm(options: GptNeoOptions, name: str) -> nn.LayerNorm:
-    return layer_norm(options.epsilon, options.dtype, name)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-import flax.errors
 import jax.numpy as jnp
 from flax import linen as nn
 
 from kdjax.errors import UserError
-from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
+from kdjax.models.layers.from_linen import from_reader
+from kdjax.types import Batch, Model
 
 
 def from_tokens(
@@ -21,9 +21,7 @@ def from_tokens(
 ) -> Model:
     """Make a `Model` of a module whose call is `module(tokens, train=...)`.
 
-    `tokens` maps each of `inputs`, and those of `optional` that the batch has, to its array. The
-    module returns `Outputs` and has no stats. A key, if given, is that of dropout. `init` reads
-    shapes only.
+    `tokens` maps each of `inputs`, and those of `optional` that the batch has, to its array.
 
     Args:
       module: the network.
@@ -54,24 +52,4 @@ def from_tokens(
             )
         return tokens
 
-    def init(key: Array, batch: Batch) -> Variables:
-        tokens = {k: jnp.zeros((1, *x.shape[1:]), jnp.int32) for k, x in read(batch).items()}
-        return Variables(module.init(key, tokens, train=False).get("params", {}), {})
-
-    def apply(
-        variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
-    ) -> tuple[Outputs, PyTree]:
-        tokens = {k: jnp.asarray(x) for k, x in read(batch).items()}
-        rngs = None if key is None else {"dropout": key}
-        try:
-            outputs = module.apply({"params": variables.params}, tokens, train=train, rngs=rngs)
-        except flax.errors.ScopeParamShapeError as error:
-            what = str(error).split(" (http")[0].rstrip(".")
-            raise UserError(f"{name}: the parameters do not fit: {what}") from error
-        except flax.errors.InvalidRngError as error:
-            raise UserError(f"{name}: dropout in training needs a key") from error
-        if not isinstance(outputs, Outputs):
-            raise UserError(f"{name} returns a {type(outputs).__name__}: return Outputs")
-        return outputs, variables.stats
-
-    return Model(init, apply)
+    return from_reader(module, name, read)

@@ -7,15 +7,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from kdjax.errors import UserError
-from kdjax.models.layers.layers import compute_dtype
 from kdjax.models.text.attention import (
     ACTIVATIONS,
     Attention,
     Dropout,
-    check_heads,
-    check_rates,
-    check_sizes,
-    fill_in,
+    complete,
     key_mask,
     per_token,
     token_logits,
@@ -49,25 +45,22 @@ class T5Options:
         """Return the options without None (`dtype` aside), all checked; raises UserError."""
         if self.version not in ("1.0", "1.1"):
             raise UserError(f't5: version is {self.version!r}: use "1.0" or "1.1"')
-        check_sizes("t5", self, "width", "num_heads")
-        if self.head_width is None:
-            check_heads("t5", self.num_heads, self.width)
-        options = fill_in(
-            dataclasses.replace(self, dtype=compute_dtype(self.dtype)),
+        options = complete(
+            "t5",
+            self,
             decoder_layers=self.num_layers,
-            head_width=self.width // self.num_heads,
             ffn_width=4 * self.width,
             tied=self.version == "1.0",
         )
-        sizes = ("vocab_size", "num_layers", "decoder_layers", "head_width", "ffn_width")
-        check_sizes("t5", options, *sizes)
+        if options.head_width is None:
+            head_width = options.width // options.num_heads
+            options = dataclasses.replace(options, head_width=head_width)
         buckets, distance = self.buckets, self.max_distance
         if buckets < 4 or buckets % 2 or distance <= buckets // 2:
             raise UserError(
                 f"t5: buckets is {buckets}, max_distance {distance}: use an even number, at least "
                 "4, and a distance above half of it"
             )
-        check_rates("t5", self, "dropout")
         return options
 
 

@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from kdjax.errors import UserError
 from kdjax.models.layers.conv import Conv
-from kdjax.models.layers.layers import Mode, batch_norm, classify, compute_dtype, layer_widths
+from kdjax.models.layers.layers import Mode, batch_norm, classify, layer_widths
 from kdjax.types import Outputs
 
 
@@ -45,9 +45,9 @@ def cnn(
     suits images of 8 to 64 pixels on a CPU.
 
     Raises:
-      UserError: `widths` is empty or no list of widths, or `dtype` is no floating type.
+      UserError: `widths` is empty or no list of widths.
     """
     channels = layer_widths("cnn: widths", widths)
     if not channels:
         raise UserError("cnn: widths is empty: give at least one")
-    return Cnn(num_classes, channels, compute_dtype(dtype), axis_name)
+    return Cnn(num_classes, channels, dtype, axis_name)

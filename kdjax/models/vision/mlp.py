@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kdjax.models.layers.layers import compute_dtype, layer_widths, linear
+from kdjax.models.layers.layers import layer_widths, linear
 from kdjax.types import Outputs
 
 
@@ -43,8 +43,8 @@ def mlp(
     `axis_name` is accepted as by every network, and has nothing to synchronise.
 
     Raises:
-      UserError: `hidden` is no list of widths, or `dtype` no floating type.
+      UserError: `hidden` is no list of widths.
     """
     del axis_name
     widths = layer_widths("mlp: hidden", hidden)
-    return Mlp(num_classes=num_classes, hidden=widths, dtype=compute_dtype(dtype))
+    return Mlp(num_classes=num_classes, hidden=widths, dtype=dtype)

@@ -6,7 +6,7 @@ import jax
 from flax import linen as nn
 
 from kdjax.errors import UserError
-from kdjax.models.layers.layers import Mode, classify, compute_dtype, conv_norm, global_average
+from kdjax.models.layers.layers import Mode, classify, conv_norm
 from kdjax.types import Outputs
 
 # V1, one row a block: output channels, stride. V2, one row a group of blocks: expansion, output
@@ -20,12 +20,16 @@ _V2 = (
     (6, 320, 1, 1),
 )  # fmt: skip
 # The last block of each stage: where the next one halves the image.
-_V1_STAGES = {3: 1, 5: 2, 11: 3, 13: 4}
-_V2_STAGES = {1: 1, 2: 2, 4: 3, 6: 4}
+V1_STAGES = {3: 1, 5: 2, 11: 3, 13: 4}
+V2_STAGES = {1: 1, 2: 2, 4: 3, 6: 4}
 
 
 class MobileNetV1(nn.Module):
-    """A 3x3 convolution and 13 depthwise separable ones; see `mobilenet_v1`."""
+    """MobileNetV1 at full width, for images of about 224 pixels (any size runs).
+
+    Features: "stem", "stage1" to "stage4" (after the last ReLU before the 2nd, 3rd and 4th
+    halving and at the end), "stage1_pre", ... (before that ReLU), "pooled" [batch, 1024].
+    """
 
     num_classes: int
     dtype: Any = None
@@ -33,7 +37,7 @@ class MobileNetV1(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
-        """Map [batch, height, width, channel] to logits and the features of `mobilenet_v1`."""
+        """Map [batch, height, width, channel] to logits and the features of the class."""
         mode = Mode(train, self.axis_name, self.dtype)
         x = nn.relu(conv_norm(32, mode, ("model_0_0", "model_0_1"), stride=2)(x))
         features = {"stem": x}
@@ -43,7 +47,7 @@ class MobileNetV1(nn.Module):
             x = nn.relu(conv_norm(channels, mode, names, stride=stride, groups=channels)(x))
             before = conv_norm(width, mode, (f"{first}_3", f"{first}_4"), kernel=1)(x)
             x = nn.relu(before)
-            if stage := _V1_STAGES.get(block):
+            if stage := V1_STAGES.get(block):
                 features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
         return classify(x, self.num_classes, features)
 
@@ -91,27 +95,12 @@ class MobileNetV2(nn.Module):
             for index in range(count):
                 width, step = int(channels * self.width), stride if index == 0 else 1
                 x = Inverted(width, expansion, step, mode, name=f"blocks_{group}_{index}")(x)
-            if stage := _V2_STAGES.get(group):
+            if stage := V2_STAGES.get(group):
                 features[f"stage{stage}"] = x
-        if not self.num_classes:
-            return Outputs(global_average(x), features)
-        last = max(1280, int(1280 * self.width))
-        x = nn.relu(conv_norm(last, mode, ("conv2_0", "conv2_1"), kernel=1)(x))
+        if self.num_classes:
+            last = max(1280, int(1280 * self.width))
+            x = nn.relu(conv_norm(last, mode, ("conv2_0", "conv2_1"), kernel=1)(x))
         return classify(x, self.num_classes, features)
-
-
-def mobilenet_v1(
-    *, num_classes: int, dtype: Any = None, axis_name: str | None = None
-) -> MobileNetV1:
-    """Make MobileNetV1 at full width, for images of about 224 pixels (any size runs).
-
-    Features: "stem", "stage1" to "stage4" (after the last ReLU before the 2nd, 3rd and 4th
-    halving and at the end), "stage1_pre", ... (before that ReLU), "pooled" [batch, 1024].
-
-    Raises:
-      UserError: `dtype` is no floating type.
-    """
-    return MobileNetV1(num_classes, compute_dtype(dtype), axis_name)
 
 
 def mobilenet_v2(
@@ -127,13 +116,9 @@ def mobilenet_v2(
     Features: "stem", "stage1" to "stage4" (after the groups of blocks 1, 2, 4 and 6, counted from
     0; they end without a ReLU), "pooled" [batch, 1280].
 
-    Args:
-      num_classes: width of the logits.
-      width: factor on all channels but the last 1280, which it can only raise.
-      stem: "cifar", halving four times, for images of about 32 pixels, or "imagenet", halving in
-        the second group too, as published, for about 224.
-      dtype: of the computation.
-      axis_name: pmap axis over which batch norm is taken.
+    `width` is a factor on all channels but the last 1280, which it can only raise. The stem is
+    "cifar", halving four times, for images of about 32 pixels, or "imagenet", halving in the second
+    group too, as published, for about 224.
 
     Raises:
       UserError: a width that leaves a layer without channels, or another stem.
@@ -142,4 +127,4 @@ def mobilenet_v2(
         raise UserError(f"MobileNetV2: width is {width}: use at least 0.0625")
     if stem not in ("cifar", "imagenet"):
         raise UserError(f'MobileNetV2: stem is {stem!r}: use "cifar" or "imagenet"')
-    return MobileNetV2(num_classes, width, stem, compute_dtype(dtype), axis_name)
+    return MobileNetV2(num_classes, width, stem, dtype, axis_name)

@@ -1,4 +1,8 @@
-"""Residual networks for small images, after He et al. (arXiv 1512.03385, section 4.2)."""
+"""Residual networks, after He et al. (arXiv 1512.03385).
+
+`resnet` makes those for small images (section 4.2), `resnet_imagenet` those of four stages. The
+strided convolution of a bottleneck is the 3x3 one, as in the usual PyTorch weights ("v1.5").
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,56 +12,85 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from kdjax.errors import UserError
-from kdjax.models.layers.layers import Mode, classify, compute_dtype, conv_norm, layer_widths
+from kdjax.models.layers.layers import (
+    Mode,
+    classify,
+    conv_norm,
+    layer_widths,
+    max_pool,
+    relu_stages,
+)
 from kdjax.types import Outputs
+
+# Depth of a `resnet_imagenet` -> blocks in each stage, and whether they are bottlenecks.
+_BLOCKS = {
+    10: ((1, 1, 1, 1), False),
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+}
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; ReLU comes after the sum."""
+    """Two 3x3 convolutions, or 1x1, 3x3 and 1x1 to fourfold width, beside a shortcut."""
 
-    features: int
+    width: int
     stride: int
+    bottleneck: bool
     shortcut: str
     mode: Mode
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [batch, height, width, in] to the sum, before its ReLU."""
-        mode, width, stride = self.mode, self.features, self.stride
-        y = nn.relu(conv_norm(width, mode, ("conv1", "bn1"), stride=stride)(x))
-        y = conv_norm(width, mode, ("conv2", "bn2"))(y)
-        if stride == 1 and x.shape[-1] == width:
+        mode, width, stride = self.mode, self.width, self.stride
+        if self.bottleneck:
+            y = nn.relu(conv_norm(width, mode, ("conv1", "bn1"), kernel=1)(x))
+            y = nn.relu(conv_norm(width, mode, ("conv2", "bn2"), stride=stride)(y))
+            y = conv_norm(4 * width, mode, ("conv3", "bn3"), kernel=1)(y)
+        else:
+            y = nn.relu(conv_norm(width, mode, ("conv1", "bn1"), stride=stride)(x))
+            y = conv_norm(width, mode, ("conv2", "bn2"))(y)
+        out = y.shape[-1]
+        if stride == 1 and x.shape[-1] == out:
             return x + y
         if self.shortcut == "pad":
-            return y + pad_shortcut(x, width, stride).astype(y.dtype)
+            return y + pad_shortcut(x, out, stride).astype(y.dtype)
         names = ("shortcut_conv", "shortcut_bn")
-        return y + conv_norm(width, mode, names, kernel=1, stride=stride)(x)
+        return y + conv_norm(out, mode, names, kernel=1, stride=stride)(x)
 
 
 class ResNet(nn.Module):
-    """Three stages of residual blocks; see `resnet`."""
+    """A stem and stages of residual blocks; see `resnet` and `resnet_imagenet`.
+
+    Without classes it has no last layer: the backbone of a detector.
+    """
 
     num_classes: int
-    depth: int
-    widths: tuple[int, int, int, int]
-    shortcut: str
+    counts: tuple[int, ...]  # blocks of each stage
+    widths: tuple[int, ...]  # of the stem and of each stage
+    bottleneck: bool = False
+    shortcut: str = "conv"
+    stem: str = "cifar"
     dtype: Any = None
     axis_name: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
-        """Map [batch, height, width, channel] to logits and the features listed in `resnet`."""
+        """Map [batch, height, width, channel] to logits and the features of `resnet`."""
         mode = Mode(train, self.axis_name, self.dtype)
-        x = nn.relu(conv_norm(self.widths[0], mode, ("conv1", "bn1"))(x))
-        features = {"stem": x}
-        for stage, width in enumerate(self.widths[1:], start=1):
-            for index in range((self.depth - 2) // 6):
-                stride = 2 if stage > 1 and index == 0 else 1
-                name = f"layer{stage}_{index}"
-                before = Block(width, stride, self.shortcut, mode, name=name)(x)
-                x = nn.relu(before)
-                features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
-        return classify(x, self.num_classes, features)
+        window = {"kernel": 7, "stride": 2} if self.stem == "imagenet" else {}
+        x = nn.relu(conv_norm(self.widths[0], mode, ("conv1", "bn1"), **window)(x))
+        x = max_pool(x) if self.stem == "imagenet" else x
+
+        def block(stage: int, index: int) -> Block:
+            stride, name = 2 if stage > 1 and index == 0 else 1, f"layer{stage}_{index}"
+            width = self.widths[stage]
+            return Block(width, stride, self.bottleneck, self.shortcut, mode, name=name)
+
+        features = relu_stages(x, self.counts, block)
+        return classify(features[f"stage{len(self.counts)}"], self.num_classes, features)
 
 
 def pad_shortcut(x: jax.Array, features: int, stride: int) -> jax.Array:
@@ -76,19 +109,13 @@ def resnet(
     dtype: Any = None,
     axis_name: str | None = None,
 ) -> ResNet:
-    """Make a CIFAR ResNet of depth 6n + 2.
+    """Make a CIFAR ResNet of depth 6n + 2; `widths` are those of the stem and the three stages.
 
     Features: "stem", "stage1", "stage2", "stage3" (each after its last ReLU), "stage1_pre", ...
     (the same before that ReLU), "pooled" [batch, widths[3]].
 
-    Args:
-      num_classes: width of the logits.
-      depth: 6n + 2.
-      widths: channels of the stem and of the three stages.
-      shortcut: where the shape changes: "conv", a 1x1 convolution with batch norm, or "pad",
-        every second pixel with zero channels on both sides (option A of the paper).
-      dtype: of the computation.
-      axis_name: pmap axis over which batch norm is taken.
+    The shortcut, where the shape changes, is "conv", a 1x1 convolution with batch norm, or "pad",
+    every second pixel with zero channels on both sides (option A of the paper).
 
     Raises:
       UserError: impossible depth, widths or shortcut.
@@ -102,4 +129,42 @@ def resnet(
         raise UserError(f'resnet: shortcut is {shortcut!r}: use "conv" or "pad"')
     if shortcut == "pad" and list(channels) != sorted(channels):
         raise UserError(f'resnet: widths {channels} shrink: shortcut "pad" can only add channels')
-    return ResNet(num_classes, depth, channels, shortcut, compute_dtype(dtype), axis_name)
+    counts = ((depth - 2) // 6,) * 3
+    return ResNet(
+        num_classes, counts, channels, shortcut=shortcut, dtype=dtype, axis_name=axis_name
+    )
+
+
+def resnet_imagenet(
+    *,
+    num_classes: int,
+    depth: int,
+    stem: str = "cifar",
+    width: int = 64,
+    dtype: Any = None,
+    axis_name: str | None = None,
+) -> ResNet:
+    """Make a ResNet-10, -18, -34, -50 or -101.
+
+    Features: "stem" (with its max-pool, if it has one), "stage1" to "stage4" (each after its last
+    ReLU), "stage1_pre", ... (before that ReLU), "pooled" [batch, 512] or, from depth 50 on,
+    [batch, 2048].
+
+    The stem is "cifar", a 3x3 convolution, for images of about 32 pixels, or "imagenet", a 7x7 one
+    of stride 2 and a 3x3 max-pool of stride 2, for about 224. `width` is that of the stem and the
+    first stage; each further stage doubles it.
+
+    Raises:
+      UserError: another depth or stem, or no width.
+    """
+    if depth not in _BLOCKS:
+        raise UserError(f"ResNet: depth is {depth}: use one of {', '.join(map(str, _BLOCKS))}")
+    if stem not in ("cifar", "imagenet"):
+        raise UserError(f'ResNet{depth}: stem is {stem!r}: use "cifar" or "imagenet"')
+    if width < 1:
+        raise UserError(f"ResNet{depth}: width is {width}: use at least 1")
+    counts, bottleneck = _BLOCKS[depth]
+    widths = (width, *(width * 2**stage for stage in range(4)))
+    return ResNet(
+        num_classes, counts, widths, bottleneck, stem=stem, dtype=dtype, axis_name=axis_name
+    )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from kdjax.models.layers.layers import Mode, classify, compute_dtype, conv_norm
+from kdjax.models.layers.layers import Mode, classify, conv_norm, relu_stages
 from kdjax.types import Outputs
 
 # One row a stage: channels, blocks (the first of which halves the image).
@@ -46,7 +46,11 @@ class GroupedBlock(nn.Module):
 
 
 class ShuffleV1(nn.Module):
-    """A 1x1 convolution and three stages of grouped blocks; see `shuffle_v1`."""
+    """ShuffleNetV1 with three groups; ReLU follows the depthwise convolutions too.
+
+    Features: "stem", "stage1", "stage2", "stage3" (each after its last ReLU), "stage1_pre", ...
+    (before that ReLU), "pooled" [batch, 960].
+    """
 
     num_classes: int
     dtype: Any = None
@@ -54,18 +58,16 @@ class ShuffleV1(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
-        """Map [batch, height, width, channel] to logits and the features of `shuffle_v1`."""
+        """Map [batch, height, width, channel] to logits and the features of the class."""
         mode = Mode(train, self.axis_name, self.dtype)
         x = nn.relu(conv_norm(_STEM, mode, ("conv1", "bn1"), kernel=1)(x))
-        features = {"stem": x}
-        for stage, (width, count) in enumerate(_V1, start=1):
-            before = x
-            for index in range(count):
-                stride = 2 if index == 0 else 1
-                before = GroupedBlock(width, stride, mode, name=f"layer{stage}_{index}")(x)
-                x = nn.relu(before)
-            features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
-        return classify(x, self.num_classes, features)
+
+        def block(stage: int, index: int) -> GroupedBlock:
+            width, name = _V1[stage - 1][0], f"layer{stage}_{index}"
+            return GroupedBlock(width, 1 if index else 2, mode, name=name)
+
+        features = relu_stages(x, [count for _, count in _V1], block)
+        return classify(features["stage3"], self.num_classes, features)
 
 
 class DownBlock(nn.Module):
@@ -92,20 +94,22 @@ class SplitBlock(nn.Module):
     mode: Mode
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Map [batch, height, width, in] to the same shape, after and before the last ReLU."""
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [batch, height, width, in] to the same shape, before the last ReLU."""
         mode, half = self.mode, x.shape[-1] // 2
         passed, y = x[..., :half], x[..., half:]
         y = nn.relu(conv_norm(half, mode, ("conv1", "bn1"), kernel=1)(y))
         y = conv_norm(half, mode, ("conv2", "bn2"), groups=half)(y)
         y = conv_norm(half, mode, ("conv3", "bn3"), kernel=1)(y)
-        before = shuffle(jnp.concatenate([passed.astype(y.dtype), y], axis=-1), 2)
-        # The passed half is the output of a ReLU already, and a second ReLU does not change it.
-        return nn.relu(before), before
+        return shuffle(jnp.concatenate([passed.astype(y.dtype), y], axis=-1), 2)
 
 
 class ShuffleV2(nn.Module):
-    """A 1x1 convolution, three stages of split blocks, a 1x1 one; see `shuffle_v2`."""
+    """ShuffleNetV2 at its published width 1.
+
+    Features: "stem", "stage1", "stage2", "stage3" (each after its last shuffle), "stage1_pre",
+    ... (the same before the last ReLU, in the same order of channels), "pooled" [batch, 1024].
+    """
 
     num_classes: int
     dtype: Any = None
@@ -113,16 +117,21 @@ class ShuffleV2(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
-        """Map [batch, height, width, channel] to logits and the features of `shuffle_v2`."""
+        """Map [batch, height, width, channel] to logits and the features of the class."""
         mode = Mode(train, self.axis_name, self.dtype)
         x = nn.relu(conv_norm(_STEM, mode, ("conv1", "bn1"), kernel=1)(x))
-        features = {"stem": x}
-        for stage, (width, count) in enumerate(_V2, start=1):
-            before = x = DownBlock(width, mode, name=f"layer{stage}_0")(x)
-            for index in range(1, count):
-                x, before = SplitBlock(mode, name=f"layer{stage}_{index}")(x)
-            features |= {f"stage{stage}_pre": before, f"stage{stage}": x}
-        x = nn.relu(conv_norm(1024, mode, ("conv2", "bn2"), kernel=1)(x))
+
+        def block(stage: int, index: int) -> nn.Module:
+            name = f"layer{stage}_{index}"
+            return (
+                SplitBlock(mode, name=name)
+                if index
+                else DownBlock(_V2[stage - 1][0], mode, name=name)
+            )
+
+        # The ReLU after a block does not change channels that are the output of a ReLU already.
+        features = relu_stages(x, [count for _, count in _V2], block)
+        x = nn.relu(conv_norm(1024, mode, ("conv2", "bn2"), kernel=1)(features["stage3"]))
         return classify(x, self.num_classes, features)
 
 
@@ -130,27 +139,3 @@ def shuffle(x: jax.Array, groups: int) -> jax.Array:
     """Interleave the channels of the groups: the first of each group, then the second, ..."""
     shuffled = x.reshape(*x.shape[:-1], groups, -1).swapaxes(-1, -2)
     return shuffled.reshape(x.shape)
-
-
-def shuffle_v1(*, num_classes: int, dtype: Any = None, axis_name: str | None = None) -> ShuffleV1:
-    """Make ShuffleNetV1 with three groups; ReLU follows the depthwise convolutions too.
-
-    Features: "stem", "stage1", "stage2", "stage3" (each after its last ReLU), "stage1_pre", ...
-    (before that ReLU), "pooled" [batch, 960].
-
-    Raises:
-      UserError: `dtype` is no floating type.
-    """
-    return ShuffleV1(num_classes, compute_dtype(dtype), axis_name)
-
-
-def shuffle_v2(*, num_classes: int, dtype: Any = None, axis_name: str | None = None) -> ShuffleV2:
-    """Make ShuffleNetV2 at its published width 1.
-
-    Features: "stem", "stage1", "stage2", "stage3" (each after its last shuffle), "stage1_pre",
-    ... (the same before the last ReLU, in the same order of channels), "pooled" [batch, 1024].
-
-    Raises:
-      UserError: `dtype` is no floating type.
-    """
-    return ShuffleV2(num_classes, compute_dtype(dtype), axis_name)

@@ -7,14 +7,7 @@ from flax import linen as nn
 
 from kdjax.errors import UserError
 from kdjax.models.layers.conv import Conv
-from kdjax.models.layers.layers import (
-    Mode,
-    batch_norm,
-    classify,
-    compute_dtype,
-    halve,
-    smallest_image,
-)
+from kdjax.models.layers.layers import Mode, batch_norm, classify, halve
 from kdjax.types import Outputs
 
 _WIDTHS = (64, 128, 256, 512, 512)
@@ -39,7 +32,9 @@ class Vgg(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
         """Map [batch, height, width, channel] to logits and the features listed in `vgg`."""
-        smallest_image(f"vgg{self.depth}", x, 8)
+        if x.ndim == 4 and min(x.shape[1:3]) < 8:
+            size = f"{x.shape[1]}x{x.shape[2]}"
+            raise UserError(f"vgg{self.depth} cannot take {size} images: use at least 8x8")
         mode = Mode(train, self.axis_name, self.dtype)
         halvings = 4 if min(x.shape[1:3]) >= 64 else 3
         features = {}
@@ -60,21 +55,15 @@ class Vgg(nn.Module):
 
 
 def vgg(*, num_classes: int, depth: int, dtype: Any = None, axis_name: str | None = None) -> Vgg:
-    """Make a VGG with one linear layer on the average of its last block.
+    """Make a VGG of depth 8, 11, 13, 16 or 19, with one linear layer on its last block's average.
 
     A 2x2 max-pool follows each of the first three blocks (the first four from 64 pixels on).
     Features: "stem" (the first block), "stage1" to "stage4" (each after its last ReLU, before its
     pool), "stage1_pre", ... (the same before that ReLU), "pooled" [batch, 512].
-
-    Args:
-      num_classes: width of the logits.
-      depth: 8, 11, 13, 16 or 19.
-      dtype: of the computation.
-      axis_name: pmap axis over which batch norm is taken.
 
     Raises:
       UserError: another depth, or (by init and apply) images below 8 pixels.
     """
     if depth not in _CONVOLUTIONS:
         raise UserError(f"vgg: depth is {depth}: use one of {', '.join(map(str, _CONVOLUTIONS))}")
-    return Vgg(num_classes, depth, compute_dtype(dtype), axis_name)
+    return Vgg(num_classes, depth, dtype, axis_name)

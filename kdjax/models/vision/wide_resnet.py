@@ -7,7 +7,7 @@ from flax import linen as nn
 
 from kdjax.errors import UserError
 from kdjax.models.layers.conv import Conv
-from kdjax.models.layers.layers import Mode, batch_norm, classify, compute_dtype, conv_norm
+from kdjax.models.layers.layers import Mode, batch_norm, classify, conv_norm
 from kdjax.types import Outputs
 
 
@@ -81,4 +81,4 @@ def wide_resnet(
         raise UserError(f"wrn: depth is {depth}: use 6n + 4, that is 10, 16, 22, 28, 34, 40, ...")
     if widen < 1:
         raise UserError(f"wrn: widen is {widen}: use a whole number of at least 1")
-    return WideResNet(num_classes, depth, widen, compute_dtype(dtype), axis_name)
+    return WideResNet(num_classes, depth, widen, dtype, axis_name)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from kdjax.errors import UserError, check_count
+from kdjax.errors import UserError, check_count, check_layer
 from kdjax.models.layers.conv import Conv
 from kdjax.models.layers.layers import Mode, batch_norm, compute_dtype, conv_norm, linear
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
@@ -276,11 +276,10 @@ def _own_key(key: Array, name: str) -> Array:
 
 
 def _features(name: str, adapter: Adapter, features: Mapping[str, Any]) -> tuple[Any, ...]:
-    known = ", ".join(sorted(features)) or "none"
     for layer in adapter.layers:
-        if layer not in features:
-            raise UserError(f"adapters.{name}: no layer {layer!r}; the network has {known}")
+        check_layer(f"adapters.{name}", layer, features)
     for suffix in adapter.suffixes:
         if name + suffix in features:
+            known = ", ".join(sorted(features))
             raise UserError(f"adapters.{name}: {name + suffix!r} is a layer already ({known})")
     return tuple(features[layer] for layer in adapter.layers)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from kdjax.errors import UserError
+from kdjax.errors import check_layer
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
 
@@ -28,9 +28,7 @@ def with_class_means(model: Model, *, layer: str, name: str, num_classes: int) -
     def init(key: Array, batch: Batch) -> Variables:
         network = model.init(key, batch)
         outputs, _ = jax.eval_shape(lambda v, b: model.apply(v, b, train=False), network, batch)
-        if layer not in outputs.features:
-            known = ", ".join(sorted(outputs.features)) or "none"
-            raise UserError(f"class means: no layer {layer!r}; the network has {known}")
+        check_layer("class means", layer, outputs.features)
         width = outputs.features[layer].shape[-1]
         return attach_class_means(network, jnp.zeros((num_classes, width), jnp.float32))
 

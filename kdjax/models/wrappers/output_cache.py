@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from kdjax.errors import UserError
+from kdjax.errors import check_layer
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
 ROW = "train_id"  # the batch's key for rows of the training split, present where the cache applies
@@ -31,9 +31,7 @@ def with_cache(model: Model, *, size: int, layers: Sequence[str] = ()) -> Model:
         network = model.init(key, batch)
         outputs, _ = jax.eval_shape(lambda v, b: model.apply(v, b, train=False), network, batch)
         for name in layers:
-            if name not in outputs.features:
-                known = ", ".join(sorted(outputs.features)) or "none"
-                raise UserError(f"cache: no layer {name!r}; the network has {known}")
+            check_layer("cache", name, outputs.features)
         shapes = {"logits": outputs.logits, **{name: outputs.features[name] for name in layers}}
         empty = {name: jnp.zeros((size, *x.shape[1:]), x.dtype) for name, x in shapes.items()}
         return attach_cache(network, empty)

@@ -36,7 +36,7 @@ FAMILIES = {
 }
 SMALL = {
     "vgg._WIDTHS": (3, 4, 5, 6, 4),
-    "resnet_imagenet._BLOCKS": {18: ((1, 2, 0, 0), False), 50: ((2, 1, 0, 0), True)},
+    "resnet._BLOCKS": {18: ((1, 2, 0, 0), False), 50: ((2, 1, 0, 0), True)},
     "mobilenet._V1": tuple((4 + 2 * (n // 4), 2 if n in (1, 3, 5, 11) else 1) for n in range(13)),
     "mobilenet._V2": tuple(
         (expansion, channels, min(count, 2), stride)
