@@ -4,7 +4,8 @@ An example is any element of `*batch`. The confidence is the largest softmax pro
 Equal-width bins are (lo, hi]. Every function takes `mask` ([*batch], 1 counts, 0 does not): only
 examples with mask 1 enter, and per-example results are 0 where the mask is 0. All is float32 and
 may be jitted and vmapped. A label outside [0, classes) counts as misclassified, and gives NaN where
-its probability is needed.
+its probability is needed. Shapes that disagree, labels that are not integers and num_bins < 1 are
+refused with a UserError.
 """
 
 from typing import NamedTuple
@@ -30,14 +31,15 @@ __all__ = [
     "reliability",
 ]
 
+# A fitted temperature's range, and the halvings of its logarithm that exhaust float32.
+_COLDEST, _HOTTEST, _HALVINGS = 0.05, 20.0, 28
+
+
 Logits = Float[ArrayLike, "*batch classes"]
 Labels = Int[ArrayLike, "*batch"]
 Mask = Num[ArrayLike, "*batch"] | None
 PerExample = Float[Array, "*batch"]
 Scalar = Float[Array, ""]
-
-# A fitted temperature's range, and the halvings of its logarithm that exhaust float32.
-_COLDEST, _HOTTEST, _HALVINGS = 0.05, 20.0, 28
 
 
 class Reliability(NamedTuple):
@@ -110,9 +112,6 @@ def accuracy(logits: Logits, labels: Labels, *, mask: Mask = None) -> PerExample
     Returns:
         [*batch], 0 or 1; average it for top-1 accuracy.
 
-    Raises:
-        UserError: shapes that disagree, labels that are not integers.
-
     >>> logits = jnp.array([[2.0, 1.0], [0.0, 1.0]])
     >>> print(accuracy(logits, jnp.array([0, 0])))
     [1. 0.]
@@ -127,9 +126,6 @@ def negative_log_likelihood(logits: Logits, labels: Labels, *, mask: Mask = None
     Returns:
         [*batch], nats.
 
-    Raises:
-        UserError: shapes that disagree, labels that are not integers.
-
     >>> print(negative_log_likelihood(jnp.zeros((1, 2)), jnp.array([1])))
     [0.6931472]
     """
@@ -143,9 +139,6 @@ def brier(logits: Logits, labels: Labels, *, mask: Mask = None) -> PerExample:
 
     Returns:
         [*batch], between 0 and 2 (a sum over classes, not a mean).
-
-    Raises:
-        UserError: shapes that disagree, labels that are not integers.
 
     >>> print(brier(jnp.zeros((1, 2)), jnp.array([1])))
     [0.5]
@@ -164,9 +157,6 @@ def reliability(
     Returns:
         Reliability of [num_bins] arrays; empty bins hold 0.
 
-    Raises:
-        UserError: shapes that disagree, labels not integers, num_bins < 1.
-
     >>> logits = jnp.array([[9.0, 0.0], [0.1, 0.0]])
     >>> print(reliability(logits, jnp.array([0, 1]), num_bins=2).count)
     [0. 2.]
@@ -183,9 +173,6 @@ def expected_calibration_error(
     Returns:
         [], between 0 and 1; couples the batch: not to be averaged over batches.
 
-    Raises:
-        UserError: shapes that disagree, labels not integers, num_bins < 1.
-
     >>> logits = jnp.array([[99.0, 0.0], [99.0, 0.0]])
     >>> print(expected_calibration_error(logits, jnp.array([0, 1])))
     0.5
@@ -200,9 +187,6 @@ def maximum_calibration_error(
 
     Returns:
         [], between 0 and 1; couples the batch.
-
-    Raises:
-        UserError: shapes that disagree, labels not integers, num_bins < 1.
 
     >>> logits = jnp.array([[99.0, 0.0], [0.0, 0.0]])
     >>> print(maximum_calibration_error(logits, jnp.array([0, 0])))
@@ -222,9 +206,6 @@ def adaptive_calibration_error(
 
     Returns:
         [], between 0 and 1; couples the batch.
-
-    Raises:
-        UserError: shapes that disagree, labels not integers, num_bins < 1.
 
     >>> logits = jnp.array([[99.0, 0.0], [99.0, 0.0]])
     >>> print(adaptive_calibration_error(logits, jnp.array([0, 1])))
@@ -246,9 +227,6 @@ def classwise_calibration_error(
 
     Returns:
         [], between 0 and 1; couples the batch.
-
-    Raises:
-        UserError: shapes that disagree, labels not integers, num_bins < 1.
 
     >>> logits = jnp.array([[99.0, 0.0], [99.0, 0.0]])
     >>> print(classwise_calibration_error(logits, jnp.array([0, 1])))
@@ -272,9 +250,6 @@ def fit_temperature(logits: Logits, labels: Labels, *, mask: Mask = None) -> Sca
 
     Returns:
         [], the temperature; 1 where it has no effect (equal logits, no examples).
-
-    Raises:
-        UserError: shapes that disagree, labels that are not integers.
 
     Source: Guo et al. 2017 (arXiv 1706.04599), section 4.2; the solver is ours.
 

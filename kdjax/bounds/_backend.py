@@ -37,6 +37,12 @@ def floats(xp: Any, value: Any) -> Any:
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
+def arrays(*values: Any) -> tuple[Any, ...]:
+    """Return the numpy that fits the values, then these as its float arrays."""
+    xp, _ = backend(*values)
+    return xp, *(floats(xp, value) for value in values)
+
+
 def root(xp: Any, value: Any) -> Any:
     """Return the square root of numbers >= 0, with gradient 0 at 0."""
     # The derivative of sqrt at 0 is infinite: it must not be evaluated there.

@@ -10,6 +10,7 @@ Source: strong data-processing inequalities as used in arXiv 2404.03176; constan
 from kdjax.bounds._backend import (
     Numbers,
     Result,
+    arrays,
     backend,
     check_integer,
     check_not_negative,
@@ -26,8 +27,7 @@ _AT_TEST = "a network without noise at test time contracts nothing"
 
 def _survival(q: Numbers, count: Numbers) -> Result:
     """Return 1 - q^count, accurate also where q^count is near 1; 1 at q = 0."""
-    xp, _ = backend(q, count)
-    probability, exponent = floats(xp, q), floats(xp, count)
+    xp, probability, exponent = arrays(q, count)
     # log 0 would make the gradient NaN even in the branch that is not taken.
     base = xp.where(probability > 0, probability, 0.5)
     return xp.where(probability > 0, 0.0 - xp.expm1(exponent * xp.log(base)), 1.0)[()]
@@ -73,8 +73,8 @@ def dropconnect_contraction(q: Numbers, d_out: Numbers, d_in: Numbers) -> Result
     check_unit_interval("q", q)
     check_integer("d_out", d_out, 1)
     check_integer("d_in", d_in, 1)
-    xp, _ = backend(q, d_out, d_in)
-    return _survival(q, floats(xp, d_out) * floats(xp, d_in))
+    _, probability, rows, columns = arrays(q, d_out, d_in)
+    return _survival(probability, rows * columns)
 
 
 def activation_diameter(amplitude: Numbers, width: Numbers) -> Result:
@@ -91,8 +91,8 @@ def activation_diameter(amplitude: Numbers, width: Numbers) -> Result:
     """
     check_positive("amplitude (of a bounded activation: tanh 1, ReLU has none)", amplitude)
     check_integer("width", width, 1)
-    xp, _ = backend(amplitude, width)
-    return 2 * floats(xp, amplitude) * xp.sqrt(floats(xp, width))
+    xp, largest, units = arrays(amplitude, width)
+    return 2 * largest * xp.sqrt(units)
 
 
 def gaussian_noise_contraction(diameter: Numbers, sigma: Numbers) -> Result:
@@ -137,8 +137,8 @@ def contraction_product(coefficients: Numbers) -> Result:
     0.25
     """
     check_unit_interval("coefficients", coefficients)
-    xp, _ = backend(coefficients)
-    return xp.prod(floats(xp, coefficients), axis=-1)
+    xp, values = arrays(coefficients)
+    return xp.prod(values, axis=-1)
 
 
 def label_aware_bound(
@@ -177,15 +177,15 @@ def label_aware_bound(
     check_not_negative("label_information", label_information)
     check_not_negative("input_information", input_information)
     check_positive("sub_gaussian", sub_gaussian)
-    xp, _ = backend(label_information, input_information, coefficients, sub_gaussian)
-    label, rest = floats(xp, label_information), floats(xp, input_information)
+    values = (label_information, input_information, coefficients, sub_gaussian)
+    xp, label, rest, etas, s = arrays(*values)
     if label.shape != rest.shape or label.size == 0:
         raise UserError(
             f"label_information: shape {label.shape} must be that of input_information "
             f"{rest.shape}, with at least one sample"
         )
-    information = label + contraction_product(coefficients) * rest
-    return 2**0.5 * floats(xp, sub_gaussian) * xp.mean(root(xp, information))
+    information = label + contraction_product(etas) * rest
+    return 2**0.5 * s * xp.mean(root(xp, information))
 
 
 def log_parameter_count(widths: Numbers, levels: Numbers) -> Result:
@@ -206,11 +206,10 @@ def log_parameter_count(widths: Numbers, levels: Numbers) -> Result:
     """
     check_integer("widths", widths, 1)
     check_integer("levels", levels, 1)
-    xp, _ = backend(widths, levels)
-    d = floats(xp, widths)
+    xp, d, count = arrays(widths, levels)
     if d.ndim != 1 or d.size < 2:
         raise UserError(f"widths: shape {d.shape} must be [layers + 1], with input and output")
-    return xp.sum(d[1:] * d[:-1]) * xp.log(floats(xp, levels))
+    return xp.sum(d[1:] * d[:-1]) * xp.log(count)
 
 
 def finite_parameter_bound(
@@ -249,9 +248,9 @@ def finite_parameter_bound(
     check_not_negative("label_information", label_information)
     check_not_negative("log_count", log_count)
     check_positive("sub_gaussian", sub_gaussian)
-    xp, _ = backend(label_information, log_count, coefficients, sub_gaussian)
-    label = floats(xp, label_information)
+    values = (label_information, log_count, coefficients, sub_gaussian)
+    xp, label, log_size, etas, s = arrays(*values)
     if label.ndim != 1 or label.size == 0:
         raise UserError(f"label_information: shape {label.shape} must be [samples], not empty")
-    total = xp.sum(label) + contraction_product(coefficients) * floats(xp, log_count)
-    return floats(xp, sub_gaussian) * xp.sqrt(2 / label.size * total)
+    total = xp.sum(label) + contraction_product(etas) * log_size
+    return s * xp.sqrt(2 / label.size * total)

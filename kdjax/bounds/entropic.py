@@ -40,23 +40,8 @@ def wasserstein_entropic(
 ) -> EntropicCost:
     """Upper value of the exact transport cost of two samples: sum_ij P_ij c_ij of Sinkhorn's plan.
 
-    Args:
-        x: [n, d] or [n].
-        y: [m, d] or [m].
-        a: [n] weights of x, uniform if None.
-        b: [m] weights of y.
-        epsilon: strength of the entropy, in the unit of the cost; smaller is tighter and slower.
-        metric: "euclidean", "sqeuclidean" or "cityblock", as `wasserstein_exact`.
-        max_iterations: of Sinkhorn.
-        threshold: L1 error of the marginals at which it stops.
-
-    Returns:
-        As `transport_entropic`.
-
-    Raises:
-        UserError: an unknown metric, bad points, and as `transport_entropic`.
-
-    Source: as `transport_entropic`.
+    Samples, weights and metric as in `wasserstein_exact`, all else as in `transport_entropic`; a
+    smaller `epsilon` is tighter and slower.
 
     >>> print(round(wasserstein_entropic([0.0, 1.0], [1.0, 2.0], epsilon=0.05).value, 3))
     1.0

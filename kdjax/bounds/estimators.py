@@ -188,24 +188,14 @@ def donsker_varadhan(joint_scores: Numbers, product_scores: Numbers) -> Result:
     """
     xp, special = backend(joint_scores, product_scores)
     joint, product = _scores(xp, joint_scores, product_scores)
-    size = floats(xp, product.size)
-    return xp.mean(joint) - special.logsumexp(product) + xp.log(size)
+    return xp.mean(joint) - special.logsumexp(product) + xp.log(floats(xp, product.size))
 
 
 def nguyen_wainwright_jordan(joint_scores: Numbers, product_scores: Numbers) -> Result:
     """Critic's value of KL(P || Q): mean_P f - mean_Q exp(f - 1); a lower value, unbiased.
 
     Never above Donsker-Varadhan's for the same scores; its variance grows like exp of the truth.
-
-    Args:
-        joint_scores: f on samples of P, [n].
-        product_scores: f on samples of Q, [m].
-
-    Returns:
-        [], nats.
-
-    Raises:
-        UserError: no score, another rank.
+    Arguments, result and errors as in `donsker_varadhan`.
 
     Source: Nguyen, Wainwright and Jordan 2010 (arXiv 0809.0853).
 

@@ -13,6 +13,7 @@ from jax.core import Tracer
 from kdjax.bounds._backend import (
     Numbers,
     Result,
+    arrays,
     backend,
     check_integer,
     check_not_negative,
@@ -104,17 +105,10 @@ def gaussian_w2_squared(m0: Numbers, S0: Numbers, m1: Numbers, S1: Numbers) -> R
     |m0 - m1|^2 + tr S0 + tr S1 - 2 tr (S1^1/2 S0 S1^1/2)^1/2; the last trace is the sum of the
     singular values of F0' F1 for any factors S = F F'. Its root bounds their W1 from above.
 
-    Args:
-        m0: [*batch, d]; as m1.
-        S0: [*batch, d, d], positive semidefinite on the host, definite in JAX; as S1.
-        m1: mean of the second Gaussian.
-        S1: covariance of the second Gaussian.
+    Arguments and errors as in `gaussian_kl`; a covariance may be semidefinite on the host.
 
     Returns:
         [*batch], squared unit of the points.
-
-    Raises:
-        UserError: shapes that disagree, a covariance that is not symmetric positive semidefinite.
 
     Source: Dowson and Landau 1982.
 
@@ -160,8 +154,8 @@ def gaussian_layer_kl(rank: Numbers, n: Numbers, *, independent: bool = True) ->
     check_true("independent", independent, _INDEPENDENCE)
     check_integer("rank", rank, 0)
     check_integer("n", n, 2)
-    xp, _ = backend(rank, n)
-    return -floats(xp, rank) / 2 * xp.log1p(-1 / floats(xp, n))
+    xp, directions, size = arrays(rank, n)
+    return -directions / 2 * xp.log1p(-1 / size)
 
 
 def gaussian_layer_w2_squared(
@@ -192,11 +186,11 @@ def gaussian_layer_w2_squared(
     check_not_negative("frobenius", frobenius)
     check_positive("sigma", sigma)
     check_integer("n", n, 1)
-    xp, _ = backend(frobenius, sigma, n)
-    inverse = 1 / floats(xp, n)
+    xp, norm, deviation, size = arrays(frobenius, sigma, n)
+    inverse = 1 / size
     # 1 - sqrt(1 - u) = u / (1 + sqrt(1 - u)) has no cancellation for large n.
     shrinkage = inverse / (1 + xp.sqrt(1 - inverse))
-    return 2 * (floats(xp, sigma) * floats(xp, frobenius)) ** 2 * shrinkage
+    return 2 * (deviation * norm) ** 2 * shrinkage
 
 
 def gaussian_kl_bound(

@@ -7,12 +7,11 @@ array in, JAX out.
 from kdjax.bounds._backend import (
     Numbers,
     Result,
-    backend,
+    arrays,
     check_integer,
     check_not_negative,
     check_positive,
     check_unit_interval,
-    floats,
 )
 
 
@@ -35,8 +34,8 @@ def gibbs_generalization(symmetrised_information: Numbers, inverse_temperature: 
     """
     check_not_negative("symmetrised_information", symmetrised_information)
     check_positive("inverse_temperature", inverse_temperature)
-    xp, _ = backend(symmetrised_information, inverse_temperature)
-    return floats(xp, symmetrised_information) / floats(xp, inverse_temperature)
+    _, information, a = arrays(symmetrised_information, inverse_temperature)
+    return information / a
 
 
 def gibbs_bound(
@@ -78,7 +77,6 @@ def gibbs_bound(
     check_integer("n", n, 1)
     check_unit_interval("contraction", contraction)
     check_unit_interval("label_share", label_share)
-    xp, _ = backend(sub_gaussian, inverse_temperature, n, contraction, label_share)
-    s, a, size = (floats(xp, v) for v in (sub_gaussian, inverse_temperature, n))
-    eta, share = floats(xp, contraction), floats(xp, label_share)
+    values = (sub_gaussian, inverse_temperature, n, contraction, label_share)
+    _, s, a, size, eta, share = arrays(*values)
     return 2 * s**2 * a / size * (eta + (1 - eta) * share)

@@ -11,10 +11,9 @@ in, JAX out.
 from kdjax.bounds._backend import (
     Numbers,
     Result,
-    backend,
+    arrays,
     check_not_negative,
     check_positive,
-    floats,
     root,
 )
 from kdjax.errors import UserError
@@ -43,15 +42,14 @@ def kl_bound(divergences: Numbers, *, sub_gaussian: Numbers) -> Result:
     >>> print(round(float(kl_bound([0.02, 0.02], sub_gaussian=0.5)), 6))
     0.1
     """
-    xp, _ = backend(divergences, sub_gaussian)
     check_not_negative("divergences", divergences, infinite=True)
     check_positive("sub_gaussian", sub_gaussian)
-    values = floats(xp, divergences)
+    xp, values, sigma = arrays(divergences, sub_gaussian)
     if values.size == 0:
         raise UserError(f"divergences: shape {values.shape} holds no sample")
     roots = root(xp, values)  # D = 0 at a layer without information about the data
     mean = xp.mean(roots, axis=-1) if values.ndim else roots
-    return 2.0**0.5 * floats(xp, sub_gaussian) * mean
+    return 2.0**0.5 * sigma * mean
 
 
 def wasserstein_bound(
@@ -83,18 +81,17 @@ def wasserstein_bound(
     >>> print(wasserstein_bound([0.5, 0.2, 0.25], [4.0, 2.0, 1.0], loss_lipschitz=1.0))
     [2.   0.4  0.25]
     """
-    xp, _ = backend(distances, lipschitz_tails, loss_lipschitz)
     check_not_negative("distances", distances)
     check_not_negative("lipschitz_tails", lipschitz_tails)
     check_positive("loss_lipschitz", loss_lipschitz)
-    distance, tail = floats(xp, distances), floats(xp, lipschitz_tails)
+    xp, distance, tail, constant = arrays(distances, lipschitz_tails, loss_lipschitz)
     if distance.size == 0 or distance.shape[: tail.ndim] != tail.shape:
         raise UserError(
             f"distances: shape {distance.shape} must begin with that of lipschitz_tails "
             f"{tail.shape} and hold at least one number"
         )
     mean = xp.mean(distance, axis=tuple(range(tail.ndim, distance.ndim)))
-    return floats(xp, loss_lipschitz) * xp.maximum(tail, 1.0) * mean
+    return constant * xp.maximum(tail, 1.0) * mean
 
 
 def funnel_layer(values: Numbers) -> Result:
@@ -114,9 +111,8 @@ def funnel_layer(values: Numbers) -> Result:
     >>> print(funnel_layer([2.0, 0.4, 0.25, 0.3]))
     2
     """
-    xp, _ = backend(values)
     check_not_negative("values", values, infinite=True)
-    array = floats(xp, values)
+    xp, array = arrays(values)
     if array.ndim < 1 or array.shape[-1] == 0:
         raise UserError(f"values: shape {array.shape} must be [*batch, layers] with a layer")
     return xp.argmin(array, axis=-1)

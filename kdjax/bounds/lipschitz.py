@@ -12,14 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.bounds._backend import (
-    Numbers,
-    Result,
-    backend,
-    check_integer,
-    check_not_negative,
-    floats,
-)
+from kdjax.bounds._backend import Numbers, Result, arrays, check_integer, check_not_negative
 from kdjax.errors import UserError
 from kdjax.types import Array
 
@@ -140,8 +133,7 @@ def lipschitz_tails(constants: Numbers) -> Result:
     [6. 3. 1.]
     """
     check_not_negative("constants", constants)
-    xp, _ = backend(constants)
-    values = floats(xp, constants)
+    xp, values = arrays(constants)
     if values.ndim != 1:
         raise UserError(f"constants: shape {values.shape} must be [layers]")
     backwards = xp.concatenate([xp.ones(1, values.dtype), values[::-1]])
@@ -164,8 +156,8 @@ def product_bound(constants: Numbers) -> Result:
     6.0
     """
     check_not_negative("constants", constants)
-    xp, _ = backend(constants)
-    return xp.prod(floats(xp, constants), axis=-1)
+    xp, values = arrays(constants)
+    return xp.prod(values, axis=-1)
 
 
 def residual_bound(shortcut: Numbers, branch: Numbers) -> Result:
@@ -186,8 +178,8 @@ def residual_bound(shortcut: Numbers, branch: Numbers) -> Result:
     """
     check_not_negative("shortcut", shortcut)
     check_not_negative("branch", branch)
-    xp, _ = backend(shortcut, branch)
-    return floats(xp, shortcut) + floats(xp, branch)
+    _, first, second = arrays(shortcut, branch)
+    return first + second
 
 
 def absolute_product_bound(weights: Sequence[Numbers]) -> float:
@@ -225,11 +217,7 @@ def activation_pattern_bound(weights: Sequence[Numbers]) -> float:
     the product of norms and at most `absolute_product_bound`; it is the constant itself if every
     pattern occurs. Holds for all slopes in [0, 1], as a norm is largest at a corner. Host, float64.
 
-    Args:
-        weights: [out, in] of every layer, first layer first (a Flax kernel transposed).
-
-    Returns:
-        Unit of output over input.
+    Arguments and result as in `absolute_product_bound`.
 
     Raises:
         UserError: more than 14 hidden units, shapes that do not follow each other.

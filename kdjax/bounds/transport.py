@@ -19,6 +19,7 @@ from scipy.spatial import distance as scipy_distance
 from kdjax.bounds._backend import (
     Numbers,
     Result,
+    arrays,
     backend,
     check_choice,
     check_integer,
@@ -207,8 +208,7 @@ def sliced_wasserstein(x: Numbers, y: Numbers, directions: Numbers) -> Result:
     >>> print(float(sliced_wasserstein([[0.0, 0.0]], [[3.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]])))
     3.5
     """
-    xp, _ = backend(x, y, directions)
-    first, second, unit = floats(xp, x), floats(xp, y), floats(xp, directions)
+    xp, first, second, unit = arrays(x, y, directions)
     shapes = first.shape, second.shape, unit.shape
     if any(len(s) != 2 for s in shapes) or len({shapes[0][1], shapes[1][1], shapes[2][0]}) > 1:
         raise UserError(
@@ -243,10 +243,9 @@ def kantorovich_value(
     >>> print(float(kantorovich_value([0.0, 2.0], [2.0, 4.0], lipschitz=2.0)))
     1.0
     """
-    xp, _ = backend(first_scores, second_scores, lipschitz)
     check_positive("lipschitz", lipschitz)
-    gap = xp.mean(floats(xp, first_scores)) - xp.mean(floats(xp, second_scores))
-    return xp.abs(gap) / floats(xp, lipschitz)
+    xp, first, second, constant = arrays(first_scores, second_scores, lipschitz)
+    return xp.abs(xp.mean(first) - xp.mean(second)) / constant
 
 
 def baseline(

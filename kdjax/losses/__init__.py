@@ -14,7 +14,9 @@ from kdjax.losses.divergence import (
     entropy,
     forward_kl,
     jensen_shannon,
+    logit_mse,
     reverse_kl,
+    soft_cross_entropy,
     total_variation,
     weighted_kl,
 )
@@ -39,7 +41,6 @@ from kdjax.losses.relation import (
     similarity_preserving,
 )
 from kdjax.losses.sinkhorn import SinkhornOutput, sinkhorn, sinkhorn_divergence
-from kdjax.losses.soft import logit_mse, soft_cross_entropy
 
 __all__ = [
     "ContrastMemory",

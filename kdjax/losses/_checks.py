@@ -9,12 +9,9 @@ import math
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Shaped
 
 from kdjax.errors import UserError
-from kdjax.types import Array
-
-Number = float | int | Shaped[Array, ""]  # a keyword scalar: a constant or a traced value
+from kdjax.losses._types import Number
 
 
 def check_pair(

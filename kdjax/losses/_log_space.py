@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from kdjax.losses._checks import Number, check_pair, check_positive
+from kdjax.losses._checks import check_pair, check_positive
+from kdjax.losses._types import Number
 from kdjax.types import Array
 
 

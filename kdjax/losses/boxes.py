@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from kdjax.errors import UserError
-from kdjax.losses._checks import Number, check_not_negative, check_pair
-from kdjax.types import Array
+from kdjax.losses._checks import check_not_negative, check_pair
+from kdjax.losses._types import Labels, Number, PerExample
 
 
 def smooth_l1(
@@ -15,7 +15,7 @@ def smooth_l1(
     targets: Float[ArrayLike, "*batch numbers"],
     *,
     beta: Number = 0.0,
-) -> Float[Array, "*batch"]:
+) -> PerExample:
     """Sum of h(d - t) over the numbers, h(x) = x^2 / (2 beta) for |x| < beta, else |x| - beta / 2.
 
     Fast R-CNN, arXiv 1504.08083, equation 3 (beta 1); beta 0 is the absolute error.
@@ -44,9 +44,7 @@ def smooth_l1(
     return jnp.sum(jnp.where(small, parabola, size - 0.5 * beta), axis=-1)
 
 
-def binary_cross_entropy(
-    logits: Float[ArrayLike, "*batch"], labels: Int[ArrayLike, "*batch"]
-) -> Float[Array, "*batch"]:
+def binary_cross_entropy(logits: Float[ArrayLike, "*batch"], labels: Labels) -> PerExample:
     """-log of the probability of a label 1 or 0, sigmoid(z) or 1 - sigmoid(z).
 
     Returns:

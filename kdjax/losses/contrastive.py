@@ -14,7 +14,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
 from kdjax.errors import UserError
-from kdjax.losses._checks import Number, check_count, check_fraction, check_positive
+from kdjax.losses._checks import check_count, check_fraction, check_positive
+from kdjax.losses._types import Number
 from kdjax.losses._vectors import products, unit
 from kdjax.types import Array
 

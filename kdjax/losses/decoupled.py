@@ -6,17 +6,11 @@ Both compare softmax(z / T) of student and teacher in float32; nothing is detach
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
 
 from kdjax.errors import UserError
-from kdjax.losses._checks import (
-    Number,
-    check_labels,
-    check_not_negative,
-    check_pair,
-    check_positive,
-)
+from kdjax.losses._checks import check_labels, check_not_negative, check_pair, check_positive
 from kdjax.losses._log_space import kl, pick
+from kdjax.losses._types import Labels, Logits, Number, PerExample, Scalar
 from kdjax.losses._vectors import norm
 from kdjax.types import Array
 
@@ -24,14 +18,14 @@ _EPSILON = 1e-8  # in DIST's denominator, the reference implementation's
 
 
 def decoupled_kl(
-    student_logits: Float[ArrayLike, "*batch classes"],
-    teacher_logits: Float[ArrayLike, "*batch classes"],
-    labels: Int[ArrayLike, "*batch"],
+    student_logits: Logits,
+    teacher_logits: Logits,
+    labels: Labels,
     *,
     alpha: Number = 1.0,
     beta: Number = 8.0,
     temperature: Number = 4.0,
-) -> Float[Array, "*batch"]:
+) -> PerExample:
     """Decoupled KL: alpha KL(b_t || b_s) + beta KL(q_t || q_s), teacher to student in both.
 
     b = (p_y, 1 - p_y) is the label against the rest (TCKD), q the other classes renormalised
@@ -85,13 +79,13 @@ def _split(logits: ArrayLike, labels: ArrayLike, temperature: Number) -> tuple[A
 
 
 def correlation(
-    student_logits: Float[ArrayLike, "*batch classes"],
-    teacher_logits: Float[ArrayLike, "*batch classes"],
+    student_logits: Logits,
+    teacher_logits: Logits,
     *,
     beta: Number = 1.0,
     gamma: Number = 1.0,
     temperature: Number = 1.0,
-) -> Float[Array, ""]:
+) -> Scalar:
     """DIST: beta (1 - mean_i r(p_s[i], p_t[i])) + gamma (1 - mean_c r(p_s[:, c], p_t[:, c])).
 
     r is Pearson's correlation, with 1e-8 in its denominator: over the classes of an example, and

@@ -16,15 +16,14 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int
 
 from kdjax.errors import UserError
+from kdjax.losses._types import Scalar
 from kdjax.types import Array
 
 Pairs = Callable[[Array, Array], Array]
 POINTS = ("joint", "product", "interpolated")
 
 
-def dual_dependency(
-    scores: Float[Array, "rows columns"], *, off_diagonal: bool = False
-) -> Float[Array, ""]:
+def dual_dependency(scores: Float[Array, "rows columns"], *, off_diagonal: bool = False) -> Scalar:
     """Wasserstein dependency in its dual form: mean_i f_ii - mean_ij f_ij, to be maximised.
 
     Couples the batch. With a 1-Lipschitz f it is at most the exact transport cost between the
@@ -53,7 +52,7 @@ def dual_dependency(
     return joint - jnp.mean(scores)
 
 
-def predictive_coding(scores: Float[Array, "rows columns"]) -> Float[Array, ""]:
+def predictive_coding(scores: Float[Array, "rows columns"]) -> Scalar:
     """Objective of CPC and WPC: mean_i [ f_ii - ln sum_j exp f_ij ], to be maximised.
 
     Couples the batch; the positive is in the sum. Plus ln(batch) it is the InfoNCE value, at most
@@ -88,7 +87,7 @@ def gradient_penalty(
     key: Array | None = None,
     mix: Float[Array, "rows 1"] | None = None,
     permutation: Int[Array, " rows"] | None = None,
-) -> Float[Array, ""]:
+) -> Scalar:
     """Mean squared excess of a critic's slope over 1, at points between real and false pairs.
 
     With g the gradient of f in the joint input (x, y): mean (|g| - 1)^2 for two sides,

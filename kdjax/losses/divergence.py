@@ -4,32 +4,26 @@ Student first, teacher second, logits in, one float32 number an example out: a s
 in nats, never averaged over the batch and never multiplied by T^2 (the term that uses a loss does
 both). `p = softmax(z / T)`. All is computed in float32 log space: values and gradients stay finite
 for T in [0.05, 20] and logits up to 1e4 in size, whatever their dtype; a class with a logit of -inf
-on both sides contributes nothing. Nothing is detached unless a function says so.
+on both sides contributes nothing. Nothing is detached unless a function says so. Shapes that differ
+and a temperature that is not a finite number > 0 are refused with a UserError.
 """
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
-from jaxtyping import Float, Int
 
 from kdjax.losses._checks import (
-    Number,
     check_fraction,
     check_labels,
     check_not_negative,
     check_open_fraction,
+    check_pair,
     check_positive,
 )
 from kdjax.losses._log_space import expectation, kl, log_pair, log_probabilities, pick
-from kdjax.types import Array
+from kdjax.losses._types import Labels, Logits, Number, PerExample
 
 
-def cross_entropy(
-    logits: Float[ArrayLike, "*batch classes"],
-    labels: Int[ArrayLike, "*batch"],
-    *,
-    label_smoothing: Number = 0.0,
-) -> Float[Array, "*batch"]:
+def cross_entropy(logits: Logits, labels: Labels, *, label_smoothing: Number = 0.0) -> PerExample:
     """Cross-entropy of a label: -(1 - e) log p_y - e/classes sum_c log p_c, e the smoothing.
 
     Returns:
@@ -53,16 +47,11 @@ def cross_entropy(
     return (1 - label_smoothing) * hard - label_smoothing * jnp.mean(log_p, axis=-1)
 
 
-def entropy(
-    logits: Float[ArrayLike, "*batch classes"], *, temperature: Number = 1.0
-) -> Float[Array, "*batch"]:
+def entropy(logits: Logits, *, temperature: Number = 1.0) -> PerExample:
     """Shannon entropy H(p) = -sum_c p_c log p_c of p = softmax(z / T).
 
     Returns:
         [*batch], nats, between 0 and log(classes).
-
-    Raises:
-        UserError: temperature <= 0.
 
     >>> print(entropy(jnp.zeros((2, 4))))
     [1.3862944 1.3862944]
@@ -75,18 +64,12 @@ def entropy(
 
 
 def forward_kl(
-    student_logits: Float[ArrayLike, "*batch classes"],
-    teacher_logits: Float[ArrayLike, "*batch classes"],
-    *,
-    temperature: Number = 1.0,
-) -> Float[Array, "*batch"]:
+    student_logits: Logits, teacher_logits: Logits, *, temperature: Number = 1.0
+) -> PerExample:
     """KL(teacher || student) = sum_c p_t (log p_t - log p_s): the student covers the teacher.
 
     Returns:
         [*batch], nats. Its gradient in the student's logits is (p_s - p_t) / T.
-
-    Raises:
-        UserError: shapes that differ, temperature <= 0.
 
     Source: Hinton, Vinyals, Dean 2015 (arXiv 1503.02531), section 2, without T^2.
 
@@ -98,19 +81,30 @@ def forward_kl(
     return kl(log_t, log_s)
 
 
+def soft_cross_entropy(
+    student_logits: Logits, teacher_logits: Logits, *, temperature: Number = 1.0
+) -> PerExample:
+    """Cross-entropy with the teacher: -sum_c p_t log p_s = KL(teacher || student) + H(teacher).
+
+    Returns:
+        [*batch], nats. Its gradient in the student's logits is that of `forward_kl`.
+
+    Source: Hinton, Vinyals, Dean 2015 (arXiv 1503.02531), section 2, without T^2.
+
+    >>> print(float(soft_cross_entropy(jnp.zeros(2), jnp.zeros(2))))
+    0.6931471824645996
+    """
+    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
+    return expectation(log_t, -log_s)
+
+
 def reverse_kl(
-    student_logits: Float[ArrayLike, "*batch classes"],
-    teacher_logits: Float[ArrayLike, "*batch classes"],
-    *,
-    temperature: Number = 1.0,
-) -> Float[Array, "*batch"]:
+    student_logits: Logits, teacher_logits: Logits, *, temperature: Number = 1.0
+) -> PerExample:
     """KL(student || teacher) = sum_c p_s (log p_s - log p_t): the student seeks a mode.
 
     Returns:
         [*batch], nats. Its gradient in the student's logits is p_s (log p_s - log p_t - KL) / T.
-
-    Raises:
-        UserError: shapes that differ, temperature <= 0.
 
     >>> student, teacher = jnp.array([500.0, 0.0]), jnp.zeros(2)
     >>> print(float(reverse_kl(student, teacher)))
@@ -121,12 +115,12 @@ def reverse_kl(
 
 
 def jensen_shannon(
-    student_logits: Float[ArrayLike, "*batch classes"],
-    teacher_logits: Float[ArrayLike, "*batch classes"],
+    student_logits: Logits,
+    teacher_logits: Logits,
     *,
     temperature: Number = 1.0,
     weight: Number = 0.5,
-) -> Float[Array, "*batch"]:
+) -> PerExample:
     """Jensen-Shannon: w KL(teacher || m) + (1 - w) KL(student || m), m = w p_t + (1 - w) p_s.
 
     It vanishes as w goes to 0 or 1 (divided by w or 1 - w it would become a KL there), so a sweep
@@ -142,7 +136,7 @@ def jensen_shannon(
         [*batch], nats, between 0 and the entropy of (w, 1 - w): log 2 at w = 1/2.
 
     Raises:
-        UserError: shapes that differ, temperature <= 0, weight outside (0, 1).
+        UserError: as all here, and a weight outside (0, 1).
 
     Source: Lin 1991, "Divergence measures based on the Shannon entropy"; the weighted form for
     distillation in Agarwal et al. 2023 (arXiv 2306.13649).
@@ -167,18 +161,12 @@ def jensen_shannon(
 
 
 def total_variation(
-    student_logits: Float[ArrayLike, "*batch classes"],
-    teacher_logits: Float[ArrayLike, "*batch classes"],
-    *,
-    temperature: Number = 1.0,
-) -> Float[Array, "*batch"]:
+    student_logits: Logits, teacher_logits: Logits, *, temperature: Number = 1.0
+) -> PerExample:
     """Half the L1 distance of the probabilities: 1/2 sum_c |p_s - p_t|.
 
     Returns:
         [*batch], between 0 and 1. A class on which both agree exactly has gradient 0.
-
-    Raises:
-        UserError: shapes that differ, temperature <= 0.
 
     >>> student, teacher = jnp.zeros(2), jnp.array([500.0, 0.0])
     >>> print(float(total_variation(student, teacher)))
@@ -189,13 +177,13 @@ def total_variation(
 
 
 def weighted_kl(
-    student_logits: Float[ArrayLike, "*batch classes"],
-    teacher_logits: Float[ArrayLike, "*batch classes"],
+    student_logits: Logits,
+    teacher_logits: Logits,
     *,
     forward_weight: Number = 1.0,
     reverse_weight: Number = 1.0,
     temperature: Number = 1.0,
-) -> Float[Array, "*batch"]:
+) -> PerExample:
     """Both directions with fixed weights: d KL(teacher || student) + v KL(student || teacher).
 
     BD-KD's ablations: (1, 0) forward only, (0, 1) reverse only, (1, 1) both.
@@ -204,7 +192,7 @@ def weighted_kl(
         [*batch], nats.
 
     Raises:
-        UserError: shapes that differ, temperature <= 0, a negative weight.
+        UserError: as all here, and a negative weight.
 
     >>> student, teacher = jnp.zeros(2), jnp.array([500.0, 0.0])
     >>> print(float(weighted_kl(student, teacher, forward_weight=2.0, reverse_weight=0.0)))
@@ -217,13 +205,13 @@ def weighted_kl(
 
 
 def balanced_kl(
-    student_logits: Float[ArrayLike, "*batch classes"],
-    teacher_logits: Float[ArrayLike, "*batch classes"],
+    student_logits: Logits,
+    teacher_logits: Logits,
     *,
     temperature: Number = 1.0,
     emphasis: Number = 2.0,
     entropy_temperature: Number = 1.0,
-) -> Float[Array, "*batch"]:
+) -> PerExample:
     """BD-KD's student side: d KL(teacher || student) + v KL(student || teacher).
 
     Per example (d, v) = (W, 1) if H(p_t) > H(p_s), (1, W) if H(p_s) > H(p_t), (1, 1) if equal:
@@ -241,7 +229,7 @@ def balanced_kl(
         [*batch], nats.
 
     Raises:
-        UserError: shapes that differ, a temperature or an emphasis <= 0.
+        UserError: as all here, and an emphasis <= 0.
 
     Source: a reconstruction of Amara et al. 2022 (arXiv 2212.12965) from its abstract and an
     independent implementation of the weighting rule; not the paper's own equations.
@@ -260,3 +248,20 @@ def balanced_kl(
     log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
     forward = jax.lax.stop_gradient(forward_weight) * kl(log_t, log_s)
     return forward + jax.lax.stop_gradient(reverse_weight) * kl(log_s, log_t)
+
+
+def logit_mse(
+    student_logits: Logits, teacher_logits: Logits, *, temperature: Number = 1.0
+) -> PerExample:
+    """Mean over classes of ((z_s - z_t) / T)^2, also for regressions, whose one logit is the value.
+
+    Returns:
+        [*batch], in units of the logits, squared.
+
+    >>> print(logit_mse(jnp.array([[1.0], [3.0]]), jnp.zeros((2, 1)), temperature=2.0))
+    [0.25 2.25]
+    """
+    check_pair(student_logits, teacher_logits)
+    check_positive("temperature", temperature)
+    student, teacher = (jnp.asarray(z, jnp.float32) for z in (student_logits, teacher_logits))
+    return jnp.mean(((student - teacher) / temperature) ** 2, axis=-1)

@@ -9,17 +9,16 @@ is detached unless a function says so.
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from kdjax.errors import UserError
-from kdjax.losses._checks import Number, check_labels, check_pair, check_positive
+from kdjax.losses._checks import check_labels, check_pair, check_positive
+from kdjax.losses._types import Features, Labels, Number, PerExample
 from kdjax.losses._vectors import norm, ratio, rows, unit
 from kdjax.types import Array
 
 
-def feature_mse(
-    student_features: Float[ArrayLike, "batch ..."], teacher_features: Float[ArrayLike, "batch ..."]
-) -> Float[Array, " batch"]:
+def feature_mse(student_features: Features, teacher_features: Features) -> Float[Array, " batch"]:
     """Mean squared difference of two layers: mean_j (s_j - t_j)^2 over all but the batch axis.
 
     Returns:
@@ -41,8 +40,8 @@ def norm_direction(
     student_features: Float[ArrayLike, "*batch width"],
     teacher_features: Float[ArrayLike, "*batch width"],
     class_means: Float[ArrayLike, "classes width"],
-    labels: Int[ArrayLike, "*batch"],
-) -> Float[Array, "*batch"]:
+    labels: Labels,
+) -> PerExample:
     """ND: 1 - <f_s, e_y> / max(||f_s||, ||f_t||), e_y the direction of the label's class mean.
 
     A student feature shorter than the teacher's is pulled along e_y, which turns and lengthens it;
@@ -81,8 +80,8 @@ def norm_direction(
 def class_mean_cosine(
     student_features: Float[ArrayLike, "*batch width"],
     class_means: Float[ArrayLike, "classes width"],
-    labels: Int[ArrayLike, "*batch"],
-) -> Float[Array, "*batch"]:
+    labels: Labels,
+) -> PerExample:
     """ND's direction term: 1 - cos(f_s, e_y), e_y the direction of the label's class mean.
 
     Returns:
@@ -118,7 +117,7 @@ def _direction_of(class_means: ArrayLike, labels: ArrayLike, features: ArrayLike
 
 def stepwise_norm(
     student_features: Float[ArrayLike, "*batch width"], *, step: Number = 1.0
-) -> Float[Array, "*batch"]:
+) -> PerExample:
     """ND's norm term (SIFN): (||f|| - (||f|| as a constant + step))^2, which lengthens features.
 
     The value is step^2 always; the gradient is -2 step f / ||f||, and 0 at f = 0.

@@ -1,6 +1,7 @@
 """Online distillation among peers: KDCL's targets and SwitOKD's switch.
 
-A target made of several networks' logits is a constant by definition, so it is detached.
+A target made of several networks' logits is a constant by definition, so it is detached. Shapes
+that disagree, labels that are not integers and temperatures <= 0 are refused with a UserError.
 """
 
 from typing import NamedTuple
@@ -8,11 +9,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float
 
 from kdjax.errors import UserError
-from kdjax.losses._checks import Number, check_labels, check_mask, check_pair
+from kdjax.losses._checks import check_labels, check_mask, check_pair
 from kdjax.losses._log_space import log_probabilities, pick
+from kdjax.losses._types import Labels, Logits, Mask, Number, PerExample, Scalar
 from kdjax.losses.divergence import cross_entropy, forward_kl, total_variation
 from kdjax.types import Array
 
@@ -28,12 +30,12 @@ def _detached_networks(own_logits: ArrayLike, all_logits: ArrayLike, labels: Arr
 
 
 def minimum_logit_kl(
-    own_logits: Float[ArrayLike, "*batch classes"],
+    own_logits: Logits,
     all_logits: Float[ArrayLike, "networks *batch classes"],
-    labels: Int[ArrayLike, "*batch"],
+    labels: Labels,
     *,
     temperature: Number = 2.0,
-) -> Float[Array, "*batch"]:
+) -> PerExample:
     """KL(target || own) with KDCL's minimum-logit target z*_c = min_k (z_kc - z_ky).
 
     Each class takes its logit from the network that gives it least relative to the label y, so no
@@ -41,9 +43,6 @@ def minimum_logit_kl(
 
     Returns:
         [*batch], nats; NaN where a label lies outside [0, classes).
-
-    Raises:
-        UserError: shapes that disagree, labels that are not integers, temperature <= 0.
 
     Source: Guo et al. 2020, "Online Knowledge Distillation via Collaborative Learning", MinLogit.
 
@@ -58,21 +57,18 @@ def minimum_logit_kl(
 
 
 def least_cross_entropy_kl(
-    own_logits: Float[ArrayLike, "*batch classes"],
+    own_logits: Logits,
     all_logits: Float[ArrayLike, "networks *batch classes"],
-    labels: Int[ArrayLike, "*batch"],
+    labels: Labels,
     *,
     temperature: Number = 2.0,
-) -> Float[Array, "*batch"]:
+) -> PerExample:
     """KL(target || own) with KDCL's naive target: per example the network with the least CE.
 
     The target is detached; where the own network has the least, the loss is 0.
 
     Returns:
         [*batch], nats.
-
-    Raises:
-        UserError: shapes that disagree, labels that are not integers, temperature <= 0.
 
     Source: Guo et al. 2020 (KDCL-Naive); choosing per example, not per batch, is our reading.
 
@@ -94,19 +90,15 @@ class SwitchSignal(NamedTuple):
     distances to the one-hot label; `expert`: the teacher is paused on this batch.
     """
 
-    gap: Float[Array, ""]
-    threshold: Float[Array, ""]
-    student_error: Float[Array, ""]
-    teacher_error: Float[Array, ""]
+    gap: Scalar
+    threshold: Scalar
+    student_error: Scalar
+    teacher_error: Scalar
     expert: Bool[Array, ""]
 
 
 def switch_signal(
-    student_logits: Float[ArrayLike, "*batch classes"],
-    teacher_logits: Float[ArrayLike, "*batch classes"],
-    labels: Int[ArrayLike, "*batch"],
-    *,
-    mask: Num[ArrayLike, "*batch"] | None = None,
+    student_logits: Logits, teacher_logits: Logits, labels: Labels, *, mask: Mask = None
 ) -> SwitchSignal:
     """SwitOKD's switch: decide if the gap to the teacher is too wide for the teacher to train on.
 
@@ -122,9 +114,6 @@ def switch_signal(
 
     Returns:
         SwitchSignal of scalars, L1 distances between 0 and 2.
-
-    Raises:
-        UserError: shapes that disagree, labels that are not integers.
 
     Source: Qian et al. 2022, "Switchable Online Knowledge Distillation" (arXiv 2209.04996).
 

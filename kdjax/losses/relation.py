@@ -2,31 +2,26 @@
 
 Student and teacher must agree in the batch, not in the width. All couple the batch: they return
 one number, a mean over pairs or triples; pass the gathered features of all devices. Both sides
-receive gradients; float32; finite where examples coincide or are 0.
+receive gradients; float32; finite where examples coincide or are 0. Different batch sizes and
+features without a second axis are refused with a UserError.
 """
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
-from jaxtyping import Float
 
 from kdjax.losses._checks import check_batches
+from kdjax.losses._types import Features, Scalar
 from kdjax.losses._vectors import gram, huber, ratio, rows, squared_distances, unit
 from kdjax.types import Array
 
 _EPSILON = 1e-7  # in PKT's logarithm, the reference implementation's
 
 
-def similarity_preserving(
-    student_features: Float[ArrayLike, "batch ..."], teacher_features: Float[ArrayLike, "batch ..."]
-) -> Float[Array, ""]:
+def similarity_preserving(student_features: Features, teacher_features: Features) -> Scalar:
     """SP: mean_ij (G_s - G_t)_ij^2, G = F F^T with each row divided by its length.
 
     Returns:
         [], at most 4 / batch; couples the batch. A feature of 0 has a row of 0.
-
-    Raises:
-        UserError: other batch sizes, or no second axis.
 
     Source: Tung and Mori 2019 (arXiv 1907.09682), equations 1 to 4.
 
@@ -38,9 +33,7 @@ def similarity_preserving(
     return jnp.mean((s - t) ** 2)
 
 
-def relational_distance(
-    student_features: Float[ArrayLike, "batch ..."], teacher_features: Float[ArrayLike, "batch ..."]
-) -> Float[Array, ""]:
+def relational_distance(student_features: Features, teacher_features: Features) -> Scalar:
     """RKD's distance part: mean_ij h(d_s / mu_s - d_t / mu_t), d_ij = ||f_i - f_j||.
 
     h is the smooth L1 penalty, mu the mean of the distances that are not 0. Examples closer than
@@ -48,9 +41,6 @@ def relational_distance(
 
     Returns:
         [] float32; couples the batch. 0 where all examples coincide.
-
-    Raises:
-        UserError: other batch sizes, or no second axis.
 
     Source: Park et al. 2019 (arXiv 1904.05068), equations 6 to 8; the diagonal is in the mean, as
     in the published code.
@@ -79,18 +69,13 @@ def _relative_distances(x: Array) -> Array:
     return ratio(length, mean)
 
 
-def relational_angle(
-    student_features: Float[ArrayLike, "batch ..."], teacher_features: Float[ArrayLike, "batch ..."]
-) -> Float[Array, ""]:
+def relational_angle(student_features: Features, teacher_features: Features) -> Scalar:
     """RKD's angle part: mean_ijk h(cos_s - cos_t), of the angle at example i between j and k.
 
     h is the smooth L1 penalty. Time grows with batch^3, memory with batch^2.
 
     Returns:
         [], between 0 and 3/2; couples the batch. Where two of three coincide the cosine is 0.
-
-    Raises:
-        UserError: other batch sizes, or no second axis.
 
     Source: Park et al. 2019 (arXiv 1904.05068), equations 9 to 11; triples that repeat an example
     are in the mean, as in the published code.
@@ -119,8 +104,8 @@ def relational_angle(
 
 
 def probabilistic_knowledge_transfer(
-    student_features: Float[ArrayLike, "batch ..."], teacher_features: Float[ArrayLike, "batch ..."]
-) -> Float[Array, ""]:
+    student_features: Features, teacher_features: Features
+) -> Scalar:
     """PKT: mean_ij P_t log((P_t + e) / (P_s + e)), KL(teacher || student) over the neighbours.
 
     P_ij = (1 + cos(f_i, f_j)) / 2 with each row divided by its sum, e = 1e-7. Divided by batch^2
@@ -128,9 +113,6 @@ def probabilistic_knowledge_transfer(
 
     Returns:
         [], nats; couples the batch.
-
-    Raises:
-        UserError: other batch sizes, or no second axis.
 
     Source: Passalis and Tefas 2018 (arXiv 1803.10837), equations 3 to 7 with the cosine kernel.
 

@@ -20,8 +20,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Shaped
 
 from kdjax.errors import UserError
-from kdjax.losses._checks import Number, check_count, check_mask, check_positive
+from kdjax.losses._checks import check_count, check_mask, check_positive
 from kdjax.losses._l1_cost import l1_cost
+from kdjax.losses._types import Number, Scalar
 from kdjax.types import Array
 
 # The kernel is at least exp(-2 / epsilon), and scalings reach that size to the power of -2:
@@ -39,7 +40,7 @@ class SinkhornOutput(NamedTuple):
 
     cost: Float[Array, " batch"]
     plan: Float[Array, "batch others"]
-    row_error: Float[Array, ""]
+    row_error: Scalar
     num_iters: Int[Array, ""]
     converged: Bool[Array, ""]
 
@@ -104,8 +105,8 @@ def sinkhorn(
      [1. 0.]]
     """
     solver = _checked_solver(epsilon, num_iters, threshold)
-    rows, columns = _masks(student_logits, teacher_logits, mask, teacher_mask)
-    x, y = _probabilities(student_logits, teacher_logits, (rows, columns), temperature)
+    logits, masks = (student_logits, teacher_logits), (mask, teacher_mask)
+    (x, y), (rows, columns) = _checked(*logits, masks, temperature)
     cost = l1_cost(x, y)
     solved = _solve(cost, rows, columns, solver)
     error = jnp.max(jnp.abs(jnp.sum(solved.plan, axis=1) - rows.astype(x.dtype)))
@@ -124,7 +125,7 @@ def sinkhorn_divergence(
     mask: Mask = None,
     teacher_mask: Shaped[ArrayLike, " others"] | None = None,
     threshold: Number | None = None,
-) -> Float[Array, ""]:
+) -> Scalar:
     """Debiased transport: n (OT(x, y) - OT(x, x) / 2 - OT(y, y) / 2), 0 for equal batches.
 
     OT is the dual value of the regularised problem, <P, C> + epsilon KL(P | rows x columns) with
@@ -142,8 +143,8 @@ def sinkhorn_divergence(
     0.0
     """
     solver = _checked_solver(epsilon, num_iters, threshold)
-    rows, columns = _masks(student_logits, teacher_logits, mask, teacher_mask)
-    x, y = _probabilities(student_logits, teacher_logits, (rows, columns), temperature)
+    logits, masks = (student_logits, teacher_logits), (mask, teacher_mask)
+    (x, y), (rows, columns) = _checked(*logits, masks, temperature)
 
     def value(a: Array, b: Array, rows: Array, columns: Array) -> Array:
         solved = _solve(l1_cost(a, b), rows, columns, solver)
@@ -233,41 +234,36 @@ def _log_space(cost: Array, a: Array, b: Array, solver: _Solver) -> _Solved:
     return _Solved(jnp.exp(exponent), log_u, log_v, done)
 
 
-def _probabilities(
-    student: ArrayLike, teacher: ArrayLike, real: tuple[Array, Array], temperature: Number
-) -> tuple[Array, Array]:
-    """Return the probabilities of both; a masked row may hold NaN, which gradients would spread."""
+def _checked(
+    student: ArrayLike, teacher: ArrayLike, masks: tuple[Mask, Mask], temperature: Number
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Return the probabilities of both sides and their masks as booleans; check the shapes."""
+    shapes, (mask, teacher_mask) = (jnp.shape(student), jnp.shape(teacher)), masks
+    if [len(shape) for shape in shapes] != [2, 2] or shapes[0][1] != shapes[1][1]:
+        raise UserError(
+            f"logits: student {shapes[0]} and teacher {shapes[1]} must be [batch, classes], of as "
+            "many classes"
+        )
+    check_mask("mask", mask, shapes[0][:1])
+    check_mask("teacher_mask", teacher_mask, shapes[1][:1])
     check_positive("temperature", temperature)
+    both = mask, mask if teacher_mask is None and shapes[0] == shapes[1] else teacher_mask
+    rows, columns = (
+        jnp.ones(shape[0], bool) if m is None else jnp.asarray(m) > 0
+        for shape, m in zip(shapes, both, strict=True)
+    )
     dtype = jnp.promote_types(jnp.result_type(student, teacher), jnp.float32)
 
-    def probabilities(logits: ArrayLike, rows: Array) -> Array:
-        logits = jnp.where(rows[:, None], jnp.asarray(logits, dtype), 0)
+    def probabilities(logits: ArrayLike, real: Array) -> Array:
+        # A masked row may hold NaN, which gradients would spread.
+        logits = jnp.where(real[:, None], jnp.asarray(logits, dtype), 0)
         return jax.nn.softmax(logits / temperature, axis=-1)
 
     # The cost has a kink where they are equal, so one rounding flips its gradient: the barriers
     # keep both from being fused with what computes the logits and with what uses them.
-    both = jax.lax.optimization_barrier((student, teacher))
-    return jax.lax.optimization_barrier(tuple(map(probabilities, both, real)))
-
-
-def _masks(
-    student: ArrayLike, teacher: ArrayLike, mask: ArrayLike | None, teacher_mask: ArrayLike | None
-) -> tuple[Array, Array]:
-    """Check the shapes of logits and masks, and return both masks as booleans."""
-    s, t = jnp.shape(student), jnp.shape(teacher)
-    if len(s) != 2 or len(t) != 2 or s[1] != t[1]:
-        raise UserError(
-            f"logits: student {s} and teacher {t} must be [batch, classes], of as many classes"
-        )
-    check_mask("mask", mask, s[:1])
-    check_mask("teacher_mask", teacher_mask, t[:1])
-    if teacher_mask is None and s == t:
-        teacher_mask = mask
-    rows, columns = (
-        jnp.ones(size, bool) if m is None else jnp.asarray(m) > 0
-        for size, m in ((s[0], mask), (t[0], teacher_mask))
-    )
-    return rows, columns
+    student, teacher = jax.lax.optimization_barrier((student, teacher))
+    pair = probabilities(student, rows), probabilities(teacher, columns)
+    return jax.lax.optimization_barrier(pair), (rows, columns)
 
 
 def _checked_solver(epsilon: Number, num_iters: int, threshold: Number | None) -> _Solver:

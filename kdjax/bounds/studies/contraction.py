@@ -23,7 +23,7 @@ from kdjax.bounds.studies.results import (
     Table,
     Values,
     inequality_line,
-    value_of,
+    inequality_rows,
 )
 from kdjax.errors import UserError
 
@@ -95,14 +95,16 @@ def contraction(settings: ContractionSettings) -> StudyResult:
         for kind, kind_etas in {**etas, "none": [1.0] * len(layouts)}.items()
     }
     one_layer = coefficients([(width,) for width in widths])
-    chains = [(tuple(net), _enumerate(net, settings)) for net in settings.tiny]
+    chains = [(_name(net), _enumerate(net, settings)) for net in settings.tiny]
     panels = (
         _curves("coefficient, equal size", "hidden layers", "eta of the network", depths, etas),
         _curves("bound, equal size", "hidden layers", "bound", depths, values),
         _curves("coefficient of one layer", "width", "eta of the layer", widths, one_layer, "x"),
         _exact_panel(chains),
     )
-    tables = (_table(layouts, etas, values), _exact_table(chains))
+    header = ("widths", *EXACT, "every inequality")
+    exact = Table("Tiny networks, enumerated", header, inequality_rows(chains, EXACT))
+    tables = (_table(layouts, etas, values), exact)
     broken = [f"{row.name} of {net}" for net, rows in chains for row in rows if not row.holds]
     return StudyResult("Contraction against depth and width", panels, tables, broken)
 
@@ -158,12 +160,7 @@ def _enumerate(widths: Sequence[int], settings: ContractionSettings) -> tuple[In
 
 
 def _curves(
-    title: str,
-    x: str,
-    y: str,
-    values: Values,
-    lines: Mapping[str, Values],
-    log: str = "",
+    title: str, x: str, y: str, values: Values, lines: Mapping[str, Values], log: str = ""
 ) -> Panel:
     drawn = [
         Line("no noise" if kind == "none" else kind, "upper bound", values, line)
@@ -172,18 +169,15 @@ def _curves(
     return Panel(title, x, y, drawn, log)
 
 
-Chains = Sequence[tuple[tuple[int, ...], Sequence[Inequality]]]  # (widths of a tiny network, rows)
-
-
 def _name(widths: Sequence[int]) -> str:
     return "-".join(map(str, widths))
 
 
-def _exact_panel(chains: Chains) -> Panel:
+def _exact_panel(chains: Sequence[tuple[str, Sequence[Inequality]]]) -> Panel:
     x, all_rows = range(len(chains)), [rows for _, rows in chains]
     kinds = ("exact", *["upper bound"] * (len(EXACT) - 1))
     lines = [inequality_line(*row, x, all_rows) for row in zip(EXACT, kinds, strict=True)]
-    title, names = "tiny networks of equal size, dropout", [_name(net) for net, _ in chains]
+    title, names = "tiny networks of equal size, dropout", [net for net, _ in chains]
     return Panel(title, "widths", "exact gen and bounds", lines, "y", names)
 
 
@@ -214,15 +208,3 @@ def _table(
         "weights. Noise must be there at test time too.",
     )
     return Table("Equal size", header, rows, words=0, notes=notes)
-
-
-def _exact_table(chains: Chains) -> Table:
-    rows = [
-        (
-            _name(net),
-            *(value_of(rows, name) for name in EXACT),
-            "held" if all(row.holds for row in rows) else "VIOLATED",
-        )
-        for net, rows in chains
-    ]
-    return Table("Tiny networks, enumerated", ("widths", *EXACT, "every inequality"), rows, words=1)

@@ -11,7 +11,7 @@ from kdjax.bounds.studies.results import (
     Table,
     Values,
     inequality_line,
-    value_of,
+    inequality_rows,
 )
 
 ROWS = (
@@ -70,16 +70,12 @@ def gibbs(settings: GibbsSettings) -> StudyResult:
     names += [f"n = {size}, a = {other:g}" for other in temperatures]
     learners = list(zip(names, by_size + by_temperature, strict=True))
     broken = [f"{row.name} at {name}" for name, rows in learners for row in rows if not row.holds]
-    tables = (_table(learners),)
-    return StudyResult("Gibbs algorithm: exact gen beside its bounds", panels, tables, broken)
+    title = "Gibbs algorithm: exact gen beside its bounds"
+    return StudyResult(title, panels, (_table(learners),), broken)
 
 
 def _panel(
-    title: str,
-    axis: str,
-    x: Values,
-    chains: Sequence[Sequence[Inequality]],
-    log: str,
+    title: str, axis: str, x: Values, chains: Sequence[Sequence[Inequality]], log: str
 ) -> Panel:
     lines = [
         inequality_line(name, kind, x, chains)
@@ -90,17 +86,10 @@ def _panel(
 
 
 def _table(learners: Sequence[tuple[str, Sequence[Inequality]]]) -> Table:
-    rows = [
-        (
-            learner,
-            *(value_of(rows, name) for name, _ in ROWS),
-            "held" if all(row.holds for row in rows) else "VIOLATED",
-        )
-        for learner, rows in learners
-    ]
-    header = ("learner", *(name for name, _ in ROWS), "every inequality")
+    names = [name for name, _ in ROWS]
+    header = ("learner", *names, "every inequality")
     notes = (
         "All exact, by enumeration of data sets and weights. Gibbs identity: (I + L)/a, which must "
         "equal gen.",
     )
-    return Table("By n and a", header, rows, notes=notes)
+    return Table("By n and a", header, inequality_rows(learners, names), notes=notes)

@@ -75,8 +75,7 @@ def as_json(value: Any) -> Any:
     return float(value)
 
 
-def value_of(rows: Sequence[Inequality], name: str) -> float:
-    """Return the value of the row `name` of a chain of inequalities."""
+def _value_of(rows: Sequence[Inequality], name: str) -> float:
     return next(row.value for row in rows if row.name == name)
 
 
@@ -84,5 +83,19 @@ def inequality_line(
     name: str, kind: str, x: Values, chains: Sequence[Sequence[Inequality]]
 ) -> Line:
     """Draw the row `name` of several chains against x."""
-    values = [value_of(rows, name) for rows in chains]
+    values = [_value_of(rows, name) for rows in chains]
     return Line("gen" if name == "|gen|" else name, kind, x, values)
+
+
+def inequality_rows(
+    chains: Sequence[tuple[str, Sequence[Inequality]]], names: Sequence[str]
+) -> list[tuple[Value, ...]]:
+    """Tabulate the rows `names` of several named chains, and if all of a chain's rows hold."""
+    return [
+        (
+            chain,
+            *(_value_of(rows, name) for name in names),
+            "held" if all(row.holds for row in rows) else "VIOLATED",
+        )
+        for chain, rows in chains
+    ]
