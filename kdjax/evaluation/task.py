@@ -88,11 +88,7 @@ def _no_panels(evaluation: EvalSpec, samples: Mapping[str, Any]) -> list[dict[st
     return []
 
 
-def _no_files(dataset: Any, folder: Path) -> None:
-    return
-
-
-def _nothing_needed() -> None:
+def _nothing_needed(*_: Any) -> None:
     return
 
 
@@ -116,6 +112,8 @@ class Task(NamedTuple):
       samples: (evaluation, split, outputs) -> role -> samples that the report draws, as JSON.
       panels: (evaluation, title -> split -> samples) -> what the report draws.
       save_files: (dataset, folder) -> None: writes what a network needs beside its weights.
+      check_files: (dataset, folder) -> None: refuses a network whose files beside its weights are
+        not those of the data.
       check_installed: refuses to begin where the metrics' libraries are missing.
       rows_are_examples: False of a detector, whose rows are regions that it draws anew each time:
         outputs cannot be cached, critics cannot compare them, `regions` may be shared.
@@ -138,7 +136,8 @@ class Task(NamedTuple):
     )
     samples: Callable[[EvalSpec, str, Mapping[str, np.ndarray]], dict[str, Any]] = _no_samples
     panels: Callable[[EvalSpec, Mapping[str, Any]], list[dict[str, Any]]] = _no_panels
-    save_files: Callable[[Any, Path], None] = _no_files
+    save_files: Callable[[Any, Path], None] = _nothing_needed
+    check_files: Callable[[Any, Path], None] = _nothing_needed
     check_installed: Callable[[], None] = _nothing_needed
     rows_are_examples: bool = True
     has_bounds: bool = False

@@ -87,7 +87,8 @@ def write_safetensors(
     # safetensors writes the raw buffer: a transposed view would be stored in the wrong order.
     plain = {name: np.array(leaf, order="C") for name, leaf in arrays.items()}
     try:
-        safetensors.numpy.save_file(plain, partial, dict(metadata or {}))
+        # not by save_file, which makes a file that its owner alone may read
+        partial.write_bytes(safetensors.numpy.save(plain, dict(metadata or {})))
         os.replace(partial, target)
     except (OSError, safetensors.SafetensorError) as error:
         partial.unlink(missing_ok=True)
@@ -119,14 +120,14 @@ def from_torch(name: str, model: Model, tensors: Mapping[str, np.ndarray]) -> Va
     Args:
       name: of the network, as for `models.build`.
       model: the network that the tensors belong to.
-      tensors: with PyTorch's names; convolutions OIHW, linear layers [out, in]. A prefix "module."
-        and num_batches_tracked are ignored.
+      tensors: with PyTorch's names; convolutions OIHW, linear layers [out, in]. Prefixes that
+        all share, those of wrappers ("module.", "_orig_mod.") and counters are ignored.
 
     Raises:
       UserError: tensors are missing, unexpected or of another shape; lists at most twelve of each
         kind, with PyTorch's names and layouts.
     """
-    first = first_kernel(tensors)
+    first = torch_names.first_kernel(tensors)
     window, channels = (3, 3) if first is None else (first.shape[2], first.shape[1])
     dialect = torch_names.find_dialect(name, window=window)
     tensors = torch_names.normalise(tensors, dialect)
@@ -152,15 +153,6 @@ def to_torch(name: str, variables: Variables) -> dict[str, np.ndarray]:
     first = next((leaf for leaf in flat.values() if np.ndim(leaf) == 4), None)
     dialect = torch_names.find_dialect(name, window=3 if first is None else first.shape[0])
     return {torch_names.to_name(path, dialect): _to_torch_layout(flat[path]) for path in flat}
-
-
-def first_kernel(tensors: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Find the weight OIHW of the first convolution of any network of `from_torch`."""
-    for name in ("conv1.weight", "conv1.0.weight", "block0.0.weight", "model.0.0.weight"):
-        for tensor in (tensors.get(name), tensors.get(f"module.{name}")):
-            if tensor is not None and np.ndim(tensor) == 4:
-                return np.asarray(tensor)
-    return None
 
 
 def _from_torch_layout(tensor: np.ndarray) -> np.ndarray:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.errors import UserError
-from kdjax.models.io import convert, huggingface_names
-from kdjax.models.io.huggingface_config import to_config, to_options
+from kdjax.models.io import convert, huggingface_names, weight_files
+from kdjax.models.io.huggingface_config import class_names, to_config, to_options
 from kdjax.models.text.bert import BertOptions, bert
 from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
 from kdjax.models.text.t5 import T5Options, t5
@@ -36,7 +36,7 @@ def load_huggingface(
     are converted to float32. Buffers (position ids, causal masks) are ignored.
 
     Args:
-      folder: holds config.json and model.safetensors.
+      folder: holds config.json and model.safetensors or pytorch_model.bin, whole or in shards.
       num_classes: width of a new head for a BERT, in place of the file's: the start of fine-tuning.
       key: of the new head's initial values.
 
@@ -45,7 +45,7 @@ def load_huggingface(
         unexpected or misshapen; lists them with the file's names and layouts.
     """
     name, options, tensors = _read(folder)
-    where = str(Path(folder) / "model.safetensors")
+    where = weight_files.weights_file(folder)
     if num_classes is not None:
         if name != "bert" or key is None:
             raise UserError(f"{folder}: num_classes gives a BERT a new head, and needs a key")
@@ -68,7 +68,8 @@ def save_huggingface(
     Args:
       folder: created if missing; existing files are replaced.
       config_options: the content of a config.json (with "model_type"), or {"name": "bert", ...}
-        with options of `models.build`; missing options have their defaults.
+        with options of `models.build`, and "class_names" if they are known; missing options have
+        their defaults.
       variables: of that network; of a T5 or GPT-Neo with or without `with_choices`.
 
     Raises:
@@ -104,7 +105,12 @@ def _build(name: str, options: Mapping[str, Any]) -> Model:
     return factory(options_type(**options))
 
 
-def _read(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
+def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a folder's config.json.
+
+    Raises:
+      UserError: it is missing, damaged or no table.
+    """
     path = Path(folder) / "config.json"
     try:
         config = json.loads(path.read_text())
@@ -112,9 +118,22 @@ def _read(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str
         raise UserError(f"{path}: cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: holds no table of settings")
-    name, options = to_options(config, str(path))
-    tensors = convert.from_safetensors(Path(folder) / "model.safetensors")
-    tensors = huggingface_names.normalise(name, tensors)
+    return config
+
+
+def read_class_names(folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Read the names of a folder's classes, in the order of the outputs; () if it has none.
+
+    Raises:
+      UserError: as `read_config`; tables of names that contradict each other.
+    """
+    return class_names(read_config(folder), str(Path(folder) / "config.json"))
+
+
+def _read(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
+    config = read_config(folder)
+    name, options = to_options(config, str(Path(folder) / "config.json"))
+    tensors = huggingface_names.normalise(name, weight_files.read_weights(folder))
     if name == "t5":
         # some configs are wrong about a tied head, so that the tensors decide
         untied = config.get("tie_word_embeddings") is False
@@ -160,7 +179,8 @@ def _to_config(options: Mapping[str, Any]) -> dict[str, Any]:
     if name not in _FAMILIES:
         raise UserError(f'no config.json is known for "{name}"; there are {", ".join(_FAMILIES)}')
     if name != "bert":
-        options.pop("num_classes", None)  # of the task, not of a model of tokens
+        for key in ("num_classes", "class_names"):  # of the task, not of a model of tokens
+            options.pop(key, None)
     fields = [field.name for field in dataclasses.fields(_FAMILIES[name][0])]
     known = {key: value for key, value in options.items() if key in fields}
     complete = _FAMILIES[name][0](**known).complete()

@@ -15,6 +15,12 @@ from kdjax.errors import UserError
 # Names of the last linear layer and of a ResNet's projections; all are read as the dialect's own.
 _HEADS = ("fc", "linear", "classifier", "classifier.0")
 _PROJECTIONS = ("downsample", "shortcut")
+_FIRST_KERNELS = ("conv1.weight", "conv1.0.weight", "block0.0.weight", "model.0.0.weight")
+# levels that wrappers of a network (or of a part of it) add to names, and their counters
+_WRAPPERS = re.compile(
+    r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+_COUNTERS = ("num_batches_tracked", "n_averaged")
 
 
 class Dialect(NamedTuple):
@@ -64,13 +70,34 @@ def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else tuple(shape[::-1])
 
 
-def normalise(tensors: Mapping[str, Any], dialect: Dialect) -> dict[str, np.ndarray]:
-    """Drop "module." and batch counters, and rename heads and projections to the dialect's."""
-    normalised = {}
+def strip_prefixes(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop the levels of wrappers, any prefix that all names share, and counters.
+
+    Raises:
+      UserError: two tensors then have one name.
+
+    >>> list(strip_prefixes({"net.module.fc.weight": 0, "net._orig_mod.conv1.weight": 0}))
+    ['fc.weight', 'conv1.weight']
+    """
+    plain: dict[str, Any] = {}
     for name, tensor in tensors.items():
-        plain = name.removeprefix("module.")
-        if plain.endswith("num_batches_tracked"):
-            continue
+        short = _WRAPPERS.sub("", name)
+        if short in plain:
+            raise UserError(f"{name!r} and another tensor are both {short!r}; save one of them")
+        if short.rpartition(".")[2] not in _COUNTERS:
+            plain[short] = tensor
+    while len({name.partition(".")[0] for name in plain}) == 1:
+        rest = {name.partition(".")[2]: tensor for name, tensor in plain.items()}
+        if "" in rest or not any("." in name for name in rest):
+            break
+        plain = rest
+    return plain
+
+
+def normalise(tensors: Mapping[str, Any], dialect: Dialect) -> dict[str, np.ndarray]:
+    """Drop prefixes and counters, and rename heads and projections to the dialect's."""
+    normalised = {}
+    for plain, tensor in strip_prefixes(tensors).items():
         head, _, kind = plain.rpartition(".")
         if head in _HEADS:
             plain = f"{dialect.head}.{kind}"
@@ -87,13 +114,20 @@ def last_layer(tensors: Mapping[str, Any], what: str) -> np.ndarray:
     Raises:
       UserError: there is none; the message starts with `what`.
     """
-    plain = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    plain = strip_prefixes(tensors)
     for head in _HEADS:
         weight = plain.get(f"{head}.weight")
         if weight is not None and np.ndim(weight) == 2:
             return np.asarray(weight)
     near = ", ".join(list(plain)[-2:]) or "nothing"
     raise UserError(f'{what}: no "fc.weight" [classes, width] or the like; the last are {near}')
+
+
+def first_kernel(tensors: Mapping[str, Any]) -> np.ndarray | None:
+    """Find the weight OIHW of the first convolution of any network with PyTorch names."""
+    plain = strip_prefixes(tensors)
+    kernels = (np.asarray(plain[name]) for name in _FIRST_KERNELS if name in plain)
+    return next((kernel for kernel in kernels if kernel.ndim == 4), None)
 
 
 def _layer(layer: str, dialect: Dialect) -> str:
