@@ -15,7 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax.data.text.tasks import Prompt
-from kdjax.data.text.tokenizer_settings import SPECIAL_SETTINGS, apply_settings, read_settings, token_id
+from kdjax.data.text.tokenizer_settings import (
+    SPECIAL_SETTINGS,
+    apply_settings,
+    read_settings,
+    token_id,
+)
 from kdjax.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

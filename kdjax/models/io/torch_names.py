@@ -120,7 +120,10 @@ def last_layer(tensors: Mapping[str, Any], what: str) -> np.ndarray:
         if weight is not None and np.ndim(weight) == 2:
             return np.asarray(weight)
     near = ", ".join(list(plain)[-2:]) or "nothing"
-    raise UserError(f'{what}: no "fc.weight" [classes, width] or the like; the last are {near}')
+    raise UserError(
+        f'{what}: no "fc.weight" [classes, width] or the like; the last are {near}; '
+        "give the prefix of one network among several as --key"
+    )
 
 
 def first_kernel(tensors: Mapping[str, Any]) -> np.ndarray | None:

@@ -264,7 +264,7 @@ def test_objects_that_no_weight_needs_are_skipped_by_name(tmp_path):
     # an object among the weights is one that they need
     inner = _dict(weight=_tensor(), bias=_object("torch.nn.parameter", "Buffer"))
     path = _file(tmp_path / "b.pth", _dict(state_dict=inner, ema=_dict(weight=_tensor())))
-    with pytest.raises(UserError, match="state_dict holds 'bias', which is no tensor.*Buffer"):
+    with pytest.raises(UserError, match=r"state_dict holds 'bias', which is no tensor.*Buffer"):
         read_weights(path)
 
 
@@ -314,7 +314,7 @@ def test_the_content_says_what_a_file_is(tmp_path, name):
     with pytest.raises(UserError, match="a pointer of Git LFS, not the weights"):
         read_weights(path)
     path.write_bytes(b"<html>")
-    with pytest.raises(UserError, match="use a file of weights|no file of PyTorch"):
+    with pytest.raises(UserError, match=r"use a file of weights|no file of PyTorch"):
         read_weights(path)
 
 
