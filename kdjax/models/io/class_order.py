@@ -28,7 +28,8 @@ def in_data_order(variables: Variables, names: Sequence[str], spec: Spec, where:
       UserError: the names contradict the data's.
     """
     labels = spec.class_names
-    if len(labels) != spec.num_classes or spec.num_classes == 1 or "choice_ids" in spec.inputs:
+    unordered = len(labels) != spec.num_classes or len(labels) == 1 or "choice_ids" in spec.inputs
+    if unordered or tuple(names) == tuple(labels):  # which may repeat a name
         return variables
     for spelling in (str, str.casefold, _letters):
         numbers = {spelling(name): number for number, name in enumerate(names)}

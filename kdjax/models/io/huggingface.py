@@ -51,13 +51,11 @@ def load_huggingface(
             raise UserError(f"{folder}: num_classes gives a BERT a new head, and needs a key")
         tensors = _with_head(tensors, (num_classes, options["width"]), key)
         options = {**options, "num_classes": num_classes}
-    model = _build(name, options)
-    expected = convert.flatten(_template(name, model))
-    names = _names(name, expected)
-    shapes = {names[path]: _file_shape(path, leaf.shape) for path, leaf in expected.items()}
-    convert.check_tensors(shapes, tensors, f"{where}: the tensors are not those of this {name}")
-    arrays = {path: _layout(path, tensors[names[path]]) for path in expected}
-    return model, convert.restore(_template(name, model), arrays)
+    options_type, factory = _FAMILIES[name]
+    model = factory(options_type(**options))
+    template = _template(model)
+    what = f"{where}: the tensors are not those of this {name}"
+    return model, convert.from_file_layout(template, tensors, _layout(name, template), what)
 
 
 def save_huggingface(
@@ -85,12 +83,12 @@ def save_huggingface(
         options["tied"] = config["tie_word_embeddings"] = tied
         if "scale_decoder_outputs" in config:
             config["scale_decoder_outputs"] = tied
-    expected = convert.flatten(_template(name, _build(name, options)))
+    options_type, factory = _FAMILIES[name]
+    expected = convert.flatten(_template(factory(options_type(**options))))
     arrays = convert.flatten(variables)
     shapes = {path: tuple(leaf.shape) for path, leaf in expected.items()}
     convert.check_tensors(shapes, arrays, f"the variables are not those of this {name}")
-    names = _names(name, expected)
-    tensors = {names[path]: _layout(path, np.asarray(arrays[path])) for path in expected}
+    tensors = convert.to_file_layout(variables, _layout(name, variables))
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -98,11 +96,6 @@ def save_huggingface(
     except OSError as error:
         raise UserError(f"{target}: cannot be written: {error}") from error
     convert.write_safetensors(tensors, target / "model.safetensors", {"format": "pt"})
-
-
-def _build(name: str, options: Mapping[str, Any]) -> Model:
-    options_type, factory = _FAMILIES[name]
-    return factory(options_type(**options))
 
 
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -151,25 +144,21 @@ def _with_head(
     return {**rest, "classifier.weight": weight, "classifier.bias": bias}
 
 
-def _template(name: str, model: Model) -> Variables:
+def _template(model: Model) -> Variables:
     """Return the shapes of a network's variables."""
     keys = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
     batch = {key: jax.ShapeDtypeStruct((1, 1), jnp.int32) for key in keys}
     return jax.eval_shape(model.init, jax.random.key(0), batch)
 
 
-def _names(name: str, paths: Mapping[str, Any]) -> dict[str, str]:
-    gated = any("/ffn_gate/" in path for path in paths)
-    return {path: huggingface_names.to_name(name, path, gated) for path in paths}
-
-
-def _file_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(shape[::-1]) if path.endswith("/kernel") else tuple(shape)
-
-
-def _layout(path: str, array: np.ndarray) -> np.ndarray:
-    array = np.asarray(array, np.float32)
-    return array.T if path.endswith("/kernel") else array
+def _layout(name: str, variables: Variables) -> convert.Layout:
+    flat = convert.flatten(variables)
+    gated = any("/ffn_gate/" in path for path in flat)
+    layout = {}
+    for path, leaf in flat.items():
+        axes = tuple(range(leaf.ndim))[:: -1 if path.endswith("/kernel") else 1]
+        layout[path] = (huggingface_names.to_name(name, path, gated), axes)
+    return layout
 
 
 def _to_config(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -179,6 +179,6 @@ def _set(target: Any, items: list[Any]) -> None:
         raise UserError("its description is damaged: it sets items of what is no dict")
     for key, value in zip(items[::2], items[1::2], strict=True):
         # Hashing a deeply nested tuple would overflow the stack of the process.
-        if not isinstance(key, str | int | float | None):
+        if not isinstance(key, str | int | float | Opaque | None):
             raise UserError(f"it has a key of type {type(key).__name__}, not a name: refused")
         target[key] = value

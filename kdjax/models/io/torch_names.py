@@ -65,11 +65,6 @@ def to_name(path: str, dialect: Dialect) -> str:
     return ".".join([*layers, kinds.get(leaf, leaf)])
 
 
-def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of an array in PyTorch's layout, OIHW or [out, in]."""
-    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else tuple(shape[::-1])
-
-
 def strip_prefixes(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Drop the levels of wrappers, any prefix that all names share, and counters.
 

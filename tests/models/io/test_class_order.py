@@ -104,8 +104,10 @@ def test_outputs_without_an_order_of_classes_are_not_compared():
             spec(("score",)),
             spec(inputs={"choice_ids": ((3, 2), "int32")}),
             spec((), num_classes=16),
+            spec(("b", "c", "c")),
         ):
-            assert in_data_order(before, ("b", "a", "c"), other, "teacher") is before
+            names = other.class_names if "c" in other.class_names else ("b", "a", "c")
+            assert in_data_order(before, names, other, "teacher") is before
 
 
 def test_a_network_whose_order_cannot_change_is_refused():

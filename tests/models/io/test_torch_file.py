@@ -254,6 +254,7 @@ def test_objects_that_no_weight_needs_are_skipped_by_name(tmp_path):
         args=_object("argparse", "Namespace", _dict(lr=b"K\x01")),
         best=scalar,
         hyper=attributes,
+        callbacks=b"}" + _name("lightning", "Callback") + b"K\x01s",
         call=_name("os", "system") + b"(" + _text("touch x") + b"tR",
         state_dict=_dict(weight=_tensor()),
     )
