@@ -95,7 +95,9 @@ def _parser() -> ArgumentParser:
     )
     weights = add("import", _import, "write PyTorch's weights as a checkpoint that a role can take")
     weights.add_argument("--model", required=True, help="one of `list`, as resnet56")
-    weights.add_argument("--weights", required=True, metavar="FILE", help=".npz .safetensors .pth")
+    weights.add_argument(
+        "--weights", required=True, metavar="FILE", help=".npz .pth .safetensors ..."
+    )
     weights.add_argument("--key", help="of one state dict among several, or a prefix of its names")
     weights.add_argument("--out", required=True, type=Path, help="a new folder")
     weights.add_argument("--shape", default="32,32,3", help="height,width,channels of its images")

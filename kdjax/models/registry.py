@@ -125,7 +125,9 @@ def load_torch(name: str, tensors: Mapping[str, np.ndarray]) -> Variables:
 
     Args:
       name: as for `build`.
-      tensors: with PyTorch's names and layouts (convolutions OIHW); see `convert`.
+      tensors: with PyTorch's names and layouts (convolutions OIHW, linear layers [out, in]).
+        Prefixes that all share, those of wrappers ("module.", "_orig_mod.") and counters are
+        ignored.
 
     Raises:
       UserError: another network; tensors are missing, unexpected or misshapen.

@@ -117,10 +117,9 @@ def from_torch(name: str, model: Model, tensors: Mapping[str, np.ndarray]) -> Va
     """Convert PyTorch's tensors of a network to variables.
 
     Args:
-      name: of the network, as for `models.build`.
+      name: of the model, as for `models.build`.
       model: the network that the tensors belong to.
-      tensors: with PyTorch's names; convolutions OIHW, linear layers [out, in]. Prefixes that
-        all share, those of wrappers ("module.", "_orig_mod.") and counters are ignored.
+      tensors: as for `load_torch`.
 
     Raises:
       UserError: tensors are missing, unexpected or of another shape; lists at most twelve of each

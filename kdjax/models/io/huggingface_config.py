@@ -59,10 +59,6 @@ def to_options(config: Mapping[str, Any], where: str) -> tuple[str, dict[str, An
     A BERT has 2 classes by default, as in the reference library. The option `tied` of a T5 follows
     from its file of weights, not from its config.
 
-    Args:
-      config: the parsed file.
-      where: its name in errors.
-
     Raises:
       UserError: an unknown model_type, a missing key, or an unsupported variant of the network.
 
@@ -98,9 +94,7 @@ def _of_bert(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 def class_names(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """Return the names of the classes in the order of the outputs; () if there are none.
 
-    Args:
-      config: a config.json; names in "label2id" count if "id2label" has none but "LABEL_0", ...
-      where: its name in errors.
+    Those of "label2id" count if "id2label" has none but "LABEL_0", ...
 
     Raises:
       UserError: numbers other than 0, 1, ..., or tables that contradict each other.
@@ -143,9 +137,7 @@ def _of_gpt_neo(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 def to_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Convert complete options to a config.json; the inverse of `to_options`.
 
-    Args:
-      name: "bert", "t5" or "gpt_neo".
-      options: every option of `models.build`; for a BERT also "num_classes".
+    `options` are all those of `models.build`; of a BERT also "num_classes", perhaps "class_names".
 
     Raises:
       UserError: an unknown option.

@@ -33,9 +33,7 @@ class Dialect(NamedTuple):
 def find_dialect(name: str, *, window: int) -> Dialect:
     """Return the dialect of a network's PyTorch code.
 
-    Args:
-      name: as for `models.build`.
-      window: height of its first kernel, which tells the two stems of "ResNet..." apart.
+    `window`, the height of its first kernel, tells the two stems of "ResNet..." apart.
 
     Raises:
       UserError: no PyTorch code of that network is known.
