@@ -105,7 +105,8 @@ def normalise(family: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.nd
     ['bert.embeddings.LayerNorm.weight']
     """
     normalised: dict[str, np.ndarray] = {}
-    tensors, prefix = strip_prefixes(tensors), _PREFIX.get(family, "")
+    roots = {level for name in _NAMES[family].values() for level in name.split(".")[:2]}
+    tensors, prefix = strip_prefixes(tensors, roots), _PREFIX.get(family, "")
     bare = not any(name.startswith(prefix) for name in tensors)
     for name, tensor in tensors.items():
         if _BUFFERS.search(name):

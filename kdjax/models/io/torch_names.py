@@ -5,7 +5,7 @@ differ between families of networks in the last layer and in the shortcuts.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,8 +63,10 @@ def to_name(path: str, dialect: Dialect) -> str:
     return ".".join([*layers, kinds.get(leaf, leaf)])
 
 
-def strip_prefixes(tensors: Mapping[str, Any]) -> dict[str, Any]:
+def strip_prefixes(tensors: Mapping[str, Any], roots: Collection[str] = ()) -> dict[str, Any]:
     """Drop the levels of wrappers, any prefix that all names share, and counters.
+
+    A prefix ends before one of `roots`, the first levels of a network's own names.
 
     Raises:
       UserError: two tensors then have one name.
@@ -79,9 +81,9 @@ def strip_prefixes(tensors: Mapping[str, Any]) -> dict[str, Any]:
             raise UserError(f"{name!r} and another tensor are both {short!r}; save one of them")
         if short.rpartition(".")[2] not in _COUNTERS:
             plain[short] = tensor
-    while len({name.partition(".")[0] for name in plain}) == 1:
+    while len(first := {name.partition(".")[0] for name in plain}) == 1:
         rest = {name.partition(".")[2]: tensor for name, tensor in plain.items()}
-        if "" in rest or not any("." in name for name in rest):
+        if "" in rest or not any("." in name for name in rest) or first <= {*roots}:
             break
         plain = rest
     return plain

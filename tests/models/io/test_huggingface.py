@@ -344,3 +344,10 @@ def test_wrapped_and_sharded_files_are_read(prefix, tmp_path):
     index = tmp_path / "pytorch_model.bin.index.json"
     index.write_text(json.dumps({"weight_map": table}))
     jax.tree.map(np.testing.assert_array_equal, expected, models.load_huggingface(tmp_path)[1])
+    # without its head all names of a BERT start with "bert."
+    bare = {name: x for name, x in tensors.items() if "classifier" not in name}
+    index.unlink()
+    safetensors.numpy.save_file(bare, tmp_path / "model.safetensors")
+    loaded = models.load_huggingface(tmp_path, num_classes=2, key=jax.random.key(0))[1].params
+    for name in set(loaded) - {"fc"}:
+        jax.tree.map(np.testing.assert_array_equal, loaded[name], expected.params[name])
