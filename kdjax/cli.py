@@ -95,12 +95,16 @@ def _parser() -> ArgumentParser:
     )
     weights = add("import", _import, "write PyTorch's weights as a checkpoint that a role can take")
     weights.add_argument("--model", required=True, help="one of `list`, as resnet56")
-    weights.add_argument("--weights", required=True, metavar="FILE", help=".npz .safetensors .pth")
+    weights.add_argument(
+        "--weights", required=True, metavar="FILE", help=".npz .pth .safetensors ..."
+    )
+    weights.add_argument("--key", help="of one state dict among several, or a prefix of its names")
     weights.add_argument("--out", required=True, type=Path, help="a new folder")
     weights.add_argument("--shape", default="32,32,3", help="height,width,channels of its images")
     weights.add_argument("--mean", help="by channel, as .485,.456,.406; the images' normalisation")
     weights.add_argument("--std", help="by channel; given with --mean")
     weights.add_argument("--scale", default="255", help="what images are divided by first")
+    weights.add_argument("--classes", help="names in the order of the outputs, as cat,dog")
     _add_bounds(add)
     report = add("report", _report, "one page (.html) or its tables (.md) for several workdirs")
     report.add_argument("workdirs", nargs="+", type=Path)
@@ -177,17 +181,15 @@ def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
 def _export(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.experiment.run import export_run
     from kdjax.experiment.run.results import load_results
-    from kdjax.models.io import import_torch
 
     experiment = _read_run(args.workdir)
-    huggingface = args.format == "huggingface"
-    request = export_run.ExportRequest(args.role, args.variant, args.member, huggingface)
+    request = export_run.ExportRequest(args.role, args.variant, args.member, args.format)
     network = export_run.from_workdir(
         experiment, load_results(experiment, args.workdir, _say), request, args.out
     )
     _say(f"{network} -> {args.out}")
     if args.format == "torch":
-        _say(f"PyTorch's names -> {import_torch.write_torch(args.out)}")
+        _say(f"PyTorch's names -> {args.out / 'torch.safetensors'}")
     return 0
 
 
@@ -199,8 +201,9 @@ def _import(args: Namespace, overrides: Sequence[str], command: str) -> int:
         mean=_numbers("--mean", args.mean),
         std=_numbers("--std", args.std),
         scale=(_numbers("--scale", args.scale) or [0.0])[0],
+        class_names=[name.strip() for name in args.classes.split(",")] if args.classes else (),
     )
-    summary = import_torch.import_weights(args.model, args.weights, args.out, images)
+    summary = import_torch.import_weights(args.model, args.weights, args.out, images, key=args.key)
     _say(f"{args.model} -> {args.out}: {summary}")
     return 0
 

@@ -22,6 +22,7 @@ from kdjax.data.options import (
 )
 from kdjax.data.process_shard import shard_source
 from kdjax.data.registry import PAIRS, holds_scores, known, load, load_pairs, task_metric_names
+from kdjax.data.text.check_tokenizer import check_tokenizer
 from kdjax.data.text.dataset import TextSet, read_text
 from kdjax.data.text.tokenize import save as save_tokenizer
 
@@ -38,6 +39,7 @@ __all__ = [
     "SplitOptions",
     "TextOptions",
     "TextSet",
+    "check_tokenizer",
     "example_batch",
     "holds_scores",
     "known",

@@ -76,6 +76,8 @@ class Task(NamedTuple):
       samples: (evaluation, split, outputs) -> role -> samples that the report draws, as JSON.
       panels: (evaluation, title -> split -> samples) -> what the report draws.
       save_files: (dataset, folder) -> None: writes what a network needs beside its weights.
+      check_files: (dataset, folder) -> None: refuses a network whose files beside its weights are
+        not those of the data.
       check_installed: refuses to begin where the metrics' libraries are missing.
       rows_are_examples: False of a detector, whose rows are regions that it draws anew each time:
         outputs cannot be cached, critics cannot compare them, `regions` may be shared.
@@ -103,6 +105,7 @@ class Task(NamedTuple):
         lambda evaluation, samples: []
     )
     save_files: Callable[[Any, Path], None] = lambda dataset, folder: None
+    check_files: Callable[[Any, Path], None] = lambda dataset, folder: None
     check_installed: Callable[[], object] = lambda: None
     rows_are_examples: bool = True
     has_bounds: bool = False

@@ -1,12 +1,11 @@
 """Text: classes or scores, with the metrics that GLUE and SuperGLUE report of a task."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdjax.data import TextSet, save_tokenizer, task_metric_names
+from kdjax.data import TextSet, check_tokenizer, save_tokenizer, task_metric_names
 from kdjax.data.text.tasks import Task as TextTask
 from kdjax.data.text.tasks import lookup
 from kdjax.errors import UserError
@@ -117,7 +116,8 @@ def with_benchmark(task: Task) -> Task:
         validation_metrics=validation_metrics,
         test_metrics=test_metrics,
         describe_network=describe_network,
-        save_files=save_files,
+        save_files=lambda dataset, folder: save_tokenizer(dataset.tokenizer, folder),
+        check_files=lambda dataset, folder: check_tokenizer(dataset.tokenizer, folder),
         has_bounds=False,
     )
 
@@ -149,11 +149,6 @@ def describe_network(network: Mapping[str, Any], spec: Spec) -> tuple[dict[str, 
             f"vocab_size is {size}, but the tokenizer has {spec.vocab_size} words; use that or more"
         )
     return options, spec
-
-
-def save_files(dataset: TextSet, folder: Path) -> None:
-    """Write the tokenizer beside a network or a run."""
-    save_tokenizer(dataset.tokenizer, folder)
 
 
 CLASSIFICATION = with_benchmark(classification.TASK)

@@ -13,7 +13,7 @@ from flax import linen as nn
 from kdjax.errors import UserError, did_you_mean
 from kdjax.models.detection.faster_rcnn import DetectorOptions, faster_rcnn
 from kdjax.models.io import torch_names
-from kdjax.models.io.convert import first_kernel, from_torch
+from kdjax.models.io.convert import from_torch
 from kdjax.models.layers.from_linen import from_linen
 from kdjax.models.layers.layers import compute_dtype
 from kdjax.models.lipschitz.mlp import lipschitz_mlp
@@ -126,7 +126,9 @@ def load_torch(name: str, tensors: Mapping[str, np.ndarray]) -> Variables:
 
     Args:
       name: as for `build`.
-      tensors: with PyTorch's names and layouts (convolutions OIHW); see `convert`.
+      tensors: with PyTorch's names and layouts (convolutions OIHW, linear layers [out, in]).
+        Prefixes that all share, those of wrappers ("module.", "_orig_mod.") and counters are
+        ignored.
 
     Raises:
       UserError: another network; tensors are missing, unexpected or misshapen.
@@ -145,7 +147,7 @@ def torch_options(name: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any
     Raises:
       UserError: no PyTorch code of that network is known.
     """
-    first = first_kernel(tensors)
+    first = torch_names.first_kernel(tensors)
     window = 3 if first is None else first.shape[2]
     torch_names.find_dialect(name, window=window)
     if name.startswith("resnet"):

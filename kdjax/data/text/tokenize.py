@@ -1,22 +1,29 @@
 """From text to token ids by the library `tokenizers` (extra `text`): WordPiece or a tokenizer.json.
 
 Encoded texts are ragged: all ids in one array, one text after the other. `save` writes a
-vocabulary into the folder of a run; `wordpiece` and `from_file` read it back.
+vocabulary into the folder of a run; `wordpiece` and `from_file` read it back. Both obey the
+tokenizer_config.json beside a vocabulary.
 """
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kdjax.data.text.tasks import Prompt
+from kdjax.data.text.tokenizer_settings import (
+    SPECIAL_SETTINGS,
+    apply_settings,
+    read_settings,
+    token_id,
+)
 from kdjax.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_PADS = ("[PAD]", "<pad>")
-_ENDS = ("[SEP]", "</s>", "<|endoftext|>")
 _CHUNK = 8192  # texts encoded at a time: bounds memory, the result is the same
 _ALPHABET = 1000  # characters of a trained vocabulary, as in BERT's vocabulary
 
@@ -25,7 +32,7 @@ class Tokenizer(NamedTuple):
     """A tokenizer of the library and the ids that batches need.
 
     `end_id` ends an answer (None if the vocabulary has no such token); `plain` is True for
-    WordPiece, which a vocab.txt describes fully.
+    WordPiece, which a vocab.txt describes with `settings`, the content of tokenizer_config.json.
     """
 
     encoder: Any
@@ -33,6 +40,7 @@ class Tokenizer(NamedTuple):
     pad_id: int
     end_id: int | None
     plain: bool
+    settings: Mapping[str, Any] = {}
 
 
 class Encoded(NamedTuple):
@@ -45,10 +53,14 @@ class Encoded(NamedTuple):
 
 
 def wordpiece(path: str | Path) -> Tokenizer:
-    """Return BERT's uncased WordPiece over a vocab.txt (or the folder that holds one).
+    """Return BERT's WordPiece over a vocab.txt (or the folder that holds one).
+
+    Without a "do_lower_case" beside it, a vocabulary of which one word in a hundred has upper case
+    is cased; no word of BERT's uncased one has it.
 
     Raises:
-        UserError: when the file is missing or not a WordPiece vocabulary.
+        UserError: when the file is missing or not a WordPiece vocabulary, or its settings ask for
+            another tokenizer.
     """
     file = _existing(path, "vocab.txt", "data.vocabulary")
     try:
@@ -56,14 +68,22 @@ def wordpiece(path: str | Path) -> Tokenizer:
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read ({error}); give one token a line, UTF-8") from error
     lines = [line.removesuffix("\r") for line in text.split("\n")]
-    return from_words(lines[:-1] if lines[-1] == "" else lines, str(file))
+    vocabulary, settings = lines[:-1] if lines[-1] == "" else lines, read_settings(file)
+    cased = sum(word != word.lower() for word in vocabulary if word[:1] not in ("[", "<"))
+    if "do_lower_case" not in settings and 100 * cased > len(vocabulary):
+        settings["do_lower_case"] = False
+    return from_words(vocabulary, str(file), settings)
 
 
-def from_words(vocabulary: Sequence[str], where: str = "the vocabulary") -> Tokenizer:
-    """Return BERT's uncased WordPiece over tokens in the order of their ids.
+def from_words(
+    vocabulary: Sequence[str],
+    where: str = "the vocabulary",
+    settings: Mapping[str, Any] = MappingProxyType({}),
+) -> Tokenizer:
+    """Return BERT's WordPiece over tokens in the order of their ids.
 
-    Lower-cases, strips accents, cleans control characters, splits CJK characters and punctuation.
-    A special token that is written in a text is treated as text.
+    Lower-cases, strips accents, cleans control characters, splits CJK characters and punctuation,
+    unless `settings` say otherwise. A special token that is written in a text is treated as text.
 
     Raises:
         UserError: on a missing special token, or a repeated token.
@@ -87,11 +107,12 @@ def from_words(vocabulary: Sequence[str], where: str = "the vocabulary") -> Toke
         library.models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100)
     )
     encoder.normalizer = library.normalizers.BertNormalizer(lowercase=True)
+    apply_settings(encoder, settings)
     encoder.pre_tokenizer = library.pre_tokenizers.BertPreTokenizer()
     encoder.post_processor = library.processors.BertProcessing(
         ("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"])
     )
-    return Tokenizer(encoder, len(ids), ids["[PAD]"], ids["[SEP]"], plain=True)
+    return Tokenizer(encoder, len(ids), ids["[PAD]"], ids["[SEP]"], True, settings)
 
 
 def train_wordpiece(texts: Iterable[str], size: int) -> Tokenizer:
@@ -143,10 +164,11 @@ def from_file(path: str | Path) -> Tokenizer:
         ) from error
     encoder.no_truncation()
     encoder.no_padding()
-    ids = encoder.get_vocab()
-    pad = next((ids[word] for word in _PADS if word in ids), 0)
-    end = next((ids[word] for word in _ENDS if word in ids), None)
-    return Tokenizer(encoder, max(ids.values(), default=-1) + 1, pad, end, plain=False)
+    ids, settings = encoder.get_vocab(), read_settings(file)
+    apply_settings(encoder, settings)
+    pad, end = (token_id(ids, settings, key) for key in SPECIAL_SETTINGS)
+    size = max(ids.values(), default=-1) + 1
+    return Tokenizer(encoder, size, pad or 0, end, False, settings)
 
 
 def words(tokenizer: Tokenizer) -> tuple[str, ...]:
@@ -156,8 +178,14 @@ def words(tokenizer: Tokenizer) -> tuple[str, ...]:
 
 
 def save(tokenizer: Tokenizer, folder: str | Path) -> Path:
-    """Write vocab.txt (WordPiece) or tokenizer.json into a folder, and return the file."""
+    """Write vocab.txt (WordPiece) or tokenizer.json into a folder, and return the file.
+
+    Settings that differ from the defaults are written to tokenizer_config.json.
+    """
     Path(folder).mkdir(parents=True, exist_ok=True)
+    if tokenizer.settings:
+        text = json.dumps(dict(tokenizer.settings), indent=2) + "\n"
+        Path(folder, "tokenizer_config.json").write_text(text, encoding="utf-8")
     if tokenizer.plain:
         file = Path(folder, "vocab.txt")
         file.write_text("".join(f"{word}\n" for word in words(tokenizer)), encoding="utf-8")

@@ -1,6 +1,5 @@
 """Initial weights that are not drawn: from an export, Hugging Face or an earlier variant."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from kdjax.errors import UserError, prefix_errors
 from kdjax.experiment.build.plan import TaskData
 from kdjax.experiment.build.roles import Roles
 from kdjax.experiment.config.schema import Role
+from kdjax.models.io import class_order, huggingface
 from kdjax.models.io import export as model_export
 from kdjax.types import Batch, Model, Spec, Variables
 
@@ -50,6 +50,7 @@ def find_initial_weights(
         _check_origin(role, roles)
         if table.checkpoint is not None:
             with prefix_errors(f"{where}.checkpoint: "):
+                data.task.check_files(data.dataset, Path(table.checkpoint))
                 template = models.strip_wrappers(shapes[role])
                 network, network_spec = data.task.describe_network(table.model.model_dump(), spec)
                 variables, headless = load_initial_weights(table, network, template, network_spec)
@@ -147,10 +148,9 @@ def init_detector_heads(
 def is_huggingface(path: str | Path) -> bool:
     """Return whether a folder's config.json names a model_type."""
     try:
-        description = json.loads((Path(path) / "config.json").read_text())
-    except (OSError, ValueError, RecursionError):
+        return "model_type" in huggingface.read_config(path)
+    except UserError:
         return False
-    return isinstance(description, Mapping) and "model_type" in description
 
 
 def select_layers(variables: Variables, layers: Sequence[int]) -> Variables:
@@ -162,10 +162,13 @@ def _load_huggingface(
     path: str, role: Role, template: Variables, spec: Spec
 ) -> tuple[Variables, bool]:
     try:
-        return _fit(path, role, models.load_huggingface(path)[1], template), False
+        variables = _fit(path, role, models.load_huggingface(path)[1], template)
     except UserError:
         if role.model.name != "bert" or not role.terms:
             raise
+    else:
+        names = huggingface.read_class_names(path)
+        return class_order.in_data_order(variables, names, spec, path), False
     key = jax.random.key(0)  # of a head that `init_head` replaces, member by member
     variables = models.load_huggingface(path, num_classes=spec.num_classes, key=key)[1]
     return _fit(path, role, variables, template), True

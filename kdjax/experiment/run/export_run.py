@@ -1,30 +1,29 @@
 """Export of a trained network of a run, by role, variant and member."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
 from kdjax import models
-from kdjax.errors import UserError
+from kdjax.errors import UserError, prefix_errors
 from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run.results import RunResults
 from kdjax.models.io import export as model_export
-from kdjax.types import Variables
+from kdjax.models.io import import_torch
 
 
 class ExportRequest(NamedTuple):
     """The network to export: by role, variant (None: the only one) and member.
 
-    `member` None is the chosen member of the first seed. `huggingface`: in the reference library's
-    names and layout, a BERT, T5 or GPT-Neo only.
+    `member` None is the chosen member of the first seed. `form` "torch": also with PyTorch's names;
+    "huggingface": in the reference library's names and layout, a BERT, T5 or GPT-Neo only.
     """
 
     role: str
     variant: str | None = None
     member: int | None = None
-    huggingface: bool = False
+    form: str = "kdjax"
 
 
 def from_workdir(
@@ -49,12 +48,19 @@ def from_workdir(
     table = variant.config.roles[role].model.model_dump()
     network, spec = experiment.task.describe_network(table, experiment.source.spec)
     values = dict(variant.members[member])
-    if request.huggingface:
-        _save_huggingface(out, role, network, variables)
-    else:
-        origin = {"role": role, "variant": variant.name, "member": member, "values": values}
-        model_export.save(out, variables, {"model": network, **origin, **spec._asdict()})
-    experiment.task.save_files(experiment.data.dataset, out)
+    origin = {"role": role, "variant": variant.name, "member": member, "values": values}
+    with (
+        model_export.new_folder(out) as folder,
+        prefix_errors(f"--format={request.form}: {role}: "),
+    ):
+        if request.form == "huggingface":
+            classes = {"num_classes": spec.num_classes, "class_names": spec.class_names}
+            models.save_huggingface(folder, {**network, **classes}, variables)
+        else:
+            model_export.save(folder, variables, {"model": network, **origin, **spec._asdict()})
+        if request.form == "torch":
+            import_torch.write_torch(folder)
+        experiment.task.save_files(experiment.data.dataset, folder)
     return f"{role} of {variant.name}, member {member} {values}"
 
 
@@ -68,13 +74,3 @@ def _find_variant(experiment: Experiment, results: RunResults, name: str | None)
     if name not in names:
         raise UserError(f"--variant={name}: no such finished variant; there are {', '.join(names)}")
     return next(variant for variant in experiment.variants if variant.name == name)
-
-
-def _save_huggingface(
-    out: Path, role: str, network: Mapping[str, Any], variables: Variables
-) -> None:
-    model_export.refuse_old(out)
-    try:
-        models.save_huggingface(out, network, variables)
-    except UserError as error:
-        raise UserError(f"--format=huggingface: {role}: {error}") from error

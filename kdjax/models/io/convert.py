@@ -16,6 +16,8 @@ from kdjax.models.io import torch_names
 from kdjax.types import Model, PyTree, Variables
 
 _MAX_LISTED = 12  # names in an error, of each kind
+# path of `flatten` -> name of the tensor in a file, and our axes in the order of the file's
+Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 def flatten(variables: Variables) -> dict[str, Any]:
@@ -87,7 +89,8 @@ def write_safetensors(
     # safetensors writes the raw buffer: a transposed view would be stored in the wrong order.
     plain = {name: np.array(leaf, order="C") for name, leaf in arrays.items()}
     try:
-        safetensors.numpy.save_file(plain, partial, dict(metadata or {}))
+        # not by save_file, which makes a file that its owner alone may read
+        partial.write_bytes(safetensors.numpy.save(plain, dict(metadata or {})))
         os.replace(partial, target)
     except (OSError, safetensors.SafetensorError) as error:
         partial.unlink(missing_ok=True)
@@ -104,11 +107,8 @@ def from_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: no such file; give the path of a .safetensors file")
     try:
         return safetensors.numpy.load_file(path)
-    except (
-        *CORRUPT_FILE_ERRORS,
-        safetensors.SafetensorError,
-        AttributeError,
-    ) as error:  # a type numpy lacks
+    except (*CORRUPT_FILE_ERRORS, safetensors.SafetensorError, AttributeError) as error:
+        # numpy lacks some types
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not a whole safetensors file: {reason}") from error
 
@@ -117,26 +117,22 @@ def from_torch(name: str, model: Model, tensors: Mapping[str, np.ndarray]) -> Va
     """Convert PyTorch's tensors of a network to variables.
 
     Args:
-      name: of the network, as for `models.build`.
+      name: of the model, as for `models.build`.
       model: the network that the tensors belong to.
-      tensors: with PyTorch's names; convolutions OIHW, linear layers [out, in]. A prefix "module."
-        and num_batches_tracked are ignored.
+      tensors: as for `load_torch`.
 
     Raises:
       UserError: tensors are missing, unexpected or of another shape; lists at most twelve of each
         kind, with PyTorch's names and layouts.
     """
-    first = first_kernel(tensors)
+    first = torch_names.first_kernel(tensors)
     window, channels = (3, 3) if first is None else (first.shape[2], first.shape[1])
     dialect = torch_names.find_dialect(name, window=window)
     tensors = torch_names.normalise(tensors, dialect)
     image = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
     template = jax.eval_shape(model.init, jax.random.key(0), {"image": image})
-    expected = flatten(template)
-    names = {path: torch_names.to_name(path, dialect) for path in expected}
-    shapes = {names[path]: torch_names.torch_shape(leaf.shape) for path, leaf in expected.items()}
-    check_tensors(shapes, tensors, f'the tensors are not those of "{name}"')
-    return restore(template, {path: _from_torch_layout(tensors[names[path]]) for path in expected})
+    layout = _torch_layout(flatten(template), dialect)
+    return from_file_layout(template, tensors, layout, f'the tensors are not those of "{name}"')
 
 
 def to_torch(name: str, variables: Variables) -> dict[str, np.ndarray]:
@@ -151,25 +147,29 @@ def to_torch(name: str, variables: Variables) -> dict[str, np.ndarray]:
     flat = flatten(variables)
     first = next((leaf for leaf in flat.values() if np.ndim(leaf) == 4), None)
     dialect = torch_names.find_dialect(name, window=3 if first is None else first.shape[0])
-    return {torch_names.to_name(path, dialect): _to_torch_layout(flat[path]) for path in flat}
+    return to_file_layout(variables, _torch_layout(flat, dialect))
 
 
-def first_kernel(tensors: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Find the weight OIHW of the first convolution of any network of `from_torch`."""
-    for name in ("conv1.weight", "conv1.0.weight", "block0.0.weight", "model.0.0.weight"):
-        for tensor in (tensors.get(name), tensors.get(f"module.{name}")):
-            if tensor is not None and np.ndim(tensor) == 4:
-                return np.asarray(tensor)
-    return None
+def _torch_layout(flat: Mapping[str, Any], dialect: torch_names.Dialect) -> Layout:
+    axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,), 0: ()}
+    return {p: (torch_names.to_name(p, dialect), axes[np.ndim(x)]) for p, x in flat.items()}
 
 
-def _from_torch_layout(tensor: np.ndarray) -> np.ndarray:
-    return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
+def from_file_layout(
+    template: Variables, tensors: Mapping[str, Any], layout: Layout, what: str
+) -> Variables:
+    """Build the tree of a network from tensors in a file's layout; raises as `check_tensors`."""
+    flat = flatten(template)
+    shapes = {n: tuple(flat[p].shape[axis] for axis in axes) for p, (n, axes) in layout.items()}
+    check_tensors(shapes, tensors, what)
+    arrays = {p: np.transpose(tensors[n], np.argsort(axes)) for p, (n, axes) in layout.items()}
+    return restore(template, arrays)
 
 
-def _to_torch_layout(leaf: Any) -> np.ndarray:
-    array = np.asarray(leaf)
-    return np.array(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T, order="C")
+def to_file_layout(variables: Variables, layout: Layout) -> dict[str, np.ndarray]:
+    """Return the tensors of a network in a file's layout; the inverse of `from_file_layout`."""
+    flat = flatten(variables)
+    return {n: np.array(np.transpose(flat[p], axes), order="C") for p, (n, axes) in layout.items()}
 
 
 def check_tensors(

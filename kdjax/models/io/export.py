@@ -1,7 +1,10 @@
 """Exported networks: a folder with model.safetensors and config.json."""
 
 import json
-from collections.abc import Mapping
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from kdjax import models
-from kdjax.errors import UserError
-from kdjax.models.io import convert
+from kdjax.errors import UserError, prefix_errors
+from kdjax.models.io import class_order, convert
 from kdjax.types import Model, Spec, Variables
 
 FORMAT = "kdjax-model-1"
@@ -21,15 +24,14 @@ def save(folder: Path, variables: Variables, metadata: Mapping[str, Any]) -> Non
     """Write a network.
 
     Args:
-      folder: created; must not already hold an export.
+      folder: created if missing; of `new_folder`, which refuses an old export.
       variables: of one network, not stacked.
       metadata: content of config.json beside the format: "model" (name and options), "num_classes",
         "shape", "mean", "std", "scale", and its origin.
 
     Raises:
-      UserError: the folder holds an export already, or cannot be written.
+      UserError: the folder cannot be written.
     """
-    refuse_old(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         convert.to_safetensors(variables, folder / "model.safetensors", {"format": FORMAT})
@@ -39,11 +41,26 @@ def save(folder: Path, variables: Variables, metadata: Mapping[str, Any]) -> Non
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
-def refuse_old(folder: Path) -> None:
-    """Refuse a folder that holds an export already."""
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder, whose files move into `folder` unless an error is raised.
+
+    Raises:
+      UserError: the folder holds an export already, or cannot be written.
+    """
     for name in ("model.safetensors", "config.json"):
         if (folder / name).exists():
             raise UserError(f"{folder} already holds {name}; name a new folder")
+    folder = folder.absolute()
+    nearest = next(place for place in (folder, *folder.parents) if place.is_dir())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=nearest) as partial:
+            yield Path(partial)
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in Path(partial).iterdir():
+                os.replace(file, folder / file.name)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
 def describe(path: str | Path) -> dict[str, Any]:
@@ -79,11 +96,12 @@ def load(
       path: a folder written by `save`.
       model: the config's table, with "name".
       template: shapes of its variables.
-      spec: of the new data; compared with that of the data that it was trained on.
+      spec: of the new data; compared with that of the data that it was trained on. The outputs
+        are put in the order of its classes.
 
     Raises:
-      UserError: another architecture, tensors that do not fit (all differences are named), or
-        images of another size, number of classes or normalisation.
+      UserError: another architecture, tensors that do not fit (all differences are named), other
+        classes, or images of another size or normalisation.
     """
     metadata = describe(path)
     if spec is not None:
@@ -92,10 +110,14 @@ def load(
         raise UserError(
             f"{path} holds a {metadata['model'].get('name')}, but model.name is {model.get('name')}"
         )
-    try:
-        return convert.restore(template, convert.from_safetensors(Path(path) / "model.safetensors"))
-    except UserError as error:
-        raise UserError(f"{path} does not fit {model.get('name')}: {error}") from error
+    with prefix_errors(f"{path} does not fit {model.get('name')}: "):
+        tensors = convert.from_safetensors(Path(path) / "model.safetensors")
+        variables = convert.restore(template, tensors)
+    if spec is None:
+        return variables
+    names = metadata.get("class_names")
+    names = [str(name) for name in names] if isinstance(names, list) else []
+    return class_order.in_data_order(variables, names, spec, str(path))
 
 
 def _check_spec(path: str | Path, metadata: Mapping[str, Any], spec: Spec) -> None:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax.errors import UserError
-from kdjax.models.io import convert, huggingface_names
-from kdjax.models.io.huggingface_config import to_config, to_options
+from kdjax.models.io import convert, huggingface_names, weight_files
+from kdjax.models.io.huggingface_config import class_names, to_config, to_options
 from kdjax.models.text.bert import BertOptions, bert
 from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
 from kdjax.models.text.t5 import T5Options, t5
@@ -36,7 +36,7 @@ def load_huggingface(
     are converted to float32. Buffers (position ids, causal masks) are ignored.
 
     Args:
-      folder: holds config.json and model.safetensors.
+      folder: holds config.json and model.safetensors or pytorch_model.bin, whole or in shards.
       num_classes: width of a new head for a BERT, in place of the file's: the start of fine-tuning.
       key: of the new head's initial values.
 
@@ -45,19 +45,17 @@ def load_huggingface(
         unexpected or misshapen; lists them with the file's names and layouts.
     """
     name, options, tensors = _read(folder)
-    where = str(Path(folder) / "model.safetensors")
+    where = weight_files.weights_file(folder)
     if num_classes is not None:
         if name != "bert" or key is None:
             raise UserError(f"{folder}: num_classes gives a BERT a new head, and needs a key")
         tensors = _with_head(tensors, (num_classes, options["width"]), key)
         options = {**options, "num_classes": num_classes}
-    model = _build(name, options)
-    expected = convert.flatten(_template(name, model))
-    names = _names(name, expected)
-    shapes = {names[path]: _file_shape(path, leaf.shape) for path, leaf in expected.items()}
-    convert.check_tensors(shapes, tensors, f"{where}: the tensors are not those of this {name}")
-    arrays = {path: _layout(path, tensors[names[path]]) for path in expected}
-    return model, convert.restore(_template(name, model), arrays)
+    options_type, factory = _FAMILIES[name]
+    model = factory(options_type(**options))
+    template = _template(model)
+    what = f"{where}: the tensors are not those of this {name}"
+    return model, convert.from_file_layout(template, tensors, _layout(name, template), what)
 
 
 def save_huggingface(
@@ -68,7 +66,8 @@ def save_huggingface(
     Args:
       folder: created if missing; existing files are replaced.
       config_options: the content of a config.json (with "model_type"), or {"name": "bert", ...}
-        with options of `models.build`; missing options have their defaults.
+        with options of `models.build`, and "class_names" if they are known; missing options have
+        their defaults.
       variables: of that network; of a T5 or GPT-Neo with or without `with_choices`.
 
     Raises:
@@ -84,12 +83,12 @@ def save_huggingface(
         options["tied"] = config["tie_word_embeddings"] = tied
         if "scale_decoder_outputs" in config:
             config["scale_decoder_outputs"] = tied
-    expected = convert.flatten(_template(name, _build(name, options)))
+    options_type, factory = _FAMILIES[name]
+    expected = convert.flatten(_template(factory(options_type(**options))))
     arrays = convert.flatten(variables)
     shapes = {path: tuple(leaf.shape) for path, leaf in expected.items()}
     convert.check_tensors(shapes, arrays, f"the variables are not those of this {name}")
-    names = _names(name, expected)
-    tensors = {names[path]: _layout(path, np.asarray(arrays[path])) for path in expected}
+    tensors = convert.to_file_layout(variables, _layout(name, variables))
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -99,12 +98,12 @@ def save_huggingface(
     convert.write_safetensors(tensors, target / "model.safetensors", {"format": "pt"})
 
 
-def _build(name: str, options: Mapping[str, Any]) -> Model:
-    options_type, factory = _FAMILIES[name]
-    return factory(options_type(**options))
+def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a folder's config.json.
 
-
-def _read(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
+    Raises:
+      UserError: it is missing, damaged or no table.
+    """
     path = Path(folder) / "config.json"
     try:
         config = json.loads(path.read_text())
@@ -112,9 +111,22 @@ def _read(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str
         raise UserError(f"{path}: cannot be read: {error}") from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: holds no table of settings")
-    name, options = to_options(config, str(path))
-    tensors = convert.from_safetensors(Path(folder) / "model.safetensors")
-    tensors = huggingface_names.normalise(name, tensors)
+    return config
+
+
+def read_class_names(folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Read the names of a folder's classes, in the order of the outputs; () if it has none.
+
+    Raises:
+      UserError: as `read_config`; tables of names that contradict each other.
+    """
+    return class_names(read_config(folder), str(Path(folder) / "config.json"))
+
+
+def _read(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
+    config = read_config(folder)
+    name, options = to_options(config, str(Path(folder) / "config.json"))
+    tensors = huggingface_names.normalise(name, weight_files.read_weights(folder))
     if name == "t5":
         # some configs are wrong about a tied head, so that the tensors decide
         untied = config.get("tie_word_embeddings") is False
@@ -132,25 +144,21 @@ def _with_head(
     return {**rest, "classifier.weight": weight, "classifier.bias": bias}
 
 
-def _template(name: str, model: Model) -> Variables:
+def _template(model: Model) -> Variables:
     """Return the shapes of a network's variables."""
     keys = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
     batch = {key: jax.ShapeDtypeStruct((1, 1), jnp.int32) for key in keys}
     return jax.eval_shape(model.init, jax.random.key(0), batch)
 
 
-def _names(name: str, paths: Mapping[str, Any]) -> dict[str, str]:
-    gated = any("/ffn_gate/" in path for path in paths)
-    return {path: huggingface_names.to_name(name, path, gated) for path in paths}
-
-
-def _file_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(shape[::-1]) if path.endswith("/kernel") else tuple(shape)
-
-
-def _layout(path: str, array: np.ndarray) -> np.ndarray:
-    array = np.asarray(array, np.float32)
-    return array.T if path.endswith("/kernel") else array
+def _layout(name: str, variables: Variables) -> convert.Layout:
+    flat = convert.flatten(variables)
+    gated = any("/ffn_gate/" in path for path in flat)
+    layout = {}
+    for path, leaf in flat.items():
+        axes = tuple(range(leaf.ndim))[:: -1 if path.endswith("/kernel") else 1]
+        layout[path] = (huggingface_names.to_name(name, path, gated), axes)
+    return layout
 
 
 def _to_config(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,7 +168,8 @@ def _to_config(options: Mapping[str, Any]) -> dict[str, Any]:
     if name not in _FAMILIES:
         raise UserError(f'no config.json is known for "{name}"; there are {", ".join(_FAMILIES)}')
     if name != "bert":
-        options.pop("num_classes", None)  # of the task, not of a model of tokens
+        for key in ("num_classes", "class_names"):  # of the task, not of a model of tokens
+            options.pop(key, None)
     fields = [field.name for field in dataclasses.fields(_FAMILIES[name][0])]
     known = {key: value for key, value in options.items() if key in fields}
     complete = _FAMILIES[name][0](**known).complete()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdjax.errors import UserError
+from kdjax.models.io.class_order import is_numbered
 
 # config.json's key -> the option of `models.build` with the same value
 _BERT = {
@@ -58,10 +59,6 @@ def to_options(config: Mapping[str, Any], where: str) -> tuple[str, dict[str, An
     A BERT has 2 classes by default, as in the reference library. The option `tied` of a T5 follows
     from its file of weights, not from its config.
 
-    Args:
-      config: the parsed file.
-      where: its name in errors.
-
     Raises:
       UserError: an unknown model_type, a missing key, or an unsupported variant of the network.
 
@@ -94,6 +91,28 @@ def _of_bert(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"num_classes": classes} | ({} if dropout is None else {"head_dropout": dropout})
 
 
+def class_names(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Return the names of the classes in the order of the outputs; () if there are none.
+
+    Those of "label2id" count if "id2label" has none but "LABEL_0", ...
+
+    Raises:
+      UserError: numbers other than 0, 1, ..., or tables that contradict each other.
+    """
+    tables = []
+    try:
+        by_label = config.get("label2id") or {}
+        pairs = [dict(config.get("id2label") or {}), {n: label for label, n in by_label.items()}]
+        for numbered in ({int(n): str(label) for n, label in pair.items()} for pair in pairs):
+            tables.append(tuple(numbered[n] for n in range(len(numbered))))
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{where}: id2label and label2id must number the classes from 0") from error
+    named = list(dict.fromkeys(table for table in tables if not is_numbered(table)))
+    if len(named) > 1:
+        raise UserError(f"{where}: label2id contradicts id2label; correct one or remove it")
+    return (*named, *tables)[0]
+
+
 def _of_t5(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     form = config.get("feed_forward_proj", "relu")
     if form not in _T5_FORMS:
@@ -118,9 +137,7 @@ def _of_gpt_neo(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 def to_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Convert complete options to a config.json; the inverse of `to_options`.
 
-    Args:
-      name: "bert", "t5" or "gpt_neo".
-      options: every option of `models.build`; for a BERT also "num_classes".
+    `options` are all those of `models.build`; of a BERT also "num_classes", perhaps "class_names".
 
     Raises:
       UserError: an unknown option.
@@ -131,9 +148,12 @@ def to_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         if option in left:
             config[key] = left.pop(option)
     if name == "bert":
-        labels = {str(index): f"LABEL_{index}" for index in range(left.pop("num_classes"))}
-        config["id2label"] = labels
-        config["label2id"] = {label: int(index) for index, label in labels.items()}
+        generic = [f"LABEL_{index}" for index in range(left.pop("num_classes"))]
+        labels = left.pop("class_names", ()) or generic
+        config["id2label"] = {str(index): label for index, label in enumerate(labels)}
+        config["label2id"] = {label: index for index, label in enumerate(labels)}
+        if len(labels) == 1:
+            config["problem_type"] = "regression"
         config["classifier_dropout"] = left.pop("head_dropout")
     elif name == "t5":
         config |= _t5_config(left)

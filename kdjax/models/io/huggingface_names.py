@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from kdjax.models.io.torch_names import strip_prefixes
+
 # layer of kdjax -> layer of the reference library; {} is the number of the layer
 _BERT = {
     "word": "bert.embeddings.word_embeddings",
@@ -64,11 +66,11 @@ _NAMES: Mapping[str, Mapping[str, str]] = {"bert": _BERT, "t5": _t5(), "gpt_neo"
 _BUFFERS = re.compile(r"(^|\.)(position_ids|attn\.attention\.(bias|masked_bias))$")
 _PREFIX = {"bert": "bert.", "gpt_neo": "transformer."}
 _HEADS = {"bert": ("classifier.", "cls."), "gpt_neo": ("lm_head.",)}
-_COPIES = {  # tied tensors that some files hold twice: the copy and its origin
-    "t5": (("encoder.embed_tokens.weight", "shared.weight"),
-           ("decoder.embed_tokens.weight", "shared.weight"),
-           ("lm_head.weight", "shared.weight")),
-    "gpt_neo": (("lm_head.weight", "transformer.wte.weight"),),
+# tied tensors, of which files hold some or all: the name read, and its other names
+_TIED = {
+    "t5": ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight",
+           "lm_head.weight"),
+    "gpt_neo": ("transformer.wte.weight", "lm_head.weight"),
 }  # fmt: skip
 
 
@@ -95,14 +97,16 @@ def to_name(family: str, path: str, gated: bool = False) -> str:
 def normalise(family: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Convert names of older and of headless files to the current ones, and drop buffers.
 
-    Position ids, causal masks and equal copies of tied tensors are dropped; "gamma" and "beta" of
-    old layer norms become "weight" and "bias"; a network saved without its head gets its prefix.
+    Position ids, causal masks and equal copies of tied tensors are dropped, and of tied tensors any
+    name is read; "gamma" and "beta" of old layer norms become "weight" and "bias"; a network saved
+    without its head gets its prefix, and one inside of others loses theirs.
 
     >>> sorted(normalise("bert", {"embeddings.LayerNorm.gamma": 1, "embeddings.position_ids": 0}))
     ['bert.embeddings.LayerNorm.weight']
     """
     normalised: dict[str, np.ndarray] = {}
-    prefix = _PREFIX.get(family, "")
+    roots = {level for name in _NAMES[family].values() for level in name.split(".")[:2]}
+    tensors, prefix = strip_prefixes(tensors, roots), _PREFIX.get(family, "")
     bare = not any(name.startswith(prefix) for name in tensors)
     for name, tensor in tensors.items():
         if _BUFFERS.search(name):
@@ -111,8 +115,12 @@ def normalise(family: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.nd
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
         headed = name.startswith(_HEADS.get(family, ()))
         normalised[prefix + name if bare and not headed else name] = tensor
-    for copy, origin in _COPIES.get(family, ()):
-        both = copy in normalised and origin in normalised
-        if both and np.array_equal(normalised[copy], normalised[origin]):
+    origin, *copies = _TIED.get(family, ("",))
+    for copy in copies:
+        if copy not in normalised:
+            continue
+        if origin not in normalised:
+            normalised[origin] = normalised.pop(copy)
+        elif np.array_equal(normalised[copy], normalised[origin]):
             del normalised[copy]
     return normalised

@@ -1,6 +1,7 @@
 """Import of PyTorch weights to a folder for `roles.<role>.checkpoint`, and export to PyTorch."""
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from kdjax import models
-from kdjax.errors import UserError
+from kdjax.errors import UserError, prefix_errors
 from kdjax.models.io import convert, torch_names
 from kdjax.models.io import export as model_export
-from kdjax.models.io.weight_files import read_weights
+from kdjax.models.io.weight_files import read_weights, weights_file
 
 
 class ImageFormat(NamedTuple):
@@ -23,6 +24,7 @@ class ImageFormat(NamedTuple):
     mean: Sequence[float] | None = None  # by channel; None is unknown, null in config.json
     std: Sequence[float] | None = None  # by channel; set with `mean`
     scale: float = 255.0  # 255 for uint8 images
+    class_names: Sequence[str] = ()  # in the order of the outputs; () is unknown
 
 
 def import_weights(
@@ -32,15 +34,17 @@ def import_weights(
     images: ImageFormat,
     *,
     num_classes: int | None = None,
+    key: str | None = None,
 ) -> str:
     """Write a PyTorch network as an export: model.safetensors and config.json.
 
     Args:
       model_name: as for `models.build`; options (such as a ResNet's shortcut) follow from the file.
-      weights_path: a .npz, .safetensors, .pth, .pt or .th file with PyTorch's tensor names.
+      weights_path: a file or folder for `read_weights`, with PyTorch's tensor names.
       out: a new folder.
       images: the network's training images.
       num_classes: compared with the file if given.
+      key: of the state dict, or prefix of the names, if the file holds several networks.
 
     Returns:
       A line with the number of classes and the config keys of the network.
@@ -49,32 +53,40 @@ def import_weights(
       UserError: a file that cannot be read; tensors that are missing, unexpected, misshapen or
         not finite; inconsistent numbers; a folder that holds an export.
     """
-    tensors = read_weights(weights_path)
+    tensors = read_weights(weights_path, key)
     where = str(weights_path)
-    try:
+    with prefix_errors(f"{where}: "):
         classes = int(torch_names.last_layer(tensors, f'model "{model_name}"').shape[0])
         options = models.torch_options(model_name, tensors)
         model = models.build(model_name, num_classes=classes, **options)
         variables = models.load_torch(model_name, tensors)
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
     if num_classes not in (None, classes):
         raise UserError(f"{where} has {classes} classes, but num_classes is {num_classes}")
     _check_finite(where, tensors)
-    _check_images(where, convert.first_kernel(tensors), images)
+    _check_images(where, torch_names.first_kernel(tensors), images)
+    if len(images.class_names) not in (0, classes):
+        raise UserError(f"{where} has {classes} classes, but {len(images.class_names)} names")
     image = jax.ShapeDtypeStruct((1, *images.shape), jnp.float32)
     jax.eval_shape(model.init, jax.random.key(0), {"image": image})
     metadata: dict[str, Any] = {
         "model": {"name": model_name, **options},
         "num_classes": classes,
+        "class_names": list(images.class_names),
         "shape": list(images.shape),
         "mean": None if images.mean is None else list(images.mean),
         "std": None if images.std is None else list(images.std),
         "scale": images.scale,
         "source": Path(weights_path).name,
-        "source_sha256": hashlib.sha256(Path(weights_path).read_bytes()).hexdigest(),
+        "source_sha256": hashlib.sha256(weights_file(weights_path).read_bytes()).hexdigest(),
     }
-    model_export.save(out, variables, metadata)
+    with model_export.new_folder(out) as folder:
+        model_export.save(folder, variables, metadata)
+    if images.mean is None:
+        warnings.warn(
+            f"{out} does not say how its images were normalised: a run will normalise them by its "
+            "own data; import with --mean and --std, as in the network's training",
+            stacklevel=2,
+        )
     keys = ", ".join(f"model.{key}={value}" for key, value in metadata["model"].items())
     return f"{classes} classes, for a config: roles.<role>.checkpoint={out}, {keys}"
 
@@ -99,7 +111,7 @@ def _check_finite(where: str, tensors: dict[str, np.ndarray]) -> None:
 
 
 def _check_images(where: str, kernel: np.ndarray | None, images: ImageFormat) -> None:
-    shape, mean, std, scale = images
+    shape, mean, std, scale, _ = images
     if len(shape) != 3 or min(shape) < 1:
         raise UserError(f"shape is {tuple(shape)}: give height, width and channels, as 32,32,3")
     channels = shape[2]

@@ -2,8 +2,8 @@
 
 A pickle is a program for a small stack machine, and some of its instructions import and call
 arbitrary names. This machine implements only the instructions that build plain values. It passes
-names and calls to functions of the caller, which accept a few and refuse all others. Python's
-unpickler is not used: `pickletools` only parses the bytes.
+names and calls to functions of the caller, which accept a few; an object of any other name becomes
+`Opaque` and stays empty. Python's unpickler is not used: `pickletools` only parses the bytes.
 """
 
 import pickletools
@@ -43,6 +43,12 @@ class Global(NamedTuple):
     """A name that an instruction asks to import; it is not imported."""
 
     module: str
+    name: str
+
+
+class Opaque(NamedTuple):
+    """An object, class or function that is neither imported nor made: its name alone."""
+
     name: str
 
 
@@ -107,7 +113,9 @@ def _follow(machine: _Machine, code: str, argument: Any, handlers: Handlers) -> 
     elif code == "STACK_GLOBAL":
         name, module = stack.pop(), stack.pop()
         stack.append(handlers.name(Global(str(module), str(name))))
-    elif code == "REDUCE":
+    elif code in ("REDUCE", "NEWOBJ", "NEWOBJ_EX"):
+        if code == "NEWOBJ_EX":
+            stack.pop()  # keyword arguments, which no tensor has
         arguments, called = stack.pop(), stack.pop()
         if not isinstance(arguments, tuple):
             raise UserError("its description is damaged: a call without arguments")
@@ -117,7 +125,7 @@ def _follow(machine: _Machine, code: str, argument: Any, handlers: Handlers) -> 
     elif code == "BUILD":
         stack.pop()
         # The state of an ordered dict, the versions of its layers, is not needed.
-        if not isinstance(stack[-1], dict):
+        if not isinstance(stack[-1], dict | Opaque):
             raise UserError("it sets the state of an object, which no state dict needs: refused")
     elif code not in ("PROTO", "FRAME"):
         _collect(machine, code, argument)
@@ -138,9 +146,10 @@ def _collect(machine: _Machine, code: str, argument: Any) -> None:
         _set(stack[-1], items)
     elif code in ("APPEND", "APPENDS"):
         items = _take(stack, len(stack) - 1 if code == "APPEND" else machine.marks.pop())
-        if not isinstance(stack[-1], list):
+        if not isinstance(stack[-1], list | Opaque):
             raise UserError("its description is damaged: it appends to what is no list")
-        stack[-1].extend(items)
+        if isinstance(stack[-1], list):
+            stack[-1].extend(items)
     elif code in ("SETITEM", "SETITEMS"):
         items = _take(stack, len(stack) - 2 if code == "SETITEM" else machine.marks.pop())
         _set(stack[-1], items)
@@ -164,10 +173,12 @@ def _take(stack: list[Any], start: int) -> list[Any]:
 
 
 def _set(target: Any, items: list[Any]) -> None:
+    if isinstance(target, Opaque):
+        return
     if not isinstance(target, dict) or len(items) % 2:
         raise UserError("its description is damaged: it sets items of what is no dict")
     for key, value in zip(items[::2], items[1::2], strict=True):
         # Hashing a deeply nested tuple would overflow the stack of the process.
-        if not isinstance(key, str | int | float | None):
+        if not isinstance(key, str | int | float | Opaque | None):
             raise UserError(f"it has a key of type {type(key).__name__}, not a name: refused")
         target[key] = value

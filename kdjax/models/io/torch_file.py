@@ -1,15 +1,16 @@
 """Reads tensors from PyTorch's files (.pth, .pt, .th) without PyTorch and without running them.
 
 Such a file is a program for Python's unpickler, and `torch.load` runs it. Here `pickle_reader`
-parses its instructions and accepts the few that describe tensors; a file that asks for anything
-else is refused with the name that it asks for. Both containers are read: the zip archive (since
-PyTorch 1.6), with the numbers in separate members, and the older sequence of pickles, followed by
-the numbers.
+parses its instructions and accepts the few that describe tensors. Objects of other names (options,
+numpy scalars) are skipped, with a warning that names them; a file whose weights need one is
+refused. Both containers are read: the zip archive (since PyTorch 1.6), with the numbers in separate
+members, and the older sequence of pickles, followed by the numbers.
 """
 
 import io
 import math
 import os
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -17,14 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
-from kdjax.models.io.pickle_reader import Global, Handlers, read_pickle
+from kdjax.models.io.pickle_reader import Global, Handlers, Opaque, read_pickle
 
 # The older container starts with these two numbers.
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _MAX_DESCRIPTION = 64 * 2**20  # bytes; the numbers are not part of it
-# Keys of the weights in checkpoints of training scripts, the most common first.
-_USUAL = ("state_dict", "model", "net", "model_state_dict", "network", "student", "params")
+# Keys of the weights in checkpoints of training scripts; "student" or "ema" is a choice to make.
+_USUAL = ("state_dict", "model", "net", "model_state_dict", "network", "params")
 _TYPES = {
     "FloatStorage": "<f4",
     "DoubleStorage": "<f8",
@@ -39,10 +40,12 @@ _TYPES = {
 }
 _ORDERED = Global("collections", "OrderedDict")
 _SIZE = Global("torch", "Size")
-_PARAMETER = Global("torch._utils", "_rebuild_parameter")
+_PARAMETERS = {
+    Global("torch._utils", f"_rebuild_parameter{ending}") for ending in ("", "_with_state")
+}
 _TENSORS = {Global("torch._utils", name) for name in ("_rebuild_tensor", "_rebuild_tensor_v2")}
 _STORAGES = {Global("torch", name): name for name in _TYPES}
-_ALLOWED = {_ORDERED, _SIZE, _PARAMETER, *_TENSORS, *_STORAGES}
+_ALLOWED = {_ORDERED, _SIZE, *_PARAMETERS, *_TENSORS, *_STORAGES}
 
 
 class _Storage(NamedTuple):
@@ -66,45 +69,52 @@ class _Tensor(NamedTuple):
 _Numbers = Callable[[str], bytes | memoryview]
 
 
-def from_torch_file(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def from_torch_file(path: str | os.PathLike[str], key: str | None = None) -> dict[str, np.ndarray]:
     """Read the tensors of a state dict, or of the state dict in a training checkpoint.
 
-    If a checkpoint holds several state dicts, the one under "state_dict", "model", "net", ... is
-    read.
+    Of several state dicts the one under "state_dict", "model", "net", ... is read, with a warning
+    that names it, if there is exactly one such key.
 
     Args:
       path: written by `torch.save` of a dict; a pickled module is refused.
+      key: of the state dict to read; its tensors are then named "<key>.<name>". A key that holds
+        none is ignored.
 
     Returns:
       The tensors with PyTorch's names and layouts, as read-only views, for `load_torch`; bfloat16
       becomes float32, every other type stays.
 
     Raises:
-      UserError: the file is missing, damaged or not PyTorch's; it asks for an object other than
-        tensors; it holds no state dict, or several.
+      UserError: the file is missing, damaged or not PyTorch's; its weights need an object other
+        than tensors; it holds no state dict, or several between which nothing decides.
     """
+    opaque: dict[str, None] = {}  # names of skipped objects, in order
     try:
         with open(path, "rb") as file:
             content = file.read()
         if content[:4] == b"PK\x03\x04":
-            value, numbers = _open_zip(content)
+            value, numbers = _open_zip(content, opaque)
         elif content[:1] == b"\x80":
-            value, numbers = _open_legacy(content)
+            value, numbers = _open_legacy(content, opaque)
         else:
             raise UserError("neither a zip archive nor a pickle, so no file of PyTorch")
-        tensors, loaded = _state_dict(value), {}
-        return {name: _view(name, tensor, numbers, loaded) for name, tensor in tensors.items()}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give the path of a .pth, .pt or .th file") from None
+        tensors, loaded = _state_dict(path, value, key), {}
+        arrays = {name: _view(name, tensor, numbers, loaded) for name, tensor in tensors.items()}
     except UserError as error:
-        reason = " ".join(str(error).split())  # names in a damaged file may contain line breaks
+        asks = f"; it asks for {next(iter(opaque))}, which is no tensor" if opaque else ""
+        # names in a damaged file may contain line breaks
+        reason = " ".join(f"{error}{asks}".split())
         raise UserError(f"{path}: {reason}") from error
     except CORRUPT_FILE_ERRORS as error:
         reason = str(error).split("\n")[0] or type(error).__name__
         raise UserError(f"{path}: cannot be read, perhaps damaged: {reason}") from error
+    if opaque:
+        names = " ".join(", ".join(list(opaque)[:5]).split())
+        warnings.warn(f"{path}: skipped {names}: no weight needs them", stacklevel=2)
+    return arrays
 
 
-def _open_zip(content: bytes) -> tuple[Any, _Numbers]:
+def _open_zip(content: bytes, opaque: dict[str, None]) -> tuple[Any, _Numbers]:
     archive = zipfile.ZipFile(io.BytesIO(content))
     sizes = {info.filename: info.file_size for info in archive.infolist()}
     descriptions = [name for name in sizes if name.split("/")[-1] == "data.pkl"]
@@ -130,12 +140,13 @@ def _open_zip(content: bytes) -> tuple[Any, _Numbers]:
             raise UserError(f"{name} is missing in the archive")
         return archive.read(name)
 
-    return read_pickle(io.BytesIO(archive.read(descriptions[0])), _handlers({})), numbers
+    description = io.BytesIO(archive.read(descriptions[0]))
+    return read_pickle(description, _handlers({}, opaque)), numbers
 
 
-def _open_legacy(content: bytes) -> tuple[Any, _Numbers]:
+def _open_legacy(content: bytes, opaque: dict[str, None]) -> tuple[Any, _Numbers]:
     file, storages = io.BytesIO(content), {}
-    handlers = _handlers(storages)
+    handlers = _handlers(storages, opaque)
     if read_pickle(file, handlers) != _MAGIC:
         raise UserError("a pickle, but not of PyTorch")
     protocol, system = read_pickle(file, handlers), read_pickle(file, handlers)
@@ -161,23 +172,24 @@ def _open_legacy(content: bytes) -> tuple[Any, _Numbers]:
     return value, numbers
 
 
-def _handlers(storages: dict[str, _Storage]) -> Handlers:
-    """Accept descriptions of tensors only; adds their storages to `storages`."""
+def _handlers(storages: dict[str, _Storage], opaque: dict[str, None]) -> Handlers:
+    """Accept descriptions of tensors; storages and other names go to the two tables."""
 
-    def name(requested: Global) -> Global:
-        if requested not in _ALLOWED:
-            what = f"{requested.module}.{requested.name}"[:80]
-            raise UserError(
-                f"it asks for {what}, which is no tensor: refused; save the state dict alone"
-            )
-        return requested
+    def name(requested: Global) -> Global | Opaque:
+        if requested in _ALLOWED:
+            return requested
+        other = f"{requested.module}.{requested.name}"[:80]
+        opaque[other] = None
+        return Opaque(other)
 
     def call(called: Any, arguments: tuple[Any, ...]) -> Any:
+        if isinstance(called, Opaque):
+            return called
         if called == _ORDERED:
             return _ordered(*arguments)
         if called == _SIZE and len(arguments) == 1 and isinstance(arguments[0], tuple | list):
             return tuple(arguments[0])
-        if called == _PARAMETER and arguments and isinstance(arguments[0], _Tensor):
+        if called in _PARAMETERS and arguments and isinstance(arguments[0], _Tensor):
             return arguments[0]
         if called in _TENSORS and len(arguments) >= 4:
             return _tensor(*arguments[:4])
@@ -189,7 +201,7 @@ def _handlers(storages: dict[str, _Storage]) -> Handlers:
             what = parts[0] if isinstance(parts, tuple) and parts else parts
             raise UserError(f"it refers to {str(what)[:40]!r}, which is no storage: refused")
         if parts[5:] not in ((), (None,)) or parts[1] not in _STORAGES:
-            raise UserError("it has a storage of an unknown type: refused")
+            raise UserError(f"it has a storage of the unknown type {str(parts[1])[:80]}: refused")
         if not isinstance(parts[4], int) or parts[4] < 0:
             raise UserError("its description is damaged: the size of a storage")
         storage = _Storage(str(parts[2]), _STORAGES[parts[1]], parts[4])
@@ -220,24 +232,44 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> _Tensor:
     return _Tensor(storage, offset, shape, strides)
 
 
-def _state_dict(value: Any) -> dict[str, _Tensor]:
-    if not isinstance(value, Mapping):
-        raise UserError("it holds no dict; save the state dict of the network")
+def _state_dict(path: Any, value: Any, key: str | None) -> dict[str, _Tensor]:
     if _is_state_dict(value):
         return dict(value)
-    state_dicts = {key: inner for key, inner in value.items() if _is_state_dict(inner)}
-    chosen = [key for key in _USUAL if key in state_dicts][:1] or list(state_dicts)
-    if len(chosen) != 1:
-        what = "no state dict" if not chosen else "several state dicts"
-        keys = ", ".join(str(key) for key in list(value)[:20]) or "none"
-        raise UserError(f"it holds {what}; its keys are: {keys}")
-    return dict(state_dicts[chosen[0]])
+    table = value if isinstance(value, Mapping) else {}
+    candidates = [k for k, v in table.items() if _is_state_dict(v) or _is_claim(k, v)]
+    usual = [k for k in _USUAL if k in candidates]
+    chosen = [key] if key in candidates else usual if len(usual) == 1 else candidates
+    keys = ", ".join(str(k) for k in [*(candidates or table)][:20]) or "none"
+    if len(chosen) > 1:
+        raise UserError(f"it holds several state dicts; its keys are: {keys}; choose by --key")
+    if not chosen:
+        if not isinstance(value, Mapping):
+            raise UserError("it holds no dict; save the state dict of the network")
+        raise UserError(f"it holds no state dict; its keys are: {keys}")
+    tensors = table[chosen[0]]
+    other = next((name for name, v in tensors.items() if not isinstance(v, _Tensor)), None)
+    if other is not None:
+        raise UserError(f"{chosen[0]} holds {other!r}, which is no tensor: refused")
+    if key == chosen[0]:
+        return {f"{key}.{name}": tensor for name, tensor in tensors.items()}
+    if len(candidates) > 1:
+        warnings.warn(
+            f"{path}: of its state dicts ({keys}) the one of {chosen[0]!r} is read; --key chooses",
+            stacklevel=4,
+        )
+    return dict(tensors)
 
 
 def _is_state_dict(value: Any) -> bool:
     if not isinstance(value, Mapping) or not value:
         return False
     return all(isinstance(k, str) and isinstance(v, _Tensor) for k, v in value.items())
+
+
+def _is_claim(key: Any, value: Any) -> bool:
+    """Return whether a usual key holds tensors, perhaps beside other values."""
+    tensors = isinstance(value, Mapping) and any(isinstance(v, _Tensor) for v in value.values())
+    return tensors and key in _USUAL
 
 
 def _view(

@@ -5,7 +5,7 @@ differ between families of networks in the last layer and in the shortcuts.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,12 @@ from kdjax.errors import UserError
 # Names of the last linear layer and of a ResNet's projections; all are read as the dialect's own.
 _HEADS = ("fc", "linear", "classifier", "classifier.0")
 _PROJECTIONS = ("downsample", "shortcut")
+_FIRST_KERNELS = ("conv1.weight", "conv1.0.weight", "block0.0.weight", "model.0.0.weight")
+# levels that wrappers of a network (or of a part of it) add to names, and their counters
+_WRAPPERS = re.compile(
+    r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
+_COUNTERS = ("num_batches_tracked", "n_averaged")
 
 
 class Dialect(NamedTuple):
@@ -27,9 +33,7 @@ class Dialect(NamedTuple):
 def find_dialect(name: str, *, window: int) -> Dialect:
     """Return the dialect of a network's PyTorch code.
 
-    Args:
-      name: as for `models.build`.
-      window: height of its first kernel, which tells the two stems of "ResNet..." apart.
+    `window`, the height of its first kernel, tells the two stems of "ResNet..." apart.
 
     Raises:
       UserError: no PyTorch code of that network is known.
@@ -59,18 +63,36 @@ def to_name(path: str, dialect: Dialect) -> str:
     return ".".join([*layers, kinds.get(leaf, leaf)])
 
 
-def torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of an array in PyTorch's layout, OIHW or [out, in]."""
-    return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else tuple(shape[::-1])
+def strip_prefixes(tensors: Mapping[str, Any], roots: Collection[str] = ()) -> dict[str, Any]:
+    """Drop the levels of wrappers, any prefix that all names share, and counters.
+
+    A prefix ends before one of `roots`, the first levels of a network's own names.
+
+    Raises:
+      UserError: two tensors then have one name.
+
+    >>> list(strip_prefixes({"net.module.fc.weight": 0, "net._orig_mod.conv1.weight": 0}))
+    ['fc.weight', 'conv1.weight']
+    """
+    plain: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        short = _WRAPPERS.sub("", name)
+        if short in plain:
+            raise UserError(f"{name!r} and another tensor are both {short!r}; save one of them")
+        if short.rpartition(".")[2] not in _COUNTERS:
+            plain[short] = tensor
+    while len(first := {name.partition(".")[0] for name in plain}) == 1:
+        rest = {name.partition(".")[2]: tensor for name, tensor in plain.items()}
+        if "" in rest or not any("." in name for name in rest) or first <= {*roots}:
+            break
+        plain = rest
+    return plain
 
 
 def normalise(tensors: Mapping[str, Any], dialect: Dialect) -> dict[str, np.ndarray]:
-    """Drop "module." and batch counters, and rename heads and projections to the dialect's."""
+    """Drop prefixes and counters, and rename heads and projections to the dialect's."""
     normalised = {}
-    for name, tensor in tensors.items():
-        plain = name.removeprefix("module.")
-        if plain.endswith("num_batches_tracked"):
-            continue
+    for plain, tensor in strip_prefixes(tensors).items():
         head, _, kind = plain.rpartition(".")
         if head in _HEADS:
             plain = f"{dialect.head}.{kind}"
@@ -87,13 +109,23 @@ def last_layer(tensors: Mapping[str, Any], what: str) -> np.ndarray:
     Raises:
       UserError: there is none; the message starts with `what`.
     """
-    plain = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    plain = strip_prefixes(tensors)
     for head in _HEADS:
         weight = plain.get(f"{head}.weight")
         if weight is not None and np.ndim(weight) == 2:
             return np.asarray(weight)
     near = ", ".join(list(plain)[-2:]) or "nothing"
-    raise UserError(f'{what}: no "fc.weight" [classes, width] or the like; the last are {near}')
+    raise UserError(
+        f'{what}: no "fc.weight" [classes, width] or the like; the last are {near}; '
+        "give the prefix of one network among several as --key"
+    )
+
+
+def first_kernel(tensors: Mapping[str, Any]) -> np.ndarray | None:
+    """Find the weight OIHW of the first convolution of any network with PyTorch names."""
+    plain = strip_prefixes(tensors)
+    kernels = (np.asarray(plain[name]) for name in _FIRST_KERNELS if name in plain)
+    return next((kernel for kernel in kernels if kernel.ndim == 4), None)
 
 
 def _layer(layer: str, dialect: Dialect) -> str:

@@ -1,7 +1,7 @@
 """Reads files of weights of every supported format."""
 
+import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,35 +10,99 @@ from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
 from kdjax.models.io.convert import from_safetensors
 from kdjax.models.io.torch_file import from_torch_file
 
+_TORCH = (".pth", ".pt", ".th", ".tar", ".bin")
+_KNOWN = ", ".join((".npz", ".safetensors", *_TORCH, "model.safetensors.index.json"))
+# of a folder, the first that exists, as the reference library does
+_IN_FOLDER = (
+    "model.safetensors", "model.safetensors.index.json",
+    "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
+_LFS_POINTER = b"version https://git-lfs"
 
-def read_weights(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+
+def read_weights(path: str | os.PathLike[str], key: str | None = None) -> dict[str, np.ndarray]:
     """Read all arrays of a file by name, without running any code of the file.
 
     Args:
-      path: a .npz, .safetensors, .pth, .pt or .th file.
+      path: a .npz, .safetensors or PyTorch file (of any suffix), an index of shards, or a folder
+        that holds model.safetensors or pytorch_model.bin, whole or in shards.
+      key: of the arrays to read: of a state dict in a checkpoint, or a prefix of names.
 
     Returns:
-      The arrays with the file's names and layouts, for `load_torch` or `restore`.
+      The arrays with the file's names and layouts, for `load_torch` or `restore`; with a key
+      without it.
 
     Raises:
-      UserError: another format, or a file that is missing, damaged or holds other objects.
+      UserError: another format, or a file that is missing, damaged or holds other objects; no
+        array under the key.
     """
-    readers: dict[str, Callable[..., dict[str, np.ndarray]]] = {
-        ".npz": _from_npz,
-        ".safetensors": from_safetensors,
-        ".pth": from_torch_file,
-        ".pt": from_torch_file,
-        ".th": from_torch_file,
+    file = weights_file(path)
+    tensors = _from_shards(file) if file.suffix == ".json" else _read(file, key)
+    if key is None:
+        return tensors
+    chosen = {
+        name.removeprefix(f"{key}."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{key}.")
     }
-    kind = Path(path).suffix.lower()
-    if kind not in readers:
-        raise UserError(f"{path}: use a file of weights: {', '.join(readers)}")
-    return readers[kind](path)
+    if not chosen:
+        keys = ", ".join(list(dict.fromkeys(name.split(".")[0] for name in tensors))[:20])
+        raise UserError(f"{file}: no weights under the key {key!r}; its names start with {keys}")
+    return chosen
 
 
-def _from_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file; give the path of a .npz file")
+def weights_file(path: str | os.PathLike[str]) -> Path:
+    """Return the file of weights of a folder, or the file itself.
+
+    Raises:
+      UserError: there is no such file.
+    """
+    file = Path(path)
+    if file.is_dir():
+        names = [name for name in _IN_FOLDER if (file / name).is_file()]
+        file /= (*names, *_IN_FOLDER)[0]
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; use a file of weights: {_KNOWN}")
+    return file
+
+
+def _read(file: Path, key: str | None) -> dict[str, np.ndarray]:
+    """Read a file by its suffix if that says all, else by its first bytes."""
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(512)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from error
+    suffix = file.suffix.lower()
+    first_member = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+    if head.startswith(_LFS_POINTER):
+        raise UserError(f"{file}: a pointer of Git LFS, not the weights; run `git lfs pull`")
+    if suffix == ".safetensors" or (suffix != ".npz" and head[8:9] == b"{"):
+        return from_safetensors(file)
+    if suffix == ".npz" or (head[:2] == b"PK" and first_member.endswith(b".npy")):
+        return _from_npz(file)
+    if suffix in _TORCH or head[:2] == b"PK" or head[:1] == b"\x80":
+        return from_torch_file(file, key)
+    raise UserError(f"{file}: use a file of weights: {_KNOWN}")
+
+
+def _from_shards(index: Path) -> dict[str, np.ndarray]:
+    try:
+        table = json.loads(index.read_text())["weight_map"]
+        names = sorted({str(name) for name in table.values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{index}: no index of shards with a weight_map") from error
+    tensors: dict[str, np.ndarray] = {}
+    for name in names:
+        if Path(name).name != name or name.endswith(".json"):
+            raise UserError(f"{index}: {name[:80]!r} is no file of weights beside it")
+        tensors |= _read(weights_file(index.parent / name), None)
+    if lacking := [name for name in table if name not in tensors]:
+        raise UserError(f"{index}: its files lack {', '.join(lacking[:12])}")
+    return tensors
+
+
+def _from_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         archive = np.load(path, allow_pickle=False)
         if isinstance(archive, np.ndarray):

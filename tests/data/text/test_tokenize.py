@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kdjax.data.text import tokenize
+from kdjax.data.text.check_tokenizer import check_tokenizer
 from kdjax.data.text.tasks import Prompt
 from kdjax.errors import UserError
 
@@ -59,6 +60,96 @@ class TestWordpiece:
         tokenizer = tokenize.from_words(SMALL)
         found = tokenize.encode(tokenizer, [("a " * n,) for n in range(7)], max_length=16)
         assert np.diff(found.start).tolist() == [n + 2 for n in range(7)]
+
+
+CASED = [*tokenize.SPECIAL, "Ann", "ann", "met", "é", "e", "##lan", "東", "東京"]
+
+
+class TestSettings:
+    def ids(self, folder, text, **settings):
+        (folder / "vocab.txt").write_text("\n".join(CASED), encoding="utf-8")
+        if settings:
+            (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        tokenizer = tokenize.wordpiece(folder)
+        encoded = row(tokenize.encode(tokenizer, [(text,)], max_length=16), 0)[0]
+        words = tokenize.words(tokenizer)
+        return [words[i] for i in encoded[1:-1]]
+
+    def test_case_accents_and_chinese_characters(self, tmp_path):
+        text = "Ann met élan 東京"
+        cased = {"do_lower_case": False}
+        found = self.ids(tmp_path, text, **cased)
+        assert found == ["Ann", "met", "é", "##lan", "東", "[UNK]"]
+        assert self.ids(tmp_path, text, do_lower_case=True)[:4] == ["ann", "met", "e", "##lan"]
+        found = self.ids(tmp_path, text, **cased, strip_accents=True, tokenize_chinese_chars=False)
+        assert found == ["Ann", "met", "e", "##lan", "東京"]
+        kept = tokenize.wordpiece(tmp_path)
+        tokenize.save(kept, tmp_path / "export")
+        again = tokenize.wordpiece(tmp_path / "export")
+        check_tokenizer(kept, tmp_path / "export")
+        assert (again.settings, again.settings["do_lower_case"]) == (kept.settings, False)
+
+    def test_a_vocabulary_with_upper_case_is_cased(self, tmp_path):
+        assert self.ids(tmp_path, "Ann ann") == ["Ann", "ann"]
+        # one stray word in many is not enough
+        many = [*CASED, *(f"w{number}" for number in range(200))]
+        (tmp_path / "vocab.txt").write_text("\n".join(many), encoding="utf-8")
+        assert not tokenize.wordpiece(tmp_path).settings
+
+    @pytest.mark.parametrize(
+        ("settings", "says"),
+        [
+            ({"do_lower_case": "false"}, "do_lower_case is 'false'; it must be true"),
+            ({"do_basic_tokenize": False}, "not supported"),
+            ({"never_split": ["x"]}, "not supported"),
+            ([1], "cannot be read"),
+        ],
+    )
+    def test_settings_that_are_not_obeyed_are_refused(self, settings, says, tmp_path):
+        (tmp_path / "vocab.txt").write_text("\n".join(CASED), encoding="utf-8")
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+        with pytest.raises(UserError, match=f"tokenizer_config.json.*{says}"):
+            tokenize.wordpiece(tmp_path)
+
+    def test_a_tokenizer_json_obeys_them_too(self, tmp_path):
+        tokenizer = tokenize.from_words([*CASED, "<end>", "<fill>"])
+        tokenizer.encoder.save(str(tmp_path / "tokenizer.json"))
+        assert tokenize.from_file(tmp_path).end_id == 3
+        settings = {
+            "do_lower_case": False,
+            "eos_token": "<end>",
+            "pad_token": {"content": "<fill>"},
+        }
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+        found = tokenize.from_file(tmp_path)
+        assert (found.end_id, found.pad_id) == (len(CASED), len(CASED) + 1)
+        assert row(tokenize.encode(found, [("Ann",)], max_length=8), 0)[0] == [2, 5, 3]
+        tokenize.save(found, tmp_path / "export")
+        check_tokenizer(found, tmp_path / "export")
+        assert tokenize.from_file(tmp_path / "export").end_id == found.end_id
+
+    def test_a_network_that_has_read_otherwise_is_refused(self, tmp_path):
+        data = tokenize.from_words(SMALL)
+        with pytest.warns(UserWarning, match="holds no vocabulary; the data's is assumed"):
+            check_tokenizer(data, tmp_path)
+        tokenize.save(data, tmp_path)
+        check_tokenizer(data, tmp_path)
+        others = {
+            "order": tokenize.from_words([*SMALL[:5], *SMALL[5:][::-1]]),
+            "case": tokenize.from_words(SMALL, settings={"do_lower_case": False}),
+            "accents": tokenize.from_words(SMALL, settings={"strip_accents": False}),
+            "chinese": tokenize.from_words([*SMALL, "東京", "東", "京"]),
+        }
+        chinese = {"tokenize_chinese_chars": False}
+        pairs = [(data, other) for name, other in others.items() if name != "chinese"]
+        pairs.append((others["chinese"], tokenize.from_words(tokenize.words(others["chinese"]),
+                                                             settings=chinese)))  # fmt: skip
+        for number, (one, other) in enumerate(pairs):
+            tokenize.save(other, tmp_path / str(number))
+            with pytest.raises(
+                UserError, match=rf"another vocabulary.*data\.vocabulary=.*{number}"
+            ):
+                check_tokenizer(one, tmp_path / str(number))
 
 
 class TestCutting:

@@ -250,4 +250,5 @@ def test_a_format_that_is_not_the_networks_is_refused(trained, tmp_path, capsys)
     workdir, *_ = trained
     argv = ["export", f"--workdir={workdir}", "--role=student", f"--out={tmp_path / 'x'}"]
     refused(capsys, [*argv, "--format=huggingface"], "--format=huggingface", "cnn", "gpt_neo")
-    assert not (tmp_path / "x").exists()
+    refused(capsys, [*argv, "--format=torch"], "--format=torch", "cnn", "no PyTorch names")
+    assert not list(tmp_path.iterdir())

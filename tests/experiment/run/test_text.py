@@ -174,7 +174,7 @@ def test_an_export_keeps_its_vocabulary(whole, exported):
 def test_an_export_in_hugging_faces_format_starts_a_run(kind, whole, exported, tmp_path):
     run, workdir, _, folder = whole(kind)
     story = load_results(run, workdir, print)
-    request = ExportRequest("student", member=1, huggingface=True)
+    request = ExportRequest("student", member=1, form="huggingface")
     export_run.from_workdir(run, story, request, tmp_path / "hf")
     said = config(folder, kind)
     said["roles"]["student"]["checkpoint"] = str(tmp_path / "hf")
@@ -188,7 +188,7 @@ def test_an_export_in_hugging_faces_format_starts_a_run(kind, whole, exported, t
 
 def test_each_seed_draws_its_own_head_of_a_read_network(whole, exported, tmp_path):
     run, workdir, _, folder = whole("bert")
-    request = ExportRequest("student", member=1, huggingface=True)
+    request = ExportRequest("student", member=1, form="huggingface")
     export_run.from_workdir(run, load_results(run, workdir, print), request, tmp_path / "hf")
     path = tmp_path / "hf" / "model.safetensors"
     tensors = load_file(path)

@@ -11,7 +11,8 @@ import safetensors.numpy
 
 from kdjax import models
 from kdjax.errors import UserError
-from kdjax.models.io.huggingface_config import to_options
+from kdjax.models.io.huggingface import read_class_names
+from kdjax.models.io.huggingface_config import class_names, to_options
 from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
 from kdjax.types import Variables
 
@@ -52,6 +53,19 @@ def init(name, **options):
     ids = {k: np.zeros((1, 4), np.int32) for k in ("input_ids", "attention_mask", "token_type_ids")}
     choices = {k: np.zeros((1, 2, 2), np.int32) for k in ("choice_ids", "choice_mask")}
     return jax.jit(model.init)(jax.random.key(0), {**ids, **choices})
+
+
+def drawn(name, **options):
+    """Random variables, without the compilation of `init`."""
+    ids = {
+        k: jax.ShapeDtypeStruct((1, 4), np.int32)
+        for k in ("input_ids", "attention_mask", "token_type_ids")
+    }
+    choices = {k: jax.ShapeDtypeStruct((1, 2, 2), np.int32) for k in ("choice_ids", "choice_mask")}
+    model = models.build(name, **options)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), {**ids, **choices})
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -259,3 +273,81 @@ def test_layers_that_cannot_be_kept():
         models.select_layers(variables, ())
     with pytest.raises(UserError, match="no layers by number"):
         models.select_layers(Variables({"hidden0": {}}, {}))
+
+
+@pytest.mark.parametrize("names", [("score",), ("no", "maybe", "yes")])
+def test_any_number_of_classes_is_written_with_its_names(names, tmp_path):
+    options = {"name": "bert", **SMALL["bert"], "num_classes": len(names)}
+    variables = drawn(**options)
+    models.save_huggingface(tmp_path, {**options, "class_names": names}, variables)
+    assert read_class_names(tmp_path) == names
+    jax.tree.map(np.testing.assert_array_equal, variables, models.load_huggingface(tmp_path)[1])
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["label2id"] == {name: number for number, name in enumerate(names)}
+    assert config.get("problem_type") == ("regression" if len(names) == 1 else None)
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({}, ()),
+        ({"id2label": {"1": "b", "0": "a"}}, ("a", "b")),
+        ({"id2label": {str(n): str(n) for n in range(11)}}, tuple(map(str, range(11)))),
+        ({"label2id": {"b": 1, "a": 0}}, ("a", "b")),
+        ({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"b": 0, "a": 1}}, ("b", "a")),
+        ({"id2label": {"0": "x", "1": "y"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}, ("x", "y")),
+        ({"id2label": {"0": "LABEL_0"}, "label2id": None}, ("LABEL_0",)),
+    ],
+)
+def test_names_of_classes(config, names):
+    assert class_names(config, "config.json") == names
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"id2label": {"1": "a", "2": "b"}}, "must number the classes from 0"),
+        ({"id2label": ["a", "b"]}, "must number the classes from 0"),
+        ({"id2label": {"first": "a"}}, "must number the classes from 0"),
+        ({"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 1, "b": 0}}, "contradicts id2label"),
+    ],
+)
+def test_names_of_classes_that_cannot_be_ordered(config, says):
+    with pytest.raises(UserError, match=f"^config.json: .*{says}"):
+        class_names(config, "config.json")
+
+
+def test_tied_tensors_have_any_of_their_names(tmp_path):
+    t5 = ["shared", "encoder.embed_tokens", "decoder.embed_tokens", "lm_head"]
+    names = {"gpt_neo": ["transformer.wte", "lm_head"], "t5": t5}
+    for name, tied in names.items():
+        variables = drawn(name, num_classes=2, **SMALL[name])
+        models.save_huggingface(tmp_path, {"name": name, **SMALL[name]}, variables)
+        tensors = tensors_of(tmp_path)
+        table = tensors.pop(f"{tied[0]}.weight")
+        for copies in ([other] for other in tied) if name == "gpt_neo" else (tied[1:3], tied[:2]):
+            copied = {f"{copy}.weight": table.copy() for copy in copies}
+            safetensors.numpy.save_file({**tensors, **copied}, tmp_path / "model.safetensors")
+            loaded = models.load_huggingface(tmp_path)[1]
+            jax.tree.map(np.testing.assert_array_equal, variables, loaded)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "model.", "lightning.model.module."])
+def test_wrapped_and_sharded_files_are_read(prefix, tmp_path):
+    _, expected = models.load_huggingface(GOLDEN)
+    tensors = {prefix + name: tensor for name, tensor in tensors_of(GOLDEN).items()}
+    (tmp_path / "config.json").write_text((GOLDEN / "config.json").read_text())
+    shards = {"a.safetensors": list(tensors)[::2], "b.safetensors": list(tensors)[1::2]}
+    for shard, names in shards.items():
+        safetensors.numpy.save_file({name: tensors[name] for name in names}, tmp_path / shard)
+    table = {name: shard for shard, names in shards.items() for name in names}
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": table}))
+    jax.tree.map(np.testing.assert_array_equal, expected, models.load_huggingface(tmp_path)[1])
+    # without its head all names of a BERT start with "bert."
+    bare = {name: x for name, x in tensors.items() if "classifier" not in name}
+    index.unlink()
+    safetensors.numpy.save_file(bare, tmp_path / "model.safetensors")
+    loaded = models.load_huggingface(tmp_path, num_classes=2, key=jax.random.key(0))[1].params
+    for name in set(loaded) - {"fc"}:
+        jax.tree.map(np.testing.assert_array_equal, loaded[name], expected.params[name])

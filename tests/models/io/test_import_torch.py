@@ -45,7 +45,10 @@ def test_import_and_back_is_exact(tmp_path, tensors, capsys):
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(back[name], tensor)
     # what was written reads as weights again
-    again = import_weights("resnet8", out / "torch.safetensors", tmp_path / "again", ImageFormat())
+    with pytest.warns(UserWarning, match="import with --mean and --std"):
+        again = import_weights(
+            "resnet8", out / "torch.safetensors", tmp_path / "again", ImageFormat()
+        )
     assert again.startswith("10 classes")
     assert json.loads((tmp_path / "again/config.json").read_text())["mean"] is None
 
@@ -60,6 +63,7 @@ def test_import_and_back_is_exact(tmp_path, tensors, capsys):
         ({"mean": (0.5,), "std": (0.2,)}, "mean has 1 numbers for 3 channels"),
         ({"mean": (0.5,) * 3, "std": (0.2, 0, 0.2)}, "must be greater than 0"),
         ({"scale": 0}, "must be greater than 0"),
+        ({"class_names": ("cat", "dog")}, "has 10 classes, but 2 names"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(tmp_path, tensors, options, says):
@@ -89,9 +93,43 @@ def test_mistakes_on_the_command_line_exit_with_2(tmp_path, tensors, capsys):
     flags = ["import", "--model=resnet8", f"--weights={tmp_path / 'w.npz'}"]
     assert main([*flags, f"--out={tmp_path / 'out'}", "--shape=32x32x3"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-    assert main([*flags, f"--out={tmp_path / 'out'}"]) == 0
+    with pytest.warns(UserWarning, match="import with --mean and --std"):
+        assert main([*flags, f"--out={tmp_path / 'out'}"]) == 0
     assert main([*flags, f"--out={tmp_path / 'out'}"]) == 2
     assert "already holds model.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "_orig_mod.", "model.", "module._orig_mod.", "lightning.net.model.module."],
+)
+def test_names_of_wrapped_networks_are_read(tensors, prefix):
+    expected = models.load_torch("resnet8", tensors)
+    wrapped = {prefix + name: tensor for name, tensor in tensors.items()}
+    wrapped["n_averaged"] = np.int64(3)
+    assert models.torch_options("resnet8", wrapped) == {"shortcut": "pad"}
+    jax.tree.map(np.testing.assert_array_equal, models.load_torch("resnet8", wrapped), expected)
+    # only a part of it was compiled or distributed
+    inner = {n.replace("layer1.0.", "layer1._orig_mod.0.module."): x for n, x in wrapped.items()}
+    jax.tree.map(np.testing.assert_array_equal, models.load_torch("resnet8", inner), expected)
+    with pytest.raises(UserError, match=r"another tensor are both 'fc\.bias'"):
+        models.load_torch("resnet8", {**tensors, "module.fc.bias": tensors["fc.bias"]})
+
+
+def test_the_key_of_a_network_beside_others(tmp_path, tensors, capsys):
+    both = {f"student.{name}": tensor for name, tensor in tensors.items()}
+    both |= {f"teacher.{name}": tensor + 1 for name, tensor in tensors.items()}
+    np.savez(tmp_path / "w.npz", **both)
+    flags = ["import", "--model=resnet8", f"--weights={tmp_path / 'w.npz'}", "--std=.5,.5,.5"]
+    flags += ["--mean=.5,.5,.5", f"--out={tmp_path / 'out'}", "--classes=a,b,c,d,e,f,g,h,i,j"]
+    assert main(flags) == 2
+    assert "--key" in capsys.readouterr().err
+    assert main([*flags, "--key=teacher"]) == 0
+    _, variables, about = model_export.restore(tmp_path / "out")
+    np.testing.assert_array_equal(variables.params["fc"]["bias"], tensors["fc.bias"] + 1)
+    assert about["class_names"] == list("abcdefghij")
+    mode = (tmp_path / "new").touch() or (tmp_path / "new").stat().st_mode
+    assert {file.stat().st_mode for file in (tmp_path / "out").iterdir()} == {mode}
 
 
 def test_a_real_teacher_imports_and_keeps_its_logits(tmp_path):

@@ -5,6 +5,7 @@ checkpoint_{zip,legacy}.pth were written by torch.save of PyTorch 2.13 from one 
 """
 
 import io
+import json
 import pathlib
 import pickle
 import struct
@@ -12,6 +13,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -236,3 +238,112 @@ def test_a_pickle_of_something_else_is_no_checkpoint(tmp_path):
     (tmp_path / "a.pth").write_bytes(stream.getvalue())
     with pytest.raises(UserError, match="a pickle, but not of PyTorch"):
         read_weights(tmp_path / "a.pth")
+
+
+def _object(module, name, state=b"N"):
+    """An instance as pickle writes it, with a state that a class would receive."""
+    return _name(module, name) + b")\x81" + state + b"b"
+
+
+def test_objects_that_no_weight_needs_are_skipped_by_name(tmp_path):
+    scalar = _name("numpy._core.multiarray", "scalar") + _name("numpy", "dtype")
+    scalar += b"(" + _text("f8") + b"\x89\x88tR(K\x03" + _text("<") + b"NNNtbC\x08" + b"\0" * 8
+    scalar += b"\x86R"
+    attributes = _object("lightning", "AttributeDict", b"N") + b"(" + _text("lr") + b"K\x01u"
+    program = _dict(
+        args=_object("argparse", "Namespace", _dict(lr=b"K\x01")),
+        best=scalar,
+        hyper=attributes,
+        callbacks=b"}" + _name("lightning", "Callback") + b"K\x01s",
+        call=_name("os", "system") + b"(" + _text("touch x") + b"tR",
+        state_dict=_dict(weight=_tensor()),
+    )
+    path = _file(tmp_path / "a.pth", program)
+    says = "skipped argparse.Namespace, numpy._core.multiarray.scalar, numpy.dtype, lightning.Attr"
+    with pytest.warns(UserWarning, match=says):
+        assert list(read_weights(path)) == ["weight"]
+    # an object among the weights is one that they need
+    inner = _dict(weight=_tensor(), bias=_object("torch.nn.parameter", "Buffer"))
+    path = _file(tmp_path / "b.pth", _dict(state_dict=inner, ema=_dict(weight=_tensor())))
+    with pytest.raises(UserError, match=r"state_dict holds 'bias', which is no tensor.*Buffer"):
+        read_weights(path)
+
+
+def test_one_state_dict_of_several_is_named_or_chosen(tmp_path):
+    sizes = {"state_dict": 1, "state_dict_ema": 2}
+    program = _dict(**{key: _dict(w=_tensor((n,))) for key, n in sizes.items()})
+    path = _file(tmp_path / "a.pth", program)
+    says = r"a.pth: of its state dicts \(state_dict, state_dict_ema\) the one of 'state_dict' is"
+    with pytest.warns(UserWarning, match=says):
+        assert read_weights(path)["w"].shape == (1,)
+    for key, size in sizes.items():
+        assert {n: x.shape for n, x in read_weights(path, key).items()} == {"w": (size,)}
+    program = _dict(**{key: _dict(w=_tensor()) for key in ("student", "teacher")})
+    path = _file(tmp_path / "b.pth", program)
+    with pytest.raises(UserError, match="are: student, teacher; choose by --key"):
+        read_weights(path)
+    assert list(read_weights(path, "teacher")) == ["w"]
+    for key in ("model", "net"):  # either could be meant
+        program = _dict(net=_dict(w=_tensor()), model=_dict(w=_tensor((1,))))
+        with pytest.raises(UserError, match="are: net, model; choose"):
+            read_weights(_file(path, program))
+        assert list(read_weights(path, key)) == ["w"]
+
+
+def test_a_key_is_also_a_prefix_of_names(tmp_path):
+    np.savez(tmp_path / "a.npz", **{"teacher.fc.weight": np.ones(1), "student.fc.weight": [2.0]})
+    assert read_weights(tmp_path / "a.npz", "student") == {"fc.weight": 2}
+    path = _file(tmp_path / "a.pth", _dict(**{"net.w": _tensor(), "nets.w": _tensor()}))
+    assert list(read_weights(path, "net")) == ["w"]
+    with pytest.raises(UserError, match="no weights under the key 'ema'; its names start with net"):
+        read_weights(path, "ema")
+
+
+@pytest.mark.parametrize("name", ["a.pth.tar", "a.bin", "a", "a.ckpt", "a.model", "a.pth"])
+def test_the_content_says_what_a_file_is(tmp_path, name):
+    path, tensors = tmp_path / name, {"w": np.ones((1, 2), np.float32)}
+    path.write_bytes((GOLDEN / "checkpoint_legacy.pth").read_bytes())
+    assert "module.whole" in read_weights(path)
+    assert list(read_weights(_file(path, _dict(w=_tensor())))) == ["w"]
+    safetensors.numpy.save_file(tensors, path)
+    np.testing.assert_array_equal(read_weights(path)["w"], tensors["w"])
+    if name != "a.pth":
+        with path.open("wb") as file:
+            np.savez(file, **tensors)
+        np.testing.assert_array_equal(read_weights(path)["w"], tensors["w"])
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    with pytest.raises(UserError, match="a pointer of Git LFS, not the weights"):
+        read_weights(path)
+    path.write_bytes(b"<html>")
+    with pytest.raises(UserError, match=r"use a file of weights|no file of PyTorch"):
+        read_weights(path)
+
+
+def test_shards_are_read_by_their_index(tmp_path):
+    parts = {"model-1.safetensors": {"a": np.ones(1)}, "model-2.safetensors": {"b": np.zeros(2)}}
+    for name, tensors in parts.items():
+        safetensors.numpy.save_file(tensors, tmp_path / name)
+    index = tmp_path / "model.safetensors.index.json"
+
+    def write(**where):
+        index.write_text(json.dumps({"metadata": {}, "weight_map": where}))
+
+    write(a="model-1.safetensors", b="model-2.safetensors")
+    for path in (tmp_path, index):
+        assert {n: len(x) for n, x in read_weights(path).items()} == {"a": 1, "b": 2}
+    write(a="model-1.safetensors", c="model-1.safetensors")
+    with pytest.raises(UserError, match=r"index\.json: its files lack c"):
+        read_weights(tmp_path)
+    for name, says in {
+        "../a.safetensors": "is no file of weights beside it",
+        index.name: "is no file of weights beside it",
+        "model-3.safetensors": "no such file",
+    }.items():
+        write(a=name)
+        with pytest.raises(UserError, match=says) as caught:
+            read_weights(tmp_path)
+        assert "\n" not in str(caught.value)
+    for text in ("[]", "{", '{"weight_map": [1]}', "[" * 200_000):
+        index.write_text(text)
+        with pytest.raises(UserError, match="no index of shards with a weight_map"):
+            read_weights(index)

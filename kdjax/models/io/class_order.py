@@ -1,0 +1,80 @@
+"""The order of a network's classes: compared by name with the data's, and changed to it."""
+
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from kdjax.errors import UserError
+from kdjax.types import Spec, Variables
+
+
+def in_data_order(variables: Variables, names: Sequence[str], spec: Spec, where: str) -> Variables:
+    """Put the outputs of a network's last layer in the order of the data's classes.
+
+    Names are equal in any case and with any signs between words. A network without names, or with
+    numbers for names, is taken to have the data's order, with a warning.
+
+    Args:
+      variables: of the network, not stacked.
+      names: of its classes, in the order of its outputs; empty if they are not known.
+      spec: of the data. A regression and a choice among answers have no order of classes.
+      where: the network's file in messages.
+
+    Raises:
+      UserError: the names contradict the data's.
+    """
+    labels = spec.class_names
+    unordered = len(labels) != spec.num_classes or len(labels) == 1 or "choice_ids" in spec.inputs
+    if unordered or tuple(names) == tuple(labels):  # which may repeat a name
+        return variables
+    for spelling in (str, str.casefold, _letters):
+        numbers = {spelling(name): number for number, name in enumerate(names)}
+        order = [numbers.get(spelling(label)) for label in labels]
+        if None not in order and len(set(order)) == len(names) == len(numbers):
+            return _permute(variables, [int(number or 0) for number in order], where)
+    if is_numbered(names) or is_numbered(labels):
+        warnings.warn(
+            f"{where} does not name its classes as the data does: its outputs are assumed to be "
+            f"in the data's order: {_listed(labels)}",
+            stacklevel=2,
+        )
+        return variables
+    raise UserError(
+        f"{where} has the classes {_listed(names)}, but the data has {_listed(labels)}; name those "
+        "of the network as the data's in its config.json, in the order of its outputs"
+    )
+
+
+def is_numbered(names: Sequence[str]) -> bool:
+    """Return whether all names are their numbers, such as "3" or "LABEL_3"; also without names."""
+    numbers = (re.fullmatch(r"[A-Za-z]*[ _-]?(\d+)", name) for name in names)
+    return all(match and int(match[1]) == number for number, match in enumerate(numbers))
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.casefold()) or name
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+
+
+def _permute(variables: Variables, order: list[int], where: str) -> Variables:
+    """Take the outputs of "fc" in an order, and of a detector's "deltas", 4 a class."""
+    if order == sorted(order):
+        return variables
+    boxes = [4 * number + side for number in order[:-1] for side in range(4)]  # background has none
+    indices = {"fc": np.array(order), "deltas": np.array(boxes)}
+
+    def take(path: tuple[Any, ...], leaf: Any) -> Any:
+        layer = str(getattr(path[-2], "key", ""))
+        return leaf[..., indices[layer]] if layer in indices else leaf
+
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(variables.params)]
+    if not any("['fc']" in path for path in paths):  # of a lipschitz_mlp
+        raise UserError(f"{where} has the data's classes in another order: export it in theirs")
+    return variables._replace(params=jax.tree_util.tree_map_with_path(take, variables.params))
