@@ -15,7 +15,9 @@ import numpy as np
 from PIL import Image
 
 from kdjax.data.augment.boxes import TASK
-from kdjax.data.detection.coco import Photo, Photos, open_photo, read_coco
+from kdjax.data.detection.coco import Photo, Photos, open_photo, photos_digest, read_coco
+from kdjax.data.digest import digest
+from kdjax.data.images.decode import find_unreadable
 from kdjax.data.images.in_memory import channel_moments, fits_on_device, id_batches
 from kdjax.data.images.streaming import Block, train_batches
 from kdjax.data.options import BatchOptions, DetectionOptions, SplitOptions
@@ -78,21 +80,20 @@ def read_detection(
     fetch = {split: partial(_example, coco.path, rows, options) for split, rows in photos.items()}
     size = {split: len(rows) for split, rows in photos.items()}
     source = _source(fetch, size, (*coco.class_names, BACKGROUND), batching)
+    source = source._replace(digest={**photos_digest(coco), **source.digest})
+    if source.arrays is None:
+        source = source._replace(verify=partial(_verify, coco))
     return DetectionSet(source, photos, partial(open_photo, coco.path))
 
 
 def _without_unreadable(coco: Photos) -> Photos:
-    """Open every picture once, and drop those that cannot be decoded, with a warning."""
-    unreadable = set()
-    for photo in (*coco.train, *coco.val):
-        try:
-            open_photo(coco.path, photo)
-        except UserError:
-            unreadable.add(photo.file)
+    """Drop the pictures that cannot be read, with a warning."""
+    photos = {photo.file: photo for photo in (*coco.train, *coco.val)}
+    unreadable = find_unreadable(lambda file: open_photo(coco.path, photos[file]), photos)
     if unreadable:
-        names = ", ".join(sorted(unreadable)[:5])
         warnings.warn(
-            f"{coco.where}: {len(unreadable)} unreadable pictures were skipped: {names}",
+            f"{coco.where}: {len(unreadable)} unreadable pictures were skipped: "
+            f"{', '.join(sorted(unreadable)[:5])}",
             stacklevel=3,
         )
     train, val = (
@@ -100,6 +101,14 @@ def _without_unreadable(coco: Photos) -> Photos:
         for split in (coco.train, coco.val)
     )
     return coco._replace(train=train, val=val)
+
+
+def _verify(coco: Photos) -> None:
+    """Refuse a set if any picture of any split cannot be read."""
+    photos = (*coco.train, *coco.val)
+    errors = find_unreadable(lambda row: open_photo(coco.path, photos[row]), range(len(photos)))
+    for error in errors.values():
+        raise UserError(f"{error} ({len(errors)} such pictures)")
 
 
 def _warn_crowded(where: str, photos: Sequence[Photo], limit: int) -> None:
@@ -189,7 +198,8 @@ def _source(
     source = rows(0, 1)
     if small:
         train = id_batches(size["train"], batching.batch_size)
-        source = source._replace(train=train, arrays=arrays, rows=None)
+        images = {f"{split} images": table["image"] for split, table in tables.items()}
+        source = source._replace(train=train, arrays=arrays, rows=None, digest=digest(images))
     return source
 
 

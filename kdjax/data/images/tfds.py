@@ -8,10 +8,12 @@ import importlib
 import os
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kdjax.data.digest import digest, file_lines
 from kdjax.data.images.decode import View
 from kdjax.data.images.streaming import Records, RecordSet
 from kdjax.errors import UserError, did_you_mean
@@ -79,6 +81,8 @@ def from_builder(builder: Any, name: str, path: str | None, view: View) -> Recor
     pixels: Any = features.get(image_key)
     if getattr(label, "num_classes", None) is None or len(getattr(pixels, "shape", ())) != 3:
         raise UserError(f"{where} has no image and class label; choose a classification set")
+    if pixels.np_dtype != np.uint8:
+        raise UserError(f"{where} holds {pixels.np_dtype.__name__} pixels; only uint8 is read")
     channels = int(pixels.shape[-1])
     keys = (image_key, label_key)
 
@@ -106,7 +110,15 @@ def from_builder(builder: Any, name: str, path: str | None, view: View) -> Recor
         shape=(*size, channels),
         class_names=tuple(label.names or map(str, range(label.num_classes))),
         view=view,
+        digest=files_digest(builder),
     )
+
+
+def files_digest(builder: Any) -> dict[str, str]:
+    """Return the digest of the names and sizes of a prepared set's files."""
+    folder = Path(builder.data_dir)
+    files = sorted(p for p in folder.glob("*") if p.is_file())
+    return digest({"files": file_lines(folder, files)})
 
 
 def _eval_splits(builder: Any) -> tuple[str, ...]:
