@@ -10,6 +10,7 @@ from kdjax.data.augment.images import (
     random_crop_flip,
 )
 from kdjax.data.detection.dataset import DetectionSet, read_detection
+from kdjax.data.digest import digest
 from kdjax.data.example import example_batch
 from kdjax.data.images.in_memory import unpad_batch
 from kdjax.data.options import (
@@ -38,6 +39,7 @@ __all__ = [
     "SplitOptions",
     "TextOptions",
     "TextSet",
+    "digest",
     "example_batch",
     "holds_scores",
     "known",

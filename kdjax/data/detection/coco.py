@@ -213,8 +213,7 @@ def _check_pixels(boxes: Sequence[tuple[float, ...]]) -> None:
     """Refuse boxes of which none reaches beyond the first pixel: they are fractions."""
     if boxes and all(max(box) <= 1 for box in boxes):
         raise UserError(
-            f"has the box {boxes[0]}, in 0 to 1 like all others; give [left, top, width, height] in "
-            "pixels"
+            "has a box in 0 to 1, like all others; a bbox is [left, top, width, height] in pixels"
         )
 
 

@@ -144,8 +144,8 @@ def _list(split: Path, names: Sequence[str]) -> Listed:
         label = names.index(folder.name)
         listed += [(file, label) for file in pictures]
     if others:
-        shown = _count(sorted(p.relative_to(split).as_posix() for p in others), "files are")
-        warnings.warn(f"{split}: {shown} no pictures of a class and left out", stacklevel=3)
+        listing = _count(sorted(p.relative_to(split).as_posix() for p in others), "files are")
+        warnings.warn(f"{split}: {listing} no pictures of a class and left out", stacklevel=3)
     return listed
 
 
@@ -183,15 +183,17 @@ def _readable(root: Path, listed: Listed) -> Listed:
     """Leave out the pictures that cannot be read, with a warning."""
     unreadable = find_unreadable(partial(open_picture, channels=3), (file for file, _ in listed))
     if unreadable:
-        shown = _count([p.relative_to(root).as_posix() for p in unreadable], "unreadable pictures")
-        warnings.warn(f"data.path={root}: {shown} were skipped", stacklevel=3)
+        listing = _count(
+            [p.relative_to(root).as_posix() for p in unreadable], "unreadable pictures"
+        )
+        warnings.warn(f"data.path={root}: {listing} were skipped", stacklevel=3)
     return [(file, label) for file, label in listed if file not in unreadable]
 
 
 def _count(names: Sequence[str], what: str) -> str:
     """Return "2 files are (a, b)"; at most five names."""
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{len(names)} {what} ({shown})"
+    text = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return f"{len(names)} {what} ({text})"
 
 
 def _records(listed: Listed, channels: int) -> Records:

@@ -40,7 +40,7 @@ def digits() -> ImageSet:
 
 
 def npz(path: str | None, num_classes: int | None = None, *, needs_test: bool = True) -> ImageSet:
-    """Read an .npz with x_train, y_train, x_test, y_test; x_val, y_val and class_names may be there.
+    """Read an .npz with x_train, y_train, x_test, y_test and perhaps x_val, y_val, class_names.
 
     Args:
         path: the file.

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdjax.data.digest import digest
 from kdjax.data.options import BatchOptions, SplitOptions, TextOptions
 from kdjax.data.splits import check_batch_sizes, plan
 from kdjax.data.text import tasks as text_tasks
@@ -86,9 +87,19 @@ def read_text(options: TextOptions, batching: BatchOptions, splitting: SplitOpti
             split: eval_batches(rows, padding, batching.eval_batch_size)
             for split, rows in splits.items()
         },
+        digest=_digest(splits),
     )
     groups = {split: _groups(rows)[eval_order(splits[split])] for split, rows in examples.items()}
     return TextSet(source, tokenizer, groups)
+
+
+def _digest(splits: Mapping[str, Split]) -> dict[str, str]:
+    parts = {}
+    for split, rows in splits.items():
+        parts |= {f"{split} tokens": rows.text.ids, f"{split} lengths": np.diff(rows.text.start)}
+        parts |= {f"{split} labels": rows.label}
+        parts |= {} if rows.choices is None else {f"{split} answers": rows.choices[0]}
+    return digest(parts)
 
 
 def _groups(examples: list[Example]) -> np.ndarray:

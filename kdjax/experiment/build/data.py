@@ -23,6 +23,7 @@ KIND = {"coco": "detection", **dict.fromkeys(data.PAIRS, "representation")}
 _NOT_OF_PAIRS = (
     "limit", "on_device", "workers", "image_size", "canvas", "eval_crop", "shape", "num_classes",
 )  # fmt: skip
+_FILES = "coco, folder"
 _NOT_OF_COCO = ("test", "canvas", "eval_crop", "shape", "num_classes")
 
 
@@ -82,6 +83,8 @@ def load(config: Config) -> TaskData:
                 f"data.{split} leaves no {split} examples; every choice is made on validation "
                 "and every number reported on test, so that both are needed"
             )
+    names = data.digest({"class names": source.spec.class_names})
+    source = source._replace(digest={**source.digest, **names})
     if name != "text":
         source = source._replace(spec=_normalised(source.spec, config.data))
     return TaskData(source, TASKS[kind], dataset)
@@ -95,15 +98,15 @@ def _options(kind: type[T], config: Config) -> T:
 
 
 def _as_count(share: Any) -> Any:
-    """Return 300 for 300.0, which a flag makes of it."""
-    return int(share) if isinstance(share, float) and share >= 1 and share.is_integer() else share
+    """Return 300 for 300.0, which a flag makes of it; 1.0 is neither a fraction nor a count."""
+    return int(share) if isinstance(share, float) and share > 1 and share.is_integer() else share
 
 
 def _refuse_foreign(table: Data) -> None:
     """Refuse keys that only another kind of data has."""
     name, changed = table.name, {k for k, v in table if v != Data.model_fields[k].default}
     pairs = ", ".join(data.PAIRS)
-    for owners, kind in (("text", "text"), (pairs, "pairs"), ("coco", "coco")):
+    for owners, kind in (("text", "text"), (pairs, "pairs"), ("coco", "coco"), (_FILES, _FILES)):
         foreign = [] if name in owners.split(", ") else schema_lookup.of_data(kind)
         for key in foreign:
             if key in changed:
