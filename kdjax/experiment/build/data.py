@@ -1,8 +1,8 @@
 """From the `data` of a config to a source, and to what happens to its batches in the step."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
-from typing import Any, TypeVar
+from dataclasses import fields
+from typing import TypeVar
 
 from kdjax import data, models
 from kdjax.errors import UserError
@@ -61,9 +61,6 @@ def load(config: Config) -> TaskData:
     _refuse_foreign(config.data)
     batching = _options(data.BatchOptions, config)
     splitting = _options(data.SplitOptions, config)
-    splitting = replace(
-        splitting, validation=_as_count(splitting.validation), test=_as_count(splitting.test)
-    )
     dataset, kind = None, KIND.get(name, "classification")
     if name in data.PAIRS:
         source = data.load_pairs(name, _options(data.PairOptions, config), batching, splitting)
@@ -95,11 +92,6 @@ def _options(kind: type[T], config: Config) -> T:
     names = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
     tables = {name: config.data if name in Data.model_fields else config for name in names}
     return kind(**{name: getattr(table, name) for name, table in tables.items()})
-
-
-def _as_count(share: Any) -> Any:
-    """Return 300 for 300.0, which a flag makes of it; 1.0 is neither a fraction nor a count."""
-    return int(share) if isinstance(share, float) and share > 1 and share.is_integer() else share
 
 
 def _refuse_foreign(table: Data) -> None:
