@@ -75,16 +75,13 @@ def _parser() -> ArgumentParser:
 
     train = add("train", _train, "train from a config, or resume; prints and writes a report")
     train.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="an experiment")
-    train.add_argument("--workdir", required=True, type=Path, help="where everything is written")
-    _add_allow(train)
+    _add_workdir(train)
     _add_distributed(train)
     train.epilog = "Any --config.key=value overrides the experiment; `list` names the keys."
     evaluate = add("eval", _eval, "score a trained workdir again, from its checkpoints")
-    evaluate.add_argument("--workdir", required=True, type=Path)
-    _add_allow(evaluate)
+    _add_workdir(evaluate)
     export = add("export", _export, "write a trained network as model.safetensors + config.json")
-    export.add_argument("--workdir", required=True, type=Path)
-    _add_allow(export)
+    _add_workdir(export)
     export.add_argument("--role", required=True, help="teacher, student, ...")
     export.add_argument("--out", required=True, type=Path, help="a new folder")
     export.add_argument("--variant", help="which variant (default: the only one)")
@@ -113,7 +110,8 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _add_allow(command: ArgumentParser) -> None:
+def _add_workdir(command: ArgumentParser) -> None:
+    command.add_argument("--workdir", required=True, type=Path, help="the folder of the run")
     text = "go on although the data are not those that the run began with"
     command.add_argument("--allow-changed-data", action="store_true", help=text)
 
@@ -132,8 +130,7 @@ def _add_distributed(train: ArgumentParser) -> None:
 
 def _add_bounds(add: Callable[[str, Any, str], ArgumentParser]) -> None:
     diagnose = add("bounds", _bounds, "generalization bounds by layer of a finished run's networks")
-    diagnose.add_argument("--workdir", required=True, type=Path)
-    _add_allow(diagnose)
+    _add_workdir(diagnose)
     diagnose.add_argument("--layers", default="", help="by name, commas between (default: all)")
     diagnose.add_argument("--samples", type=int, default=500, help="training and test examples")
     diagnose.add_argument("--members", choices=("chosen", "all"), default="chosen")

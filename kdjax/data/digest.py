@@ -24,14 +24,14 @@ def file_lines(folder: Path, files: Iterable[Path]) -> list[str]:
 def _describe(part: np.ndarray | Iterable[str]) -> str:
     if isinstance(part, np.ndarray):
         array = np.ascontiguousarray(part)
-        return f"{array.dtype} {list(array.shape)} {_hash(array.reshape(-1).view(np.uint8))}"
+        return f"{array.dtype} {list(array.shape)} {_hash(array.reshape(-1).view(np.uint8).data)}"
     lines = list(part)
     content = "\0".join(lines).encode("utf-8", "surrogateescape")
     return f"{len(lines)} lines {_hash(content)}"
 
 
-def _hash(content: np.ndarray | bytes) -> str:
-    return hashlib.sha256(memoryview(content)).hexdigest()[:16]
+def _hash(content: memoryview | bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _size(file: Path) -> int:

@@ -104,7 +104,7 @@ def test_broken_pictures_are_found_before_a_run_begins(tmp_path, capsys):
     refused(capsys, train(config, tmp_path / "run"), "test/bee/4.png", "data.unreadable=skip")
     assert not (tmp_path / "run").exists()
     flags = ("--config.data.unreadable=skip",)
-    with pytest.warns(UserWarning, match=r"1 unreadable pictures \(test/bee/4.png\) were skipped"):
+    with pytest.warns(UserWarning, match=r"1 unreadable pictures were skipped: .*/4.png$"):
         assert cli.main(train(config, tmp_path / "run", *flags)) == 0
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from kdjax.data.augment.boxes import TASK
 from kdjax.data.detection.coco import Photo, Photos, open_photo, photos_digest, read_coco
 from kdjax.data.digest import digest
-from kdjax.data.images.decode import find_unreadable
+from kdjax.data.images.decode import check_readable, drop_unreadable
 from kdjax.data.images.in_memory import channel_moments, fits_on_device, id_batches
 from kdjax.data.images.streaming import Block, train_batches
 from kdjax.data.options import BatchOptions, DetectionOptions, SplitOptions
@@ -89,26 +89,17 @@ def read_detection(
 def _without_unreadable(coco: Photos) -> Photos:
     """Drop the pictures that cannot be read, with a warning."""
     photos = {photo.file: photo for photo in (*coco.train, *coco.val)}
-    unreadable = find_unreadable(lambda file: open_photo(coco.path, photos[file]), photos)
-    if unreadable:
-        warnings.warn(
-            f"{coco.where}: {len(unreadable)} unreadable pictures were skipped: "
-            f"{', '.join(sorted(unreadable)[:5])}",
-            stacklevel=3,
-        )
+    dropped = drop_unreadable(lambda file: open_photo(coco.path, photos[file]), photos, coco.where)
     train, val = (
-        tuple(photo for photo in split if photo.file not in unreadable)
+        tuple(photo for photo in split if photo.file not in dropped)
         for split in (coco.train, coco.val)
     )
     return coco._replace(train=train, val=val)
 
 
 def _verify(coco: Photos) -> None:
-    """Refuse a set if any picture of any split cannot be read."""
     photos = (*coco.train, *coco.val)
-    errors = find_unreadable(lambda row: open_photo(coco.path, photos[row]), range(len(photos)))
-    for error in errors.values():
-        raise UserError(f"{error} ({len(errors)} such pictures)")
+    check_readable(lambda row: open_photo(coco.path, photos[row]), range(len(photos)))
 
 
 def _warn_crowded(where: str, photos: Sequence[Photo], limit: int) -> None:
@@ -178,13 +169,12 @@ def _source(
     )
     total_bytes = sum(size.values()) * sum(field.nbytes for field in fields.values())
     small = fits_on_device(batching.on_device, total_bytes)
-    arrays = None
+    tables: dict[str, dict[str, np.ndarray]] = {}
     if small:
         tables = {
             split: _stacked([fetch[split](row) for row in range(n)]) for split, n in size.items()
         }
         fetch = {split: partial(_row, table) for split, table in tables.items()}
-        arrays = {name: tables["train"][name] for name in _NAMES}
 
     def rows(index: int, count: int) -> Source:
         block = Block(index, count)
@@ -198,6 +188,7 @@ def _source(
     source = rows(0, 1)
     if small:
         train = id_batches(size["train"], batching.batch_size)
+        arrays = {name: tables["train"][name] for name in _NAMES}
         images = {f"{split} images": table["image"] for split, table in tables.items()}
         source = source._replace(train=train, arrays=arrays, rows=None, digest=digest(images))
     return source

@@ -1,5 +1,6 @@
 """Conversion of picture files and decoded pictures of any size to arrays of the set's shape."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -120,6 +121,22 @@ def find_unreadable(read: Callable[[T], object], items: Iterable[T]) -> dict[T, 
     with ThreadPoolExecutor() as threads:
         errors = threads.map(refusal, items)
         return {item: error for item, error in zip(items, errors, strict=True) if error}
+
+
+def check_readable(read: Callable[[T], object], items: Iterable[T]) -> None:
+    """Raise the first error of `find_unreadable`, with the number of all."""
+    errors = find_unreadable(read, items)
+    for error in errors.values():
+        raise UserError(f"{error} ({len(errors)} such pictures)")
+
+
+def drop_unreadable(read: Callable[[str], object], names: Iterable[str], where: str) -> set[str]:
+    """Return the names of `find_unreadable`, with a warning that names the set."""
+    names = sorted(find_unreadable(read, names))
+    if names:
+        count = f"{len(names)} unreadable pictures were skipped"
+        warnings.warn(f"{where}: {count}: {', '.join(names[:5])}", stacklevel=3)
+    return set(names)
 
 
 def fit(image: np.ndarray, channels: int, view: View) -> np.ndarray:

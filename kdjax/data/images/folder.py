@@ -19,7 +19,7 @@ from PIL import Image
 from kdjax.data.digest import digest, file_lines
 from kdjax.data.images.decode import (
     View,
-    find_unreadable,
+    drop_unreadable,
     fit,
     open_picture,
     picture_channels,
@@ -60,7 +60,11 @@ def folder(path: str | None, view: View, *, skip_unreadable: bool = False) -> Re
         )
     listed = {split: _list(folder, names) for split, folder in folders.items()}
     if skip_unreadable:
-        listed = {split: _readable(root, files) for split, files in listed.items()}
+        files = [str(file) for pictures in listed.values() for file, _ in pictures]
+        dropped = drop_unreadable(partial(_open, channels=3), files, f"data.path={path}")
+        listed = {
+            s: [x for x in pictures if str(x[0]) not in dropped] for s, pictures in listed.items()
+        }
     if "validation" in listed and "test" not in listed:
         listed["test"] = listed.pop("validation")
     train = listed["train"]
@@ -103,10 +107,7 @@ def _find_splits(root: Path) -> dict[str, Path]:
     if "train" not in splits:
         name = next(iter(splits.values())).name
         raise UserError(f"data.path={root} has a folder {name} but no train split; add train/CLASS")
-    if others:
-        warnings.warn(
-            f"data.path={root}: {_count(others, 'folders are')} no split and left out", stacklevel=3
-        )
+    _warn_left_out(root, others, "folders are no split and")
     for folder in splits.values():
         if not _subfolders(folder):
             raise UserError(f"{folder} has no class subfolders; add or remove it")
@@ -143,9 +144,8 @@ def _list(split: Path, names: Sequence[str]) -> Listed:
         others += set(files) - set(pictures)
         label = names.index(folder.name)
         listed += [(file, label) for file in pictures]
-    if others:
-        listing = _count(sorted(p.relative_to(split).as_posix() for p in others), "files are")
-        warnings.warn(f"{split}: {listing} no pictures of a class and left out", stacklevel=3)
+    names_of_others = [p.relative_to(split).as_posix() for p in others]
+    _warn_left_out(split, names_of_others, "files are no pictures of a class and")
     return listed
 
 
@@ -179,21 +179,10 @@ def _is_picture(file: Path) -> bool:
     return True
 
 
-def _readable(root: Path, listed: Listed) -> Listed:
-    """Leave out the pictures that cannot be read, with a warning."""
-    unreadable = find_unreadable(partial(open_picture, channels=3), (file for file, _ in listed))
-    if unreadable:
-        listing = _count(
-            [p.relative_to(root).as_posix() for p in unreadable], "unreadable pictures"
-        )
-        warnings.warn(f"data.path={root}: {listing} were skipped", stacklevel=3)
-    return [(file, label) for file, label in listed if file not in unreadable]
-
-
-def _count(names: Sequence[str], what: str) -> str:
-    """Return "2 files are (a, b)"; at most five names."""
-    text = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return f"{len(names)} {what} ({text})"
+def _warn_left_out(where: Path, names: Sequence[str], what: str) -> None:
+    if names:
+        text = ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
+        warnings.warn(f"{where}: {len(names)} {what} left out: {text}", stacklevel=4)
 
 
 def _records(listed: Listed, channels: int) -> Records:
@@ -203,4 +192,8 @@ def _records(listed: Listed, channels: int) -> Records:
 
 
 def _get(files: list[str], label: np.ndarray, channels: int, row: int) -> tuple[np.ndarray, int]:
-    return open_picture(Path(files[row]), channels), int(label[row])
+    return _open(files[row], channels), int(label[row])
+
+
+def _open(file: str, channels: int) -> np.ndarray:
+    return open_picture(Path(file), channels)

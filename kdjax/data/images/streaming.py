@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from kdjax.data.images import in_memory as images
-from kdjax.data.images.decode import View, find_unreadable, fit, squeeze
+from kdjax.data.images.decode import View, check_readable, fit, squeeze
 from kdjax.data.images.in_memory import ImageSet, Pair, channel_moments, pad_batch
 from kdjax.data.options import BatchOptions, SplitOptions
 from kdjax.data.splits import assign_rows, check_batch_sizes, check_position, epoch_order, plan
@@ -97,6 +97,10 @@ def build(record_set: RecordSet, batching: BatchOptions, splitting: SplitOptions
     names = record_set.class_names
     spec = Spec(record_set.shape, len(names), names, mean, std, 255.0)
 
+    def verify() -> None:
+        examples = [(name, row) for name in size for row in range(size[name])]
+        check_readable(lambda example: fetch[example[0]](example[1]), examples)
+
     def rows(index: int, count: int) -> Source:
         block = Block(index, count)
         return Source(
@@ -106,19 +110,10 @@ def build(record_set: RecordSet, batching: BatchOptions, splitting: SplitOptions
             evals={name: _eval_batches(fetch[name], size[name], batching, block) for name in size},
             rows=rows,
             digest=record_set.digest,
-            verify=partial(_verify, record_set, splits) if record_set.are_files else None,
+            verify=verify if record_set.are_files else None,
         )
 
     return rows(0, 1)
-
-
-def _verify(record_set: RecordSet, splits: Mapping[str, tuple[Records, np.ndarray]]) -> None:
-    """Refuse a set if any picture of any split cannot be used."""
-    for records, rows in splits.values():
-        fetch = partial(_fetch, record_set, records, rows, False)
-        errors = list(find_unreadable(fetch, range(len(rows))).values())
-        if errors:
-            raise UserError(f"{errors[0]} ({len(errors)} such pictures)")
 
 
 def _splits(

@@ -101,6 +101,7 @@ def from_builder(builder: Any, name: str, path: str | None, view: View) -> Recor
     known_size = None not in pixels.shape
     if view.size is None and not known_size:
         raise UserError(f"{where} holds pictures of several sizes; set data.image_size")
+    home = Path(builder.data_dir)
     size = pixels.shape[:2] if view.size is None else (view.size, view.size)
     return RecordSet(
         where=where,
@@ -110,15 +111,10 @@ def from_builder(builder: Any, name: str, path: str | None, view: View) -> Recor
         shape=(*size, channels),
         class_names=tuple(label.names or map(str, range(label.num_classes))),
         view=view,
-        digest=files_digest(builder),
+        digest=digest(
+            {"files": file_lines(home, sorted(p for p in home.glob("*") if p.is_file()))}
+        ),
     )
-
-
-def files_digest(builder: Any) -> dict[str, str]:
-    """Return the digest of the names and sizes of a prepared set's files."""
-    folder = Path(builder.data_dir)
-    files = sorted(p for p in folder.glob("*") if p.is_file())
-    return digest({"files": file_lines(folder, files)})
 
 
 def _eval_splits(builder: Any) -> tuple[str, ...]:

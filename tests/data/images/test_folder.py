@@ -132,7 +132,7 @@ class TestFolder:
         fakes.write_pictures(tmp_path / "test")
         refused(r"Testset and test are both test; remove one")
         (tmp_path / "test").rename(tmp_path / "more")
-        with pytest.warns(UserWarning, match=r"1 folders are \(more\) no split and left out"):
+        with pytest.warns(UserWarning, match=r"1 folders are no split and left out: more$"):
             fakes.load("folder", path=str(tmp_path), batch_size=4)
 
     def test_hidden_files_are_skipped_and_others_counted(self, tmp_path):
@@ -144,7 +144,8 @@ class TestFolder:
         with pytest.warns(UserWarning, match="left out") as caught:
             source = fakes.load("folder", path=str(tmp_path), batch_size=4)
         (message,) = (str(warning.message) for warning in caught)
-        assert "3 files are (ant/sub/Thumbs.db, bee/notes.txt, loose.png) no pictures" in message
+        listing = "ant/sub/Thumbs.db, bee/notes.txt, loose.png"
+        assert message.endswith(f"3 files are no pictures of a class and left out: {listing}")
         assert sum(source.size.values()) == 18
 
     @pytest.mark.parametrize("name", ["a.tif", "a.TIFF", "a.ppm", "a.jfif", "a.jp2", "a"])
@@ -183,7 +184,7 @@ class TestFolder:
             message = r"test/ant/0\.png is not a readable.*unreadable=skip \(2 such pictures\)"
             with pytest.raises(UserError, match=message):
                 source.verify()
-        with pytest.warns(UserWarning, match=rf"2 unreadable pictures \({split}/ant/0.png, .*skip"):
+        with pytest.warns(UserWarning, match=rf"2 unreadable pictures .*{split}/ant/0.png, "):
             source = fakes.load("folder", **keys, unreadable="skip")
         assert source.verify is not None
         source.verify()
