@@ -92,6 +92,12 @@ def plan(
         test, train = _take(label, train, value, options.split_seed, "data.test")
         if test is None:
             raise UserError(f"data.test is {value} but {where} ships no test split; give more")
+    if has_validation and options.validation != SplitOptions.validation:
+        warnings.warn(
+            f"data.validation is {options.validation}, but {where} ships a validation split, which "
+            "is taken",
+            stacklevel=3,
+        )
     if not has_validation:
         validation, train = _take(
             label, train, options.validation, options.split_seed, "data.validation"

@@ -21,7 +21,7 @@ import numpy as np
 
 from kdjax.data.digest import digest, file_lines
 from kdjax.data.images.decode import open_picture
-from kdjax.data.images.readers import existing
+from kdjax.data.images.readers import existing, visible_files
 from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
 
 _LAYOUT = "a folder or .zip with annotations/instances_train*.json and train*/, the same for val"
@@ -249,7 +249,7 @@ def _photo(
 def _names(path: str) -> frozenset[str]:
     if Path(path).is_dir():
         root = Path(path)
-        return frozenset(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+        return frozenset(p.relative_to(root).as_posix() for p in visible_files(root))
     try:
         return frozenset(_archive(path).namelist())
     except (OSError, zipfile.BadZipFile) as error:

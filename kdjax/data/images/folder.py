@@ -6,10 +6,9 @@ as training, testing, valid, validation and with "set" at the end. Hidden files 
 folders are followed once, and every format that Pillow reads is read (see `decode.open_picture`).
 """
 
-import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from kdjax.data.images.decode import (
     picture_channels,
     picture_formats,
 )
-from kdjax.data.images.readers import existing
+from kdjax.data.images.readers import existing, is_hidden, visible_files
 from kdjax.data.images.streaming import Records, RecordSet
 from kdjax.errors import UserError
 
@@ -114,12 +113,8 @@ def _find_splits(root: Path) -> dict[str, Path]:
     return splits
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not _hidden(p.name))
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(p.name))
 
 
 def _list(split: Path, names: Sequence[str]) -> Listed:
@@ -132,7 +127,7 @@ def _list(split: Path, names: Sequence[str]) -> Listed:
                 f"{folder} has no counterpart in the training split; its classes are "
                 f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
             )
-        files = sorted(_files(folder))
+        files = sorted(visible_files(folder))
         pictures = [file for file in files if _is_picture(file)]
         if not pictures:
             raise UserError(f"{folder} holds no pictures; fill it or remove it")
@@ -147,19 +142,6 @@ def _list(split: Path, names: Sequence[str]) -> Listed:
     names_of_others = [p.relative_to(split).as_posix() for p in others]
     _warn_left_out(split, names_of_others, "files are no pictures of a class and")
     return listed
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files at any depth that are not hidden; no folder is entered twice."""
-    entered = {str(parent) for parent in folder.resolve().parents}
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in entered:
-            folders.clear()
-            continue
-        entered.add(real)
-        folders[:] = sorted(name for name in folders if not _hidden(name))
-        yield from (Path(parent, name) for name in files if not _hidden(name))
 
 
 @lru_cache(maxsize=1)

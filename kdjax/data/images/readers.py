@@ -5,10 +5,11 @@ Each returns an `in_memory.ImageSet` of checked arrays or raises one `UserError`
 
 import gzip
 import math
+import os
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -156,6 +157,24 @@ def existing(path: str | None, expected: str) -> Path:
     if not expanded.exists():
         raise UserError(f"data.path={path} does not exist; give {expected}")
     return expanded
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a name is that of a file which systems and editors leave behind."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """Yield the files at any depth that are not hidden; no folder is entered twice."""
+    entered = {str(parent) for parent in folder.resolve().parents}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield from (Path(parent, name) for name in files if not is_hidden(name))
 
 
 def _class_names(names: np.ndarray | None, where: str) -> tuple[str, ...] | None:

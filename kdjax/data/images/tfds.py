@@ -16,7 +16,7 @@ import numpy as np
 from kdjax.data.digest import digest, file_lines
 from kdjax.data.images.decode import View
 from kdjax.data.images.streaming import Records, RecordSet
-from kdjax.errors import UserError, did_you_mean
+from kdjax.errors import CORRUPT_FILE_ERRORS, UserError, did_you_mean
 
 
 def tfds_set(name: str, path: str | None, view: View, known: Sequence[str]) -> RecordSet:
@@ -149,5 +149,8 @@ def open_prepared(
 
 
 def _get(source: Any, keys: tuple[str, str], row: int) -> tuple[np.ndarray, int]:
-    example = source[row]
+    try:
+        example = source[row]
+    except (*CORRUPT_FILE_ERRORS, SyntaxError) as error:
+        raise UserError(f"example {row} of data.name cannot be read ({error})") from error
     return np.asarray(example[keys[0]]), int(example[keys[1]])

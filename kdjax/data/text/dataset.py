@@ -113,8 +113,8 @@ def _lengths(options: TextOptions) -> tuple[int, ...]:
         raise UserError(f"data.max_length is {longest}; it must be >= 8")
     quarters = tuple(longest * part // 4 for part in (1, 2, 3))
     shorter = quarters if options.lengths is None else tuple(options.lengths)
-    lengths = (*sorted({length for length in shorter if length < longest}), longest)
-    if lengths[0] < 1 or len(lengths) > _MAX_SHAPES:
+    lengths = tuple(sorted({*shorter, longest}))
+    if lengths[0] < 1 or lengths[-1] > longest or len(lengths) > _MAX_SHAPES:
         raise UserError(
             f"data.lengths is {shorter}; give at most {_MAX_SHAPES} lengths >= 1, the last being "
             f"data.max_length = {longest}"

@@ -79,6 +79,13 @@ def test_a_zip_is_the_folder(folder, tmp_path):
             same(one, other)
 
 
+def test_folders_of_pictures_may_be_links(folder, tmp_path):
+    plain = read_coco(str(folder))
+    for name in ("annotations", "train", "val"):
+        (tmp_path / name).symlink_to(folder / name)
+    assert [p.file for p in read_coco(str(tmp_path)).val] == [p.file for p in plain.val]
+
+
 def test_the_order_depends_on_seed_and_step_alone(folder):
     small, streamed = (
         data.read_detection(*options(folder, on_device=where)).source for where in (True, False)

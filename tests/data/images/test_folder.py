@@ -234,6 +234,19 @@ class TestTinyImagenet:
         batch = next(again.train(5, 0))
         assert np.array_equal(2 - batch["image"].mean((1, 2, 3)) // 60, batch["label"])
 
+    def test_hidden_files_are_skipped_and_broken_pictures_found_before_training(self, tmp_path):
+        archive(tmp_path)
+        base = tmp_path / "tiny-imagenet-200"
+        (base / "train" / "n00000000" / "images" / "._n.JPEG").write_bytes(b"none")
+        file = base / "val" / "images" / "val_1.JPEG"
+        file.write_bytes(file.read_bytes()[:200])
+        keys = {"path": str(tmp_path), "batch_size": 4, "on_device": False}
+        source = fakes.load("tiny_imagenet", **keys)
+        assert source.size["train"] + source.size["validation"] == 15
+        assert source.verify is not None
+        with pytest.raises(UserError, match=r"example . of data\.name.*\(1 such pictures\)"):
+            source.verify()
+
     def test_incomplete_archive(self, tmp_path):
         archive(tmp_path)
         (tmp_path / "tiny-imagenet-200" / "wnids.txt").unlink()

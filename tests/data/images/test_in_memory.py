@@ -66,6 +66,8 @@ class TestSplits:
         held = {"x_val": fakes.arrays(n_train=9)["x_train"][::-1], "y_val": np.arange(9) % 4}
         source = fakes.load("npz", path=fakes.write_npz(tmp_path / "a.npz", **held), batch_size=4)
         assert source.size == {"train": 40, "validation": 9, "test": 13}
+        with pytest.warns(UserWarning, match=r"data\.validation is 3, but .* ships a validation"):
+            fakes.load("npz", path=str(tmp_path / "a.npz"), batch_size=4, validation=3)
         (batch,) = source.evals["validation"]()
         assert np.array_equal(batch["image"][:9], held["x_val"])
         assert np.array_equal(batch["label"][:9], held["y_val"])
