@@ -12,7 +12,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,10 +76,10 @@ def read_coco(path: str | None) -> Photos:
     files = {split: _annotation_file(path, names, split) for split in ("train", "val")}
     tables = {split: _json(path, file) for split, file in files.items()}
     categories = {split: _categories(f"{where}: {split}", tables[split]) for split in tables}
-    classes = dict(sorted(categories["train"].items()))
-    if not classes:
+    class_names = tuple(categories["train"].values())
+    if not class_names:
         raise UserError(f"{where}: the train annotations name no categories")
-    index = {name: number for number, name in enumerate(classes.values())}
+    index = {name: number for number, name in enumerate(class_names)}
     photos = {
         split: _photos(
             f"{where}: {split}",
@@ -90,7 +90,7 @@ def read_coco(path: str | None) -> Photos:
         )
         for split, file in files.items()
     }
-    return Photos(path, where, photos["train"], photos["val"], tuple(classes.values()))
+    return Photos(path, where, photos["train"], photos["val"], class_names)
 
 
 def open_photo(path: str, photo: Photo) -> np.ndarray:
@@ -102,8 +102,12 @@ def open_photo(path: str, photo: Photo) -> np.ndarray:
     Raises:
         UserError: it cannot be decoded, or its size is not that of its annotations.
     """
-    content = partial(_content, path, photo.file)
-    return open_picture(content, 3, name=f"{path}: {photo.file}", size=photo.size)
+    return open_picture(
+        lambda: BytesIO(_read(path, photo.file)),
+        3,
+        name=f"{path}: {photo.file}",
+        size=photo.size,
+    )
 
 
 def photos_digest(photos: Photos) -> dict[str, str]:
@@ -120,10 +124,6 @@ def photos_digest(photos: Photos) -> dict[str, str]:
             sizes = [str(_archive(photos.path).getinfo(photo.file).CRC) for photo in rows]
         parts[f"{split} pictures"] = [*counts, *sizes]
     return digest(parts)
-
-
-def _content(path: str, file: str) -> BytesIO:
-    return BytesIO(_read(path, file))
 
 
 def _picture_folder(annotation_file: str) -> str:
