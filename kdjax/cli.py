@@ -75,13 +75,13 @@ def _parser() -> ArgumentParser:
 
     train = add("train", _train, "train from a config, or resume; prints and writes a report")
     train.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="an experiment")
-    train.add_argument("--workdir", required=True, type=Path, help="where everything is written")
+    _add_workdir(train)
     _add_distributed(train)
     train.epilog = "Any --config.key=value overrides the experiment; `list` names the keys."
     evaluate = add("eval", _eval, "score a trained workdir again, from its checkpoints")
-    evaluate.add_argument("--workdir", required=True, type=Path)
+    _add_workdir(evaluate)
     export = add("export", _export, "write a trained network as model.safetensors + config.json")
-    export.add_argument("--workdir", required=True, type=Path)
+    _add_workdir(export)
     export.add_argument("--role", required=True, help="teacher, student, ...")
     export.add_argument("--out", required=True, type=Path, help="a new folder")
     export.add_argument("--variant", help="which variant (default: the only one)")
@@ -114,6 +114,12 @@ def _parser() -> ArgumentParser:
     return parser
 
 
+def _add_workdir(command: ArgumentParser) -> None:
+    command.add_argument("--workdir", required=True, type=Path, help="the folder of the run")
+    text = "go on although the data are not those that the run began with"
+    command.add_argument("--allow-changed-data", action="store_true", help=text)
+
+
 def _add_distributed(train: ArgumentParser) -> None:
     train.add_argument(
         "--distributed",
@@ -128,7 +134,7 @@ def _add_distributed(train: ArgumentParser) -> None:
 
 def _add_bounds(add: Callable[[str, Any, str], ArgumentParser]) -> None:
     diagnose = add("bounds", _bounds, "generalization bounds by layer of a finished run's networks")
-    diagnose.add_argument("--workdir", required=True, type=Path)
+    _add_workdir(diagnose)
     diagnose.add_argument("--layers", default="", help="by name, commas between (default: all)")
     diagnose.add_argument("--samples", type=int, default=500, help="training and test examples")
     diagnose.add_argument("--members", choices=("chosen", "all"), default="chosen")
@@ -149,26 +155,30 @@ def _train(args: Namespace, overrides: Sequence[str], command: str) -> int:
         from kdjax.experiment.commands.train_run import train_run
 
         loaded = flags.read(args.config, overrides)
-        report = train_run(loaded, args.workdir, command, _say)
+        allow = args.allow_changed_data
+        report = train_run(loaded, args.workdir, command, _say, allow_changed_data=allow)
         if report is not None:
             _show(report)
             _say(f"report: {args.workdir / 'report.html'}")
     return 0
 
 
-def _read_run(workdir: Path) -> "Experiment":
-    """Build the experiment of a workdir."""
+def _read_run(args: Namespace) -> "Experiment":
+    """Build the experiment of a workdir, whose data must be those that it was trained on."""
     from kdjax.experiment.build.build import build
-    from kdjax.experiment.run.workdir import read_config
+    from kdjax.experiment.run.workdir import check_data, read_config
 
-    return build(read_config(workdir))
+    experiment = build(read_config(args.workdir))
+    digest = experiment.source.digest
+    check_data(args.workdir, digest, allow_changed=args.allow_changed_data)
+    return experiment
 
 
 def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.experiment.commands.report_data import make_report
     from kdjax.experiment.run.train import evaluate
 
-    experiment = _read_run(args.workdir)
+    experiment = _read_run(args)
     results = evaluate(experiment, args.workdir, _say)
     if not results:
         raise UserError(f"workdir {args.workdir} holds no finished variant; train first")
@@ -182,7 +192,7 @@ def _export(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.experiment.run import export_run
     from kdjax.experiment.run.results import load_results
 
-    experiment = _read_run(args.workdir)
+    experiment = _read_run(args)
     request = export_run.ExportRequest(args.role, args.variant, args.member, args.format)
     network = export_run.from_workdir(
         experiment, load_results(experiment, args.workdir, _say), request, args.out
@@ -223,7 +233,7 @@ def _bounds(args: Namespace, overrides: Sequence[str], command: str) -> int:
 
     layers = [name for name in args.layers.split(",") if name]
     options = DiagnosisOptions(layers=layers, samples=args.samples, members=args.members)
-    networks = tuple(diagnose(_read_run(args.workdir), args.workdir, _say, options))
+    networks = tuple(diagnose(_read_run(args), args.workdir, _say, options))
     out = args.out or args.workdir
     files = bounds_tables.write_bounds(out, BoundsSummary(command=command, networks=networks))
     if args.out is None and (out / "report.json").exists():

@@ -144,6 +144,10 @@ class Source(NamedTuple):
 
     Sets that are decoded as they are read set `rows(index, count)`: the same source, of whose
     batches only block `index` of `count` equal blocks of rows is read.
+
+    `digest`: by part of the data, its size and a hash of its content, or of names, sizes and
+    annotations where the content is streamed. `verify()` reads every picture that is streamed from
+    a file of its own and raises UserError if one cannot be used.
     """
 
     spec: Spec
@@ -152,3 +156,5 @@ class Source(NamedTuple):
     evals: Mapping[str, EvalBatches]
     arrays: Mapping[str, Any] | None = None
     rows: Callable[[int, int], "Source"] | None = None
+    digest: Mapping[str, str] = {}
+    verify: Callable[[], None] | None = None

@@ -10,6 +10,7 @@ from kdjax.data.augment.images import (
     random_crop_flip,
 )
 from kdjax.data.detection.dataset import DetectionSet, read_detection
+from kdjax.data.digest import digest
 from kdjax.data.example import example_batch
 from kdjax.data.images.in_memory import unpad_batch
 from kdjax.data.options import (
@@ -40,6 +41,7 @@ __all__ = [
     "TextOptions",
     "TextSet",
     "check_tokenizer",
+    "digest",
     "example_batch",
     "holds_scores",
     "known",

@@ -35,6 +35,7 @@ class ImageOptions:
     eval_crop: float | None = None  # image_size over the shorter side; None: .875 or 1
     shape: Sequence[int] | None = None  # of the synthetic set; any other set must have it
     num_classes: int | None = None  # the same; npz and idx without class names accept it
+    unreadable: str = "refuse"  # or "skip": pictures of a folder that cannot be decoded
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def _read(name: str, options: ImageOptions, splitting: SplitOptions) -> ImageSet
         shape: Sequence[int] = options.shape or (8, 8, 1)
         return synthetic(tuple(shape), num_classes or 10, seed=splitting.split_seed)
     if name == "folder":
-        return folder(path, view)
+        return folder(path, view, skip_unreadable=options.unreadable == "skip")
     if name == "tiny_imagenet":
         from kdjax.data.images.tiny_imagenet import tiny_imagenet
 

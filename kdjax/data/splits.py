@@ -4,6 +4,7 @@ Both are functions of sizes, labels and seeds alone, so that any step of any epo
 without the steps before it.
 """
 
+import warnings
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -42,18 +43,22 @@ def share(value: float | int, total: int, key: str) -> int:
     return max(1, round(value * total)) if value > 0 else 0
 
 
-def stratified(label: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified(
+    label: np.ndarray, count: int, seed: int, *, leave_one: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Split rows into (held_out [count], remaining [n - count]), ascending, stratified by class.
 
     The counts per class are the largest-remainder rounding of count * n_class / n, so that no
-    class is off by one example or more. Constant labels give a plain random sample.
+    class is off by one example or more; with `leave_one` no class gives its last example while
+    another can give more. Constant labels give a plain random sample.
     """
     rng = np.random.default_rng((seed, _SPLIT_STREAM))
     classes, sizes = np.unique(label, return_counts=True)
     quota = count * sizes / len(label)
     take = np.floor(quota).astype(int)
     # Remainders tie in balanced sets: the seed decides, so that no class is favoured.
-    order = np.lexsort((rng.permutation(len(classes)), take - quota))
+    last = leave_one & (take + 1 == sizes)
+    order = np.lexsort((rng.permutation(len(classes)), take - quota, last))
     take[order[: count - take.sum()]] += 1
     parts = [
         rng.permutation(np.flatnonzero(label == kind))[:number]
@@ -87,6 +92,12 @@ def plan(
         test, train = _take(label, train, value, options.split_seed, "data.test")
         if test is None:
             raise UserError(f"data.test is {value} but {where} ships no test split; give more")
+    if has_validation and options.validation != SplitOptions.validation:
+        warnings.warn(
+            f"data.validation is {options.validation}, but {where} ships a validation split, which "
+            "is taken",
+            stacklevel=3,
+        )
     if not has_validation:
         validation, train = _take(
             label, train, options.validation, options.split_seed, "data.validation"
@@ -95,6 +106,13 @@ def plan(
         if options.limit < 1:
             raise UserError(f"data.limit is {options.limit}; it must be >= 1")
         train = train[stratified(label[train], options.limit, options.split_seed)[0]]
+    lost = np.setdiff1d(label, label[train])
+    if len(lost):
+        warnings.warn(
+            f"{where}: {len(lost)} classes have no training example left, the first is number "
+            f"{lost[0]}; lower data.validation or data.test, or raise data.limit",
+            stacklevel=3,
+        )
     return Rows(train, validation, test)
 
 
@@ -129,7 +147,7 @@ def _take(
         return None, rows
     if count >= len(rows):
         raise UserError(f"{key} = {value} leaves no training examples of {len(rows)}; lower it")
-    held_out, remaining = stratified(label[rows], count, seed)
+    held_out, remaining = stratified(label[rows], count, seed, leave_one=True)
     return rows[held_out], rows[remaining]
 
 

@@ -45,6 +45,27 @@ BAD_NPZ = {
         {"x_test": np.zeros((13, 6, 6, 3), np.uint8)},
         r"x_train holds uint8 \(6, 5, 3\) but x_test uint8 \(6, 6, 3\)",
     ),
+    "channels first": (
+        {"x_train": np.zeros((40, 3, 32, 32), np.uint8)},
+        r"x_train has shape \(40, 3, 32, 32\), as of channels before.*x_train\.transpose\(0, 2",
+    ),
+    "grey channels first": (
+        {"x_train": np.zeros((40, 1, 9, 9), np.uint8)},
+        r"as of channels before",
+    ),
+    "test in 0 to 1": (
+        {"x_train": pixels(0.5) * 255, "x_test": pixels(0.5)[:13]},
+        r"x_train lies in \[0, 255\] but x_test in \[0, 1\]; scale both alike",
+    ),
+    "validation in 0 to 1": (
+        {"x_val": fakes.arrays()["x_test"] // 255, "y_val": np.arange(13) % 4},
+        r"x_train lies in \[0, 255\] but x_val in \[0, 1\]",
+    ),
+    "validation beyond train": (
+        {"x_val": fakes.arrays()["x_test"], "y_val": np.arange(13)},
+        r"y_val\[4\] is 4, out of range",
+    ),
+    "validation without labels": ({"x_val": fakes.arrays()["x_test"]}, r"lacks the keys y_val"),
     "names are numbers": ({"class_names": np.arange(4)}, r"class_names is int64 \(4,\)"),
     "pickled": ({"class_names": np.array(["a", None])}, r"holds pickled objects"),
 }
@@ -66,6 +87,18 @@ def test_npz_without_test_split_says_how_to_cut_one(tmp_path):
     refused(r"lacks the keys x_test, y_test \(or set data\.test", "npz", path=path)
     source = fakes.load("npz", path=path, batch_size=4, test=0.25)
     assert source.size == {"train": 27, "validation": 3, "test": 10}
+
+
+def test_npz_whose_splits_may_be_scaled_otherwise(tmp_path):
+    path = fakes.write_npz(tmp_path / "a.npz", x_train=pixels(0.5), x_test=2 * pixels(0.5)[:13] - 1)
+    with pytest.warns(UserWarning, match=r"lies in \[0, 1\] but x_test in \[-1, 1\]; are both"):
+        fakes.load("npz", path=path, batch_size=4)
+
+
+def test_npz_with_keys_that_nothing_reads(tmp_path):
+    path = fakes.write_npz(tmp_path / "a.npz", x_valid=np.zeros(3), mean=np.zeros(3))
+    with pytest.warns(UserWarning, match=r"nothing reads its keys mean, x_valid$"):
+        fakes.load("npz", path=path, batch_size=4)
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04broken"])

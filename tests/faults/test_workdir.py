@@ -95,7 +95,7 @@ def test_a_run_that_is_not_finished(tmp_path, capsys):
     from kdjax.experiment.commands import overrides
 
     folder.mkdir()
-    workdir.adopt(folder, overrides.read(str(config), []).config, "train")
+    workdir.adopt(folder, overrides.read(str(config), []).config, "train", {})
     where = f"--workdir={folder}"
     refused(capsys, ["eval", where], str(folder), "train first")
     out = tmp_path / "out"

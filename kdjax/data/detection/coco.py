@@ -7,23 +7,34 @@ The part after "instances_" names the folder of the pictures. In a zip, one fold
 all of them.
 """
 
-import io
 import json
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from kdjax.data.images.readers import existing
-from kdjax.errors import UserError
+from kdjax.data.digest import digest, file_lines
+from kdjax.data.images.decode import open_picture
+from kdjax.data.images.readers import existing, visible_files
+from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
 
 _LAYOUT = "a folder or .zip with annotations/instances_train*.json and train*/, the same for val"
+_WRONG = (KeyError, TypeError, ValueError, AttributeError, OverflowError)  # json of another form
+
+
+class _Box(NamedTuple):
+    """An annotation: its sides (left, top, right, bottom), class, crowd, area."""
+
+    sides: Any
+    label: int
+    crowd: bool
+    area: float
 
 
 class Photo(NamedTuple):
@@ -50,51 +61,69 @@ class Photos(NamedTuple):
 def read_coco(path: str | None) -> Photos:
     """Read both splits' annotations; no picture is opened.
 
-    Boxes are cut at the edge of their picture and those without area are dropped; a warning counts
-    both.
+    The classes are the categories of train, by id; those of val are matched by name. Boxes are cut
+    at the edge of their picture and those without area are dropped; a warning counts both.
 
     Raises:
-        UserError: one line naming the file and what would be right: no such layout; a file that is
-            not COCO's json; a category or a picture that an annotation names and the file does
-            not; pictures that are listed twice or missing.
+        UserError: one line naming the file, the id in it and what would be right: no such layout; a
+            file that is not COCO's json; ids or names that are there twice; a category or a picture
+            that an annotation names and the file does not; boxes that are missing or no pixels;
+            pictures that are missing.
     """
     path = str(existing(path, _LAYOUT))
     where = f"data.path={path}"
     names = _names(path)
-    annotation_files = [_annotation_file(path, names, split) for split in ("train", "val")]
-    tables = [_json(path, file) for file in annotation_files]
-    classes = {int(c["id"]): str(c["name"]) for c in tables[0]["categories"]}
-    if not classes:
+    files = {split: _annotation_file(path, names, split) for split in ("train", "val")}
+    tables = {split: _json(path, file) for split, file in files.items()}
+    categories = {split: _categories(f"{where}: {split}", tables[split]) for split in tables}
+    class_names = tuple(categories["train"].values())
+    if not class_names:
         raise UserError(f"{where}: the train annotations name no categories")
-    class_index = {category: index for index, category in enumerate(sorted(classes))}
-    train, val = (
-        _photos(f"{where}: {split}", table, _picture_folder(file), names, class_index)
-        for split, table, file in zip(("train", "val"), tables, annotation_files, strict=True)
-    )
-    class_names = tuple(classes[category] for category in class_index)
-    return Photos(path, where, train, val, class_names)
+    index = {name: number for number, name in enumerate(class_names)}
+    photos = {
+        split: _photos(
+            f"{where}: {split}",
+            tables[split],
+            _picture_folder(file),
+            names,
+            {category: index.get(name, name) for category, name in categories[split].items()},
+        )
+        for split, file in files.items()
+    }
+    return Photos(path, where, photos["train"], photos["val"], class_names)
 
 
 def open_photo(path: str, photo: Photo) -> np.ndarray:
-    """Return a picture as uint8 [height, width, 3].
+    """Return a picture as uint8 [height, width, 3], in the frame of its annotations.
+
+    Annotations are in the frame of the picture as it is shown, with EXIF's rotation, unless their
+    width and height are those of the stored pixels alone.
 
     Raises:
         UserError: it cannot be decoded, or its size is not that of its annotations.
     """
-    try:
-        with Image.open(io.BytesIO(_read(path, photo.file))) as picture:
-            image = np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path}: {photo.file} is not a readable picture; repair it, or set "
-            "data.unreadable=skip"
-        ) from error
-    if image.shape[:2] != photo.size:
-        raise UserError(
-            f"{path}: {photo.file} is {image.shape[1]}x{image.shape[0]}, but its annotations are "
-            f"of {photo.size[1]}x{photo.size[0]}; boxes would not fit"
-        )
-    return image
+    return open_picture(
+        lambda: BytesIO(_read(path, photo.file)),
+        3,
+        name=f"{path}: {photo.file}",
+        size=photo.size,
+    )
+
+
+def photos_digest(photos: Photos) -> dict[str, str]:
+    """Return the digest of the annotations of both splits, and of the names and sizes of files."""
+    root = Path(photos.path)
+    parts: dict[str, Any] = {}
+    for split, rows in (("train", photos.train), ("test", photos.val)):
+        for field in ("box", "label", "crowd", "area"):
+            parts[f"{split} {field}"] = np.concatenate([getattr(photo, field) for photo in rows])
+        counts = [f"{photo.file} {photo.size} {len(photo.label)}" for photo in rows]
+        if root.is_dir():
+            sizes = file_lines(root, [root / photo.file for photo in rows])
+        else:
+            sizes = [str(_archive(photos.path).getinfo(photo.file).CRC) for photo in rows]
+        parts[f"{split} pictures"] = [*counts, *sizes]
+    return digest(parts)
 
 
 def _picture_folder(annotation_file: str) -> str:
@@ -102,89 +131,125 @@ def _picture_folder(annotation_file: str) -> str:
     return root + Path(name).stem.removeprefix("instances_") + "/"
 
 
+def _refusal(where: str, kind: str, entry: Any, error: Exception) -> UserError:
+    """Return the refusal of an entry of a table that something is wrong with, by its id."""
+    if isinstance(error, UserError):
+        return UserError(f"{where}: {kind} id {entry['id']} {error}")
+    name = entry.get("id", "without id") if isinstance(entry, dict) else repr(entry)[:40]
+    problem = f"no {error}" if isinstance(error, KeyError) else f"{type(error).__name__} {error}"
+    return UserError(f"{where}: {kind} {name}: not COCO's json: {problem}")
+
+
+def _categories(where: str, table: Mapping[str, Any]) -> dict[int, str]:
+    """Return the names of the categories by id, ascending."""
+    entry, names = None, {}
+    try:
+        for entry in table["categories"]:
+            key, name = int(entry["id"]), str(entry.get("name") or "")
+            if not name or key in names or name in names.values():
+                problem = "is listed twice" if name else "has no name"
+                raise UserError(f"{name} {problem}; give each id a name of its own".strip())
+            names[key] = name
+    except _WRONG as error:
+        raise _refusal(where, "category", entry, error) from error
+    return dict(sorted(names.items()))
+
+
 def _photos(
     where: str,
     table: Mapping[str, Any],
     folder: str,
     names: frozenset[str],
-    class_index: Mapping[int, int],
+    classes: Mapping[int, int | str],
 ) -> tuple[Photo, ...]:
-    rows: dict[int, list[Mapping[str, Any]]] = {}
+    """Return the pictures of a split; `classes`: id -> label, or the name where train lacks it."""
+    rows: dict[Any, list[_Box]] = {}
+    kind, entry = "image", None
+    ids, counts, photos = set(), Counter(), []
     try:
-        for image in table["images"]:
-            if image["id"] in rows:
-                raise UserError(f"{where}: image id {image['id']} is listed twice")
-            rows[image["id"]] = []
-        for note in table["annotations"]:
-            if note["image_id"] not in rows:
+        for entry in table["images"]:
+            if entry["id"] in rows:
+                raise UserError("is listed twice; remove one")
+            rows[entry["id"]] = []
+        kind = "annotation"
+        for entry in table["annotations"]:
+            if entry["id"] in ids:
+                raise UserError("is listed twice; remove one")
+            ids.add(entry["id"])
+            if entry["image_id"] not in rows:
                 raise UserError(
-                    f"{where}: annotation {note['id']} is of image {note['image_id']}, which "
-                    '"images" does not list; add the image or remove the annotation'
+                    f'is of image {entry["image_id"]}, which "images" does not list; add the image '
+                    "or remove the annotation"
                 )
-            if note["category_id"] not in class_index:
-                raise UserError(
-                    f"{where}: annotation {note['id']} has category {note['category_id']}, which "
-                    '"categories" of train does not list'
-                )
-            rows[note["image_id"]].append(note)
-        counts: Counter[str] = Counter()
-        photos = tuple(
-            _photo(image, rows[image["id"]], folder, class_index, counts)
-            for image in table["images"]
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{where}: not COCO's json: {type(error).__name__} {error}") from error
+            rows[entry["image_id"]].append(_box(entry, classes))
+        entry = next(iter(table["annotations"]), None)
+        _check_pixels([box.sides for boxes in rows.values() for box in boxes])
+        kind = "image"
+        for entry in table["images"]:
+            photos.append(_photo(entry, rows[entry["id"]], folder, counts))
+    except _WRONG as error:
+        raise _refusal(where, kind, entry, error) from error
     missing = [photo.file for photo in photos if photo.file not in names]
     if missing:
         raise UserError(f"{where}: {len(missing)} pictures are missing, the first is {missing[0]}")
     if counts:
         changes = ", ".join(f"{count} boxes {change}" for change, count in sorted(counts.items()))
         warnings.warn(f"{where}: {changes}", stacklevel=3)
-    return photos
+    return tuple(photos)
+
+
+def _box(note: Mapping[str, Any], classes: Mapping[int, int | str]) -> _Box:
+    category = note["category_id"]
+    label = classes.get(category)
+    if not isinstance(label, int):
+        name = f" ({label!r})" if label else ""
+        raise UserError(f'has category {category}{name}, which "categories" of train does not list')
+    left, top, wide, tall = (float(x) for x in note["bbox"])
+    box = (left, top, left + wide, top + tall)
+    return _Box(box, label, bool(note.get("iscrowd", 0)), float(note.get("area", wide * tall)))
+
+
+def _check_pixels(boxes: Sequence[tuple[float, ...]]) -> None:
+    """Refuse boxes of which none reaches beyond the first pixel: they are fractions."""
+    if boxes and all(max(box) <= 1 for box in boxes):
+        raise UserError(
+            "has a box in 0 to 1, like all others; a bbox is [left, top, width, height] in pixels"
+        )
 
 
 def _photo(
-    image: Mapping[str, Any],
-    notes: list[Mapping[str, Any]],
-    folder: str,
-    class_index: Mapping[int, int],
-    counts: Counter[str],
+    image: Mapping[str, Any], boxes: Sequence[_Box], folder: str, counts: Counter[str]
 ) -> Photo:
     height, width = int(image["height"]), int(image["width"])
+    if min(height, width) < 1:
+        raise UserError(f"is {width}x{height}; a picture has one pixel or more")
     objects = []
-    for note in notes:
-        left, top, wide, tall = (float(x) for x in note["bbox"])
-        if not (wide > 0 and tall > 0):  # NaN too
+    for box in boxes:
+        if not (box.sides[2] > box.sides[0] and box.sides[3] > box.sides[1]):  # NaN too
             counts["without area were dropped"] += 1
             continue
-        box = np.array([left, top, left + wide, top + tall])
-        inside = np.clip(box, 0, [width, height, width, height])
+        inside = np.clip(box.sides, 0, [width, height, width, height])
         if not (inside[2:] > inside[:2]).all():
             counts["outside of their picture were dropped"] += 1
             continue
         # annotations are rounded to hundredths, so that sums may end a little outside
-        if np.abs(inside - box).max() > 0.5:
+        if np.abs(inside - box.sides).max() > 0.5:
             counts["were cut at the edge of their picture"] += 1
-        area = float(note.get("area", wide * tall))
-        crowd = bool(note.get("iscrowd", 0))
-        objects.append((inside, class_index[note["category_id"]], crowd, area))
-    box, label, crowd, area = zip(*objects, strict=True) if objects else ((), (), (), ())
+        objects.append(box._replace(sides=inside))
     return Photo(
         file=folder + str(image["file_name"]),
         size=(height, width),
-        box=np.array(box, np.float32).reshape(-1, 4),
-        label=np.array(label, np.int32),
-        crowd=np.array(crowd, bool),
-        area=np.array(area, np.float32),
+        box=np.array([box.sides for box in objects], np.float32).reshape(-1, 4),
+        label=np.array([box.label for box in objects], np.int32),
+        crowd=np.array([box.crowd for box in objects], bool),
+        area=np.array([box.area for box in objects], np.float32),
     )
 
 
 def _names(path: str) -> frozenset[str]:
     if Path(path).is_dir():
         root = Path(path)
-        return frozenset(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
+        return frozenset(p.relative_to(root).as_posix() for p in visible_files(root))
     try:
         return frozenset(_archive(path).namelist())
     except (OSError, zipfile.BadZipFile) as error:
@@ -208,8 +273,10 @@ def _annotation_file(path: str, names: frozenset[str], split: str) -> str:
 def _json(path: str, file: str) -> Mapping[str, Any]:
     try:
         table = json.loads(_read(path, file))
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except CORRUPT_FILE_ERRORS as error:
         raise UserError(f"data.path={path}: {file} cannot be read: {error}") from error
+    if not isinstance(table, dict):
+        raise UserError(f"data.path={path}: {file} is not COCO's json: no table")
     lacking = [key for key in ("images", "annotations", "categories") if key not in table]
     if lacking:
         raise UserError(f"data.path={path}: {file} lacks {', '.join(lacking)}: not COCO's json")

@@ -15,7 +15,9 @@ import numpy as np
 from PIL import Image
 
 from kdjax.data.augment.boxes import TASK
-from kdjax.data.detection.coco import Photo, Photos, open_photo, read_coco
+from kdjax.data.detection.coco import Photo, Photos, open_photo, photos_digest, read_coco
+from kdjax.data.digest import digest
+from kdjax.data.images.decode import check_readable, drop_unreadable
 from kdjax.data.images.in_memory import channel_moments, fits_on_device, id_batches
 from kdjax.data.images.streaming import Block, train_batches
 from kdjax.data.options import BatchOptions, DetectionOptions, SplitOptions
@@ -78,28 +80,26 @@ def read_detection(
     fetch = {split: partial(_example, coco.path, rows, options) for split, rows in photos.items()}
     size = {split: len(rows) for split, rows in photos.items()}
     source = _source(fetch, size, (*coco.class_names, BACKGROUND), batching)
+    source = source._replace(digest={**photos_digest(coco), **source.digest})
+    if source.arrays is None:
+        source = source._replace(verify=partial(_verify, coco))
     return DetectionSet(source, photos, partial(open_photo, coco.path))
 
 
 def _without_unreadable(coco: Photos) -> Photos:
-    """Open every picture once, and drop those that cannot be decoded, with a warning."""
-    unreadable = set()
-    for photo in (*coco.train, *coco.val):
-        try:
-            open_photo(coco.path, photo)
-        except UserError:
-            unreadable.add(photo.file)
-    if unreadable:
-        names = ", ".join(sorted(unreadable)[:5])
-        warnings.warn(
-            f"{coco.where}: {len(unreadable)} unreadable pictures were skipped: {names}",
-            stacklevel=3,
-        )
+    """Drop the pictures that cannot be read, with a warning."""
+    photos = {photo.file: photo for photo in (*coco.train, *coco.val)}
+    dropped = drop_unreadable(lambda file: open_photo(coco.path, photos[file]), photos, coco.where)
     train, val = (
-        tuple(photo for photo in split if photo.file not in unreadable)
+        tuple(photo for photo in split if photo.file not in dropped)
         for split in (coco.train, coco.val)
     )
     return coco._replace(train=train, val=val)
+
+
+def _verify(coco: Photos) -> None:
+    photos = (*coco.train, *coco.val)
+    check_readable(lambda row: open_photo(coco.path, photos[row]), range(len(photos)))
 
 
 def _warn_crowded(where: str, photos: Sequence[Photo], limit: int) -> None:
@@ -169,13 +169,12 @@ def _source(
     )
     total_bytes = sum(size.values()) * sum(field.nbytes for field in fields.values())
     small = fits_on_device(batching.on_device, total_bytes)
-    arrays = None
+    tables: dict[str, dict[str, np.ndarray]] = {}
     if small:
         tables = {
             split: _stacked([fetch[split](row) for row in range(n)]) for split, n in size.items()
         }
         fetch = {split: partial(_row, table) for split, table in tables.items()}
-        arrays = {name: tables["train"][name] for name in _NAMES}
 
     def rows(index: int, count: int) -> Source:
         block = Block(index, count)
@@ -189,7 +188,9 @@ def _source(
     source = rows(0, 1)
     if small:
         train = id_batches(size["train"], batching.batch_size)
-        source = source._replace(train=train, arrays=arrays, rows=None)
+        arrays = {name: tables["train"][name] for name in _NAMES}
+        images = {f"{split} images": table["image"] for split, table in tables.items()}
+        source = source._replace(train=train, arrays=arrays, rows=None, digest=digest(images))
     return source
 
 

@@ -1,14 +1,25 @@
 """Conversion of picture files and decoded pictures of any size to arrays of the set's shape."""
 
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from kdjax.errors import UserError
+from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
 
-_GREY_MODES = ("1", "L", "LA")
+T = TypeVar("T")
+File = Path | Callable[[], BytesIO]  # a path, or what returns the content
+
+_WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+_GREY_MODES = ("1", "L", "LA", "La", *_WIDE_MODES)
+_SIXTEEN_BITS = ("PNG", "PPM")  # formats whose mode "I" goes up to 65535
 
 
 class View(NamedTuple):
@@ -24,31 +35,108 @@ class View(NamedTuple):
     canvas: int | None = None
 
 
-def picture_channels(path: Path) -> int:
-    """Return 1 for a grey picture and 3 for any other, from its header alone."""
-    try:
-        with Image.open(path) as picture:
-            return 1 if picture.mode in _GREY_MODES else 3
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is not a readable picture; replace or remove it") from error
+@lru_cache(maxsize=1)
+def picture_formats() -> tuple[str, ...]:
+    """Return the formats that Pillow reads by itself: EPS runs a program, the others are stubs."""
+    Image.init()
+    return tuple(sorted(Image.OPEN.keys() - {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}))
 
 
-def open_picture(path: Path, channels: int) -> np.ndarray:
-    """Return a picture file as uint8 [height, width, channels]; 1 is grey, 3 is RGB.
+def picture_channels(file: Path) -> int:
+    """Return 1 for a grey picture and 3 for any other, from its header alone.
 
     Raises:
-        UserError: on a file that is not a picture, and on a colour picture in a grey set.
+        UserError: on a file that is not a picture.
     """
-    try:
-        with Image.open(path) as picture:
-            if channels == 1 and picture.mode not in _GREY_MODES:
-                raise UserError(
-                    f"{path} is a {picture.mode} picture in a set of grey ones; convert it"
-                )
-            array = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is not a readable picture; replace or remove it") from error
+    with _opened(file, str(file)) as picture:
+        return 1 if picture.mode in _GREY_MODES else 3
+
+
+def open_picture(
+    file: File, channels: int, *, name: str = "", size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Return a picture as uint8 [height, width, channels]; 1 is grey, 3 is RGB.
+
+    The rotation in its EXIF data is obeyed. 16-bit grey is divided by 257. An alpha channel is
+    dropped: the colours stored below it count. Of several frames or pages the first is read.
+
+    Args:
+        file: the picture.
+        channels: 1 or 3.
+        name: of the file in errors; "" is its path.
+        size: the expected height and width. Where the stored pixels alone have it, EXIF's rotation
+            is not applied.
+
+    Raises:
+        UserError: on a file that is not a picture, a colour picture in a grey set, grey of more
+            than 16 bits, whose range is unknown, and another size.
+    """
+    name = name or str(file)
+    with _opened(file, name) as stored:
+        if channels == 1 and stored.mode not in _GREY_MODES:
+            raise UserError(f"{name} is a {stored.mode} picture in a set of grey ones; convert it")
+        if stored.mode == "F" or (stored.mode == "I" and stored.format not in _SIXTEEN_BITS):
+            raise UserError(
+                f"{name} is a 32-bit grey picture, whose range is unknown; store 8 or 16 bits"
+            )
+        picture = ImageOps.exif_transpose(stored)
+        if size is not None and picture.size[::-1] != size == stored.size[::-1]:
+            picture = stored
+        if picture.mode in _WIDE_MODES:
+            picture = Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8))
+        array = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    if size is not None and array.shape[:2] != size:
+        raise UserError(
+            f"{name} is {array.shape[1]}x{array.shape[0]}, but its annotations are of "
+            f"{size[1]}x{size[0]}; boxes would not fit"
+        )
     return array.reshape(*array.shape[:2], channels)
+
+
+@contextmanager
+def _opened(file: File, name: str) -> Iterator[Image.Image]:
+    try:
+        content = file if isinstance(file, Path) else file()
+        with Image.open(content, formats=picture_formats()) as picture:
+            yield picture
+    except UserError:
+        raise
+    except (*CORRUPT_FILE_ERRORS, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"{name} is not a readable picture; replace or remove it, or set data.unreadable=skip"
+        ) from error
+
+
+def find_unreadable(read: Callable[[T], object], items: Iterable[T]) -> dict[T, UserError]:
+    """Read every item, in threads, and return those that are refused, with the errors."""
+
+    def refusal(item: T) -> UserError | None:
+        try:
+            read(item)
+        except UserError as error:
+            return error
+        return None
+
+    items = list(items)
+    with ThreadPoolExecutor() as threads:
+        errors = threads.map(refusal, items)
+        return {item: error for item, error in zip(items, errors, strict=True) if error}
+
+
+def check_readable(read: Callable[[T], object], items: Iterable[T]) -> None:
+    """Raise the first error of `find_unreadable`, with the number of all."""
+    errors = find_unreadable(read, items)
+    for error in errors.values():
+        raise UserError(f"{error} ({len(errors)} such pictures)")
+
+
+def drop_unreadable(read: Callable[[str], object], names: Iterable[str], where: str) -> set[str]:
+    """Return the names of `find_unreadable`, with a warning that names the set."""
+    names = sorted(find_unreadable(read, names))
+    if names:
+        count = f"{len(names)} unreadable pictures were skipped"
+        warnings.warn(f"{where}: {count}: {', '.join(names[:5])}", stacklevel=3)
+    return set(names)
 
 
 def fit(image: np.ndarray, channels: int, view: View) -> np.ndarray:

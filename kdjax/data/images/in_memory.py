@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdjax.data.digest import digest
 from kdjax.data.options import BatchOptions, SplitOptions
 from kdjax.data.splits import assign_rows, batch_rows, check_batch_sizes, plan
 from kdjax.errors import UserError
@@ -49,7 +50,7 @@ def check(
         label: integers [n] or [n, 1] in [0, num_classes).
         num_classes: the upper end; None leaves it open.
         where: the name of the file or folder in an error.
-        split: "train" or "test": the suffix of the keys x_ and y_ in errors.
+        split: "train", "val" or "test": the suffix of the keys x_ and y_ in errors.
 
     Raises:
         UserError: naming file, key and remedy.
@@ -70,6 +71,12 @@ def check(
         )
     _check_pixels(image, where, x)
     image = image[..., None] if image.ndim == 3 else image
+    _, height, width, channels = image.shape
+    if channels > 4 and (height in (3, 4) or (height == 1 and width == channels)):
+        raise UserError(
+            f"{where}: {x} has shape {image.shape}, as of channels before height and width; store "
+            f"[n, height, width, channel]: {x}.transpose(0, 2, 3, 1)"
+        )
     image = image if image.dtype == np.uint8 else np.asarray(image, np.float32)
     return Pair(image, _check_labels(label, num_classes, where, y))
 
@@ -183,6 +190,13 @@ def build(image_set: ImageSet, batching: BatchOptions, splitting: SplitOptions) 
             name: _eval_batches(pair, batching.eval_batch_size) for name, pair in splits.items()
         },
         arrays={"image": train.image, "label": train.label} if small else None,
+        digest=digest(
+            {
+                f"{name} {part}s": array
+                for name, pair in splits.items()
+                for part, array in pair._asdict().items()
+            }
+        ),
     )
 
 

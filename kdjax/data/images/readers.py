@@ -5,15 +5,21 @@ Each returns an `in_memory.ImageSet` of checked arrays or raises one `UserError`
 
 import gzip
 import math
+import os
+import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from kdjax.data.images.in_memory import ImageSet, Pair, check
+from kdjax.data.images.in_memory import ImageSet, check
 from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
+
+_SPLITS = ("train", "test", "val")
+_RANGES_DIFFER = 50  # ratio of the largest pixels of two splits: 255 where one is divided by 255
 
 
 def digits() -> ImageSet:
@@ -35,7 +41,7 @@ def digits() -> ImageSet:
 
 
 def npz(path: str | None, num_classes: int | None = None, *, needs_test: bool = True) -> ImageSet:
-    """Read an .npz with x_train, y_train, x_test, y_test and, optionally, class_names.
+    """Read an .npz with x_train, y_train, x_test, y_test and perhaps x_val, y_val, class_names.
 
     Args:
         path: the file.
@@ -43,50 +49,52 @@ def npz(path: str | None, num_classes: int | None = None, *, needs_test: bool = 
         needs_test: False lets x_test and y_test be missing.
 
     Raises:
-        UserError: on a missing file or key, pickled arrays and all that `in_memory.check` refuses.
+        UserError: on a missing file or key, pickled arrays and all that `assemble` refuses.
     """
     arrays = _read_npz(path)
     where = f"data.path={path}"
-    test_keys = ("x_test", "y_test") if needs_test or "x_test" in arrays else ()
-    missing = [key for key in ("x_train", "y_train", *test_keys) if key not in arrays]
+    needed = ("train", "test") if needs_test else ("train",)
+    splits = [s for s in _SPLITS if s in needed or {f"x_{s}", f"y_{s}"} & arrays.keys()]
+    keys = [f"{x}_{split}" for split in splits for x in "xy"]
+    missing = [key for key in keys if key not in arrays]
     if missing:
         hint = " (or set data.test to split one off)" if missing[0] == "x_test" else ""
         raise UserError(
             f"{where} lacks the keys {', '.join(missing)}{hint}; "
             f"it holds {', '.join(sorted(arrays)) or 'nothing'}"
         )
+    unread = sorted(arrays.keys() - {*keys, "class_names"})
+    if unread:
+        warnings.warn(f"{where}: nothing reads its keys {', '.join(unread)}", stacklevel=3)
     names = _class_names(arrays.get("class_names"), where)
-    test = (arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None
-    return assemble(
-        where, (arrays["x_train"], arrays["y_train"]), test, names, num_classes=num_classes
-    )
+    pairs = {split: (arrays[f"x_{split}"], arrays[f"y_{split}"]) for split in splits}
+    return assemble(where, pairs, names, num_classes=num_classes)
 
 
 def assemble(
     where: str,
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray] | None,
+    splits: Mapping[str, tuple[np.ndarray, np.ndarray]],
     names: tuple[str, ...] | None,
     *,
     num_classes: int | None,
 ) -> ImageSet:
-    """Check that both splits agree and return the set.
+    """Check that images and labels of "train", "test" and "val" agree and return the set.
 
     Raises:
-        UserError: from `in_memory.check`, on splits of different shape or dtype, and on a class
-            without a training example that neither names nor `num_classes` include.
+        UserError: from `in_memory.check`, on splits of different shape, dtype or range, and on a
+            class without a training example that neither names nor `num_classes` include.
     """
     if names and num_classes is not None and len(names) != num_classes:
         raise UserError(f"data.num_classes is {num_classes} but {where} names {len(names)} classes")
     stated = num_classes if num_classes is not None else (len(names) if names else None)
-    train_pair = check(*train, stated, where, "train")
-    count = stated if stated is not None else _count_classes(train_pair.label, where)
-    test_pair = None if test is None else check(*test, count, where, "test")
-    if test_pair is not None:
-        _check_equal_shapes(train_pair, test_pair, where)
-    scale = 255.0 if train_pair.image.dtype == np.uint8 else 1.0
+    train = check(*splits["train"], stated, where, "train")
+    count = stated if stated is not None else _count_classes(train.label, where)
+    pairs = {s: check(*splits[s], count, where, s) for s in ("test", "val") if s in splits}
+    for split, pair in pairs.items():
+        _check_equal_format(train.image, pair.image, f"x_{split}", where)
+    scale = 255.0 if train.image.dtype == np.uint8 else 1.0
     class_names = names or tuple(str(index) for index in range(count))
-    return ImageSet(where, train_pair, test_pair, None, count, class_names, scale)
+    return ImageSet(where, train, pairs.get("test"), pairs.get("val"), count, class_names, scale)
 
 
 def _count_classes(label: np.ndarray, where: str) -> int:
@@ -102,12 +110,21 @@ def _count_classes(label: np.ndarray, where: str) -> int:
     return count
 
 
-def _check_equal_shapes(train: Pair, test: Pair, where: str) -> None:
-    if train.image.shape[1:] != test.image.shape[1:] or train.image.dtype != test.image.dtype:
+def _check_equal_format(train: np.ndarray, other: np.ndarray, key: str, where: str) -> None:
+    if train.shape[1:] != other.shape[1:] or train.dtype != other.dtype:
         raise UserError(
-            f"{where}: x_train holds {train.image.dtype} {train.image.shape[1:]} but x_test "
-            f"{test.image.dtype} {test.image.shape[1:]}; both must be the same"
+            f"{where}: x_train holds {train.dtype} {train.shape[1:]} but {key} "
+            f"{other.dtype} {other.shape[1:]}; both must be the same"
         )
+    ends = [(float(image.min()), float(image.max())) for image in (train, other)]
+    ranges = f"x_train lies in [{ends[0][0]:g}, {ends[0][1]:g}] but {key} in " + (
+        f"[{ends[1][0]:g}, {ends[1][1]:g}]"
+    )
+    low, high = sorted(max(-least, most) for least, most in ends)
+    if high > _RANGES_DIFFER * low:
+        raise UserError(f"{where}: {ranges}; scale both alike")
+    if (ends[0][0] < 0) != (ends[1][0] < 0):
+        warnings.warn(f"{where}: {ranges}; are both scaled alike?", stacklevel=4)
 
 
 def _read_npz(path: str | None) -> dict[str, np.ndarray]:
@@ -140,6 +157,24 @@ def existing(path: str | None, expected: str) -> Path:
     if not expanded.exists():
         raise UserError(f"data.path={path} does not exist; give {expected}")
     return expanded
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a name is that of a file which systems and editors leave behind."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """Yield the files at any depth that are not hidden; no folder is entered twice."""
+    entered = {str(parent) for parent in folder.resolve().parents}
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        yield from (Path(parent, name) for name in files if not is_hidden(name))
 
 
 def _class_names(names: np.ndarray | None, where: str) -> tuple[str, ...] | None:
@@ -178,8 +213,7 @@ def idx(path: str | None, num_classes: int | None = None) -> ImageSet:
     }
     return assemble(
         f"data.path={path}",
-        (arrays["train", "images"], arrays["train", "labels"]),
-        (arrays["test", "images"], arrays["test", "labels"]),
+        {split: (arrays[split, "images"], arrays[split, "labels"]) for split in ("train", "test")},
         None,
         num_classes=num_classes,
     )

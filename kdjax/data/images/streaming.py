@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from kdjax.data.images import in_memory as images
-from kdjax.data.images.decode import View, fit, squeeze
+from kdjax.data.images.decode import View, check_readable, fit, squeeze
 from kdjax.data.images.in_memory import ImageSet, Pair, channel_moments, pad_batch
 from kdjax.data.options import BatchOptions, SplitOptions
 from kdjax.data.splits import assign_rows, check_batch_sizes, check_position, epoch_order, plan
@@ -49,6 +49,8 @@ class RecordSet(NamedTuple):
     """The splits that a reader returns, like `in_memory.ImageSet`.
 
     `view` resizes every picture to `shape`; if it has no size, pictures have that shape already.
+    `digest` covers what is known without decoding. `are_files`: each picture is a file of its own,
+    which may be damaged.
     """
 
     where: str
@@ -58,6 +60,8 @@ class RecordSet(NamedTuple):
     shape: tuple[int, ...]
     class_names: tuple[str, ...]
     view: View = View()
+    digest: Mapping[str, str] = {}
+    are_files: bool = False
 
 
 def build(record_set: RecordSet, batching: BatchOptions, splitting: SplitOptions) -> Source:
@@ -93,6 +97,10 @@ def build(record_set: RecordSet, batching: BatchOptions, splitting: SplitOptions
     names = record_set.class_names
     spec = Spec(record_set.shape, len(names), names, mean, std, 255.0)
 
+    def verify() -> None:
+        examples = [(name, row) for name in size for row in range(size[name])]
+        check_readable(lambda example: fetch[example[0]](example[1]), examples)
+
     def rows(index: int, count: int) -> Source:
         block = Block(index, count)
         return Source(
@@ -101,6 +109,8 @@ def build(record_set: RecordSet, batching: BatchOptions, splitting: SplitOptions
             train=train_batches(fetch["train"], size["train"], batching, block),
             evals={name: _eval_batches(fetch[name], size[name], batching, block) for name in size},
             rows=rows,
+            digest=record_set.digest,
+            verify=verify if record_set.are_files else None,
         )
 
     return rows(0, 1)

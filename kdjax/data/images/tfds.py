@@ -8,13 +8,15 @@ import importlib
 import os
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kdjax.data.digest import digest, file_lines
 from kdjax.data.images.decode import View
 from kdjax.data.images.streaming import Records, RecordSet
-from kdjax.errors import UserError, did_you_mean
+from kdjax.errors import CORRUPT_FILE_ERRORS, UserError, did_you_mean
 
 
 def tfds_set(name: str, path: str | None, view: View, known: Sequence[str]) -> RecordSet:
@@ -79,6 +81,8 @@ def from_builder(builder: Any, name: str, path: str | None, view: View) -> Recor
     pixels: Any = features.get(image_key)
     if getattr(label, "num_classes", None) is None or len(getattr(pixels, "shape", ())) != 3:
         raise UserError(f"{where} has no image and class label; choose a classification set")
+    if pixels.np_dtype != np.uint8:
+        raise UserError(f"{where} holds {pixels.np_dtype.__name__} pixels; only uint8 is read")
     channels = int(pixels.shape[-1])
     keys = (image_key, label_key)
 
@@ -97,6 +101,7 @@ def from_builder(builder: Any, name: str, path: str | None, view: View) -> Recor
     known_size = None not in pixels.shape
     if view.size is None and not known_size:
         raise UserError(f"{where} holds pictures of several sizes; set data.image_size")
+    home = Path(builder.data_dir)
     size = pixels.shape[:2] if view.size is None else (view.size, view.size)
     return RecordSet(
         where=where,
@@ -106,6 +111,9 @@ def from_builder(builder: Any, name: str, path: str | None, view: View) -> Recor
         shape=(*size, channels),
         class_names=tuple(label.names or map(str, range(label.num_classes))),
         view=view,
+        digest=digest(
+            {"files": file_lines(home, sorted(p for p in home.glob("*") if p.is_file()))}
+        ),
     )
 
 
@@ -141,5 +149,8 @@ def open_prepared(
 
 
 def _get(source: Any, keys: tuple[str, str], row: int) -> tuple[np.ndarray, int]:
-    example = source[row]
+    try:
+        example = source[row]
+    except (*CORRUPT_FILE_ERRORS, SyntaxError) as error:
+        raise UserError(f"example {row} of data.name cannot be read ({error})") from error
     return np.asarray(example[keys[0]]), int(example[keys[1]])

@@ -56,7 +56,7 @@ class TinyImagenet(tfds.core.GeneratorBasedBuilder):
         """Satisfy the base class; each split has its own generator."""
 
     def _train(self, archive: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-        for file in sorted((archive / "train").glob("*/images/*.JPEG")):
+        for file in sorted((archive / "train").glob("*/images/[!.]*.JPEG")):
             yield file.name, {"image": file, "label": file.parent.parent.name}
 
     def _validation(self, archive: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -81,7 +81,8 @@ def tiny_imagenet(path: str | None, view: View) -> RecordSet:
     if not (prepared / "dataset_info.json").exists():
         _prepare(root)
     builder = tfds.builder_from_directory(prepared)
-    return from_builder(builder, "tiny_imagenet", str(root), view._replace(size=view.size or 64))
+    view = view._replace(size=view.size or 64)
+    return from_builder(builder, "tiny_imagenet", str(root), view)._replace(are_files=True)
 
 
 def _prepare(root: Path) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdjax.data.digest import digest
 from kdjax.data.images.in_memory import channel_moments, pad_batch
 from kdjax.data.options import BatchOptions, PairOptions, SplitOptions
 from kdjax.data.pairs import omniglot
@@ -33,7 +34,7 @@ class PairSet(NamedTuple):
     """A set of pairs: `draw[split](generator, n)` -> keys [n, ...], `make(keys)` -> `Views`.
 
     `latents`: number of values of each factor; `mutual_information` in nats, or None; `examples`:
-    number of drawings (or pictures) that training uses.
+    number of drawings (or pictures) that training uses; `stored`: arrays of which a digest is made.
     """
 
     where: str
@@ -43,6 +44,7 @@ class PairSet(NamedTuple):
     mutual_information: float | None
     examples: int
     scale: float = 255.0
+    stored: Mapping[str, np.ndarray] = {}
 
 
 def of_drawings(drawn: omniglot.Drawings, options: PairOptions, splitting: SplitOptions) -> PairSet:
@@ -103,6 +105,7 @@ def of_drawings(drawn: omniglot.Drawings, options: PairOptions, splitting: Split
         sum(math.log(size) for size in sizes),
         int(tables["train"][1].sum()),
         drawn.scale,
+        {"drawings": drawn.image, "characters": drawn.character},
     )
 
 
@@ -211,6 +214,7 @@ def build(pairs: PairSet, options: PairOptions, batching: BatchOptions, split_se
             split: _eval_batches(pairs, split, options.eval_pairs, batching, split_seed)
             for split in SPLITS
         },
+        digest=digest({**pairs.stored, "sample": image}),
     )
 
 

@@ -67,12 +67,14 @@ def digits(path: str | None, alphabets: int) -> Drawings:
     """
     image_set = readers.digits() if path is None else readers.npz(path, None, needs_test=False)
     (image, label), where = image_set.train, image_set.where
-    if image.shape[-1] != 1:
-        raise UserError(f"{where}: images have {image.shape[-1]} channels; drawings have one")
+    if image.shape[-1] != 1 or image.dtype != np.uint8:
+        raise UserError(
+            f"{where}: images are {image.dtype} and have {image.shape[-1]} channels; drawings are "
+            "uint8 and have one"
+        )
     characters = np.unique(label)
     names = tuple(f"{where} {number}" for number in range(alphabets))
-    pixels = image[..., 0].astype(np.uint8)
-    return Drawings(where, pixels, label, (characters,) * alphabets, names, image_set.scale)
+    return Drawings(where, image[..., 0], label, (characters,) * alphabets, names, image_set.scale)
 
 
 def _from_file(path: str) -> Drawings:

@@ -108,7 +108,8 @@ def multiview(
 
     examples = int(counts[usable[positions["train"]]].sum())
     draws = {split: draw(split) for split in SPLITS}
-    return PairSet("shapes3d", draws, make, sizes, information if complete else None, examples)
+    pairs = PairSet("shapes3d", draws, make, sizes, information if complete else None, examples)
+    return pairs._replace(stored={"latents": latents})
 
 
 def shapes3d(options: PairOptions, splitting: SplitOptions) -> PairSet:
@@ -159,7 +160,8 @@ def halves(
         return pictures[:, :, : side // 2], pictures[:, :, side // 2 :], latents
 
     draws = {split: draw(split) for split in SPLITS}
-    return PairSet("celeb_a", draws, make, (2,) * factors, None, len(get["train"][1]))
+    pairs = PairSet("celeb_a", draws, make, (2,) * factors, None, len(get["train"][1]))
+    return pairs._replace(stored={split: attributes for split, (_, attributes) in get.items()})
 
 
 def celeb_a(options: PairOptions) -> PairSet:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kdjax.data.digest import digest
 from kdjax.data.options import BatchOptions, SplitOptions, TextOptions
 from kdjax.data.splits import check_batch_sizes, plan
 from kdjax.data.text import tasks as text_tasks
@@ -86,9 +87,19 @@ def read_text(options: TextOptions, batching: BatchOptions, splitting: SplitOpti
             split: eval_batches(rows, padding, batching.eval_batch_size)
             for split, rows in splits.items()
         },
+        digest=_digest(splits),
     )
     groups = {split: _groups(rows)[eval_order(splits[split])] for split, rows in examples.items()}
     return TextSet(source, tokenizer, groups)
+
+
+def _digest(splits: Mapping[str, Split]) -> dict[str, str]:
+    parts = {}
+    for split, rows in splits.items():
+        parts |= {f"{split} tokens": rows.text.ids, f"{split} lengths": np.diff(rows.text.start)}
+        parts |= {f"{split} labels": rows.label}
+        parts |= {} if rows.choices is None else {f"{split} answers": rows.choices[0]}
+    return digest(parts)
 
 
 def _groups(examples: list[Example]) -> np.ndarray:
@@ -102,8 +113,8 @@ def _lengths(options: TextOptions) -> tuple[int, ...]:
         raise UserError(f"data.max_length is {longest}; it must be >= 8")
     quarters = tuple(longest * part // 4 for part in (1, 2, 3))
     shorter = quarters if options.lengths is None else tuple(options.lengths)
-    lengths = (*sorted({length for length in shorter if length < longest}), longest)
-    if lengths[0] < 1 or len(lengths) > _MAX_SHAPES:
+    lengths = tuple(sorted({*shorter, longest}))
+    if lengths[0] < 1 or lengths[-1] > longest or len(lengths) > _MAX_SHAPES:
         raise UserError(
             f"data.lengths is {shorter}; give at most {_MAX_SHAPES} lengths >= 1, the last being "
             f"data.max_length = {longest}"

@@ -4,15 +4,13 @@ Only the labelled files are read: the official development set is the test split
 labels of the official test sets are not public. Nothing is downloaded.
 """
 
-import gzip
 import importlib
-import json
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdjax.data.images.tfds import open_prepared
+from kdjax.data.text.rows import read_jsonl, read_tsv, shorten
 from kdjax.data.text.tasks import Row, Task, fields
 from kdjax.errors import UserError
 
@@ -120,58 +118,15 @@ def read_file(task: Task, file: Path) -> list[Example]:
     Raises:
         UserError: on an unreadable or empty file, a missing column, a wrong label.
     """
-    numbered = _tsv(task, file) if ".tsv" in file.suffixes else _jsonl(file)
+    columns = {task.label, *(task.columns.get(name, name) for name in _fields(task))}
+    is_tsv = ".tsv" in file.suffixes
+    rows = read_tsv(file, task.name, task.header, columns) if is_tsv else read_jsonl(file)
     examples: list[Example] = []
-    for number, row in numbered:
+    for number, row in rows:
         examples += _examples(task, row, len(examples), f"{file} line {number}")
     if not examples:
         raise UserError(f"{file} has no examples; give at least one")
     return examples
-
-
-def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield line numbers from 1 and lines, which only a line feed ends; quotes are literal."""
-    opened = gzip.open if file.suffix == ".gz" else open
-    try:
-        with opened(file, "rt", encoding="utf-8-sig", newline="\n") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield number, line.rstrip("\r\n")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read ({error}); fetch it again, in UTF-8") from error
-
-
-def _tsv(task: Task, file: Path) -> Iterator[tuple[int, Row]]:
-    header = task.header
-    for number, line in _lines(file):
-        cells = line.split("\t")
-        if not header:
-            header = tuple(cells)
-            names = {task.label, *(task.columns.get(n, n) for n in _fields(task))}
-            missing = sorted(names - set(header))
-            if missing:
-                raise UserError(
-                    f"{file} lacks the column {', '.join(map(repr, missing))}; its first line has "
-                    f"{', '.join(map(repr, header))}"
-                )
-            continue
-        if len(cells) != len(header):
-            raise UserError(
-                f"{file} line {number} has {len(cells)} columns; {task.name} needs {len(header)}: "
-                f"{', '.join(header)}"
-            )
-        yield number, dict(zip(header, cells, strict=True))
-
-
-def _jsonl(file: Path) -> Iterator[tuple[int, Row]]:
-    for number, line in _lines(file):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{file} line {number} is not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{file} line {number} is a {type(row).__name__}; give a JSON object")
-        yield number, row
 
 
 def _fields(task: Task) -> tuple[str, ...]:
@@ -183,7 +138,7 @@ def _examples(task: Task, row: Row, first: int, where: str) -> Iterator[Example]
     try:
         unfolded = list(task.unfold(row))
     except KeyError as error:
-        raise UserError(f"{where} has no {error}; it has {', '.join(row)}") from error
+        raise UserError(f"{where} has no {error}; it has {shorten(', '.join(row))}") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{where} is not a row of {task.name}: {error}") from error
     for number, flat in enumerate(unfolded, first):
@@ -191,8 +146,9 @@ def _examples(task: Task, row: Row, first: int, where: str) -> Iterator[Example]
         for name in _fields(task):
             text = flat.get(task.columns.get(name, name), flat.get(name))
             if not isinstance(text, str):
-                keys = ", ".join(flat)
-                raise UserError(f"{where}: {name!r} is {text!r}; it must be text (has {keys})")
+                keys = shorten(", ".join(flat))
+                problem = f"{name!r} is {shorten(repr(text))}"
+                raise UserError(f"{where}: {problem}; it must be text (has {keys})")
             texts[name] = text.strip()
         unit = flat.get("unit", number)
         label = _label(task, flat.get(task.label, flat.get("label")), where)
@@ -207,12 +163,15 @@ def _label(task: Task, value: Any, where: str) -> float:
         except (TypeError, ValueError):
             score = float("nan")
         if not low <= score <= high:
-            raise UserError(f"{where}: {task.label} is {value!r}; give a number in [{low}, {high}]")
+            raise UserError(
+                f"{where}: {task.label} is {shorten(repr(value))}; give a number in [{low}, {high}]"
+            )
         return score
     spellings = task.labels or task.class_names
     if str(value) not in spellings:
         raise UserError(
-            f"{where}: {task.label} is {value!r}; {task.name} has {', '.join(spellings)}"
+            f"{where}: {task.label} is {shorten(repr(value))}; {task.name} has "
+            f"{', '.join(spellings)}"
         )
     return spellings.index(str(value))
 

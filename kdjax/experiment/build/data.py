@@ -1,8 +1,8 @@
 """From the `data` of a config to a source, and to what happens to its batches in the step."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
-from typing import Any, TypeVar
+from dataclasses import fields
+from typing import TypeVar
 
 from kdjax import data, models
 from kdjax.errors import UserError
@@ -23,6 +23,7 @@ KIND = {"coco": "detection", **dict.fromkeys(data.PAIRS, "representation")}
 _NOT_OF_PAIRS = (
     "limit", "on_device", "workers", "image_size", "canvas", "eval_crop", "shape", "num_classes",
 )  # fmt: skip
+_FILES = "coco, folder"
 _NOT_OF_COCO = ("test", "canvas", "eval_crop", "shape", "num_classes")
 
 
@@ -60,9 +61,6 @@ def load(config: Config) -> TaskData:
     _refuse_foreign(config.data)
     batching = _options(data.BatchOptions, config)
     splitting = _options(data.SplitOptions, config)
-    splitting = replace(
-        splitting, validation=_as_count(splitting.validation), test=_as_count(splitting.test)
-    )
     dataset, kind = None, KIND.get(name, "classification")
     if name in data.PAIRS:
         source = data.load_pairs(name, _options(data.PairOptions, config), batching, splitting)
@@ -82,6 +80,8 @@ def load(config: Config) -> TaskData:
                 f"data.{split} leaves no {split} examples; every choice is made on validation "
                 "and every number reported on test, so that both are needed"
             )
+    names = data.digest({"class names": source.spec.class_names})
+    source = source._replace(digest={**source.digest, **names})
     if name != "text":
         source = source._replace(spec=_normalised(source.spec, config.data))
     return TaskData(source, TASKS[kind], dataset)
@@ -94,16 +94,11 @@ def _options(kind: type[T], config: Config) -> T:
     return kind(**{name: getattr(table, name) for name, table in tables.items()})
 
 
-def _as_count(share: Any) -> Any:
-    """Return 300 for 300.0, which a flag makes of it."""
-    return int(share) if isinstance(share, float) and share >= 1 and share.is_integer() else share
-
-
 def _refuse_foreign(table: Data) -> None:
     """Refuse keys that only another kind of data has."""
     name, changed = table.name, {k for k, v in table if v != Data.model_fields[k].default}
     pairs = ", ".join(data.PAIRS)
-    for owners, kind in (("text", "text"), (pairs, "pairs"), ("coco", "coco")):
+    for owners, kind in (("text", "text"), (pairs, "pairs"), ("coco", "coco"), (_FILES, _FILES)):
         foreign = [] if name in owners.split(", ") else schema_lookup.of_data(kind)
         for key in foreign:
             if key in changed:

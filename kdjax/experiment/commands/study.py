@@ -112,7 +112,7 @@ def _track_gaps(
     check_samples(samples)  # before the training
     experiment = build(config)
     with workdir.occupy(folder):
-        workdir.adopt(folder, experiment.config, command)
+        workdir.adopt(folder, experiment.config, command, experiment.source.digest)
         try:
             results = training.train(experiment, folder, say)
         except Stopped as stopped:

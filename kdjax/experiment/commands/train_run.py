@@ -14,7 +14,12 @@ from kdjax.train.loop import Stopped
 
 
 def train_run(
-    loaded: LoadedConfig, folder: Path, command: str, say: Callable[[str], None]
+    loaded: LoadedConfig,
+    folder: Path,
+    command: str,
+    say: Callable[[str], None],
+    *,
+    allow_changed_data: bool = False,
 ) -> RunSummary | None:
     """Train a config in a workdir, or resume, and write report.json and report.html.
 
@@ -25,7 +30,8 @@ def train_run(
     first = multihost.is_first()
     say = say if first else _say_nothing
     experiment = build(loaded.config)
-    with workdir.open_run(folder, experiment.config, command):
+    source, allow = experiment.source, allow_changed_data
+    with workdir.open_run(folder, experiment.config, command, source, allow_changed_data=allow):
         try:
             results = training.train(experiment, folder, say)
         except Stopped as stopped:

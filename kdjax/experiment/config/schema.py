@@ -98,7 +98,9 @@ class Data(_Table):
     window: Positive = _key(16, "Batches that are sorted by length together.", of="text")
     too_long: Literal["truncate", "refuse"] = _key("truncate", "Use of longer texts.", of="text")
     max_boxes: Positive = _key(100, "Boxes of a training picture.", of="coco")
-    unreadable: Literal["refuse", "skip"] = _key("refuse", "Use of damaged pictures.", of="coco")
+    unreadable: Literal["refuse", "skip"] = _key(
+        "refuse", "Use of damaged pictures.", of="coco, folder"
+    )
     judge_train: bool = _key(False, "Also evaluate on the training pictures.", of="coco")
 
 

@@ -6,7 +6,8 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kdjax.errors import UserError
 from kdjax.experiment.config.resolve import differences, to_dict
 from kdjax.experiment.config.schema import Config
 from kdjax.train import multihost
+from kdjax.types import Source
 
 # What may differ when a run goes on: it changes where and how fast, not what is computed.
 MAY_CHANGE = (
@@ -107,19 +109,27 @@ def occupy(workdir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def open_run(workdir: Path, config: Config, command: str) -> Iterator[None]:
+def open_run(
+    workdir: Path, config: Config, command: str, source: Source, *, allow_changed_data: bool
+) -> Iterator[None]:
     """Occupy and adopt a workdir; with several processes the first does it for all.
 
+    A new run reads every picture of its data once.
+
     Raises:
-      UserError: from `occupy` and `adopt`, in every process; processes with different configs.
+      UserError: from `occupy`, `adopt`, `check_data` and `Source.verify`, in every process;
+        processes with different configs or data.
     """
-    if not multihost.all_equal(json.dumps(plain(config), sort_keys=True)):
-        raise UserError("the processes of this run have different configs; give all one command")
+    for name, content in (("configs", plain(config)), ("data", source.digest)):
+        if not multihost.all_equal(json.dumps(content, sort_keys=True)):
+            raise UserError(f"the processes of this run have different {name}; give all the same")
     with ExitStack() as held:
 
         def begin() -> None:
+            if source.verify is not None and not (workdir / "config.json").exists():
+                source.verify()
             held.enter_context(occupy(workdir))
-            adopt(workdir, config, command)
+            adopt(workdir, config, command, source.digest, allow_changed_data=allow_changed_data)
 
         multihost.run_on_first(begin)
         if not multihost.all_true((workdir / "config.json").exists()):
@@ -129,12 +139,26 @@ def open_run(workdir: Path, config: Config, command: str) -> Iterator[None]:
         yield
 
 
-def adopt(workdir: Path, config: Config, command: str) -> None:
-    """Write config.json into a new workdir, or check that an old one holds the same config.
+def adopt(
+    workdir: Path,
+    config: Config,
+    command: str,
+    data: Mapping[str, str],
+    *,
+    allow_changed_data: bool = False,
+) -> None:
+    """Write config.json into a new workdir, or check an old one's config and data.
+
+    Args:
+      workdir: the folder.
+      config: of the run.
+      command: that began it.
+      data: `Source.digest`.
+      allow_changed_data: whether a run goes on with other data.
 
     Raises:
-      UserError: the workdir belongs to another config (all differing keys shown) or holds
-        something that is no run.
+      UserError: the workdir belongs to another config (all differing keys shown) or to other data,
+        or holds something that is no run.
     """
     path = workdir / "config.json"
     if path.exists():
@@ -149,14 +173,34 @@ def adopt(workdir: Path, config: Config, command: str) -> None:
                 f"workdir {workdir} holds a run with another config: {'; '.join(changed)}. "
                 "Name another workdir, or give the same config to resume"
             )
+        check_data(workdir, data, allow_changed=allow_changed_data)
         return
     if (workdir / "metrics.jsonl").exists() or (workdir / "checkpoints").exists():
         raise UserError(f"workdir {workdir} holds results but no config.json; name a new folder")
     content = {"config": plain(config), "versions": versions(), "command": command}
+    content |= {"data": dict(data)}
     try:
         write_json(path, content)
     except OSError as error:
         raise UserError(f"workdir {workdir} cannot be written ({error.strerror})") from error
+
+
+def check_data(workdir: Path, data: Mapping[str, str], *, allow_changed: bool) -> None:
+    """Compare a digest of the data with that of a workdir; older ones have none.
+
+    Raises:
+      UserError: they differ, and that is not allowed.
+    """
+    old = _read(workdir).get("data") or data
+    changed = differences(old, data) if isinstance(old, dict) else ["(unreadable)"]
+    if not changed:
+        return
+    problem = f"workdir {workdir} holds a run with other data: {'; '.join(changed)}"
+    if not allow_changed:
+        raise UserError(
+            f"{problem}. Put the old data back, name another workdir, or add --allow-changed-data"
+        )
+    warnings.warn(problem, stacklevel=2)
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -165,9 +209,14 @@ def read_config(workdir: Path) -> dict[str, Any]:
     Raises:
       UserError: no run there, or a damaged file.
     """
+    return _read(workdir)["config"]
+
+
+def _read(workdir: Path) -> dict[str, Any]:
     path = workdir / "config.json"
     try:
-        return json.loads(path.read_text())["config"]
+        content = json.loads(path.read_text())
+        return {**content, "config": content["config"]}
     except FileNotFoundError:
         raise UserError(f"workdir {workdir} holds no config.json; is it a kdjax run?") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

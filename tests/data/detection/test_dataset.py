@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from kdjax import data
-from kdjax.data.detection.coco import read_coco
+from kdjax.data.detection.coco import open_photo, read_coco
 from kdjax.errors import UserError
 from tests.data import fakes, tiny_coco
 
@@ -76,6 +77,13 @@ def test_a_zip_is_the_folder(folder, tmp_path):
     for split in a.evals:
         for one, other in zip(a.evals[split](), b.evals[split](), strict=True):
             same(one, other)
+
+
+def test_folders_of_pictures_may_be_links(folder, tmp_path):
+    plain = read_coco(str(folder))
+    for name in ("annotations", "train", "val"):
+        (tmp_path / name).symlink_to(folder / name)
+    assert [p.file for p in read_coco(str(tmp_path)).val] == [p.file for p in plain.val]
 
 
 def test_the_order_depends_on_seed_and_step_alone(folder):
@@ -154,11 +162,13 @@ def test_flip_alone_serves_classifiers_too():
             assert kept or turned
 
 
-def spoil(split, said, *, note=None, image=None, drop=None):
-    """Change the first annotation or picture of the train split, or drop a table."""
-    if split == "train":
-        said["annotations"][0].update(note or {})
-        said["images"][0].update(image or {})
+def spoil(split, said, *, note=None, image=None, category=None, drop=None, of="train"):
+    """Change the first annotation, picture or category of a split, or drop a table."""
+    if split == of:
+        changes = {"annotations": note, "images": image, "categories": category}
+        for name, change in changes.items():
+            said[name][0].update(change or {})
+            said[name][0] = {k: v for k, v in said[name][0].items() if v != "gone"}
         if drop:
             del said[drop]
 
@@ -170,14 +180,78 @@ def spoil(split, said, *, note=None, image=None, drop=None):
         ({"note": {"image_id": 99}}, "image 99, which"),
         ({"image": {"file_name": "none.png"}}, "pictures are missing, the first is train/none.png"),
         ({"image": {"id": 2}}, "image id 2 is listed twice"),
-        ({"note": {"bbox": [1, 2]}}, "not COCO's json"),
+        ({"image": {"height": "gone"}}, "train: image 1: not COCO's json: no 'height'"),
+        ({"image": {"height": 0}}, "train: image id 1 is 64x0"),
+        ({"note": {"id": 2}}, "annotation id 2 is listed twice"),
+        ({"note": {"id": "gone"}}, "annotation without id: not COCO's json"),
+        ({"note": {"bbox": [1, 2]}}, "annotation 1: not COCO's json"),
+        ({"note": {"bbox": None}}, "annotation 1: not COCO's json"),
+        ({"note": {"bbox": "gone"}}, "annotation 1: not COCO's json: no 'bbox'"),
+        ({"category": {"name": "gone"}}, "category id 3 has no name"),
+        ({"category": {"name": "blue"}}, "category id 7 blue is listed twice"),
+        ({"category": {"id": 7}}, "category id 7 blue is listed twice"),
+        ({"category": {"id": None}}, "category None: not COCO's json"),
         ({"drop": "categories"}, "lacks categories"),
+        (
+            {"of": "val", "category": {"name": "green"}},
+            r"val: annotation id . has category 3 \('gre",
+        ),
     ],
 )
 def test_annotations_that_mean_nothing_are_refused(tmp_path, change, said):
     path = tiny_coco.write(tmp_path, change=lambda split, table: spoil(split, table, **change))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=said) as caught:
         read_coco(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "[" * 100_000, '{"images": [5]}', "{", ""])
+def test_annotations_that_are_no_table_are_refused(tmp_path, text):
+    path = tiny_coco.write(tmp_path)
+    (path / "annotations" / "instances_val.json").write_text(text)
+    with pytest.raises(UserError, match=r"instances_val\.json") as caught:
+        read_coco(str(path))
+    assert len(str(caught.value)) < 400
+
+
+def test_boxes_as_fractions_are_refused(tmp_path):
+    def change(split, said):
+        for note in said["annotations"]:
+            note["bbox"] = [x / 64 for x in note["bbox"]]
+
+    path = tiny_coco.write(tmp_path, change=change)
+    with pytest.raises(UserError, match=r"annotation id 1 has a box in 0 to 1.*in pixels"):
+        read_coco(str(path))
+
+
+def test_categories_of_val_are_matched_by_name(folder, tmp_path):
+    """Other ids, another order, one without annotations: the labels stay."""
+
+    def change(split, said):
+        if split == "val":
+            said["categories"] = [
+                {"id": n, "name": c} for n, c in ((3, "blue"), (5, "red"), (9, "x"))
+            ]
+            for note in said["annotations"]:
+                note["category_id"] = {3: 5, 7: 3}[note["category_id"]]
+
+    plain, changed = (read_coco(str(p)) for p in (folder, tiny_coco.write(tmp_path, change=change)))
+    assert plain.class_names == changed.class_names == ("red", "blue")
+    for a, b in zip(plain.val, changed.val, strict=True):
+        assert a.label.tolist() == b.label.tolist()
+
+
+@pytest.mark.parametrize("frame", ["shown", "stored"])
+def test_boxes_of_a_rotated_picture(tmp_path, frame):
+    """The 64 x 40 picture number 2 is stored lying; its boxes are in the frame of its size."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn to the right
+    path = tiny_coco.write(tmp_path)
+    plain = read_coco(str(path)).train[1]
+    upright = open_photo(str(path), plain)
+    stored = np.rot90(upright) if frame == "shown" else upright
+    Image.fromarray(stored).save(path / plain.file, exif=exif)
+    np.testing.assert_array_equal(open_photo(str(path), plain), upright)
 
 
 def test_boxes_outside_or_without_area_are_counted(tmp_path):
@@ -214,14 +288,21 @@ def test_more_boxes_than_padding_are_counted_and_the_largest_kept(folder):
     np.testing.assert_allclose(batch["box"][1, 0], kept)  # that picture is 64 high already
 
 
-def test_an_unreadable_picture_is_named_or_skipped(tmp_path):
+def test_unreadable_pictures_are_named_before_training_or_skipped(tmp_path):
     path = tiny_coco.write(tmp_path)
-    (path / "train" / "003.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"train/003.png is not a readable picture"):
+    for number in (1, 2):
+        file = path / "val" / f"00{number}.png"
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    streamed = data.read_detection(*options(path, on_device=False)).source
+    with pytest.raises(UserError, match=r"val/001.png is not a readable.*\(2 such pictures\)"):
+        streamed.verify()
+    with pytest.raises(UserError, match=r"val/001.png is not a readable picture"):
         data.read_detection(*options(path))
-    with pytest.warns(UserWarning, match=r"1 unreadable pictures were skipped: train/003.png"):
-        found = data.read_detection(*options(path, unreadable="skip"))
-    assert found.source.size["train"] == 5
+    (path / "train" / "003.png").write_bytes(b"no picture")
+    with pytest.warns(UserWarning, match=r"3 unreadable pictures were skipped: train/003.png, val"):
+        source = data.read_detection(*options(path, unreadable="skip", on_device=False)).source
+    source.verify()
+    assert source.size == {"train": 5, "validation": 2, "test": 1}
 
 
 def test_a_picture_of_another_size_is_refused(tmp_path):

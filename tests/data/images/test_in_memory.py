@@ -42,7 +42,39 @@ class TestSplits:
     def test_share_of_fifty(self, value, count):
         assert share(value, 50, "data.validation") == count
 
-    @pytest.mark.parametrize("value", [1.0, -0.1, -3, 2.5, True, "0.1", float("nan"), None])
+    def test_a_class_keeps_its_last_training_example(self):
+        label = np.repeat([0, 1, 2, 3], [20, 20, 1, 2])
+        for seed in range(20):
+            _, rest = stratified(label, 13, seed, leave_one=True)
+            assert set(label[rest]) == {0, 1, 2, 3}
+            assert len(rest) == 30
+        held, _ = stratified(np.arange(4), 3, 0, leave_one=True)  # where it cannot, it does not
+        assert len(held) == 3
+
+    def test_a_class_without_training_examples_is_told(self, tmp_path):
+        labels = {"y_train": np.r_[np.zeros(38, int), 1, 2], "y_test": np.zeros(13, int)}
+        path = fakes.write_npz(tmp_path / "set.npz", **labels)
+        source = fakes.load("npz", path=path, batch_size=4, validation=20)
+        assert source.arrays is not None
+        assert set(source.arrays["label"]) == {0, 1, 2}
+        with pytest.warns(
+            UserWarning, match=r"2 classes have no training example left.* number 1;"
+        ):
+            fakes.load("npz", path=path, batch_size=4, limit=4)
+
+    def test_a_stored_validation_split_is_taken(self, tmp_path):
+        held = {"x_val": fakes.arrays(n_train=9)["x_train"][::-1], "y_val": np.arange(9) % 4}
+        source = fakes.load("npz", path=fakes.write_npz(tmp_path / "a.npz", **held), batch_size=4)
+        assert source.size == {"train": 40, "validation": 9, "test": 13}
+        with pytest.warns(UserWarning, match=r"data\.validation is 3, but .* ships a validation"):
+            fakes.load("npz", path=str(tmp_path / "a.npz"), batch_size=4, validation=3)
+        (batch,) = source.evals["validation"]()
+        assert np.array_equal(batch["image"][:9], held["x_val"])
+        assert np.array_equal(batch["label"][:9], held["y_val"])
+
+    @pytest.mark.parametrize(
+        "value", [1.0, 1.5, -1, -1.0, 40.5, -0.1, -3, 2.5, True, "0.1", float("nan"), None]
+    )
     def test_refuses_other_shares(self, value):
         with pytest.raises(UserError, match=r"^data\.validation is "):
             share(value, 50, "data.validation")

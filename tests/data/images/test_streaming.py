@@ -4,6 +4,7 @@ import itertools
 import multiprocessing
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import tensorflow_datasets as tfds
 
 from kdjax.data import BatchOptions, SplitOptions
 from kdjax.data.images import streaming
+from kdjax.data.images.decode import View
+from kdjax.data.images.tfds import from_builder
 from kdjax.errors import RunError, UserError
 from tests.data import fakes
 
@@ -158,6 +161,15 @@ class TestTfds:
         with pytest.raises(UserError, match=r"imagenet_resized/7x7.*64x64") as caught:
             fakes.load("imagenet_resized/7x7", path=str(tmp_path), batch_size=4)
         assert "\n" not in str(caught.value)
+
+    def test_deeper_pixels_are_refused(self):
+        features = {"image": tfds.features.Image(shape=(2, 2, 1), dtype=np.uint16)}
+        features["label"] = tfds.features.ClassLabel(num_classes=2)
+        info = SimpleNamespace(
+            supervised_keys=None, features=tfds.features.FeaturesDict(features), splits={}
+        )
+        with pytest.raises(UserError, match=r"data\.name=deep holds uint16 pixels; only uint8"):
+            from_builder(SimpleNamespace(info=info), "deep", None, View())
 
     def test_not_a_classification_set(self, tmp_path):
         with pytest.raises(UserError, match="no image and class label"):

@@ -155,6 +155,9 @@ class TestDrawings:
         shape = {"shape": (4, 4), "classes": 2, "n_train": 80}
         mnist = fakes.write_npz(tmp_path / "x.npz", **fakes.arrays(**shape))
         assert data.load_pairs("pairs_digits", *options(mnist, tiles=2)).spec.latents == (2, 2)
+        fakes.write_npz(tmp_path / "x.npz", **fakes.arrays(**shape, dtype=np.float32))
+        with pytest.raises(UserError, match=r"images are float32 .*drawings are uint8"):
+            data.load_pairs("pairs_digits", *options(mnist, tiles=2))
 
     def test_mocked_tfds_omniglot(self, tmp_path):
         with tfds.testing.mock_data(num_examples=8):

@@ -238,6 +238,7 @@ class TestRefuses:
             ({"max_length": 4}, r"data\.max_length is 4; it must be >= 8"),
             ({"lengths": (8, 10, 12, 14)}, r"at most 4 lengths >= 1, the last being .* = 32"),
             ({"lengths": (0, 16)}, r"at most 4 lengths >= 1"),
+            ({"lengths": (16, 33)}, r"at most 4 lengths >= 1, the last being .* = 32"),
             ({"window": 0}, r"data\.window is 0; it must be >= 1"),
             ({"split_seed": -1}, r"data\.split_seed is -1"),
             ({"eval_batch_size": 0}, r"eval_batch_size is 0"),

@@ -144,6 +144,55 @@ class TestGlue:
         assert found.train[0].fields["sentence"] == "one\u2028two\x85three"
 
 
+QQP = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
+
+
+class TestBrokenRows:
+    """Rows as QQP's: whole ones, those over several lines in quotes, and others."""
+
+    GOOD = "".join(f'{n}\t1\t2\tq {n}?\t"r" {n}?\t{n % 2}\n' for n in range(200))
+
+    def read(self, tmp_path, text):
+        path = write(tmp_path, "glue/qqp", QQP + text)
+        return text_files.read(TASKS["glue/qqp"], path).train
+
+    def test_line_breaks_in_quotes_are_spaces(self, tmp_path):
+        text = '7\t1\t2\t"a ""b""\nc\n\nd"\t"e\nf"\t1\n8\t1\t2\tg\th\t0\n'
+        examples = self.read(tmp_path, text)
+        pairs = [(*e.fields.values(), e.label) for e in examples]
+        assert pairs == [('a "b" c d', "e f", 1), ("g", "h", 0)]
+
+    @pytest.mark.parametrize(
+        ("text", "count"),
+        [("7\t1\t2\ta\nb\tc\t1\n", 2), ('7\t1\t2\t"a\n', 1), ("7\t1\t2\ta\tb\tc\t1\n", 1)],
+    )
+    def test_others_are_skipped_and_counted(self, tmp_path, text, count):
+        message = rf"train\.tsv line 202 has . columns; glue/qqp needs 6.*\. {count} such lines"
+        with pytest.warns(UserWarning, match=message):
+            examples = self.read(tmp_path, self.GOOD + text + self.GOOD)
+        assert len(examples) == 400
+        assert sum(e.label for e in examples) == 200
+
+    def test_too_many_are_refused(self, tmp_path):
+        with pytest.raises(UserError, match=r"line 202 has 1 columns; glue/qqp needs 6"):
+            self.read(tmp_path, self.GOOD + "a\n" * 3)
+
+    def test_a_file_without_line_feeds_is_not_repeated(self, tmp_path):
+        path = write(tmp_path, "glue/qqp", (QQP + self.GOOD).replace("\n", "\r"))
+        with pytest.raises(UserError, match=r"ends its lines with CR alone") as caught:
+            text_files.read(TASKS["glue/qqp"], path)
+        assert len(str(caught.value)) < 200
+
+    @pytest.mark.parametrize(
+        "header", ["label\t" + "x" * 9999, "sentence\tlabel\na\t" + "y" * 9999]
+    )
+    def test_long_texts_are_not_repeated(self, tmp_path, header):
+        path = write(tmp_path, "glue/sst2", header + "\n")
+        with pytest.raises(UserError) as caught:
+            text_files.read(TASKS["glue/sst2"], path)
+        assert len(str(caught.value)) < 500
+
+
 class TestSuperGlue:
     def test_multirc_is_an_example_an_answer(self, tmp_path):
         path = write_json(tmp_path, "super_glue/multirc", [MULTIRC])
