@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,15 @@ _FAMILIES: dict[str, tuple[type, Callable[[Any], Model]]] = {
     "t5": (T5Options, t5),
     "gpt_neo": (GptNeoOptions, gpt_neo),
 }
+_HIDDEN_OPTIONS = (
+    "num_heads",
+    "activation",
+    "epsilon",
+    "layers",
+    "window",
+    "max_distance",
+    "scale_outputs",
+)
 _BERT_HEADS = ("classifier.", "cls.")  # of fine-tuning and of pre-training
 
 
@@ -82,8 +91,6 @@ def save_huggingface(
     if name == "t5":
         tied = "lm_head" not in variables.params
         options["tied"] = config["tie_word_embeddings"] = tied
-        if "scale_decoder_outputs" in config:
-            config["scale_decoder_outputs"] = tied
     expected = convert.flatten(_template(name, _build(name, options)))
     arrays = convert.flatten(variables)
     shapes = {path: tuple(leaf.shape) for path, leaf in expected.items()}
@@ -97,6 +104,39 @@ def save_huggingface(
     except OSError as error:
         raise UserError(f"{target}: cannot be written: {error}") from error
     convert.write_safetensors(tensors, target / "model.safetensors", {"format": "pt"})
+
+
+def check_options(
+    folder: str | os.PathLike[str], network: Mapping[str, Any], keep_layers: Sequence[int] = ()
+) -> None:
+    """Refuse a network that has other options than a folder's where no tensor's shape shows it.
+
+    Args:
+      folder: that `load_huggingface` can read.
+      network: {"name": ...} and options of `models.build`.
+      keep_layers: layers of the folder's network that this one is made of; () are all.
+
+    Raises:
+      UserError: another family, or another value of an option; names both values.
+    """
+    path = Path(folder) / "config.json"
+    config = json.loads(path.read_text())
+    name, options = to_options(config, str(path))
+    if network["name"] != name:
+        raise UserError(f"{folder} holds a {name}, not a {network['name']}")
+    if (start := config.get("decoder_start_token_id") or 0) != 0:
+        raise UserError(f"{path}: decoder_start_token_id is {start}: choices are decoded after 0")
+    options_type, _ = _FAMILIES[name]
+    fields = {field.name for field in dataclasses.fields(options_type)}
+    model = options_type(**{key: x for key, x in network.items() if key in fields}).complete()
+    tied = {"tied": model.tied} if name == "t5" else {}
+    source = options_type(**options, **tied).complete()
+    for option in _HIDDEN_OPTIONS:
+        built, saved = (getattr(each, option, None) for each in (model, source))
+        if option == "layers" and keep_layers:
+            saved = tuple(source.layers[layer] for layer in keep_layers)
+        if built != saved:
+            raise UserError(f"{folder} has {option} {saved!r}, the model {built!r}: set it there")
 
 
 def _build(name: str, options: Mapping[str, Any]) -> Model:
@@ -114,7 +154,10 @@ def _read(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str
         raise UserError(f"{path}: holds no table of settings")
     name, options = to_options(config, str(path))
     tensors = convert.from_safetensors(Path(folder) / "model.safetensors")
+    headed = "lm_head.weight" in tensors
     tensors = huggingface_names.normalise(name, tensors)
+    if name == "gpt_neo" and config.get("tie_word_embeddings") is False and not headed:
+        raise UserError(f"{path}: tie_word_embeddings is false, but the file has no lm_head.weight")
     if name == "t5":
         # some configs are wrong about a tied head, so that the tensors decide
         untied = config.get("tie_word_embeddings") is False
