@@ -62,9 +62,7 @@ def decompose(name: str, variables: Variables, shape: Sequence[int]) -> NamedMap
             try:
                 return take_apart(Variables(variables.params, stats), tuple(shape))
             except KeyError as error:
-                raise UserError(
-                    f"bounds: variables of a {name} lack the layer {error}"
-                ) from error
+                raise UserError(f"bounds: variables of a {name} lack the layer {error}") from error
     raise UserError(
         f"bounds: no Lipschitz constants are known for the layers of a {name}, only for networks "
         "of images"
