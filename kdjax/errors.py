@@ -5,7 +5,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeGuard
 
@@ -51,20 +51,32 @@ def is_number(value: Any) -> TypeGuard[int | float]:
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6, prefix: str = "") -> str:
     """Return "did you mean X? " with the nearest known name after a prefix, or "" if none is near.
 
+    Case does not count; among names that differ by case alone the first is taken.
+
     >>> did_you_mean("cifar_10", ["cifar10", "mnist"])
     'did you mean cifar10? '
     >>> did_you_mean("augmnt", ["augment", "path"], prefix="data.")
     'did you mean data.augment? '
+    >>> did_you_mean("resnet18", ["resnet8", "resnet110", "ResNet18"])
+    'did you mean ResNet18? '
     """
-    nearest = difflib.get_close_matches(name, [*known], 1, cutoff)
-    return f"did you mean {prefix}{nearest[0]}? " if nearest else ""
+    by_lower = {each.lower(): each for each in reversed([*known])}
+    nearest = difflib.get_close_matches(name.lower(), by_lower, 1, cutoff)
+    return f"did you mean {prefix}{by_lower[nearest[0]]}? " if nearest else ""
 
 
-def check_layer(where: str, layer: str, layers: Iterable[str]) -> None:
+def check_layer(where: str, layer: str, layers: Collection[str]) -> None:
     """Refuse a layer that the network does not have; the UserError names those that it has."""
     if layer not in layers:
         known = ", ".join(sorted(layers)) or "none"
         raise UserError(f"{where}: no layer {layer!r}; the network has {known}")
+
+
+def check_entries(reader: str, names: Iterable[str], batch: Collection[str]) -> None:
+    """Refuse a batch without an entry that is read; the UserError names those that it has."""
+    for name in names:
+        if name not in batch:
+            raise UserError(f'{reader} reads batch["{name}"], but the batch has {sorted(batch)}')
 
 
 def check_count(name: str, value: Any) -> None:

@@ -237,6 +237,9 @@ def test_batch_norm_over_an_axis_equals_the_whole_batch():
             {"width": 3},
             'model "cnn" has no option "width"; it has: axis_name, dtype, widths',
         ),
+        ("MobileNetV1", {"width": 3}, 'no option "width"; it has: axis_name, dtype$'),  # a module
+        ("resnet18", {}, "did you mean ResNet18"),
+        ("mobilenetv2", {}, "did you mean MobileNetV2"),
         ("resnet8", {"depth": 9}, 'no option "depth"'),
         ("resnet8", {"shortcut": "none"}, 'shortcut is \'none\': use "conv" or "pad"'),
         ("wrn_17_1", {}, "depth is 17: use 6n"),
@@ -271,6 +274,18 @@ def test_an_image_of_another_size_or_rank_is_refused():
         model.apply(variables, {"image": np.zeros((4, 8, 8, 3), np.float32)}, train=False)
     with pytest.raises(UserError, match="images are"):
         model.apply(variables, {"image": np.zeros((4, 64), np.float32)}, train=False)
+
+
+def test_a_certificate_of_an_unknown_kind_is_refused():
+    with pytest.raises(UserError, match="kind is 'spektral'; there are spectral, bjorck"):
+        models.lipschitz_mlp_bound(Variables({}, {}), "spektral")
+
+
+@pytest.mark.parametrize("name", ["mlp", "lipschitz_mlp", "faster_rcnn"])
+def test_a_batch_without_images_is_refused_by_name(name):
+    model = models.build(name, num_classes=3)
+    with pytest.raises(UserError, match=r"reads batch\[\"image\"\], but the batch has \['view'\]"):
+        model.init(jax.random.key(0), {"view": np.zeros((1, 64, 64, 3), np.float32)})
 
 
 @pytest.mark.parametrize("size", [(7, 8), (1, 6)])

@@ -27,7 +27,8 @@ from kdjax.distill.methods.collectives import (
     rows,
     select_features,
 )
-from kdjax.distill.terms import Term
+from kdjax.distill.terms import Term, class_means_name
+from kdjax.errors import check_entries, check_layer
 from kdjax.types import Array, Aux, Batch, Method, Model, Outputs, Scalars, Variables
 
 # pause(own, watched, batch) -> bool scalar: True while the role must not step
@@ -104,6 +105,7 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
 
     Raises:
       ValueError: a term, a pause rule or `shares` names a role that does not play, or its own.
+      UserError: by the loss, a network without a layer that a term reads, a batch without labels.
     """
     _check(players)
     trains = tuple(role for role, player in players.items() if player.trains)
@@ -112,6 +114,7 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
         return {r: p.model.init(role_key(key, r), batch) for r, p in players.items()}
 
     def loss(params, stats, batch: Batch, hparams, key: Array, step: Array | int = 0):
+        check_entries("co_train", ("label",), batch)
         batch = _zero_masked_rows(batch)
         variables = {role: Variables(params[role], stats[role]) for role in players}
         dropout_keys = _dropout_keys(players, key, axis_name)
@@ -158,6 +161,8 @@ def _with_shared_regions(player: Player, outputs: Mapping[str, Outputs], batch: 
     if player.shares is None:
         return batch
     guide, names = player.shares
+    for name in names:
+        check_layer(f"regions of {guide}", name, outputs[guide].features)
     return {**batch, **{n: jax.lax.stop_gradient(outputs[guide].features[n]) for n in names}}
 
 
@@ -193,7 +198,7 @@ def _sum_terms(
             factor = factor * scalars["temperature"] ** 2
         if term.weight_schedule is not None:
             factor = factor * term.weight_schedule(forward.step)
-        raw, logged = _term_share(role, term, scalars, forward)
+        raw, logged = _term_share(role, name, term, scalars, forward)
         total = total + factor * raw
         metrics[f"{role}/{name}/raw"] = raw
         metrics[f"{role}/{name}/weighted"] = factor * raw
@@ -203,7 +208,7 @@ def _sum_terms(
 
 
 def _term_share(
-    role: str, term: Term, scalars: Scalars, forward: _Forward
+    role: str, name: str, term: Term, scalars: Scalars, forward: _Forward
 ) -> tuple[Array, dict[str, Array]]:
     """Average a term over the global batch and the teachers; returns also what it logs.
 
@@ -212,11 +217,11 @@ def _term_share(
     spec, axis_name = term.spec, forward.axis_name
     student = forward.outputs[role]
     teachers = tuple(forward.detached[teacher] for teacher in term.toward)
+    _check_layers(role, name, term, forward.outputs)
     batch = rows(student, forward.batch, spec.rows)
     if spec.coupled:  # only what the term reads travels between devices
-        student = gather(select_features(student, [s for s, _ in spec.layers]), axis_name)
-        layers = [t for _, t in spec.layers]
-        teachers = tuple(gather(select_features(t, layers), axis_name) for t in teachers)
+        student = gather(select_features(student, spec.own_layers), axis_name)
+        teachers = tuple(gather(select_features(t, spec.peer_layers), axis_name) for t in teachers)
         batch = gather(label_and_mask(batch), axis_name)
     groups = [(teacher,) for teacher in teachers] if spec.teachers == "each" else [teachers]
     values = [spec.loss_fn(student, group, batch, scalars) for group in groups]
@@ -226,6 +231,15 @@ def _term_share(
         return jax.tree.map(lambda *x: factor * sum(x), *pairs)
     shares = [local_masked_mean(value, batch["mask"], axis_name) for value, _ in pairs]
     return sum(shares, jnp.float32(0)) / len(shares), {}
+
+
+def _check_layers(role: str, name: str, term: Term, outputs: Mapping[str, Outputs]) -> None:
+    means = term.spec.class_means
+    peer_layers = (*term.spec.peer_layers, *([] if means is None else [class_means_name(means)]))
+    layers = {role: term.spec.own_layers} | dict.fromkeys(term.toward, peer_layers)
+    for player, needed in layers.items():
+        for layer in needed:
+            check_layer(f"{role}: {name} reads {player}", layer, outputs[player].features)
 
 
 def _accuracies(forward: _Forward) -> dict[str, Array]:

@@ -23,7 +23,7 @@ from kdjax.distill.methods.collectives import (
     select_features,
 )
 from kdjax.distill.terms import Critic, PlayerInputs, Scalar, WeightSchedule, check_domain
-from kdjax.errors import UserError
+from kdjax.errors import UserError, check_layer
 from kdjax.types import Array, Batch, Method, Model, Outputs, Scalars, Variables
 
 MOVES = ("first", "both")
@@ -214,6 +214,9 @@ def _compared_outputs(
 ) -> tuple[Outputs, Outputs]:
     """Return what the critic reads of both players; the second is detached unless it is trained."""
     (student, teacher), layers = critic_role.between, critic_role.critic.layers
+    for own, peer in layers:
+        check_layer(f"a critic reads {student}", own, outputs[student].features)
+        check_layer(f"a critic reads {teacher}", peer, outputs[teacher].features)
     read_by_critic = select_features(outputs[teacher], [name for _, name in layers])
     if critic_role.moves == "first":
         read_by_critic = jax.lax.stop_gradient(read_by_critic)

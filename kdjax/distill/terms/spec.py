@@ -50,6 +50,16 @@ class TermSpec(NamedTuple):
     class_means: str | None = None  # the teacher's layer whose class means it needs
     rows: str = "row"  # whose labels and mask it takes, where the outputs bring several
 
+    @property
+    def own_layers(self) -> tuple[str, ...]:
+        """Features of the student that it reads."""
+        return tuple(own for own, _ in self.layers)
+
+    @property
+    def peer_layers(self) -> tuple[str, ...]:
+        """Features of a teacher that it reads, class means aside."""
+        return tuple(peer for _, peer in self.layers)
+
 
 class Term(NamedTuple):
     """A term of one player; `scalars` holds the initial values, "weight" included."""

@@ -16,6 +16,7 @@ from kdjax.experiment.build.roles import Roles
 from kdjax.experiment.config.schema import Role
 from kdjax.models.io import class_order, huggingface
 from kdjax.models.io import export as model_export
+from kdjax.models.io import huggingface
 from kdjax.types import Batch, Model, Spec, Variables
 
 
@@ -110,7 +111,9 @@ def load_initial_weights(
     """
     path = role.checkpoint or ""
     if is_huggingface(path):
-        return _load_huggingface(path, role, template, spec)
+        loaded = _load_huggingface(path, role, template, spec)
+        huggingface.check_options(path, network, role.keep_layers)
+        return loaded
     if role.keep_layers:
         return _fit(path, role, model_export.restore(path, spec)[1], template), False
     return model_export.load(path, network, template, spec), False

@@ -54,12 +54,15 @@ def decompose(name: str, variables: Variables, shape: Sequence[int]) -> NamedMap
       The map to every feature of the network from the one before, in their order, and "logits".
 
     Raises:
-      UserError: no network of images.
+      UserError: no network of images, or variables of another network.
     """
     for pattern, take_apart in FAMILIES.items():
         if re.fullmatch(pattern, name):
             stats = variables.stats.get("batch_stats", variables.stats)
-            return take_apart(Variables(variables.params, stats), tuple(shape))
+            try:
+                return take_apart(Variables(variables.params, stats), tuple(shape))
+            except KeyError as error:
+                raise UserError(f"bounds: variables of a {name} lack the layer {error}") from error
     raise UserError(
         f"bounds: no Lipschitz constants are known for the layers of a {name}, only for networks "
         "of images"

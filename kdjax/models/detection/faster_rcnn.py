@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax.errors import UserError
+from kdjax.errors import UserError, check_entries
 from kdjax.models.detection.backbones import (
     STRIDES,
     frozen_parts,
@@ -143,8 +143,7 @@ def _apply(
 
 
 def _image(batch: Batch) -> Array:
-    if "image" not in batch:
-        raise UserError(f'a detector reads batch["image"], but the batch has {sorted(batch)}')
+    check_entries("a detector", ("image",), batch)
     image = jnp.asarray(batch["image"], jnp.float32)
     if image.ndim != 4 or image.shape[1] % 32 or image.shape[2] % 32:
         raise UserError(
@@ -172,6 +171,7 @@ def _outputs(plan: _Plan, tree: PyTree, batch: Batch, levels: tuple[Array, ...])
     features: dict[str, Array] = {}
     shared = {name: batch[name] for name in REGION_KEYS if name in batch}
     if "box" in batch:
+        check_entries("a detector in training", ("box_label", "box_mask", "crowd", "draw"), batch)
         real, crowd = batch["box_mask"] > 0, batch["crowd"] > 0
         truth = GroundTruth(batch["box"], batch["box_label"], real, crowd, size)
         keys = jax.vmap(lambda n: jax.random.split(jax.random.key(n)))(batch["draw"])
@@ -184,6 +184,7 @@ def _outputs(plan: _Plan, tree: PyTree, batch: Batch, levels: tuple[Array, ...])
             shared = jax.vmap(lambda b, r, t, k: region_rows(b, r, t, k, background, plan.limits))(
                 *propose_all(), truth, keys[:, 1]
             )
+    check_entries("a detector in training", REGION_KEYS, shared)
     return _rows(plan, tree, levels, batch, shared, features)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,15 @@ _FAMILIES: dict[str, tuple[type, Callable[[Any], Model]]] = {
     "t5": (T5Options, t5),
     "gpt_neo": (GptNeoOptions, gpt_neo),
 }
+_HIDDEN_OPTIONS = (
+    "num_heads",
+    "activation",
+    "epsilon",
+    "layers",
+    "window",
+    "max_distance",
+    "scale_outputs",
+)
 _BERT_HEADS = ("classifier.", "cls.")  # of fine-tuning and of pre-training
 
 
@@ -51,8 +60,7 @@ def load_huggingface(
             raise UserError(f"{folder}: num_classes gives a BERT a new head, and needs a key")
         tensors = _with_head(tensors, (num_classes, options["width"]), key)
         options = {**options, "num_classes": num_classes}
-    options_type, factory = _FAMILIES[name]
-    model = factory(options_type(**options))
+    model = _build(name, options)
     template = _template(model)
     what = f"{where}: the tensors are not those of this {name}"
     return model, convert.from_file_layout(template, tensors, _layout(name, template), what)
@@ -83,8 +91,7 @@ def save_huggingface(
         options["tied"] = config["tie_word_embeddings"] = tied
         if "scale_decoder_outputs" in config:
             config["scale_decoder_outputs"] = tied
-    options_type, factory = _FAMILIES[name]
-    expected = convert.flatten(_template(factory(options_type(**options))))
+    expected = convert.flatten(_template(_build(name, options)))
     arrays = convert.flatten(variables)
     shapes = {path: tuple(leaf.shape) for path, leaf in expected.items()}
     convert.check_tensors(shapes, arrays, f"the variables are not those of this {name}")
@@ -96,6 +103,44 @@ def save_huggingface(
     except OSError as error:
         raise UserError(f"{target}: cannot be written: {error}") from error
     convert.write_safetensors(tensors, target / "model.safetensors", {"format": "pt"})
+
+
+def check_options(
+    folder: str | os.PathLike[str], network: Mapping[str, Any], keep_layers: Sequence[int] = ()
+) -> None:
+    """Refuse a network that has other options than a folder's where no tensor's shape shows it.
+
+    Args:
+      folder: that `load_huggingface` can read.
+      network: {"name": ...} and options of `models.build`.
+      keep_layers: layers of the folder's network that this one is made of; () are all.
+
+    Raises:
+      UserError: another family, or another value of an option; names both values.
+    """
+    path = Path(folder) / "config.json"
+    config = read_config(folder)
+    name, options = to_options(config, str(path))
+    if network["name"] != name:
+        raise UserError(f"{folder} holds a {name}, not a {network['name']}")
+    if (start := config.get("decoder_start_token_id") or 0) != 0:
+        raise UserError(f"{path}: decoder_start_token_id is {start}: choices are decoded after 0")
+    options_type, _ = _FAMILIES[name]
+    fields = {field.name for field in dataclasses.fields(options_type)}
+    model = options_type(**{key: x for key, x in network.items() if key in fields}).complete()
+    tied = {"tied": model.tied} if name == "t5" else {}
+    source = options_type(**options, **tied).complete()
+    for option in _HIDDEN_OPTIONS:
+        built, saved = (getattr(each, option, None) for each in (model, source))
+        if option == "layers" and keep_layers:
+            saved = tuple(source.layers[layer] for layer in keep_layers)
+        if built != saved:
+            raise UserError(f"{folder} has {option} {saved!r}, the model {built!r}: set it there")
+
+
+def _build(name: str, options: Mapping[str, Any]) -> Model:
+    options_type, factory = _FAMILIES[name]
+    return factory(options_type(**options))
 
 
 def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -125,8 +170,13 @@ def read_class_names(folder: str | os.PathLike[str]) -> tuple[str, ...]:
 
 def _read(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
     config = read_config(folder)
-    name, options = to_options(config, str(Path(folder) / "config.json"))
-    tensors = huggingface_names.normalise(name, weight_files.read_weights(folder))
+    path = Path(folder) / "config.json"
+    name, options = to_options(config, str(path))
+    tensors = weight_files.read_weights(folder)
+    headed = "lm_head.weight" in tensors
+    tensors = huggingface_names.normalise(name, tensors)
+    if name == "gpt_neo" and config.get("tie_word_embeddings") is False and not headed:
+        raise UserError(f"{path}: tie_word_embeddings is false, but the file has no lm_head.weight")
     if name == "t5":
         # some configs are wrong about a tied head, so that the tensors decide
         untied = config.get("tie_word_embeddings") is False

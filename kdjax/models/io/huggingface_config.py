@@ -30,6 +30,7 @@ _T5 = {
     "relative_attention_num_buckets": "buckets",
     "layer_norm_epsilon": "epsilon",
     "dropout_rate": "dropout",
+    "scale_decoder_outputs": "scale_outputs",
 }
 _GPT_NEO = {
     "vocab_size": "vocab_size",
@@ -85,6 +86,8 @@ def _of_bert(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     kind = config.get("position_embedding_type", "absolute")
     if kind != "absolute":
         raise UserError(f"{where}: position_embedding_type is {kind!r}; only absolute is known")
+    if config.get("is_decoder"):
+        raise UserError(f"{where}: is_decoder is true: a bert that sees earlier tokens only")
     labels = config.get("id2label")
     classes = config.get("num_labels", 2) if labels is None else len(labels)
     dropout = config.get("classifier_dropout")

@@ -1,16 +1,30 @@
 """Conversion of Flax modules to `kdjax.types.Model`."""
 
 import inspect
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import flax.errors
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.nnx.bridge import ToLinen
 
-from kdjax.errors import UserError
+from kdjax.errors import UserError, check_entries
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
+
+# arguments of a module's call that tell it to train (True), or to evaluate (False)
+_FLAGS = {
+    "train": True,
+    "training": True,
+    "is_training": True,
+    "update_stats": True,
+    "deterministic": False,
+    "use_running_average": False,
+}
+_TRACES = ("intermediates", "perturbations")  # collections that are no state
 
 
 def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
@@ -19,13 +33,24 @@ def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
     `x` is `batch[input_key]`. The module returns `Outputs` (put the input of the last linear
     layer under features["pooled"]) or an array of logits, without features. Collections other
     than "params" (such as "batch_stats") are the model's stats: training updates them,
-    evaluation returns the same object. A key, if given, is that of dropout.
+    evaluation returns the same object. A key, if given, is that of dropout; other streams of random
+    numbers follow from it. Evaluation has no random numbers.
+
+    In place of `train` the call may take `training`, `is_training`, `update_stats`, or
+    `deterministic` and `use_running_average`, which mean the opposite. An NNX module in
+    `flax.nnx.bridge.to_linen` may have none of them: its `eval()` is called in evaluation.
 
     `init` reads only the input's shape and type. Compile it: `jax.jit(model.init)(key, batch)`.
 
     Raises:
-      UserError: (by init or apply) the batch lacks `input_key`; the input does not fit the
-        parameters; the module returns something else.
+      UserError: it is no linen module; the call has further required arguments; (by init or apply)
+        the batch lacks `input_key`; the input does not fit the parameters; evaluation drops out or
+        normalises by the batch because the call cannot be told to evaluate; the module returns
+        something else.
+
+    Warns:
+      UserWarning: (by init) without such an argument, dropout or batch norm that never acts as in
+        training.
 
     >>> import jax, jax.numpy as jnp
     >>> from flax import linen as nn
@@ -36,11 +61,15 @@ def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
     >>> outputs.logits.shape, stats
     ((2, 3), {})
     """
-    name = type(module).__name__
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"{module!r} is no instance of flax.linen.Module; wrap the class of an NNX module by "
+            "flax.nnx.bridge.to_linen"
+        )
+    name = _called_class(module).__name__
 
     def read(batch: Batch) -> Any:
-        if input_key not in batch:
-            raise UserError(f'{name} reads batch["{input_key}"], but the batch has {sorted(batch)}')
+        check_entries(name, (input_key,), batch)
         return batch[input_key]
 
     return from_reader(module, name, read)
@@ -51,44 +80,136 @@ def from_reader(module: nn.Module, name: str, read: Callable[[Batch], PyTree]) -
 
     `read` returns arrays, or shapes; `name` is the network's in errors.
     """
-    takes_train = "train" in inspect.signature(type(module).__call__).parameters
-
-    def flag(train: bool) -> dict[str, Any]:
-        return {"train": train} if takes_train else {}
+    flags = _call_flags(module, name)
 
     def zeros(x: Any) -> Array:
         return jnp.zeros((1, *x.shape[1:]), jax.dtypes.canonicalize_dtype(x.dtype))
 
     def init(key: Array, batch: Batch) -> Variables:
-        collections = dict(module.init(key, jax.tree.map(zeros, read(batch)), **flag(False)))
+        x, modes = jax.tree.map(zeros, read(batch)), {}
+        options: dict[str, Any] = {flag: not trains for flag, trains in flags.items()}
+        with _translated_errors(name, x, train=False), nn.intercept_methods(_evaluation(modes)):
+            collections = dict(module.init(_streams(key, "params"), x, **options))
+        if not flags:
+            _check_modes(name, modes)
         params = collections.pop("params", {})
-        collections.pop("intermediates", None)
-        return Variables(params, collections)
+        return Variables(params, {n: x for n, x in collections.items() if n not in _TRACES})
 
     def apply(
         variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
     ) -> tuple[Outputs, PyTree]:
         x = jax.tree.map(jnp.asarray, read(batch))
         tree = {"params": variables.params, **variables.stats}
-        options = {"rngs": None if key is None else {"dropout": key}, **flag(train)}
-        try:
-            if train and variables.stats:
-                mutable = list(variables.stats)
-                returned, updated = module.apply(tree, x, mutable=mutable, **options)
-                stats = {collection: updated[collection] for collection in mutable}
-            else:
-                returned, stats = module.apply(tree, x, **options), variables.stats
-        except flax.errors.ScopeParamShapeError as error:
-            what = str(error).split(" (http")[0].rstrip(".")
-            misfit = "the parameters do not fit"
-            if not isinstance(x, Mapping):
-                misfit = f"an input of shape {x.shape} does not fit the parameters"
-            raise UserError(f"{name}: {misfit}: {what}") from error
-        except flax.errors.InvalidRngError as error:
-            raise UserError(f"{name}: dropout in training needs a key") from error
-        return _outputs(returned, name), stats
+        options: dict[str, Any] = {flag: trains == train for flag, trains in flags.items()}
+        with _translated_errors(name, x, train=train):
+            if train:
+                rngs, mutable = _streams(key, "dropout"), list(variables.stats)
+                returned, updated = module.apply(tree, x, rngs=rngs, mutable=mutable, **options)
+                return _outputs(returned, name), _same_shapes(name, variables.stats, updated)
+            with nn.intercept_methods(_evaluation({})):
+                return _outputs(module.apply(tree, x, **options), name), variables.stats
 
     return Model(init, apply)
+
+
+def _called_class(module: nn.Module) -> type:
+    return module.nnx_class if isinstance(module, ToLinen) else type(module)  # type: ignore[return-value]
+
+
+def _call_flags(module: nn.Module, name: str) -> dict[str, bool]:
+    """Return those of _FLAGS that a module's call takes; refuse other required arguments."""
+    _, *parameters = inspect.signature(_called_class(module).__call__).parameters.values()
+    for parameter in parameters[1:]:
+        named = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if named and parameter.default is parameter.empty and parameter.name not in _FLAGS:
+            raise UserError(
+                f"{name} must be called with {parameter.name!r} too, but a Model passes one entry "
+                f"of the batch and {', '.join(_FLAGS)}: give it a default"
+            )
+    return {p.name: _FLAGS[p.name] for p in parameters if p.name in _FLAGS}
+
+
+def _streams(key: Array | None, name: str) -> dict[str, Array]:
+    """Return streams of random numbers; `key` is that of `name`, streams of other names follow it.
+
+    Flax takes "params" for a stream that is missing, NNX takes "default".
+    """
+    if key is None:
+        return {}
+    names = ("params", "dropout", "default")
+    return {n: key if n == name else jax.random.fold_in(key, i) for i, n in enumerate(names)}
+
+
+def _evaluation(modes: dict[str, bool]) -> Callable[..., Any]:
+    """Make an interceptor of an evaluation: NNX modules evaluate, and `modes` says which layers do.
+
+    Linen layers take the mode from their constructor or from their call.
+    """
+
+    def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
+        layer = context.module
+        if context.method_name != "__call__":
+            return call(*args, **kwargs)
+        if isinstance(layer, ToLinen) and kwargs.get("nnx_method") is None:
+            return call(*args, **{**kwargs, "nnx_method": _evaluate_nnx})
+        for flag in ("deterministic", "use_running_average"):
+            drops = getattr(layer, "rate", None) or getattr(layer, "dropout_rate", None)
+            if hasattr(layer, flag) and (drops or flag == "use_running_average"):
+                signature = inspect.signature(type(layer).__call__)
+                passed = signature.bind_partial(layer, *args, **kwargs).arguments.get(flag)
+                mode = getattr(layer, flag) if passed is None else passed
+                modes[type(layer).__name__] = bool(mode) and modes.get(type(layer).__name__, True)
+        return call(*args, **kwargs)
+
+    return intercept
+
+
+def _evaluate_nnx(module: Any, *args: Any, **kwargs: Any) -> Any:
+    module.eval()
+    return module(*args, **kwargs)
+
+
+def _check_modes(name: str, modes: Mapping[str, bool]) -> None:
+    """Refuse layers that train in evaluation; warn of those that evaluate in training."""
+    remedy = f"let {name}.__call__ take `train` and pass it on to them"
+    if training := [layer for layer, evaluates in modes.items() if not evaluates]:
+        raise UserError(f"{name}: {', '.join(training)} would train in evaluation too: {remedy}")
+    if modes:
+        layers = ", ".join(modes)
+        warnings.warn(f"{name}: {layers} will evaluate in training too: {remedy}", stacklevel=3)
+
+
+def _same_shapes(name: str, before: PyTree, after: PyTree) -> dict[str, Any]:
+    for collection, tree in before.items():
+        old, new = (jax.tree.map(jnp.shape, jax.tree.leaves(x)) for x in (tree, after[collection]))
+        if old != new:
+            raise UserError(
+                f"{name}: the collection {collection!r} changes its shape in training, so that it "
+                'cannot be a state: sow to "intermediates", or overwrite the value'
+            )
+    return {collection: after[collection] for collection in before}
+
+
+@contextmanager
+def _translated_errors(name: str, x: PyTree, *, train: bool) -> Iterator[None]:
+    try:
+        yield
+    except flax.errors.InvalidRngError as error:
+        if train:
+            raise UserError(f"{name}: dropout in training needs a key") from error
+        raise UserError(f"{name} draws random numbers in evaluation: use none there") from error
+    except flax.errors.FlaxError as error:
+        line = " ".join(str(error).split(" (http")[0].split()).rstrip(".")
+        if not isinstance(error, flax.errors.ScopeParamShapeError):
+            raise UserError(f"{name}: {line}") from error
+        misfit = "the parameters do not fit"
+        if not isinstance(x, Mapping):
+            misfit = f"an input of shape {x.shape} does not fit the parameters"
+        raise UserError(f"{name}: {misfit}: {line}") from error
+    except ValueError as error:
+        if "must be passed to the constructor or at call time" not in str(error):
+            raise
+        raise UserError(f"{name}: {error} Let its call take `train` and pass it on") from error
 
 
 def _outputs(returned: Any, name: str) -> Outputs:

@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax.errors import UserError
+from kdjax.errors import UserError, check_entries
 from kdjax.models.layers.layers import layer_widths
 from kdjax.models.lipschitz import layers as lipschitz
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
@@ -45,8 +45,7 @@ def lipschitz_mlp(
     True
     """
     del axis_name
-    if kind not in KINDS:
-        raise UserError(f"kind is {kind!r}; there are {', '.join(KINDS)}")
+    _check_kind(kind)
     widths = layer_widths("lipschitz_mlp: hidden", hidden)
     if any(width % 2 for width in widths):
         raise UserError(f"hidden is {widths}; all must be even, since MaxMin sorts pairs")
@@ -54,6 +53,7 @@ def lipschitz_mlp(
         raise UserError(f"lipschitz_mlp computes in float32 only, not {dtype}")
 
     def init(key: Array, batch: Batch) -> Variables:
+        check_entries("lipschitz_mlp", ("image",), batch)
         sizes = [math.prod(batch["image"].shape[1:]), *widths, num_classes]
         layers, vectors = lipschitz.init_dense(key, sizes)
         return Variables(_named(layers), _named(vectors) if kind == "spectral" else {})
@@ -62,6 +62,7 @@ def lipschitz_mlp(
         variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
     ) -> tuple[Outputs, PyTree]:
         del key
+        check_entries("lipschitz_mlp", ("image",), batch)
         image = batch["image"]
         x, features, stats = image.reshape(image.shape[0], -1), {}, {}
         for number in range(len(widths) + 1):
@@ -82,8 +83,14 @@ def lipschitz_mlp(
 
 def lipschitz_mlp_bound(variables: Variables, kind: str) -> float:
     """Certify the Lipschitz constant of a `lipschitz_mlp`, Euclidean norms, by SVD in float64."""
+    _check_kind(kind)
     kernels = (_constrained(variables, name, kind, num_iters=0)[0] for name in variables.params)
     return math.prod(float(np.linalg.norm(np.asarray(k, np.float64), 2)) for k in kernels)
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise UserError(f"kind is {kind!r}; there are {', '.join(KINDS)}")
 
 
 def _constrained(

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from kdjax.errors import UserError
+from kdjax.errors import UserError, check_entries
 from kdjax.models.layers.from_linen import from_reader
 from kdjax.types import Batch, Model
 
@@ -36,9 +36,7 @@ def from_tokens(
     """
 
     def read(batch: Batch) -> dict[str, Any]:
-        for key in inputs:
-            if key not in batch:
-                raise UserError(f'{name} reads batch["{key}"], but the batch has {sorted(batch)}')
+        check_entries(name, inputs, batch)
         tokens = {key: batch[key] for key in (*inputs, *optional) if key in batch}
         for key, x in tokens.items():
             if not jnp.issubdtype(x.dtype, jnp.integer):

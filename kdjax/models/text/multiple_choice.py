@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kdjax.errors import UserError
+from kdjax.errors import UserError, check_entries
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
 _NEVER = -1e9  # score of a choice without tokens; finite, so that softmax and KL stay finite
@@ -49,11 +49,8 @@ def with_choices(
     """
 
     def check(batch: Batch) -> None:
-        for key in ("input_ids", "attention_mask", "choice_ids", "choice_mask"):
-            if key not in batch:
-                raise UserError(
-                    f'a classifier by rank reads batch["{key}"], but the batch has {sorted(batch)}'
-                )
+        entries = ("input_ids", "attention_mask", "choice_ids", "choice_mask")
+        check_entries("a classifier by rank", entries, batch)
         count = batch["choice_ids"].shape[1]
         if num_choices not in (None, count):
             raise UserError(

@@ -33,7 +33,8 @@ class T5Options:
     head_width: Any = None  # [width / num_heads]
     ffn_width: Any = None  # between the linear maps of a layer [4 * width]
     version: str = "1.1"  # "1.0" (ReLU, head tied to the embedding) or "1.1" (gated GELU, untied)
-    tied: Any = None  # the head is the embedding, read at width^-0.5 [version == "1.0"]
+    tied: Any = None  # the head is the embedding [version == "1.0"]
+    scale_outputs: Any = None  # the head reads the last states times width^-0.5 [tied]
     buckets: int = 32  # of distances
     max_distance: int = 128  # all larger distances share one bucket
     epsilon: float = 1e-6  # of the norms
@@ -55,6 +56,8 @@ class T5Options:
         if options.head_width is None:
             head_width = options.width // options.num_heads
             options = dataclasses.replace(options, head_width=head_width)
+        if options.scale_outputs is None:
+            options = dataclasses.replace(options, scale_outputs=options.tied)
         buckets, distance = self.buckets, self.max_distance
         if buckets < 4 or buckets % 2 or distance <= buckets // 2:
             raise UserError(
@@ -173,17 +176,12 @@ class T5(nn.Module):
         x = word(ids.reshape(-1, length))
         decoded = decoder(x, earlier, encoded[-1], sources, train)
 
-        last = decoded[-1]
-        if options.tied:
-            logits = token_logits(last * options.width**-0.5, word.embedding, options.dtype)
-        else:
-            head = nn.Embed(
-                options.vocab_size,
-                options.width,
-                embedding_init=_init(options.width),
-                name="lm_head",
-            )
-            logits = token_logits(last, head.embedding, options.dtype)
+        last = decoded[-1] * options.width**-0.5 if options.scale_outputs else decoded[-1]
+        head = word
+        if not options.tied:
+            init = _init(options.width)
+            head = nn.Embed(options.vocab_size, options.width, embedding_init=init, name="lm_head")
+        logits = token_logits(last, head.embedding, options.dtype)
         counted = (real > 0).astype(jnp.float32)[..., None]
         total = (encoded[-1].astype(jnp.float32) * counted).sum(1)
         features = {"pooled": total / jnp.maximum(counted.sum(1), 1)}

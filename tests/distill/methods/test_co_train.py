@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kdjax import losses
-from kdjax.distill import Player, co_train, switokd_pause
+from kdjax.distill import Player, co_train, switokd_pause, terms
+from kdjax.errors import UserError
 from tests.distill.methods import tables
 
 
@@ -139,6 +140,37 @@ class TestRefusals:
         table = {"student": Player(self.model(), own, (switokd_pause, "nobody"))}
         with pytest.raises(ValueError, match=r"student: pause .*'nobody'.*\(none\)"):
             co_train(table)
+
+    @pytest.mark.parametrize(
+        ("spec", "says"),
+        [
+            (
+                terms.feature_mse("hint", "pooled"),
+                "student: hint reads student: no layer 'hint'; the network has hidden0, pooled",
+            ),
+            (
+                terms.relational_distance("pooled", "stage9"),
+                "student: hint reads teacher: no layer 'stage9'; the network has hidden0, pooled",
+            ),
+            (
+                terms.class_mean_cosine(),
+                "student: hint reads teacher: no layer 'pooled_class_means'",
+            ),
+            (terms.forward_kl("token_logits"), "student: hint reads student: no layer 'token_l"),
+        ],
+    )
+    def test_a_layer_that_a_network_lacks(self, spec, says):
+        own = {"hint": terms.make_term(spec, toward=("teacher",))}
+        table = {"student": Player(self.model(), own), "teacher": Player(self.model(), {})}
+        variables, hparams = tables.make_variables("mlp"), tables.hparams(table)
+        params, stats = ({r: v[n] for r, v in variables.items()} for n in (0, 1))
+        params["teacher"] = params["student"]
+        loss, key = co_train(table).loss, jax.random.key(0)
+        with pytest.raises(UserError, match=says):
+            loss(params, stats, tables.batch(), hparams, key)
+        unlabelled = {name: x for name, x in tables.batch().items() if name != "label"}
+        with pytest.raises(UserError, match=r'co_train reads batch\["label"\]'):
+            loss(params, stats, unlabelled, hparams, key)
 
     def test_somebody_must_train(self):
         with pytest.raises(ValueError, match="no role has terms"):

@@ -281,6 +281,15 @@ class TestErrors:
         with pytest.raises(ValueError, match="third: there is such a role already"):
             with_critic(method, "third", critic, models)
 
+    def test_of_a_layer_that_a_player_lacks(self):
+        table = tables.players("kd", "mlp")
+        models = {role: player.model for role, player in table.items()}
+        critic = critics.contrast(LABELS)._replace(layers=(("pooled", "hint"),))
+        loss = with_critic(co_train(table), "crd", CriticRole(critic, PAIR), models).loss
+        trees = ({r: v[n] for r, v in tables.make_variables("mlp").items()} for n in (0, 1))
+        with pytest.raises(UserError, match="a critic reads teacher: no layer 'hint'; the network"):
+            loss(*trees, batch(), tables.hparams(table), jax.random.key(0))
+
     def test_of_a_batch_without_ids(self):
         b = batch()
         del b["id"]

@@ -210,3 +210,5 @@ def test_rules_of_sums_and_joins():
 def test_texts_have_no_constants():
     with pytest.raises(UserError, match="layers of a bert"):
         certificates.layer_constants("bert", Variables({}, {}), (8,))
+    with pytest.raises(UserError, match="variables of a resnet8 lack the layer 'conv1'"):
+        certificates.layer_constants("resnet8", Variables({"fc": {}}, {}), (8, 8, 1))

@@ -207,6 +207,14 @@ def test_images_that_do_not_halve():
         jax.eval_shape(model.init, jax.random.key(0), {"image": jnp.zeros((1, 60, 64, 3))})
 
 
+@pytest.mark.parametrize(("entry", "missing"), [("box", "box_label"), ("region", "region_label")])
+def test_a_training_batch_without_an_entry_is_refused_by_name(entry, missing):
+    model, variables = made()
+    batch = {"image": jnp.zeros((1, 64, 64, 3)), entry: jnp.zeros((1, 2, 4))}
+    with pytest.raises(UserError, match=rf'in training reads batch\["{missing}"\]'):
+        jax.eval_shape(lambda v: model.apply(v, batch, train=True), variables)
+
+
 def test_proposals_are_the_best_and_distinct_and_a_nan_is_none():
     limits = Limits(before=3, proposals=3)
     anchors = (jnp.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 40, 40], [5, 5, 5, 9.0]]),)

@@ -11,15 +11,16 @@ import safetensors.numpy
 
 from kdjax import models
 from kdjax.errors import UserError
-from kdjax.models.io.huggingface import read_class_names
+from kdjax.models.io.huggingface import check_options, read_class_names
 from kdjax.models.io.huggingface_config import class_names, to_options
 from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
 from kdjax.types import Variables
 
 HERE = pathlib.Path(__file__).resolve()
-GOLDEN = HERE.parents[2] / "golden/bert_reg1"
+OWN = HERE.parents[2] / "golden"
+GOLDEN = OWN / "bert_reg1"
 SHARED = HERE.parents[3] / "../shared/golden/transformers"
-NAMES = ["bert_reg1", "bert_cls3", "t5_v10", "t5_v11", "gpt_neo"]
+NAMES = ["bert_reg1", "t5_unscaled", "bert_cls3", "t5_v10", "t5_v11", "gpt_neo"]
 SMALL = {
     "bert": {"vocab_size": 9, "num_layers": 2, "width": 8, "num_heads": 2, "max_length": 6},
     "t5": {"vocab_size": 9, "num_layers": 2, "width": 8, "num_heads": 2, "version": "1.0"},
@@ -28,7 +29,7 @@ SMALL = {
 
 
 def folder(name):
-    found = GOLDEN if name == "bert_reg1" else SHARED / name
+    found = OWN / name if (OWN / name).is_dir() else SHARED / name
     if not found.is_dir():
         pytest.skip(f"{name}: the reference networks are not beside this checkout")
     return found
@@ -93,6 +94,42 @@ def test_a_built_network_comes_back_with_its_options(name, tmp_path):
     assert options.items() <= to_options(config, "config.json")[1].items()
 
 
+@pytest.mark.parametrize(
+    ("tied", "scaled"), [(True, True), (True, False), (False, True), (False, False)]
+)
+def test_head_and_scale_of_a_t5_are_apart(tied, scaled, tmp_path):
+    options = {**SMALL["t5"], "tied": tied, "scale_outputs": scaled}
+    variables = init("t5", tied=tied, scale_outputs=scaled)
+    models.save_huggingface(tmp_path, {"name": "t5", **options}, variables)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["tie_word_embeddings"], config["scale_decoder_outputs"]) == (tied, scaled)
+    check_options(tmp_path, {"name": "t5", **options})
+    with pytest.raises(UserError, match=f"has scale_outputs {scaled}, the model {not scaled}"):
+        check_options(tmp_path, {"name": "t5", **options, "scale_outputs": not scaled})
+    odd = {**config, "decoder_start_token_id": 2}
+    models.save_huggingface(tmp_path / "odd", odd, variables)
+    with pytest.raises(UserError, match="decoder_start_token_id is 2"):
+        check_options(tmp_path / "odd", {"name": "t5", **options})
+    models.save_huggingface(tmp_path / "again", config, variables)
+    assert json.loads((tmp_path / "again/config.json").read_text()) == config
+
+
+def test_options_that_no_shape_shows(tmp_path):
+    said = {"name": "bert", "num_heads": 3, "width": 24, "num_classes": 1}
+    check_options(GOLDEN, said)
+    for option, value in {"num_heads": 4, "activation": "relu", "epsilon": 1e-5}.items():
+        with pytest.raises(UserError, match=f"has {option} .*, the model {value!r}"):
+            check_options(GOLDEN, {**said, option: value})
+    with pytest.raises(UserError, match="holds a bert, not a t5"):
+        check_options(GOLDEN, {"name": "t5"})
+    said = {"name": "gpt_neo", **SMALL["gpt_neo"]}
+    models.save_huggingface(tmp_path, said, init("gpt_neo"))
+    check_options(tmp_path, {**said, "num_layers": 2}, (0, 1))
+    check_options(tmp_path, {**said, "num_layers": 2, "layers": ("local", "local")}, (1, 3))
+    with pytest.raises(UserError, match=r"has layers \('local', 'local'\)"):
+        check_options(tmp_path, {**said, "num_layers": 2}, (1, 3))
+
+
 def test_both_writers_configs_of_an_untied_head(tmp_path):
     path = folder("t5_v11")
     newer = json.loads((path / "config.transformers5.json").read_text())
@@ -141,6 +178,11 @@ def test_old_spellings_buffers_and_headless_files(tmp_path):
 def test_causal_buffers_and_a_tied_copy_of_a_decoder(tmp_path):
     variables = init("gpt_neo")
     models.save_huggingface(tmp_path, {"name": "gpt_neo", **SMALL["gpt_neo"]}, variables)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+    with pytest.raises(UserError, match=r"is false, but the file has no lm_head\.weight"):
+        models.load_huggingface(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
     tensors = tensors_of(tmp_path)
     tensors["transformer.h.0.attn.attention.bias"] = np.ones((1, 1, 9, 9), bool)
     tensors["transformer.h.0.attn.attention.masked_bias"] = np.array(-1e9, np.float32)
@@ -177,6 +219,7 @@ def test_tensors_that_do_not_fit_are_listed_in_one_line(tmp_path):
         ({"hidden_size": "-"}, 'lacks "hidden_size", which a bert must have'),
         ({"position_embedding_type": "relative_key"}, "only absolute is known"),
         ({"hidden_act": "silu"}, "activation is 'silu'"),
+        ({"is_decoder": True}, "is_decoder is true"),
         ({"model_type": "t5", "num_layers": 1, "d_model": 8, "num_heads": 1,
           "feed_forward_proj": "gated-silu"}, "feed_forward_proj is 'gated-silu'"),
         ({"model_type": "gpt_neo", "num_layers": 1, "num_heads": 1}, 'lacks "attention_types"'),

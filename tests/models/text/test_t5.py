@@ -16,6 +16,7 @@ from kdjax.models.text.t5 import T5Options, t5
 from kdjax.types import Variables
 
 SHARED = pathlib.Path(__file__).resolve().parents[3] / "../shared/golden/transformers"
+GOLDEN = pathlib.Path(__file__).resolve().parents[2] / "golden"
 INPUTS = ("input_ids", "attention_mask", "decoder_input_ids")
 SIZES = {"vocab_size": 40, "num_layers": 2, "width": 16, "num_heads": 4, "ffn_width": 24,
          "buckets": 8, "max_distance": 16}  # fmt: skip
@@ -63,6 +64,19 @@ def test_golden_outputs_and_gradients(name):
     found = grads["decoder"]["layer1"]["cross"]["key"]["kernel"]
     np.testing.assert_allclose(found.T, cross, atol=1e-5)
     np.testing.assert_allclose(grads["word"]["embedding"], golden["grad.shared.weight"], atol=1e-4)
+
+
+def test_a_tied_head_that_reads_unscaled_outputs():
+    path = GOLDEN / "t5_unscaled"  # as transformers 5 writes tie_word_embeddings=False
+    golden = np.load(path / "io.npz")
+    model, variables = models.load_huggingface(path)
+    assert "lm_head" not in variables.params
+    batch = {key: golden[key] for key in INPUTS}
+    outputs, _ = jax.jit(lambda v: model.apply(v, batch, train=False))(variables)
+    np.testing.assert_allclose(outputs.logits, golden["logits"], atol=5e-4, rtol=1e-4)
+    for index, hidden in enumerate(golden["hidden_states"]):
+        found = outputs.features[f"decoder_hidden_{index}"]
+        np.testing.assert_allclose(found, hidden, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["t5_v10", "t5_v11"])
