@@ -1,12 +1,11 @@
-"""What a step with two networks costs beside its parts.
+"""Cost of a step with two networks compared with its parts.
 
-A frozen teacher should add its forward pass and nothing else, and co-training should cost the two
-steps:
+A frozen teacher should add only its forward pass. Co-training should cost the sum of two steps:
 
     offline / (student step + teacher forward)        aim <= 1.05
     co-training / (teacher step + student step)       aim <= 1.05
 
-Every call is compiled by itself; all take turns, and the ratios are of medians.
+Every call is compiled separately. Calls are interleaved; ratios are of medians.
 
     python benchmarks/step.py [--repeats=15] [--batch=64] [--only=mlp]
 """
@@ -32,7 +31,7 @@ KL = {"temperature": 4.0}
 
 
 def config(teacher: dict[str, Any], student: dict[str, Any], batch: int) -> dict[str, Any]:
-    """Images of CIFAR's size made up in memory, one device."""
+    """Return a config with synthetic images of CIFAR's size on one device."""
     return {
         "num_steps": 1000,
         "batch_size": batch,
@@ -46,7 +45,7 @@ def config(teacher: dict[str, Any], student: dict[str, Any], batch: int) -> dict
 
 
 def calls(teacher: dict[str, Any], student: dict[str, Any], batch: int) -> dict[str, Callable]:
-    """The five things to time, each compiled and warm."""
+    """Return the five calls to time, compiled and warm."""
     base = config(teacher, student, batch)
     ce, kl = {"ce": {}}, {"forward_kl": {**KL, "toward": "teacher"}}
     back = {"forward_kl": {**KL, "toward": "student"}}
@@ -65,10 +64,10 @@ def calls(teacher: dict[str, Any], student: dict[str, Any], batch: int) -> dict[
 
 
 def stepper(said: dict[str, Any]) -> Callable[[], None]:
-    """A training step that goes on from its own state; a frozen role starts at random."""
+    """Return a call that takes one training step; a frozen role is randomly initialised."""
     said = copy.deepcopy(said)
     frozen = [role for role, player in said["roles"].items() if not player["terms"]]
-    if frozen:  # as if from an earlier variant; nothing is read
+    if frozen:  # as if from an earlier variant; no file is read
         trains = {"roles": {r: {"terms": {"ce": {}}, "from_variant": None} for r in frozen}}
         rest = {"roles": {r: None for r in said["roles"] if r not in frozen}}
         said["variants"] = {"first": {"roles": {**trains["roles"], **rest["roles"]}}, "second": {}}
@@ -88,7 +87,7 @@ def stepper(said: dict[str, Any]) -> Callable[[], None]:
 
 
 def forward(said: dict[str, Any]) -> Callable[[], None]:
-    """The teacher's evaluation on a prepared batch."""
+    """Return a call of the teacher's forward pass in evaluation mode on a prepared batch."""
     run = build({**said, "roles": {"teacher": {**said["roles"]["teacher"], "terms": {"ce": {}}}}})
     model = run.variants[0].players["teacher"].model
     raw = next(run.source.evals["train"]())
