@@ -30,8 +30,8 @@ os.environ.setdefault("MALLOC_ARENA_TEST", "8")
 if jax.__version_info__[:2] == (0, 10):  # a later XLA may not know the flags, and ends at that
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_HURRIED}".strip()
 for _name, _value in _SHARED.items():  # jax was imported above, by the type checker's plugin
-    _kept = getattr(jax.config, _name.lower())
-    jax.config.update(_name.lower(), type(_kept)(_value) if _kept is not None else _value)
+    _current = getattr(jax.config, _name.lower())
+    jax.config.update(_name.lower(), type(_current)(_value) if _current is not None else _value)
 jax.config.update("jax_num_cpu_devices", 8)
 
 

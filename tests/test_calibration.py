@@ -71,23 +71,23 @@ class TestBins:
         for seed in range(3):
             logits, labels = data(seed)
             expected = reference(name, logits, labels, num_bins)
-            ours = np.array(ROWS[name](logits, labels, num_bins=num_bins))
-            np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+            actual = np.array(ROWS[name](logits, labels, num_bins=num_bins))
+            np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("num_bins", [5, 10, 15, 20])
     def test_golden_2000(self, num_bins):
         logits, labels = GOLDEN["ece2000/in/logits"], GOLDEN["ece2000/in/labels"]
-        ours = calibration.expected_calibration_error(logits, labels, num_bins=num_bins)
+        actual = calibration.expected_calibration_error(logits, labels, num_bins=num_bins)
         expected = GOLDEN[f"ece2000/ECE{num_bins}_gpleiss/f64/value"][0]
-        np.testing.assert_allclose(ours, expected, rtol=1e-5)
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
     @pytest.mark.parametrize("case", ["b8_c10", "b16_c100", "extreme50_b8_c10"])
     def test_golden_small(self, case):
         for side in "st":
             logits, labels = GOLDEN[f"{case}/in/{side}_logits"], GOLDEN[f"{case}/in/labels"]
-            ours = calibration.expected_calibration_error(logits, labels)
+            actual = calibration.expected_calibration_error(logits, labels)
             np.testing.assert_allclose(
-                ours, GOLDEN[f"{case}/ECE15_gpleiss_{side}/f64/value"][0], rtol=1e-5, atol=1e-7
+                actual, GOLDEN[f"{case}/ECE15_gpleiss_{side}/f64/value"][0], rtol=1e-5, atol=1e-7
             )
 
     def test_an_edge_belongs_to_the_bin_below(self):
@@ -147,8 +147,8 @@ class TestTemperature:
 
         best = optimize.minimize_scalar(nll, bounds=np.log([0.05, 20]), method="bounded",
                                         options={"xatol": 1e-9})  # fmt: skip
-        ours = calibration.fit_temperature(logits * factor, labels)
-        np.testing.assert_allclose(ours, np.exp(best.x), rtol=1e-4)  # the minimum is flat
+        actual = calibration.fit_temperature(logits * factor, labels)
+        np.testing.assert_allclose(actual, np.exp(best.x), rtol=1e-4)  # the minimum is flat
 
     @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
     def test_separable_data_end_at_the_cold_bound(self, scale):
@@ -182,23 +182,23 @@ class TestContract:
         function = ROWS[name]
         logits, labels = data(8, n=24)
         mask = jnp.array(np.random.default_rng(2).integers(0, 2, 24), jnp.float32)
-        kept = np.asarray(mask) > 0
-        sliced = np.array(function(logits[kept], labels[kept]))
+        real = np.asarray(mask) > 0
+        sliced = np.array(function(logits[real], labels[real]))
         dirty = jnp.where(mask[:, None] > 0, logits, jnp.nan), jnp.where(mask > 0, labels, -1)
         masked = np.array(jax.jit(function)(*dirty, mask=mask))
         per_example = function in EACH
         if per_example:
-            assert np.all(masked[~kept] == 0)
-            masked = masked[kept]
+            assert np.all(masked[~real] == 0)
+            masked = masked[real]
         np.testing.assert_allclose(masked, sliced, rtol=1e-5, atol=1e-6)
-        whole = np.array(function(logits, labels))
-        assert whole.dtype == np.float32
+        expected = np.array(function(logits, labels))
+        assert expected.dtype == np.float32
         folded = np.array(function(logits.reshape(2, 12, 4), labels.reshape(2, 12)))
-        np.testing.assert_allclose(folded.reshape(whole.shape), whole, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(folded.reshape(expected.shape), expected, rtol=1e-5, atol=1e-6)
         both = jax.vmap(function)(logits.reshape(2, 12, 4), labels.reshape(2, 12))
         loop = [function(logits[i : i + 12], labels[i : i + 12]) for i in (0, 12)]
-        for ours, *each in zip(jax.tree.leaves(both), *map(jax.tree.leaves, loop), strict=True):
-            np.testing.assert_allclose(ours, jnp.stack(each), rtol=1e-5, atol=1e-6)
+        for actual, *each in zip(jax.tree.leaves(both), *map(jax.tree.leaves, loop), strict=True):
+            np.testing.assert_allclose(actual, jnp.stack(each), rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("name", sorted(ROWS))
     def test_finite_at_the_extremes_in_bfloat16_and_without_examples(self, name):

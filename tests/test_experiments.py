@@ -76,13 +76,13 @@ def test_the_docstring_tells_command_time_and_result(path):
 @each
 @pytest.mark.parametrize("arg", ["", "smoke"])
 def test_the_pinned_keys_are_there(path, arg):
-    whole = overrides.read(f"{path}:{arg}", []).config
-    assert not [key for key in PINNED if not has(whole, key)]
-    assert whole["roles"]
-    for role, player in whole["roles"].items():
+    config = overrides.read(f"{path}:{arg}", []).config
+    assert not [key for key in PINNED if not has(config, key)]
+    assert config["roles"]
+    for role, player in config["roles"].items():
         assert not [key for key in OF_A_ROLE if not has(player, key)], role
-        for term, said in player["terms"].items():
-            assert "weight" in said, (role, term)
+        for term, scalars in player["terms"].items():
+            assert "weight" in scalars, (role, term)
 
 
 def placeholders(table, path=""):
@@ -99,8 +99,8 @@ def placeholders(table, path=""):
 def test_an_experiment_states_only_what_it_decides(path, arg):
     _, plain = overrides._load(path, arg)
     assert not list(placeholders(plain))
-    kept = [key for key in ("seed", "parallel") if key in plain]
-    assert not [key for key in kept if plain[key] == schema.Config.model_fields[key].default]
+    stated = [key for key in ("seed", "parallel") if key in plain]
+    assert not [key for key in stated if plain[key] == schema.Config.model_fields[key].default]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
@@ -110,17 +110,17 @@ def test_a_study_tells_and_keeps_its_inequalities(path):
     assert f"python -m kdjax study --config=experiments/{path.name} --out=runs/" in text
     for word in ("Expected time:", "Expected result:"):
         assert text.split(word)[1].strip()
-    whole, small = (overrides.read_study(f"{path}:{arg}", []).config for arg in ("", "smoke"))
-    assert list(whole) == list(small)
-    found = study.compute(small)
-    assert not found.broken
-    assert found.panels
+    full, small = (overrides.read_study(f"{path}:{arg}", []).config for arg in ("", "smoke"))
+    assert list(full) == list(small)
+    results = study.compute(small)
+    assert not results.broken
+    assert results.panels
 
 
 def stand_in_texts(folder, config):
     """A folder of a few lines instead of the data, and networks of a tiny width."""
-    said = {"path": str(tiny_text.write(folder, config["data"]["task"])), "validation": 0.2}
-    config["data"] |= {**said, "vocabulary": None, "tokenizer": None, "vocabulary_size": 64}
+    scalars = {"path": str(tiny_text.write(folder, config["data"]["task"])), "validation": 0.2}
+    config["data"] |= {**scalars, "vocabulary": None, "tokenizer": None, "vocabulary_size": 64}
     config["eval_batch_size"] = 8
     config["batch_size"] = min(config["batch_size"], 16)
     for role in config["roles"].values():
@@ -128,15 +128,15 @@ def stand_in_texts(folder, config):
         role["model"] = {**role["model"], **narrow}
 
 
-def stand_in_teacher(folder, said, about):
+def stand_in_teacher(folder, scalars, about):
     """An export of the right shapes, all zeros."""
-    options = {key: value for key, value in said["model"].items() if key != "name"}
-    model = models.build(said["model"]["name"], num_classes=about["num_classes"], **options)
+    options = {key: value for key, value in scalars["model"].items() if key != "name"}
+    model = models.build(scalars["model"]["name"], num_classes=about["num_classes"], **options)
     reads = about.get("inputs") or {"image": (about["shape"], "float32")}
     batch = {name: jnp.zeros((1, *shape), dtype) for name, (shape, dtype) in reads.items()}
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    model_export.save(folder, zeros, {**about, "model": said["model"]})
+    model_export.save(folder, zeros, {**about, "model": scalars["model"]})
     return str(folder)
 
 

@@ -153,5 +153,5 @@ def test_divergence_of_representation_and_class():
     x = rng.normal(size=(800, 1)) + 4.0 * x_classes[:, None]
     y = rng.normal(size=(800, 1)) + 5.0 * y_classes[:, None]
     truth = 0.75 * np.log(0.75 / 0.5) + 0.25 * (np.log(0.25 / 0.5) + 1 / 2)
-    found = bounds.knn_kl_by_class(x, y, x_classes, y_classes, k=5)
-    assert found == pytest.approx(truth, abs=0.1)  # hundreds of samples
+    actual = bounds.knn_kl_by_class(x, y, x_classes, y_classes, k=5)
+    assert actual == pytest.approx(truth, abs=0.1)  # hundreds of samples

@@ -76,12 +76,12 @@ def by_loops(experiment, index):
 @pytest.mark.parametrize("index", [0, 1])
 def test_enumeration_equals_loops(temperature, index):
     experiment = random_experiment(np.random.default_rng(3), 2, temperature)
-    found = bounds.enumerate_learner(experiment)
+    results = bounds.enumerate_learner(experiment)
     gap, information, label, layers = by_loops(experiment, index)
-    np.testing.assert_allclose(found.generalization, gap, atol=1e-12)
-    np.testing.assert_allclose(found.information, information, atol=1e-12)
-    np.testing.assert_allclose(found.label_information, label, atol=1e-12)
-    np.testing.assert_allclose(found.divergences, layers, atol=1e-12)
+    np.testing.assert_allclose(results.generalization, gap, atol=1e-12)
+    np.testing.assert_allclose(results.information, information, atol=1e-12)
+    np.testing.assert_allclose(results.label_information, label, atol=1e-12)
+    np.testing.assert_allclose(results.divergences, layers, atol=1e-12)
 
 
 def broken(rows):
@@ -113,8 +113,8 @@ def test_every_inequality_on_sign_networks(widths, size, drop, noise, temperatur
         widths, size=size, inverse_temperature=temperature, drop=drop, label_noise=noise
     )
     assert not broken(bounds.chain(experiment))
-    found = bounds.enumerate_learner(experiment)
-    for width, eta in zip(widths[1:-1], found.coefficients, strict=False):
+    results = bounds.enumerate_learner(experiment)
+    for width, eta in zip(widths[1:-1], results.coefficients, strict=False):
         # Dobrushin's coefficient of dropout is the closed form, if two hidden states differ in all
         assert eta <= bounds.dropout_contraction(drop, width) + 1e-12
 

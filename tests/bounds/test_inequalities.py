@@ -193,15 +193,15 @@ def test_operator_norm_of_a_convolution():
     columns = jax.jit(jax.vmap(convolve))(jnp.eye(50).reshape(50, 5, 5, 2)) - 7.0
     reference = np.linalg.svd(np.reshape(columns, (50, -1)).astype(float), compute_uv=False)[0]
     assert exact == pytest.approx(reference, rel=1e-5)
-    found = bounds.operator_norm(convolve, point, key=jax.random.key(0))
-    assert exact * 0.99 <= float(found.lower) <= exact * (1 + 1e-5)
-    assert exact <= float(found.upper) <= exact * 1.15
+    actual = bounds.operator_norm(convolve, point, key=jax.random.key(0))
+    assert exact * 0.99 <= float(actual.lower) <= exact * (1 + 1e-5)
+    assert exact <= float(actual.upper) <= exact * 1.15
 
 
 def test_operator_norm_of_nothing_is_zero():
-    found = bounds.operator_norm(lambda x: 0 * x, jnp.ones(3), key=jax.random.key(0))
-    assert float(found.lower) == 0
-    assert float(found.upper) == 0
+    actual = bounds.operator_norm(lambda x: 0 * x, jnp.ones(3), key=jax.random.key(0))
+    assert float(actual.lower) == 0
+    assert float(actual.upper) == 0
 
 
 def test_tails_are_products_of_what_follows():

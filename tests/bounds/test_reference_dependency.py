@@ -26,21 +26,21 @@ def test_finite_joints_are_the_golden_ones(case):
 
 @pytest.mark.parametrize("symbols", [2, 5, 10])
 def test_a_copy_of_uniform_symbols(symbols):
-    found = bounds.dependency_total_variation(np.eye(symbols) / symbols)
-    assert found == pytest.approx(1 - 1 / symbols, rel=1e-12)
-    assert found == pytest.approx(GOLDEN[f"wdm_identity/{symbols}"], rel=1e-12)
+    actual = bounds.dependency_total_variation(np.eye(symbols) / symbols)
+    assert actual == pytest.approx(1 - 1 / symbols, rel=1e-12)
+    assert actual == pytest.approx(GOLDEN[f"wdm_identity/{symbols}"], rel=1e-12)
 
 
 def test_a_sample_is_the_golden_one():
     s, t = GOLDEN["wdm_emp/B4/s"], GOLDEN["wdm_emp/B4/t"]
-    found = bounds.dependency_of_sample(s, t)
-    assert found == pytest.approx(GOLDEN["wdm_emp/B4/exact_l2"], rel=1e-7)
+    actual = bounds.dependency_of_sample(s, t)
+    assert actual == pytest.approx(GOLDEN["wdm_emp/B4/exact_l2"], rel=1e-7)
 
 
 @pytest.mark.parametrize("r", ["0.0", "0.3", "0.7", "0.999"])
 def test_gaussian_brackets_are_the_golden_ones(r):
-    found = bounds.gaussian_dependency_bracket(-float(r))
-    assert found.lower == pytest.approx(GOLDEN[f"wdm_gauss/{r}/lower"], rel=1e-10, abs=1e-12)
-    assert found.upper == pytest.approx(GOLDEN[f"wdm_gauss/{r}/upper_W2"], rel=1e-10, abs=1e-12)
+    actual = bounds.gaussian_dependency_bracket(-float(r))
+    assert actual.lower == pytest.approx(GOLDEN[f"wdm_gauss/{r}/lower"], rel=1e-10, abs=1e-12)
+    assert actual.upper == pytest.approx(GOLDEN[f"wdm_gauss/{r}/upper_W2"], rel=1e-10, abs=1e-12)
     expected = GOLDEN[f"wdm_gauss/{r}/mi"]
-    assert found.mutual_information == pytest.approx(expected, rel=1e-10, abs=1e-12)
+    assert actual.mutual_information == pytest.approx(expected, rel=1e-10, abs=1e-12)

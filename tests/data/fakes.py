@@ -45,15 +45,15 @@ def arrays(n_train=40, n_test=13, classes=4, shape=(6, 5, 3), dtype=np.uint8):
 
 
 def write_npz(path: Path, drop=(), **changes) -> str:
-    whole = {**arrays(), **changes}
-    np.savez(path, **{key: value for key, value in whole.items() if key not in drop})
+    contents = {**arrays(), **changes}
+    np.savez(path, **{key: value for key, value in contents.items() if key not in drop})
     return str(path)
 
 
 def write_idx(folder: Path, zipped: bool) -> str:
-    whole = arrays(shape=(6, 5))
+    pixels = arrays(shape=(6, 5))
     for split, name in (("train", "train"), ("test", "t10k")):
-        images, labels = whole[f"x_{split}"], whole[f"y_{split}"].astype(np.uint8)
+        images, labels = pixels[f"x_{split}"], pixels[f"y_{split}"].astype(np.uint8)
         for array, kind, magic in ((images, "images-idx3", 0x803), (labels, "labels-idx1", 0x801)):
             head = b"".join(n.to_bytes(4, "big") for n in (magic, *array.shape))
             raw = head + array.tobytes()

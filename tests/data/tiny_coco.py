@@ -39,8 +39,8 @@ def write(root: Path, sizes=None, change=None) -> Path:
             Image.fromarray(picture).save(root / split / name)
             images.append({"id": number, "file_name": name, "height": height, "width": width})
         categories = [{"id": 3, "name": "red"}, {"id": 7, "name": "blue"}]
-        said = {"images": images, "annotations": notes, "categories": categories}
+        instances = {"images": images, "annotations": notes, "categories": categories}
         if change is not None:
-            change(split, said)
-        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(said))
+            change(split, instances)
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(instances))
     return root

@@ -23,10 +23,10 @@ def photo(boxes, labels, crowd=None, size=(100, 200)):
 
 def packed(rows, count=4):
     """Detections (box, score, class) in pixels of an input of 100: half of the picture's."""
-    found = np.zeros((count, 7), np.float32)
+    packed_rows = np.zeros((count, 7), np.float32)
     for n, (box, score, label) in enumerate(rows):
-        found[n] = [*(np.array(box) / 2), score, label, 1]
-    return found
+        packed_rows[n] = [*(np.array(box) / 2), score, label, 1]
+    return packed_rows
 
 
 PHOTOS = [photo([[10, 10, 50, 50], [60, 10, 100, 90]], [0, 1]), photo([[0, 0, 20, 20]], [0])]
@@ -76,14 +76,14 @@ def test_an_overlap_between_the_thresholds():
 
 def test_detections_in_a_crowd_do_not_count():
     truth = [photo([[0, 0, 100, 100], [120, 10, 160, 50]], [0, 0], crowd=[True, False])]
-    found = packed([([10, 10, 30, 30], 0.9, 0), ([120, 10, 160, 50], 0.5, 0)])
-    values, bins = judge(found, photos=truth)
+    detections = packed([([10, 10, 30, 30], 0.9, 0), ([120, 10, 160, 50], 0.5, 0)])
+    values, bins = judge(detections, photos=truth)
     assert values["ap50"] == pytest.approx(1.0)
     assert bins["count"].sum() == 1
 
 
 def test_boxes_return_to_the_pictures_own_pixels():
-    found = to_photo(packed([([10, 10, 50, 50], 0.9, 1)]), PHOTOS[0], 100)
-    np.testing.assert_allclose(found, [[10, 10, 50, 50, 0.9, 1]], rtol=1e-6)
+    detections = to_photo(packed([([10, 10, 50, 50], 0.9, 1)]), PHOTOS[0], 100)
+    np.testing.assert_allclose(detections, [[10, 10, 50, 50, 0.9, 1]], rtol=1e-6)
     with pytest.raises(ValueError, match="1 pictures, but 2 photos"):
         judge(packed([]))

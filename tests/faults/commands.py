@@ -64,9 +64,9 @@ def refused(capsys, argv, *words, status=2, keep: Path | None = None):
     """Run a command that must fail with one line; returns it, nothing below `keep` changed."""
     before = snapshot(keep) if keep else None
     capsys.readouterr()
-    found = cli.main([str(a) for a in argv])
+    exit_status = cli.main([str(a) for a in argv])
     out, err = capsys.readouterr()
-    assert found == status, err
+    assert exit_status == status, err
     lines = [line for line in err.splitlines() if ": a step takes " not in line]
     assert len(lines) == 1, err
     assert "Traceback" not in err

@@ -27,10 +27,10 @@ def after(target, name: str, count: int, then) -> None:
 
     def wrapped(*args, **kwargs):
         calls[0] += 1
-        found = original(*args, **kwargs)
+        result = original(*args, **kwargs)
         if calls[0] == count:
             then(*args)
-        return found
+        return result
 
     setattr(target, name, wrapped)
 
@@ -40,9 +40,9 @@ def each(target, name: str, then) -> None:
     original = getattr(target, name)
 
     def wrapped(*args, **kwargs):
-        found = original(*args, **kwargs)
+        result = original(*args, **kwargs)
         then()
-        return found
+        return result
 
     setattr(target, name, wrapped)
 

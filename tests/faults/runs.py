@@ -78,13 +78,13 @@ def read_state(folder):
     """All arrays of the last checkpoint of a part, by path, and its record."""
     step = int(newest(folder).name)
     with ocp.CheckpointManager(folder.resolve()) as manager:
-        found = manager.restore(
+        restored = manager.restore(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore()
             ),
         )
-    return step, found["state"], found["record"]
+    return step, restored["state"], restored["record"]
 
 
 def results(workdir):

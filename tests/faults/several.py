@@ -44,11 +44,11 @@ def start(commands, moments=((), ())):
 def finish(processes, seconds=SECONDS):
     """Wait for both; returns (status, stderr) of each."""
     try:
-        said = [process.communicate(timeout=seconds)[1] for process in processes]
+        stderr = [process.communicate(timeout=seconds)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
+    return [(process.returncode, text) for process, text in zip(processes, stderr, strict=True)]
 
 
 def main(port, index, *rest):

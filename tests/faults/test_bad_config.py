@@ -15,8 +15,8 @@ def js(mixture):
     return {STUDENT + "terms__jensen_shannon": {"toward": "teacher", "mixture": mixture}}
 
 
-def ramp(**said):
-    return {STUDENT + "terms__ce__ramp": said}
+def ramp(**schedule):
+    return {STUDENT + "terms__ce__ramp": schedule}
 
 
 def adapted(adapter, name="wide", **hint):

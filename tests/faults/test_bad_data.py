@@ -104,11 +104,11 @@ MISFITS = {
 
 @pytest.mark.parametrize(("changes", "words"), MISFITS.values(), ids=MISFITS)
 def test_a_checkpoint_that_does_not_fit(changes, words, exported, tmp_path, capsys):
-    given = str(exported / "out")
-    frozen = {"roles__teacher__terms": {}, "roles__teacher__checkpoint": given}
+    folder = str(exported / "out")
+    frozen = {"roles__teacher__terms": {}, "roles__teacher__checkpoint": folder}
     config = experiment(tmp_path, base(**frozen, **changes))
     argv = train(config, tmp_path / "run")
-    refused(capsys, argv, "roles.teacher.checkpoint", given, *words, keep=exported)
+    refused(capsys, argv, "roles.teacher.checkpoint", folder, *words, keep=exported)
     assert not (tmp_path / "run").exists()
 
 
@@ -126,8 +126,8 @@ def test_a_checkpoint_that_is_none(exported, tmp_path, capsys):
     damaged.mkdir()
     (damaged / "config.json").write_text((exported / "out" / "config.json").read_text())
     refuse(damaged, "model.safetensors")
-    whole = (exported / "out" / "model.safetensors").read_bytes()
-    (damaged / "model.safetensors").write_bytes(whole[:-9])
+    contents = (exported / "out" / "model.safetensors").read_bytes()
+    (damaged / "model.safetensors").write_bytes(contents[:-9])
     refuse(damaged, "model.safetensors", "not a whole safetensors file")
     (damaged / "config.json").write_text("{")
     refuse(damaged, "config.json")

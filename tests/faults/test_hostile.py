@@ -201,23 +201,25 @@ ORIGINALS = originals()
 @st.composite
 def damaged(draw, content):
     """A file with a few bytes replaced, taken out, put in or cut off."""
-    found = bytearray(content)
+    damaged_content = bytearray(content)
     for _ in range(draw(st.integers(1, 4))):
         # headers are at both ends of a zip, and at the beginning of everything else
-        near = draw(st.sampled_from([0, max(0, len(found) - 600), len(found) // 2]))
-        place = min(len(found), near + draw(st.integers(0, 300)))
+        near = draw(
+            st.sampled_from([0, max(0, len(damaged_content) - 600), len(damaged_content) // 2])
+        )
+        place = min(len(damaged_content), near + draw(st.integers(0, 300)))
         what = draw(st.sampled_from(["byte", "bytes", "out", "in", "cut"]))
-        if what == "byte" and place < len(found):
-            found[place] = draw(st.integers(0, 255))
+        if what == "byte" and place < len(damaged_content):
+            damaged_content[place] = draw(st.integers(0, 255))
         elif what == "bytes":
-            found[place : place + 8] = draw(st.binary(min_size=8, max_size=8))
+            damaged_content[place : place + 8] = draw(st.binary(min_size=8, max_size=8))
         elif what == "out":
-            del found[place : place + draw(st.integers(1, 40))]
+            del damaged_content[place : place + draw(st.integers(1, 40))]
         elif what == "in":
-            found[place:place] = draw(st.binary(max_size=20))
+            damaged_content[place:place] = draw(st.binary(max_size=20))
         elif what == "cut":
-            del found[place:]
-    return bytes(found)
+            del damaged_content[place:]
+    return bytes(damaged_content)
 
 
 @pytest.mark.parametrize("kind", ORIGINALS)
@@ -232,8 +234,8 @@ def test_fuzz(kind, value, tmp_path_factory):
     content = value.draw(damaged(ORIGINALS[kind]))
     path = write(tmp_path_factory.getbasetemp() / f"fuzzed_{kind.replace('.', '_', 1)}", content)
     path = path.rename(path.with_suffix(f".{kind.split('.')[-1]}"))
-    found = one_line(read_weights, path)
-    if found is not None:
-        assert all(isinstance(array, np.ndarray) for array in found.values())
+    arrays = one_line(read_weights, path)
+    if arrays is not None:
+        assert all(isinstance(array, np.ndarray) for array in arrays.values())
     if kind == "images.npz":
         one_line(lambda p: fakes.load("npz", path=str(p), batch_size=4), path)

@@ -23,12 +23,12 @@ def steps_of(folder):
 def test_the_run_stops_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
     """Good for four steps; then the rate is 1e30."""
     schedule = {"name": "step", "boundaries": (4,), "factor": 1e32}
-    said = base(
+    settings = base(
         num_steps=20,
         log_every=1,
         roles__student__optimizer={"learning_rate": 0.01, "schedule": schedule},
     )
-    config = experiment(tmp_path, said)
+    config = experiment(tmp_path, settings)
     argv = train(config, tmp_path / "run")
     assert cli.main(argv) == 1
     err = capsys.readouterr().err

@@ -27,11 +27,11 @@ def test_the_other_of_a_killed_process_ends_with_a_line_and_both_resume(victim, 
     """A wait without bound would end in `finish`, after ten minutes on a busy machine."""
     moments = [(), ()]
     moments[victim] = ("save", 2)
-    told = finish(start([argv], moments))
-    assert told[victim][0] == -signal.SIGKILL
-    other, said = told[1 - victim]
-    assert other == 1, said
-    (line,) = spoken(said)
+    results = finish(start([argv], moments))
+    assert results[victim][0] == -signal.SIGKILL
+    other, stderr = results[1 - victim]
+    assert other == 1, stderr
+    (line,) = spoken(stderr)
     assert f"process {1 - victim}: another process is gone or cannot be reached" in line
     assert "start all of them again" in line
     lines = (tmp_path / "run" / "metrics.jsonl").read_bytes()
@@ -48,15 +48,15 @@ def test_one_that_is_asked_to_end_stops_both_at_one_step(argv):
     """Of many steps: JAX needs up to seconds to tell all processes of the signal."""
     long = [*argv, "--config.num_steps=20000", "--config.log_every=100"]
     long += ["--config.checkpoint_every=20000"]
-    (first, said), (second, other) = finish(start([long], (("term", 3), ())))
-    assert (first, second) == (0, 0), (said, other)
-    assert "which is saved; the same command goes on from there" in said
-    assert "Traceback" not in said + other
+    (first, stderr), (second, other) = finish(start([long], (("term", 3), ())))
+    assert (first, second) == (0, 0), (stderr, other)
+    assert "which is saved; the same command goes on from there" in stderr
+    assert "Traceback" not in stderr + other
 
 
 def test_a_workdir_in_use_is_refused_by_all(argv, tmp_path):
     with workdir.occupy(tmp_path / "run"):
-        told = finish(start([argv]))
-    for status, said in told:
-        assert status == 2, said
-        assert "in use by another process" in spoken(said)[0]
+        results = finish(start([argv]))
+    for status, stderr in results:
+        assert status == 2, stderr
+        assert "in use by another process" in spoken(stderr)[0]

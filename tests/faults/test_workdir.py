@@ -13,8 +13,8 @@ from tests.faults.commands import base, experiment, refused, train
 def trained(tmp_path_factory):
     """A finished run with two variants of two members: (its config, its workdir)."""
     folder = tmp_path_factory.mktemp("trained")
-    said = base(variants={"a": {}, "b": {}}, sweep={"seed": (0, 1)}, num_steps=2)
-    config = experiment(folder, said)
+    settings = base(variants={"a": {}, "b": {}}, sweep={"seed": (0, 1)}, num_steps=2)
+    config = experiment(folder, settings)
     assert cli.main(train(config, folder / "run")) == 0
     return config, folder / "run"
 

@@ -15,11 +15,11 @@ def central(function, args, position, step=1e-6):
     x = args[position]
     out = np.zeros_like(x)
     for index in np.ndindex(x.shape):
-        kept, values = x[index], []
+        original, values = x[index], []
         for change in (step, -step):
-            x[index] = kept + change
+            x[index] = original + change
             values.append(np.sum(function(*args)))
-        x[index] = kept
+        x[index] = original
         out[index] = (values[0] - values[1]) / (2 * step)
     return out
 

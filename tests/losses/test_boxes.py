@@ -19,8 +19,8 @@ def draw(seed, shape):
 def test_smooth_l1_is_hubers_function_over_beta(beta):
     a, b = draw(0, (6, 4)), draw(1, (6, 4))
     expected = (huber(beta, a - b) / beta).sum(-1)
-    found = losses.smooth_l1(jnp.array(a), jnp.array(b), beta=beta)
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    actual = losses.smooth_l1(jnp.array(a), jnp.array(b), beta=beta)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
     of = lambda x, y: losses.smooth_l1(x, y, beta=beta)  # noqa: E731
     check_grads(of, (jnp.array(a), jnp.array(b)), 1, rtol=1e-2)
 
@@ -41,8 +41,8 @@ def test_without_beta_it_is_the_absolute_error():
 def test_binary_cross_entropy_against_scipy():
     z, y = draw(4, 8), np.arange(8) % 2
     expected = -np.where(y > 0, np.log(expit(z)), np.log1p(-expit(z)))
-    found = losses.binary_cross_entropy(jnp.array(z), jnp.array(y))
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    actual = losses.binary_cross_entropy(jnp.array(z), jnp.array(y))
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
     check_grads(lambda x: losses.binary_cross_entropy(x, y), (jnp.array(z),), 1, rtol=1e-2)
 
 

@@ -152,14 +152,14 @@ class TestCorrelation:
         def plain(s, t):
             return references.correlation(s, t, 2.0, 0.5, 1.5)
 
-        def ours(s, t):
+        def loss(s, t):
             return losses.correlation(s, t, beta=2.0, gamma=0.5, temperature=1.5)
 
-        close(ours(s, t), plain(s, t))
-        for position, grad in enumerate(jax.jit(jax.grad(ours, argnums=(0, 1)))(s, t)):
+        close(loss(s, t), plain(s, t))
+        for position, grad in enumerate(jax.jit(jax.grad(loss, argnums=(0, 1)))(s, t)):
             close(grad, references.central(plain, (s, t), position))
         check_grads(
-            ours, (s, t), order=1, modes=["fwd", "rev"], atol=0.02, rtol=0.02
+            loss, (s, t), order=1, modes=["fwd", "rev"], atol=0.02, rtol=0.02
         )  # fmt: skip
 
     def test_one_example_has_no_classes_to_correlate(self):

@@ -69,16 +69,16 @@ def test_scores_of_the_golden_critic():
 def test_a_cyclic_shift_leaves_no_pair_real():
     y = jnp.arange(4.0)[:, None]
     for seed in range(8):
-        found = []
+        pairs = []
 
-        def critic_of(x, other, found=found):
-            jax.debug.callback(lambda v: found.append(np.asarray(v)), other)
+        def critic_of(x, other, pairs=pairs):
+            jax.debug.callback(lambda v: pairs.append(np.asarray(v)), other)
             return jnp.sum(x, 1) + jnp.sum(other, 1)
 
         losses.gradient_penalty(critic_of, y, y, at="product", key=jax.random.key(seed))
         jax.effects_barrier()
-        assert found
-        assert not np.any(found[0] == np.asarray(y))
+        assert pairs
+        assert not np.any(pairs[0] == np.asarray(y))
 
 
 def test_slopes_below_one_are_free_for_one_side_only():

@@ -37,8 +37,8 @@ class TestCrossEntropy:
         log_p = special.log_softmax(np.asarray(z, np.float64), axis=-1)
         for e in (0.0, 0.1, 0.9):
             target = (1 - e) * np.eye(5)[np.asarray(labels)] + e / 5
-            ours = losses.cross_entropy(z, labels, label_smoothing=e)
-            close(ours, -(target * log_p).sum(-1))
+            actual = losses.cross_entropy(z, labels, label_smoothing=e)
+            close(actual, -(target * log_p).sum(-1))
             check_grads(
                 lambda a, e=e: losses.cross_entropy(a, labels, label_smoothing=e),
                 (z,), order=2, modes=["rev"], atol=0.02, rtol=0.02,  # float32 differences

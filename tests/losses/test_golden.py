@@ -75,8 +75,8 @@ def test_an_independent_balanced_loss_has_the_same_student_gradient(case):
 def test_hinton_needs_t_squared_and_the_batch_mean(case):
     s, t = logits_of(case)
     for temperature in (1.0, 2.0, 4.0):
-        ours = temperature**2 * jnp.mean(losses.forward_kl(s, t, temperature=temperature))
-        close(ours, golden(case, f"KD_mdistiller_T{temperature:.0f}/f64/value"))
+        actual = temperature**2 * jnp.mean(losses.forward_kl(s, t, temperature=temperature))
+        close(actual, golden(case, f"KD_mdistiller_T{temperature:.0f}/f64/value"))
 
 
 @pytest.mark.parametrize("case", CASES)

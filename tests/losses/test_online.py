@@ -76,8 +76,8 @@ class TestSwitch:
         signal = losses.switch_signal(s, t, y)
         names = ("gap_switokd_T1", "student_label_switokd", "teacher_label_switokd")
         expected = [GOLDEN[f"{case}/L1_{name}/f64/value"] for name in names]
-        ours = [signal.gap, signal.student_error, signal.teacher_error]
-        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+        actual = [signal.gap, signal.student_error, signal.teacher_error]
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
         if f"{case}/SwitOKD_step/f64/delta" in GOLDEN:
             step = {k: GOLDEN[f"{case}/SwitOKD_step/f64/{k}"] for k in ("delta", "teacher_updated")}
             np.testing.assert_allclose(signal.threshold, step["delta"], rtol=1e-5)
@@ -85,10 +85,10 @@ class TestSwitch:
 
     def test_a_mask_is_slicing_even_over_padding_that_is_nan(self):
         (s, t, _), y = networks(2)
-        whole = losses.switch_signal(s[:4], t[:4], y[:4])
+        expected = losses.switch_signal(s[:4], t[:4], y[:4])
         mask = jnp.array([1.0, 1, 1, 1, 0, 0])
         masked = losses.switch_signal(s.at[4].set(jnp.nan), t, y.at[5].set(-1), mask=mask)
-        for a, b in zip(whole, masked, strict=True):
+        for a, b in zip(expected, masked, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6)
 
     def test_both_perfect_or_nothing_counted_is_no_expert(self):

@@ -68,12 +68,12 @@ def rows(seed, n, classes=4, scale=2.0):
 
 def slopes(function, x, step=1e-5):
     """Central differences."""
-    found = np.zeros_like(x)
+    gradient = np.zeros_like(x)
     for i in np.ndindex(x.shape):
         d = np.zeros_like(x)
         d[i] = step
-        found[i] = (function(x + d) - function(x - d)) / (2 * step)
-    return found
+        gradient[i] = (function(x + d) - function(x - d)) / (2 * step)
+    return gradient
 
 
 def assert_close(actual, expected, rtol):
@@ -93,9 +93,9 @@ class TestPublished:
             (np.float32, 1e-5, 1e-4),
         ):
             with jax.enable_x64(dtype is np.float64):
-                (found, out), found_grad = compiled()(s.astype(dtype), t.astype(dtype))
-            assert found.dtype == found_grad.dtype == out.plan.dtype == dtype
-            assert_close(1e-3 * np.float64(found), value, close_value)
+                (actual, out), found_grad = compiled()(s.astype(dtype), t.astype(dtype))
+            assert actual.dtype == found_grad.dtype == out.plan.dtype == dtype
+            assert_close(1e-3 * np.float64(actual), value, close_value)
             assert_close(1e-3 * np.float64(found_grad), grad, close_grad)
 
     def test_one_hot_rows_have_almost_no_gradient(self):
@@ -103,8 +103,8 @@ class TestPublished:
             GOLDEN[f"B32_C2_onehot50/{key}"]
             for key in ("student", "teacher", "ref_loss_f64", "ref_grad_f64")
         )
-        (found, _), found_grad = compiled()(s.astype("f4"), t.astype("f4"))
-        assert_close(1e-3 * np.float64(found), value, 1e-5)
+        (actual, _), found_grad = compiled()(s.astype("f4"), t.astype("f4"))
+        assert_close(1e-3 * np.float64(actual), value, 1e-5)
         np.testing.assert_allclose(1e-3 * found_grad, grad, atol=1e-15)
 
     def test_every_temperature_epsilon_and_number_of_iterations(self):
@@ -112,8 +112,8 @@ class TestPublished:
         with jax.enable_x64(True):
             for temperature, epsilon, n in SWEEP:
                 key = f"sweep/T{temperature}_eps{epsilon}_it{n}"
-                (found, out), grad = traced(num_iters=n)(s, t, float(temperature), float(epsilon))
-                assert_close(found, GOLDEN[f"{key}/loss"], 1e-12)
+                (actual, out), grad = traced(num_iters=n)(s, t, float(temperature), float(epsilon))
+                assert_close(actual, GOLDEN[f"{key}/loss"], 1e-12)
                 # at epsilon .02 the kernel spans exp(100): its reference has lost these digits
                 assert_close(grad, GOLDEN[f"{key}/grad"], 1e-10)
                 np.testing.assert_allclose(out.row_error, GOLDEN[f"{key}/row_err"], atol=1e-12)
@@ -189,14 +189,14 @@ class TestMasksAndSizes:
         s, t = rows(0, 6).astype("f4"), rows(1, 6).astype("f4")
         mask = np.array([1, 0, 1, 1, 0, 1])
         nan = np.where(mask[:, None] > 0, s, np.nan).astype("f4")
-        kept = mask > 0
+        real = mask > 0
         (value, out), grad = compiled(epsilon=epsilon)(nan, t, {"mask": mask})
-        (short, _), short_grad = compiled(epsilon=epsilon)(s[kept], t[kept])
+        (short, _), short_grad = compiled(epsilon=epsilon)(s[real], t[real])
         np.testing.assert_allclose(value, short, rtol=1e-5)
-        np.testing.assert_allclose(grad[kept], short_grad, atol=1e-5)
-        assert np.all(np.asarray(grad)[~kept] == 0)
-        assert np.all(np.asarray(out.cost)[~kept] == 0)
-        assert np.all(np.asarray(out.plan)[:, ~kept] == 0)
+        np.testing.assert_allclose(grad[real], short_grad, atol=1e-5)
+        assert np.all(np.asarray(grad)[~real] == 0)
+        assert np.all(np.asarray(out.cost)[~real] == 0)
+        assert np.all(np.asarray(out.plan)[:, ~real] == 0)
 
     @pytest.mark.parametrize("epsilon", [0.1, 0.02])
     def test_other_numbers_of_rows(self, epsilon):
@@ -245,11 +245,11 @@ class TestTolerance:
 
     def test_stops_sooner_for_a_wider_tolerance_and_says_when_it_did_not_get_there(self):
         s, t = rows(0, 6).astype("f4"), rows(1, 6).astype("f4")
-        found = [compiled(threshold=x, num_iters=1000)(s, t)[0][1] for x in (1e-1, 1e-5)]
-        assert int(found[0].num_iters) < int(found[1].num_iters) < 1000
-        assert all(bool(out.converged) for out in found)
-        assert found[0].row_error <= 1e-1
-        assert found[1].row_error <= 1e-5
+        actual = [compiled(threshold=x, num_iters=1000)(s, t)[0][1] for x in (1e-1, 1e-5)]
+        assert int(actual[0].num_iters) < int(actual[1].num_iters) < 1000
+        assert all(bool(out.converged) for out in actual)
+        assert actual[0].row_error <= 1e-1
+        assert actual[1].row_error <= 1e-5
         out = compiled(threshold=1e-5, num_iters=4, epsilon=0.02)(s, t)[0][1]
         assert int(out.num_iters) == 4
         assert not out.converged
@@ -268,8 +268,8 @@ class TestDivergence:
 
         expected = regularised(s, t) - (regularised(s, s) + regularised(t, t)) / 2
         with jax.enable_x64(True):
-            (found, _), _ = compiled(debiased, num_iters=600)(s, t)
-        np.testing.assert_allclose(found, len(s) * expected, rtol=1e-8)
+            (actual, _), _ = compiled(debiased, num_iters=600)(s, t)
+        np.testing.assert_allclose(actual, len(s) * expected, rtol=1e-8)
 
     def test_no_bias_and_no_gradient_where_both_agree(self):
         z = rows(0, 6).astype("f4")
@@ -305,8 +305,8 @@ class TestCost:
         apart = np.float64(x)[:, None] - np.float64(y)
         np.testing.assert_allclose(value, np.abs(apart).sum(-1), rtol=1e-5)
         expected = weights[..., None] * np.sign(apart)
-        for found, axis, sign in zip(pull(jnp.asarray(weights)), (1, 0), (1, -1), strict=True):
-            np.testing.assert_allclose(found, sign * expected.sum(axis), atol=1e-5)
+        for actual, axis, sign in zip(pull(jnp.asarray(weights)), (1, 0), (1, -1), strict=True):
+            np.testing.assert_allclose(actual, sign * expected.sum(axis), atol=1e-5)
 
     def test_a_tie_has_no_slope(self):
         x = jnp.full((2, 3), 0.25)

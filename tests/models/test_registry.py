@@ -160,10 +160,10 @@ def test_bfloat16_is_close_to_float32():
     model, variables = _small_cnn()
     low, _ = _small_cnn(dtype="bfloat16")
     exact = model.apply(variables, SMALL, train=True)[0].logits
-    found = low.apply(variables, SMALL, train=True)[0].logits
+    actual = low.apply(variables, SMALL, train=True)[0].logits
     # a few roundings to 8 bits, of which batch norm over 16 values keeps most
-    np.testing.assert_allclose(found, exact, atol=0.05)
-    assert not np.array_equal(found, exact)
+    np.testing.assert_allclose(actual, exact, atol=0.05)
+    assert not np.array_equal(actual, exact)
 
 
 def test_evaluation_leaves_statistics_and_training_moves_all():
@@ -186,9 +186,9 @@ def test_running_statistics_take_a_tenth_of_the_batch():
     windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))[:, ::2, ::2]
     conv = np.einsum("bhwcij,ijco->bhwo", np.float64(windows), np.float64(kernel))
     mean, var = conv.mean((0, 1, 2)), conv.var((0, 1, 2))
-    found = stats["batch_stats"]["bn1"]
-    np.testing.assert_allclose(found["mean"], 0.1 * mean, atol=1e-6)
-    np.testing.assert_allclose(found["var"], 0.9 + 0.1 * var, rtol=1e-5)
+    actual = stats["batch_stats"]["bn1"]
+    np.testing.assert_allclose(actual["mean"], 0.1 * mean, atol=1e-6)
+    np.testing.assert_allclose(actual["var"], 0.9 + 0.1 * var, rtol=1e-5)
     normed = (conv - mean) / np.sqrt(var + 1e-5)
     np.testing.assert_allclose(outputs.features["stage1"], np.maximum(normed, 0), atol=1e-5)
 
@@ -217,11 +217,11 @@ def test_batch_norm_over_an_axis_equals_the_whole_batch():
     model, variables = _small_cnn()
     split, _ = _small_cnn(axis_name="data")
     halves = jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), SMALL)
-    whole, stats = model.apply(variables, SMALL, train=True)
-    found, moved = jax.vmap(
+    full, stats = model.apply(variables, SMALL, train=True)
+    actual, moved = jax.vmap(
         lambda batch: split.apply(variables, batch, train=True), axis_name="data"
     )(halves)
-    np.testing.assert_allclose(found.logits.reshape(4, -1), whole.logits, atol=1e-5)
+    np.testing.assert_allclose(actual.logits.reshape(4, -1), full.logits, atol=1e-5)
     for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(stats), strict=True):
         np.testing.assert_allclose(a, jnp.stack([b, b]), atol=1e-6)
     # evaluation needs no axis
@@ -229,7 +229,7 @@ def test_batch_norm_over_an_axis_equals_the_whole_batch():
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "says"),
+    ("name", "options", "message"),
     [
         ("resnet9", {}, 'unknown model "resnet9"; did you mean resnet.*Models: mlp, cnn'),
         (
@@ -253,8 +253,8 @@ def test_batch_norm_over_an_axis_equals_the_whole_batch():
         ("mlp", {"num_classes": 0}, "num_classes is 0"),
     ],
 )
-def test_mistakes_are_one_clear_line(name, options, says):
-    with pytest.raises(UserError, match=says) as caught:
+def test_mistakes_are_one_clear_line(name, options, message):
+    with pytest.raises(UserError, match=message) as caught:
         models.build(name, **{"num_classes": 10, **options})
     assert "\n" not in str(caught.value)
 

@@ -8,7 +8,7 @@ from kdjax.report.results import DetectionPicture, from_json
 
 def picture(**changed):
     box = {"box": (10, 20, 60.25, 80), "name": "cat & <dog>", "score": None, "class": 3}
-    said = {**box, "score": 0.874}
+    detection = {**box, "score": 0.874}
     content = {
         "title": "test: a.jpg",
         "width": 120,
@@ -16,7 +16,7 @@ def picture(**changed):
         "jpeg": "QUJD",
         "panels": [
             {"title": "truth", "boxes": [box]},
-            {"title": "kd, student", "boxes": [said]},
+            {"title": "kd, student", "boxes": [detection]},
             {"title": "nothing", "boxes": []},
         ],
         **changed,

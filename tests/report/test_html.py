@@ -73,12 +73,12 @@ def test_page_is_whole_and_fetches_nothing(tmp_path, report, build_metrics):
         "http://www.w3.org/2000/svg",
         "http://www.w3.org/1999/xlink",
     }
-    shown = " ".join(reader.text)
+    page_text = " ".join(reader.text)
     for expected in (report["title"], report["command"], "abc1234", "learning_rate", "Bold: the"):
-        assert expected in shown
+        assert expected in page_text
     # Sweep, accuracy and NLL for two roles; a reliability diagram a variant and role.
     assert reader.tags.count("svg") == 2 + 4 + 6
-    assert "not complete" not in shown
+    assert "not complete" not in page_text
     anchors = {link[1:] for link in reader.links}
     assert anchors <= set(reader.ids)
 

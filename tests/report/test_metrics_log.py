@@ -36,9 +36,9 @@ def test_truncate_then_append_equals_an_uninterrupted_log(tmp_path):
         for step in range(first, last):
             writer.write(step, "train", {"student/loss": 1 / (step + 1)}, member=step % 2)
 
-    whole = metrics_log.MetricsLog(tmp_path / "whole", tensorboard=False)
-    steps(whole, 0, 9)
-    whole.close()
+    uninterrupted = metrics_log.MetricsLog(tmp_path / "whole", tensorboard=False)
+    steps(uninterrupted, 0, 9)
+    uninterrupted.close()
     killed = metrics_log.MetricsLog(tmp_path / "killed", tensorboard=False)
     steps(killed, 0, 5)
     offset = killed.offset()
@@ -114,15 +114,15 @@ def test_tensorboard_records_survive_a_resume(tmp_path):
 
 
 def _events(path):
-    data, found = path.read_bytes(), []
+    data, records = path.read_bytes(), []
     while data:
         (length,) = struct.unpack("<Q", data[:8])
         body = data[12 : 12 + length]
         assert struct.unpack("<I", data[8:12])[0] == _masked_crc32c(data[:8])
         assert struct.unpack("<I", data[12 + length : 16 + length])[0] == _masked_crc32c(body)
-        found.append(event_pb2.Event.FromString(body))
+        records.append(event_pb2.Event.FromString(body))
         data = data[16 + length :]
-    return found
+    return records
 
 
 def _masked_crc32c(data):
@@ -156,9 +156,9 @@ def test_a_disk_that_takes_half_a_line(tmp_path):
         def write(self, content):
             if not self.left:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            taken = self.file.write(bytes(content[: self.left]))
-            self.left -= taken
-            return taken
+            written = self.file.write(bytes(content[: self.left]))
+            self.left -= written
+            return written
 
         def __getattr__(self, name):
             return getattr(self.file, name)

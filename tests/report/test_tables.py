@@ -17,9 +17,9 @@ typed = functools.partial(from_json, RunSummary)
 
 
 def _test_values(report, variant, role, metric):
-    found = next(v for v in report["variants"] if v["name"] == variant)
-    wanted = found["chosen"][role]["members"]
-    return np.array([found["members"][m]["results"]["test"][f"{role}/{metric}"] for m in wanted])
+    entry = next(v for v in report["variants"] if v["name"] == variant)
+    selected = entry["chosen"][role]["members"]
+    return np.array([entry["members"][m]["results"]["test"][f"{role}/{metric}"] for m in selected])
 
 
 def test_results_are_numpys_mean_and_sample_sd(report):
@@ -74,8 +74,8 @@ def test_sweep_grid_of_two_paths_and_a_missing_point(build_report):
     sweep = {"a.temperature": [4.0, 1.0, 2.0], "b.temperature": [0.5, 1.5]}
     report = build_report(("default",), sweep=sweep)
     members = report["variants"][0]["members"]
-    kept = [m for m in members if list(m["values"].values())[1:] != [1.0, 1.5]]
-    report["variants"][0]["members"] = kept
+    remaining = [m for m in members if list(m["values"].values())[1:] != [1.0, 1.5]]
+    report["variants"][0]["members"] = remaining
     grid = statistics.sweep_grid(typed(report), typed(report).variants[0], "student", "accuracy")
     assert grid.axes == ((1.0, 2.0, 4.0), (0.5, 1.5))
     assert math.isnan(grid.mean[0, 1])
@@ -89,9 +89,9 @@ def test_paired_difference_goes_seed_by_seed(report):
     table = tables.differences(typed(report))
     assert table is not None
     row = next(row for row in table.rows if row[0] == "bdkd")
-    ours = 100 * _test_values(report, "bdkd", "student", "accuracy")[::-1]
-    theirs = 100 * _test_values(report, "alone", "student", "accuracy")
-    difference = ours - theirs
+    bdkd = 100 * _test_values(report, "bdkd", "student", "accuracy")[::-1]
+    alone = 100 * _test_values(report, "alone", "student", "accuracy")
+    difference = bdkd - alone
     assert row[1] == "3"
     expected = [np.sum(difference > 0), np.sum(difference == 0), np.sum(difference < 0)]
     assert row[2] == "/".join(map(str, expected))
@@ -202,8 +202,8 @@ def test_a_further_test_split_has_a_table_of_its_own(report):
     shift = 0.01
     for variant in report["variants"]:
         for member in variant["members"]:
-            found = member["results"]["test"]
-            moved = {k: v - shift if k.endswith("/accuracy") else v for k, v in found.items()}
+            scores = member["results"]["test"]
+            moved = {k: v - shift if k.endswith("/accuracy") else v for k, v in scores.items()}
             member["results"]["test_mismatched"] = moved
     report["variants"][0]["members"][0]["diverged"] = "loss is nan"
     first, second = tables.everything(typed(report))

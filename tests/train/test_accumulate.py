@@ -40,9 +40,9 @@ def after(method, kind="mlp", layout=None, wrap=None, **options):
     return jax.device_get((state.params, state.stats, state.opt)), place.read(metrics)
 
 
-def assert_close(found, expected, **close):
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+def assert_close(actual, expected, **close):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, **close)
 
 
@@ -57,20 +57,20 @@ def test_parts_are_one_big_batch():
 
 def test_the_parts_are_the_same_on_any_devices():
     """Terms that couple examples see a part, and the same part everywhere."""
-    found = after("coupled", layout=parallel.pmap_data, accumulate=2)
-    assert_close(found, coupled(2), rtol=5e-5, atol=5e-6)
+    actual = after("coupled", layout=parallel.pmap_data, accumulate=2)
+    assert_close(actual, coupled(2), rtol=5e-5, atol=5e-6)
 
 
 def test_the_parts_of_batch_norm_are_the_same_on_a_mesh():
-    found = after("alone", "cnn", parallel.mesh_data, accumulate=2)
-    assert_close(found, after("alone", "cnn", accumulate=2), rtol=5e-5, atol=5e-6)
+    actual = after("alone", "cnn", parallel.mesh_data, accumulate=2)
+    assert_close(actual, after("alone", "cnn", accumulate=2), rtol=5e-5, atol=5e-6)
 
 
 def test_coupled_terms_see_a_part():
-    whole, parts = (coupled(count)[1] for count in (1, 2))
+    full, parts = (coupled(count)[1] for count in (1, 2))
     name = "student/correlation/raw"
-    assert abs(float(whole[name]) - float(parts[name])) > 1e-4
-    assert np.isclose(whole["student/ce/raw"], parts["student/ce/raw"], rtol=0.02)
+    assert abs(float(full[name]) - float(parts[name])) > 1e-4
+    assert np.isclose(full["student/ce/raw"], parts["student/ce/raw"], rtol=0.02)
 
 
 def test_a_role_that_pauses_is_refused():
@@ -90,11 +90,13 @@ def test_parts_must_divide_the_batch():
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
 def test_results_computed_twice_change_nothing(kind):
-    (once, said), (twice, again) = (after("bdkd", kind, wrap=w) for w in (None, models.with_remat))
+    (once, metrics), (twice, again) = (
+        after("bdkd", kind, wrap=w) for w in (None, models.with_remat)
+    )
     if kind == "mlp":
         assert tables.same(once, twice)
     # with convolutions the compiler fuses otherwise, hence rounds otherwise
-    assert_close((twice, again), (once, said), **CLOSE)
+    assert_close((twice, again), (once, metrics), **CLOSE)
 
 
 def test_remat_keeps_fewer_activations():
@@ -102,7 +104,7 @@ def test_remat_keeps_fewer_activations():
     model, batch = models.build("resnet8", num_classes=4), {"image": jnp.ones((8, 32, 32, 3))}
     variables = jax.eval_shape(model.init, jax.random.key(0), batch)
 
-    def kept(model):
+    def saved_bytes(model):
         def pullback(params, stats):
             def forward(params):
                 v = variables._replace(params=params, stats=stats)
@@ -110,10 +112,10 @@ def test_remat_keeps_fewer_activations():
 
             return jax.vjp(forward, params)[1]
 
-        found = jax.eval_shape(pullback, variables.params, variables.stats)
-        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(found))
+        actual = jax.eval_shape(pullback, variables.params, variables.stats)
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(actual))
 
-    share = kept(models.with_remat(model)) / kept(model)
+    share = saved_bytes(models.with_remat(model)) / saved_bytes(model)
     assert 0.1 < share < 0.5  # results of convolutions, and not of what stands between them
 
 

@@ -48,12 +48,12 @@ def test_round_trip_is_exact(manager):
     state = at(scrambled(), 5)
     write(manager, state)
     template = at(tables.start("bdkd"), 0)
-    found, record = checkpoint.restore(manager, template, TRAINS, print)
-    assert checkpoint.digest(found) == checkpoint.digest(state)
-    assert tables.same(found._replace(key=0), state._replace(key=0))
-    assert jax.tree.structure(found) == jax.tree.structure(state)
-    assert jax.dtypes.issubdtype(found.key.dtype, jax.dtypes.prng_key)
-    assert np.array_equal(jax.random.bits(found.key), jax.random.bits(state.key))
+    restored, record = checkpoint.restore(manager, template, TRAINS, print)
+    assert checkpoint.digest(restored) == checkpoint.digest(state)
+    assert tables.same(restored._replace(key=0), state._replace(key=0))
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    assert jax.dtypes.issubdtype(restored.key.dtype, jax.dtypes.prng_key)
+    assert np.array_equal(jax.random.bits(restored.key), jax.random.bits(state.key))
     assert record["step"] == 5
     assert record["offset"] == 35
 
@@ -66,17 +66,17 @@ def test_frozen_roles_are_not_written_but_kept(manager):
     state = at(scrambled("kd"), 5)
     write(manager, state, trains=("student",))
     other = at(scrambled("kd", seed=2), 0)
-    found, _ = checkpoint.restore(manager, other, ("student",), print)
-    assert tables.same(found.params["student"], state.params["student"])
-    assert tables.same(found.params["teacher"], other.params["teacher"])
-    assert tables.same(found.stats["teacher"], other.stats["teacher"])
+    restored, _ = checkpoint.restore(manager, other, ("student",), print)
+    assert tables.same(restored.params["student"], state.params["student"])
+    assert tables.same(restored.params["teacher"], other.params["teacher"])
+    assert tables.same(restored.stats["teacher"], other.stats["teacher"])
 
 
 def test_saving_a_step_again_changes_nothing(manager):
     first, second = at(scrambled(), 5), at(scrambled(seed=2), 5)
     write(manager, first, second)
-    found, _ = checkpoint.restore(manager, second, TRAINS, print)
-    assert tables.same(found.params, first.params)
+    restored, _ = checkpoint.restore(manager, second, TRAINS, print)
+    assert tables.same(restored.params, first.params)
 
 
 def test_newest_few_are_kept(manager):
@@ -130,9 +130,9 @@ def test_a_damaged_newest_falls_back(tmp_path, damage):
     damage(folder / "4")
 
     manager = checkpoint.open_manager(folder, keep=3)
-    found, record = checkpoint.restore(manager, at(state, 0), TRAINS, lines.append)
-    assert int(found.step) == record["step"] == 2
-    assert tables.same(found.params, state.params)
+    restored, record = checkpoint.restore(manager, at(state, 0), TRAINS, lines.append)
+    assert int(restored.step) == record["step"] == 2
+    assert tables.same(restored.params, state.params)
     assert len(lines) == 1
     assert "checkpoints/4 is damaged (" in lines[0]
     assert "kept as damaged-4, trying the one before" in lines[0]
@@ -148,8 +148,8 @@ def test_a_digest_that_differs_is_damage(manager, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "digest", lambda tree: "0" * 32)
         write(manager, at(scrambled(), 4))
-    found, _ = checkpoint.restore(manager, at(scrambled(), 0), TRAINS, lines.append)
-    assert int(found.step) == 2
+    restored, _ = checkpoint.restore(manager, at(scrambled(), 0), TRAINS, lines.append)
+    assert int(restored.step) == 2
     assert "differ from their digest" in lines[0]
 
 
@@ -185,13 +185,13 @@ def test_file_hashes_show_damage_and_are_removed_with_a_quarantined_checkpoint(m
     files = [path for path in (folder / "6").rglob("*") if path.is_file()]
     victim = max(files, key=lambda path: path.stat().st_size)
     victim.write_bytes(victim.read_bytes()[:-1] + b"?")
-    said = []
-    found, _ = checkpoint.restore(manager, at(scrambled(), 0), TRAINS, said.append)
-    assert int(found.step) == 5
-    assert "has changed since it was written" in said[0]
-    assert victim.name in said[0]
+    lines = []
+    restored, _ = checkpoint.restore(manager, at(scrambled(), 0), TRAINS, lines.append)
+    assert int(restored.step) == 5
+    assert "has changed since it was written" in lines[0]
+    assert victim.name in lines[0]
     write(manager, at(scrambled(seed=3), 6))
     checkpoint.write_file_hashes(manager)
-    found, _ = checkpoint.restore(manager, at(scrambled(), 0), TRAINS, said.append)
-    assert int(found.step) == 6
-    assert len(said) == 1
+    restored, _ = checkpoint.restore(manager, at(scrambled(), 0), TRAINS, lines.append)
+    assert int(restored.step) == 6
+    assert len(lines) == 1

@@ -40,10 +40,10 @@ def after(method, layout, kind="cnn", augment="none"):
     return jax.device_get(state._replace(key=jax.random.key_data(state.key))), place.read(metrics)
 
 
-def assert_close(found, expected):
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
+def assert_close(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
     for (path, a), b in zip(
-        jax.tree_util.tree_flatten_with_path(found)[0], jax.tree.leaves(expected), strict=True
+        jax.tree_util.tree_flatten_with_path(actual)[0], jax.tree.leaves(expected), strict=True
     ):
         np.testing.assert_allclose(a, b, err_msg=jax.tree_util.keystr(path), **CLOSE)
 

@@ -54,14 +54,18 @@ def test_two_at_once_are_two(changes):
     pairs = program.layout.place(make_program(run, MemberGroup(run.variants[0], (0, 1)), {})[1])
     for number in (0, 2):
         pairs, metrics = program.multi_step(pairs, tuple(batches[number : number + 2]))
-        found = program.layout.read(metrics)
+        actual_metrics = program.layout.read(metrics)
         for offset in (0, 1):
             for name, value in rows[number + offset].items():
                 # the compiler may sum in another order inside a loop
-                got = found[name] if changes.get("members_over_devices") else found[name][offset]
+                actual = (
+                    actual_metrics[name]
+                    if changes.get("members_over_devices")
+                    else actual_metrics[name][offset]
+                )
                 if changes.get("members_over_devices"):
-                    got = got.reshape(2, 2)[:, offset]
-                np.testing.assert_allclose(got, value, rtol=2e-5, atol=1e-6, err_msg=name)
+                    actual = actual.reshape(2, 2)[:, offset]
+                np.testing.assert_allclose(actual, value, rtol=2e-5, atol=1e-6, err_msg=name)
     ends = (jax.device_get(program.layout.fetch(s).params) for s in (singly, pairs))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), *ends)
 

@@ -15,14 +15,14 @@ NAN = float("nan")
 
 def row(members=1, **values):
     """A row of metrics: finite but for what is given (`a__b` is the metric "a/b")."""
-    found = {
+    metrics = {
         "student/ce/raw": [1.0] * members,
         "student/ce/weighted": [1.0] * members,
         "student/loss": [1.0] * members,
         "student/grad_norm": [1.0] * members,
     }
-    found |= {name.replace("__", "/"): value for name, value in values.items()}
-    return {name: np.array(value) for name, value in found.items()}
+    metrics |= {name.replace("__", "/"): value for name, value in values.items()}
+    return {name: np.array(value) for name, value in metrics.items()}
 
 
 class TestHealth:
@@ -49,8 +49,8 @@ class TestHealth:
 
         assert tracker.check(1, [ended([1.0, 0.9999], [1e-4, 1e-4])]) == []
         late = ended([1.0, 0.0], [1e-4, 0.25])
-        said = "step 3: student/sinkhorn did not converge (row_error 0.25 after 40 iterations)"
-        assert tracker.check(2, [row(2), late]) == [f"{said}; raise num_iters or epsilon"]
+        message = "step 3: student/sinkhorn did not converge (row_error 0.25 after 40 iterations)"
+        assert tracker.check(2, [row(2), late]) == [f"{message}; raise num_iters or epsilon"]
         assert tracker.check(4, [late]) == []
         assert tracker.diverged == {}
 
@@ -136,10 +136,13 @@ class TestFit:
         assert run({}, every=(1, 1, 1, 0), start=6) == []
 
     def test_no_checkpoint_follows_a_value_that_is_not_finite(self):
-        kept = {}
+        hooks_state = {}
         with pytest.raises(RunError, match="step 3: student/loss is not finite"):
-            run(kept, every=(4, 2, 2, 0), bad=[(0, 3)])
-        assert only(kept["calls"], "log", "evaluate", "save") == [("evaluate", 2), ("save", 2)]
+            run(hooks_state, every=(4, 2, 2, 0), bad=[(0, 3)])
+        assert only(hooks_state["calls"], "log", "evaluate", "save") == [
+            ("evaluate", 2),
+            ("save", 2),
+        ]
 
     def test_one_diverged_member_does_not_stop_the_others(self):
         calls = run({}, every=(3, 0, 3, 0), members=2, bad=[(1, 2)])
@@ -148,14 +151,14 @@ class TestFit:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_saves_and_stops(self, number):
-        before, kept = signal.getsignal(number), {}
+        before, hooks_state = signal.getsignal(number), {}
         with pytest.raises(Stopped, match="stopped at step 4, which is saved"):
             run(
-                kept,
+                hooks_state,
                 every=(0, 0, 0, 0),
                 at_step=lambda step: os.kill(os.getpid(), number) if step == 4 else None,
             )
-        assert only(kept["calls"], "save", "log") == [("save", 4)]
+        assert only(hooks_state["calls"], "save", "log") == [("save", 4)]
         assert signal.getsignal(number) == before
 
     def test_a_signal_at_the_last_step_ends_the_run_as_usual(self):

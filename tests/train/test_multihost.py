@@ -56,9 +56,9 @@ def metrics(workdir):
 
 
 def assert_close(workdir, expected):
-    found = metrics(workdir)
-    assert len(found) == len(expected)
-    for line, other in zip(found, expected, strict=True):
+    actual = metrics(workdir)
+    assert len(actual) == len(expected)
+    for line, other in zip(actual, expected, strict=True):
         assert set(line) == set(other)
         for name in ("step", "split"):
             assert line[name] == other[name]
@@ -88,22 +88,22 @@ def single(tmp_path_factory):
 def pair(single):
     """What two processes do, by layout: the exit status and output of each; each run once."""
     config, folder, _ = single
-    told = {}
+    results = {}
 
     def run(layout):
-        if layout not in told:
+        if layout not in results:
             argv = train(config, folder / layout, f"--config.parallel={layout}")
-            told[layout] = finish(start([argv]))
-        return told[layout]
+            results[layout] = finish(start([argv]))
+        return results[layout]
 
     return run
 
 
 def test_both_end_well_and_the_second_says_nothing(pair):
-    (first, said), (second, nothing) = pair("pmap")
-    assert (first, second) == (0, 0), (said, nothing)
-    assert "step 6/6" in said
-    assert "Traceback" not in said + nothing
+    (first, stdout), (second, nothing) = pair("pmap")
+    assert (first, second) == (0, 0), (stdout, nothing)
+    assert "step 6/6" in stdout
+    assert "Traceback" not in stdout + nothing
     assert not [line for line in nothing.splitlines() if "[Gloo]" not in line], nothing
 
 
@@ -120,9 +120,9 @@ def test_two_processes_are_one(layout, single, pair):
 def test_two_processes_resume_what_one_began(single):
     config, folder, expected = single
     copy = rewind(folder / "single", folder / "to_two")
-    told = finish(start([train(config, copy, "--config.parallel=mesh")]))
-    assert [status for status, _ in told] == [0, 0], told
-    assert "default: resumed from step 4" in told[0][1]
+    results = finish(start([train(config, copy, "--config.parallel=mesh")]))
+    assert [status for status, _ in results] == [0, 0], results
+    assert "default: resumed from step 4" in results[0][1]
     assert_close(copy, expected)
 
 

@@ -66,9 +66,9 @@ def torch_adam(rate, decay):
     return params
 
 
-def assert_close(found, expected, rtol=2e-5):
+def assert_close(actual, expected, rtol=2e-5):
     for name in PARAMS:
-        np.testing.assert_allclose(found[name], expected[name], rtol=rtol, atol=1e-6)
+        np.testing.assert_allclose(actual[name], expected[name], rtol=rtol, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -88,15 +88,15 @@ def test_adam_is_pytorchs():
 def test_decoupled_decay_is_optaxs(name):
     make = {"adamw": optax.adamw, "lion": optax.lion}[name]
     other = make(0.01, b1=0.9, weight_decay=0.3)
-    found = descend(make_optimizer(name, CONSTANT), 0.01, 0.3)
-    assert_close(found, descend(lambda scalars: other))
+    actual = descend(make_optimizer(name, CONSTANT), 0.01, 0.3)
+    assert_close(actual, descend(lambda scalars: other))
 
 
 def test_decay_can_spare_vectors():
     sgd = make_optimizer("sgd", CONSTANT, decay="kernels")
-    found = descend(sgd, 0.1, 0.3, grad=lambda _: jax.tree.map(np.zeros_like, PARAMS))
-    assert np.array_equal(found["bias"], PARAMS["bias"])
-    assert not np.allclose(found["kernel"], PARAMS["kernel"])
+    actual = descend(sgd, 0.1, 0.3, grad=lambda _: jax.tree.map(np.zeros_like, PARAMS))
+    assert np.array_equal(actual["bias"], PARAMS["bias"])
+    assert not np.allclose(actual["kernel"], PARAMS["kernel"])
 
 
 def test_clip_takes_the_norm_over_all_arrays():
@@ -160,7 +160,7 @@ def test_warmup_rises_then_goes_on(name):
 
 
 @pytest.mark.parametrize(
-    ("build", "says"),
+    ("build", "message"),
     [
         (lambda: make_optimizer("sdg", CONSTANT), "no optimizer 'sdg'; there are sgd, adam"),
         (lambda: make_optimizer("sgd", CONSTANT, clip_norm=0.0), "clip_norm is 0.0; .* > 0"),
@@ -171,6 +171,6 @@ def test_warmup_rises_then_goes_on(name):
         ),
     ],
 )
-def test_refusals(build, says):
-    with pytest.raises(UserError, match=says):
+def test_refusals(build, message):
+    with pytest.raises(UserError, match=message):
         build()

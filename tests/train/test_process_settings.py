@@ -33,7 +33,7 @@ def test_the_hook_hides_the_errors_of_orbax_alone(monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", reported.append)
     process_settings.configure_process()
     process_settings.configure_process()
-    mine = unraisable("/site-packages/mine/reader.py")
-    for error in (unraisable("/site-packages/orbax/checkpoint/reader.py"), mine):
+    other = unraisable("/site-packages/mine/reader.py")
+    for error in (unraisable("/site-packages/orbax/checkpoint/reader.py"), other):
         sys.unraisablehook(error)
-    assert reported == [mine]
+    assert reported == [other]

@@ -19,16 +19,16 @@ def test_parts_and_one_compilation(devices):
         layout = parallel.pmap_data(devices, stacked_batch=False)
     step = layout.compile_step(tables.step("kd", "mlp", axis_name=layout.axis_name))
     state, batch = layout.place(tables.start("kd", "mlp")), layout.put(tables.batch())
-    found = step_memory.step_cost(step, state, batch)
-    assert found is not None
+    cost = step_memory.step_cost(step, state, batch)
+    assert cost is not None
     plain = tables.start("kd", "mlp")
-    assert found.parameters == memory_estimate.tree_bytes(
+    assert cost.parameters == memory_estimate.tree_bytes(
         plain.params
     )  # of the frozen teacher as well
-    assert found.optimizer == memory_estimate.tree_bytes(plain.opt)
-    assert found.inputs >= tables.batch()["image"].nbytes // devices  # "id" is not looked at
-    assert found.working > 0
-    assert found.total == sum(found)
+    assert cost.optimizer == memory_estimate.tree_bytes(plain.opt)
+    assert cost.inputs >= tables.batch()["image"].nbytes // devices  # "id" is not looked at
+    assert cost.working > 0
+    assert cost.total == sum(cost)
     assert COMPILED not in seen_while(lambda: step(state, batch))
 
 
@@ -55,16 +55,16 @@ def seen_while(call):
 
 
 def test_lines():
-    found = step_memory.Cost(3 * 2**20, 2**20, 512, 10 * 2**30)
-    assert step_memory.describe(found) == (
+    cost = step_memory.Cost(3 * 2**20, 2**20, 512, 10 * 2**30)
+    assert step_memory.describe(cost) == (
         "a step takes 10 GiB of each device: parameters 3 MiB, optimizer 1 MiB, inputs 512 B, "
         "working 10 GiB"
     )
-    assert not step_memory.warning(found, 11 * 2**30)
-    said = step_memory.warning(found, 2 * 2**30)
-    assert "a step takes 10 GiB, but the device has 2 GiB: it will not fit" in said
+    assert not step_memory.warning(cost, 11 * 2**30)
+    warning = step_memory.warning(cost, 2 * 2**30)
+    assert "a step takes 10 GiB, but the device has 2 GiB: it will not fit" in warning
     for remedy in ("remat = True", "accumulate = 2", "bfloat16", "more devices"):
-        assert remedy in said
+        assert remedy in warning
 
 
 class Step:

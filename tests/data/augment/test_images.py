@@ -28,10 +28,10 @@ class TestRandomCropFlip:
         )
         assert result.dtype == np.uint8
         chosen, mirrored = [], []
-        for image, got in zip(IMAGES, result, strict=True):
+        for image, crop in zip(IMAGES, result, strict=True):
             plain, flipped = crops(image, 2), crops(image, 2)[:, :, ::-1]
-            straight = (plain == got).all((1, 2, 3))
-            turned = (flipped == got).all((1, 2, 3))
+            straight = (plain == crop).all((1, 2, 3))
+            turned = (flipped == crop).all((1, 2, 3))
             assert straight.any() or turned.any()
             chosen.append(int((straight | turned).argmax()))
             mirrored.append(bool(turned.any()))
@@ -58,8 +58,8 @@ class TestRandomCropFlip:
         result = np.asarray(
             data.random_crop_flip(jnp.asarray(IMAGES), jax.random.key(2), padding=0)
         )
-        for image, got in zip(IMAGES, result, strict=True):
-            assert np.array_equal(got, image) or np.array_equal(got, image[:, ::-1])
+        for image, crop in zip(IMAGES, result, strict=True):
+            assert np.array_equal(crop, image) or np.array_equal(crop, image[:, ::-1])
 
     def test_key_decides(self):
         first, again, other = (
@@ -171,11 +171,11 @@ class TestText:
     def test_stays_as_it_is(self):
         batch = {"input_ids": np.ones((2, 8), np.int32), "label": np.array([0.5, 1.0], np.float32)}
         for key in (None, jax.random.key(0)):
-            found = data.prepare(self.SPEC)(batch, key)
-            assert {name: x.dtype for name, x in found.items()} == {
+            result = data.prepare(self.SPEC)(batch, key)
+            assert {name: x.dtype for name, x in result.items()} == {
                 name: x.dtype for name, x in batch.items()
             }
-            assert all(np.array_equal(found[name], batch[name]) for name in batch)
+            assert all(np.array_equal(result[name], batch[name]) for name in batch)
 
     def test_is_not_augmented(self):
         with pytest.raises(UserError, match=r"data\.augment is 'crop'.*text is not augmented"):

@@ -80,14 +80,14 @@ class TestResample:
         squeezed, size = decode.squeeze(picture, 3, 40)
         assert (squeezed.shape, size) == ((40, 40, 3), (60, 90))
         box = (0.2, 0.1, 0.5, 0.6)
-        got = resized_crop.resample(squeezed[None], jnp.array([box]), (24, 28))[0]
-        assert np.abs(np.asarray(got) - cut(picture, box, (24, 28))).max() < 2  # of 200
+        actual = resized_crop.resample(squeezed[None], jnp.array([box]), (24, 28))[0]
+        assert np.abs(np.asarray(actual) - cut(picture, box, (24, 28))).max() < 2  # of 200
 
 
 def rejection(height, width, count, seed):
     """Areas (as shares), aspects and tops (as shares of their range) as commonly sampled."""
     rng = np.random.default_rng(seed)
-    found = []
+    boxes = []
     for _ in range(count):
         for _ in range(10):
             area = height * width * rng.uniform(0.08, 1)
@@ -98,8 +98,8 @@ def rejection(height, width, count, seed):
         else:
             aspect = np.clip(width / height, 3 / 4, 4 / 3)
             h, w = min(height, width / aspect), min(width, height * aspect)
-        found.append((h * w / height / width, w / h))
-    return np.array(found).T
+        boxes.append((h * w / height / width, w / h))
+    return np.array(boxes).T
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +116,10 @@ class TestRandomBoxes:
     @pytest.mark.parametrize("size", [(375, 500), (100, 1000)])
     def test_areas_and_aspects_are_those_of_rejection_sampling(self, drawn, size):
         boxes = drawn[size]
-        ours = boxes[:, 2] * boxes[:, 3], boxes[:, 3] * size[1] / (boxes[:, 2] * size[0])
-        for mine, theirs in zip(ours, rejection(*size, 3000, seed=1), strict=True):
+        actual = boxes[:, 2] * boxes[:, 3], boxes[:, 3] * size[1] / (boxes[:, 2] * size[0])
+        for sample, expected in zip(actual, rejection(*size, 3000, seed=1), strict=True):
             # rounded, because misfits share one value and float32 moves it
-            assert stats.ks_2samp(mine.round(4), theirs.round(4)).pvalue > 1e-3
+            assert stats.ks_2samp(sample.round(4), expected.round(4)).pvalue > 1e-3
 
     def test_boxes_lie_in_the_picture_and_in_their_ranges(self, drawn):
         for size, boxes in drawn.items():
@@ -168,28 +168,28 @@ class TestPrepare:
     def test_mirrors_half_and_each_example_has_its_own_box(self):
         left_to_right = np.broadcast_to(np.linspace(0, 255, 12)[None, :, None], (64, 12, 12, 3))
         crop = jax.jit(resized_crop.resized_crop_flip, static_argnames="shape")
-        found = np.asarray(crop(left_to_right, jax.random.key(0), shape=(8, 8)))
-        rising = (np.diff(found, axis=2) > -1e-3).all((1, 2, 3))
-        falling = (np.diff(found, axis=2) < 1e-3).all((1, 2, 3))
+        images = np.asarray(crop(left_to_right, jax.random.key(0), shape=(8, 8)))
+        rising = (np.diff(images, axis=2) > -1e-3).all((1, 2, 3))
+        falling = (np.diff(images, axis=2) < 1e-3).all((1, 2, 3))
         assert (rising ^ falling).all()
         assert 16 < falling.sum() < 48  # 4 standard deviations around half
-        assert len(np.unique(np.sort(found[:, 0, [0, -1], 0].round(1), axis=1), axis=0)) > 60
+        assert len(np.unique(np.sort(images[:, 0, [0, -1], 0].round(1), axis=1), axis=0)) > 60
 
     def test_any_division_over_devices_gives_the_same(self):
         prepare = data.prepare(SPEC, augment="resized_crop_flip")
         key = jax.random.key(3)
-        whole = jax.jit(prepare)(BATCH, key)
-        assert set(whole) == {"image", "label", "id", "mask"}
-        assert whole["image"].shape == (16, 8, 8, 3)
+        single = jax.jit(prepare)(BATCH, key)
+        assert set(single) == {"image", "label", "id", "mask"}
+        assert single["image"].shape == (16, 8, 8, 3)
         divided = {name: x.reshape(8, 2, *x.shape[1:]) for name, x in BATCH.items()}
         mapped = jax.pmap(prepare, in_axes=(0, None))(divided, key)["image"]
         mesh = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
         placed = jax.jit(prepare)(jax.device_put(BATCH, mesh), key)["image"]
         for other in (mapped.reshape(16, 8, 8, 3), placed):
-            assert np.allclose(other, whole["image"], atol=1e-4)  # sums in another order
+            assert np.allclose(other, single["image"], atol=1e-4)  # sums in another order
         order = np.argsort(RNG.random(16))
         again = jax.jit(prepare)({name: x[order] for name, x in BATCH.items()}, key)["image"]
-        assert np.allclose(again, np.asarray(whole["image"])[order], atol=1e-4)
+        assert np.allclose(again, np.asarray(single["image"])[order], atol=1e-4)
 
     def test_members_draw_their_own(self):
         prepare = data.prepare(SPEC, augment="resized_crop_flip")
@@ -199,13 +199,13 @@ class TestPrepare:
         assert not np.allclose(members[0], members[1], atol=0.1)
 
     def test_without_a_key_the_centre(self):
-        found = jax.jit(data.prepare(SPEC, eval_crop=0.75))(BATCH)["image"]
+        images = jax.jit(data.prepare(SPEC, eval_crop=0.75))(BATCH)["image"]
         height, width = SIZES[5]
         short = 0.75 * min(height, width)
         extent = short / height, short / width
         box = ((1 - extent[0]) / 2, (1 - extent[1]) / 2, *extent)
         expected = (cut(CANVASES[5], box, (8, 8)) / 255 - SPEC.mean) / SPEC.std
-        assert np.allclose(found[5], expected, atol=1e-3)
+        assert np.allclose(images[5], expected, atol=1e-3)
 
     def test_images_without_sizes_are_their_own_canvas(self):
         prepare = data.prepare(SPEC, augment="resized_crop_flip")
@@ -229,9 +229,9 @@ def wide(row):
 class TestSource:
     @pytest.fixture(scope="class")
     def source(self):
-        found = fakes.records(labelled=False, get=wide)
-        found = found._replace(view=View(4, 0.875, 5), test=streaming.Records(wide, 7))
-        return streaming.build(found, BatchOptions(6, 4), SplitOptions(validation=5))
+        records = fakes.records(labelled=False, get=wide)
+        records = records._replace(view=View(4, 0.875, 5), test=streaming.Records(wide, 7))
+        return streaming.build(records, BatchOptions(6, 4), SplitOptions(validation=5))
 
     def test_training_batches_hold_whole_pictures(self, source):
         assert source.arrays is None

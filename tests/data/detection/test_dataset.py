@@ -33,13 +33,13 @@ def same(a, b):
 
 
 def test_a_folder(folder):
-    found = data.read_detection(*options(folder))
-    spec = found.source.spec
+    dataset = data.read_detection(*options(folder))
+    spec = dataset.source.spec
     assert spec.class_names == ("red", "blue", "background")
     assert (spec.shape, spec.num_classes, spec.task) == ((64, 64, 3), 3, "detection")
-    assert found.source.size == {"train": 6, "validation": 2, "test": 3}
-    assert {split: len(rows) for split, rows in found.photos.items()} == found.source.size
-    batch = next(found.source.evals["test"]())
+    assert dataset.source.size == {"train": 6, "validation": 2, "test": 3}
+    assert {split: len(rows) for split, rows in dataset.photos.items()} == dataset.source.size
+    batch = next(dataset.source.evals["test"]())
     for name, (shape, dtype) in spec.inputs.items():
         assert batch[name].shape == (2, *shape)
         assert batch[name].dtype == dtype
@@ -51,8 +51,8 @@ def test_a_folder(folder):
 
 def test_boxes_lie_on_what_they_name(folder):
     """After resizing: inside a box is its colour, the padding is black."""
-    found = data.read_detection(*options(folder, image_size=96))
-    for batch in found.source.evals["train"]():
+    dataset = data.read_detection(*options(folder, image_size=96))
+    for batch in dataset.source.evals["train"]():
         for row in range(2):
             height, width = (int(x) for x in batch["size"][row])
             assert max(height, width) == 96
@@ -109,9 +109,9 @@ def test_every_picture_is_judged_once(folder):
 
 
 def test_the_step_mirrors_normalises_and_draws(folder):
-    found = data.read_detection(*options(folder))
-    spec = found.source.spec
-    batch = next(found.source.evals["test"]())
+    dataset = data.read_detection(*options(folder))
+    spec = dataset.source.spec
+    batch = next(dataset.source.evals["test"]())
     prepare = data.prepare(spec, augment="flip")
     plain = prepare(batch)
     np.testing.assert_array_equal(plain["box"], batch["box"])
@@ -125,10 +125,10 @@ def test_the_step_mirrors_normalises_and_draws(folder):
         turned = prepare(batch, jax.random.key(seed))
         for row, (height, width) in enumerate(batch["size"].astype(int)):
             image = np.asarray(turned["image"][row, :height, :width])
-            whole = np.asarray(plain["image"][row, :height, :width])
-            mirrored = not np.array_equal(image, whole)
+            original = np.asarray(plain["image"][row, :height, :width])
+            mirrored = not np.array_equal(image, original)
             seen.add(mirrored)
-            np.testing.assert_array_equal(image, whole[:, ::-1] if mirrored else whole)
+            np.testing.assert_array_equal(image, original[:, ::-1] if mirrored else original)
             box, old = np.asarray(turned["box"][row]), batch["box"][row]
             if mirrored:
                 old = np.stack([width - old[:, 2], old[:, 1], width - old[:, 0], old[:, 3]], 1)
@@ -149,22 +149,25 @@ def test_flip_alone_serves_classifiers_too():
     prepare = data.prepare(spec, augment="flip")
     plain = np.asarray(prepare(batch)["image"])
     for seed in range(3):
-        for image, whole in zip(prepare(batch, jax.random.key(seed))["image"], plain, strict=True):
-            kept, turned = np.array_equal(image, whole), np.array_equal(image, whole[:, ::-1])
-            assert kept or turned
+        for image, original in zip(
+            prepare(batch, jax.random.key(seed))["image"], plain, strict=True
+        ):
+            unchanged = np.array_equal(image, original)
+            turned = np.array_equal(image, original[:, ::-1])
+            assert unchanged or turned
 
 
-def spoil(split, said, *, note=None, image=None, drop=None):
+def spoil(split, instances, *, note=None, image=None, drop=None):
     """Change the first annotation or picture of the train split, or drop a table."""
     if split == "train":
-        said["annotations"][0].update(note or {})
-        said["images"][0].update(image or {})
+        instances["annotations"][0].update(note or {})
+        instances["images"][0].update(image or {})
         if drop:
-            del said[drop]
+            del instances[drop]
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"note": {"category_id": 99}}, "category 99"),
         ({"note": {"image_id": 99}}, "image 99, which"),
@@ -174,31 +177,31 @@ def spoil(split, said, *, note=None, image=None, drop=None):
         ({"drop": "categories"}, "lacks categories"),
     ],
 )
-def test_annotations_that_mean_nothing_are_refused(tmp_path, change, said):
+def test_annotations_that_mean_nothing_are_refused(tmp_path, change, message):
     path = tiny_coco.write(tmp_path, change=lambda split, table: spoil(split, table, **change))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         read_coco(str(path))
 
 
 def test_boxes_outside_or_without_area_are_counted(tmp_path):
-    def change(split, said):
+    def change(split, instances):
         if split == "train":
-            first = said["annotations"][0]
+            first = instances["annotations"][0]
             boxes = ([-10, -10, 30, 30], [1000, 5, 10, 10], [5, 5, 0, 10], [5, 5, -3, 10])
             more = [{**first, "id": 100 + n, "bbox": list(b)} for n, b in enumerate(boxes)]
-            said["annotations"] += more
+            instances["annotations"] += more
 
     path = tiny_coco.write(tmp_path, change=change)
     with pytest.warns(UserWarning, match="boxes") as caught:
-        found = read_coco(str(path))
-    said = str(caught[0].message)
+        dataset = read_coco(str(path))
+    message = str(caught[0].message)
     for part in (
         "1 boxes outside of their picture were dropped",
         "1 boxes were cut at the edge of their picture",
         "2 boxes without area were dropped",
     ):
-        assert part in said
-    for photo in found.train:
+        assert part in message
+    for photo in dataset.train:
         height, width = photo.size
         assert (photo.box >= 0).all()
         assert (photo.box <= [width, height, width, height]).all()
@@ -206,12 +209,12 @@ def test_boxes_outside_or_without_area_are_counted(tmp_path):
 
 def test_more_boxes_than_padding_are_counted_and_the_largest_kept(folder):
     with pytest.warns(UserWarning, match="more than data.max_boxes = 1"):
-        found = data.read_detection(*options(folder, max_boxes=1))
-    batch = next(found.source.evals["test"]())
+        dataset = data.read_detection(*options(folder, max_boxes=1))
+    batch = next(dataset.source.evals["test"]())
     assert batch["box"].shape == (2, 1, 4)
-    photo = found.photos["test"][1]
-    kept = photo.box[np.argmax(photo.area)]
-    np.testing.assert_allclose(batch["box"][1, 0], kept)  # that picture is 64 high already
+    photo = dataset.photos["test"][1]
+    largest = photo.box[np.argmax(photo.area)]
+    np.testing.assert_allclose(batch["box"][1, 0], largest)  # that picture is 64 high already
 
 
 def test_an_unreadable_picture_is_named_or_skipped(tmp_path):
@@ -220,8 +223,8 @@ def test_an_unreadable_picture_is_named_or_skipped(tmp_path):
     with pytest.raises(UserError, match=r"train/003.png is not a readable picture"):
         data.read_detection(*options(path))
     with pytest.warns(UserWarning, match=r"1 unreadable pictures were skipped: train/003.png"):
-        found = data.read_detection(*options(path, unreadable="skip"))
-    assert found.source.size["train"] == 5
+        dataset = data.read_detection(*options(path, unreadable="skip"))
+    assert dataset.source.size["train"] == 5
 
 
 def test_a_picture_of_another_size_is_refused(tmp_path):
@@ -231,7 +234,7 @@ def test_a_picture_of_another_size_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"image_size": 100}, "set a multiple of 32"),
         ({"image_size": None}, "data.image_size is None"),
@@ -240,18 +243,18 @@ def test_a_picture_of_another_size_is_refused(tmp_path):
         ({"batch_size": 99}, "batch_size is 99"),
     ],
 )
-def test_impossible_options(folder, changed, said):
-    with pytest.raises(UserError, match=said):
+def test_impossible_options(folder, changed, message):
+    with pytest.raises(UserError, match=message):
         data.read_detection(*options(folder, **changed))
 
 
 def test_no_such_layout(tmp_path):
-    for path, said in (
+    for path, message in (
         ("", "is not set"),
         (tmp_path / "none", "does not exist"),
         (tmp_path, "no ann"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             read_coco(str(path))
     (tmp_path / "bad.zip").write_bytes(b"PK nothing")
     with pytest.raises(UserError, match="not a readable zip file"):
@@ -259,8 +262,8 @@ def test_no_such_layout(tmp_path):
 
 
 def test_a_split_without_any_box_is_refused(tmp_path):
-    def change(split, said):
-        said["annotations"] = []
+    def change(split, instances):
+        instances["annotations"] = []
 
     path = tiny_coco.write(tmp_path, change=change)
     with pytest.raises(UserError, match="no picture of the training split has a box"):
@@ -270,6 +273,6 @@ def test_a_split_without_any_box_is_refused(tmp_path):
 def test_coco_as_it_is_written_gives_no_warning(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = read_coco(str(folder))
-    said = json.loads((folder / "annotations" / "instances_train.json").read_text())
-    assert sum(len(photo.box) for photo in found.train) == len(said["annotations"])
+        dataset = read_coco(str(folder))
+    instances = json.loads((folder / "annotations" / "instances_train.json").read_text())
+    assert sum(len(photo.box) for photo in dataset.train) == len(instances["annotations"])

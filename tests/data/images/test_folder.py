@@ -18,8 +18,8 @@ class TestFolder:
         source = fakes.load("folder", path=str(tmp_path), batch_size=4)
         assert source.size == {"train": 16, "validation": 2, "test": 6}
         assert source.spec.class_names == ("ant", "bee", "cat")
-        told = np.concatenate([images(source, split)[:, 0, 0, 0] for split in source.size])
-        assert sorted(told) == sorted(10 * c + n for c in range(3) for n in range(8))
+        classes = np.concatenate([images(source, split)[:, 0, 0, 0] for split in source.size])
+        assert sorted(classes) == sorted(10 * c + n for c in range(3) for n in range(8))
 
     @pytest.mark.parametrize("other", ["val", "test", "validation"])
     def test_two_folders(self, tmp_path, other):
@@ -63,9 +63,9 @@ class TestFolder:
         wide[:, 10:20] = 200
         Image.fromarray(wide).save(tmp_path / "ant" / "0.png")
         source = fakes.load("folder", path=str(tmp_path), batch_size=4, image_size=10, validation=0)
-        whole = np.concatenate([images(source, split) for split in source.size])
-        assert whole.shape == (18, 10, 10, 3)
-        assert any(np.all(image == 200) for image in whole)
+        pixels = np.concatenate([images(source, split) for split in source.size])
+        assert pixels.shape == (18, 10, 10, 3)
+        assert any(np.all(image == 200) for image in pixels)
 
     @pytest.mark.parametrize("on_device", [True, False])
     def test_sizes_must_agree(self, tmp_path, on_device):
@@ -103,8 +103,8 @@ def archive(root, classes=3):
     def picture(file, label, grey=False):
         file.parent.mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(0, 40, (64, 64, 3), dtype=np.uint8) + 60 * label
-        shown = Image.fromarray(pixels[..., 0] if grey else pixels)
-        shown.save(file, quality=95)
+        image = Image.fromarray(pixels[..., 0] if grey else pixels)
+        image.save(file, quality=95)
 
     lines = []
     for label, wnid in enumerate(wnids):

@@ -24,8 +24,8 @@ def take(batches, count):
 class TestSplits:
     def test_is_a_partition_that_keeps_class_shares(self):
         label = np.repeat([0, 1, 2], [70, 20, 10])
-        held, kept = stratified(label, 23, seed=3)
-        assert np.array_equal(np.sort(np.concatenate([held, kept])), np.arange(100))
+        held, rest = stratified(label, 23, seed=3)
+        assert np.array_equal(np.sort(np.concatenate([held, rest])), np.arange(100))
         assert len(held) == 23
         counts = np.bincount(label[held], minlength=3)
         assert np.all(np.abs(counts - 23 * np.array([0.7, 0.2, 0.1])) < 1)
@@ -64,8 +64,8 @@ class TestSplits:
         )
 
     def test_limit_keeps_the_other_splits_and_the_shares(self, npz):
-        whole, small = (fakes.load("npz", path=npz, batch_size=4, limit=n) for n in (None, 12))
-        assert small.size == {**whole.size, "train": 12}
+        full, small = (fakes.load("npz", path=npz, batch_size=4, limit=n) for n in (None, 12))
+        assert small.size == {**full.size, "train": 12}
         assert small.arrays is not None
         assert np.bincount(small.arrays["label"]).tolist() == [3, 3, 3, 3]
 
@@ -140,9 +140,9 @@ class TestSpec:
 
     def test_chunks_do_not_show(self, monkeypatch):
         image = fakes.arrays()["x_train"]
-        whole = channel_moments(image, 255.0)
+        expected = channel_moments(image, 255.0)
         monkeypatch.setattr("kdjax.data.images.in_memory._CHUNK", 7)
-        assert np.allclose(channel_moments(image, 255.0), whole, rtol=1e-12)
+        assert np.allclose(channel_moments(image, 255.0), expected, rtol=1e-12)
 
     def test_constant_channel_normalises_to_zero(self):
         mean, std = channel_moments(np.full((3, 2, 2, 1), 9, np.uint8), 1.0)

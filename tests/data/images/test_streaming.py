@@ -19,9 +19,9 @@ SPLITS = SplitOptions(validation=5)
 
 
 def take(batches, count):
-    taken = [next(batches) for _ in range(count)]
+    result = [next(batches) for _ in range(count)]
     batches.close()
-    return taken
+    return result
 
 
 def same(left, right):
@@ -128,9 +128,9 @@ class TestTfds:
             batch = next(batches)
             assert set(batch) == ({"id"} if on_device else {"image", "label", "id", "mask"})
             batches.close()
-            (whole,) = source.evals["test"]()
-            assert whole["image"].dtype == np.uint8
-            assert whole["mask"].sum() == 30
+            (test_batch,) = source.evals["test"]()
+            assert test_batch["image"].dtype == np.uint8
+            assert test_batch["mask"].sum() == 30
 
     def test_mocked_imagenet_needs_a_size(self, tmp_path):
         with tfds.testing.mock_data(num_examples=12):

@@ -31,8 +31,13 @@ def write(path, **changes):
                 character.append(number)
                 image.append(picture)
             number += 1
-    whole = {"images_28": np.stack(image), "alphabet": alphabet, "character": character, **changes}
-    np.savez(path, **{key: value for key, value in whole.items() if value is not None})
+    contents = {
+        "images_28": np.stack(image),
+        "alphabet": alphabet,
+        "character": character,
+        **changes,
+    }
+    np.savez(path, **{key: value for key, value in contents.items() if value is not None})
     return str(path)
 
 
@@ -51,9 +56,9 @@ def same(left, right):
 
 
 def everything(batches):
-    found = list(batches())
-    real = np.concatenate([b["mask"] for b in found]) > 0
-    return {key: np.concatenate([b[key] for b in found])[real] for key in found[0]}
+    parts = list(batches())
+    real = np.concatenate([b["mask"] for b in parts]) > 0
+    return {key: np.concatenate([b[key] for b in parts])[real] for key in parts[0]}
 
 
 class TestDrawings:
@@ -82,9 +87,9 @@ class TestDrawings:
         source = data.load_pairs("omniglot", *options(file, eval_pairs=400))
         seen = {}
         for split in SPLITS:
-            found = everything(source.evals[split])
-            assert len(found["label"]) == source.size[split] or split == "train"
-            seen[split] = set(np.concatenate([found[k][:, 0, 1, 0] for k in ("image", "view")]))
+            actual = everything(source.evals[split])
+            assert len(actual["label"]) == source.size[split] or split == "train"
+            seen[split] = set(np.concatenate([actual[k][:, 0, 1, 0] for k in ("image", "view")]))
         stream = [next(source.train(step, 0)) for step in range(60)]
         assert {int(v) for b in stream for v in b["image"][:, 0, 1, 0]} == seen["train"]
         assert not seen["train"] & (seen["validation"] | seen["test"])
@@ -158,10 +163,10 @@ class TestDrawings:
 
     def test_mocked_tfds_omniglot(self, tmp_path):
         with tfds.testing.mock_data(num_examples=8):
-            found = omniglot.omniglot(str(tmp_path))
-        assert found.image.shape == (16, 28, 28)
-        assert found.image.dtype == np.uint8
-        assert len(found.alphabets[0]) >= len(found.alphabets[-1])
+            actual = omniglot.omniglot(str(tmp_path))
+        assert actual.image.shape == (16, 28, 28)
+        assert actual.image.dtype == np.uint8
+        assert len(actual.alphabets[0]) >= len(actual.alphabets[-1])
 
     def test_real_drawings(self):
         path = fakes.SHARED / "omniglot_8alphabets.npz"
@@ -178,9 +183,9 @@ class TestOthers:
     def test_categories(self):
         source = data.load_pairs("pairs_synthetic", *options(tiles=2, characters=3))
         assert source.spec.mutual_information == pytest.approx(2 * math.log(3))
-        found = everything(source.evals["train"])
+        actual = everything(source.evals["train"])
         seen = {}
-        for z, image, view in zip(found["label"], found["image"], found["view"], strict=True):
+        for z, image, view in zip(actual["label"], actual["image"], actual["view"], strict=True):
             key = tuple(z.tolist())
             assert seen.setdefault(key, (image.tobytes(), view.tobytes()))[0] == image.tobytes()
         assert len({image for image, _ in seen.values()}) == 9  # no two factors look alike
@@ -194,12 +199,12 @@ class TestOthers:
             return np.full((4, 4, 3), row, np.uint8)
 
         small, _, splitting = options(validation=1, test=1, tile_size=4)
-        found = views.multiview(get, latents, sizes, small, splitting)
+        actual = views.multiview(get, latents, sizes, small, splitting)
         expected = math.log(2 * 3) + math.log(4 / 3)
-        assert found.mutual_information == pytest.approx(expected)
+        assert actual.mutual_information == pytest.approx(expected)
         scenes = {}
         for split in SPLITS:
-            image, view, z = found.make(found.draw[split](np.random.default_rng(0), 300))
+            image, view, z = actual.make(actual.draw[split](np.random.default_rng(0), 300))
             first, second = (latents[v[:, 0, 0, 0]] for v in (image, view))
             np.testing.assert_array_equal(first, z)
             np.testing.assert_array_equal(first[:, :-1], second[:, :-1])
@@ -216,8 +221,8 @@ class TestOthers:
         picture = np.arange(6 * 6 * 3, dtype=np.uint8).reshape(6, 6, 3)
         attributes = np.array([[0, 1], [1, 1]])
         get = {split: (lambda row: picture + row, attributes) for split in SPLITS}
-        found = views.halves(get, 2, data.PairOptions(tile_size=6))
-        image, view, z = found.make(found.draw["test"](np.random.default_rng(0), 40))
+        actual = views.halves(get, 2, data.PairOptions(tile_size=6))
+        image, view, z = actual.make(actual.draw["test"](np.random.default_rng(0), 40))
         assert image.shape == view.shape == (40, 6, 3, 3)
         np.testing.assert_array_equal(np.concatenate([image, view], 2)[0] - picture, z[0, 0])
         assert {tuple(row) for row in z.tolist()} == {(0, 1), (1, 1)}

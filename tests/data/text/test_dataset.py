@@ -73,8 +73,8 @@ def check_rows(batch):
     ):
         size = mask.sum()
         row = row_of(ids)
-        wanted = [2, *(VOCABULARY.index(word) for word in sentence(row).split()), 3]
-        assert ids[:size].tolist() == wanted
+        expected = [2, *(VOCABULARY.index(word) for word in sentence(row).split()), 3]
+        assert ids[:size].tolist() == expected
         assert not ids[size:].any()
         assert mask.tolist() == [1] * size + [0] * (len(ids) - size)
         assert not types.any()
@@ -123,8 +123,8 @@ class TestClassify:
         assert not np.array_equal(take(source.train(0, 4), 1)[0]["id"], walked[0]["id"])
 
     def test_batches_hold_similar_lengths(self, options, source):
-        def spread(found):
-            sizes = [b["attention_mask"].sum(1) for b in take(found.train(0, 0), 11)]
+        def spread(batches):
+            sizes = [b["attention_mask"].sum(1) for b in take(batches.train(0, 0), 11)]
             return np.mean([np.ptp(size) for size in sizes]), [size.mean() for size in sizes]
 
         grouped, means = spread(source)
@@ -155,29 +155,31 @@ class TestClassify:
         assert positive in (2, 3), "25 of 103 are positive: 2.4 of 10"
 
     def test_limit(self, options):
-        found = read_text(**{**options, "limit": 20}).source
-        assert found.size == {"train": 20, "validation": 10, "test": 23}
+        dataset = read_text(**{**options, "limit": 20}).source
+        assert dataset.size == {"train": 20, "validation": 10, "test": 23}
 
     def test_a_vocabulary_is_trained_on_the_training_split(self, options):
         small = {**options, "vocabulary": None, "vocabulary_size": 40}
-        found, again = (read_text(**small) for _ in range(2))
-        words = tokenize.words(found.tokenizer)
+        dataset, again = (read_text(**small) for _ in range(2))
+        words = tokenize.words(dataset.tokenizer)
         assert words == tokenize.words(again.tokenizer)
-        assert found.source.spec.vocab_size == len(words)
+        assert dataset.source.spec.vocab_size == len(words)
         assert {"a", *"0123456789"} <= set(words)
 
     def test_the_development_file_gives_a_test_split(self, options):
-        found = read_text(**{**options, "train_file": "dev", "batch_size": 2}).source
-        assert found.size == {"train": 15, "validation": 2, "test": 6}
-        rows = [row_of(i) for s in found.size for b in found.evals[s]() for i in b["input_ids"]]
+        dataset = read_text(**{**options, "train_file": "dev", "batch_size": 2}).source
+        assert dataset.size == {"train": 15, "validation": 2, "test": 6}
+        rows = [row_of(i) for s in dataset.size for b in dataset.evals[s]() for i in b["input_ids"]]
         assert set(rows) == set(range(200, 223))
 
     def test_regression(self, tmp_path, folder):
         lines = "".join(f"a\tb\t{n / 4}\n" for n in range(20))
         path = write(tmp_path, "glue/stsb", "sentence1\tsentence2\tscore\n" + lines)
-        found = read_text(task="glue/stsb", path=path, vocabulary=str(folder), batch_size=4).source
-        assert (found.spec.num_classes, found.spec.class_names) == (1, ("score",))
-        batch = next(found.train(0, 0))
+        dataset = read_text(
+            task="glue/stsb", path=path, vocabulary=str(folder), batch_size=4
+        ).source
+        assert (dataset.spec.num_classes, dataset.spec.class_names) == (1, ("score",))
+        batch = next(dataset.train(0, 0))
         assert batch["label"].dtype == np.float32
         assert set(batch["label"].tolist()) <= {n / 4 for n in range(20)}
         assert batch["input_ids"][0, :5].tolist() == [2, 5, 3, 6, 3]
@@ -186,15 +188,15 @@ class TestClassify:
 
 class TestChoices:
     def test_batches(self, options):
-        found = read_text(**{**options, "form": "choices"}).source
-        assert found.spec.inputs == {
+        dataset = read_text(**{**options, "form": "choices"}).source
+        assert dataset.spec.inputs == {
             "input_ids": ((32,), "int32"),
             "attention_mask": ((32,), "int32"),
             "choice_ids": ((2, 2), "int32"),
             "choice_mask": ((2, 2), "int32"),
         }
-        batch = next(found.train(0, 0))
-        assert set(batch) == {*found.spec.inputs, "label", "id", "mask"}
+        batch = next(dataset.train(0, 0))
+        assert set(batch) == {*dataset.spec.inputs, "label", "id", "mask"}
         assert batch["choice_ids"].shape == (8, 2, 2)
         assert batch["choice_ids"].dtype == batch["choice_mask"].dtype == np.int32
 
@@ -205,12 +207,12 @@ class TestChoices:
             tmp_path, "super_glue/copa", [{**row, "choice1": "b c d e", "label": 1}], ["val"]
         )
         keys = {"vocabulary": str(folder), "form": "choices", "batch_size": 2, "validation": 1}
-        found = read_text(task="super_glue/copa", path=path, **keys).source
-        batch, (test,) = next(found.train(0, 0)), found.evals["test"]()
+        dataset = read_text(task="super_glue/copa", path=path, **keys).source
+        batch, (test,) = next(dataset.train(0, 0)), dataset.evals["test"]()
         assert batch["choice_ids"][0].tolist() == [[6, 3, 0, 0, 0], [7, 3, 0, 0, 0]]
         assert test["choice_ids"][0].tolist() == [[6, 7, 8, 9, 3], [7, 3, 0, 0, 0]]
         assert np.array_equal(test["choice_mask"], test["choice_ids"] > 0)
-        assert found.spec.inputs["choice_ids"] == ((2, 5), "int32")
+        assert dataset.spec.inputs["choice_ids"] == ((2, 5), "int32")
 
     def test_a_regression_has_none(self):
         with pytest.raises(UserError, match="form is 'choices' but glue/stsb is a regression"):
@@ -222,10 +224,10 @@ class TestGroups:
         rows = [{**MULTIRC, "idx": number} for number in range(10)]
         path = write_json(tmp_path, "super_glue/multirc", rows)
         keys = {"batch_size": 3, "eval_batch_size": 4, "vocabulary": str(folder), "validation": 3}
-        found = read_text(task="super_glue/multirc", path=path, **keys)
-        assert found.source.size == {"train": 21, "validation": 9, "test": 30}
-        order = np.concatenate([b["id"][b["mask"] > 0] for b in found.source.evals["test"]()])
-        for groups, number in zip(found.groups["test"], order, strict=True):
+        dataset = read_text(task="super_glue/multirc", path=path, **keys)
+        assert dataset.source.size == {"train": 21, "validation": 9, "test": 30}
+        order = np.concatenate([b["id"][b["mask"] > 0] for b in dataset.source.evals["test"]()])
+        for groups, number in zip(dataset.groups["test"], order, strict=True):
             assert groups == 2 * (number // 3) + (number % 3 == 2)
 
 
@@ -265,13 +267,13 @@ class TestRefuses:
         with pytest.warns(
             UserWarning, match=r"\d+ of 23 in test are longer than 12 tokens"
         ) as caught:
-            found = read_text(**short)
+            dataset = read_text(**short)
         counts = re.findall(r"(\d+) of \d+ in (\w+)", str(caught[0].message))
         truncated = {split: int(count) for count, split in counts}
         assert truncated["test"] == sum(row % 11 >= 8 for row in range(200, 223))
         both = truncated["train"] + truncated["validation"]
         assert both == sum(row % 11 >= 8 for row in range(103))
-        assert next(found.source.train(0, 0))["input_ids"].shape[1] <= 12
+        assert next(dataset.source.train(0, 0))["input_ids"].shape[1] <= 12
 
     def test_nothing_is_said_where_all_fit(self, options):
         with warnings.catch_warnings():
@@ -295,7 +297,7 @@ def test_real_rte(form):
     if not folder.is_dir():
         pytest.skip("needs RTE and BERT's vocabulary in ../shared")
     with pytest.warns(UserWarning, match="33 of 277 in test" if form == "classify" else "in test"):
-        found = read_text(
+        dataset = read_text(
             task="glue/rte",
             path=str(folder),
             form=form,
@@ -303,8 +305,8 @@ def test_real_rte(form):
             eval_batch_size=32,
             vocabulary=str(SHARED / "bert_uncased_vocab.txt"),
         ).source
-    assert found.size == {"train": 2241, "validation": 249, "test": 277}
-    shapes = {batch["input_ids"].shape for batch in take(found.train(0, 0), 140)}
+    assert dataset.size == {"train": 2241, "validation": 249, "test": 277}
+    shapes = {batch["input_ids"].shape for batch in take(dataset.train(0, 0), 140)}
     assert shapes <= {(16, length) for length in (32, 64, 96, 128)}
-    label = np.concatenate([b["label"][b["mask"] > 0] for b in found.evals["test"]()])
+    label = np.concatenate([b["label"][b["mask"] > 0] for b in dataset.evals["test"]()])
     assert label.sum() == 131

@@ -230,12 +230,12 @@ def test_ramp_multiplies_the_term():
 @pytest.mark.parametrize("method", ["kdcl", "switokd", "bdkd"])
 def test_mask_is_slicing(method):
     table = tables.players(method, "mlp")
-    variables, whole, evaluate = tables.make_variables("mlp"), BATCH, tables.evaluator(table)
-    sliced = {name: value[:11] for name, value in whole.items()}
-    padded = {**whole, "mask": np.where(np.arange(16) < 11, 1, 0).astype(np.float32)}
-    padded["image"] = whole["image"].copy()
+    variables, full, evaluate = tables.make_variables("mlp"), BATCH, tables.evaluator(table)
+    sliced = {name: value[:11] for name, value in full.items()}
+    padded = {**full, "mask": np.where(np.arange(16) < 11, 1, 0).astype(np.float32)}
+    padded["image"] = full["image"].copy()
     padded["image"][11:] = np.nan
-    padded["label"] = np.where(np.arange(16) < 11, whole["label"], -1).astype(np.int32)
+    padded["label"] = np.where(np.arange(16) < 11, full["label"], -1).astype(np.int32)
     total, grads, aux = evaluate(variables, sliced)
     total_padded, grads_padded, aux_padded = evaluate(variables, padded)
     for a, b in zip(

@@ -95,17 +95,17 @@ class TestSwitokd:
         params = {role: v.params for role, v in variables.items()}
         state, z = state._replace(params=params, opt=opt), tables.logits(table, variables, batch)
         step = jax.jit(tables.step("switokd"))
-        found = {}
+        results = {}
         for mode, choose in (("expert", np.argmax), ("learning", np.argmin)):
             label = choose(z["teacher"], -1).astype(np.int32)
             signal = losses.switch_signal(z["student"], z["teacher"], label)
             assert bool(signal.expert) == (mode == "expert")
-            found[mode] = step(state, {**batch, "label": label})
-        return jax.device_get(state), found
+            results[mode] = step(state, {**batch, "label": label})
+        return jax.device_get(state), results
 
     def test_expert_mode_pauses_the_teacher_exactly(self, run):
-        before, found = run
-        after, metrics = found["expert"]
+        before, results = run
+        after, metrics = results["expert"]
         assert metrics["teacher/active"] == 0
         for part in ("params", "stats", "opt"):
             old, new = getattr(before, part), getattr(after, part)
@@ -114,8 +114,8 @@ class TestSwitokd:
         assert metrics["teacher/grad_norm"] > 0, "it would have moved"
 
     def test_learning_mode_moves_both(self, run):
-        before, found = run
-        after, metrics = found["learning"]
+        before, results = run
+        after, metrics = results["learning"]
         assert metrics["teacher/active"] == 1
         for part in ("params", "stats", "opt"):
             for role in ("teacher", "student"):
@@ -145,7 +145,7 @@ class TestRefusals:
             co_train({"teacher": Player(self.model(), {})})
 
     @pytest.mark.parametrize(
-        ("options", "says"),
+        ("options", "message"),
         [
             ({"name": "forward_kl"}, "needs `toward`"),
             ({"name": "ce", "toward": ("teacher",)}, "remove `toward`"),
@@ -168,6 +168,6 @@ class TestRefusals:
             ),
         ],
     )
-    def test_terms(self, options, says):
-        with pytest.raises(ValueError, match=says):
+    def test_terms(self, options, message):
+        with pytest.raises(ValueError, match=message):
             tables.term(**options)

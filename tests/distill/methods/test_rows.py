@@ -53,9 +53,9 @@ def regional(offset=0.0):
 def value(players, key=0):
     method = co_train(players)
     batch = batch_of()
-    found = method.init(jax.random.key(key), batch)
-    params = {role: v.params for role, v in found.items()}
-    stats = {role: v.stats for role, v in found.items()}
+    variables = method.init(jax.random.key(key), batch)
+    params = {role: v.params for role, v in variables.items()}
+    stats = {role: v.stats for role, v in variables.items()}
     hparams = {role: player_hparams(p, learning_rate=0.1) for role, p in players.items()}
     total, aux = method.loss(params, stats, batch, hparams, jax.random.key(1))
     return total, aux, params
@@ -69,9 +69,9 @@ def test_terms_average_over_real_rows():
     )
     label = np.arange(8) % CLASSES
     each = np.log(np.exp(z).sum(1)) - z[np.arange(8), label]
-    kept = [0, 2, 3, 4, 5]  # row 1 is not real, the last example is masked
-    np.testing.assert_allclose(total, each[kept].mean(), rtol=1e-5)
-    right = (z.argmax(1) == label)[kept].mean()
+    real = [0, 2, 3, 4, 5]  # row 1 is not real, the last example is masked
+    np.testing.assert_allclose(total, each[real].mean(), rtol=1e-5)
+    right = (z.argmax(1) == label)[real].mean()
     np.testing.assert_allclose(aux.metrics["student/accuracy"], right, rtol=1e-6)
 
 
@@ -108,11 +108,11 @@ def test_a_guest_sees_what_it_is_shown_and_sends_nothing_back():
 
 def test_regions_come_from_a_player_that_draws_its_own():
     ce = {"ce": terms.make_term(terms.cross_entropy())}
-    for shares, said in (
+    for shares, expected in (
         ({"a": ("b", ("region",)), "b": ("a", ("region",))}, "takes them from another role"),
         ({"a": ("c", ("region",)), "b": None}, "which is not another player"),
         ({"a": ("a", ("region",)), "b": None}, "which is not another player"),
     ):
         players = {role: Player(regional(), ce, shares=shares[role]) for role in shares}
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=expected):
             co_train(players)

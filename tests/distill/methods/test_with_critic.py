@@ -133,13 +133,13 @@ def pieces(state, b):
         for role in PAIR
     }
     heads = [state.params["crd"][side] for side in PAIR]
-    kept = jax.tree.map(jnp.asarray, state.stats["crd"])
+    memory = jax.tree.map(jnp.asarray, state.stats["crd"])
     drawn = contrastive._negatives(
-        role_key(jax.random.key(5), "crd"), jnp.asarray(b["id"]), kept, NEGATIVES
+        role_key(jax.random.key(5), "crd"), jnp.asarray(b["id"]), memory, NEGATIVES
     )
     chosen = np.concatenate([b["id"][:, None], drawn], axis=1)
     arrays = [*(seen[r] for r in PAIR), *(h[n] for h in heads for n in ("kernel", "bias"))]
-    return references.float64(*arrays), references.float64(kept.student, kept.teacher), chosen
+    return references.float64(*arrays), references.float64(memory.student, memory.teacher), chosen
 
 
 def by_hand(f_s, f_t, w_s, b_s, w_t, b_t, *, remembered, chosen, z):
@@ -150,13 +150,13 @@ def by_hand(f_s, f_t, w_s, b_s, w_t, b_t, *, remembered, chosen, z):
 
 
 def normalizers(f_s, f_t, w_s, b_s, w_t, b_t, *, remembered, chosen):
-    found = []
+    actual = []
     pairs = ((f_s @ w_s + b_s, remembered[1]), (f_t @ w_t + b_t, remembered[0]))
     for v, other in pairs:
         v = v / np.linalg.norm(v, axis=1, keepdims=True)
         scores = np.einsum("bd,bnd->bn", v, other[chosen])
-        found.append(np.mean(np.exp(scores / NUMBERS["temperature"])))
-    return found
+        actual.append(np.mean(np.exp(scores / NUMBERS["temperature"])))
+    return actual
 
 
 def run(state, b, numbers, step=0, **kind):
@@ -247,8 +247,8 @@ def test_two_critics_share_one_state():
         critic = critics.contrast(LABELS, width=3, num_negatives=2)
         method = with_critic(method, name, CriticRole(critic, pair), models)
     assert method.trains == ("teacher", "student", "one", "two")
-    found = jax.eval_shape(method.init, jax.random.key(0), batch())
-    widths = {side: p["kernel"].shape for side, p in found["two"].params.items()}
+    actual = jax.eval_shape(method.init, jax.random.key(0), batch())
+    widths = {side: p["kernel"].shape for side, p in actual["two"].params.items()}
     assert widths == {"student": (12, 3), "teacher": (8, 3)}
 
 
@@ -290,7 +290,7 @@ class TestErrors:
 
     def test_of_the_numbers(self):
         critic = critics.contrast(LABELS)
-        for terms, says in (
+        for terms, message in (
             ({}, "no terms, so that the critic trains nobody; it has contrast"),
             ({"ce": {}}, "terms.ce: this critic has no such term; it has contrast"),
             (
@@ -300,17 +300,17 @@ class TestErrors:
             ({"contrast": {"temperature": 0.0}}, "terms.contrast.temperature is 0; it must be > 0"),
             ({"contrast": {"momentum": 1.0}}, r"momentum is 1; it must be in \[0, 1\)"),
         ):
-            with pytest.raises(UserError, match=says):
+            with pytest.raises(UserError, match=message):
                 critic_hparams(critic, terms, learning_rate=0.1)
 
     @pytest.mark.parametrize(
-        ("labels", "options", "says"),
+        ("labels", "options", "message"),
         [
             (np.zeros(4, int), {}, "all training examples are of one class"),
             (LABELS, {"num_negatives": 0}, "num_negatives is 0; it must be a whole number >= 1"),
             (LABELS, {"width": 2.5}, "width is 2.5; it must be a whole number >= 1"),
         ],
     )
-    def test_of_contrast(self, labels, options, says):
-        with pytest.raises(UserError, match=says):
+    def test_of_contrast(self, labels, options, message):
+        with pytest.raises(UserError, match=message):
             critics.contrast(labels, **options)

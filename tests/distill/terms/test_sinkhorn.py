@@ -55,8 +55,8 @@ def evaluate(own, batch, params, model, *, axis_name=None, step=0):
         return method.loss(both, {k: {} for k in both}, batch, hparams, jax.random.key(0), step)
 
     (value, aux), grad = jax.value_and_grad(loss, has_aux=True)(params["student"])
-    found = value, grad, dict(aux.metrics)
-    return found if axis_name is None else jax.lax.psum(found, axis_name)
+    result = value, grad, dict(aux.metrics)
+    return result if axis_name is None else jax.lax.psum(result, axis_name)
 
 
 @pytest.mark.parametrize("case", ["B4_C3_normal", "B4_C100_extremenoisy"])
@@ -115,19 +115,20 @@ def test_eight_devices_see_one_batch():
 def test_padding_of_examples_and_tokens_is_cut_out():
     own = {"sinkhorn": term("sinkhorn"), "tokens": term("sinkhorn", layer="token_logits")}
     batch, params = batch_of(8), weights()
-    kept = {k: v[batch["mask"] > 0] for k, v in batch.items()}
+    unpadded = {k: v[batch["mask"] > 0] for k, v in batch.items()}
     run = jax.jit(lambda b: evaluate(own, b, params, linear)[2])
-    whole, short = run(batch), run(kept)
+    padded, short = run(batch), run(unpadded)
     real = batch["token_mask"][batch["mask"] > 0].reshape(-1) > 0
     flat = [
-        (kept["x"] @ params[role]["w"]).reshape(-1, WORDS)[real] for role in ("student", "teacher")
+        (unpadded["x"] @ params[role]["w"]).reshape(-1, WORDS)[real]
+        for role in ("student", "teacher")
     ]
     rows = {"label": np.zeros(len(flat[0]), np.int32)}
     logits = {"student": {"student": flat[0]}, "teacher": {"teacher": flat[1]}}
     alone = {"sinkhorn": term("sinkhorn")}
     value, _, _ = jax.jit(lambda x: evaluate(alone, rows, x, table_of_logits))(logits)
-    np.testing.assert_allclose(whole["student/sinkhorn/raw"], short["student/sinkhorn/raw"], 1e-5)
-    np.testing.assert_allclose(whole["student/tokens/raw"], value, 1e-5)
+    np.testing.assert_allclose(padded["student/sinkhorn/raw"], short["student/sinkhorn/raw"], 1e-5)
+    np.testing.assert_allclose(padded["student/tokens/raw"], value, 1e-5)
 
 
 def test_what_is_logged_is_the_mean_over_the_peers():
@@ -203,9 +204,9 @@ def test_refusals(name, static, text):
 
 
 class TestConfig:
-    def build(self, **said):
+    def build(self, **scalars):
         network = {"model": {"name": "mlp", "hidden": (4,)}}
-        student = {"ce": {}, **{name: {"toward": "teacher", **x} for name, x in said.items()}}
+        student = {"ce": {}, **{name: {"toward": "teacher", **x} for name, x in scalars.items()}}
         roles = {
             "teacher": {**network, "terms": {"ce": {}}},
             "student": {**network, "terms": student},
@@ -219,16 +220,16 @@ class TestConfig:
             sinkhorn={"num_iters": 5, "epsilon": 0.2, "weight": 1e-3},
             soft_cross_entropy={"temperature": 4.0, "anneal": anneal},
         )
-        found = run.variants[0].players["student"].terms
+        result = run.variants[0].players["student"].terms
         right = {"weight": 1e-3, "temperature": 2.0, "epsilon": 0.2}
-        assert dict(found["sinkhorn"].scalars) == right
-        assert found["soft_cross_entropy"].temperature_schedule == terms.TemperatureSchedule(
+        assert dict(result["sinkhorn"].scalars) == right
+        assert result["soft_cross_entropy"].temperature_schedule == terms.TemperatureSchedule(
             1.0, 30
         )
-        assert found["sinkhorn"].temperature_schedule is None
+        assert result["sinkhorn"].temperature_schedule is None
 
     @pytest.mark.parametrize(
-        ("name", "said", "text"),
+        ("name", "scalars", "text"),
         [
             ("sinkhorn", {"num_iters": 0}, "num_iters is 0; it must be >= 1"),
             ("sinkhorn", {"epsilon": 0.0}, "epsilon is 0; it must be > 0"),
@@ -236,6 +237,6 @@ class TestConfig:
             ("forward_kl", {"anneal": {"to": 1.0}}, r"anneal\.steps is 0; it must be >= 1"),
         ],
     )
-    def test_refusals_name_the_term(self, name, said, text):
+    def test_refusals_name_the_term(self, name, scalars, text):
         with pytest.raises(UserError, match=rf"^config: roles\.student\.terms\.{name}: {text}"):
-            self.build(**{name: said})
+            self.build(**{name: scalars})

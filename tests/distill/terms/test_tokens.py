@@ -63,10 +63,10 @@ def test_mean_over_the_real_tokens(name):
         seen = student._replace(features={**student.features, "token_logits": logits})
         return spec.loss_fn(seen, (teacher,), {}, scalars)
 
-    found = value(student.features["token_logits"])
+    actual = value(student.features["token_logits"])
     each = by_hand(name, student, teacher, temperature)
     right = [each[0][MASK[0] > 0].mean(), each[1, 0], 0.0]
-    np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(actual, right, rtol=1e-5, atol=1e-6)
     seen = {a for a, _ in spec.layers}
     assert seen == {"token_logits", "token_mask"} | ({"token_targets"} if name == "ce" else set())
 
@@ -77,20 +77,20 @@ def test_no_layer_is_the_logits():
     spec = terms.TERM_SPECS["soft_cross_entropy"]()
     assert spec.layers == ()
     assert not spec.scale_by_temperature_squared
-    found = spec.loss_fn(Outputs(s, {}), (Outputs(t, {}),), {}, {"temperature": 2.0})
+    actual = spec.loss_fn(Outputs(s, {}), (Outputs(t, {}),), {}, {"temperature": 2.0})
     right = -(np.exp(log_softmax(t / 2, axis=-1)) * log_softmax(s / 2, axis=-1)).sum(-1)
-    np.testing.assert_allclose(found, right, rtol=1e-5)
+    np.testing.assert_allclose(actual, right, rtol=1e-5)
 
 
 def test_regressions():
     s, t, label = np.array([[1.0], [3.0]]), np.array([[0.5], [-1.0]]), np.array([0.0, 5.0])
     student, teachers = Outputs(jnp.asarray(s), {}), (Outputs(jnp.asarray(t), {}),)
     mse, error = terms.TERM_SPECS["logit_mse"](), terms.TERM_SPECS["label_logit_mse"]()
-    found = mse.loss_fn(student, teachers, {}, {"temperature": 2.0})
-    np.testing.assert_allclose(found, ((s - t)[:, 0] / 2) ** 2, rtol=1e-6)
+    actual = mse.loss_fn(student, teachers, {}, {"temperature": 2.0})
+    np.testing.assert_allclose(actual, ((s - t)[:, 0] / 2) ** 2, rtol=1e-6)
     assert not mse.scale_by_temperature_squared
-    found = error.loss_fn(student, (), {"label": label}, {})
-    np.testing.assert_allclose(found, (s[:, 0] - label) ** 2, rtol=1e-6)
+    actual = error.loss_fn(student, (), {"label": label}, {})
+    np.testing.assert_allclose(actual, (s[:, 0] - label) ** 2, rtol=1e-6)
     grad = jax.grad(lambda z: jnp.sum(error.loss_fn(Outputs(z, {}), (), {"label": label}, {})))(
         student.logits
     )

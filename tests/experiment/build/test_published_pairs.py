@@ -22,10 +22,10 @@ def config(method, arg=""):
     return overrides.read(f"{ROOT / f'cifar100_{method}.py'}:{arg}", ["--config.devices=1"]).config
 
 
-def features(said):
+def features(model_options):
     """Names and shapes of a network's features, without the batch."""
-    options = {key: value for key, value in said.items() if key != "name"}
-    model = models.build(said["name"], num_classes=100, **options)
+    options = {key: value for key, value in model_options.items() if key != "name"}
+    model = models.build(model_options["name"], num_classes=100, **options)
     variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
     outputs, _ = jax.eval_shape(lambda v, b: model.apply(v, b, train=False), variables, IMAGES)
     return {name: x.shape[1:] for name, x in outputs.features.items()}
@@ -68,10 +68,10 @@ PUBLISHED = {
 @pytest.mark.parametrize("row", PUBLISHED, ids="-".join)
 def test_settings_are_the_published_ones(row):
     weights, epoch, rate, ramp = PUBLISHED[row]
-    said = config(*row)
-    student = said["roles"]["student"]
+    settings = config(*row)
+    student = settings["roles"]["student"]
     assert {name: term["weight"] for name, term in student["terms"].items()} == weights
-    assert said["num_steps"] == 240 * epoch
+    assert settings["num_steps"] == 240 * epoch
     assert student["optimizer"]["learning_rate"] == rate
     assert student["optimizer"]["nesterov"] == row[0].endswith("pp")
     assert student["optimizer"]["weight_decay"] == 5e-4
@@ -82,7 +82,7 @@ def test_settings_are_the_published_ones(row):
         assert term["ramp"]["steps"] == ramped * epoch, name
         if "temperature" in term:
             assert term["temperature"] == 4.0
-    assert not said["roles"]["teacher"]["terms"]
+    assert not settings["roles"]["teacher"]["terms"]
 
 
 def test_dkd_has_the_published_alpha_and_beta():
@@ -90,9 +90,9 @@ def test_dkd_has_the_published_alpha_and_beta():
         ("dkd", (1, 1, 1, 1, 1, 1), (2, 6, 8, 8, 8, 8)),
         ("dkdpp", (2.5, 1, 2, 0.5, 0.5, 0.5), (4, 6, 8, 8, 8, 6)),
     ):
-        found = [config(method, p)["roles"]["student"]["terms"]["decoupled_kl"] for p in PAIRS]
-        assert [term["alpha"] for term in found] == list(alphas)
-        assert [term["beta"] for term in found] == list(betas)
+        terms = [config(method, p)["roles"]["student"]["terms"]["decoupled_kl"] for p in PAIRS]
+        assert [term["alpha"] for term in terms] == list(alphas)
+        assert [term["beta"] for term in terms] == list(betas)
 
 
 @pytest.mark.parametrize("file", [*(f"cifar100_{m}" for m in METHODS), "imagenet_kdpp"])
@@ -104,8 +104,8 @@ def test_an_unknown_pair_is_answered_with_the_known_ones(file):
 
 def test_reviewkdpp_trains_from_its_teacher(tmp_path):
     """Adapters of both kinds, class means and a frozen teacher, from the file to the outcome."""
-    said = {**config("reviewkdpp", "smoke"), "tensorboard": False, "log_every": 1}
-    run = build(said)
+    settings = {**config("reviewkdpp", "smoke"), "tensorboard": False, "log_every": 1}
+    run = build(settings)
     assert set(run.variants[1].players["student"].terms) == {
         "ce",
         "hierarchical_context",

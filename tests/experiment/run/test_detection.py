@@ -78,8 +78,8 @@ def path(tmp_path_factory):
     return str(tiny_coco.write(tmp_path_factory.mktemp("coco"), {"train": 10, "val": 3}))
 
 
-def assert_close(found, expected):
-    flat = jax.tree_util.tree_flatten_with_path(found)[0]
+def assert_close(actual, expected):
+    flat = jax.tree_util.tree_flatten_with_path(actual)[0]
     for (where, a), b in zip(flat, jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, err_msg=jax.tree_util.keystr(where), **CLOSE)
 
@@ -126,10 +126,10 @@ def test_class_means_are_over_regions_background_included(path):
 def test_a_stopped_run_ends_as_one_that_went_on(path, tmp_path):
     """Bit for bit, average precision and all."""
     pytest.importorskip("pycocotools", reason="the last step measures average precision")
-    said = config(path, sweep={"seed": (1,)}, eval_every=3)
-    said["data"]["judge_train"] = True
-    whole = running.train(build(said), tmp_path / "whole", lambda line: None)
-    run = build(said)
+    settings = config(path, sweep={"seed": (1,)}, eval_every=3)
+    settings["data"]["judge_train"] = True
+    uninterrupted = running.train(build(settings), tmp_path / "whole", lambda line: None)
+    run = build(settings)
     source = run.source
 
     def train(step, seed):
@@ -142,16 +142,16 @@ def test_a_stopped_run_ends_as_one_that_went_on(path, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         running.train(stopped, tmp_path / "part", lambda line: None)
     lines: list[str] = []
-    again = running.train(build(said), tmp_path / "part", lines.append)
+    again = running.train(build(settings), tmp_path / "part", lines.append)
     assert any("resumed from step 2" in line for line in lines)
-    assert to_json(whole[0].members) == to_json(again[0].members)  # a NaN is null
+    assert to_json(uninterrupted[0].members) == to_json(again[0].members)  # a NaN is null
     texts = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "part")]
     assert texts[0] == texts[1]
     scored = [json.loads(line) for line in texts[0].splitlines()]
     curve = [line for line in scored if line["split"] == "test_train"]
     assert [line["step"] for line in curve] == [3, 4]  # while training, and at its end
     assert all(0 <= line["student/ap50"] <= 1 for line in curve)
-    results = whole[0].members[0].results["test"]
+    results = uninterrupted[0].members[0].results["test"]
     assert {"student/ap", "student/ap50", "student/detection_ece"} <= set(results)
 
 
@@ -173,7 +173,7 @@ def test_regions_are_of_detection_alone():
 
 
 @pytest.mark.parametrize(
-    ("where", "change", "said"),
+    ("where", "change", "settings"),
     [
         (
             "student",
@@ -187,25 +187,27 @@ def test_regions_are_of_detection_alone():
         ("select", {"metric": "accuracy"}, "select.metric is 'accuracy'; there are ap, ap50"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(path, where, change, said):
+def test_what_cannot_be_is_said_in_one_line(path, where, change, settings):
     table = config(path)
     holder = table["roles"] if where == "student" else table
     holder[where] = {**holder[where], **change}
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=settings):
         build(table)
 
 
 def classifier(folder, width, run):
     """An export of a classifier, all ones, that has seen images as the run's are normalised."""
-    said = {"name": "ResNet10", "stem": "imagenet", "width": width}
-    options = {key: said[key] for key in ("stem", "width")}
-    model = models.build(said["name"], num_classes=5, **options)
+    settings = {"name": "ResNet10", "stem": "imagenet", "width": width}
+    options = {key: settings[key] for key in ("stem", "width")}
+    model = models.build(settings["name"], num_classes=5, **options)
     image = {"image": jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)}
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)
     spec = run.source.spec
-    about = {"model": said, "num_classes": 5, "shape": (32, 32, 3), "scale": 255.0}
-    about |= {"mean": spec.mean, "std": spec.std}
-    model_export.save(folder, jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes), about)
+    metadata = {"model": settings, "num_classes": 5, "shape": (32, 32, 3), "scale": 255.0}
+    metadata |= {"mean": spec.mean, "std": spec.std}
+    model_export.save(
+        folder, jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes), metadata
+    )
     return str(folder)
 
 

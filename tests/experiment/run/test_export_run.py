@@ -24,7 +24,7 @@ TEMPERATURE = "roles.student.terms.balanced_kl.temperature"
 def trained(tmp_path_factory):
     """A sweep of two; the student has an adapter and batch norm: (workdir, report, out)."""
     folder = tmp_path_factory.mktemp("trained")
-    said = base(
+    settings = base(
         num_steps=12,
         roles__student__model={"name": "cnn", "widths": (4, 6)},
         roles__student__adapters={
@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
         roles__student__terms__relational_distance={"toward": "teacher", "own_layer": "nd"},
         sweep={TEMPERATURE: (1.0, 3.0)},
     )
-    config = experiment(folder, said)
+    config = experiment(folder, settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
         assert cli.main(train(config, folder / "run")) == 0
@@ -55,10 +55,13 @@ def export(workdir, role, out, *flags):
     assert cli.main(argv) == 0
 
 
-def images_of(said):
+def images_of(metadata):
     """Raw images and labels of the test split, from the export's own numbers."""
     source = fakes.load(
-        "synthetic", batch_size=8, shape=tuple(said["shape"]), num_classes=said["num_classes"]
+        "synthetic",
+        batch_size=8,
+        shape=tuple(metadata["shape"]),
+        num_classes=metadata["num_classes"],
     )
     rows = [
         {key: value[batch["mask"] > 0] for key, value in batch.items()}
@@ -70,10 +73,10 @@ def images_of(said):
 @pytest.mark.parametrize(("role", "member"), [("teacher", 0), ("student", 1)])
 def test_restored_logits_score_as_the_run_says(role, member, trained):
     _, report, folder = trained
-    model, variables, about = model_export.restore(folder / role)
-    images, labels = images_of(about)
-    mean, std = np.array(about["mean"]), np.array(about["std"])
-    batch = {"image": ((images / about["scale"] - mean) / std).astype(np.float32)}
+    model, variables, metadata = model_export.restore(folder / role)
+    images, labels = images_of(metadata)
+    mean, std = np.array(metadata["mean"]), np.array(metadata["std"])
+    batch = {"image": ((images / metadata["scale"] - mean) / std).astype(np.float32)}
     outputs, stats = jax.jit(lambda v, b: model.apply(v, b, train=False))(variables, batch)
     assert jax.tree.all(jax.tree.map(np.array_equal, stats, variables.stats))
     right = report["variants"][0]["members"][member]["results"]["test"]
@@ -113,14 +116,14 @@ def test_adapters_are_left_out(trained):
 
 def test_what_config_json_says(trained):
     _, _, folder = trained
-    said = json.loads((folder / "student" / "config.json").read_text())
-    assert said["format"] == model_export.FORMAT
-    assert said["model"] == {"name": "cnn", "widths": [4, 6]}
-    assert (said["role"], said["variant"], said["member"]) == ("student", "default", 1)
-    assert said["values"] == {"seed": 0, TEMPERATURE: 3.0}
-    assert (said["shape"], said["num_classes"]) == ([4, 4, 1], 3)
-    assert len(said["mean"]) == len(said["std"]) == 1
-    assert said["scale"] == 255
+    metadata = json.loads((folder / "student" / "config.json").read_text())
+    assert metadata["format"] == model_export.FORMAT
+    assert metadata["model"] == {"name": "cnn", "widths": [4, 6]}
+    assert (metadata["role"], metadata["variant"], metadata["member"]) == ("student", "default", 1)
+    assert metadata["values"] == {"seed": 0, TEMPERATURE: 3.0}
+    assert (metadata["shape"], metadata["num_classes"]) == ([4, 4, 1], 3)
+    assert len(metadata["mean"]) == len(metadata["std"]) == 1
+    assert metadata["scale"] == 255
 
 
 def test_the_chosen_member_is_the_default(trained, tmp_path):
@@ -136,11 +139,11 @@ def test_the_chosen_member_is_the_default(trained, tmp_path):
     assert default == same != other
 
 
-def frozen(folder, given: pathlib.Path):
-    said = base(
-        num_steps=4, roles__teacher__terms={}, roles__teacher__checkpoint=str(given), seed=5
+def frozen(folder, teacher: pathlib.Path):
+    settings = base(
+        num_steps=4, roles__teacher__terms={}, roles__teacher__checkpoint=str(teacher), seed=5
     )
-    return experiment(folder, said)
+    return experiment(folder, settings)
 
 
 def test_an_export_is_the_next_run_s_frozen_teacher(trained, tmp_path, no_page):
@@ -187,13 +190,13 @@ def test_a_teacher_that_was_exchanged_meanwhile_is_refused(trained, tmp_path, no
 def test_training_goes_on_from_an_export(trained, tmp_path, no_page):
     """With a learning rate of 0 the role ends as it was given."""
     _, _, folder = trained
-    given = folder / "teacher"
-    said = base(num_steps=2, roles__teacher__checkpoint=str(given), roles__student=None)
-    said["roles"]["teacher"]["optimizer"] = {"learning_rate": 0.0}
-    assert cli.main(train(experiment(tmp_path, said), tmp_path / "run")) == 0
+    teacher = folder / "teacher"
+    settings = base(num_steps=2, roles__teacher__checkpoint=str(teacher), roles__student=None)
+    settings["roles"]["teacher"]["optimizer"] = {"learning_rate": 0.0}
+    assert cli.main(train(experiment(tmp_path, settings), tmp_path / "run")) == 0
     export(tmp_path / "run", "teacher", tmp_path / "again")
     first, again = (
-        models.from_safetensors(f / "model.safetensors") for f in (given, tmp_path / "again")
+        models.from_safetensors(f / "model.safetensors") for f in (teacher, tmp_path / "again")
     )
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
@@ -204,14 +207,14 @@ def test_restore_names_what_is_wrong(trained, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UserError, match=model_export.FORMAT):
         model_export.restore(tmp_path)
-    said = json.loads((trained[2] / "student" / "config.json").read_text())
-    said["model"]["widths"] = [4, 7]
-    (tmp_path / "config.json").write_text(json.dumps(said))
+    metadata = json.loads((trained[2] / "student" / "config.json").read_text())
+    metadata["model"]["widths"] = [4, 7]
+    (tmp_path / "config.json").write_text(json.dumps(metadata))
     shutil.copy(trained[2] / "student" / "model.safetensors", tmp_path)
     with pytest.raises(UserError, match="of another shape"):
         model_export.restore(tmp_path)
-    said.pop("num_classes")
-    (tmp_path / "config.json").write_text(json.dumps(said))
+    metadata.pop("num_classes")
+    (tmp_path / "config.json").write_text(json.dumps(metadata))
     with pytest.raises(UserError, match="num_classes"):
         model_export.restore(tmp_path)
 
@@ -232,8 +235,8 @@ def test_other_data_than_a_teacher_has_seen_is_refused(tmp_path):
     spec = build(alone).source.spec
     model = models.build("mlp", num_classes=3, hidden=(4,))
     variables = model.init(jax.random.key(0), {"image": jnp.zeros((1, 4, 4, 1))})
-    about = {"model": {"name": "mlp", "hidden": (4,)}, **spec._asdict()}
-    model_export.save(tmp_path, variables, about)
+    metadata = {"model": {"name": "mlp", "hidden": (4,)}, **spec._asdict()}
+    model_export.save(tmp_path, variables, metadata)
     build(config)
     for change, text in [
         ({"shape": (2, 8, 1)}, r"has seen images of \(4, 4, 1\), but the data has \(2, 8, 1\)"),

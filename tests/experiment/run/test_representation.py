@@ -73,10 +73,10 @@ def test_encoders_that_only_a_critic_moves_may_compute_again(monkeypatch):
     monkeypatch.setattr(
         models, "with_remat", lambda model, real=models.with_remat: wrapped.append(1) or real(model)
     )
-    said = config()
+    settings = config()
     for role in ROLES[:2]:
-        said["roles"][role]["remat"] = True
-    build(said)
+        settings["roles"][role]["remat"] = True
+    build(settings)
     assert len(wrapped) == 2
 
 
@@ -90,10 +90,10 @@ def test_encoders_that_only_a_critic_moves_may_compute_again(monkeypatch):
     ids=["cpc", "dual-penalty", "wpc-spectral"],
 )
 def test_both_encoders_and_the_critic_ascend(critic, encoder):
-    said = config(critic, encoder, penalty=1e-3, **{"data": {**config()["data"], "pool": 16}})
-    for role in said["roles"].values():
+    settings = config(critic, encoder, penalty=1e-3, **{"data": {**config()["data"], "pool": 16}})
+    for role in settings["roles"].values():
         role["optimizer"] = {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.0}
-    (params, _), state, seen = train(said, steps=12)
+    (params, _), state, seen = train(settings, steps=12)
     estimates = [float(metrics["critic/estimate"][0]) for metrics in seen]
     assert estimates[-1] > estimates[0] + 0.005
     for role in ROLES:
@@ -193,8 +193,10 @@ def test_a_lipschitz_system_does_not_stretch(kind):
 def test_a_member_of_a_sweep_is_the_single_run():
     table = {"seed": (0, 5), RATE: (0.1, 0.02), PENALTY: (10.0, 2.0)}
     many, single = config(sweep=table, sweep_mode="zip"), config(penalty=2.0, seed=5)
-    for said in (many, single):
-        for role in said["roles"].values():  # Adam would blow up the rounding of small gradients
+    for settings in (many, single):
+        for role in settings[
+            "roles"
+        ].values():  # Adam would blow up the rounding of small gradients
             role["optimizer"] = {"name": "sgd", "learning_rate": 0.02}
     _, states, many = train(many)
     _, alone, one = train(single)
@@ -212,14 +214,14 @@ def test_a_member_of_a_sweep_is_the_single_run():
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 (simulated) devices")
 def test_eight_devices_are_one():
     """Negatives and the penalty's points are those of the global batch."""
-    found = []
+    results = []
     for devices in (1, 8):
-        said = config(devices=devices)
-        for role in said["roles"].values():
+        settings = config(devices=devices)
+        for role in settings["roles"].values():
             role["optimizer"] = {"name": "sgd", "learning_rate": 0.05}
-        _, state, seen = train(said, steps=2)
-        found.append((state, seen[-1]))
-    (one, said), (eight, same) = found
+        _, state, seen = train(settings, steps=2)
+        results.append((state, seen[-1]))
+    (one, settings), (eight, same) = results
     for role in ROLES:
         pairs = zip(
             jax.tree.leaves(one.params[role]), jax.tree.leaves(eight.params[role]), strict=True
@@ -229,7 +231,7 @@ def test_eight_devices_are_one():
             np.testing.assert_allclose(y, x, rtol=2e-4, atol=2e-5)
     for name in ("critic/estimate", "critic/penalty", "critic/loss"):
         value = np.ravel(same[name])[0]
-        np.testing.assert_allclose(value, np.ravel(said[name])[0], rtol=2e-4, atol=2e-5)
+        np.testing.assert_allclose(value, np.ravel(settings[name])[0], rtol=2e-4, atol=2e-5)
 
 
 def test_a_run_is_scored_and_resumes_to_the_same_bits(tmp_path):
@@ -244,22 +246,22 @@ def test_a_run_is_scored_and_resumes_to_the_same_bits(tmp_path):
     outcome = running.evaluate(run, tmp_path / "whole", lines.append)[0]
     results = outcome.members[0].results
     for split in ("validation", "test"):
-        said = results[split]
-        factors = [said[f"encoder_x/probe_accuracy_{i}"] for i in (0, 1)]
-        np.testing.assert_allclose(said["encoder_x/probe_accuracy"], np.mean(factors))
-        assert 0.2 < said["encoder_x/probe_accuracy"] <= 1
-        assert said["critic/estimate"] <= said["critic/ceiling"] == pytest.approx(np.log(16))
-        assert said["critic/mutual_information"] == pytest.approx(2 * np.log(4))
+        scores = results[split]
+        factors = [scores[f"encoder_x/probe_accuracy_{i}"] for i in (0, 1)]
+        np.testing.assert_allclose(scores["encoder_x/probe_accuracy"], np.mean(factors))
+        assert 0.2 < scores["encoder_x/probe_accuracy"] <= 1
+        assert scores["critic/estimate"] <= scores["critic/ceiling"] == pytest.approx(np.log(16))
+        assert scores["critic/mutual_information"] == pytest.approx(2 * np.log(4))
 
 
 def changed(role, **changes):
-    said = config()
-    said["roles"][role] = {**said["roles"][role], **changes}
-    return said
+    settings = config()
+    settings["roles"][role] = {**settings["roles"][role], **changes}
+    return settings
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("settings", "words"),
     [
         (config({"kind": "bilinear_bjorck"}), "bound is 'none', which stretches"),
         (
@@ -285,9 +287,9 @@ def changed(role, **changes):
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(said, words):
+def test_what_is_wrong_is_said_in_one_line(settings, words):
     with pytest.raises(UserError, match=words) as caught:
-        build(said)
+        build(settings)
     assert "\n" not in str(caught.value)
 
 

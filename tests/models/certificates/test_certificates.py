@@ -123,18 +123,18 @@ def test_every_network_of_images_has_parts_by_the_names_of_its_features(name):
     outputs, _ = jax.eval_shape(lambda v: model.apply(v, batch, train=False), shapes)
     want = {k: x.shape[1:] for k, x in {**outputs.features, "logits": outputs.logits}.items()}
     ones = jax.tree.map(lambda x: np.broadcast_to(np.float32(1), x.shape), shapes)
-    found, size = {}, shape
+    sizes, size = {}, shape
     for layer, part in certificates.decompose(name, ones, shape):
-        found[layer] = size = maps.out_shape(part, size)
-    assert found == want
+        sizes[layer] = size = maps.out_shape(part, size)
+    assert sizes == want
 
 
 def matrix_of(part, shape):
     """The matrix of a linear map (what it gives at zero taken away), column by column."""
     count = int(np.prod(shape))
     basis = jnp.eye(count).reshape(count, *shape)
-    made = np.float64(part.apply(basis)) - np.float64(part.apply(jnp.zeros((1, *shape))))
-    return made.reshape(count, -1).T
+    columns = np.float64(part.apply(basis)) - np.float64(part.apply(jnp.zeros((1, *shape))))
+    return columns.reshape(count, -1).T
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -145,9 +145,9 @@ def test_norms_of_convolutions_beside_svd(window, size, groups, stride):
     kernel = rng.normal(size=(window, window, 4 // groups, 8))
     part = layers.convolution(Variables({"conv": {"kernel": kernel}}, {}), "conv", stride=stride)
     truth = np.linalg.norm(matrix_of(part, (*size, 4)), 2)  # float32 entries
-    told = {"stride": stride, "groups": groups}
-    assert bounds.convolution_norm_exact(kernel, size, **told) == pytest.approx(truth, rel=1e-5)
-    upper = bounds.convolution_bound(kernel, size, **told)
+    settings = {"stride": stride, "groups": groups}
+    assert bounds.convolution_norm_exact(kernel, size, **settings) == pytest.approx(truth, rel=1e-5)
+    upper = bounds.convolution_bound(kernel, size, **settings)
     assert truth * (1 - 1e-6) <= upper <= truth * (1 + 1e-5 if window == 1 else 4.0)
     assert part.constant((*size, 4)) == pytest.approx(truth, rel=1e-5)
 
@@ -173,17 +173,19 @@ def test_pools_and_batch_norms():
     average = layers.average_pool(3, 2)
     exact = np.linalg.norm(matrix_of(average, (5, 4, 2)), 2)
     assert average.constant((5, 4, 2)) == pytest.approx(exact, rel=1e-5)
-    whole = np.linalg.norm(matrix_of(maps.GLOBAL_AVERAGE, (5, 4, 2)), 2)
-    assert maps.GLOBAL_AVERAGE.constant((5, 4, 2)) == pytest.approx(whole, rel=1e-5)
+    pool_norm = np.linalg.norm(matrix_of(maps.GLOBAL_AVERAGE, (5, 4, 2)), 2)
+    assert maps.GLOBAL_AVERAGE.constant((5, 4, 2)) == pytest.approx(pool_norm, rel=1e-5)
     # a lone bright pixel in four overlapping windows attains the constant of the max-pool
     spot = jnp.zeros((1, 5, 5, 1)).at[0, 1, 1].set(1.0)
     pool = maps.max_pool(3, 2)
     apart = pool.apply(spot) - pool.apply(jnp.zeros_like(spot))
     assert float(jnp.linalg.norm(apart)) == pytest.approx(pool.constant((5, 5, 1)))
     rng = np.random.default_rng(5)
-    said = {k: np.float32(rng.uniform(0.5, 2, 3)) for k in ("scale", "bias")}
-    kept = {k: np.float32(rng.uniform(0.5, 2, 3)) for k in ("mean", "var")}
-    at = Variables({"bn": said, "conv": {"kernel": rng.normal(size=(3, 3, 2, 3))}}, {"bn": kept})
+    affine = {k: np.float32(rng.uniform(0.5, 2, 3)) for k in ("scale", "bias")}
+    moments = {k: np.float32(rng.uniform(0.5, 2, 3)) for k in ("mean", "var")}
+    at = Variables(
+        {"bn": affine, "conv": {"kernel": rng.normal(size=(3, 3, 2, 3))}}, {"bn": moments}
+    )
     norm = layers.batch_norm(at, "bn")
     assert norm.constant((2, 2, 3)) == pytest.approx(np.linalg.norm(matrix_of(norm, (2, 2, 3)), 2))
     folded = layers.convolution(at, "conv", "bn")

@@ -42,8 +42,8 @@ def test_boxes_without_area_overlap_nothing():
     empty = jnp.array([[3.0, 3.0, 3.0, 3.0], [5.0, 2.0, 4.0, 9.0]])
     full = jnp.array([[0.0, 0.0, 10.0, 10.0]])
     assert boxes.areas(empty).tolist() == [0, 0]
-    for found in (boxes.iou(empty, full), boxes.iou(empty, empty), boxes.cover(empty, full)):
-        assert np.asarray(found).tolist() == np.zeros(found.shape).tolist()
+    for overlaps in (boxes.iou(empty, full), boxes.iou(empty, empty), boxes.cover(empty, full)):
+        assert np.asarray(overlaps).tolist() == np.zeros(overlaps.shape).tolist()
     gradient = jax.grad(lambda x: jnp.sum(boxes.iou(x, full) + boxes.cover(x, full)))(empty)
     assert np.isfinite(gradient).all()
 
@@ -88,8 +88,8 @@ def test_clip_and_flip():
 
 
 def test_anchors_by_hand():
-    found = boxes.anchors(2, 3, stride=8, size=32.0, ratios=(0.25, 1.0))
-    assert found.shape == (12, 4)
+    anchors = boxes.anchors(2, 3, stride=8, size=32.0, ratios=(0.25, 1.0))
+    assert anchors.shape == (12, 4)
     expected = []
     for row in range(2):
         for column in range(3):
@@ -98,6 +98,6 @@ def test_anchors_by_hand():
                 wide = 32 * 32 / tall
                 x, y = 8 * column, 8 * row
                 expected.append([x - wide / 2, y - tall / 2, x + wide / 2, y + tall / 2])
-    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(anchors, expected)
     with pytest.raises(UserError, match="must be positive"):
         boxes.anchors(2, 2, stride=4, size=0.0)

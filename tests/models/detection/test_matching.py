@@ -88,8 +88,8 @@ def test_sample_is_uniform():
     """Each of 5 backgrounds is drawn in 2 of 5 cases: 400 draws, 4 standard deviations of .024."""
     label = jnp.array([0] * 5)
     draw_one = jax.vmap(lambda key: sample(label, key, size=2, share=0.5)[0])
-    found = np.asarray(draw_one(jax.random.split(jax.random.key(0), 400)))
-    share = np.array([(found == row).any(1).mean() for row in range(5)])
+    draws = np.asarray(draw_one(jax.random.split(jax.random.key(0), 400)))
+    share = np.array([(draws == row).any(1).mean() for row in range(5)])
     np.testing.assert_allclose(share, 0.4, atol=0.1)
 
 

@@ -30,7 +30,7 @@ def bilinear(image, y, x):
 
 
 def by_hand(features, boxes, levels, bins):
-    found = np.zeros((len(boxes), bins, bins, features[0].shape[-1]))
+    actual = np.zeros((len(boxes), bins, bins, features[0].shape[-1]))
     for n, (box, level) in enumerate(zip(boxes, levels, strict=True)):
         left, top, right, bottom = box / STRIDES[level] - 0.5
         for p in range(bins):
@@ -39,8 +39,8 @@ def by_hand(features, boxes, levels, bins):
                     for b in (0.25, 0.75):
                         y = top + (p + a) * (bottom - top) / bins
                         x = left + (q + b) * (right - left) / bins
-                        found[n, p, q] += bilinear(features[level], y, x) / 4
-    return found
+                        actual[n, p, q] += bilinear(features[level], y, x) / 4
+    return actual
 
 
 @pytest.fixture
@@ -60,18 +60,18 @@ def to_jax(features):
 
 def test_values_against_a_loop(scene):
     features, boxes, levels = scene
-    found = roi_align(
+    actual = roi_align(
         to_jax(features), jnp.array(boxes), jnp.array(levels), strides=STRIDES, bins=3
     )
-    np.testing.assert_allclose(found, by_hand(features, boxes, levels, 3), atol=1e-5)
+    np.testing.assert_allclose(actual, by_hand(features, boxes, levels, 3), atol=1e-5)
 
 
 def test_a_slope_is_read_exactly():
     """A map that is linear in x has, in each bin inside, the value at the bin's middle."""
     slope = jnp.broadcast_to(4.0 * jnp.arange(16.0) + 2, (16, 16))[..., None]  # x of the centres
     box = jnp.array([[10.0, 10.0, 38.0, 38.0]])
-    found = roi_align((slope,), box, jnp.zeros(1, int), strides=(4,), bins=7)
-    np.testing.assert_allclose(found[0, 0, :, 0], 12.0 + 4 * np.arange(7), rtol=1e-5)
+    actual = roi_align((slope,), box, jnp.zeros(1, int), strides=(4,), bins=7)
+    np.testing.assert_allclose(actual[0, 0, :, 0], 12.0 + 4 * np.arange(7), rtol=1e-5)
 
 
 def test_both_gradients_agree(scene):
@@ -102,8 +102,8 @@ def test_boxes_that_are_not_finite_end(scene):
     nan, inf = float("nan"), float("inf")
     boxes = jnp.array([[nan] * 4, [-inf, -inf, inf, inf], [inf, nan, 3, 4]], jnp.float32)
     read = lambda m: roi_align(m, boxes, jnp.zeros(3, int), strides=STRIDES, bins=2)  # noqa: E731
-    found = jax.grad(lambda m: jnp.sum(jnp.nan_to_num(read(m))))(to_jax(features))
-    assert found[0].shape == features[0].shape
+    actual = jax.grad(lambda m: jnp.sum(jnp.nan_to_num(read(m))))(to_jax(features))
+    assert actual[0].shape == features[0].shape
 
 
 def test_bfloat16_maps_have_gradients_of_their_type(scene):
@@ -128,6 +128,6 @@ def test_it_maps_over_images_and_members(scene):
 def test_levels_follow_the_size():
     sides = np.array([0.0, 50, 111, 113, 223, 225, 447, 449, 2000])
     boxes = jnp.array(np.stack([0 * sides, 0 * sides, sides, sides], 1))
-    found = levels_of(boxes, (4, 8, 16, 32))
+    actual = levels_of(boxes, (4, 8, 16, 32))
     expected = [int(np.clip(np.floor(4 + np.log2(max(s, 1e-9) / 224)), 2, 5)) - 2 for s in sides]
-    assert found.tolist() == expected
+    assert actual.tolist() == expected

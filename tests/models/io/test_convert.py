@@ -55,8 +55,8 @@ def _zeros(name, options):
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
 
 
-def _relative(found, expected):
-    return np.abs(np.asarray(found) - expected).max() / np.abs(expected).max()
+def _relative(actual, expected):
+    return np.abs(np.asarray(actual) - expected).max() / np.abs(expected).max()
 
 
 def _check_golden(name, options, tensors, image, golden, label):
@@ -133,11 +133,11 @@ def test_real_teachers_agree_with_their_logits(name):
     batch = {"image": np.float32((images - mean) / std)}
     model = models.build(name, num_classes=10, shortcut="pad")
     variables = models.load_torch(name, np.load(path))
-    found = jax.jit(lambda v: model.apply(v, batch, train=False)[0].logits)(variables)
+    actual = jax.jit(lambda v: model.apply(v, batch, train=False)[0].logits)(variables)
     reference = np.load(DATA / "teachers/reference_logits.npz")
     expected = reference[f"{name}_cifar10_jpegft__x_test"][:32]
     # float32 on both sides, in another order of summation
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
 def test_wrappers_and_counters_in_a_checkpoint_are_ignored():

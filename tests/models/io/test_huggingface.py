@@ -27,10 +27,10 @@ SMALL = {
 
 
 def folder(name):
-    found = GOLDEN if name == "bert_reg1" else SHARED / name
-    if not found.is_dir():
+    path = GOLDEN if name == "bert_reg1" else SHARED / name
+    if not path.is_dir():
         pytest.skip(f"{name}: the reference networks are not beside this checkout")
-    return found
+    return path
 
 
 def tensors_of(path):
@@ -39,11 +39,13 @@ def tensors_of(path):
 
 def written(tmp_path, *, config=None, tensors=None):
     """A copy of the small BERT with changes; None leaves a key or tensor out."""
-    said = {**json.loads((GOLDEN / "config.json").read_text()), **(config or {})}
-    found = {**tensors_of(GOLDEN), **(tensors or {})}
-    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in said.items() if v != "-"}))
-    kept = {k: np.ascontiguousarray(v) for k, v in found.items() if v is not None}
-    safetensors.numpy.save_file(kept, tmp_path / "model.safetensors")
+    settings = {**json.loads((GOLDEN / "config.json").read_text()), **(config or {})}
+    actual = {**tensors_of(GOLDEN), **(tensors or {})}
+    (tmp_path / "config.json").write_text(
+        json.dumps({k: v for k, v in settings.items() if v != "-"})
+    )
+    first_layers = {k: np.ascontiguousarray(v) for k, v in actual.items() if v is not None}
+    safetensors.numpy.save_file(first_layers, tmp_path / "model.safetensors")
     return tmp_path
 
 
@@ -93,8 +95,8 @@ def test_both_writers_configs_of_an_untied_head(tmp_path):
     tensors["lm_head.weight"] = tensors["shared.weight"].copy()
     safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
     assert "lm_head" not in models.load_huggingface(tmp_path)[1].params
-    said = {**newer, "tie_word_embeddings": False}
-    (tmp_path / "config.json").write_text(json.dumps(said))
+    settings = {**newer, "tie_word_embeddings": False}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match=r"missing: lm_head\.weight"):
         models.load_huggingface(tmp_path)
 
@@ -110,8 +112,8 @@ def test_old_spellings_buffers_and_headless_files(tmp_path):
         "bert.embeddings.position_ids": np.arange(32)[None],
     }
     _, expected = models.load_huggingface(GOLDEN)
-    _, found = models.load_huggingface(written(tmp_path, tensors=changed))
-    jax.tree.map(np.testing.assert_array_equal, expected, found)
+    _, actual = models.load_huggingface(written(tmp_path, tensors=changed))
+    jax.tree.map(np.testing.assert_array_equal, expected, actual)
 
     bare = {key.removeprefix("bert."): x for key, x in before.items() if "classifier" not in key}
     safetensors.numpy.save_file(bare, tmp_path / "model.safetensors")
@@ -193,9 +195,9 @@ def test_saving_other_variables_is_refused(tmp_path):
         models.save_huggingface(tmp_path, {"name": "bert", "num_classes": 2}, variables)
     with pytest.raises(UserError, match='is known for "resnet8"'):
         models.save_huggingface(tmp_path, {"name": "resnet8"}, variables)
-    said = {"name": "bert", "num_classes": 2, "depth": 3}
+    settings = {"name": "bert", "num_classes": 2, "depth": 3}
     with pytest.raises(UserError, match='a bert has no option "depth"'):
-        models.save_huggingface(tmp_path, said, variables)
+        models.save_huggingface(tmp_path, settings, variables)
     assert not list(tmp_path.iterdir())
 
 
@@ -212,8 +214,8 @@ def test_saving_other_variables_is_refused(tmp_path):
 def test_kept_layers_are_slices_of_the_file(name, pattern, layers, tmp_path):
     path = folder(name)
     _, variables = models.load_huggingface(path)
-    found = models.select_layers(variables, layers)
-    count = len({key for key in found.params.get("encoder", found.params) if "layer" in key})
+    actual = models.select_layers(variables, layers)
+    count = len({key for key in actual.params.get("encoder", actual.params) if "layer" in key})
     old = list(layers or range(0, 4 if name == "gpt_neo" else 2, 2))
     assert count == len(old)
     config = json.loads((path / "config.json").read_text())
@@ -221,7 +223,7 @@ def test_kept_layers_are_slices_of_the_file(name, pattern, layers, tmp_path):
                if key in config}  # fmt: skip
     if name == "gpt_neo":
         config["attention_layers"] = [config["attention_layers"][i] for i in old]
-    models.save_huggingface(tmp_path, config, found)
+    models.save_huggingface(tmp_path, config, actual)
     expected = {}
     for key, tensor in tensors_of(path).items():
         match = re.search(pattern, key)
@@ -240,15 +242,15 @@ def test_a_network_of_kept_layers_runs_as_its_first_layers():
     deep = gpt_neo(GptNeoOptions(**SMALL["gpt_neo"], dropout=0.0))
     batch = {k: np.ones((2, 5), np.int32) for k in ("input_ids", "attention_mask")}
     variables = jax.jit(deep.init)(jax.random.key(0), batch)
-    kept = models.select_layers(variables, (0, 1))
+    first_layers = models.select_layers(variables, (0, 1))
     shallow = gpt_neo(GptNeoOptions(**{**SMALL["gpt_neo"], "num_layers": 2}, dropout=0.0))
     run = jax.jit(lambda m, v: m.apply(v, batch, train=False)[0].features, static_argnums=0)
     expected = run(deep, variables)["hidden_2"]
-    norm = kept.params["norm"]
+    norm = first_layers.params["norm"]
     centred = expected - expected.mean(-1, keepdims=True)
     scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
-    found = run(shallow, kept)["hidden_2"]
-    np.testing.assert_allclose(found, scaled * norm["scale"] + norm["bias"], atol=1e-5)
+    actual = run(shallow, first_layers)["hidden_2"]
+    np.testing.assert_allclose(actual, scaled * norm["scale"] + norm["bias"], atol=1e-5)
 
 
 def test_layers_that_cannot_be_kept():

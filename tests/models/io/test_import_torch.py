@@ -36,10 +36,10 @@ def test_import_and_back_is_exact(tmp_path, tensors, capsys):
     flags = [f"--weights={weights}", f"--out={out}", "--mean=.5,.5,.5", "--std=.2,.2,.2"]
     assert main(["import", "--model=resnet8", *flags]) == 0
     assert "model.name=resnet8, model.shortcut=pad" in capsys.readouterr().err
-    about = json.loads((out / "config.json").read_text())
-    assert about["model"] == {"name": "resnet8", "shortcut": "pad"}
-    assert (about["num_classes"], about["shape"], about["scale"]) == (10, [32, 32, 3], 255)
-    assert (about["mean"], about["std"]) == ([0.5] * 3, [0.2] * 3)
+    metadata = json.loads((out / "config.json").read_text())
+    assert metadata["model"] == {"name": "resnet8", "shortcut": "pad"}
+    assert (metadata["num_classes"], metadata["shape"], metadata["scale"]) == (10, [32, 32, 3], 255)
+    assert (metadata["mean"], metadata["std"]) == ([0.5] * 3, [0.2] * 3)
     back = safetensors.numpy.load_file(write_torch(out))
     assert set(back) == set(tensors)
     for name, tensor in tensors.items():
@@ -51,7 +51,7 @@ def test_import_and_back_is_exact(tmp_path, tensors, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"num_classes": 7}, "has 10 classes, but num_classes is 7"),
         ({"shape": (32, 32)}, r"shape is \(32, 32\)"),
@@ -62,11 +62,11 @@ def test_import_and_back_is_exact(tmp_path, tensors, capsys):
         ({"scale": 0}, "must be greater than 0"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused(tmp_path, tensors, options, says):
+def test_numbers_that_do_not_fit_are_refused(tmp_path, tensors, options, message):
     np.savez(tmp_path / "w.npz", **tensors)
     out, num_classes = tmp_path / "out", options.get("num_classes")
     images = ImageFormat(**{name: x for name, x in options.items() if name != "num_classes"})
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         import_weights("resnet8", tmp_path / "w.npz", out, images, num_classes=num_classes)
     assert not out.exists()
 
@@ -99,13 +99,13 @@ def test_a_real_teacher_imports_and_keeps_its_logits(tmp_path):
         pytest.skip(f"{TEACHER} is not here")
     images = ImageFormat(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     import_weights("resnet56", TEACHER, tmp_path / "teacher", images)
-    model, variables, about = model_export.restore(tmp_path / "teacher")
-    mean, std = np.array(about["mean"]), np.array(about["std"])
+    model, variables, metadata = model_export.restore(tmp_path / "teacher")
+    mean, std = np.array(metadata["mean"]), np.array(metadata["std"])
     arrays = np.load(DATA / "cifar10_jpeg_5k.npz")
     images, labels = arrays["x_test"][:200], arrays["y_test"][:200]
-    batch = {"image": np.float32((images / about["scale"] - mean) / std)}
-    found = jax.jit(lambda v: model.apply(v, batch, train=False)[0].logits)(variables)
+    batch = {"image": np.float32((images / metadata["scale"] - mean) / std)}
+    actual = jax.jit(lambda v: model.apply(v, batch, train=False)[0].logits)(variables)
     reference = np.load(DATA / "teachers/reference_logits.npz")
     expected = reference["resnet56_cifar10_jpegft__x_test"][:200]
-    np.testing.assert_allclose(found, expected, atol=1e-3)
-    assert np.mean(np.argmax(found, 1) == labels) == np.mean(np.argmax(expected, 1) == labels)
+    np.testing.assert_allclose(actual, expected, atol=1e-3)
+    assert np.mean(np.argmax(actual, 1) == labels) == np.mean(np.argmax(expected, 1) == labels)

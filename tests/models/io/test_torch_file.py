@@ -71,20 +71,20 @@ def _file(path, program, numbers=b"\0" * 8, compression=zipfile.ZIP_STORED, **me
 
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
 def test_real_checkpoints_give_their_tensors(kind):
-    found = read_weights(GOLDEN / f"checkpoint_{kind}.pth")
-    assert list(found) == [f"module.{name}" for name in TENSORS]
+    actual = read_weights(GOLDEN / f"checkpoint_{kind}.pth")
+    assert list(actual) == [f"module.{name}" for name in TENSORS]
     for name, tensor in TENSORS.items():
-        assert found[f"module.{name}"].dtype == tensor.dtype
-        np.testing.assert_array_equal(found[f"module.{name}"], tensor)
-        assert not found[f"module.{name}"].flags.writeable or not tensor.size
+        assert actual[f"module.{name}"].dtype == tensor.dtype
+        np.testing.assert_array_equal(actual[f"module.{name}"], tensor)
+        assert not actual[f"module.{name}"].flags.writeable or not tensor.size
 
 
 def test_files_by_hand_are_read(tmp_path):
     numbers = np.float32([1, 2, 3, 4]).tobytes()
     program = _dict(a=_tensor((2, 1), (1, 7), 4, 1), b=_tensor((), (), 4, 3))
-    found = read_weights(_file(tmp_path / "a.pt", program, numbers, byteorder="little"))
-    np.testing.assert_array_equal(found["a"], [[2], [3]])
-    assert found["b"] == 4
+    actual = read_weights(_file(tmp_path / "a.pt", program, numbers, byteorder="little"))
+    np.testing.assert_array_equal(actual["a"], [[2], [3]])
+    assert actual["b"] == 4
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model", "net"])
@@ -94,7 +94,7 @@ def test_the_usual_wrappings_are_opened(tmp_path, key):
     assert list(read_weights(_file(tmp_path / "a.th", program))) == ["weight"]
 
 
-class Evil:
+class CodeRunner:
     def __init__(self, call, *arguments):
         self.call, self.arguments = call, arguments
 
@@ -105,7 +105,7 @@ class Evil:
 @pytest.mark.parametrize("protocol", range(6))
 def test_what_a_pickle_would_call_is_refused_by_name_and_not_called(tmp_path, protocol):
     mark = tmp_path / "called"
-    content = pickle.dumps({"a": Evil(open, str(mark), "w")}, protocol)
+    content = pickle.dumps({"a": CodeRunner(open, str(mark), "w")}, protocol)
     for container in ("zip", "legacy"):
         path = tmp_path / f"{container}.pth"
         if container == "zip":
@@ -152,9 +152,9 @@ REFUSED = {
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_foreign_and_hostile_programs_are_one_clear_line(tmp_path, what):
-    program, says = REFUSED[what]
+    program, message = REFUSED[what]
     path = _file(tmp_path / "a.pth", program)
-    with pytest.raises(UserError, match=says) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read_weights(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
@@ -198,12 +198,12 @@ def test_damage_never_ends_in_anything_but_a_user_error(tmp_path_factory, kind, 
     path = tmp_path_factory.getbasetemp() / f"damaged_{kind}.pth"
     path.write_bytes(content)
     try:
-        found = read_weights(path)
+        actual = read_weights(path)
     except UserError as error:
         assert str(path) in str(error)  # noqa: PT017
         assert "\n" not in str(error)  # noqa: PT017
     else:
-        assert all(isinstance(tensor, np.ndarray) for tensor in found.values())
+        assert all(isinstance(tensor, np.ndarray) for tensor in actual.values())
 
 
 def test_other_kinds_of_files(tmp_path):
@@ -215,7 +215,7 @@ def test_other_kinds_of_files(tmp_path):
     (tmp_path / "d.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-9])
     (tmp_path / "e.pth").write_bytes(b"\0\0\0\0")
     (tmp_path / "f.pth").write_bytes(b"")
-    for name, says in {
+    for name, message in {
         "b.npz": "no whole .npz file of plain arrays",
         "c.npz": "one array without a name",
         "d.npz": "no whole .npz",
@@ -225,7 +225,7 @@ def test_other_kinds_of_files(tmp_path):
         "g.npz": "no such file",
         "h.bin": "use a file of weights: .npz, .safetensors, .pth",
     }.items():
-        with pytest.raises(UserError, match=says) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             read_weights(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
 

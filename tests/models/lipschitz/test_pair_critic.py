@@ -40,9 +40,9 @@ def test_bjorck_iterations_are_the_golden_ones(shape, order):
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_bjorck_never_stretches_and_ends_near_the_polar_factor(order):
     kernel = jnp.float32(GOLDEN["bjorck/6x3/W"])
-    found = np.asarray(lipschitz.bjorck(kernel, order=order), np.float64)
-    assert np.linalg.norm(found, 2) <= 1 + 1e-6
-    np.testing.assert_allclose(found, GOLDEN["bjorck/6x3/polar"], atol=1e-4)
+    actual = np.asarray(lipschitz.bjorck(kernel, order=order), np.float64)
+    assert np.linalg.norm(actual, 2) <= 1 + 1e-6
+    np.testing.assert_allclose(actual, GOLDEN["bjorck/6x3/polar"], atol=1e-4)
     wide = jax.random.normal(KEY, (5, 9))
     assert np.linalg.norm(np.asarray(lipschitz.bjorck(wide, order=order)), 2) <= 1 + 1e-6
 
@@ -50,41 +50,41 @@ def test_bjorck_never_stretches_and_ends_near_the_polar_factor(order):
 @pytest.mark.parametrize(("groups", "size"), [(6, 2), (4, 3), (3, 4), (1, 12)])
 def test_group_sort_is_the_golden_one(groups, size):
     expected = GOLDEN[f"groupsort/num_units{groups}_size{size}"]
-    found = lipschitz.group_sort(jnp.float32(GOLDEN["groupsort/x"]), size=size)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    actual = lipschitz.group_sort(jnp.float32(GOLDEN["groupsort/x"]), size=size)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 def test_equal_neighbours_share_their_gradient():
     weights = jnp.float32([1.0, 10.0] * 3)
     slope = jax.grad(lambda x: jnp.sum(weights * lipschitz.group_sort(x)))
-    found = slope(jnp.float32([3.0, 1.0, 2.0, 2.0, 0.0, 0.0]))
-    np.testing.assert_array_equal(found, [10.0, 1.0, 5.5, 5.5, 5.5, 5.5])
+    actual = slope(jnp.float32([3.0, 1.0, 2.0, 2.0, 0.0, 0.0]))
+    np.testing.assert_array_equal(actual, [10.0, 1.0, 5.5, 5.5, 5.5, 5.5])
 
 
 def test_spectral_dense_finds_the_largest_singular_value():
     kernel = jax.random.normal(KEY, (7, 4))
     vector = lipschitz.start_vector(jax.random.key(1), (4,))
-    found, after = lipschitz.spectral_dense(kernel, vector, num_iters=200)
-    np.testing.assert_allclose(np.linalg.norm(found, 2), 1, rtol=1e-5)
-    kept, same = lipschitz.spectral_dense(kernel, after, num_iters=0)
+    actual, after = lipschitz.spectral_dense(kernel, vector, num_iters=200)
+    np.testing.assert_allclose(np.linalg.norm(actual, 2), 1, rtol=1e-5)
+    norm, same = lipschitz.spectral_dense(kernel, after, num_iters=0)
     np.testing.assert_array_equal(same, after)
-    np.testing.assert_allclose(kept, found, rtol=1e-5)
+    np.testing.assert_allclose(norm, actual, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("strides", "padding"), [((1, 1), "SAME"), ((2, 2), "VALID")])
 def test_spectral_conv_is_the_norm_of_the_operator(strides, padding):
     kernel = jax.random.normal(KEY, (3, 3, 2, 3))
     vector = lipschitz.start_vector(jax.random.key(1), (6, 5, 2))
-    found, _ = lipschitz.spectral_conv(
+    actual, _ = lipschitz.spectral_conv(
         kernel, vector, strides=strides, padding=padding, num_iters=300
     )
     form = ("NHWC", "HWIO", "NHWC")
     operator = lambda x: jax.lax.conv_general_dilated(  # noqa: E731
-        x.reshape(1, 6, 5, 2), found, strides, padding, dimension_numbers=form
+        x.reshape(1, 6, 5, 2), actual, strides, padding, dimension_numbers=form
     ).ravel()
     matrix = jax.jacrev(operator)(jnp.zeros(60))
     np.testing.assert_allclose(np.linalg.norm(np.asarray(matrix, np.float64), 2), 1, rtol=1e-4)
-    flat = np.asarray(found).reshape(-1, 3)
+    flat = np.asarray(actual).reshape(-1, 3)
     assert np.linalg.norm(flat, 2) < 0.9  # the reshaped kernel's norm is another number
 
 
@@ -187,10 +187,10 @@ def test_a_trained_critic_comes_near_the_exact_dependency_and_never_above(kind, 
     symbols = jnp.float32([[0.0, 0.0], [1.0, 0.0], [0.0, 1.2]])
     x = jnp.tile(symbols, (4, 1))
     exact = bounds.dependency_exact(np.eye(3) / 3, symbols, symbols)
-    found, variables = trained(critics.build(kind, width=32, depth=2), x, x, 300)
+    actual, variables = trained(critics.build(kind, width=32, depth=2), x, x, 300)
     bound = critics.build(kind, width=32, depth=2).upper_bound(variables)
-    assert found <= exact * bound + 1e-3
-    assert found >= share * exact
+    assert actual <= exact * bound + 1e-3
+    assert actual >= share * exact
     assert bound < most
 
 
@@ -199,12 +199,12 @@ def test_a_gaussian_sample_stays_below_its_exact_value():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 1))
     y = 0.9 * x + np.sqrt(1 - 0.81) * rng.normal(size=(40, 1))
-    found, variables = trained(
+    actual, variables = trained(
         critics.build("concat_bjorck", width=16, depth=2), jnp.float32(x), jnp.float32(y), 300
     )
     exact = bounds.dependency_of_sample(x, y)
-    assert 0.7 * exact < found <= exact + 1e-3
-    assert found <= bounds.gaussian_dependency_bracket(0.9).upper + 0.1  # of 40 pairs
+    assert 0.7 * exact < actual <= exact + 1e-3
+    assert actual <= bounds.gaussian_dependency_bracket(0.9).upper + 0.1  # of 40 pairs
     assert critics.measured_slope(
         critics.build("concat_bjorck", width=16, depth=2), variables, jnp.float32(x), jnp.float32(y)
     ) <= 1 + 1e-4  # fmt: skip

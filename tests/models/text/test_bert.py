@@ -21,10 +21,10 @@ SIZES = {"vocab_size": 50, "num_layers": 2, "width": 16, "num_heads": 4, "max_le
 
 
 def folder(name):
-    found = GOLDEN / name if (GOLDEN / name).is_dir() else SHARED / name
-    if not found.is_dir():
+    path = GOLDEN / name if (GOLDEN / name).is_dir() else SHARED / name
+    if not path.is_dir():
         pytest.skip(f"{name}: the larger reference networks are not beside this checkout")
-    return found
+    return path
 
 
 def text(length=8, batch=3, seed=0):
@@ -104,11 +104,11 @@ def test_built_network_equals_a_float64_forward(small):
     model, variables = small
     # larger weights than at the start, so that every part shows in the logits
     params = jax.tree.map(lambda x: x * 8 if x.ndim == 2 else x + 0.1, variables.params)
-    found = jax.jit(lambda p, b: model.apply(Variables(p, {}), b, train=False)[0].logits)
+    actual = jax.jit(lambda p, b: model.apply(Variables(p, {}), b, train=False)[0].logits)
     batch = text()
     expected = reference(params, batch, 4)
     assert np.abs(expected).max() > 0.1
-    np.testing.assert_allclose(found(params, batch), expected, atol=1e-5)
+    np.testing.assert_allclose(actual(params, batch), expected, atol=1e-5)
 
 
 def test_parameters_by_hand(small):
@@ -178,12 +178,12 @@ def test_bfloat16_keeps_parameters_and_logits_in_float32(small):
 
 def test_drop_thins_by_the_rate_and_keeps_the_mean():
     x = jnp.ones((301, 333))
-    found = np.asarray(attention.drop(x, 0.3, jax.random.key(3)))
-    kept = found > 0
+    actual = np.asarray(attention.drop(x, 0.3, jax.random.key(3)))
+    nonzero = actual > 0
     # four standard deviations of a mean of 100,233 draws
-    assert abs(kept.mean() - 0.7) < 4 * np.sqrt(0.21 / x.size)
-    np.testing.assert_allclose(found[kept], 1 / 0.7, rtol=1e-4)
-    rows = kept.mean(1)
+    assert abs(nonzero.mean() - 0.7) < 4 * np.sqrt(0.21 / x.size)
+    np.testing.assert_allclose(actual[nonzero], 1 / 0.7, rtol=1e-4)
+    rows = nonzero.mean(1)
     assert rows.std() == pytest.approx(np.sqrt(0.21 / 333), rel=0.25)
 
 
@@ -191,11 +191,11 @@ def test_gelu_value_and_gradients():
     x = np.linspace(-9, 9, 181)
     density = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
     value, slope = x * scipy.special.ndtr(x), scipy.special.ndtr(x) + x * density
-    given = jnp.asarray(x, jnp.float32)
-    np.testing.assert_allclose(attention.gelu(given), value, atol=2e-6)
+    inputs = jnp.asarray(x, jnp.float32)
+    np.testing.assert_allclose(attention.gelu(inputs), value, atol=2e-6)
     gradient = jax.vmap(jax.grad(attention.gelu))
-    np.testing.assert_allclose(gradient(given), slope, atol=2e-6)
-    second = jax.vmap(jax.grad(jax.grad(attention.gelu)))(given)
+    np.testing.assert_allclose(gradient(inputs), slope, atol=2e-6)
+    second = jax.vmap(jax.grad(jax.grad(attention.gelu)))(inputs)
     np.testing.assert_allclose(second, density * (2 - x**2), atol=2e-6)
 
 

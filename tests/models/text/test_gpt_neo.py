@@ -56,8 +56,8 @@ def test_golden_outputs_and_gradients():
     np.testing.assert_allclose(outputs.logits[real], golden["logits"][real], atol=1e-4)
     np.testing.assert_allclose(value, golden["loss"], rtol=1e-5)
     for index, hidden in enumerate(golden["hidden_states"]):
-        found = outputs.features[f"hidden_{index}"]
-        np.testing.assert_allclose(found[real], hidden[real], atol=1e-4)
+        actual = outputs.features[f"hidden_{index}"]
+        np.testing.assert_allclose(actual[real], hidden[real], atol=1e-4)
     query = golden["grad.transformer.h.1.attn.attention.q_proj.weight"]
     np.testing.assert_allclose(grads["layer1"]["attention"]["query"]["kernel"].T, query, atol=1e-5)
     words = golden["grad.transformer.wte.weight"]
@@ -122,16 +122,16 @@ def test_a_full_length_row_and_the_window(small):
 def test_asked_positions_and_choices_equal_the_whole(small):
     _, _, run = small
     batch = text()
-    whole = run(batch)
-    asked = np.array([[0, 8], [3, 1], [5, 5]], np.int32)
-    found = run({**batch, "logit_positions": asked})
+    full = run(batch)
+    positions = np.array([[0, 8], [3, 1], [5, 5]], np.int32)
+    actual = run({**batch, "logit_positions": positions})
     for row in range(3):
-        np.testing.assert_allclose(found.logits[row], whole.logits[row][asked[row]], atol=1e-5)
-    last = whole.features["hidden_2"][np.arange(3), asked[:, 0]]
-    np.testing.assert_allclose(found.features["pooled"], last, atol=1e-5)
+        np.testing.assert_allclose(actual.logits[row], full.logits[row][positions[row]], atol=1e-5)
+    last = full.features["hidden_2"][np.arange(3), positions[:, 0]]
+    np.testing.assert_allclose(actual.features["pooled"], last, atol=1e-5)
     apart = run({name: x[:, None] for name, x in batch.items()})
     assert apart.features["hidden_1"].shape == (3, 1, 9, 12)
-    np.testing.assert_allclose(apart.logits[:, 0], whole.logits, atol=1e-5)
+    np.testing.assert_allclose(apart.logits[:, 0], full.logits, atol=1e-5)
 
 
 def test_only_padding_is_finite_with_gradients(small):

@@ -21,8 +21,8 @@ LABELS = np.array([0, 1], np.int32)
 
 def padded(rows, length):
     ids, mask = np.zeros((2, len(rows), length), np.int32)
-    for row, found in enumerate(rows):
-        ids[row, : len(found)], mask[row, : len(found)] = found, 1
+    for row, tokens in enumerate(rows):
+        ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
     return ids, mask
 
 
@@ -57,8 +57,8 @@ def token_logits(name, variables, prompt, choice):
     batch = {key: np.array([row], np.int32) for key, row in inputs.items()}
     batch["attention_mask"] = np.ones_like(batch["input_ids"])
     run = jax.jit(lambda v, b: plain.apply(v, b, train=False)[0].logits[0])
-    found = np.float64(run(variables, batch))
-    return found if name == "t5" else found[len(prompt) - 1 : -1]
+    actual = np.float64(run(variables, batch))
+    return actual if name == "t5" else actual[len(prompt) - 1 : -1]
 
 
 @pytest.mark.parametrize("name", ["t5", "gpt_neo"])
@@ -72,8 +72,8 @@ def test_logits_are_sums_of_log_probabilities(name):
             expected = sum(logs[d, token] for d, token in enumerate(choice))
             np.testing.assert_allclose(outputs.logits[row, k], expected, rtol=1e-5)
             if k == LABELS[row]:
-                found = outputs.features["token_logits"][row, : len(choice)]
-                np.testing.assert_allclose(found, logits, atol=2e-5)
+                actual = outputs.features["token_logits"][row, : len(choice)]
+                np.testing.assert_allclose(actual, logits, atol=2e-5)
     gold, mask = padded([pair[k] for pair, k in zip(CHOICES, LABELS, strict=True)], 3)
     np.testing.assert_array_equal(outputs.features["token_targets"], gold)
     np.testing.assert_array_equal(outputs.features["token_mask"], mask)

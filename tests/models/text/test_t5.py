@@ -57,11 +57,11 @@ def test_golden_outputs_and_gradients(name):
     np.testing.assert_allclose(value, golden["loss"], rtol=1e-5)
     for stack in ("encoder", "decoder"):
         for index, hidden in enumerate(golden[f"{stack}_hidden_states"]):
-            found = outputs.features[f"{stack}_hidden_{index}"]
-            np.testing.assert_allclose(found, hidden, atol=1e-4)
+            actual = outputs.features[f"{stack}_hidden_{index}"]
+            np.testing.assert_allclose(actual, hidden, atol=1e-4)
     cross = golden["grad.decoder.block.1.layer.1.EncDecAttention.k.weight"]
-    found = grads["decoder"]["layer1"]["cross"]["key"]["kernel"]
-    np.testing.assert_allclose(found.T, cross, atol=1e-5)
+    actual = grads["decoder"]["layer1"]["cross"]["key"]["kernel"]
+    np.testing.assert_allclose(actual.T, cross, atol=1e-5)
     np.testing.assert_allclose(grads["word"]["embedding"], golden["grad.shared.weight"], atol=1e-4)
 
 
@@ -71,13 +71,13 @@ def test_golden_buckets(name):
     for stack in ("encoder", "decoder"):
         expected = golden[f"{stack}_relative_buckets"]
         sides = {"both_sides": stack == "encoder"}
-        found = relative_buckets(*expected.shape, buckets=8, max_distance=16, **sides)
-        np.testing.assert_array_equal(found, expected)
+        actual = relative_buckets(*expected.shape, buckets=8, max_distance=16, **sides)
+        np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("both_sides", [True, False])
 def test_buckets_by_exact_arithmetic(both_sides):
-    found = relative_buckets(300, 300, buckets=32, max_distance=128, both_sides=both_sides)
+    actual = relative_buckets(300, 300, buckets=32, max_distance=128, both_sides=both_sides)
     half = 16 if both_sides else 32
     for target, source in [(0, 0), (9, 0), (16, 0), (63, 0), (64, 0), (200, 1), (0, 5), (7, 90)]:
         distance = abs(source - target) if both_sides else max(target - source, 0)
@@ -91,7 +91,7 @@ def test_buckets_by_exact_arithmetic(both_sides):
                 number += 1
         if both_sides and source > target:
             number += half
-        assert found[target, source] == number, (target, source)
+        assert actual[target, source] == number, (target, source)
 
 
 def reference(params, batch, heads, *, tied, gated):

@@ -51,8 +51,8 @@ def tree(variables, name):
     return jax.tree.map(np.asarray, own)
 
 
-def close(found, right):
-    np.testing.assert_allclose(found, right, rtol=2e-5, atol=2e-5)
+def close(actual, right):
+    np.testing.assert_allclose(actual, right, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("layer", ["pooled", "high"])
@@ -81,10 +81,10 @@ class TestNormDirection:
             y = normalised(x, params["bn"], None if train else stats["batch_stats"]["bn"])
             right = y @ params["linear"]["kernel"] + params["linear"]["bias"]
             close(outputs.features["nd"], right)
-            kept = jax.tree.map(np.asarray, moved["adapters"]["nd"]["batch_stats"]["bn"])
+            running = jax.tree.map(np.asarray, moved["adapters"]["nd"]["batch_stats"]["bn"])
             old = stats["batch_stats"]["bn"]
             mean = 0.9 * old["mean"] + 0.1 * x.mean(0) if train else old["mean"]
-            close(kept["mean"], mean)
+            close(running["mean"], mean)
 
     def test_dropout_zeroes_half_of_the_channels_and_doubles_the_rest(self):
         model = self.model(0.5)
@@ -93,15 +93,15 @@ class TestNormDirection:
         eye = {"kernel": jnp.eye(2, 7), "bias": jnp.zeros(7)}
         variables.params["adapters"]["nd"]["linear"] = eye
         apply = jax.jit(lambda key: model.apply(variables, IMAGES, train=True, key=key)[0])
-        kept = []
+        running = []
         for seed in range(40):
-            found = np.asarray(apply(jax.random.key(seed)).features["nd"])[:, :2]
+            actual = np.asarray(apply(jax.random.key(seed)).features["nd"])[:, :2]
             x = apply(jax.random.key(seed)).features["pooled"]
             y = normalised(x, params["bn"])
-            close(found, np.where(found == 0, 0, 2 * y))
-            kept.append(found != 0)
-        assert 0.4 < np.mean(kept) < 0.6  # 400 draws: 4 standard deviations
-        assert not np.array_equal(kept[0], kept[1])
+            close(actual, np.where(actual == 0, 0, 2 * y))
+            running.append(actual != 0)
+        assert 0.4 < np.mean(running) < 0.6  # 400 draws: 4 standard deviations
+        assert not np.array_equal(running[0], running[1])
 
 
 def resized(x, size):
@@ -120,7 +120,7 @@ def convolved(x, kernel):
 
 def fused(levels, sizes, params):
     """ReviewKD's levels by their formula, shallow to deep, from the published description."""
-    deeper, found = None, []
+    deeper, actual = None, []
     for level, (x, size) in reversed(list(enumerate(zip(levels, sizes, strict=True), start=1))):
         reduce, expand = (params[f"{kind}{level}"]["kernel"] for kind in ("reduce", "expand"))
         x = normalised(convolved(x, reduce), params[f"reduce{level}_bn"])
@@ -131,8 +131,8 @@ def fused(levels, sizes, params):
             z = 1 / (1 + np.exp(-z))
             x = x * z[..., :1] + deeper * z[..., 1:]
         x = deeper = resized(x, size)
-        found.insert(0, normalised(convolved(x, expand), params[f"expand{level}_bn"]))
-    return found
+        actual.insert(0, normalised(convolved(x, expand), params[f"expand{level}_bn"]))
+    return actual
 
 
 class TestFusion:
@@ -167,8 +167,8 @@ class TestFusion:
     @pytest.mark.parametrize(("deepest", "mid"), [(8, 8), (960, 512)])
     def test_mid_follows_the_deepest_layer(self, deepest, mid):
         model = models.build("cnn", num_classes=3, widths=(4, deepest))
-        said = {"layers": ("stage1", "pooled"), "widths": (4, 4), "sizes": (4, 1)}
-        model = models.with_adapters(model, {"review": models.fusion_adapter(**said)})
+        options = {"layers": ("stage1", "pooled"), "widths": (4, 4), "sizes": (4, 1)}
+        model = models.with_adapters(model, {"review": models.fusion_adapter(**options)})
         shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
         assert shapes.params["adapters"]["review"]["reduce1"]["kernel"].shape == (1, 1, 4, mid)
 
@@ -235,7 +235,7 @@ def test_statistics_are_those_of_all_devices():
             layers=("high",), widths=(3,), sizes=(4,), axis_name=axis
         ),
     }
-    frozen = NETWORK._replace(apply=lambda v, b, **said: NETWORK.apply(v, b, train=False))
+    frozen = NETWORK._replace(apply=lambda v, b, **options: NETWORK.apply(v, b, train=False))
     one, many = (
         models.with_adapters(frozen, {name: make(axis) for name, make in adapters.items()})
         for axis in (None, "data")
@@ -245,9 +245,9 @@ def test_statistics_are_those_of_all_devices():
     right, stats = jax.jit(lambda v, b: one.apply(v, b, train=True))(variables, batch)
     parts = jax.tree.map(lambda x: x.reshape(8, 2, *x.shape[1:]), batch)
     step = lambda v, b: many.apply(v, b, train=True)  # noqa: E731
-    found, moved = jax.pmap(step, axis_name="data", in_axes=(None, 0))(variables, parts)
+    actual, moved = jax.pmap(step, axis_name="data", in_axes=(None, 0))(variables, parts)
     for name in ("nd", "review1"):
-        joined = np.asarray(found.features[name]).reshape(right.features[name].shape)
+        joined = np.asarray(actual.features[name]).reshape(right.features[name].shape)
         np.testing.assert_allclose(joined, right.features[name], rtol=1e-4, atol=1e-4)
     for x, y in zip(
         jax.tree.leaves(moved["adapters"]), jax.tree.leaves(stats["adapters"]), strict=True
@@ -257,8 +257,8 @@ def test_statistics_are_those_of_all_devices():
 
 
 def levels(**changes):
-    said = {"layers": ("low", "pooled"), "widths": (3, 4), "sizes": (8, 1)}
-    return models.fusion_adapter(**{**said, **changes})
+    options = {"layers": ("low", "pooled"), "widths": (3, 4), "sizes": (8, 1)}
+    return models.fusion_adapter(**{**options, **changes})
 
 
 @pytest.mark.parametrize(
