@@ -1,4 +1,4 @@
-"""Values of other people's solvers: exact and entropic transport, neighbours, coefficients."""
+"""Golden values of independent solvers: exact and entropic transport, neighbours, coefficients."""
 
 import pathlib
 

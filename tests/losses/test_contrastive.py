@@ -1,4 +1,4 @@
-"""CRD against plain numpy in float64, and what its memory does."""
+"""CRD and its memory against plain numpy in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ def plain(s, t, bank, normalizers):
 
 
 class TestLoss:
-    def test_values_and_gradients_are_those_of_the_definition(self):
+    def test_values_and_gradients_match_the_definition(self):
         both, bank = embeddings(), memory()
         normalizers = np.exp([0.3, -0.2])
         value, after = losses.contrast_loss(*both, IDS, bank, KEY, **OPTIONS)
@@ -76,7 +76,7 @@ class TestLoss:
         again = losses.contrast_loss(*embeddings(1), IDS, after, KEY, **OPTIONS)[1]
         np.testing.assert_array_equal(again.log_normalizers, after.log_normalizers)
 
-    def test_a_better_match_costs_less(self):
+    def test_a_better_match_has_a_lower_loss(self):
         bank = memory()
         matched = losses.contrast_loss(
             bank.teacher[IDS], bank.student[IDS], IDS, bank, KEY, **OPTIONS
@@ -99,7 +99,7 @@ class TestLoss:
 
 
 class TestMemory:
-    def test_negatives_are_all_images_of_other_classes_equally_often(self):
+    def test_negatives_are_uniform_over_images_of_other_classes(self):
         drawn = np.asarray(contrastive._negatives(KEY, IDS, memory(), 4000))
         for row, own in zip(drawn, IDS, strict=True):
             others = np.flatnonzero(LABELS[own] != LABELS)
@@ -107,7 +107,7 @@ class TestMemory:
             np.testing.assert_array_equal(rows, others)
             np.testing.assert_allclose(counts / 4000, 1 / len(others), atol=0.04)  # 5 sd
 
-    def test_only_the_rows_of_the_batch_move_and_stay_of_length_one(self):
+    def test_only_rows_of_the_batch_change_and_have_length_one(self):
         (s, t), bank = embeddings(), memory()
         after = losses.contrast_loss(s, t, IDS, bank, KEY, **OPTIONS)[1]
         for before, now, v in ((bank.student, after.student, s), (bank.teacher, after.teacher, t)):
@@ -129,7 +129,7 @@ class TestMemory:
         )
         assert np.all(np.asarray(inside) == 0)
 
-    def test_one_trace_serves_all_steps_and_no_state_is_hidden(self):
+    def test_all_steps_share_one_trace_without_hidden_state(self):
         (s, t), traces = embeddings(), []
 
         @jax.jit
@@ -146,7 +146,7 @@ class TestMemory:
 
 @pytest.mark.usefixtures("without_jaxtyping")
 class TestErrors:
-    def test_of_init(self):
+    def test_init_errors(self):
         with pytest.raises(UserError, match="one class"):
             losses.contrast_init(KEY, jnp.ones(3, jnp.int32), width=2)
         with pytest.raises(UserError, match=r"labels: float32 \(3,\)"):
@@ -154,7 +154,7 @@ class TestErrors:
         with pytest.raises(UserError, match="width: must"):
             losses.contrast_init(KEY, LABELS, width=0)
 
-    def test_of_the_loss(self):
+    def test_loss_errors(self):
         (s, t), bank = embeddings(), memory()
         with pytest.raises(UserError, match=r"student \(3, 3\).*must be \[batch, 4\]"):
             losses.contrast_loss(s[:, :3], t, IDS, bank, KEY)

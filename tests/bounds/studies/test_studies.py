@@ -1,4 +1,4 @@
-"""Studies: their numbers against simulation, enumeration and scipy; what is refused."""
+"""Studies against simulation, enumeration and scipy, and their errors."""
 
 import itertools
 import json
@@ -29,13 +29,13 @@ def compute(name, **arguments):
 
 
 def sheet(result, title):
-    """Rows of a table as dicts."""
+    """Return the rows of a table as dicts."""
     table = next(s for s in result.sheets if s.title == title)
     return [dict(zip(table.header, row, strict=True)) for row in table.rows]
 
 
-def test_gaps_against_whole_data_sets():
-    """Nothing in closed form here: data sets, their training losses and fresh points are drawn."""
+def test_gaps_against_simulated_data_sets():
+    """The reference draws data sets, their training losses and fresh points."""
     rng = np.random.default_rng(0)
     n, deviation, sets, fresh = 6, 1.3, 20_000, 20
     mean, product = np.array([0.8, 0.0, -0.3]), rng.normal(size=(2, 3))
@@ -53,10 +53,10 @@ def test_gaps_against_whole_data_sets():
         each = loss[:, n:].mean(axis=1) - loss[:, :n].mean(axis=1)
         spread = math.hypot(each.std() / sets**0.5, error)
         assert abs(each.mean() - computed) < 4 * spread
-        assert computed > 20 * spread  # so that the comparison says something
+        assert computed > 20 * spread  # otherwise the comparison is empty
 
 
-def test_the_ramp_of_a_normal_margin():
+def test_ramp_loss_of_a_normal_margin():
     for mean, deviation in ((0.3, 0.5), (-2.0, 1.5), (3.0, 1.2)):
         law = stats.norm(mean, deviation)
         slope = integrate.quad(lambda z, law=law: (1 - z) * law.pdf(z), 0, 1)[0]
@@ -66,7 +66,7 @@ def test_the_ramp_of_a_normal_margin():
 
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(seed=SEEDS, n=st.integers(2, 30), signal=st.floats(0.1, 3), deviation=st.floats(0.2, 3))
-def test_gaussian_bounds_hold_and_are_the_closed_forms(seed, n, signal, deviation):
+def test_gaussian_bounds_hold_and_match_closed_forms(seed, n, signal, deviation):
     rng = np.random.default_rng(seed)
     widths = [int(w) for w in rng.integers(1, 6, 4)]
     result = compute(
@@ -96,7 +96,7 @@ def test_gaussian_bounds_hold_and_are_the_closed_forms(seed, n, signal, deviatio
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(depth=st.integers(1, 12), inputs=st.integers(1, 9), more=st.integers(0, 300))
-def test_layouts_use_up_their_weights(depth, inputs, more):
+def test_layouts_use_all_weights(depth, inputs, more):
     weights = inputs + depth + more
     net = layout(depth, weights, inputs)
 
@@ -143,8 +143,8 @@ def test_contraction_at_equal_size(depth):
         layout(5, 4, 3)
 
 
-def test_gibbs_by_counting():
-    """One input bit, one weight of two signs, n = 1: eight cases, written down."""
+def test_gibbs_against_manual_enumeration():
+    """One input bit, one weight of two signs, n = 1: eight cases by hand."""
     a, noise = 3.0, 0.1
     result = compute(
         "gibbs",
@@ -189,8 +189,8 @@ def test_correlations_against_scipy():
         assert -1 <= low < high <= 1
 
 
-def test_within_and_between_may_disagree():
-    """Simpson: settings rise together, students of one setting go against it."""
+def test_correlations_within_and_between_settings_may_disagree():
+    """Simpson's paradox: positive correlation across settings, negative within a setting."""
     at = np.repeat(np.arange(6.0), 5)
     inner = np.tile(np.arange(5.0), 6)
     actual = by_setting(10 * at + inner, 10 * at - inner, list(at), draws=200)
@@ -199,8 +199,8 @@ def test_within_and_between_may_disagree():
     assert actual.overall[0] > 0.9
 
 
-def test_the_interval_draws_settings():
-    """Copies of a student add nothing: the interval is that of the settings alone."""
+def test_interval_resamples_settings():
+    """Copies of a student do not change the interval, which resamples settings."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 12))
     once = by_setting(x, y, range(12), draws=400)
@@ -217,7 +217,7 @@ def test_the_interval_draws_settings():
 
 
 def students(count=6, seeds=5):
-    """What a diagnosis says of two methods with `count` learning rates each."""
+    """Return the diagnosis of two methods with `count` learning rates each."""
     rng = np.random.default_rng(0)
     networks = []
     for variant, rate, seed in itertools.product(("alone", "kd"), range(count), range(seeds)):
@@ -236,7 +236,7 @@ def students(count=6, seeds=5):
     return networks
 
 
-def test_tracking_of_made_up_students():
+def test_tracking_of_synthetic_students():
     networks = students()
     chosen = {"alone": range(5), "kd": range(5, 10)}
     result = tracking(networks, chosen, draws=100)
@@ -267,7 +267,7 @@ def test_tracking_of_made_up_students():
         tracking(networks, {"alone": range(5)}, draws=9)
 
 
-def test_the_laboratory_from_the_command_line(tmp_path, capsys):
+def test_enumeration_from_the_command_line(tmp_path, capsys):
     arguments = ["study", "--config=experiments/bounds_laboratory.py", f"--out={tmp_path / 'out'}"]
     arguments += [
         "--config.widths=(2, 1, 1)",
@@ -286,7 +286,7 @@ def test_the_laboratory_from_the_command_line(tmp_path, capsys):
 
 
 def test_students_from_the_command_line(tmp_path, capsys):
-    """One program trains thirty students; their bounds are compared with their gaps."""
+    """One program trains thirty students; the study compares their bounds with their gaps."""
     rates = {"roles.*.optimizer.learning_rate": (0.01, 0.05, 0.2), "seed": tuple(range(10))}
     config = experiment(tmp_path, base(num_steps=3, sweep=rates))
     assert cli.main(["study", f"--config={config}", f"--out={tmp_path / 'o'}", "--samples=10"]) == 0
@@ -296,7 +296,7 @@ def test_students_from_the_command_line(tmp_path, capsys):
     assert "What tracks the gap" in capsys.readouterr().out
 
 
-def test_what_is_wrong_is_said_in_one_line(tmp_path, capsys):
+def test_errors_are_one_line(tmp_path, capsys):
     def of(**changes):
         arguments = {"study": "laboratory", "widths": (1, 1), "size": 1, "inverse_temperature": 1.0}
         arguments |= {"label_noise": 0.1, "drop": 0.0, "levels": (-1.0, 1.0), **changes}
