@@ -1,4 +1,4 @@
-"""The rows of several processes, one below the other, are the batches of one."""
+"""The stacked rows of several processes equal the batches of a single process."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def test_evaluation_counts_every_example_once(kind, count, tmp_path):
         assert seen == list(range(single.size[split]))
 
 
-def test_a_process_decodes_its_own_rows_only():
+def test_a_process_decodes_only_its_rows():
     rows = []
     records = fakes.records()
     get = records.train.get
@@ -77,7 +77,7 @@ def test_a_process_decodes_its_own_rows_only():
     assert len(rows) <= 45 / 3 + 1  # 45 examples, and one where the last block is empty
 
 
-def test_a_process_opens_its_own_pictures_only(tmp_path, monkeypatch):
+def test_a_process_opens_only_its_images(tmp_path, monkeypatch):
     built = source("boxes streamed", tmp_path)
     rows = []
     opened = detection.open_photo
@@ -85,4 +85,4 @@ def test_a_process_opens_its_own_pictures_only(tmp_path, monkeypatch):
         detection, "open_photo", lambda path, photo: rows.append(photo.file) or opened(path, photo)
     )
     list(data.shard_source(built, 1, 3).evals["train"]())
-    assert len(rows) == 3 * 2  # 14 pictures in batches of 6, of which this process has 2 each
+    assert len(rows) == 3 * 2  # 14 images in batches of 6, 2 of each for this process

@@ -1,4 +1,4 @@
-"""Pictures with boxes: what is read, refused and counted; order; what the step does to them."""
+"""Images with boxes: reading, errors, counts, order, and augmentation in the step."""
 
 import json
 import warnings
@@ -43,14 +43,14 @@ def test_a_folder(folder):
     for name, (shape, dtype) in spec.inputs.items():
         assert batch[name].shape == (2, *shape)
         assert batch[name].dtype == dtype
-    # the first picture of the val split is 48 x 64 with one box, the second 64 x 40 with two
+    # the first image of the val split is 48 x 64 with one box, the second 64 x 40 with two
     assert batch["size"].tolist() == [[48, 64], [64, 40]]
     assert batch["label"].tolist() == [1, 2]
     assert batch["box_mask"].sum(1).tolist() == [1, 2]
 
 
-def test_boxes_lie_on_what_they_name(folder):
-    """After resizing: inside a box is its colour, the padding is black."""
+def test_boxes_match_their_objects(folder):
+    """After resizing, the inside of a box has its colour and the padding is black."""
     dataset = data.read_detection(*options(folder, image_size=96))
     for batch in dataset.source.evals["train"]():
         for row in range(2):
@@ -67,7 +67,7 @@ def test_boxes_lie_on_what_they_name(folder):
                 )
 
 
-def test_a_zip_is_the_folder(folder, tmp_path):
+def test_a_zip_equals_the_folder(folder, tmp_path):
     archive = tmp_path / "set.zip"
     with zipfile.ZipFile(archive, "w") as out:
         for file in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -78,7 +78,7 @@ def test_a_zip_is_the_folder(folder, tmp_path):
             same(one, other)
 
 
-def test_the_order_depends_on_seed_and_step_alone(folder):
+def test_the_order_depends_on_seed_and_step_only(folder):
     small, streamed = (
         data.read_detection(*options(folder, on_device=where)).source for where in (True, False)
     )
@@ -98,7 +98,7 @@ def test_the_order_depends_on_seed_and_step_alone(folder):
     stream.close()
 
 
-def test_every_picture_is_judged_once(folder):
+def test_every_image_is_evaluated_once(folder):
     source = data.read_detection(*options(folder, judge_train=True)).source
     for split, size in source.size.items():
         batches = list(source.evals[split]())
@@ -108,7 +108,7 @@ def test_every_picture_is_judged_once(folder):
     assert source.size["test_train"] == source.size["train"]
 
 
-def test_the_step_mirrors_normalises_and_draws(folder):
+def test_the_step_mirrors_normalises_and_samples(folder):
     dataset = data.read_detection(*options(folder))
     spec = dataset.source.spec
     batch = next(dataset.source.evals["test"]())
@@ -135,7 +135,7 @@ def test_the_step_mirrors_normalises_and_draws(folder):
             real = batch["box_mask"][row] > 0
             np.testing.assert_allclose(box[real], old[real])
     assert seen == {True, False}
-    # what a picture draws is its own, whatever batch it is in
+    # an image's random draws do not depend on its batch
     half = {name: value[1:] for name, value in batch.items()}
     key = jax.random.key(5)
     assert prepare(half, key)["draw"][0] == prepare(batch, key)["draw"][1]
@@ -143,7 +143,7 @@ def test_the_step_mirrors_normalises_and_draws(folder):
         data.prepare(spec, augment="crop")
 
 
-def test_flip_alone_serves_classifiers_too():
+def test_flip_alone_works_for_classifiers():
     spec = fakes.load("digits", batch_size=4).spec
     batch = {"image": jnp.arange(128.0).reshape(2, 8, 8, 1), "label": jnp.zeros(2, int)}
     prepare = data.prepare(spec, augment="flip")
@@ -158,7 +158,7 @@ def test_flip_alone_serves_classifiers_too():
 
 
 def spoil(split, instances, *, note=None, image=None, drop=None):
-    """Change the first annotation or picture of the train split, or drop a table."""
+    """Change the first annotation or image of the train split, or drop a table."""
     if split == "train":
         instances["annotations"][0].update(note or {})
         instances["images"][0].update(image or {})
@@ -177,7 +177,7 @@ def spoil(split, instances, *, note=None, image=None, drop=None):
         ({"drop": "categories"}, "lacks categories"),
     ],
 )
-def test_annotations_that_mean_nothing_are_refused(tmp_path, change, message):
+def test_invalid_annotations_are_errors(tmp_path, change, message):
     path = tiny_coco.write(tmp_path, change=lambda split, table: spoil(split, table, **change))
     with pytest.raises(UserError, match=message):
         read_coco(str(path))
@@ -207,17 +207,17 @@ def test_boxes_outside_or_without_area_are_counted(tmp_path):
         assert (photo.box <= [width, height, width, height]).all()
 
 
-def test_more_boxes_than_padding_are_counted_and_the_largest_kept(folder):
+def test_boxes_beyond_the_padding_are_counted_and_the_largest_stay(folder):
     with pytest.warns(UserWarning, match="more than data.max_boxes = 1"):
         dataset = data.read_detection(*options(folder, max_boxes=1))
     batch = next(dataset.source.evals["test"]())
     assert batch["box"].shape == (2, 1, 4)
     photo = dataset.photos["test"][1]
     largest = photo.box[np.argmax(photo.area)]
-    np.testing.assert_allclose(batch["box"][1, 0], largest)  # that picture is 64 high already
+    np.testing.assert_allclose(batch["box"][1, 0], largest)  # this image is already 64 high
 
 
-def test_an_unreadable_picture_is_named_or_skipped(tmp_path):
+def test_an_unreadable_image_is_named_or_skipped(tmp_path):
     path = tiny_coco.write(tmp_path)
     (path / "train" / "003.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"train/003.png is not a readable picture"):
@@ -227,7 +227,7 @@ def test_an_unreadable_picture_is_named_or_skipped(tmp_path):
     assert dataset.source.size["train"] == 5
 
 
-def test_a_picture_of_another_size_is_refused(tmp_path):
+def test_an_image_of_another_size_is_an_error(tmp_path):
     path = tiny_coco.write(tmp_path, change=lambda s, t: spoil(s, t, image={"width": 60}))
     with pytest.raises(UserError, match="boxes would not fit"):
         data.read_detection(*options(path))
@@ -243,12 +243,12 @@ def test_a_picture_of_another_size_is_refused(tmp_path):
         ({"batch_size": 99}, "batch_size is 99"),
     ],
 )
-def test_impossible_options(folder, changed, message):
+def test_invalid_options_are_errors(folder, changed, message):
     with pytest.raises(UserError, match=message):
         data.read_detection(*options(folder, **changed))
 
 
-def test_no_such_layout(tmp_path):
+def test_an_unknown_layout_is_an_error(tmp_path):
     for path, message in (
         ("", "is not set"),
         (tmp_path / "none", "does not exist"),
@@ -261,7 +261,7 @@ def test_no_such_layout(tmp_path):
         read_coco(str(tmp_path / "bad.zip"))
 
 
-def test_a_split_without_any_box_is_refused(tmp_path):
+def test_a_split_without_boxes_is_an_error(tmp_path):
     def change(split, instances):
         instances["annotations"] = []
 
@@ -270,7 +270,7 @@ def test_a_split_without_any_box_is_refused(tmp_path):
         data.read_detection(*options(path))
 
 
-def test_coco_as_it_is_written_gives_no_warning(folder):
+def test_valid_coco_gives_no_warning(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         dataset = read_coco(str(folder))

@@ -1,4 +1,4 @@
-"""Folders of pictures, and the public archive of Tiny ImageNet."""
+"""Folders of images, and the public archive of Tiny ImageNet."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def images(source, split):
 
 
 class TestFolder:
-    def test_flat_layout_is_split_by_us(self, tmp_path):
+    def test_a_flat_layout_is_split_at_random(self, tmp_path):
         fakes.write_pictures(tmp_path, count=8)
         source = fakes.load("folder", path=str(tmp_path), batch_size=4)
         assert source.size == {"train": 16, "validation": 2, "test": 6}
@@ -53,11 +53,11 @@ class TestFolder:
         for split in on.size:
             assert np.array_equal(images(on, split), images(off, split))
 
-    def test_grey_pictures_have_one_channel(self, tmp_path):
+    def test_grey_images_have_one_channel(self, tmp_path):
         fakes.write_pictures(tmp_path, mode="L")
         assert fakes.load("folder", path=str(tmp_path), batch_size=4).spec.shape == (8, 8, 1)
 
-    def test_resizes_and_keeps_the_centre(self, tmp_path):
+    def test_resizes_and_crops_the_centre(self, tmp_path):
         fakes.write_pictures(tmp_path)
         wide = np.zeros((10, 30, 3), np.uint8)
         wide[:, 10:20] = 200
@@ -68,7 +68,7 @@ class TestFolder:
         assert any(np.all(image == 200) for image in pixels)
 
     @pytest.mark.parametrize("on_device", [True, False])
-    def test_sizes_must_agree(self, tmp_path, on_device):
+    def test_different_sizes_are_an_error(self, tmp_path, on_device):
         fakes.write_pictures(tmp_path)
         Image.new("RGB", (9, 8)).save(tmp_path / "cat" / "5.png")
 
@@ -79,7 +79,7 @@ class TestFolder:
         with pytest.raises(UserError, match=r"shape \(8, 9, 3\).*set data\.image_size"):
             read()
 
-    def test_refuses(self, tmp_path):
+    def test_errors(self, tmp_path):
         def refused(pattern):
             with pytest.raises(UserError, match=pattern):
                 fakes.load("folder", path=str(tmp_path), batch_size=2)
@@ -114,7 +114,7 @@ def archive(root, classes=3):
         picture(base / "val" / "images" / f"val_{label}.JPEG", label)
         lines.append(f"val_{label}.JPEG\t{wnid}\t0\t0\t62\t62")
     (base / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
-    (base / "wnids.txt").write_text("\n".join(reversed(wnids)) + "\n")  # the order that counts
+    (base / "wnids.txt").write_text("\n".join(reversed(wnids)) + "\n")  # the order of the class ids
     return wnids
 
 
@@ -125,7 +125,7 @@ class TestTinyImagenet:
         assert source.size == {"train": 12, "validation": 3, "test": 3}
         assert source.spec.shape == (64, 64, 3)
         assert source.spec.class_names == tuple(reversed(wnids))
-        for split in source.size:  # brightness tells the class: images keep their labels
+        for split in source.size:  # brightness encodes the class: images keep their labels
             for batch in source.evals[split]():
                 brightness = batch["image"].mean((1, 2, 3)) // 60
                 assert np.array_equal(2 - brightness, batch["label"])

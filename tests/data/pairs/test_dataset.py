@@ -1,4 +1,4 @@
-"""Pairs of views: what is drawn, from whose drawings, how often alike, and what is refused."""
+"""Pairs of views: sampling, splits by writer, mutual information, and errors."""
 
 import math
 from functools import partial
@@ -15,12 +15,12 @@ from kdjax.data.pairs.dataset import SPLITS
 from kdjax.errors import UserError
 from tests.data import fakes
 
-SIZES = {5: 3, 2: 6, 9: 4}  # alphabet -> characters, not in order of size
+SIZES = {5: 3, 2: 6, 9: 4}  # alphabet -> number of characters, not in order of size
 DRAWERS = 10
 
 
 def write(path, **changes):
-    """Drawings of 4 x 4 pixels: the first tells the character, the second the drawer."""
+    """Write drawings of 4 x 4 pixels; the first two encode the character and the writer."""
     alphabet, character, image, number = [], [], [], 0
     for name, size in SIZES.items():
         for _ in range(size):
@@ -70,7 +70,7 @@ class TestDrawings:
         fewer = data.load_pairs("omniglot", *options(file, tiles=2, characters=3))
         assert fewer.spec.latents == (3, 3)
 
-    def test_the_view_shows_the_next_character_drawn_by_anyone(self, file):
+    def test_the_view_has_the_next_character_by_any_writer(self, file):
         source = data.load_pairs("omniglot", *options(file, tiles=2, layout="stacked"))
         first = np.array([3, 9])  # ids of the two largest alphabets' first characters
         drawers = set()
@@ -81,7 +81,7 @@ class TestDrawings:
             np.testing.assert_array_equal(batch["image"][:, 0, 0], first + z)
             np.testing.assert_array_equal(batch["view"][:, 0, 0], first + (z + 1) % [6, 4])
             drawers |= set(zip(*(batch[k][:, 0, 1, 0] for k in ("image", "view")), strict=True))
-        assert len(drawers) > 20  # of 49 pairs of the seven drawers in training
+        assert len(drawers) > 20  # of 49 pairs of the seven training writers
 
     def test_no_drawing_is_in_two_splits(self, file):
         source = data.load_pairs("omniglot", *options(file, eval_pairs=400))
@@ -114,9 +114,9 @@ class TestDrawings:
         np.add.at(counts, tuple(z.T), 1)
         expected = 24000 / 24
         statistic = ((counts - expected) ** 2 / expected).sum()
-        assert statistic < 49.7  # chi-square with 23 degrees of freedom: one in a thousand
+        assert statistic < 49.7  # chi-square with 23 degrees of freedom, p = .001
 
-    def test_a_pool_is_walked_through(self, file):
+    def test_a_pool_is_traversed_in_epochs(self, file):
         source = data.load_pairs("omniglot", *options(file, pool=13))
         assert source.size["train"] == 13
         walk = source.train(0, 0)
@@ -188,10 +188,10 @@ class TestOthers:
         for z, image, view in zip(actual["label"], actual["image"], actual["view"], strict=True):
             key = tuple(z.tolist())
             assert seen.setdefault(key, (image.tobytes(), view.tobytes()))[0] == image.tobytes()
-        assert len({image for image, _ in seen.values()}) == 9  # no two factors look alike
+        assert len({image for image, _ in seen.values()}) == 9  # the factors have different codes
         assert len({view for _, view in seen.values()}) == 9
 
-    def test_two_views_of_a_scene_differ_in_orientation_alone(self):
+    def test_two_views_of_a_scene_differ_in_orientation_only(self):
         sizes = (2, 3, 4)
         latents = np.stack(np.unravel_index(np.arange(24), sizes), axis=1)[::-1]
 
@@ -236,7 +236,7 @@ class TestOthers:
             assert faces.spec.shape == (16, 8, 3)
             assert next(faces.train(0, 0))["view"].shape == (6, 16, 8, 3)
             with pytest.raises(UserError, match="no scene is there in two orientations"):
-                data.load_pairs("shapes3d", *options(str(tmp_path)))  # a dozen of 32,000 scenes
+                data.load_pairs("shapes3d", *options(str(tmp_path)))  # 12 of 32,000 scenes
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ class TestOthers:
         ("pairs_synthetic", {"characters": 1}, "two values or more"),
     ],
 )
-def test_refused_in_one_line(file, name, changes, words):
+def test_errors_are_one_line(file, name, changes, words):
     with pytest.raises(UserError, match=words) as caught:
         data.load_pairs(name, *options(file if name == "omniglot" else None, **changes))
     assert "\n" not in str(caught.value)
@@ -270,13 +270,13 @@ def test_refused_in_one_line(file, name, changes, words):
         ({"character": np.arange(130) % 60}, "a character is in two alphabets"),
     ],
 )
-def test_files_that_are_refused(tmp_path, changes, words):
+def test_invalid_files_are_errors(tmp_path, changes, words):
     path = write(tmp_path / "bad.npz", **changes)
     with pytest.raises(UserError, match=words):
         data.load_pairs("omniglot", *options(path))
 
 
-def test_no_file_at_all(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     missing = partial(data.load_pairs, "omniglot")
     with pytest.raises(UserError, match=r"data.path is .*, which cannot be read"):
         missing(*options(str(tmp_path / "none.npz")))

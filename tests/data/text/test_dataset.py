@@ -1,4 +1,4 @@
-"""Sources of text: splits, padding to few lengths, order, restart, and what is refused."""
+"""Text sources: splits, padding to few lengths, order, restart, and errors."""
 
 import re
 import warnings
@@ -21,7 +21,7 @@ LENGTHS = (8, 12, 16, 32)
 
 
 def sentence(row):
-    """Return a text of 3 + row % 11 words that names its row: 5 to 15 tokens with both ends."""
+    """Return a text of 3 + row % 11 words that encodes its row: 5 to 15 tokens with both ends."""
     return " ".join([*str(row // 100), *str(row // 10 % 10), *str(row % 10)] + ["a"] * (row % 11))
 
 
@@ -67,7 +67,7 @@ def take(batches, count):
 
 
 def check_rows(batch):
-    """Every row of a batch is its text: ids, padding, types and label."""
+    """Check that every row of a batch matches its text: ids, padding, types and label."""
     for ids, mask, types, label in zip(
         *(batch[k] for k in ("input_ids", "attention_mask", "token_type_ids", "label")), strict=True
     ):
@@ -101,14 +101,14 @@ class TestClassify:
             longest = batch["attention_mask"].sum(1).max()
             assert batch["input_ids"].shape == (8, min(n for n in LENGTHS if n >= longest))
 
-    def test_an_epoch_has_every_example_once(self, source):
+    def test_an_epoch_contains_every_example_once(self, source):
         walked = take(source.train(0, 3), 22)
         for epoch in (walked[:11], walked[11:]):
             ids = np.concatenate([batch["id"] for batch in epoch])
             assert len(set(ids.tolist())) == 88
         assert not np.array_equal(walked[0]["id"], walked[11]["id"])
 
-    def test_an_id_is_one_example(self, source):
+    def test_an_id_identifies_one_example(self, source):
         texts = {}
         for batch in [*source.evals["train"](), *take(source.train(0, 3), 11)]:
             for number, ids in zip(batch["id"], batch["input_ids"], strict=True):
@@ -166,7 +166,7 @@ class TestClassify:
         assert dataset.source.spec.vocab_size == len(words)
         assert {"a", *"0123456789"} <= set(words)
 
-    def test_the_development_file_gives_a_test_split(self, options):
+    def test_the_development_file_is_the_test_split(self, options):
         dataset = read_text(**{**options, "train_file": "dev", "batch_size": 2}).source
         assert dataset.size == {"train": 15, "validation": 2, "test": 6}
         rows = [row_of(i) for s in dataset.size for b in dataset.evals[s]() for i in b["input_ids"]]
@@ -200,7 +200,7 @@ class TestChoices:
         assert batch["choice_ids"].shape == (8, 2, 2)
         assert batch["choice_ids"].dtype == batch["choice_mask"].dtype == np.int32
 
-    def test_answers_of_all_splits_are_as_long(self, tmp_path, folder):
+    def test_answers_of_all_splits_have_the_same_length(self, tmp_path, folder):
         row = {"premise": "a.", "choice1": "b", "choice2": "c", "question": "cause", "label": 0}
         write_json(tmp_path, "super_glue/copa", [row] * 4, ["train"])
         path = write_json(
@@ -214,13 +214,13 @@ class TestChoices:
         assert np.array_equal(test["choice_mask"], test["choice_ids"] > 0)
         assert dataset.spec.inputs["choice_ids"] == ((2, 5), "int32")
 
-    def test_a_regression_has_none(self):
+    def test_a_regression_has_no_choices(self):
         with pytest.raises(UserError, match="form is 'choices' but glue/stsb is a regression"):
             read_text(task="glue/stsb", form="choices", batch_size=1)
 
 
 class TestGroups:
-    def test_passages_stay_whole_and_questions_are_told(self, tmp_path, folder):
+    def test_passages_stay_in_one_split_and_questions_have_ids(self, tmp_path, folder):
         rows = [{**MULTIRC, "idx": number} for number in range(10)]
         path = write_json(tmp_path, "super_glue/multirc", rows)
         keys = {"batch_size": 3, "eval_batch_size": 4, "vocabulary": str(folder), "validation": 3}
@@ -251,15 +251,15 @@ class TestRefuses:
             ({"limit": 0}, r"data\.limit is 0"),
         ],
     )
-    def test_options(self, options, change, message):
+    def test_invalid_options_are_errors(self, options, change, message):
         with pytest.raises(UserError, match=message):
             read_text(**{**options, **change})
 
-    def test_steps_before_the_first(self, source):
+    def test_negative_steps_are_errors(self, source):
         with pytest.raises(UserError, match="seed is 0 and step -1"):
             next(source.train(-1, 0))
 
-    def test_texts_that_are_too_long(self, options):
+    def test_cut_texts_give_a_warning(self, options):
         # A row has 5 + row % 11 tokens.
         short = {**options, "max_length": 12, "lengths": None}
         with pytest.raises(UserError, match=r"\d+ of 93 in train.* longer than .* = 12 tokens"):
@@ -275,12 +275,12 @@ class TestRefuses:
         assert both == sum(row % 11 >= 8 for row in range(103))
         assert next(dataset.source.train(0, 0))["input_ids"].shape[1] <= 12
 
-    def test_nothing_is_said_where_all_fit(self, options):
+    def test_no_warning_if_all_texts_fit(self, options):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             read_text(**options)
 
-    def test_a_text_without_tokens(self, tmp_path):
+    def test_an_empty_text_is_an_error(self, tmp_path):
         import tokenizers as library
 
         library.Tokenizer(library.models.WordLevel({"a": 0}, unk_token="a")).save(

@@ -32,7 +32,7 @@ WSC = {
     "target": {"span1_text": "Al", "span1_index": 2, "span2_text": "him", "span2_index": 5},
     "label": True,
 }
-# examples of the development file, and how many have class 1, counted with zcat, cut and grep
+# examples of the development file, and those of class 1, counted with zcat, cut and grep
 REAL = {
     "glue/cola": ("glue", 1043, 721),
     "glue/sst2": ("glue", 872, 444),
@@ -84,7 +84,7 @@ class TestTable:
             assert {task.label, *expected} <= set(task.header)
 
     @pytest.mark.parametrize("name", [name for name in TASKS if name.startswith("glue/")])
-    def test_is_as_tfds_has_it(self, name, tmp_path):
+    def test_fields_match_tfds(self, name, tmp_path):
         task = TASKS[name]
         features = text_files._builder(name, str(tmp_path)).info.features
         expected = text_tasks.fields(task.first, task.second, task.prompt)
@@ -109,7 +109,7 @@ class TestGlue:
         ]
 
     @pytest.mark.parametrize("inside", [True, False])
-    def test_mrpc_in_its_own_folder_or_beside_others(self, tmp_path, inside):
+    def test_mrpc_in_a_folder_or_among_other_files(self, tmp_path, inside):
         path = write(tmp_path, "glue/mrpc", MRPC)
         examples = text_files.read(TASKS["glue/mrpc"], f"{path}/MRPC" if inside else path)
         (example,) = examples.evals["test"]
@@ -145,7 +145,7 @@ class TestGlue:
 
 
 class TestSuperGlue:
-    def test_multirc_is_an_example_an_answer(self, tmp_path):
+    def test_multirc_has_an_example_for_each_answer(self, tmp_path):
         path = write_json(tmp_path, "super_glue/multirc", [MULTIRC])
         examples = text_files.read(TASKS["super_glue/multirc"], path).train
         assert [e.label for e in examples] == [1, 0, 0]
@@ -172,7 +172,7 @@ class TestSuperGlue:
         text = "".join(text_tasks.prompt(TASKS["super_glue/copa"], example.fields))
         assert text == "It fell.\nQuestion: What was the cause of this?\nAnswer:"
 
-    def test_which_file_is_trained_on(self, tmp_path):
+    def test_the_training_file_can_be_selected(self, tmp_path):
         row = {"question": "is it", "passage": "It is.", "label": True}
         task = TASKS["super_glue/boolq"]
         path = write_json(tmp_path, "super_glue/boolq", [row], ["train32", "val"])
@@ -222,9 +222,9 @@ class TestRefuses:
         with pytest.raises(UserError, match=message):
             text_files.read(TASKS[task], write_json(tmp_path, task, [row]))
 
-    def test_damaged_files(self, tmp_path):
+    def test_damaged_files_are_errors(self, tmp_path):
         path = write_json(tmp_path, "super_glue/cb", [{}])
-        (tmp_path / "CB/train.jsonl").write_text("{")  # goes before the gzipped one
+        (tmp_path / "CB/train.jsonl").write_text("{")  # has precedence over the gzipped file
         with pytest.raises(UserError, match=r"train\.jsonl line 1 is not JSON"):
             text_files.read(TASKS["super_glue/cb"], path)
         (tmp_path / "CB/train.jsonl").unlink()
@@ -267,7 +267,7 @@ class TestTfds:
         with pytest.raises(UserError, match=r"tfds, example 0: label is -1"):
             text_files._stored(task, [{**rows[0], "label": -1}], "tfds")
 
-    def test_not_on_disk(self, tmp_path):
+    def test_missing_files_are_an_error(self, tmp_path):
         (tmp_path / "glue").mkdir()
         with pytest.raises(UserError, match=r"run: tfds build glue/sst2"):
             text_files.read(TASKS["glue/sst2"], str(tmp_path))
