@@ -1,4 +1,4 @@
-"""What one step moves and what it leaves alone, bit for bit; one trace; what is refused."""
+"""Arrays that one step updates and does not, bit for bit; one trace; errors."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from tests.distill.methods import tables
 
 @pytest.fixture(scope="module")
 def stepped():
-    """Name of a method -> the states before and after two steps, and the last metrics."""
+    """Return, by method, the states before and after two steps and the last metrics."""
     known = {}
 
     def run(name):
@@ -27,7 +27,7 @@ def stepped():
 
 
 @pytest.mark.parametrize("name", tables.METHODS)
-def test_all_that_trains_moves(stepped, name):
+def test_all_trained_roles_are_updated(stepped, name):
     before, after, metrics = stepped(name)
     assert int(after.step) == 2
     assert all(np.isfinite(value) for value in metrics.values())
@@ -49,7 +49,7 @@ def test_frozen_teacher_is_bit_identical(stepped):
     assert tables.same(before.stats["teacher"], after.stats["teacher"])
 
 
-def test_frozen_teacher_sees_its_stored_statistics():
+def test_frozen_teacher_uses_its_running_statistics():
     table = tables.players("kd")
     variables, batch = tables.make_variables("cnn"), tables.batch()
     _, _, aux = tables.evaluator(table)(variables, batch)
@@ -59,7 +59,7 @@ def test_frozen_teacher_sees_its_stored_statistics():
     assert np.allclose(aux.metrics["teacher/accuracy"], right)
 
 
-def test_state_keeps_key_and_hparams(stepped):
+def test_key_and_hparams_do_not_change(stepped):
     before, after, _ = stepped("bdkd")
     assert jnp.array_equal(jax.random.key_data(before.key), jax.random.key_data(after.key))
     assert tables.same(before.hparams, after.hparams)
@@ -85,7 +85,7 @@ def test_one_trace_for_all_values():
 class TestSwitokd:
     @pytest.fixture(scope="class")
     def run(self):
-        """Step from one and the same state on a batch of either mode; momentum is not zero."""
+        """Step from the same state on a batch of each mode; momentum is not zero."""
         table, batch, state = tables.players("switokd"), tables.batch(), tables.start("switokd")
         variables = tables.scaled(tables.make_variables("cnn"), "teacher", 20)
         rng = np.random.default_rng(0)
@@ -103,7 +103,7 @@ class TestSwitokd:
             results[mode] = step(state, {**batch, "label": label})
         return jax.device_get(state), results
 
-    def test_expert_mode_pauses_the_teacher_exactly(self, run):
+    def test_expert_mode_leaves_the_teacher_bit_identical(self, run):
         before, results = run
         after, metrics = results["expert"]
         assert metrics["teacher/active"] == 0
@@ -113,7 +113,7 @@ class TestSwitokd:
             assert not tables.same(old["student"], new["student"]), part
         assert metrics["teacher/grad_norm"] > 0, "it would have moved"
 
-    def test_learning_mode_moves_both(self, run):
+    def test_learning_mode_updates_both(self, run):
         before, results = run
         after, metrics = results["learning"]
         assert metrics["teacher/active"] == 1
@@ -128,7 +128,7 @@ class TestRefusals:
         return tables.network("mlp", "student")
 
     @pytest.mark.parametrize("peer", ["teecher", "student"])
-    def test_toward_must_be_another_player(self, peer):
+    def test_toward_must_name_another_player(self, peer):
         own = {"forward_kl": tables.term("forward_kl", toward=(peer,))}
         table = {"student": Player(self.model(), own), "teacher": Player(self.model(), {})}
         with pytest.raises(ValueError, match=rf"student: forward_kl .*'{peer}'.*\(teacher\)"):
@@ -140,7 +140,7 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"student: pause .*'nobody'.*\(none\)"):
             co_train(table)
 
-    def test_somebody_must_train(self):
+    def test_at_least_one_role_must_be_trained(self):
         with pytest.raises(ValueError, match="no role has terms"):
             co_train({"teacher": Player(self.model(), {})})
 
@@ -168,6 +168,6 @@ class TestRefusals:
             ),
         ],
     )
-    def test_terms(self, options, message):
+    def test_invalid_terms_are_errors(self, options, message):
         with pytest.raises(ValueError, match=message):
             tables.term(**options)

@@ -1,4 +1,4 @@
-"""Terms of transport inside a method: the published weight, all devices, what is logged."""
+"""Transport terms inside a method: published weight, devices, logged metrics."""
 
 import functools
 import pathlib
@@ -19,7 +19,7 @@ POSITIONS, WORDS = 3, 5
 
 
 def table_of_logits(name):
-    """A network whose parameters are its logits."""
+    """Return a network whose parameters are its logits."""
     return Model(
         lambda key, batch: Variables({}, {}),
         lambda variables, batch, *, train, key=None: (Outputs(variables.params[name], {}), {}),
@@ -27,7 +27,7 @@ def table_of_logits(name):
 
 
 def linear(role):
-    """Logits of examples, and of the three tokens of each, linear in the input."""
+    """Return a network with logits of examples and of three tokens each, linear in the input."""
 
     def apply(variables, batch, *, train, key=None):
         z = batch["x"] @ variables.params["w"]
@@ -45,7 +45,7 @@ def term(name, *, toward=("teacher",), scalars=None, weight=1.0, schedule=None, 
 
 
 def evaluate(own, batch, params, model, *, axis_name=None, step=0):
-    """Loss, gradient in the student's parameters, metrics."""
+    """Return loss, gradient in the student's parameters, and metrics."""
     players = {"teacher": Player(model("teacher"), {}), "student": Player(model("student"), own)}
     method = co_train(players, axis_name=axis_name)
     hparams = {r: player_hparams(p, learning_rate=0.1) for r, p in players.items()}
@@ -60,7 +60,7 @@ def evaluate(own, batch, params, model, *, axis_name=None, step=0):
 
 
 @pytest.mark.parametrize("case", ["B4_C3_normal", "B4_C100_extremenoisy"])
-def test_the_published_weight_is_the_published_loss(case):
+def test_the_published_weight_gives_the_published_loss(case):
     s, t = (jnp.asarray(GOLDEN[f"{case}/{k}"], jnp.float32) for k in ("student", "teacher"))
     own = {"sinkhorn": term("sinkhorn", weight=1e-3)}
     params = {"teacher": {"teacher": t}, "student": {"student": s}}
@@ -74,7 +74,7 @@ def test_the_published_weight_is_the_published_loss(case):
 
 
 def batch_of(count, seed=0):
-    """Examples of which some are padding, tokens of which some are."""
+    """Return a batch in which some examples and some tokens are padding."""
     r = np.random.default_rng(seed)
     real = np.arange(count) % 5 != 3
     return {
@@ -99,7 +99,7 @@ OWN = {
 }
 
 
-def test_eight_devices_see_one_batch():
+def test_eight_devices_share_the_global_batch():
     own, batch, params = {k: make() for k, make in OWN.items()}, batch_of(16), weights()
     one = jax.jit(lambda b: evaluate(own, b, params, linear))(batch)
     split = {k: v.reshape(8, 2, *v.shape[1:]) for k, v in batch.items()}
@@ -112,7 +112,7 @@ def test_eight_devices_see_one_batch():
         np.testing.assert_allclose(b[3], a, rtol=2e-5, atol=2e-5)
 
 
-def test_padding_of_examples_and_tokens_is_cut_out():
+def test_padding_of_examples_and_tokens_has_no_effect():
     own = {"sinkhorn": term("sinkhorn"), "tokens": term("sinkhorn", layer="token_logits")}
     batch, params = batch_of(8), weights()
     unpadded = {k: v[batch["mask"] > 0] for k, v in batch.items()}
@@ -131,7 +131,7 @@ def test_padding_of_examples_and_tokens_is_cut_out():
     np.testing.assert_allclose(padded["student/tokens/raw"], value, 1e-5)
 
 
-def test_what_is_logged_is_the_mean_over_the_peers():
+def test_logged_metrics_are_means_over_the_peers():
     own = {"sinkhorn": term("sinkhorn", toward=("teacher", "other"))}
     z = np.random.default_rng(0).normal(size=(3, 4, 3)).astype("f4") * 6
     params = {k: {k: x} for k, x in zip(("teacher", "other", "student"), z, strict=True)}
@@ -150,7 +150,7 @@ def test_what_is_logged_is_the_mean_over_the_peers():
 
 
 class TestAnneal:
-    def test_temperature_and_its_square_go_down_in_a_straight_line(self):
+    def test_temperature_and_its_square_decrease_linearly(self):
         z = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("f4")
         params = {"teacher": {"teacher": z[0]}, "student": {"student": z[1]}}
         batch = {"label": np.zeros(4, np.int32)}

@@ -1,4 +1,4 @@
-"""Terms on the tokens of a language model: real tokens of an example, then examples, by numpy."""
+"""Terms on a language model's tokens against numpy: means over real tokens, then examples."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ SIDES = ("student", "teacher")
 def outputs(seed):
     r = np.random.default_rng(seed)
     logits = 2 * r.normal(size=(BATCH, POSITIONS, WORDS)).astype("f4")
-    logits[MASK == 0] = np.nan  # whatever is there must not be seen
+    logits[MASK == 0] = np.nan  # padding must have no effect
     return Outputs(
         jnp.zeros((BATCH, 2)),
         {
@@ -30,7 +30,7 @@ def outputs(seed):
 
 
 def by_hand(name, student, teacher, temperature):
-    """The value of one token."""
+    """Return the value of one token."""
     s, t = (
         log_softmax(np.float64(z.features["token_logits"]) / temperature, axis=-1)
         for z in (student, teacher)
@@ -71,7 +71,7 @@ def test_mean_over_the_real_tokens(name):
     assert seen == {"token_logits", "token_mask"} | ({"token_targets"} if name == "ce" else set())
 
 
-def test_no_layer_is_the_logits():
+def test_an_empty_layer_is_the_logits():
     r = np.random.default_rng(0)
     s, t = (r.normal(size=(BATCH, 2)).astype("f4") for _ in SIDES)
     spec = terms.TERM_SPECS["soft_cross_entropy"]()
@@ -98,6 +98,6 @@ def test_regressions():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_another_layer_is_refused(name):
+def test_another_layer_is_an_error(name):
     with pytest.raises(UserError, match=r"layer is 'pooled'; it must be '' .* or 'token_logits'"):
         terms.TERM_SPECS[name](layer="pooled")
