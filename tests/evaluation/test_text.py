@@ -1,4 +1,4 @@
-"""The metrics of GLUE and SuperGLUE against values counted by hand."""
+"""The metrics of GLUE and SuperGLUE against values computed by hand."""
 
 import math
 import warnings
@@ -46,7 +46,7 @@ class TestByHand:
         scores = task_metrics("super_glue/cb", logits(guess, 3), label)
         assert scores == {"macro_f1": pytest.approx(4 / 9, abs=1e-12), "accuracy": 0.6}
 
-    def test_macro_f1_leaves_out_a_class_that_never_occurs(self):
+    def test_macro_f1_excludes_a_class_that_never_occurs(self):
         scores = task_metrics("super_glue/cb", logits(np.array([0, 1]), 3), np.array([0, 1]))
         assert scores["macro_f1"] == 1.0
 
@@ -62,7 +62,7 @@ class TestByHand:
         # tied ranks 1.5, 3, 1.5, 4 against 1, 2, 3, 4: 3.0 / sqrt(4.5 * 5)
         assert tied["spearman"] == pytest.approx(3.0 / math.sqrt(4.5 * 5), abs=1e-12)
 
-    def test_exact_match_is_of_whole_questions(self):
+    def test_exact_match_is_by_question(self):
         groups = np.array([7, 3, 7, 3, 3, 5, 5, 2, 2, 2])  # wrong: rows 3, 4 and 5
         scores = task_metrics("super_glue/multirc", logits(GUESSES), LABELS, groups)
         assert scores == {"f1": pytest.approx(2 / 3, abs=1e-12), "exact_match": 0.5}
@@ -71,7 +71,7 @@ class TestByHand:
 class TestDegenerate:
     @pytest.mark.parametrize("name", TASKS)
     @pytest.mark.parametrize("constant", [0, 1])
-    def test_one_prediction_is_finite_and_silent(self, name, constant):
+    def test_a_constant_prediction_is_finite_without_warning(self, name, constant):
         task = TASKS[name]
         label = np.arange(12) % max(2, len(task.class_names))
         guess = np.full(12, constant)
@@ -84,7 +84,7 @@ class TestDegenerate:
         for zero in {"matthews", "pearson", "spearman"} & set(scores):
             assert scores[zero] == 0.0
 
-    def test_no_positive_at_all(self):
+    def test_no_positives(self):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             nothing = np.zeros(4, int)
@@ -95,18 +95,18 @@ class TestDegenerate:
         scores = task_metrics("glue/stsb", np.arange(4.0), np.full(4, 2.5))
         assert scores == {"pearson": 0.0, "spearman": 0.0}
 
-    def test_nan_is_told(self):
+    def test_nan_gives_nan(self):
         values = logits(GUESSES)
         values[3, 1] = np.nan
         assert math.isnan(task_metrics("glue/sst2", values, LABELS)["accuracy"])
 
-    def test_a_choice_may_be_impossible(self):
+    def test_logits_may_be_minus_infinity(self):
         values = np.where(logits(GUESSES) > 0, 1.0, -np.inf)
         assert task_metrics("glue/sst2", values, LABELS)["accuracy"] == 0.7
 
 
 class TestRefuses:
-    def test_shapes(self):
+    def test_invalid_shapes_are_errors(self):
         with pytest.raises(ValueError, match=r"logits \(10, 3\) and labels \(10,\)"):
             task_metrics("glue/sst2", logits(GUESSES, 3), LABELS)
         with pytest.raises(ValueError, match=r"logits \(10, 2\) and labels \(9,\)"):
@@ -116,6 +116,6 @@ class TestRefuses:
         with pytest.raises(ValueError, match="groups None and labels"):
             task_metrics("super_glue/multirc", logits(GUESSES), LABELS)
 
-    def test_unknown_task(self):
+    def test_an_unknown_task_is_an_error(self):
         with pytest.raises(UserError, match="did you mean glue/stsb"):
             task_metrics("glue/sts-b", logits(GUESSES), LABELS)
