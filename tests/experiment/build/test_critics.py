@@ -1,4 +1,4 @@
-"""Critics from a config: sweeps, checkpoints, an earlier variant's teacher, what is refused."""
+"""Critics from a config: sweeps, checkpoints, an earlier variant's teacher, errors."""
 
 import json
 import pathlib
@@ -22,7 +22,7 @@ from kdjax.report.results import MemberResult
 from kdjax.train import checkpoint
 
 RATE, TEMPERATURE = "roles.*.optimizer.learning_rate", "roles.crd.terms.contrast.temperature"
-# the same sums in another order of multiplication: a member in a stack is a batched product
+# a stacked member is a batched product: the same sums in another order
 CLOSE = {"rtol": 5e-5, "atol": 5e-6}
 
 
@@ -63,7 +63,7 @@ def train(run, steps=3):
     return jax.device_get(state._replace(key=jax.random.key_data(state.key))), metrics
 
 
-def test_a_member_of_a_sweep_is_the_single_run():
+def test_a_member_of_a_sweep_equals_the_single_run():
     table = {"seed": (0, 5), RATE: (0.1, 0.02), TEMPERATURE: (0.3, 0.7)}
     states, metrics = train(build(config(sweep=table, sweep_mode="zip")))
     settings = config(crd(terms={"contrast": {"weight": 0.8, "temperature": 0.7}}), seed=5)
@@ -83,10 +83,10 @@ def test_a_member_of_a_sweep_is_the_single_run():
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing may catch it."""
+    """Simulates a kill; no code may catch it."""
 
 
-def test_stop_and_resume_is_uninterrupted_bit_for_bit(tmp_path):
+def test_stop_and_resume_equals_an_uninterrupted_run(tmp_path):
     run, folders = build(config()), [tmp_path / "whole", tmp_path / "parts"]
 
     def killed(step, seed):
@@ -121,13 +121,13 @@ def test_stop_and_resume_is_uninterrupted_bit_for_bit(tmp_path):
 
 
 def frozen(**changes):
-    """The teacher of an earlier variant, frozen and cached."""
+    """Return a config with the frozen, cached teacher of an earlier variant."""
     settings = config(**changes)
     over = {"teacher": {"terms": {"ce": None}, "from_variant": "alone", "cache": True}}
     return {**settings, "variants": {"alone": {"roles": {"crd": None}}, "crd": {"roles": over}}}
 
 
-def test_a_frozen_cached_teacher_shows_the_critics_layer():
+def test_a_cached_teacher_includes_the_critics_layer():
     alone, following = build(frozen()).variants
     assert not alone.critics
     assert set(alone.hparams[0]) == {"teacher", "student"}
@@ -137,14 +137,14 @@ def test_a_frozen_cached_teacher_shows_the_critics_layer():
     assert following.parameters["crd"] == (12 + 1) * 4 + (8 + 1) * 4
 
 
-def test_the_experiment_has_a_critic_in_two_of_its_rows():
+def test_the_experiment_has_a_critic_in_two_variants():
     file = pathlib.Path(__file__).parents[3] / "experiments" / "digits_crd.py"
     variants = build(overrides.read(f"{file}:smoke", ["--config.devices=1"]).config).variants
     rows = {variant.name: list(variant.critics) for variant in variants}
     assert rows == {"alone": [], "kd": [], "crd": ["crd"], "kd_crd": ["crd"]}
 
 
-def test_a_sweep_may_name_the_critics_numbers():
+def test_a_sweep_may_name_the_critics_scalars():
     table = {RATE: (0.1, 0.3), "roles.crd.terms.contrast.weight": (0.5, 1.0)}
     members = build(config(sweep=table)).variants[0].hparams
     values = [(h["crd"]["optimizer"]["learning_rate"], h["student"]["optimizer"]["learning_rate"],
@@ -152,7 +152,7 @@ def test_a_sweep_may_name_the_critics_numbers():
     assert values == [(a, a, w) for a in (0.1, 0.3) for w in (0.5, 1.0)]
 
 
-def test_players_that_a_critic_stands_between_are_one_choice():
+def test_players_of_a_critic_are_selected_together():
     def member(number, student, teacher):
         results = {"student/accuracy": student, "teacher/accuracy": teacher}
         results |= {"student/nll": 1.0, "teacher/nll": 1.0}
@@ -167,20 +167,20 @@ def test_players_that_a_critic_stands_between_are_one_choice():
     assert choose(members, "teacher", table, select, [("student", "teacher")]).members == (0,)
 
 
-def test_labels_of_a_streamed_set_are_those_by_id():
+def test_labels_of_a_streamed_set_are_by_id():
     source = build(config()).source
     assert source.arrays is not None
     streamed = experiment_critics.training_labels(source._replace(arrays=None))
     np.testing.assert_array_equal(streamed, source.arrays["label"])
 
 
-def test_names_of_terms_are_nobody_elses():
+def test_names_of_critic_terms_are_distinct():
     assert set(critics.names()) == {"contrast", "dependency"}
     assert not set(critics.term_scalars()) & set(terms.TERM_SPECS)
     assert critics.describe("contrast").startswith("CRD: ")
 
 
-def test_a_completed_config_holds_the_scalars_of_the_critics_terms():
+def test_a_completed_config_has_the_critics_scalars():
     scalars = configs.to_dict(configs.from_dict(config()))["roles"]["crd"]["terms"]["contrast"]
     assert {"weight": 0.8, "temperature": 0.3, "momentum": 0.5}.items() <= scalars.items()
 
@@ -209,14 +209,14 @@ def test_a_completed_config_holds_the_scalars_of_the_critics_terms():
         (crd(optimizer={"name": "sdg"}), r"roles.crd.optimizer.name is 'sdg'; it must be sgd"),
     ],
 )  # fmt: skip
-def test_refusals(critic, message):
+def test_errors(critic, message):
     with pytest.raises(UserError, match=message) as caught:
         build(config(critic))
     assert str(caught.value).startswith("config: ")
     assert "\n" not in str(caught.value)
 
 
-def test_refusals_that_need_more_than_the_critics_table(monkeypatch):
+def test_errors_across_roles(monkeypatch):
     with pytest.raises(UserError, match=r"roles\.crd\.terms\.contrast\.temperature is 0; it must"):
         build(config(sweep={TEMPERATURE: (0.1, 0.0)}))
     settings = frozen()

@@ -23,7 +23,7 @@ def config(method, arg=""):
 
 
 def features(model_options):
-    """Names and shapes of a network's features, without the batch."""
+    """Return the names and shapes of a network's features, without the batch axis."""
     options = {key: value for key, value in model_options.items() if key != "name"}
     model = models.build(model_options["name"], num_classes=100, **options)
     variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
@@ -32,7 +32,7 @@ def features(model_options):
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_levels_and_widths_are_those_of_the_networks(pair):
+def test_levels_and_widths_match_the_networks(pair):
     roles = config("reviewkdpp", pair)["roles"]
     own, peer = (features(roles[role]["model"]) for role in ("student", "teacher"))
     adapters, terms = roles["student"]["adapters"], roles["student"]["terms"]
@@ -48,7 +48,7 @@ def test_levels_and_widths_are_those_of_the_networks(pair):
     assert terms["norm_direction"]["own_layer"] == through
 
 
-# weights, steps of an epoch and learning rate as published: pair -> terms of the student
+# published weights, steps of an epoch and learning rates: pair -> the student's terms
 PUBLISHED = {
     ("kd", "res56_20"): ({"ce": 0.1, "forward_kl": 0.9}, 742, 0.05, 0),
     ("dist", "res32x4_shv1"): ({"ce": 1.0, "correlation": 2.0}, 742, 0.01, 0),
@@ -66,7 +66,7 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("row", PUBLISHED, ids="-".join)
-def test_settings_are_the_published_ones(row):
+def test_settings_are_as_published(row):
     weights, epoch, rate, ramp = PUBLISHED[row]
     settings = config(*row)
     student = settings["roles"]["student"]
@@ -96,14 +96,14 @@ def test_dkd_has_the_published_alpha_and_beta():
 
 
 @pytest.mark.parametrize("file", [*(f"cifar100_{m}" for m in METHODS), "imagenet_kdpp"])
-def test_an_unknown_pair_is_answered_with_the_known_ones(file):
+def test_the_error_for_an_unknown_pair_lists_the_pairs(file):
     known = "r34_r18, r50_mv1" if file == "imagenet_kdpp" else ", ".join(PAIRS)
     with pytest.raises(UserError, match=f"no pair 'res56'; there are {known} and smoke"):
         overrides.read(f"{ROOT / file}.py:res56", [])
 
 
 def test_reviewkdpp_trains_from_its_teacher(tmp_path):
-    """Adapters of both kinds, class means and a frozen teacher, from the file to the outcome."""
+    """Train from the experiment file: both kinds of adapters, class means and a frozen teacher."""
     settings = {**config("reviewkdpp", "smoke"), "tensorboard": False, "log_every": 1}
     run = build(settings)
     assert set(run.variants[1].players["student"].terms) == {

@@ -1,4 +1,4 @@
-"""Adapters in a run: ReviewKD's term beside a reference, variants that share adapters."""
+"""Adapters in a run: ReviewKD's term against a reference, variants that share adapters."""
 
 import json
 
@@ -46,7 +46,7 @@ def test_a_variant_builds_the_adapters_that_its_terms_use():
 
 @pytest.fixture(scope="module")
 def chained(tmp_path_factory):
-    """A student with an adapter, frozen in a later variant that looks at its logits."""
+    """Return a config: a student with an adapter, frozen in a variant that uses its logits."""
     settings = base(roles__student__adapters=STUDENT["adapters"], num_steps=2)
     settings["roles"]["student"]["terms"]["feature_mse"] = HINT
     frozen = {
@@ -64,7 +64,7 @@ def chained(tmp_path_factory):
     return run, [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_later_variant_takes_the_network_without_its_adapter(chained):
+def test_a_later_variant_uses_the_network_without_its_adapter(chained):
     run, rows = chained
     first, second = run.variants
     assert first.parameters["student"] == second.parameters["student"] + 6 * 8 + 8
@@ -76,7 +76,7 @@ def test_a_later_variant_takes_the_network_without_its_adapter(chained):
     assert score["first"] == score["second"]
 
 
-def test_a_role_that_reads_weights_has_no_adapter_to_read():
+def test_a_role_with_a_checkpoint_has_no_adapter_weights():
     settings = base(roles__student__adapters=STUDENT["adapters"])
     settings["roles"]["student"]["terms"]["feature_mse"] = HINT
     again = {"roles": {"student": {"from_variant": "first"}}}

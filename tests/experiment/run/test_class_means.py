@@ -1,4 +1,4 @@
-"""Class means of a frozen network: what they are, and how a run uses and keeps them."""
+"""Class means of a frozen network: their values, and their use and storage in a run."""
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,7 @@ def network():
     return model, variables
 
 
-def test_they_are_the_means_in_float64(network):
+def test_class_means_match_float64(network):
     model, variables = network
     dataset = source()
     prepare = data.prepare(dataset.spec)
@@ -38,7 +38,7 @@ def test_they_are_the_means_in_float64(network):
 
 
 @pytest.mark.parametrize("augment", ["none", "crop_flip"])
-def test_devices_and_batch_size_change_nothing(network, augment):
+def test_class_means_do_not_depend_on_devices_or_batch_size(network, augment):
     one = class_means(*network, source(), MeansOptions(augment=augment))
     layout = parallel.pmap_data(8, stacked_batch=False)
     eight = class_means(
@@ -67,7 +67,7 @@ def test_a_class_without_examples_is_named(network):
         class_means(*network, source(), MeansOptions("stage9"))
 
 
-def test_they_are_computed_once_for_a_network_and_its_data(network, tmp_path):
+def test_class_means_are_computed_once_for_a_network_and_its_data(network, tmp_path):
     calls = []
 
     def compute():
@@ -84,7 +84,7 @@ def test_they_are_computed_once_for_a_network_and_its_data(network, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["other width", "cut"])
-def test_a_file_that_does_not_fit_is_named(damage, network, tmp_path):
+def test_the_error_for_a_mismatched_file_names_it(damage, network, tmp_path):
     compute = lambda: np.ones((3, 5), np.float32)  # noqa: E731
     cached_class_means(tmp_path, network[1], {}, compute, (3, 5))
     (file,) = (tmp_path / "class_means").glob("*.npz")
@@ -132,7 +132,7 @@ def config(**student):
     }
 
 
-def test_nd_trains_from_each_seeds_own_teacher_and_keeps_its_means(tmp_path):
+def test_nd_uses_the_teacher_and_the_means_of_each_seed(tmp_path):
     (tmp_path / "run").mkdir()
     outcomes = train(build(config()), tmp_path / "run", lambda _: None)
     assert [outcome.name for outcome in outcomes] == ["alone", "nd"]
@@ -141,14 +141,14 @@ def test_nd_trains_from_each_seeds_own_teacher_and_keeps_its_means(tmp_path):
     assert "student/norm_direction/raw" in lines
 
 
-def test_a_teacher_that_trains_has_no_class_means():
+def test_a_trained_teacher_has_no_class_means():
     settings = config()
     settings["variants"]["nd"]["roles"]["teacher"] = {}
     with pytest.raises(UserError, match="class means are of a frozen network, but teacher trains"):
         build(settings)
 
 
-def test_widths_that_differ_ask_for_an_adapter():
+def test_different_widths_need_an_adapter():
     settings = config(own_layer="pooled")
     del settings["roles"]["student"]["adapters"]
     with pytest.raises(UserError, match=r"'pooled' of student is \(4,\).*'pooled' of teacher is"):

@@ -39,7 +39,7 @@ BASE["data"]["augment"] = "resized_crop_flip"
 
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory):
-    """What each way of dividing the same run over devices writes."""
+    """Return the metrics of the same run for each layout over devices."""
     ways = {
         "one": {"devices": 1},
         "pmap": {"parallel": "pmap"},
@@ -57,7 +57,7 @@ def metrics(tmp_path_factory):
     return results
 
 
-def test_it_trains_and_evaluates(metrics):
+def test_imagenet_trains_and_evaluates(metrics):
     for rows in metrics.values():
         seen = {(row["split"], row["step"]) for row in rows}
         assert {("train", 1), ("train", 2), ("validation", 2), ("test", 2)} <= seen
@@ -67,18 +67,18 @@ def test_it_trains_and_evaluates(metrics):
         assert all(5 < row["student/ce/raw"] < 12 for row in rows if row["split"] == "train")
 
 
-def test_eight_devices_are_one(metrics):
+def test_eight_devices_equal_one(metrics):
     for one, many in zip(metrics["one"], metrics["pmap"], strict=True):
         for name in ("student/ce/raw", "student/nll", "student/grad_norm"):
             if name in one:
-                # the mean of 16 float32 losses in another order, and two steps of it
+                # the mean of 16 float32 losses in another order, over two steps
                 assert many[name] == pytest.approx(one[name], rel=1e-4)
 
 
-def test_bfloat16_is_near_float32(metrics):
+def test_bfloat16_is_close_to_float32(metrics):
     for one, half in zip(metrics["one"], metrics["mesh in bfloat16"], strict=True):
         if one["split"] == "train":
-            # 8 bits of mantissa in two layers of a net whose loss is about 7
+            # 8 bits of mantissa in two layers of a network whose loss is about 7
             assert half["student/ce/raw"] == pytest.approx(one["student/ce/raw"], rel=0.02)
             assert half["student/ce/raw"] != one["student/ce/raw"]
 
@@ -109,8 +109,8 @@ def test_label_smoothing_can_be_swept():
         build.build({**settings, "sweep": {path: (1.0,)}})
 
 
-def test_bfloat16_is_of_the_computation_only():
-    """By shapes alone, nothing compiled: what a step keeps and reports is float32."""
+def test_bfloat16_is_for_computation_only():
+    """State and metrics are float32; the test traces shapes and compiles nothing."""
     settings = {
         **BASE,
         "devices": 1,

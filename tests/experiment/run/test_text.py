@@ -1,6 +1,6 @@
-"""Whole runs on texts: BERT, T5 and GPT-Neo with SinKD; stopped, exported, divided, refused.
+"""Runs on text: BERT, T5 and GPT-Neo with SinKD; resume, export, devices, errors.
 
-Tolerances: float32 sums in another order.
+Tolerances are those of float32 sums in another order.
 """
 
 import json
@@ -28,7 +28,7 @@ from tests.train.test_resume import Killed, ending, interrupted, kill
 
 TASKS = {"bert": "glue/mrpc", "t5": "super_glue/boolq", "gpt_neo": "super_glue/copa"}
 OWN = {"bert": "f1", "t5": "accuracy", "gpt_neo": "accuracy"}
-# the other two in full: `make test-long`; their networks and data have tests of their own
+# the other two run in `make test-long`; their networks and data have separate tests
 KINDS = ["bert", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("t5", "gpt_neo"))]
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -45,7 +45,7 @@ def sinkd(layer=""):
 
 
 def config(folder, kind="bert", task=None, **changes):
-    """Four steps of two networks; the student learns by KD and transport as well."""
+    """Return a config of four steps; the student also minimises KD and transport."""
     task = task or TASKS[kind]
     layer = "" if kind == "bert" else "token_logits"
     settings = {
@@ -81,7 +81,7 @@ def config(folder, kind="bert", task=None, **changes):
 
 @pytest.fixture(scope="module")
 def uninterrupted(request, tmp_path_factory):
-    """An uninterrupted run of each kind, made once: (run, workdir, outcome, data folder)."""
+    """Train each kind once, uninterrupted: (run, workdir, outcome, data folder)."""
     cache = {}
 
     def make(kind):
@@ -108,7 +108,7 @@ def test_a_run_logs_every_step_and_member(kind, uninterrupted):
             assert line[f"{name}/raw"] > 0
         weighted = line["student/sinkhorn/weighted"]
         assert weighted == pytest.approx(0.01 * line["student/sinkhorn/raw"], rel=1e-6)
-        # rows of the plan may be off, never by more than the whole mass of one
+        # the error of a row of the plan is at most the mass of the row
         assert 0 <= line["student/sinkhorn/row_error"] < 1
         assert line["student/sinkhorn/iterations"] == 5
     assert steps[0]["student/ce/raw"] != steps[1]["student/ce/raw"]
@@ -122,7 +122,7 @@ def test_a_run_logs_every_step_and_member(kind, uninterrupted):
 
 
 @kinds
-def test_kill_and_resume_is_uninterrupted(kind, uninterrupted, tmp_path):
+def test_kill_and_resume_equals_an_uninterrupted_run(kind, uninterrupted, tmp_path):
     run, workdir, _, folder = uninterrupted(kind)
     with pytest.raises(Killed):
         running.train(interrupted(run, 3, kill), tmp_path, print)
@@ -134,7 +134,7 @@ def test_kill_and_resume_is_uninterrupted(kind, uninterrupted, tmp_path):
 
 @pytest.fixture(scope="module")
 def exported(uninterrupted, tmp_path_factory):
-    """The folder of an exported role of a run."""
+    """Return the folder of an exported role."""
     cache = {}
 
     def make(kind, role):
@@ -149,7 +149,7 @@ def exported(uninterrupted, tmp_path_factory):
 
 
 @kinds
-def test_a_restored_export_answers_as_the_run_did(kind, uninterrupted, exported):
+def test_a_restored_export_has_the_outputs_of_the_run(kind, uninterrupted, exported):
     run, _, outcome, _ = uninterrupted(kind)
     model, variables, _ = model_export.restore(exported(kind, "student"), run.source.spec)
     answer = jax.jit(lambda batch: model.apply(variables, batch, train=False)[0].logits)
@@ -175,7 +175,9 @@ def test_an_export_keeps_its_vocabulary(uninterrupted, exported):
 
 
 @kinds
-def test_an_export_in_hugging_faces_format_starts_a_run(kind, uninterrupted, exported, tmp_path):
+def test_a_run_can_start_from_an_export_in_hugging_face_format(
+    kind, uninterrupted, exported, tmp_path
+):
     run, workdir, _, folder = uninterrupted(kind)
     story = load_results(run, workdir, print)
     request = ExportRequest("student", member=1, huggingface=True)
@@ -190,7 +192,7 @@ def test_an_export_in_hugging_faces_format_starts_a_run(kind, uninterrupted, exp
         export_run.from_workdir(run, story, request, tmp_path / "hf")
 
 
-def test_each_seed_draws_its_own_head_of_a_read_network(uninterrupted, exported, tmp_path):
+def test_each_seed_has_a_new_head_on_loaded_weights(uninterrupted, exported, tmp_path):
     run, workdir, _, folder = uninterrupted("bert")
     request = ExportRequest("student", member=1, huggingface=True)
     export_run.from_workdir(run, load_results(run, workdir, print), request, tmp_path / "hf")
@@ -237,11 +239,14 @@ def test_a_regression_has_correlations_and_no_accuracy(tmp_path, monkeypatch):
 
 
 def after(folder, kind, devices, parallel):
-    """Params and metrics after two steps of a program."""
+    """Return params and metrics after two steps of a program."""
     settings = config(folder, kind, devices=devices, parallel=parallel, sweep={})
     for role in settings["roles"].values():
         role["model"]["dropout"] = 0.0  # masks differ by device
-        role["optimizer"] = {"name": "sgd", "learning_rate": 0.1}  # Adam's first step is a sign
+        role["optimizer"] = {
+            "name": "sgd",
+            "learning_rate": 0.1,
+        }  # Adam's first step is a sign
     settings["roles"]["student"]["terms"]["sinkhorn"]["weight"] = 1.0
     run = build(settings)
     program, state = make_program(run, MemberGroup(run.variants[0], (0,)), {})
@@ -253,8 +258,8 @@ def after(folder, kind, devices, parallel):
 
 @pytest.mark.long
 @pytest.mark.parametrize(("kind", "parallel"), [("bert", "mesh"), ("t5", "pmap")])
-def test_eight_devices_transport_as_one(kind, parallel, tmp_path):
-    """Also between tokens, whose numbers differ by device."""
+def test_transport_on_eight_devices_equals_one(kind, parallel, tmp_path):
+    """This includes transport between tokens, whose number differs between devices."""
     one, eight = (after(tmp_path, kind, devices, parallel) for devices in (1, 8))
     assert jax.tree.structure(one) == jax.tree.structure(eight)
     for (path, a), b in zip(jax.tree.leaves_with_path(eight), jax.tree.leaves(one), strict=True):
@@ -277,14 +282,14 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_is_said_in_one_line(name, tmp_path, capsys):
+def test_errors_are_one_line(name, tmp_path, capsys):
     settings = config(tmp_path / "data")
     change, words = BAD[name]
     change(settings)
     refused(capsys, train(experiment(tmp_path, settings), tmp_path / "run"), words)
 
 
-def test_a_teacher_of_other_words_is_refused(exported, tmp_path, capsys):
+def test_a_teacher_with_another_vocabulary_is_an_error(exported, tmp_path, capsys):
     settings = config(tmp_path / "data")
     teacher = settings["roles"]["teacher"]
     teacher |= {"terms": {}, "checkpoint": str(exported("bert", "teacher"))}
