@@ -1,4 +1,4 @@
-"""Damaged files: said in a line, kept aside, and no harm to the result."""
+"""Damaged files: one line, quarantine, and unchanged results."""
 
 import gc
 import shutil
@@ -15,7 +15,7 @@ PART = ("checkpoints", "kd", "0-3")
 
 @pytest.fixture(autouse=True)
 def _abandoned_reads(monkeypatch):
-    """Orbax's abandoned reads must not print their errors, now or at any later time."""
+    """Collect orbax's abandoned reads so that they do not print errors later."""
     seen = []
     monkeypatch.setattr(sys, "unraisablehook", seen.append)
     yield
@@ -25,7 +25,7 @@ def _abandoned_reads(monkeypatch):
 
 @pytest.fixture
 def undone(whole, tmp_path, no_page):
-    """A copy of the finished run whose second variant is not recorded as done: it resumes."""
+    """Return a copy of the finished run whose second variant is not recorded as done."""
     shutil.copytree(whole[1], tmp_path / "run")
     folder = tmp_path.joinpath("run", *PART)
     (folder / "done.json").unlink()
@@ -58,7 +58,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_the_checkpoint_before_is_taken(damage, undone, whole, tmp_path, capsys):
+def test_the_previous_checkpoint_is_used(damage, undone, whole, tmp_path, capsys):
     damage(undone / "60")
     assert cli.main(train(whole[0], tmp_path / "run")) == 0
     err = capsys.readouterr().err
@@ -71,7 +71,7 @@ def test_the_checkpoint_before_is_taken(damage, undone, whole, tmp_path, capsys)
     assert_same(tmp_path / "run", whole[1])
 
 
-def test_without_a_good_checkpoint_the_part_begins_again(undone, whole, tmp_path, capsys):
+def test_without_a_valid_checkpoint_the_part_restarts(undone, whole, tmp_path, capsys):
     for step in ("50", "60"):
         truncate(undone / step)
     assert cli.main(train(whole[0], tmp_path / "run")) == 0
@@ -81,15 +81,15 @@ def test_without_a_good_checkpoint_the_part_begins_again(undone, whole, tmp_path
     assert_same(tmp_path / "run", whole[1])
 
 
-def test_half_a_line_of_metrics_is_dropped(undone, whole, tmp_path):
+def test_an_incomplete_line_of_metrics_is_dropped(undone, whole, tmp_path):
     path = tmp_path / "run" / "metrics.jsonl"
     content = path.read_bytes()
-    path.write_bytes(content[: len(content) - 40])  # inside the last of the test lines
+    path.write_bytes(content[: len(content) - 40])  # inside the last test line
     assert cli.main(train(whole[0], tmp_path / "run")) == 0
     assert_same(tmp_path / "run", whole[1])
 
 
-def test_lost_lines_of_metrics_are_refused(undone, whole, tmp_path, capsys):
+def test_missing_lines_of_metrics_are_an_error(undone, whole, tmp_path, capsys):
     path = tmp_path / "run" / "metrics.jsonl"
     path.write_bytes(path.read_bytes()[:1000])
     refused(capsys, train(whole[0], tmp_path / "run"), str(path), "lines are missing")
