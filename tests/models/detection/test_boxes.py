@@ -1,4 +1,4 @@
-"""Boxes against loops in float64 and, for what is a round trip, against themselves."""
+"""Boxes against loops in float64, and round trips."""
 
 import math
 
@@ -19,7 +19,7 @@ def draw(seed, count, extent=50.0):
 
 
 def overlap(a, b):
-    """One pair, in plain floats."""
+    """Return the intersection area of one pair, in plain floats."""
     wide = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     tall = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     return wide * tall
@@ -70,7 +70,7 @@ def test_coding_against_its_formula_and_back():
     check_grads(lambda d: boxes.decode(d, r, weights), (deltas,), 1, rtol=1e-2)
 
 
-def test_coding_is_finite_without_area_and_growth_is_cut():
+def test_coding_is_finite_without_area_and_growth_is_clipped():
     flat = jnp.array([[5.0, 5.0, 5.0, 5.0]])
     assert np.isfinite(boxes.encode(flat, flat)).all()
     assert np.isfinite(boxes.encode(jnp.array([[0.0, 0.0, 9.0, 9.0]]), flat)).all()

@@ -1,4 +1,4 @@
-"""The two-stage detector: what its rows are, what is hidden from it, what is frozen."""
+"""The two-stage detector: its rows, its inputs in evaluation, its frozen parts."""
 
 import functools
 
@@ -38,7 +38,7 @@ def batch_of(seed=0):
         "size": jnp.array([[64, 64], [64, 60]], jnp.float32),
         "box": jnp.stack([jnp.array(box)] * PICTURES),
         "box_label": jnp.array([[0, 2, 0]] * PICTURES, jnp.int32),
-        "box_mask": jnp.array([[1, 1, 0], [0, 0, 0]], jnp.float32),  # the second has none
+        "box_mask": jnp.array([[1, 1, 0], [0, 0, 0]], jnp.float32),  # the second image has no boxes
         "crowd": jnp.zeros((PICTURES, 3), jnp.float32),
         "draw": jnp.array([1, 2], jnp.uint32),
         "label": jnp.zeros(PICTURES, jnp.int32),
@@ -59,8 +59,8 @@ def build(**options):
 
 
 @functools.cache
-def learned():
-    """Outputs and gradients of one batch to learn from, compiled once for all tests."""
+def train_step():
+    """Return outputs and gradients of one training batch, compiled once for all tests."""
     model, variables = build()
 
     def total(params, batch):
@@ -73,8 +73,8 @@ def learned():
     return grads, outputs, stats
 
 
-def test_rows_of_a_batch_to_learn_from():
-    _, outputs, stats = learned()
+def test_rows_of_a_training_batch():
+    _, outputs, stats = train_step()
     rows = PICTURES * LIMITS["regions"]
     features = outputs.features
     assert outputs.logits.shape == (rows, 4)
@@ -84,26 +84,26 @@ def test_rows_of_a_batch_to_learn_from():
     label = np.asarray(features["row_label"]).reshape(PICTURES, -1)
     assert set(label[0].tolist()) <= {0, 2, 3}
     assert {0, 2} <= set(label[0].tolist())  # true boxes are among the regions
-    assert (label[1] == 3).all()  # a picture without boxes is background
+    assert (label[1] == 3).all()  # an image without boxes is background
     anchor = np.asarray(features["anchor_label"]).reshape(PICTURES, -1)
     assert anchor[0].sum() > 0
     assert anchor[1].sum() == 0
-    # batch norm moved
+    # batch norm statistics change
     assert any(
         jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), stats, build()[1].stats))
     )
 
 
 def test_every_parameter_has_a_gradient():
-    grads, _, _ = learned()
+    grads, _, _ = train_step()
     flat = jax.tree_util.tree_flatten_with_path(grads)[0]
     still = ["/".join(str(k.key) for k in path) for path, g in flat if not np.any(np.asarray(g))]
-    # no box here is large enough for that level, and few of the anchors drawn are on it
+    # no box is large enough for that level, and few sampled anchors are on it
     assert set(still) <= {"pyramid/output4/kernel", "pyramid/output4/bias"}
 
 
-def test_targets_bring_a_region_to_its_box():
-    _, outputs, _ = learned()
+def test_targets_map_a_region_to_its_box():
+    _, outputs, _ = train_step()
     features, scene = outputs.features, batch_of()
     regions = features["region"].reshape(-1, 4)
     rows = np.flatnonzero(np.asarray(features["row_label"]) == 2)
@@ -111,14 +111,14 @@ def test_targets_bring_a_region_to_its_box():
     np.testing.assert_allclose(features["box_target"][rows], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_batch_without_boxes_is_detected_in_and_evaluation_keeps_stats():
+def test_detection_without_boxes_and_unchanged_statistics():
     model, variables = build()
     find = jax.jit(lambda v, b: model.apply(v, b, train=False))
     outputs, stats = find(variables, without_boxes(batch_of()))
     detections = np.asarray(outputs.features["detections"])
     assert detections.shape == (PICTURES, LIMITS["detections"], 7)
     real = detections[detections[..., 6] > 0]
-    assert len(real) > 0  # scores near 1 / 4 are above the least one
+    assert len(real) > 0  # scores near 1 / 4 are above the minimum score
     assert (real[:, 2] > real[:, 0]).all()
     assert (real[:, :4] >= 0).all()
     assert (detections[1, :, 2] <= 60).all()
@@ -126,9 +126,9 @@ def test_a_batch_without_boxes_is_detected_in_and_evaluation_keeps_stats():
     jax.tree.map(np.testing.assert_array_equal, stats, variables.stats)
 
 
-def test_a_guest_judges_the_regions_it_is_given():
+def test_a_guest_uses_given_regions():
     model, variables = build()
-    _, outputs, _ = learned()
+    _, outputs, _ = train_step()
     regions = {name: outputs.features[name] for name in models.REGION_KEYS}
     judge = jax.jit(lambda v, b: model.apply(v, b, train=False)[0])
     guest = judge(variables, {**without_boxes(batch_of()), **regions})
@@ -157,7 +157,7 @@ def test_frozen_parts_are_statistics():
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_weights_of_a_classifier_go_under_the_heads(frozen):
+def test_weights_of_a_classifier_fill_the_backbone(frozen):
     stages = {"frozen_norm": frozen, "frozen_stages": 2 if frozen else 0}
     detector = models.build("faster_rcnn", **SMALL, **stages)
     classifier = models.build("ResNet10", num_classes=5, stem="imagenet", width=4)
@@ -196,12 +196,12 @@ def test_every_backbone_has_the_strides_of_the_pyramid():
         ({"num_classes": 1}, "2 classes"),
     ],
 )
-def test_impossible_options(options, message):
+def test_invalid_options_are_errors(options, message):
     with pytest.raises(UserError, match=message):
         models.build("faster_rcnn", **{**SMALL, **options})
 
 
-def test_images_that_do_not_halve():
+def test_image_sizes_must_be_multiples_of_the_stride():
     model, _ = build()
     with pytest.raises(UserError, match="multiples of 32"):
         jax.eval_shape(model.init, jax.random.key(0), {"image": jnp.zeros((1, 60, 64, 3))})
@@ -212,7 +212,7 @@ def test_proposals_are_the_best_and_distinct_and_a_nan_is_none():
     anchors = (jnp.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 40, 40], [5, 5, 5, 9.0]]),)
     logits = jnp.array([1.0, 2.0, 0.5, 9.0])
     box, real = propose(logits, jnp.zeros((4, 4)), anchors, jnp.array([30.0, 50.0]), limits)
-    assert real.tolist() == [True, True, False]  # one overlaps too much, one has hardly an area
+    assert real.tolist() == [True, True, False]  # one overlaps too much, one has almost no area
     np.testing.assert_allclose(box[:2], [[5, 5, 5.001, 9], [1, 0, 11, 10]], atol=1e-3)
     box, real = propose(logits, jnp.full((4, 4), jnp.nan), anchors, jnp.array([30.0, 50.0]), limits)
     assert not real.any()
@@ -226,7 +226,7 @@ def test_detections_are_suppressed_by_class():
         logits, jnp.zeros((3, 2, 4)), box, jnp.ones(3, bool), jnp.array([40.0, 40.0]), Limits()
     )
     real = np.asarray(detections)[np.asarray(detections)[:, 6] > 0]
-    # class 0: the first suppresses the second; class 1: the second, better there, the first
+    # class 0: the first suppresses the second; class 1: the second has the higher score
     np.testing.assert_allclose(real[:, 4:6], [[0.8, 0], [0.3, 1]], rtol=1e-5)
     np.testing.assert_allclose(real[:, :4], [[0, 0, 10, 10], [0, 0, 10, 11]], atol=1e-4)
 

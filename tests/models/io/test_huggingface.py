@@ -1,4 +1,4 @@
-"""Folders of the reference library: round trips, spellings, mistakes; fewer layers."""
+"""Folders of the reference library: round trips, old names, errors, layer selection."""
 
 import json
 import pathlib
@@ -37,8 +37,8 @@ def tensors_of(path):
     return safetensors.numpy.load_file(path / "model.safetensors")
 
 
-def written(tmp_path, *, config=None, tensors=None):
-    """A copy of the small BERT with changes; None leaves a key or tensor out."""
+def write_folder(tmp_path, *, config=None, tensors=None):
+    """Write a copy of the small BERT with changes; None omits a key or tensor."""
     settings = {**json.loads((GOLDEN / "config.json").read_text()), **(config or {})}
     actual = {**tensors_of(GOLDEN), **(tensors or {})}
     (tmp_path / "config.json").write_text(
@@ -71,7 +71,7 @@ def test_writing_back_gives_the_same_tensors(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_built_network_comes_back_with_its_options(name, tmp_path):
+def test_a_network_is_read_back_with_its_options(name, tmp_path):
     variables = init(name)
     options = SMALL[name] | ({"num_classes": 2} if name == "bert" else {})
     models.save_huggingface(tmp_path, {"name": name, **options}, variables)
@@ -81,16 +81,16 @@ def test_a_built_network_comes_back_with_its_options(name, tmp_path):
     assert options.items() <= to_options(config, "config.json")[1].items()
 
 
-def test_both_writers_configs_of_an_untied_head(tmp_path):
+def test_configs_of_an_untied_head_from_old_and_new_versions(tmp_path):
     path = folder("t5_v11")
     newer = json.loads((path / "config.transformers5.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(newer))
     (tmp_path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes())
-    assert newer["tie_word_embeddings"]  # the file of weights says otherwise
+    assert newer["tie_word_embeddings"]  # the weight file differs
     newer_variables, variables = (models.load_huggingface(f)[1] for f in (tmp_path, path))
     jax.tree.map(np.testing.assert_array_equal, newer_variables, variables)
     assert "lm_head" in variables.params
-    # a copy of the embedding is no head of its own
+    # a copy of the embedding is not a separate head
     tensors = tensors_of(path)
     tensors["lm_head.weight"] = tensors["shared.weight"].copy()
     safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
@@ -101,7 +101,7 @@ def test_both_writers_configs_of_an_untied_head(tmp_path):
         models.load_huggingface(tmp_path)
 
 
-def test_old_spellings_buffers_and_headless_files(tmp_path):
+def test_old_names_buffers_and_files_without_head(tmp_path):
     before = tensors_of(GOLDEN)
     norm = "bert.embeddings.LayerNorm"
     changed = {
@@ -112,7 +112,7 @@ def test_old_spellings_buffers_and_headless_files(tmp_path):
         "bert.embeddings.position_ids": np.arange(32)[None],
     }
     _, expected = models.load_huggingface(GOLDEN)
-    _, actual = models.load_huggingface(written(tmp_path, tensors=changed))
+    _, actual = models.load_huggingface(write_folder(tmp_path, tensors=changed))
     jax.tree.map(np.testing.assert_array_equal, expected, actual)
 
     bare = {key.removeprefix("bert."): x for key, x in before.items() if "classifier" not in key}
@@ -149,7 +149,7 @@ def test_tensors_that_do_not_fit_are_listed_in_one_line(tmp_path):
         f"{key}.weight": np.zeros((24, 40), np.float32),
     }
     with pytest.raises(UserError) as caught:
-        models.load_huggingface(written(tmp_path, tensors=changed))
+        models.load_huggingface(write_folder(tmp_path, tensors=changed))
     line = str(caught.value)
     assert "\n" not in line
     assert "missing: bert.pooler.dense.bias" in line
@@ -172,13 +172,13 @@ def test_tensors_that_do_not_fit_are_listed_in_one_line(tmp_path):
 )  # fmt: skip
 def test_configs_of_other_networks(config, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        models.load_huggingface(written(tmp_path, config=config))
+        models.load_huggingface(write_folder(tmp_path, config=config))
 
 
 def test_files_that_are_missing_or_damaged(tmp_path):
     with pytest.raises(UserError, match=r"config\.json: cannot be read"):
         models.load_huggingface(tmp_path)
-    path = written(tmp_path)
+    path = write_folder(tmp_path)
     (path / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"model\.safetensors: no such file"):
         models.load_huggingface(path)
@@ -189,7 +189,7 @@ def test_files_that_are_missing_or_damaged(tmp_path):
         models.load_huggingface(GOLDEN, num_classes=3)
 
 
-def test_saving_other_variables_is_refused(tmp_path):
+def test_saving_other_variables_is_an_error(tmp_path):
     _, variables = models.load_huggingface(GOLDEN)
     with pytest.raises(UserError, match="the variables are not those of this bert"):
         models.save_huggingface(tmp_path, {"name": "bert", "num_classes": 2}, variables)
@@ -201,7 +201,7 @@ def test_saving_other_variables_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# how the file of a network with its second layers only would be named: old number -> new one
+# names in the file of a network with only its second layers: old index -> new index
 @pytest.mark.parametrize(
     ("name", "pattern", "layers"),
     [
@@ -211,7 +211,7 @@ def test_saving_other_variables_is_refused(tmp_path):
         ("gpt_neo", r"(transformer\.h\.)(\d+)", (3, 1)),
     ],
 )
-def test_kept_layers_are_slices_of_the_file(name, pattern, layers, tmp_path):
+def test_selected_layers_are_slices_of_the_file(name, pattern, layers, tmp_path):
     path = folder(name)
     _, variables = models.load_huggingface(path)
     actual = models.select_layers(variables, layers)
@@ -238,7 +238,7 @@ def test_kept_layers_are_slices_of_the_file(name, pattern, layers, tmp_path):
         np.testing.assert_array_equal(shallow[key], tensor, err_msg=key)
 
 
-def test_a_network_of_kept_layers_runs_as_its_first_layers():
+def test_a_network_of_selected_layers_equals_its_first_layers():
     deep = gpt_neo(GptNeoOptions(**SMALL["gpt_neo"], dropout=0.0))
     batch = {k: np.ones((2, 5), np.int32) for k in ("input_ids", "attention_mask")}
     variables = jax.jit(deep.init)(jax.random.key(0), batch)
@@ -253,7 +253,7 @@ def test_a_network_of_kept_layers_runs_as_its_first_layers():
     np.testing.assert_allclose(actual, scaled * norm["scale"] + norm["bias"], atol=1e-5)
 
 
-def test_layers_that_cannot_be_kept():
+def test_invalid_layers_are_errors():
     variables = Variables({"layer0": {}, "layer1": {}}, {})
     with pytest.raises(UserError, match="layer 2 is not there: the network has 0 to 1"):
         models.select_layers(variables, (0, 2))

@@ -1,4 +1,4 @@
-"""Weights from elsewhere become a checkpoint, and go back to PyTorch's names."""
+"""Import of PyTorch weights as a checkpoint, and export to PyTorch's names."""
 
 import json
 import pathlib
@@ -21,7 +21,7 @@ TEACHER = DATA / "teachers/resnet56_cifar10_jpegft.npz"
 
 @pytest.fixture
 def tensors():
-    """A small trained network as PyTorch would save it."""
+    """Return a small trained network in PyTorch's format."""
     model = models.build("resnet8", num_classes=10, shortcut="pad")
     batch = {"image": jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)}
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
@@ -30,7 +30,7 @@ def tensors():
     return models.to_torch("resnet8", variables)
 
 
-def test_import_and_back_is_exact(tmp_path, tensors, capsys):
+def test_import_and_export_are_exact(tmp_path, tensors, capsys):
     weights, out = tmp_path / "w.npz", tmp_path / "teacher"
     np.savez(weights, **{f"module.{name}": tensor for name, tensor in tensors.items()})
     flags = [f"--weights={weights}", f"--out={out}", "--mean=.5,.5,.5", "--std=.2,.2,.2"]
@@ -44,7 +44,7 @@ def test_import_and_back_is_exact(tmp_path, tensors, capsys):
     assert set(back) == set(tensors)
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(back[name], tensor)
-    # what was written reads as weights again
+    # the written file is read as weights again
     again = import_weights("resnet8", out / "torch.safetensors", tmp_path / "again", ImageFormat())
     assert again.startswith("10 classes")
     assert json.loads((tmp_path / "again/config.json").read_text())["mean"] is None
@@ -62,7 +62,7 @@ def test_import_and_back_is_exact(tmp_path, tensors, capsys):
         ({"scale": 0}, "must be greater than 0"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused(tmp_path, tensors, options, message):
+def test_mismatched_numbers_are_errors(tmp_path, tensors, options, message):
     np.savez(tmp_path / "w.npz", **tensors)
     out, num_classes = tmp_path / "out", options.get("num_classes")
     images = ImageFormat(**{name: x for name, x in options.items() if name != "num_classes"})
@@ -71,7 +71,7 @@ def test_numbers_that_do_not_fit_are_refused(tmp_path, tensors, options, message
     assert not out.exists()
 
 
-def test_tensors_that_do_not_fit_are_listed(tmp_path, tensors):
+def test_mismatched_tensors_are_listed(tmp_path, tensors):
     path = tmp_path / "w.npz"
     np.savez(path, **tensors)
     with pytest.raises(UserError, match=rf'{path}: the tensors are not those of "resnet14"; miss'):
@@ -84,7 +84,7 @@ def test_tensors_that_do_not_fit_are_listed(tmp_path, tensors):
         import_weights("resnet8", path, tmp_path / "out", ImageFormat())
 
 
-def test_mistakes_on_the_command_line_exit_with_2(tmp_path, tensors, capsys):
+def test_command_line_errors_exit_with_2(tmp_path, tensors, capsys):
     np.savez(tmp_path / "w.npz", **tensors)
     flags = ["import", "--model=resnet8", f"--weights={tmp_path / 'w.npz'}"]
     assert main([*flags, f"--out={tmp_path / 'out'}", "--shape=32x32x3"]) == 2

@@ -8,7 +8,7 @@ from jax import lax
 
 from kdjax.models.layers.conv import conv2d
 
-# batch, size, in, out, kernel, stride, groups: every branch of the choice between lax and matrix
+# batch, size, in, out, kernel, stride, groups: every branch of the selection of lax or matrix
 # products (1x1, one input channel, strided, many taps) and odd sizes.
 CASES = {
     "plain": (2, (6, 6), 3, 4, 3, 1, 1),
@@ -74,7 +74,7 @@ def _penalty_gradients(conv):
     return jax.grad(penalty, argnums=(0, 1))
 
 
-def test_padding_may_differ_by_side():
+def test_padding_may_differ_between_sides():
     rng = np.random.default_rng(2)
     x, kernel = (jnp.float32(rng.normal(size=s)) for s in ((2, 5, 6, 3), (3, 2, 3, 4)))
     options = {"strides": (1, 1), "padding": ((0, 2), (1, 0)), "groups": 1}
@@ -134,7 +134,7 @@ def test_vmapped_second_derivatives():
     _close(actual, jax.jit(jax.vmap(_penalty_gradients(_lax(options))))(x, kernel))
 
 
-def test_no_argument_with_members_gives_one_convolution():
+def test_vmap_without_batched_arguments_has_one_convolution():
     x, kernel, options = _arrays("plain")
 
     def member(scale):

@@ -1,4 +1,4 @@
-"""T5: the reference library's numbers, an independent forward, buckets, choices in one pass."""
+"""T5: the reference library's outputs, an independent forward pass, buckets, choices."""
 
 import math
 import pathlib
@@ -52,7 +52,7 @@ def test_golden_outputs_and_gradients(name):
         return -(picked * (labels >= 0)).sum() / (labels >= 0).sum(), outputs
 
     (value, outputs), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables.params)
-    limit = 2e-5 if name == "t5_v10" else 1e-4  # 2e-5 is float32 against float64 there
+    limit = 2e-5 if name == "t5_v10" else 1e-4  # 2e-5 is the difference of float32 and float64
     np.testing.assert_allclose(outputs.logits, golden["logits"], atol=limit)
     np.testing.assert_allclose(value, golden["loss"], rtol=1e-5)
     for stack in ("encoder", "decoder"):
@@ -83,7 +83,7 @@ def test_buckets_by_exact_arithmetic(both_sides):
         distance = abs(source - target) if both_sides else max(target - source, 0)
         number = distance
         if distance >= half // 2:
-            # the largest k with distance >= exact * (128 / exact)^(k / exact), in whole numbers
+            # the largest k with distance >= exact * (128 / exact)^(k / exact), in integers
             exact, number = half // 2, half // 2
             while number < half - 1 and (distance / exact) ** exact * (1 + 1e-12) >= (
                 128 / exact
@@ -95,7 +95,7 @@ def test_buckets_by_exact_arithmetic(both_sides):
 
 
 def reference(params, batch, heads, *, tied, gated):
-    """Both stacks in float64, from the paper's formulas; distances of at most 15 tokens."""
+    """Return the outputs of both stacks in float64 from the paper's formulas, up to 15 tokens."""
     p = jax.tree.map(np.float64, params)
 
     def norm(x, at):
@@ -211,6 +211,6 @@ def test_bfloat16_and_dropout():
         ({"dropout": -0.1}, "t5: dropout is -0.1"),
     ],
 )
-def test_impossible_options(options, message):
+def test_invalid_options_are_errors(options, message):
     with pytest.raises(UserError, match=message):
         models.build("t5", num_classes=2, **{**SIZES, **options})
