@@ -1,4 +1,4 @@
-"""Drawn detections: what the page holds, and that nothing of it is taken for markup."""
+"""Detection panels: contents of the page, and escaping of markup."""
 
 import xml.etree.ElementTree as ET
 
@@ -39,5 +39,5 @@ def test_each_photograph_is_a_row_of_panels():
     assert [c.text for c in page.iter("figcaption")][:2] == ["truth", "kd, student"]
 
 
-def test_without_photographs_there_is_nothing():
+def test_without_photographs_there_are_no_panels():
     assert detections.as_html([]) == ""

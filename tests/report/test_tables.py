@@ -22,7 +22,7 @@ def _test_values(report, variant, role, metric):
     return np.array([entry["members"][m]["results"]["test"][f"{role}/{metric}"] for m in selected])
 
 
-def test_results_are_numpys_mean_and_sample_sd(report):
+def test_results_are_the_mean_and_sample_sd(report):
     table = tables.results(typed(report))
     assert table.header[:5] == ("variant", "role", "learning_rate", "seeds", "accuracy %")
     assert [row[:2] for row in table.rows] == [
@@ -40,7 +40,7 @@ def test_results_are_numpys_mean_and_sample_sd(report):
     assert table.rules == {3}
 
 
-def test_bold_is_the_best_mean_of_a_role(report):
+def test_the_best_mean_of_a_role_is_bold(report):
     table = tables.results(typed(report))
     for title, metric, best in (("accuracy %", "accuracy", np.argmax), ("NLL", "nll", np.argmin)):
         column = table.header.index(title)
@@ -83,9 +83,9 @@ def test_sweep_grid_of_two_paths_and_a_missing_point(build_report):
     assert statistics.short_names(list(grid.paths)) == {p: p for p in sweep}
 
 
-def test_paired_difference_goes_seed_by_seed(report):
+def test_paired_differences_are_by_seed(report):
     chosen = report["variants"][2]["chosen"]["student"]["members"]
-    chosen.reverse()  # the order of members is not the order of seeds
+    chosen.reverse()  # members are not in the order of seeds
     table = tables.differences(typed(report))
     assert table is not None
     row = next(row for row in table.rows if row[0] == "bdkd")
@@ -98,7 +98,7 @@ def test_paired_difference_goes_seed_by_seed(report):
     assert row[3] == f"{difference.mean():+.2f} ± {difference.std(ddof=1):.2f}"
 
 
-def test_diverged_members_are_left_out_and_named(report):
+def test_diverged_members_are_excluded_and_named(report):
     variant = report["variants"][1]
     lost = variant["chosen"]["student"]["members"][0]
     member = variant["members"][lost]
@@ -133,7 +133,7 @@ def test_one_variant_one_member_one_role(build_report):
     )
 
 
-def test_swept_without_a_choice_is_not_averaged_over_the_sweep(report):
+def test_a_sweep_without_selection_is_not_averaged(report):
     for variant in report["variants"]:
         del variant["chosen"]
     assert {row[2:4] for row in tables.results(typed(report)).rows} == {("-", "0")}
@@ -152,14 +152,14 @@ def test_renderers(report):
     assert "a|b*<i>[/]" in out.getvalue()
 
 
-def test_file_gets_whole_lines(report):
+def test_files_have_complete_lines(report):
     out = io.StringIO()
     table = tables.results(typed(report))
     show(table, file=out)
     assert all(cell in out.getvalue() for row in table.rows for cell in row)
 
 
-def test_overview_has_a_row_a_run_and_variant(report, build_report):
+def test_the_overview_has_a_row_for_each_run_and_variant(report, build_report):
     lone = build_report(("default",), roles=("peer_a", "peer_b"), sweep={}, seeds=2)
     table = tables.overview([("one", typed(report)), ("two", typed(lone))])
     assert [row[0] for row in table.rows] == ["one"] * 3 + ["two"]
