@@ -1,4 +1,4 @@
-"""Checkpoints: exact, verified, and refused where they belong to something else."""
+"""Checkpoints: exact, verified, and rejected for another program."""
 
 import pathlib
 
@@ -14,7 +14,7 @@ TRAINS = ("teacher", "student")
 
 
 def scrambled(name="bdkd", seed=1):
-    """A state in which no array is zero, momentum included."""
+    """Return a state without zero arrays, including the momentum."""
     rng = np.random.default_rng(seed)
     state = tables.start(name)
     noisy = jax.tree.map(
@@ -58,11 +58,11 @@ def test_round_trip_is_exact(manager):
     assert record["offset"] == 35
 
 
-def test_nothing_there(manager):
+def test_no_checkpoint(manager):
     assert checkpoint.restore(manager, at(scrambled(), 0), TRAINS, print) is None
 
 
-def test_frozen_roles_are_not_written_but_kept(manager):
+def test_frozen_roles_are_not_written_and_stay_unchanged(manager):
     state = at(scrambled("kd"), 5)
     write(manager, state, trains=("student",))
     other = at(scrambled("kd", seed=2), 0)
@@ -79,13 +79,13 @@ def test_saving_a_step_again_changes_nothing(manager):
     assert tables.same(restored.params, first.params)
 
 
-def test_newest_few_are_kept(manager):
+def test_the_newest_checkpoints_are_kept(manager):
     state = scrambled()
     write(manager, *(at(state, step) for step in range(1, 6)))
     assert sorted(manager.all_steps()) == [3, 4, 5]
 
 
-def test_digest_sees_every_bit_and_name():
+def test_digest_depends_on_every_bit_and_name():
     tree = {"a": np.ones(3, np.float32), "b": jax.random.key(0)}
     digest = checkpoint.digest(tree)
     flipped = tree["a"].copy()
@@ -107,7 +107,7 @@ def truncate(folder):
 
 
 def flip(folder):
-    """Damage the middle of every file of arrays; which of them are read is orbax's affair."""
+    """Damage the middle of every file of arrays; orbax decides which ones it reads."""
     for path in folder.rglob("d/*"):
         content = bytearray(path.read_bytes())
         for place in range(len(content) // 3, len(content) // 3 + 64):
@@ -122,7 +122,7 @@ def lose(folder):
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, lose])
-def test_a_damaged_newest_falls_back(tmp_path, damage):
+def test_a_damaged_newest_checkpoint_falls_back(tmp_path, damage):
     folder, state, lines = tmp_path / "checkpoints", scrambled(), []
     manager = checkpoint.open_manager(folder, keep=3)
     write(manager, at(state, 2), at(state, 4))
@@ -137,12 +137,12 @@ def test_a_damaged_newest_falls_back(tmp_path, damage):
     assert "checkpoints/4 is damaged (" in lines[0]
     assert "kept as damaged-4, trying the one before" in lines[0]
     assert (folder / "damaged-4").is_dir()
-    write(manager, at(state, 4))  # its number is free again
+    write(manager, at(state, 4))  # its step can be saved again
     assert sorted(manager.all_steps()) == [2, 4]
     manager.close()
 
 
-def test_a_digest_that_differs_is_damage(manager, tmp_path, monkeypatch):
+def test_a_different_digest_is_damage(manager, tmp_path, monkeypatch):
     lines = []
     write(manager, at(scrambled(), 2))
     with monkeypatch.context() as patch:
@@ -154,7 +154,7 @@ def test_a_digest_that_differs_is_damage(manager, tmp_path, monkeypatch):
 
 
 class TestRefusals:
-    """A checkpoint of something else is no damage: it is refused and left alone."""
+    """A checkpoint of another program is not damaged: it is rejected and stays unchanged."""
 
     def refused(self, manager, state, trains):
         with pytest.raises(UserError) as error:
@@ -177,8 +177,8 @@ class TestRefusals:
         assert "(2, " in text
 
 
-def test_file_hashes_show_damage_and_are_removed_with_a_quarantined_checkpoint(manager):
-    """A file that has changed is seen without orbax, and its step can be written and read anew."""
+def test_file_hashes_detect_damage_and_are_removed_with_the_checkpoint(manager):
+    """A changed file is detected without orbax, and its step can be saved and restored again."""
     folder = pathlib.Path(manager.directory)
     write(manager, at(scrambled(), 5), at(scrambled(), 6))
     checkpoint.write_file_hashes(manager)

@@ -1,4 +1,4 @@
-"""Several steps in one dispatch: the same steps, whatever the layout, and the same resume."""
+"""Several steps in one dispatch: the same steps for every layout, and the same resume."""
 
 import itertools
 
@@ -43,7 +43,7 @@ def config(**changes):
     ],
     ids=["one", "pmap", "members", "mesh"],
 )
-def test_two_at_once_are_two(changes):
+def test_two_steps_in_one_dispatch_equal_two_dispatches(changes):
     run = build(config(**changes))
     program, state = make_program(run, MemberGroup(run.variants[0], (0, 1)), {})
     batches = list(itertools.islice(device_batches(run, program, 0), 4))
@@ -86,7 +86,7 @@ def hooks(sizes, *, steps_per_dispatch):
 
 
 @pytest.mark.parametrize("start", [0, 3])
-def test_which_steps_go_out_together_depends_on_their_numbers_alone(start):
+def test_grouping_of_steps_depends_only_on_their_numbers(start):
     sizes, logged = [], []
     called = hooks(sizes, steps_per_dispatch=3)._replace(
         log=lambda number, values: logged.append((number, float(values["student/loss"][0])))
@@ -102,6 +102,6 @@ def test_which_steps_go_out_together_depends_on_their_numbers_alone(start):
     assert logged == [(5, 5.0), (10, 10.0), (12, 12.0)]
 
 
-def test_fewer_than_no_step_is_refused():
+def test_invalid_numbers_of_steps_are_errors():
     with pytest.raises(UserError, match="steps_per_dispatch is -1"):
         build(config(steps_per_dispatch=-1))

@@ -1,4 +1,4 @@
-"""Whole runs on synthetic images: stopped, killed, damaged and diverging ones."""
+"""Runs on synthetic images: stopped, killed, damaged and diverged."""
 
 import json
 import os
@@ -55,11 +55,11 @@ def config(**changes):
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing may catch it."""
+    """Simulates a kill; no code may catch it."""
 
 
 def interrupted(run, batch, action):
-    """The run, with something happening while it waits for a batch."""
+    """Train a run with `action` while it waits for batch `batch`."""
 
     def train(step, seed):
         for number, value in enumerate(run.source.train(step, seed), start=step):
@@ -75,7 +75,7 @@ def kill():
 
 
 def ending(run, folder, lines=None):
-    """What a finished workdir holds, without wall times: digests, metrics, outcome."""
+    """Return digests, metrics and outcome of a finished workdir, without wall times."""
     part = member_groups(run, run.variants[0], folder)[0]
     restored = load_group_state(run, part, {}, (lines if lines is not None else []).append)
     outcome = json.loads((checkpoint_dir(part) / "done.json").read_text())
@@ -88,7 +88,7 @@ def ending(run, folder, lines=None):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """An uninterrupted run: the run, its folder, how it ended."""
+    """Train an uninterrupted run: (run, folder, results)."""
     folder, run = tmp_path_factory.mktemp("whole"), build(config())
     running.train(run, folder, print)
     return run, folder, ending(run, folder)
@@ -117,7 +117,9 @@ def test_metrics_are_complete_and_in_order(uninterrupted):
     ],
     ids=["sigterm", "killed", "killed at once"],
 )
-def test_stop_and_resume_is_uninterrupted(uninterrupted, tmp_path, batch, action, resumes):
+def test_stop_and_resume_equals_an_uninterrupted_run(
+    uninterrupted, tmp_path, batch, action, resumes
+):
     run, _, expected = uninterrupted
     with pytest.raises((Stopped, Killed)):
         running.train(interrupted(run, batch, action), tmp_path, print)
@@ -127,14 +129,14 @@ def test_stop_and_resume_is_uninterrupted(uninterrupted, tmp_path, batch, action
     assert ending(run, tmp_path) == expected
 
 
-def test_a_finished_run_is_left_alone(uninterrupted, tmp_path):
+def test_a_finished_run_is_not_changed(uninterrupted, tmp_path):
     run, folder, expected = uninterrupted
     again = shutil.copytree(folder, tmp_path / "again")
     running.train(interrupted(run, 0, kill), again, print)
     assert ending(run, again) == expected
 
 
-def test_a_damaged_newest_checkpoint_costs_nothing(uninterrupted, tmp_path):
+def test_a_damaged_newest_checkpoint_does_not_change_the_results(uninterrupted, tmp_path):
     run, folder, expected = uninterrupted
     again = shutil.copytree(folder, tmp_path / "again")
     part = checkpoint_dir(member_groups(run, run.variants[0], again)[0])
@@ -149,7 +151,7 @@ def test_a_damaged_newest_checkpoint_costs_nothing(uninterrupted, tmp_path):
     assert ending(run, again) == expected
 
 
-def test_a_diverging_member_is_reported_and_the_rest_goes_on(tmp_path, capsys):
+def test_a_diverged_member_is_reported_and_the_others_continue(tmp_path, capsys):
     settings = config(sweep={RATE: (0.1, 1e30)})
     run = build(settings)
     (outcome,) = running.train(run, tmp_path, print)
@@ -166,10 +168,10 @@ def test_a_diverging_member_is_reported_and_the_rest_goes_on(tmp_path, capsys):
     assert all(np.all(np.isfinite(leaf[0])) for leaf in jax.tree.leaves(alone))
 
 
-def test_all_diverged_fails_and_keeps_the_last_good_checkpoint(tmp_path):
+def test_all_diverged_fails_and_keeps_the_last_finite_checkpoint(tmp_path):
     settings = config(sweep={})
     for role in settings["roles"].values():
-        # the rate jumps after the fourth step, whose state is saved
+        # the learning rate jumps after the fourth step, whose state is saved
         schedule = {"name": "step", "boundaries": (4,), "factor": 1e30}
         role["optimizer"] = {"learning_rate": 0.1, "schedule": schedule}
     run = build(settings)

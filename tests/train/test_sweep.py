@@ -1,4 +1,4 @@
-"""Sweeps: which members there are, and that each is the run it would have been alone."""
+"""Sweeps: their members, and equality of each member with a single run."""
 
 import jax
 import numpy as np
@@ -14,7 +14,7 @@ RATE, TEMPERATURE = (
     "roles.*.optimizer.learning_rate",
     "roles.student.terms.forward_kl.temperature",
 )
-# the same sums in another order of multiplication: a member in a stack is a batched product
+# a stacked member is a batched product: the same sums in another order
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
 
 
@@ -28,7 +28,7 @@ class TestMembers:
         assert members == [{"seed": 0, "x": 1.0}, {"seed": 1, "x": 2.0}]
 
     @pytest.mark.parametrize("mode", ["grid", "zip"])
-    def test_nothing_swept_is_one_member(self, mode):
+    def test_an_empty_sweep_is_one_member(self, mode):
         assert sweep.members({}, mode) == [{}]
 
     @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ class TestMembers:
             ({"seed": [0]}, "product", "sweep_mode is 'product'; it must be grid or zip"),
         ],
     )
-    def test_refusals(self, table, mode, message):
+    def test_errors(self, table, mode, message):
         with pytest.raises(UserError, match=message):
             sweep.members(table, mode)
 
@@ -66,7 +66,7 @@ class TestPlace:
         assert actual["peer"] == self.HPARAMS["peer"]
         assert self.HPARAMS["student"]["terms"]["forward_kl"]["temperature"] == 2.0
 
-    def test_star_is_every_role_that_has_the_rest(self):
+    def test_star_is_every_role_with_that_path(self):
         actual = sweep.place(self.HPARAMS, RATE, 0.3)
         rates = {
             role: hparams.get("optimizer", {}).get("learning_rate")
@@ -86,7 +86,7 @@ class TestPlace:
             "student.optimizer.learning_rate",
         ],
     )
-    def test_refusals_name_what_can_be_swept(self, path):
+    def test_errors_list_the_paths_that_can_be_swept(self, path):
         message = rf"sweep.{path} is not a number .*`variants` .*seed, .*{TEMPERATURE}".replace(
             ".", r"\."
         )
@@ -140,7 +140,7 @@ def swept():
 
 
 @pytest.mark.parametrize("member", [0, 2])
-def test_a_member_is_the_single_run(swept, member):
+def test_a_member_equals_the_single_run(swept, member):
     _, states, metrics = swept
     seed, rate, temperature = [(0, 0.1, 1.0), None, (9, 0.05, 2.0)][member]
     single = config(seed=seed)
@@ -162,7 +162,7 @@ def test_members_differ_and_are_compiled_once(swept):
     assert program.step._cache_size() == 1
 
 
-def test_a_part_of_the_members_gives_the_same(swept):
+def test_a_subset_of_members_gives_the_same(swept):
     table = {"seed": (0, 5, 9), RATE: (0.1, 0.02, 0.05), TEMPERATURE: (1.0, 4.0, 2.0)}
     _, states, _ = train(build(config(sweep=table, sweep_mode="zip")), members=(1, 2))
     assert_close(states.params, row(swept[1].params, np.array([1, 2])))
@@ -170,7 +170,7 @@ def test_a_part_of_the_members_gives_the_same(swept):
 
 @pytest.fixture(scope="module")
 def frozen():
-    """Two members that share one frozen teacher, or have a copy each."""
+    """Train two members that share one frozen teacher, or have a copy each."""
     settings = config(sweep={RATE: (0.1, 0.02)})
     settings["roles"]["teacher"].update(terms={}, from_variant="first")
     settings["variants"] = {
@@ -206,14 +206,14 @@ def test_a_frozen_teacher_is_not_stacked(frozen):
     assert stacked_state.params["teacher"]["fc"]["kernel"].shape[0] == 2
 
 
-def test_a_shared_teacher_teaches_as_copies_do(frozen):
+def test_a_shared_teacher_equals_copies(frozen):
     _, (_, shared, metrics), (_, copies, expected) = frozen
     assert_close(shared.params["student"], copies.params["student"])
     assert_close(metrics, expected)
     assert not np.allclose(*shared.params["student"]["fc"]["kernel"])
 
 
-def test_one_seed_is_one_order_of_the_data(frozen):
+def test_one_data_seed_is_one_order_of_the_data(frozen):
     _, (program, state, _), _ = frozen
     assert program.axes.key is None
     assert state.key.shape == ()
@@ -238,7 +238,7 @@ def common_order():
     return run, jax.jit(model.init)(jax.random.key(8), batch)
 
 
-def test_members_of_a_common_order_are_the_single_runs(common_order):
+def test_members_with_a_common_order_equal_single_runs(common_order):
     run, teacher = common_order
     _, states, metrics = train(run, initial={"teacher": (teacher, False)})
     assert not np.allclose(*states.params["student"]["fc"]["kernel"])  # other initial weights
@@ -249,8 +249,8 @@ def test_members_of_a_common_order_are_the_single_runs(common_order):
 
 
 @pytest.mark.parametrize(("seed", "passes"), [(3, 1), (None, 2)])
-def test_a_frozen_teacher_sees_a_common_order_once(common_order, seed, passes):
-    """The teacher's product is [images, pixels] x [pixels, hidden] once, or for each member."""
+def test_a_frozen_teacher_runs_once_for_a_common_order(common_order, seed, passes):
+    """The teacher's product is [images, pixels] x [pixels, hidden], once or for each member."""
     run, teacher = common_order
     data = run.config.data.model_copy(update={"seed": seed})
     run = run._replace(config=run.config.model_copy(update={"data": data}))
@@ -263,6 +263,6 @@ def test_a_frozen_teacher_sees_a_common_order_once(common_order, seed, passes):
     assert batch["id"].shape == ((16,) if passes == 1 else (2, 16))
 
 
-def test_a_common_order_is_seeded_by_a_whole_number():
+def test_the_seed_of_a_common_order_is_an_integer():
     with pytest.raises(UserError, match=r"data\.seed is -1; it must be >= 0"):
         build(config(data={"name": "synthetic", "seed": -1}))
