@@ -31,7 +31,7 @@ def data(seed=0, n=60, classes=4, scale=2.0):
 
 
 def loop_bins(confidence, right, edges):
-    """(count, accuracy, confidence) of the bins (lo, hi], one example and one bin at a time."""
+    """Return (count, accuracy, confidence) of the bins (lo, hi] by loops over examples and bins."""
     bins = []
     for lo, hi in itertools.pairwise(edges):
         members = [i for i, c in enumerate(confidence) if lo < c <= hi]
@@ -90,7 +90,7 @@ class TestBins:
                 actual, GOLDEN[f"{case}/ECE15_gpleiss_{side}/f64/value"][0], rtol=1e-5, atol=1e-7
             )
 
-    def test_an_edge_belongs_to_the_bin_below(self):
+    def test_an_edge_belongs_to_the_lower_bin(self):
         halves = jnp.zeros((3, 2))  # confidence exactly 1/2
         labels = jnp.zeros(3, jnp.int32)
         assert calibration.reliability(halves, labels, num_bins=2).count.tolist() == [3, 0]
@@ -100,7 +100,7 @@ class TestBins:
 
     def test_adaptive_bins_hold_equal_mass_and_ignore_the_order_of_ties(self):
         logits, labels = data(4, n=30)
-        tied = jnp.round(logits)  # many equal confidences with different answers
+        tied = jnp.round(logits)  # many equal confidences with different predictions
         order = np.random.default_rng(0).permutation(30)
         first = calibration.adaptive_calibration_error(tied, labels, num_bins=7)
         again = calibration.adaptive_calibration_error(tied[order], labels[order], num_bins=7)
@@ -128,7 +128,7 @@ class TestEach:
         close(calibration.brier(logits, labels), ((p - one_hot) ** 2).sum(-1))
         close(calibration.negative_log_likelihood(logits, labels), -np.log((p * one_hot).sum(-1)))
 
-    def test_a_label_that_is_no_class_is_never_a_right_answer(self):
+    def test_an_invalid_label_is_never_correct(self):
         logits, labels = jnp.zeros((2, 3)), jnp.array([-1, 3])
         assert np.all(np.isnan(calibration.negative_log_likelihood(logits, labels)))
         assert calibration.accuracy(logits, labels).tolist() == [0, 0]
@@ -151,24 +151,24 @@ class TestTemperature:
         np.testing.assert_allclose(actual, np.exp(best.x), rtol=1e-4)  # the minimum is flat
 
     @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
-    def test_separable_data_end_at_the_cold_bound(self, scale):
+    def test_separable_data_give_the_lowest_temperature(self, scale):
         labels = jnp.arange(4)
         right = calibration.fit_temperature(scale * jnp.eye(4), labels)
         np.testing.assert_allclose(right, 0.05, rtol=1e-6)
         wrong = calibration.fit_temperature(-scale * jnp.eye(4), labels)
         np.testing.assert_allclose(wrong, 20.0, rtol=1e-6)
 
-    def test_one_where_nothing_depends_on_it(self):
+    def test_temperature_is_one_if_it_has_no_effect(self):
         assert float(calibration.fit_temperature(jnp.ones((3, 4)), jnp.arange(3))) == 1.0
         logits, labels = data()
         nothing = calibration.fit_temperature(logits, labels, mask=jnp.zeros(60))
         assert float(nothing) == 1.0
 
-    def test_nan_in_nan_out(self):
+    def test_nan_gives_nan(self):
         logits, labels = data()
         assert np.isnan(calibration.fit_temperature(logits.at[3, 1].set(jnp.nan), labels))
 
-    def test_it_carries_no_gradient(self):
+    def test_temperature_has_no_gradient(self):
         logits, labels = data(7)
         assert np.all(np.asarray(jax.grad(calibration.fit_temperature)(logits, labels)) == 0)
 
@@ -222,6 +222,6 @@ class TestErrors:
             ROWS[name](logits, jnp.zeros(4, jnp.int32), mask=jnp.ones(1))
 
     @pytest.mark.parametrize("function", [*BINNED, calibration.reliability])
-    def test_no_bins(self, function):
+    def test_zero_bins_are_an_error(self, function):
         with pytest.raises(ValueError, match="num_bins: must be an integer >= 1, got 0"):
             function(jnp.zeros((4, 3)), jnp.zeros(4, jnp.int32), num_bins=0)

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's walk to a new loss, followed word by word in a copy of the package."""
+"""The steps of CONTRIBUTING for a new loss, run in a copy of the package."""
 
 import json
 import os
@@ -15,11 +15,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def blocks():
-    """The fenced blocks of the section, in order."""
+    """Return the fenced blocks of the section in order."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     section = text.split("## To add a loss")[1].split("\n## ")[0]
     fenced = re.findall(r"^ *```(?:python|text)\n(.*?)^ *```$", section, re.MULTILINE | re.DOTALL)
-    # the section is a numbered list: its blocks stand three columns in
+    # the section is a numbered list: its blocks are indented by three columns
     return [re.sub(r"^ {3}", "", block, flags=re.MULTILINE) for block in fenced]
 
 

@@ -46,7 +46,7 @@ def compiled(function=total, **options):
 
 @functools.cache
 def traced(**options):
-    """Return a function (s, t, temperature, epsilon) -> the same; traced scalars select the space."""
+    """Return a function (s, t, temperature, epsilon) -> the same, with traced scalars."""
     return jax.jit(jax.value_and_grad(functools.partial(total, **options), has_aux=True))
 
 
