@@ -69,8 +69,12 @@ def train(words: str, runs: Path, data: str | None, steps: int) -> None:
     where = folder(runs, words)
     if (where / "report.json").exists():
         return
-    said = f"{words},steps={steps}" + ("" if data else ",DIGITS")
-    arguments = ["train", f"--config=experiments/omniglot_wdm.py:{said}", f"--workdir={where}"]
+    experiment = f"{words},steps={steps}" + ("" if data else ",DIGITS")
+    arguments = [
+        "train",
+        f"--config=experiments/omniglot_wdm.py:{experiment}",
+        f"--workdir={where}",
+    ]
     if data:
         arguments.append(f"--config.data.path={data}")
     if status := cli.main(arguments):
@@ -85,8 +89,8 @@ def read(runs: Path) -> list[dict[str, Any]]:
     points: dict[tuple, dict[str, Any]] = {}
     for where in sorted(path.parent for path in runs.glob("*/report.json")):
         report = read_report(where)
-        said = report.config["data"]
-        setting = {"tiles": said["tiles"], "batch": report.batch_size, "pool": said["pool"]}
+        data = report.config["data"]
+        setting = {"tiles": data["tiles"], "batch": report.batch_size, "pool": data["pool"]}
         point = points.setdefault(tuple(setting.values()), {**setting, "variants": {}})
         point["steps"] = report.steps
         for variant in report.variants:
@@ -99,11 +103,11 @@ def read(runs: Path) -> list[dict[str, Any]]:
     return list(points.values())
 
 
-def along(sweep: str, points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def points_of_sweep(sweep: str, points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the points of one sweep in the order of its axis; all else has the default values."""
     fixed = {key: value for key, value in MIDDLE.items() if key != sweep}
-    found = [p for p in points if all(p[key] == value for key, value in fixed.items())]
-    return sorted(found, key=lambda point: position(sweep, point))
+    selected = [p for p in points if all(p[key] == value for key, value in fixed.items())]
+    return sorted(selected, key=lambda point: position(sweep, point))
 
 
 def position(sweep: str, point: Mapping[str, Any]) -> float:
@@ -126,16 +130,16 @@ def figure(name: str, points: Sequence[Mapping[str, Any]], axis: str) -> str:
         axes = canvas.subplots()
         where = [position(name, point) for point in points]
         for variant, style in styles(variants).items():
-            shown = [p for p in points if variant in p["variants"]]
-            values = [100 * np.array(p["variants"][variant]["accuracy"]) for p in shown]
+            selected = [p for p in points if variant in p["variants"]]
+            values = [100 * np.array(p["variants"][variant]["accuracy"]) for p in selected]
             means = [v.mean() for v in values]
             spread = [v.std(ddof=1) if len(v) > 1 else 0.0 for v in values]
-            at = [position(name, p) for p in shown]
+            at = [position(name, p) for p in selected]
             axes.errorbar(at, means, spread, capsize=3, markersize=4, **style)
         if name != "tiles":
             axes.set_xscale("log", base=2)
-            said = ["endless" if x == ENDLESS and name == "pool" else f"{x:g}" for x in where]
-            axes.set_xticks(where, said)
+            labels = ["endless" if x == ENDLESS and name == "pool" else f"{x:g}" for x in where]
+            axes.set_xticks(where, labels)
         axes.set_xlabel(axis)
         axes.set_ylabel("probe accuracy %")
         axes.set_ylim(bottom=0)
@@ -168,9 +172,9 @@ def ablations(points: Sequence[Mapping[str, Any]]) -> list[str]:
     (middle,) = [point for point in points if all(point[k] == v for k, v in MIDDLE.items())]
     rows = {n: v for n, v in middle["variants"].items() if n not in ORDER or n == "wpc_penalty"}
     lines = ["| ablation, 4 tiles | probe accuracy % | estimate, nats |", "|---|---:|---:|"]
-    for name, found in rows.items():
+    for name, results in rows.items():
         cells = []
-        for values in (100 * np.array(found["accuracy"]), np.array(found["estimate"])):
+        for values in (100 * np.array(results["accuracy"]), np.array(results["estimate"])):
             cells.append(f"{values.mean():.1f} ± {values.std(ddof=1):.1f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return [*lines, ""]
@@ -201,7 +205,7 @@ def main() -> None:
             continue
         for words in () if args.draw else sweeps[name].points:
             train(words, args.runs, args.data, args.steps)
-        points = along(name, read(args.runs))
+        points = points_of_sweep(name, read(args.runs))
         if not points:
             continue
         numbers[name] = points

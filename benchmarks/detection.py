@@ -74,7 +74,7 @@ def losses_of(model: Any) -> Callable:
     return loss
 
 
-def split(side: int, count: int, width: int, repeats: int) -> None:
+def measure_parts(side: int, count: int, width: int, repeats: int) -> None:
     """Print the parts of a step."""
     backbone = models.build("ResNet18", num_classes=1, stem="imagenet", width=width)
     model = models.build("faster_rcnn", num_classes=CLASSES, backbone_options={"width": width})
@@ -88,11 +88,11 @@ def split(side: int, count: int, width: int, repeats: int) -> None:
             jnp.stack([jnp.sum(outputs.features[f"stage{n}"] ** 2) for n in (1, 2, 3, 4)])
         )
 
-    def answers(name: str) -> Callable:
+    def loss_of(name: str) -> Callable:
         def value(params: Any, stats: Any, batch: dict) -> jax.Array:
             outputs, _ = model.apply(Variables(params, stats), batch, train=True)
-            found = {"logits": outputs.logits, **outputs.features}
-            return jnp.sum(found[name] ** 2)
+            layers = {"logits": outputs.logits, **outputs.features}
+            return jnp.sum(layers[name] ** 2)
 
         return value
 
@@ -102,16 +102,16 @@ def split(side: int, count: int, width: int, repeats: int) -> None:
     calls |= {
         "backbone": call(jax.grad(stages), *alone, batch),
         "with pyramid and proposal network": call(
-            jax.grad(answers("anchor_logits")), params, stats, batch
+            jax.grad(loss_of("anchor_logits")), params, stats, batch
         ),
         "with proposals, RoIAlign, box head": call(
-            jax.grad(answers("logits")), params, stats, batch
+            jax.grad(loss_of("logits")), params, stats, batch
         ),
     }
     limits = Limits()
     calls["RoIAlign alone"] = reading(side, count, limits.regions)
-    found = sum(min(limits.before, 3 * (side // s) ** 2) for s in (*STRIDES, 64))
-    calls["suppression alone"] = suppressing(side, count, found, limits.proposals)
+    count_before = sum(min(limits.before, 3 * (side // s) ** 2) for s in (*STRIDES, 64))
+    calls["suppression alone"] = suppressing(side, count, count_before, limits.proposals)
     times = medians(calls, repeats)
     total = times.pop("whole")
     print(f"whole step, {count} x {side} px: {count / total:.2f} images/s")
@@ -169,7 +169,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
     print(f"{jax.default_backend()}, jax {jax.__version__}")
-    split(args.side, args.batch, args.width, args.repeats)
+    measure_parts(args.side, args.batch, args.width, args.repeats)
     scaling(args.side, args.batch, args.repeats)
 
 

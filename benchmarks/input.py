@@ -78,10 +78,10 @@ def config(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
 def seconds(call: Callable[[], Any], steps: int) -> float:
     """Time `steps` calls; wait for the device only at the end, as training does."""
     start = time.perf_counter()
-    found = None
+    result = None
     for _ in range(steps):
-        found = call()
-    jax.block_until_ready(found)
+        result = call()
+    jax.block_until_ready(result)
     return (time.perf_counter() - start) / steps
 
 
@@ -89,12 +89,12 @@ def measure(settings: dict[str, Any], steps: int, repeats: int) -> dict[str, flo
     """Return the median seconds for each batch of input, step and both."""
     run = build(settings)
     program, state = make_program(run, MemberGroup(run.variants[0], (0,)), {})
-    kept = {"state": program.layout.place(state)}
+    holder = {"state": program.layout.place(state)}
     batches: Iterator[Any] = device_batches(run, program, 0)
     ready = next(batches)
 
     def step(batch: Any) -> Any:
-        kept["state"], metrics = program.step(kept["state"], batch)
+        holder["state"], metrics = program.step(holder["state"], batch)
         return metrics
 
     jax.block_until_ready(step(ready))
@@ -108,7 +108,7 @@ def measure(settings: dict[str, Any], steps: int, repeats: int) -> dict[str, flo
         seconds(calls["input"], BUFFERED)  # use up the batches prepared during the other timings
         for name, call in calls.items():
             times[name].append(seconds(call, steps))
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: statistics.median(samples) for name, samples in times.items()}
 
 
 def arguments() -> argparse.Namespace:

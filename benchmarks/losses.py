@@ -154,10 +154,10 @@ def row(name: str, case: Case, repeats: int) -> str:
     values = [call() for call in calls]  # warms up too
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(repeats):
-        for call, kept in zip(calls, times, strict=True):
+        for call, samples in zip(calls, times, strict=True):
             start = time.perf_counter()
             call()
-            kept.append(1e3 * (time.perf_counter() - start))
+            samples.append(1e3 * (time.perf_counter() - start))
     jax_ms, *torch_ms = map(statistics.median, times)
     if not torch_ms:
         return f"| {name} | {jax_ms:.3f} | - | - | - |"

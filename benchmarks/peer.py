@@ -123,9 +123,9 @@ def speed(args: argparse.Namespace) -> None:
     for roles in (("student",), ("teacher",), ("teacher", "student")):
         kdjax_run = KdjaxRun(config(args.data, args.batch, 10_000, [0], roles))
         torch_run = TorchRun(kdjax_run, args.data, args.batch, 10_000, 0, roles)
-        found = medians({"ours": kdjax_run.step, "theirs": torch_run.step}, args.repeats)
+        times = medians({"kdjax": kdjax_run.step, "torch": torch_run.step}, args.repeats)
         names = " with ".join(f"ResNet-{DEPTHS[role]}" for role in roles)
-        print(f"| {names} | {found['torch_run'] / found['kdjax_run']:.2f} |", flush=True)
+        print(f"| {names} | {times['torch'] / times['kdjax']:.2f} |", flush=True)
 
 
 def accuracies(args: argparse.Namespace) -> None:
@@ -146,8 +146,8 @@ def accuracies(args: argparse.Namespace) -> None:
     table["PyTorch"] = dict(zip(roles, map(list, zip(*rows, strict=True)), strict=True))
     print(f"\n| after {args.epochs} epochs ({steps} steps) | ResNet-20 | ResNet-8 |")
     print("|---|---:|---:|")
-    for name, found in table.items():
-        cells = (f"{statistics.mean(x):.2f} ± {statistics.stdev(x):.2f}" for x in found.values())
+    for name, by_role in table.items():
+        cells = (f"{statistics.mean(x):.2f} ± {statistics.stdev(x):.2f}" for x in by_role.values())
         print(f"| {name}, {len(seeds)} seeds | {' | '.join(cells)} |")
 
 

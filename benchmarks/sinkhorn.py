@@ -104,7 +104,7 @@ def row(batch: int, classes: int, repeats: int) -> str:
             start = time.perf_counter()
             call()
             times[name].append(1e3 * (time.perf_counter() - start))
-    times_ms = {name: statistics.median(kept) for name, kept in times.items()}
+    times_ms = {name: statistics.median(samples) for name, samples in times.items()}
     line = f"| {batch} | {classes} | {times_ms['kdjax']:.2f} |"
     for name in ("torch", "ott"):
         if name not in times_ms:

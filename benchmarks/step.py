@@ -49,49 +49,54 @@ def calls(teacher: dict[str, Any], student: dict[str, Any], batch: int) -> dict[
     base = config(teacher, student, batch)
     ce, kl = {"ce": {}}, {"forward_kl": {**KL, "toward": "teacher"}}
     back = {"forward_kl": {**KL, "toward": "student"}}
-    found = {}
+    results = {}
     for name, terms in {
         "student step": {"student": ce},
         "teacher step": {"teacher": ce},
         "offline": {"student": {**ce, **kl}, "teacher": {}},
         "co-training": {"student": {**ce, **kl}, "teacher": {**ce, **back}},
     }.items():
-        said = copy.deepcopy(base)
-        said["roles"] = {r: {**said["roles"][r], "terms": terms[r]} for r in terms}
-        found[name] = stepper(said)
-    found["teacher forward"] = forward(base)
-    return found
+        settings = copy.deepcopy(base)
+        settings["roles"] = {r: {**settings["roles"][r], "terms": terms[r]} for r in terms}
+        results[name] = stepper(settings)
+    results["teacher forward"] = forward(base)
+    return results
 
 
-def stepper(said: dict[str, Any]) -> Callable[[], None]:
+def stepper(settings: dict[str, Any]) -> Callable[[], None]:
     """Return a call that takes one training step; a frozen role is randomly initialised."""
-    said = copy.deepcopy(said)
-    frozen = [role for role, player in said["roles"].items() if not player["terms"]]
+    settings = copy.deepcopy(settings)
+    frozen = [role for role, player in settings["roles"].items() if not player["terms"]]
     if frozen:  # as if from an earlier variant; no file is read
         trains = {"roles": {r: {"terms": {"ce": {}}, "from_variant": None} for r in frozen}}
-        rest = {"roles": {r: None for r in said["roles"] if r not in frozen}}
-        said["variants"] = {"first": {"roles": {**trains["roles"], **rest["roles"]}}, "second": {}}
-        said["roles"] = {
-            r: {**player, **({"from_variant": "first"} if r in frozen else {})}
-            for r, player in said["roles"].items()
+        rest = {"roles": {r: None for r in settings["roles"] if r not in frozen}}
+        settings["variants"] = {
+            "first": {"roles": {**trains["roles"], **rest["roles"]}},
+            "second": {},
         }
-    run = build(said)
+        settings["roles"] = {
+            r: {**player, **({"from_variant": "first"} if r in frozen else {})}
+            for r, player in settings["roles"].items()
+        }
+    run = build(settings)
     variant = run.variants[-1]
-    given: dict[str, tuple[Variables, bool]] = {}
+    initial: dict[str, tuple[Variables, bool]] = {}
     for role in frozen:
         batch = run.prepare_eval(next(run.source.evals["test"]()))
         model = variant.players[role].model
-        given[role] = (jax.jit(model.init)(jax.random.key(0), batch), False)
-    program, state = make_program(run, MemberGroup(variant, (0,)), given)
+        initial[role] = (jax.jit(model.init)(jax.random.key(0), batch), False)
+    program, state = make_program(run, MemberGroup(variant, (0,)), initial)
     return stepping(program.step, program.layout.place(state), device_batches(run, program, 0))
 
 
-def forward(said: dict[str, Any]) -> Callable[[], None]:
+def forward(settings: dict[str, Any]) -> Callable[[], None]:
     """Return a call of the teacher's forward pass in evaluation mode on a prepared batch."""
-    run = build({**said, "roles": {"teacher": {**said["roles"]["teacher"], "terms": {"ce": {}}}}})
+    run = build(
+        {**settings, "roles": {"teacher": {**settings["roles"]["teacher"], "terms": {"ce": {}}}}}
+    )
     model = run.variants[0].players["teacher"].model
     raw = next(run.source.evals["train"]())
-    batch = {k: v[: said["batch_size"]] for k, v in run.prepare_eval(raw).items()}
+    batch = {k: v[: settings["batch_size"]] for k, v in run.prepare_eval(raw).items()}
     variables = jax.jit(model.init)(jax.random.key(0), batch)
     apply = jax.jit(lambda v, b: model.apply(v, b, train=False)[0].logits)
     return lambda: jax.block_until_ready(apply(variables, batch))

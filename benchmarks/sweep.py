@@ -58,8 +58,8 @@ def steps(members: list[int], repeats: int) -> None:
     print("|---|" + "---:|" * len(members), flush=True)
     for name, (model, shape, batch) in NETWORKS.items():
         calls = {k: stepper(model, shape, batch, k) for k in (1, *members)}
-        found = medians({str(k): call for k, call in calls.items()}, repeats)
-        ratios = [found[str(k)] / (k * found["1"]) for k in members]
+        times = medians({str(k): call for k, call in calls.items()}, repeats)
+        ratios = [times[str(k)] / (k * times["1"]) for k in members]
         print(f"| {name} | {' | '.join(f'{r:.2f}' for r in ratios)} |", flush=True)
 
 
@@ -77,11 +77,11 @@ def commands(count: int, rounds: int) -> None:
 
         train("warm_sweep", list(range(count)))
         train("warm_single", [0])
-        whole, singles = [], []
+        sweeps, singles = [], []
         for turn in range(rounds):
-            whole.append(train(f"sweep{turn}", list(range(count))))
+            sweeps.append(train(f"sweep{turn}", list(range(count))))
             singles.append(sum(train(f"single{turn}_{n}", [n]) for n in range(count)))
-    ratio = statistics.median(whole) / statistics.median(singles)
+    ratio = statistics.median(sweeps) / statistics.median(singles)
     print(f"\none command with {count} seeds / {count} commands, {EXPERIMENT.name}: {ratio:.2f}")
 
 

@@ -14,11 +14,11 @@ malloc.keep_memory()  # as the command line does
 
 def stepping(step: Callable, state: Any, batches: Iterator[Any]) -> Callable[[], None]:
     """Return a call that takes one training step from the state of the last one."""
-    kept = {"state": state}
+    holder = {"state": state}
 
     def call() -> None:
-        kept["state"], metrics = step(kept["state"], next(batches))
-        jax.block_until_ready((kept["state"], metrics))
+        holder["state"], metrics = step(holder["state"], next(batches))
+        jax.block_until_ready((holder["state"], metrics))
 
     return call
 
@@ -35,4 +35,4 @@ def medians(calls: Mapping[str, Callable], repeats: int, warm: int = 2) -> dict[
             call()
             if turn >= warm:
                 times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(kept) for name, kept in times.items()}
+    return {name: statistics.median(samples) for name, samples in times.items()}

@@ -97,9 +97,9 @@ class Mutual:
             for other in logits:
                 if other is not own:
                     target = functional.log_softmax(other.detach(), 1)
-                    found = functional.log_softmax(own, 1)
+                    log_probabilities = functional.log_softmax(own, 1)
                     total = total + functional.kl_div(
-                        found, target, reduction="batchmean", log_target=True
+                        log_probabilities, target, reduction="batchmean", log_target=True
                     )
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -111,16 +111,16 @@ class Mutual:
     @torch.no_grad()
     def accuracy(self, images: Any, labels: Any, ready: Callable[[Any], Any]) -> list[float]:
         """Return the accuracy of each network in evaluation mode, in per cent."""
-        found = []
+        accuracies = []
         for network in self.networks:
             network.eval()
             right = [
                 (network(ready(x)).argmax(1) == y).float()
                 for x, y in zip(images.split(500), labels.split(500), strict=True)
             ]
-            found.append(100 * float(torch.cat(right).mean()))
+            accuracies.append(100 * float(torch.cat(right).mean()))
             network.train()
-        return found
+        return accuracies
 
 
 def normaliser(mean: np.ndarray, std: np.ndarray) -> Callable[[Any], Any]:

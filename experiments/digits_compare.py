@@ -93,7 +93,7 @@ def mutual(terms: dict, teacher: dict | None = None) -> dict:
     """Return a variant with the same terms for both roles, each toward the other."""
     sides = {"teacher": "student", "student": "teacher"}
     roles = {
-        role: {"terms": {name: {"toward": peer, **said} for name, said in terms.items()}}
+        role: {"terms": {name: {"toward": peer, **scalars} for name, scalars in terms.items()}}
         for role, peer in sides.items()
     }
     return {"roles": {**roles, "teacher": {**roles["teacher"], **(teacher or {})}}}

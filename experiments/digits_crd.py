@@ -60,8 +60,8 @@ def get_config(arg: str = "") -> ConfigDict:
 def distill(terms: dict, optimizer: dict, *, crd: bool) -> dict:
     """Return a variant: the frozen, cached teacher of "alone" and the student's terms toward it."""
     toward = {
-        name: said if name == "ce" else {"toward": "teacher", **said}
-        for name, said in terms.items()
+        name: scalars if name == "ce" else {"toward": "teacher", **scalars}
+        for name, scalars in terms.items()
     }
     roles: dict = {
         "teacher": {"terms": {"ce": None}, "from_variant": "alone", "cache": True},

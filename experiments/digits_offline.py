@@ -70,8 +70,8 @@ def distill(terms: dict, adapter: bool) -> dict:
     """Return a variant: the frozen, cached teacher of "alone" and the student's terms toward it."""
     student: dict = {
         "terms": {
-            name: said if name == "ce" else {"toward": "teacher", **said}
-            for name, said in terms.items()
+            name: scalars if name == "ce" else {"toward": "teacher", **scalars}
+            for name, scalars in terms.items()
         }
     }
     if adapter:

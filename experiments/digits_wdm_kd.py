@@ -77,8 +77,8 @@ def player(hidden: tuple[int, ...]) -> dict:
 def distill(terms: dict, critic: dict | None = None, *, adapt: bool = False) -> dict:
     """Return a variant: the frozen, cached teacher of "alone" and the student's terms toward it."""
     toward = {
-        name: said if name == "ce" else {"toward": "teacher", **said}
-        for name, said in terms.items()
+        name: scalars if name == "ce" else {"toward": "teacher", **scalars}
+        for name, scalars in terms.items()
     }
     student: dict = {"terms": toward}
     if adapt:

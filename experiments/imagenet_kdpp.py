@@ -102,8 +102,8 @@ def get_config(arg: str = "") -> ConfigDict:
 def data(smoke: bool) -> dict:
     """Return the data config: tfds, or synthetic images for the smoke test."""
     if smoke:
-        found = {"name": "synthetic", "shape": (8, 8, 3), "num_classes": 10, "validation": 0.2}
-        return {**found, "augment": "crop_flip"}
+        synthetic = {"name": "synthetic", "shape": (8, 8, 3), "num_classes": 10, "validation": 0.2}
+        return {**synthetic, "augment": "crop_flip"}
     return {
         "name": "imagenet2012",
         "validation": VALIDATION,

@@ -69,12 +69,12 @@ def get_config(arg: str = "") -> ConfigDict:
     words = [word for word in arg.split(",") if word]
     smoke, drawn = "smoke" in words, "DIGITS" in words
     flags = ("smoke", "DIGITS", "ablations", *MAIN, *ABLATIONS)
-    said = dict(word.partition("=")[::2] for word in words if word not in flags)
-    if not set(said) <= set(KNOWN) or not all(value.isdigit() for value in said.values()):
+    arguments = dict(word.partition("=")[::2] for word in words if word not in flags)
+    if not set(arguments) <= set(KNOWN) or not all(value.isdigit() for value in arguments.values()):
         raise ValueError(
             f"{arg!r}: use {', '.join(flags)}, or whole numbers for {', '.join(KNOWN)}"
         )
-    number = {key: int(value) for key, value in said.items()}
+    number = {key: int(value) for key, value in arguments.items()}
     data = {"name": "omniglot", "tile_size": 14, "validation": 0.15, "test": 0.15}
     if drawn:
         data |= {"name": "pairs_digits", "tile_size": 8}

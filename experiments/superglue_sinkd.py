@@ -101,18 +101,19 @@ def parse(arg: str) -> tuple[str, str, bool]:
     return task, name, bool(role)
 
 
-def network(said: dict, smoke: bool) -> dict:
+def network(options: dict, smoke: bool) -> dict:
     """Return a network; for the smoke test a tiny one with the vocabulary of the data."""
     if smoke:
-        return {"name": said["name"], "num_layers": 1, "width": 8, "num_heads": 2}
-    return {**said, "ffn_width": FFN[said["width"]]} if said["name"] == "t5" else dict(said)
+        return {"name": options["name"], "num_layers": 1, "width": 8, "num_heads": 2}
+    ffn = {"ffn_width": FFN[options["width"]]} if options["name"] == "t5" else {}
+    return {**options, **ffn}
 
 
 def optimizer(rate: float) -> dict:
     """Return AdamW as published: eps 1e-8, no decay, no warm-up, linear decay to 0."""
     schedule = {"name": "linear"}
-    found = {"name": "adamw", "learning_rate": rate, "weight_decay": 0.0, "clip_norm": 1.0}
-    return {**found, "schedule": schedule}
+    adamw = {"name": "adamw", "learning_rate": rate, "weight_decay": 0.0, "clip_norm": 1.0}
+    return {**adamw, "schedule": schedule}
 
 
 def distilled() -> dict:
@@ -128,11 +129,11 @@ def distilled() -> dict:
 
 def data(task: str, smoke: bool) -> dict:
     """Return the data config; the smoke test sets its own path."""
-    found = {"name": "text", "task": f"super_glue/{task}", "form": "choices"}
+    config = {"name": "text", "task": f"super_glue/{task}", "form": "choices"}
     if smoke:
         small = {"validation": 0.2, "max_length": 16, "lengths": (), "vocabulary_size": 64}
-        return {**found, **small}
-    return {**found, "validation": VALIDATION, "max_length": 256}
+        return {**config, **small}
+    return {**config, "validation": VALIDATION, "max_length": 256}
 
 
 def variants() -> dict:

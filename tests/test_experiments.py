@@ -119,8 +119,8 @@ def test_a_study_is_documented_and_its_inequalities_hold(path):
 
 def stand_in_texts(folder, config):
     """Replace the data by a folder of a few lines, and the networks by narrow ones."""
-    scalars = {"path": str(tiny_text.write(folder, config["data"]["task"])), "validation": 0.2}
-    config["data"] |= {**scalars, "vocabulary": None, "tokenizer": None, "vocabulary_size": 64}
+    files = {"path": str(tiny_text.write(folder, config["data"]["task"])), "validation": 0.2}
+    config["data"] |= {**files, "vocabulary": None, "tokenizer": None, "vocabulary_size": 64}
     config["eval_batch_size"] = 8
     config["batch_size"] = min(config["batch_size"], 16)
     for role in config["roles"].values():
@@ -128,15 +128,15 @@ def stand_in_texts(folder, config):
         role["model"] = {**role["model"], **narrow}
 
 
-def stand_in_teacher(folder, scalars, about):
+def stand_in_teacher(folder, role, metadata):
     """Write an export of zeros with the right shapes."""
-    options = {key: value for key, value in scalars["model"].items() if key != "name"}
-    model = models.build(scalars["model"]["name"], num_classes=about["num_classes"], **options)
-    reads = about.get("inputs") or {"image": (about["shape"], "float32")}
+    options = {key: value for key, value in role["model"].items() if key != "name"}
+    model = models.build(role["model"]["name"], num_classes=metadata["num_classes"], **options)
+    reads = metadata.get("inputs") or {"image": (metadata["shape"], "float32")}
     batch = {name: jnp.zeros((1, *shape), dtype) for name, (shape, dtype) in reads.items()}
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    model_export.save(folder, zeros, {**about, "model": scalars["model"]})
+    model_export.save(folder, zeros, {**metadata, "model": role["model"]})
     return str(folder)
 
 
@@ -146,7 +146,7 @@ def test_the_full_config_builds(path, tmp_path):
     config = overrides.read(str(path), ["--config.devices=1"]).config
     if config["data"]["name"] == "text":
         stand_in_texts(tmp_path, config)
-        about = experiment_data.load(resolve.from_dict(config))[0].spec._asdict()
+        metadata = experiment_data.load(resolve.from_dict(config))[0].spec._asdict()
     elif config["data"]["name"] in data.PAIRS:
         config["data"] |= {"name": "pairs_digits", "path": None, "tile_size": 8}
     elif config["data"]["name"] == "coco":
@@ -154,14 +154,14 @@ def test_the_full_config_builds(path, tmp_path):
         # tracing at the full size takes a minute
         config["data"] |= {**stand_in, "image_size": 64}
         config["batch_size"] = 2
-        about = experiment_data.load(resolve.from_dict(config))[0].spec._asdict()
+        metadata = experiment_data.load(resolve.from_dict(config))[0].spec._asdict()
     else:
         if config["data"]["name"] != "digits":
-            shape, classes = next(found for part, found in SETS.items() if part in path.name)
+            shape, classes = next(entry for part, entry in SETS.items() if part in path.name)
             stand_in = {"name": "synthetic", "shape": shape, "num_classes": classes}
             config["data"] = {**config["data"], **stand_in, "path": None, "workers": 0}
             config["data"] |= {"image_size": None, "validation": 0.1}
-        about = {key: config["data"][key] for key in ("num_classes", "shape")}
+        metadata = {key: config["data"][key] for key in ("num_classes", "shape")}
     moved = {
         r for role in config["roles"].values() if role["moves"] == "both" for r in role["between"]
     }
@@ -169,7 +169,7 @@ def test_the_full_config_builds(path, tmp_path):
     waits = bool(frozen)  # for a checkpoint
     for name, role in config["roles"].items():
         if name in frozen and not config["variants"]:
-            role["checkpoint"] = stand_in_teacher(tmp_path / name, role, about)
+            role["checkpoint"] = stand_in_teacher(tmp_path / name, role, metadata)
     config["variants"] = dict(list(config["variants"].items())[: 1 if waits else 2])
     assert build.build(config).variants
 

@@ -14,7 +14,7 @@ def no_page(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory):
+def uninterrupted(tmp_path_factory):
     """Return the config and the finished workdir of `runs.TINY`; tests must not write to it."""
     folder = tmp_path_factory.mktemp("whole")
     config = experiment(folder, TINY)

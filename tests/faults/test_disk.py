@@ -47,8 +47,8 @@ def one_line(capsys):
     return lines[0]
 
 
-def test_full_during_a_checkpoint(whole, disk, capsys, no_page):
-    config, undisturbed = whole
+def test_full_during_a_checkpoint(uninterrupted, disk, capsys, no_page):
+    config, undisturbed = uninterrupted
     folder, resize = disk
     resize(SMALL)
     assert cli.main(train(config, folder / "run")) == 1
@@ -69,8 +69,8 @@ def fill(folder):
             assert error.errno == errno.ENOSPC  # noqa: PT017
 
 
-def test_full_during_a_log_line(whole, disk, capsys, no_page, monkeypatch):
-    config, undisturbed = whole
+def test_full_during_a_log_line(uninterrupted, disk, capsys, no_page, monkeypatch):
+    config, undisturbed = uninterrupted
     folder, _ = disk
     write, calls = MetricsLog.write, []
 

@@ -13,16 +13,16 @@ from tests.faults.commands import refused, train
 from tests.faults.runs import LINES, ROOT, assert_same, newest, results, run, truncate
 
 
-def test_the_uninterrupted_run_is_complete(whole):
-    lines = (whole[1] / "metrics.jsonl").read_text().splitlines()
+def test_the_uninterrupted_run_is_complete(uninterrupted):
+    lines = (uninterrupted[1] / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 2 * LINES
     keys = [(x["variant"], x["split"], x["step"], x["member"]) for x in map(json.loads, lines)]
     assert len(set(keys)) == len(keys)
-    assert results(whole[1])["complete"]
+    assert results(uninterrupted[1])["complete"]
 
 
-def test_killed_during_a_checkpoint(whole, tmp_path):
-    config, undisturbed = whole
+def test_killed_during_a_checkpoint(uninterrupted, tmp_path):
+    config, undisturbed = uninterrupted
     argv = train(config, tmp_path / "run")
     died = run(argv, "save", 2)
     assert died.returncode == -signal.SIGKILL, died.stderr
@@ -35,8 +35,8 @@ def test_killed_during_a_checkpoint(whole, tmp_path):
 
 
 @pytest.mark.long
-def test_killed_repeatedly(whole, tmp_path):
-    config, undisturbed = whole
+def test_killed_repeatedly(uninterrupted, tmp_path):
+    config, undisturbed = uninterrupted
     argv = train(config, tmp_path / "run")
     # each start continues from the previous kill
     for moment, count in (
@@ -65,10 +65,10 @@ def test_killed_repeatedly(whole, tmp_path):
     assert_same(tmp_path / "run", undisturbed)
 
 
-def test_a_clock_set_back_changes_nothing(whole, tmp_path):
-    argv = train(whole[0], tmp_path / "run")
+def test_a_clock_set_back_changes_nothing(uninterrupted, tmp_path):
+    argv = train(uninterrupted[0], tmp_path / "run")
     assert run(argv, "clock", 1).returncode == 0
-    assert_same(tmp_path / "run", whole[1])
+    assert_same(tmp_path / "run", uninterrupted[1])
 
 
 HOLDER = """
@@ -80,8 +80,8 @@ with workdir.occupy(pathlib.Path(sys.argv[1])):
 """
 
 
-def test_a_lock_ends_with_its_process(whole, tmp_path, capsys):
-    argv = train(whole[0], tmp_path / "run")
+def test_a_lock_ends_with_its_process(uninterrupted, tmp_path, capsys):
+    argv = train(uninterrupted[0], tmp_path / "run")
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path / "run")], stdout=subprocess.PIPE, cwd=ROOT
     )
@@ -112,9 +112,9 @@ def moments(seed):
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_at_random_moments(seed, whole, tmp_path):
+def test_killed_at_random_moments(seed, uninterrupted, tmp_path):
     """Kill ten times in one run, or in several if a run ends first."""
-    config, undisturbed = whole
+    config, undisturbed = uninterrupted
     killed, number, where = 0, 0, moments(seed)
     while killed < 10:
         folder = tmp_path / f"run{number}"

@@ -124,12 +124,12 @@ class TestDrawings:
         again = [next(walk) for _ in range(20)]
         ids = np.concatenate([b["id"] for b in epoch])
         assert len(set(ids.tolist())) == 12
-        shown = {}
+        views_by_id = {}
         for batch in [*epoch, *again]:
             for number, image, view in zip(batch["id"], batch["image"], batch["view"], strict=True):
                 pair = (image.tobytes(), view.tobytes())
-                assert shown.setdefault(int(number), pair) == pair
-        assert set(shown) == set(range(13))
+                assert views_by_id.setdefault(int(number), pair) == pair
+        assert set(views_by_id) == set(range(13))
         other = next(source.train(0, 1))
         assert not same(other, epoch[0])
 
@@ -145,9 +145,9 @@ class TestDrawings:
         assert pairs.arrange(tiles, "stacked").shape == (1, 2, 2, 6)
 
     def test_tiles_shrink_by_averaging(self, file):
-        whole = data.load_pairs("omniglot", *options(file))
+        dataset = data.load_pairs("omniglot", *options(file))
         small = data.load_pairs("omniglot", *options(file, tile_size=2))
-        image = next(whole.train(0, 0))["image"].astype(float)
+        image = next(dataset.train(0, 0))["image"].astype(float)
         mean = image.reshape(6, 2, 2, 2, 2, 1).mean((2, 4))
         np.testing.assert_allclose(next(small.train(0, 0))["image"], mean, atol=0.5)
 
