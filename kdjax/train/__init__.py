@@ -1,6 +1,6 @@
-"""Training: state, step, loop, devices, sweeps, checkpoints. Receives methods, builds none.
+"""Training of given methods: state, step, loop, devices, sweeps, checkpoints.
 
-The command line imports `malloc` and `distributed` before jax: the names here load on first use.
+The command line imports `malloc` and `distributed` before jax, so these names load on first use.
 """
 
 from typing import TYPE_CHECKING, Any
