@@ -105,7 +105,7 @@ class TestDegenerate:
         assert task_metrics("glue/sst2", values, LABELS)["accuracy"] == 0.7
 
 
-class TestRefuses:
+class TestErrors:
     def test_invalid_shapes_are_errors(self):
         with pytest.raises(ValueError, match=r"logits \(10, 3\) and labels \(10,\)"):
             task_metrics("glue/sst2", logits(GUESSES, 3), LABELS)

@@ -153,7 +153,7 @@ def test_a_different_digest_is_damage(manager, tmp_path, monkeypatch):
     assert "differ from their digest" in lines[0]
 
 
-class TestRefusals:
+class TestErrors:
     """A checkpoint of another program is not damaged: it is rejected and stays unchanged."""
 
     def refused(self, manager, state, trains):

@@ -231,7 +231,7 @@ class TestGroups:
             assert groups == 2 * (number // 3) + (number % 3 == 2)
 
 
-class TestRefuses:
+class TestErrors:
     @pytest.mark.parametrize(
         ("change", "message"),
         [

@@ -187,7 +187,7 @@ class TestSuperGlue:
             text_files.read(task, path, "train7")
 
 
-class TestRefuses:
+class TestErrors:
     @pytest.mark.parametrize(
         ("task", "text", "message"),
         [

@@ -173,7 +173,7 @@ class TestFromFile:
         assert tokenize.words(tokenize.from_file(file)) == tokenize.words(tokenizer)
 
 
-class TestRefuses:
+class TestErrors:
     @pytest.mark.parametrize(
         ("lines", "message"),
         [

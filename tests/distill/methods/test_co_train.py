@@ -123,7 +123,7 @@ class TestSwitokd:
                 assert not tables.same(old, new), (part, role)
 
 
-class TestRefusals:
+class TestErrors:
     def model(self):
         return tables.network("mlp", "student")
 
