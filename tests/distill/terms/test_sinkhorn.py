@@ -184,7 +184,7 @@ class TestAnneal:
             ),
         ],
     )
-    def test_refusals(self, name, schedule, text):
+    def test_schedule_errors(self, name, schedule, text):
         with pytest.raises(UserError, match=text):
             term(name, schedule=schedule)
 
@@ -198,7 +198,7 @@ class TestAnneal:
     ],
 )
 @pytest.mark.parametrize("name", ["sinkhorn", "sinkhorn_divergence"])
-def test_refusals(name, static, text):
+def test_option_errors(name, static, text):
     with pytest.raises(UserError, match=text):
         terms.TERM_SPECS[name](**static)
 
@@ -237,6 +237,6 @@ class TestConfig:
             ("forward_kl", {"anneal": {"to": 1.0}}, r"anneal\.steps is 0; it must be >= 1"),
         ],
     )
-    def test_refusals_name_the_term(self, name, scalars, text):
+    def test_errors_name_the_term(self, name, scalars, text):
         with pytest.raises(UserError, match=rf"^config: roles\.student\.terms\.{name}: {text}"):
             self.build(**{name: scalars})
