@@ -1,4 +1,4 @@
-# make run: from nothing to numbers. make test: the whole suite. make check: the same with linters.
+# make run: install and train digits_compare. make test: the suite. make check: linters, all tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,11 +13,11 @@ run: install
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# The dear ones that `make test` leaves out for its ten minutes; CI runs both.
+# The slow tests, which `make test` excludes; CI runs both.
 test-long: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
-# Of these, those that kill: at twenty random moments, and either of two processes.
+# The slow tests that kill processes: at twenty random moments, and either of two processes.
 test-faults: install
 	$(BIN)/python -m pytest -n 2 -m long tests/faults
 
@@ -30,7 +30,7 @@ lint: install
 
 install: $(READY)
 
-# uv is ten times faster than pip and takes the same constraints; pip serves where it is not had
+# uv is ten times faster than pip and uses the same constraints; pip is the fallback
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "kdjax needs Python 3.11 or newer: make PYTHON=python3.12 run"; exit 2; }
@@ -43,7 +43,7 @@ $(READY): pyproject.toml constraints.txt
 	fi
 	touch $@
 
-# Ratios of interleaved medians, also beside PyTorch: half an hour on a quiet machine, see
+# Ratios of interleaved medians, also against PyTorch; half an hour on an idle machine, see
 # benchmarks/RESULTS.md. BENCH_DATA=images.npz (32 x 32 photographs) adds mutual learning.
 BENCHES := conv step sweep allocator start losses sinkhorn transformer dependency bounds detection
 BENCHES += accelerator

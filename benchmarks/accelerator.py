@@ -1,12 +1,11 @@
-"""What a GPU or a TPU makes of kdjax: speed, utilisation, sweeps, bfloat16, ImageNet's size, SinKD.
+"""Speed on a GPU or TPU: steps, utilisation, sweeps, bfloat16, ImageNet's size, SinKD's loss.
 
     python benchmarks/accelerator.py [--only=step sweep imagenet sinkhorn] [--repeats=20]
 
-Runs unchanged wherever jax finds an accelerator, on its first device, with images made up in
-memory; on a CPU it says so and ends, unless --tiny asks for small sizes (which only shows that the
-script works). Model FLOPs utilisation is the compiled step's own count of operations / time / the
-peak below of the device, dense and in bfloat16 with float32 sums, as vendors state it; a float32
-step may reach a fraction of it only.
+Uses the first accelerator that jax finds, with synthetic images in memory. On a CPU the script
+prints a message and exits; --tiny runs it with small sizes, which only shows that it works. Model
+FLOPs utilisation is the operations counted by the compiler / time / the device's peak below (dense,
+bfloat16 with float32 sums, as vendors state it). A float32 step reaches only a fraction of it.
 """
 
 import argparse
@@ -34,7 +33,7 @@ PEAKS = {
 
 
 def peak() -> float | None:
-    """Operations per second that the device promises, None if it is not in the table."""
+    """Return the device's peak operations per second, or None if it is not in the table."""
     kind = jax.devices()[0].device_kind
     return next((1e12 * PEAKS[name] for name in PEAKS if kind.startswith(name)), None)
 
@@ -42,7 +41,7 @@ def peak() -> float | None:
 def config(
     pair: tuple[str, str], shape: tuple[int, ...], classes: int, batch: int, dtype: str
 ) -> dict[str, Any]:
-    """BD-KD of two networks on images made up in memory."""
+    """Return BD-KD of two networks on synthetic images."""
     models = [{"name": name} for name in pair]
     balanced = {"toward": "teacher", "temperature": 2.0}
     return {
@@ -61,9 +60,9 @@ def config(
     }
 
 
-def stepper(said: dict[str, Any], members: int = 1) -> tuple[Callable[[], None], float]:
-    """A step that goes on from its own state, and its operations by the compiler's count."""
-    run = build({**said, "sweep": {"seed": list(range(members))}})
+def stepper(settings: dict[str, Any], members: int = 1) -> tuple[Callable[[], None], float]:
+    """Return a call that takes one training step, and its operations as counted by the compiler."""
+    run = build({**settings, "sweep": {"seed": list(range(members))}})
     program, state = make_program(run, MemberGroup(run.variants[0], tuple(range(members))), {})
     placed, batches = program.layout.place(state), device_batches(run, program, 0)
     compiled = program.step.lower(placed, next(batches)).compile()
@@ -72,12 +71,12 @@ def stepper(said: dict[str, Any], members: int = 1) -> tuple[Callable[[], None],
 
 
 def steps(rows: list[tuple[str, dict[str, Any]]], repeats: int) -> None:
-    """One row a configuration."""
+    """Print one row for each configuration."""
     print("| co-training step | ms | images/s | GFLOP | utilisation |\n|---|---:|---:|---:|---:|")
-    made = {name: (*stepper(said), said["batch_size"]) for name, said in rows}
-    found = medians({name: call for name, (call, _, _) in made.items()}, repeats)
-    for name, (_, flops, batch) in made.items():
-        top, seconds = peak(), found[name]
+    steppers = {name: (*stepper(settings), settings["batch_size"]) for name, settings in rows}
+    times = medians({name: call for name, (call, _, _) in steppers.items()}, repeats)
+    for name, (_, flops, batch) in steppers.items():
+        top, seconds = peak(), times[name]
         share = f"{100 * flops / seconds / top:.1f} %" if top else "-"
         cells = f"{1e3 * seconds:.2f} | {batch / seconds:.0f} | {flops / 1e9:.1f} | {share}"
         print(f"| {name} | {cells} |", flush=True)
@@ -85,20 +84,20 @@ def steps(rows: list[tuple[str, dict[str, Any]]], repeats: int) -> None:
 
 
 def step(tiny: bool, repeats: int) -> None:
-    """CIFAR's size, float32 and bfloat16."""
+    """Time steps at CIFAR's size in float32 and bfloat16."""
     pair, batch = (("resnet8", "resnet8"), 8) if tiny else (("resnet32x4", "resnet8x4"), 256)
     rows = [
         (f"{' with '.join(pair)}, {batch} x 32 x 32, {dtype}", (pair, (32, 32, 3), 100, batch))
         for dtype in ("float32", "bfloat16")
     ]
     steps(
-        [(name, config(*said, dtype=name.rpartition(" ")[2])) for name, said in rows],
+        [(name, config(*settings, dtype=name.rpartition(" ")[2])) for name, settings in rows],
         repeats,
     )
 
 
 def imagenet(tiny: bool, repeats: int) -> None:
-    """ResNet-50 with ResNet-18 at 224 pixels."""
+    """Time ResNet-50 with ResNet-18 at 224 pixels."""
     batch, pixels = (2, 64) if tiny else (128, 224)
     pair = ("ResNet18", "ResNet18") if tiny else ("ResNet50", "ResNet18")
     steps(
@@ -114,14 +113,14 @@ def imagenet(tiny: bool, repeats: int) -> None:
 
 
 def sweep(tiny: bool, repeats: int) -> None:
-    """Time per member and step against the number of members: where a sweep stops paying."""
+    """Print the time per member and step against the number of members."""
     counts = (1, 2) if tiny else (1, 2, 4, 8, 16, 32, 64)
     batch = 8 if tiny else 128
     print("| members | time per member-step / single |\n|---:|---:|")
-    said = config(("resnet8", "resnet8"), (32, 32, 3), 100, batch, "float32")
+    settings = config(("resnet8", "resnet8"), (32, 32, 3), 100, batch, "float32")
     single = None
     for count in counts:
-        call, _ = stepper(said, count)
+        call, _ = stepper(settings, count)
         seconds = medians({"it": call}, repeats)["it"] / count
         single = single or seconds
         print(f"| {count} | {seconds / single:.3f} |", flush=True)
@@ -129,7 +128,7 @@ def sweep(tiny: bool, repeats: int) -> None:
 
 
 def sinkhorn(tiny: bool, repeats: int) -> None:
-    """SinKD's loss with its gradient."""
+    """Time SinKD's loss with its gradient."""
     batch = 32 if tiny else 1024
     print("| Sinkhorn loss and gradient | ms |\n|---|---:|")
     for classes in (2, 100, 1000):

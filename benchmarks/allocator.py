@@ -1,7 +1,7 @@
-"""What keeping freed memory between steps (`kdjax.train.malloc`) is worth on this machine's CPU.
+"""Speed-up of the CPU step when freed memory is kept between steps (`kdjax.train.malloc`).
 
-Processes with and without it take turns; each prints the median time of a training step of each
-network (alone, cross-entropy), and the ratios of the medians are printed.
+Processes with and without it alternate. Each measures the median time of a training step of each
+network (alone, cross-entropy); the script prints the ratios of the medians.
 
     python benchmarks/allocator.py [--rounds=5] [--repeats=10]
 """
@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 from sweep import NETWORKS, stepper
-from timing import medians  # tells glibc to keep memory
+from timing import medians  # importing it makes glibc keep memory
 
 
 def child(repeats: int) -> None:
@@ -33,10 +33,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.child:
         return child(args.repeats)
-    found = {which: collections.defaultdict(list) for which in ("left", "kept")}
+    rounds_ms = {which: collections.defaultdict(list) for which in ("left", "kept")}
     for _ in range(args.rounds):
-        for which, times in found.items():
-            # any such variable makes keep_memory leave malloc as it is; 8 is glibc's own value
+        for which, times in rounds_ms.items():
+            # with any such variable keep_memory does nothing; 8 is glibc's default
             tuned = {"MALLOC_ARENA_TEST": "8"} if which == "left" else {}
             command = [sys.executable, __file__, "--child", f"--repeats={args.repeats}"]
             done = subprocess.run(
@@ -45,8 +45,8 @@ def main() -> None:
             for name, seconds in json.loads(done.stdout.splitlines()[-1]).items():
                 times[name].append(seconds)
     print("| network | step with memory given back / kept |\n|---|---:|")
-    for name, left in found["left"].items():
-        ratio = statistics.median(left) / statistics.median(found["kept"][name])
+    for name, left in rounds_ms["left"].items():
+        ratio = statistics.median(left) / statistics.median(rounds_ms["kept"][name])
         print(f"| {name} | {ratio:.2f} |")
     return None
 

@@ -1,17 +1,17 @@
-"""What do the distances and constants behind a bound cost, beside what one would write instead?
+"""Cost of the distances and constants of a bound, compared with alternative implementations.
 
     python benchmarks/bounds.py [--repeats 5] [--workdir RUN]
 
-Prints a Markdown table of medians in seconds of interleaved calls, and the ratio to ours, of
+Prints a Markdown table of medians in seconds of interleaved calls, and the ratio to kdjax's, of
 
-- exact W1 of 1,000 and 1,000 points of width 64, beside the same linear programme at 100 points
-  (at 1,000 it takes minutes) and Sinkhorn by ott, converged at .02 of the largest cost;
-- the entropic upper value of 8 layers, 500 + 500 examples: one compiled call for all, beside one a
-  layer and beside logarithms;
-- the sliced value of 8 layers: one call beside one a layer;
-- the norm of a 3x3 convolution, 64 channels at 32x32, by frequencies beside power iteration.
+- exact W1 of 1,000 and 1,000 points of width 64; alternatives: the same linear programme at 100
+  points (at 1,000 it takes minutes), and Sinkhorn by ott, converged at .02 of the largest cost;
+- the entropic upper value of 8 layers, 500 + 500 examples, in one compiled call; alternatives: one
+  call for each layer, and log space;
+- the sliced value of 8 layers in one call; alternative: one call for each layer;
+- the norm of a 3x3 convolution, 64 channels at 32x32, by frequency; alternative: power iteration.
 
-With --workdir it also takes the time of `kdjax bounds` on a finished run, all its networks.
+With --workdir it also times `kdjax bounds` on all networks of a finished run.
 """
 
 import argparse
@@ -34,15 +34,15 @@ LAYERS, EXAMPLES, SLICES = 8, 500, 64
 
 
 def programme(cost: np.ndarray) -> float:
-    """The linear programme of two uniform samples, as one would write it."""
+    """Solve the linear programme of two uniform samples with scipy."""
     n = len(cost)
     rows, columns = np.kron(np.eye(n), np.ones(n)), np.kron(np.ones(n), np.eye(n))
-    found = linprog(cost.ravel(), A_eq=np.vstack([rows, columns]), b_eq=np.full(2 * n, 1 / n))
-    return found.fun
+    times = linprog(cost.ravel(), A_eq=np.vstack([rows, columns]), b_eq=np.full(2 * n, 1 / n))
+    return times.fun
 
 
 def exact(rng: np.random.Generator) -> dict[str, Callable[[], object]]:
-    """Exact transport at 1,000 points, and what stands beside it."""
+    """Return exact transport at 1,000 points, and its alternatives."""
     x, y = rng.normal(size=(2, 1000, 64))
     small = cdist(x[:100], y[:100])
     largest = cdist(x, y).max()
@@ -56,7 +56,7 @@ def exact(rng: np.random.Generator) -> dict[str, Callable[[], object]]:
 
 
 def entropic(rng: np.random.Generator) -> dict[str, Callable[[], object]]:
-    """The entropic value of several layers."""
+    """Return the entropic value of several layers, and its alternatives."""
     points = rng.normal(size=(LAYERS, 2, EXAMPLES, 32))
     costs = np.stack([cdist(*pair) for pair in points])
     epsilon = 0.02 * costs.max((1, 2))
@@ -77,7 +77,7 @@ def entropic(rng: np.random.Generator) -> dict[str, Callable[[], object]]:
 
 
 def sliced(rng: np.random.Generator) -> dict[str, Callable[[], object]]:
-    """Slices of several layers."""
+    """Return the sliced value of several layers, and its alternatives."""
     first, second = rng.normal(size=(2, LAYERS, SLICES, EXAMPLES))
     lifted = jnp.asarray(first), jnp.asarray(second)
     compiled = jax.jit(bounds.wasserstein_1d)
@@ -91,7 +91,7 @@ def sliced(rng: np.random.Generator) -> dict[str, Callable[[], object]]:
 
 
 def norms(rng: np.random.Generator) -> dict[str, Callable[[], object]]:
-    """The norm of a wide convolution."""
+    """Return the norm of a wide convolution, and its alternatives."""
     kernel = rng.normal(size=(3, 3, 64, 64)) / 24
     weights, shape = kernel.astype(np.float32), (32, 32, 64)
     function = lambda x: layers.convolve(x[None], weights, 1)[0]  # noqa: E731
@@ -107,17 +107,17 @@ def norms(rng: np.random.Generator) -> dict[str, Callable[[], object]]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="Time what stands behind a bound.")
+    parser = argparse.ArgumentParser(description="Time the distances and constants of a bound.")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workdir", help="a finished run, as of experiments/digits_compare.py")
     args = parser.parse_args()
-    print("| what | seconds | times ours |")
+    print("| computation | seconds | ratio |")
     print("|---|---:|---:|")
     for make in (exact, entropic, sliced, norms):
-        found = medians(make(np.random.default_rng(0)), args.repeats)
-        ours = next(iter(found.values()))
-        for name, seconds in found.items():
-            print(f"| {name} | {seconds:.3f} | {seconds / ours:.1f} |", flush=True)
+        times = medians(make(np.random.default_rng(0)), args.repeats)
+        baseline = next(iter(times.values()))
+        for name, seconds in times.items():
+            print(f"| {name} | {seconds:.3f} | {seconds / baseline:.1f} |", flush=True)
     if args.workdir:
         command = [sys.executable, "-m", "kdjax", "bounds", f"--workdir={args.workdir}"]
         start = time.perf_counter()

@@ -1,10 +1,10 @@
-"""What a swept value does: means over seeds, for all values, not only the chosen one.
+"""Means over seeds for every swept value of a run, not only for the selected one.
 
     python benchmarks/by_value.py experiments/results/cifar10_jpeg_compare/report.json.gz \
         --metric agreement student/accuracy --split test
 
 Reads the report.json (or .gz) of any run and prints a Markdown table, a row for each variant and
-combination of swept values. The remarks under README's tables are read off such tables.
+combination of swept values. The remarks in docs/results.md are based on such tables.
 """
 
 import argparse
@@ -36,8 +36,8 @@ def main() -> None:
         for key, rows in groups.items():
             cells = []
             for metric in args.metric:
-                found = [row[metric] for row in rows if row.get(metric) is not None]
-                cells.append(f"{np.mean(found):.4f}" if found else "-")
+                numbers = [row[metric] for row in rows if row.get(metric) is not None]
+                cells.append(f"{np.mean(numbers):.4f}" if numbers else "-")
             print(f"| {variant['name']} | {key} | {len(rows)} |", " | ".join(cells), "|")
 
 

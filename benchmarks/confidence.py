@@ -1,9 +1,9 @@
-"""How sure of itself an exported network is, on images that it may or may not have seen.
+"""Confidence of an exported network on training and test images.
 
     python benchmarks/confidence.py teachers/resnet56 cifar10_jpeg_5k.npz
 
-Prints accuracy, mean confidence, and mean confidence at a temperature, of the first 1,000 images of
-each split of an .npz file.
+Prints accuracy, mean confidence, and mean confidence at a temperature, for the first 1,000 images
+of each split of an .npz file.
 """
 
 import argparse
@@ -25,14 +25,14 @@ def main() -> None:
     parser.add_argument("images", type=Path, help="x_train, y_train, x_test, y_test")
     parser.add_argument("--temperature", type=float, default=4.0)
     args = parser.parse_args()
-    model, variables, about = model_export.restore(args.network)
-    mean, std = np.array(about["mean"]), np.array(about["std"])
+    model, variables, config = model_export.restore(args.network)
+    mean, std = np.array(config["mean"]), np.array(config["std"])
     apply = jax.jit(lambda x: model.apply(variables, {"image": x}, train=False)[0].logits)
     print(f"| split | accuracy % | confidence % | at T = {args.temperature:g} |")
     print("|---|---:|---:|---:|")
     with np.load(args.images) as data:
         for split in ("train", "test"):
-            image = (data[f"x_{split}"][:IMAGES] / about["scale"] - mean) / std
+            image = (data[f"x_{split}"][:IMAGES] / config["scale"] - mean) / std
             label = data[f"y_{split}"][:IMAGES]
             parts = np.split(image.astype(np.float32), range(BATCH, len(image), BATCH))
             z = np.concatenate([np.asarray(apply(jnp.asarray(part))) for part in parts])

@@ -1,9 +1,10 @@
-"""How much does kdjax.models.layers.conv gain over lax's convolution on this machine?
+"""Speed of kdjax.models.layers.conv compared with lax's convolution on this machine.
 
     python benchmarks/conv.py [--members 8] [--repeats 9]
 
-Prints medians in milliseconds of interleaved runs, lax / ours and their ratio: gradients of whole
-small networks (one member, and `vmap` over members, the sweep's case), then single contractions.
+Prints medians in milliseconds of interleaved runs of lax and kdjax, and their ratio: first the
+gradients of small networks (one member, and `vmap` over members as in a sweep), then single
+contractions.
 """
 
 import argparse
@@ -88,7 +89,7 @@ def single(shape: tuple[int, ...], repeats: int) -> None:
 
 
 def compare(make: Callable[[], Callable[..., Any]], args: tuple[Any, ...], repeats: int) -> str:
-    """Time a call with lax's convolution and with ours, interleaved."""
+    """Time a call with lax's convolution and with kdjax's, interleaved."""
     compiled = {}
     for which, contraction in (("lax", _only_lax), ("ours", _OURS)):
         conv_module._contraction = contraction
@@ -99,9 +100,9 @@ def compare(make: Callable[[], Callable[..., Any]], args: tuple[Any, ...], repea
         which: lambda call=call: jax.block_until_ready(call(*args))
         for which, call in compiled.items()
     }
-    took = medians(calls, repeats, warm=1)
-    lax_ms, ours_ms = 1e3 * took["lax"], 1e3 * took["ours"]
-    return f"{lax_ms:.2f} / {ours_ms:.2f} ms = {lax_ms / ours_ms:.2f}"
+    times = medians(calls, repeats, warm=1)
+    lax_ms, kdjax_ms = 1e3 * times["lax"], 1e3 * times["ours"]
+    return f"{lax_ms:.2f} / {kdjax_ms:.2f} ms = {lax_ms / kdjax_ms:.2f}"
 
 
 _OURS = conv_module._contraction

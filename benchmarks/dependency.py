@@ -1,11 +1,11 @@
-"""What Wasserstein predictive coding costs beside predictive coding, and what a score matrix holds.
+"""Cost of Wasserstein predictive coding compared with CPC, and memory of a score matrix.
 
     WPC step with the penalty at interpolates / CPC step, same networks, same critic    aim <= 3
     matrix products with a [batch, batch] result in a separable critic's scores         aim 1
     memory of scores, forward and backward, for batch 256, 512, 1024     grows as batch^2
 
-The penalty is taken once in the features (it moves the critic alone) and once in both images (a
-second derivative through both networks). All steps take turns; the ratios are of medians.
+The penalty is computed in the features (its gradient reaches only the critic) and in both images
+(a second derivative through both networks). All steps are interleaved; ratios are of medians.
 
     python benchmarks/dependency.py [--repeats=15] [--batch=64]
 """
@@ -34,7 +34,7 @@ STEPS = {
 
 
 def config(critic: dict[str, Any], batch: int) -> dict[str, Any]:
-    """Two perceptrons on images of 28 x 28 pixels, a bilinear critic."""
+    """Return the config of two MLPs on images of 28 x 28 pixels with a bilinear critic."""
 
     def encoder(entry: str) -> dict[str, Any]:
         model = {"name": "mlp", "hidden": (128,), "embedding": WIDTH}
@@ -61,34 +61,34 @@ def config(critic: dict[str, Any], batch: int) -> dict[str, Any]:
     }
 
 
-def stepper(said: dict[str, Any]) -> Callable[[], None]:
-    """A training step that goes on from its own state, on one batch."""
-    run = build(said)
+def stepper(settings: dict[str, Any]) -> Callable[[], None]:
+    """Return a call that takes one training step on a fixed batch."""
+    run = build(settings)
     program, state = make_program(run, MemberGroup(run.variants[0], (0,)), {})
     batch = next(device_batches(run, program, 0))
-    kept = [program.layout.place(state)]
+    states = [program.layout.place(state)]
 
     def step() -> None:
-        kept[0], _ = program.step(kept[0], batch)
-        jax.block_until_ready(kept[0].params)
+        states[0], _ = program.step(states[0], batch)
+        jax.block_until_ready(states[0].params)
 
     step()
     return step
 
 
 def products(kind: str, batch: int) -> int:
-    """How many matrix products of the scores have a [batch, batch(, ...)] result."""
+    """Count the matrix products of the scores with a [batch, batch(, ...)] result."""
     critic, variables, x = parts(kind, batch)
     scores = lambda v, a, b: critic.scores(v, a, b, train=False)[0]  # noqa: E731
-    found = jax.make_jaxpr(scores)(variables, x, x)
+    jaxpr = jax.make_jaxpr(scores)(variables, x, x)
     return sum(
         eqn.primitive.name == "dot_general" and eqn.outvars[0].aval.shape[:2] == (batch, batch)  # type: ignore[attr-defined]
-        for eqn in found.eqns
+        for eqn in jaxpr.eqns
     )
 
 
 def memory(kind: str, batch: int) -> float:
-    """Megabytes of temporaries that value and gradient of the objective need."""
+    """Return the megabytes of temporaries of the objective's value and gradient."""
     critic, variables, x = parts(kind, batch)
 
     def loss(params: Any, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -100,7 +100,7 @@ def memory(kind: str, batch: int) -> float:
 
 
 def parts(kind: str, batch: int) -> tuple[Any, Any, jax.Array]:
-    """A critic, its variables, and features."""
+    """Return a critic, its variables, and features."""
     critic = models.pair_critic.build(kind, width=WIDTH)
     x = jnp.ones((batch, WIDTH))
     return critic, critic.init(jax.random.key(0), x, x), x
@@ -127,8 +127,8 @@ def main() -> None:
         lines.append(f"{name} / cpc: {ratio:.2f}")
     for kind in ("bilinear", "bilinear_bjorck", "concat"):
         sizes = {batch: memory(kind, batch) for batch in (256, 512, 1024)}
-        shown = ", ".join(f"{batch}: {size:.1f} MB" for batch, size in sizes.items())
-        lines.append(f"{kind}: {products(kind, 1024)} products of [1024, 1024]; {shown}")
+        row = ", ".join(f"{batch}: {size:.1f} MB" for batch, size in sizes.items())
+        lines.append(f"{kind}: {products(kind, 1024)} products of [1024, 1024]; {row}")
     sys.stdout.write("\n".join(lines) + "\n")
 
 

@@ -1,18 +1,18 @@
-"""The figures of representation learning by dependency: probes against what makes it hard.
+"""Figures of representation learning by dependency: probe accuracy against task difficulty.
 
-Three sweeps around 4 tiles, batches of 64 and an endless stream: the number of tiles (hence the
-mutual information), the batch, the number of training pairs. Each point is a run of
-experiments/omniglot_wdm.py; those that are missing are trained, then the figures, their numbers and
-a table are written.
+There are three sweeps around 4 tiles, batches of 64 and an endless stream: the number of tiles
+(hence the mutual information), the batch size, and the number of training pairs. Each point is a
+run of experiments/omniglot_wdm.py. Missing runs are trained; then the figures, their numbers and a
+table are written.
 
     python benchmarks/dependency_figures.py --data=omniglot_8alphabets.npz --sweeps=tiles
     python benchmarks/dependency_figures.py --digits --sweeps=tiles       # needs no file
 
-Without --sweeps all three, and a table of ablations of the penalty at 4 tiles ("ablations" among
-the names asks for it): sides, place, lambda, kind of critic, metric. Learning rates are chosen by
-validation, for every variant at every point. Runs are kept under --runs and resumed. Accuracies are
-means over the factors, of a linear probe on the first view's representation, on drawings (of
-drawers) that nobody has seen; bars are one standard deviation over seeds.
+Without --sweeps the script runs all three and a table of ablations of the penalty at 4 tiles
+(named "ablations"): sides, place, lambda, kind of critic, metric. The learning rate is selected on
+validation for every variant at every point. Runs are stored under --runs and resumed. Accuracies
+are those of a linear probe on the first view's representation, averaged over the factors, on
+held-out drawings of unseen writers; error bars are one standard deviation over seeds.
 """
 
 import argparse
@@ -32,11 +32,11 @@ from kdjax.report.records import read_report
 from kdjax.report.statistics import chosen_members
 
 METRIC = "encoder_x/probe_accuracy"
-ENDLESS = 16000  # where the endless stream stands on the axis of training pairs
+ENDLESS = 16000  # position of the endless stream on the axis of training pairs
 
 
 class Sweep(NamedTuple):
-    """Points of a figure: words for the experiment, in the order of the axis."""
+    """Points of a figure: arguments of the experiment, in the order of the axis."""
 
     points: tuple[str, ...]
     axis: str
@@ -60,7 +60,7 @@ DIGITS = {
 
 
 def folder(runs: Path, words: str) -> Path:
-    """Where the run of a point lies."""
+    """Return the workdir of a point."""
     return runs / words.replace(",", "_").replace("=", "_")
 
 
@@ -69,8 +69,12 @@ def train(words: str, runs: Path, data: str | None, steps: int) -> None:
     where = folder(runs, words)
     if (where / "report.json").exists():
         return
-    said = f"{words},steps={steps}" + ("" if data else ",DIGITS")
-    arguments = ["train", f"--config=experiments/omniglot_wdm.py:{said}", f"--workdir={where}"]
+    experiment = f"{words},steps={steps}" + ("" if data else ",DIGITS")
+    arguments = [
+        "train",
+        f"--config=experiments/omniglot_wdm.py:{experiment}",
+        f"--workdir={where}",
+    ]
     if data:
         arguments.append(f"--config.data.path={data}")
     if status := cli.main(arguments):
@@ -78,15 +82,15 @@ def train(words: str, runs: Path, data: str | None, steps: int) -> None:
 
 
 def read(runs: Path) -> list[dict[str, Any]]:
-    """What the finished runs of a folder say: settings, the chosen members' test scores.
+    """Read settings and the selected members' test scores of the finished runs in a folder.
 
-    Runs of one setting are one point; each may hold some of the variants.
+    Runs with one setting form one point; each may have some of the variants.
     """
     points: dict[tuple, dict[str, Any]] = {}
     for where in sorted(path.parent for path in runs.glob("*/report.json")):
         report = read_report(where)
-        said = report.config["data"]
-        setting = {"tiles": said["tiles"], "batch": report.batch_size, "pool": said["pool"]}
+        data = report.config["data"]
+        setting = {"tiles": data["tiles"], "batch": report.batch_size, "pool": data["pool"]}
         point = points.setdefault(tuple(setting.values()), {**setting, "variants": {}})
         point["steps"] = report.steps
         for variant in report.variants:
@@ -99,43 +103,43 @@ def read(runs: Path) -> list[dict[str, Any]]:
     return list(points.values())
 
 
-def along(sweep: str, points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The points of one sweep, in the order of its axis: all else is as in the middle."""
+def points_of_sweep(sweep: str, points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the points of one sweep in the order of its axis; all else has the default values."""
     fixed = {key: value for key, value in MIDDLE.items() if key != sweep}
-    found = [p for p in points if all(p[key] == value for key, value in fixed.items())]
-    return sorted(found, key=lambda point: position(sweep, point))
+    selected = [p for p in points if all(p[key] == value for key, value in fixed.items())]
+    return sorted(selected, key=lambda point: position(sweep, point))
 
 
 def position(sweep: str, point: Mapping[str, Any]) -> float:
-    """Where a point stands on its axis."""
+    """Return the position of a point on its axis."""
     if sweep == "tiles":
         return point["mutual_information"]
     return (point["pool"] or ENDLESS) if sweep == "pool" else point["batch"]
 
 
 def names(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """All variants, in the order of the experiment."""
+    """Return all variants in the order of the experiment."""
     return [name for name in ORDER if any(name in point["variants"] for point in points)]
 
 
 def figure(name: str, points: Sequence[Mapping[str, Any]], axis: str) -> str:
-    """Draw mean and standard deviation of the accuracy, a line a variant."""
+    """Draw mean and standard deviation of the accuracy, one line for each variant."""
     variants = names(points)
 
     def draw(canvas: Figure) -> None:
         axes = canvas.subplots()
         where = [position(name, point) for point in points]
         for variant, style in styles(variants).items():
-            shown = [p for p in points if variant in p["variants"]]
-            values = [100 * np.array(p["variants"][variant]["accuracy"]) for p in shown]
+            selected = [p for p in points if variant in p["variants"]]
+            values = [100 * np.array(p["variants"][variant]["accuracy"]) for p in selected]
             means = [v.mean() for v in values]
             spread = [v.std(ddof=1) if len(v) > 1 else 0.0 for v in values]
-            at = [position(name, p) for p in shown]
+            at = [position(name, p) for p in selected]
             axes.errorbar(at, means, spread, capsize=3, markersize=4, **style)
         if name != "tiles":
             axes.set_xscale("log", base=2)
-            said = ["endless" if x == ENDLESS and name == "pool" else f"{x:g}" for x in where]
-            axes.set_xticks(where, said)
+            labels = ["endless" if x == ENDLESS and name == "pool" else f"{x:g}" for x in where]
+            axes.set_xticks(where, labels)
         axes.set_xlabel(axis)
         axes.set_ylabel("probe accuracy %")
         axes.set_ylim(bottom=0)
@@ -145,7 +149,7 @@ def figure(name: str, points: Sequence[Mapping[str, Any]], axis: str) -> str:
 
 
 def as_markdown(points: Sequence[Mapping[str, Any]], name: str, axis: str) -> list[str]:
-    """Return a table: a line a variant, a column a point."""
+    """Return a table with a row for each variant and a column for each point."""
     where = [position(name, point) for point in points]
     heads = ["endless" if x == ENDLESS and name == "pool" else f"{x:.4g}" for x in where]
     lines = [f"| probe accuracy %, by {axis} | " + " | ".join(heads) + " |"]
@@ -164,20 +168,20 @@ def as_markdown(points: Sequence[Mapping[str, Any]], name: str, axis: str) -> li
 
 
 def ablations(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The table of all variants with a penalty at the middle point."""
+    """Return the table of all variants with a penalty at the default point."""
     (middle,) = [point for point in points if all(point[k] == v for k, v in MIDDLE.items())]
     rows = {n: v for n, v in middle["variants"].items() if n not in ORDER or n == "wpc_penalty"}
     lines = ["| ablation, 4 tiles | probe accuracy % | estimate, nats |", "|---|---:|---:|"]
-    for name, found in rows.items():
+    for name, results in rows.items():
         cells = []
-        for values in (100 * np.array(found["accuracy"]), np.array(found["estimate"])):
+        for values in (100 * np.array(results["accuracy"]), np.array(results["estimate"])):
             cells.append(f"{values.mean():.1f} ± {values.std(ddof=1):.1f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
 def main() -> None:
-    """Train what is missing, then draw."""
+    """Train the missing points, then draw."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", help="omniglot_8alphabets.npz, or tfds's folder")
     parser.add_argument("--digits", action="store_true", help="digits instead; needs no file")
@@ -185,7 +189,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="default: experiments/results/omniglot_wdm")
     parser.add_argument("--sweeps", default=",".join([*SWEEPS, "ablations"]))
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--draw", action="store_true", help="of the finished runs, train nothing")
+    parser.add_argument("--draw", action="store_true", help="draw the finished runs, train nothing")
     args = parser.parse_args()
     if not (args.data or args.digits or args.draw):
         parser.error("give --data=FILE, --digits or --draw")
@@ -201,7 +205,7 @@ def main() -> None:
             continue
         for words in () if args.draw else sweeps[name].points:
             train(words, args.runs, args.data, args.steps)
-        points = along(name, read(args.runs))
+        points = points_of_sweep(name, read(args.runs))
         if not points:
             continue
         numbers[name] = points

@@ -1,12 +1,13 @@
-"""Where a training step of a detector spends its time, and what its regions cost.
+"""Time of the parts of a detector's training step, and its growth with the number of regions.
 
     python benchmarks/detection.py [--side=320] [--batch=2] [--width=64] [--repeats=5]
 
-First one step of a Faster R-CNN with a ResNet-18 and the usual limits (1,000 proposals, 512 regions
-an image): images/s, and the share of its parts, each with its gradient: the backbone; with pyramid
-and proposal network; with proposals, RoIAlign and box head; all with the losses. Then RoIAlign and
-the proposals' suppression alone at that step's sizes, and what compiling took. Then both for
-numbers of regions that double: time should about double too. Calls take turns, medians are kept.
+The script first times one step of a Faster R-CNN with a ResNet-18 and the usual limits (1,000
+proposals, 512 regions for each image). It prints images/s, the compile time, and the share of the
+parts, each with its gradient: the backbone; with pyramid and proposal network; with proposals,
+RoIAlign and box head; all with the losses. RoIAlign and the proposals' suppression are also timed
+alone at the sizes of that step. Then both are timed while the number of regions doubles; the time
+should about double too. Calls are interleaved; times are medians.
 """
 
 import argparse
@@ -31,14 +32,14 @@ STRIDES = (4, 8, 16, 32)
 
 
 def call(f: Callable, *args: Any) -> Callable[[], Any]:
-    """A call of the jitted `f` that ends with its work done, compiled before."""
+    """Return a blocking call of the jitted and compiled `f`."""
     jitted = jax.jit(f)
     jax.block_until_ready(jitted(*args))
     return lambda: jax.block_until_ready(jitted(*args))
 
 
 def batch_of(side: int, count: int) -> dict:
-    """Noise with boxes of all sizes."""
+    """Return a batch of noise with boxes of all sizes."""
     rng = np.random.default_rng(0)
     return {
         "image": jnp.array(rng.normal(size=(count, side, side, 3)), jnp.float32),
@@ -54,7 +55,7 @@ def batch_of(side: int, count: int) -> dict:
 
 
 def losses_of(model: Any) -> Callable:
-    """The loss of a detector that learns alone, of (params, stats, batch)."""
+    """Return the loss of a detector trained alone, a function of (params, stats, batch)."""
     parts = {
         "ce": terms.cross_entropy(),
         "box_smooth_l1": terms.box_smooth_l1(),
@@ -72,7 +73,7 @@ def losses_of(model: Any) -> Callable:
     return loss
 
 
-def split(side: int, count: int, width: int, repeats: int) -> None:
+def measure_parts(side: int, count: int, width: int, repeats: int) -> None:
     """Print the parts of a step."""
     backbone = models.build("ResNet18", num_classes=1, stem="imagenet", width=width)
     model = models.build("faster_rcnn", num_classes=CLASSES, backbone_options={"width": width})
@@ -86,11 +87,11 @@ def split(side: int, count: int, width: int, repeats: int) -> None:
             jnp.stack([jnp.sum(outputs.features[f"stage{n}"] ** 2) for n in (1, 2, 3, 4)])
         )
 
-    def answers(name: str) -> Callable:
+    def loss_of(name: str) -> Callable:
         def value(params: Any, stats: Any, batch: dict) -> jax.Array:
             outputs, _ = model.apply(Variables(params, stats), batch, train=True)
-            found = {"logits": outputs.logits, **outputs.features}
-            return jnp.sum(found[name] ** 2)
+            layers = {"logits": outputs.logits, **outputs.features}
+            return jnp.sum(layers[name] ** 2)
 
         return value
 
@@ -100,25 +101,25 @@ def split(side: int, count: int, width: int, repeats: int) -> None:
     calls |= {
         "backbone": call(jax.grad(stages), *alone, batch),
         "with pyramid and proposal network": call(
-            jax.grad(answers("anchor_logits")), params, stats, batch
+            jax.grad(loss_of("anchor_logits")), params, stats, batch
         ),
         "with proposals, RoIAlign, box head": call(
-            jax.grad(answers("logits")), params, stats, batch
+            jax.grad(loss_of("logits")), params, stats, batch
         ),
     }
     limits = Limits()
     calls["RoIAlign alone"] = reading(side, count, limits.regions)
-    found = sum(min(limits.before, 3 * (side // s) ** 2) for s in (*STRIDES, 64))
-    calls["suppression alone"] = suppressing(side, count, found, limits.proposals)
-    took = medians(calls, repeats)
-    total = took.pop("whole")
+    count_before = sum(min(limits.before, 3 * (side // s) ** 2) for s in (*STRIDES, 64))
+    calls["suppression alone"] = suppressing(side, count, count_before, limits.proposals)
+    times = medians(calls, repeats)
+    total = times.pop("whole")
     print(f"whole step, {count} x {side} px: {count / total:.2f} images/s")
-    for name, taken in took.items():  # each of the first three holds those above it
-        print(f"{name:>36}: {100 * taken / total:.0f} % of the whole")
+    for name, seconds in times.items():  # each of the first three includes those above it
+        print(f"{name:>36}: {100 * seconds / total:.0f} % of the step")
 
 
 def boxes_of(side: int, count: int, regions: int) -> jax.Array:
-    """Boxes of all sizes [count, regions, 4]."""
+    """Return boxes of all sizes [count, regions, 4]."""
     rng = np.random.default_rng(0)
     corner = rng.uniform(0, side * 0.7, (count, regions, 2))
     size = np.exp(rng.uniform(np.log(8), np.log(side * 0.3), (count, regions, 2)))
@@ -126,7 +127,7 @@ def boxes_of(side: int, count: int, regions: int) -> jax.Array:
 
 
 def reading(side: int, count: int, regions: int) -> Callable[[], Any]:
-    """RoIAlign of a pyramid of 256 channels with its gradient."""
+    """Return a call of RoIAlign and its gradient on a pyramid of 256 channels."""
     rng = np.random.default_rng(0)
     maps = tuple(
         jnp.array(rng.normal(size=(count, side // s, side // s, 256)), jnp.float32) for s in STRIDES
@@ -137,7 +138,7 @@ def reading(side: int, count: int, regions: int) -> Callable[[], Any]:
 
 
 def suppressing(side: int, count: int, regions: int, size: int) -> Callable[[], Any]:
-    """Suppression of so many boxes down to `size`."""
+    """Return a call of suppression from `count` boxes to `size`."""
     boxes = boxes_of(side, count, regions)
     scores = jnp.array(np.random.default_rng(1).uniform(size=boxes.shape[:2]))
     groups = jnp.zeros(scores.shape, jnp.int32)
@@ -146,7 +147,7 @@ def suppressing(side: int, count: int, regions: int, size: int) -> Callable[[], 
 
 
 def scaling(side: int, count: int, repeats: int) -> None:
-    """Print RoIAlign and suppression for numbers of regions that double, over the first."""
+    """Print the times of RoIAlign and suppression relative to the smallest number of regions."""
     numbers = (128, 256, 512, 1024)
     for name, calls in (
         ("RoIAlign, regions", {n: reading(side, count, n) for n in numbers}),
@@ -155,9 +156,9 @@ def scaling(side: int, count: int, repeats: int) -> None:
             {8 * n: suppressing(side, count, 8 * n, 100) for n in numbers},
         ),
     ):
-        took = medians({str(n): f for n, f in calls.items()}, repeats)
-        first = next(iter(took.values()))
-        print(f"{name}: " + ", ".join(f"{n} {taken / first:.1f}" for n, taken in took.items()))
+        times = medians({str(n): f for n, f in calls.items()}, repeats)
+        first = next(iter(times.values()))
+        print(f"{name}: " + ", ".join(f"{n} {seconds / first:.1f}" for n, seconds in times.items()))
 
 
 def main() -> None:
@@ -167,7 +168,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     args = parser.parse_args()
     print(f"{jax.default_backend()}, jax {jax.__version__}")
-    split(args.side, args.batch, args.width, args.repeats)
+    measure_parts(args.side, args.batch, args.width, args.repeats)
     scaling(args.side, args.batch, args.repeats)
 
 

@@ -1,17 +1,17 @@
-"""Does the input keep up with the step? ImageNet's path on made-up JPEG files.
+"""Throughput of the ImageNet input pipeline compared with the step, on generated JPEG files.
 
-Pictures of ImageNet's usual size are written to a temporary folder, then read, decoded and
-squeezed to a canvas by the input pipeline (the host's part), cropped, flipped and trained on by
-the compiled step. Three things are timed, in turns, medians taken:
+Images of ImageNet's usual size are written to a temporary folder. The input pipeline on the host
+reads, decodes and resizes them to a canvas; the compiled step crops and flips them and trains.
+Three calls are interleaved and timed by their medians:
 
-    input   batches from the files to the device, nothing computed
-    step    the step on one batch that is already there
+    input   batches from the files to the device, without training
+    step    the step on one batch that is already on the device
     both    as in training: the host prepares batches while the device computes
 
     share of time waiting for input = 1 - (images/s of both) / (images/s of step)
 
-On a CPU host and device are the same cores, so that the share is what decoding takes from the
-step; with an accelerator it is 0 once enough workers decode.
+On a CPU the host and the device share the cores, so the share is the time that decoding takes from
+the step. With an accelerator the share is 0 if enough workers decode.
 
     python benchmarks/input.py [--batch=16] [--workers=0] [--image-size=64] [--model=ResNet18]
         [--pictures=256] [--picture-size=500x375] [--steps=4] [--repeats=3] [--precision=float32]
@@ -35,11 +35,11 @@ from kdjax.experiment.build.build import build
 from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 
-BUFFERED = 8  # batches that lie ready or are being made at any time (see data/images/streaming.py)
+BUFFERED = 8  # batches prepared ahead (see data/images/streaming.py)
 
 
 def write_pictures(folder: Path, count: int, size: tuple[int, int]) -> None:
-    """Write JPEG files of two classes, with as much detail as photographs have."""
+    """Write JPEG files of two classes with as much detail as photographs."""
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
         (folder / name).mkdir()
@@ -52,7 +52,7 @@ def write_pictures(folder: Path, count: int, size: tuple[int, int]) -> None:
 
 
 def config(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """One network alone, trained as in experiments/imagenet_resnet.py."""
+    """Return the config of one network alone, as in experiments/imagenet_resnet.py."""
     return {
         "num_steps": 10_000,
         "batch_size": args.batch,
@@ -76,25 +76,25 @@ def config(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def seconds(call: Callable[[], Any], steps: int) -> float:
-    """Time `steps` calls, waiting for the device only at their end, as training does."""
+    """Time `steps` calls; wait for the device only at the end, as training does."""
     start = time.perf_counter()
-    found = None
+    result = None
     for _ in range(steps):
-        found = call()
-    jax.block_until_ready(found)
+        result = call()
+    jax.block_until_ready(result)
     return (time.perf_counter() - start) / steps
 
 
-def measure(said: dict[str, Any], steps: int, repeats: int) -> dict[str, float]:
-    """Median seconds a batch of input, step and both."""
-    run = build(said)
+def measure(settings: dict[str, Any], steps: int, repeats: int) -> dict[str, float]:
+    """Return the median seconds for each batch of input, step and both."""
+    run = build(settings)
     program, state = make_program(run, MemberGroup(run.variants[0], (0,)), {})
-    kept = {"state": program.layout.place(state)}
+    holder = {"state": program.layout.place(state)}
     batches: Iterator[Any] = device_batches(run, program, 0)
     ready = next(batches)
 
     def step(batch: Any) -> Any:
-        kept["state"], metrics = program.step(kept["state"], batch)
+        holder["state"], metrics = program.step(holder["state"], batch)
         return metrics
 
     jax.block_until_ready(step(ready))
@@ -105,10 +105,10 @@ def measure(said: dict[str, Any], steps: int, repeats: int) -> dict[str, float]:
     }
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
-        seconds(calls["input"], BUFFERED)  # what was made ready during the other timings
+        seconds(calls["input"], BUFFERED)  # use up the batches prepared during the other timings
         for name, call in calls.items():
             times[name].append(seconds(call, steps))
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: statistics.median(samples) for name, samples in times.items()}
 
 
 def arguments() -> argparse.Namespace:

@@ -1,12 +1,12 @@
-"""What does each loss cost, forward and gradient, beside plain PyTorch written from the formula?
+"""Cost of each loss, forward and gradient, compared with plain PyTorch written from the formula.
 
     python benchmarks/losses.py [--repeats 15] [--threads 2] [--only correlation]
 
-Prints a Markdown table a size: medians in milliseconds of interleaved runs of the jitted kdjax
-loss and of PyTorch (eager, no compiler), their ratio, and how far the two values lie apart. The
-gradient is that in the student's outputs. PyTorch is the extra `bench`; without it only our
-column is filled. Logits are [B, C], embeddings [B, C], maps B x 8 x 8 x 64 (PyTorch: channels
-first); the contrastive loss has 128 numbers, 10,000 rows and 1,024 negatives.
+Prints a Markdown table for each size: medians in milliseconds of interleaved runs of the jitted
+kdjax loss and of PyTorch (eager, no compiler), their ratio, and the relative difference of the two
+values. The gradient is with respect to the student's outputs. PyTorch is in the extra `bench`;
+without it only kdjax's column is filled. Logits are [B, C], embeddings [B, C], maps B x 8 x 8 x 64
+(PyTorch: channels first); the contrastive loss has width 128, 10,000 rows and 1,024 negatives.
 """
 
 import argparse
@@ -32,25 +32,25 @@ ROWS, WIDTH, NEGATIVES = 10_000, 128, 1024
 
 
 class Case(NamedTuple):
-    """One loss: ours and theirs as functions of the student's array and the arrays after it."""
+    """One loss in kdjax and PyTorch, as functions of the student's array and the rest."""
 
-    ours: Callable[..., jax.Array]
-    theirs: Callable[..., Any] | None
+    jax_loss: Callable[..., jax.Array]
+    torch_loss: Callable[..., Any] | None
     student: np.ndarray
     rest: tuple[np.ndarray, ...]
-    maps: bool = False  # channels last for us, channels first for PyTorch
-    compare: bool = True  # False where both draw their own random numbers
+    maps: bool = False  # channels last for kdjax, channels first for PyTorch
+    compare: bool = True  # False if each draws its own random numbers
 
 
 def contrast_case(rng: np.random.Generator, batch: int) -> Case:
-    """CRD; the memory is an argument on either side."""
+    """Return CRD's case; the memory is an argument in both libraries."""
     labels = rng.integers(0, 100, ROWS)
     memory = losses.contrast_init(jax.random.key(0), labels, width=WIDTH)
 
-    def ours(s: Any, t: Any, own: Any, other: Any, ids: Any) -> Any:
-        held = memory._replace(student=own, teacher=other)
+    def jax_loss(s: Any, t: Any, own: Any, other: Any, ids: Any) -> Any:
+        bank = memory._replace(student=own, teacher=other)
         value, after = losses.contrast_loss(
-            s, t, ids, held, jax.random.key(1), num_negatives=NEGATIVES
+            s, t, ids, bank, jax.random.key(1), num_negatives=NEGATIVES
         )
         return value, (after.student, after.teacher)
 
@@ -58,14 +58,14 @@ def contrast_case(rng: np.random.Generator, batch: int) -> Case:
     ids = rng.permutation(ROWS)[:batch].astype(np.int64)
     rest = (t, np.array(memory.student), np.array(memory.teacher), ids)
 
-    def theirs(*arrays: Any) -> Any:
+    def torch_loss(*arrays: Any) -> Any:
         return plain.contrast(*arrays, NEGATIVES)
 
-    return Case(ours, theirs, s, rest, compare=False)
+    return Case(jax_loss, torch_loss, s, rest, compare=False)
 
 
 def cases(batch: int, classes: int) -> dict[str, Case]:
-    """Every loss at one size."""
+    """Return every loss at one size."""
     rng = np.random.default_rng(0)
     s, t, means = (
         rng.normal(size=shape).astype(np.float32)
@@ -109,18 +109,20 @@ def cases(batch: int, classes: int) -> dict[str, Case]:
             losses.probabilistic_knowledge_transfer, "neighbours", s, (t,)
         ),
     }  # fmt: skip
-    found = {
-        name: Case(ours, getattr(plain, theirs, None), student, rest, maps=student is maps[0])
-        for name, (ours, theirs, student, rest) in table.items()
+    table_cases = {
+        name: Case(
+            jax_loss, getattr(plain, torch_loss, None), student, rest, maps=student is maps[0]
+        )
+        for name, (jax_loss, torch_loss, student, rest) in table.items()
     }
-    return found | {"contrast_loss": contrast_case(rng, batch)}
+    return table_cases | {"contrast_loss": contrast_case(rng, batch)}
 
 
-def our_call(case: Case) -> Callable[[], float]:
+def kdjax_call(case: Case) -> Callable[[], float]:
     """Compile the mean of a loss with its gradient; the call waits and returns the value."""
 
     def mean(student: jax.Array, *rest: jax.Array) -> Any:
-        out = case.ours(student, *rest)
+        out = case.jax_loss(student, *rest)
         value, after = out if isinstance(out, tuple) else (out, None)
         return jnp.mean(value), after
 
@@ -129,7 +131,7 @@ def our_call(case: Case) -> Callable[[], float]:
     return lambda: float(jax.block_until_ready(compiled(*arrays))[0][0])
 
 
-def their_call(case: Case) -> Callable[[], float]:
+def torch_call(case: Case) -> Callable[[], float]:
     """Do the same in PyTorch."""
     student, *rest = (
         torch.tensor(np.ascontiguousarray(np.moveaxis(a, -1, 1)) if case.maps else a)
@@ -139,7 +141,7 @@ def their_call(case: Case) -> Callable[[], float]:
 
     def call() -> float:
         student.grad = None
-        value = case.theirs(student, *rest).mean()
+        value = case.torch_loss(student, *rest).mean()
         value.backward()
         return value.item()
 
@@ -147,32 +149,33 @@ def their_call(case: Case) -> Callable[[], float]:
 
 
 def row(name: str, case: Case, repeats: int) -> str:
-    """Time one loss on both sides, taking turns."""
-    calls = [our_call(case)] + ([their_call(case)] if torch else [])
+    """Time one loss in both libraries, interleaved."""
+    calls = [kdjax_call(case)] + ([torch_call(case)] if torch else [])
     values = [call() for call in calls]  # warms up too
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(repeats):
-        for call, kept in zip(calls, times, strict=True):
+        for call, samples in zip(calls, times, strict=True):
             start = time.perf_counter()
             call()
-            kept.append(1e3 * (time.perf_counter() - start))
-    ours, *theirs = map(statistics.median, times)
-    if not theirs:
-        return f"| {name} | {ours:.3f} | - | - | - |"
+            samples.append(1e3 * (time.perf_counter() - start))
+    jax_ms, *torch_ms = map(statistics.median, times)
+    if not torch_ms:
+        return f"| {name} | {jax_ms:.3f} | - | - | - |"
     gap = abs(values[0] - values[1]) / max(abs(values[1]), 1e-6)
-    shown = f"{gap:.0e}" if case.compare else "random"
-    return f"| {name} | {ours:.3f} | {theirs[0]:.3f} | {theirs[0] / ours:.1f} | {shown} |"
+    difference = f"{gap:.0e}" if case.compare else "random"
+    ratio = torch_ms[0] / jax_ms
+    return f"| {name} | {jax_ms:.3f} | {torch_ms[0]:.3f} | {ratio:.1f} | {difference} |"
 
 
 def main() -> None:
     """Print a table for each size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--threads", type=int, help="of PyTorch; as many as it likes without")
+    parser.add_argument("--threads", type=int, help="threads of PyTorch (default: its own choice)")
     parser.add_argument("--only", default="", help="names of losses, separated by commas")
     args = parser.parse_args()
     if torch is None:
-        print("PyTorch is not installed (pip install 'kdjax[bench]'): our column only.\n")
+        print("PyTorch is not installed (pip install 'kdjax[bench]'): kdjax's column only.\n")
     else:
         print(f"jax {jax.__version__} on {jax.default_backend()}, torch {torch.__version__} on cpu")
         if args.threads:

@@ -1,9 +1,9 @@
-"""What a step of teacher and student takes of a device's memory, by the compiler's own account.
+"""Device memory of a step of teacher and student, as reported by the compiler.
 
     python benchmarks/memory.py [--model=resnet8 --teacher=resnet20 --batch=128 --classes=100]
 
-For each case it compiles the step, as `train` does, and prints the line that `train` prints;
-nothing is run. `docs/scale.md` holds the numbers.
+For each case the script compiles the step as `train` does and prints the same line as `train`;
+nothing is run. The numbers are in `docs/scale.md`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ CASES = {
 
 
 def config(args, remat=False, accumulate=1):
-    """BD-KD on made-up pictures of 32 pixels."""
+    """Return BD-KD on synthetic images of 32 pixels."""
     roles = {
         "teacher": {"model": {"name": args.teacher}, "terms": {"ce": {}, "forward_kl": {}}},
         "student": {"model": {"name": args.model}, "terms": {"ce": {}, "balanced_kl": {}}},
@@ -45,7 +45,7 @@ def config(args, remat=False, accumulate=1):
 
 
 def main():
-    """Print a line a case."""
+    """Print a line for each case."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="resnet8")
     parser.add_argument("--teacher", default="resnet20")
@@ -57,8 +57,8 @@ def main():
         run = build(config(args, **options))
         program, state = make_program(run, MemberGroup(run.variants[0], (0,)), {})
         batch = next(device_batches(run, program, 0))
-        found = step_memory.step_cost(program.step, program.layout.place(state), batch)
-        print(f"{name:20} {step_memory.describe(found) if found else 'the compiler does not tell'}")
+        cost = step_memory.step_cost(program.step, program.layout.place(state), batch)
+        print(f"{name:20} {step_memory.describe(cost) if cost else 'not reported by the compiler'}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Mutual learning of a ResNet-20 and a ResNet-8: kdjax beside a careful plain PyTorch loop.
+"""Mutual learning of a ResNet-20 and a ResNet-8 in kdjax and in a tuned plain PyTorch loop.
 
-The same images (an .npz of 32 x 32 photographs), batch, augmentation, losses (cross-entropy and KL
-toward the other), SGD with momentum, weight decay and cosine, in float32 on the CPU. Speed: whole
-steps, augmentation included, both libraries taking turns; then, with --epochs, the accuracy on the
-test images after equal epochs of each.
+Both use the same images (an .npz of 32 x 32 photographs), batch size, augmentation, losses
+(cross-entropy and KL toward the other), and SGD with momentum, weight decay and cosine, in float32
+on the CPU. The speed is that of whole steps including augmentation, interleaved between the
+libraries. With --epochs the script also prints the test accuracy after equal epochs.
 
     python benchmarks/peer.py --data=cifar10_jpeg_5k.npz [--repeats=15] [--epochs=10] [--seeds=3]
 
-PyTorch is the extra `bench`.
+PyTorch is in the extra `bench`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ RATE, DECAY = 0.1, 5e-4
 
 
 def config(path: str, batch: int, steps: int, seeds: list[int], roles: tuple[str, ...]) -> Any:
-    """Mutual learning, or one network alone, by the config of any experiment."""
+    """Return the config of mutual learning, or of one network alone."""
     optimizer = {"name": "sgd", "learning_rate": RATE, "momentum": 0.9, "weight_decay": DECAY}
     players = {}
     for role in roles:
@@ -50,12 +50,12 @@ def config(path: str, batch: int, steps: int, seeds: list[int], roles: tuple[str
     }
 
 
-class Ours:
-    """kdjax's compiled step on kdjax's own batches."""
+class KdjaxRun:
+    """kdjax's compiled step on kdjax's batches."""
 
-    def __init__(self, said: Any) -> None:
-        """Compile."""
-        self.run = build(said)
+    def __init__(self, config: Any) -> None:
+        """Compile the step."""
+        self.run = build(config)
         variant = self.run.variants[0]
         self.program, state = make_program(
             self.run, MemberGroup(variant, tuple(range(len(variant.members)))), {}
@@ -69,7 +69,7 @@ class Ours:
         jax.block_until_ready((self.state, metrics))
 
     def accuracy(self) -> dict[str, list[float]]:
-        """Per cent on the test images, by role, one a member."""
+        """Return the test accuracy in per cent by role, one for each member."""
         right: dict[str, Any] = dict.fromkeys(DEPTHS, 0.0)
         count = 0.0
         for batch in self.run.source.evals["test"]():
@@ -82,18 +82,24 @@ class Ours:
         return {role: list(np.atleast_1d(100 * x / count)) for role, x in right.items()}
 
 
-class Theirs:
-    """The PyTorch loop on its own batches."""
+class TorchRun:
+    """The PyTorch loop on PyTorch's batches."""
 
     def __init__(
-        self, ours: Ours, path: str, batch: int, steps: int, seed: int, roles: tuple[str, ...]
+        self,
+        kdjax_run: KdjaxRun,
+        path: str,
+        batch: int,
+        steps: int,
+        seed: int,
+        roles: tuple[str, ...],
     ) -> None:
-        """Take the training images that ours are, so that validation is left out here too."""
+        """Use kdjax's training images, so that validation is held out here too."""
         torch.manual_seed(seed)
         with np.load(path) as arrays:
             images, labels = (torch.from_numpy(arrays[name]) for name in ("x_test", "y_test"))
         self.test = images, labels.long().ravel()
-        arrays = ours.run.source.arrays or {}
+        arrays = kdjax_run.run.source.arrays or {}
         train = [torch.from_numpy(np.array(arrays[name])) for name in ("image", "label")]
         train[1] = train[1].long()
         pixels = train[0].numpy() / 255
@@ -107,41 +113,41 @@ class Theirs:
         self.networks.step(*next(self.batches), self.ready)
 
     def accuracy(self) -> list[float]:
-        """Per cent on the test images, by network."""
+        """Return the test accuracy in per cent by network."""
         return self.networks.accuracy(*self.test, self.ready)
 
 
 def speed(args: argparse.Namespace) -> None:
-    """Print images per second as ratios, of single networks and of both."""
+    """Print ratios of step times for single networks and for both."""
     print("| step, batch 128 | PyTorch time / kdjax time |\n|---|---:|")
     for roles in (("student",), ("teacher",), ("teacher", "student")):
-        ours = Ours(config(args.data, args.batch, 10_000, [0], roles))
-        theirs = Theirs(ours, args.data, args.batch, 10_000, 0, roles)
-        found = medians({"ours": ours.step, "theirs": theirs.step}, args.repeats)
+        kdjax_run = KdjaxRun(config(args.data, args.batch, 10_000, [0], roles))
+        torch_run = TorchRun(kdjax_run, args.data, args.batch, 10_000, 0, roles)
+        times = medians({"kdjax": kdjax_run.step, "torch": torch_run.step}, args.repeats)
         names = " with ".join(f"ResNet-{DEPTHS[role]}" for role in roles)
-        print(f"| {names} | {found['theirs'] / found['ours']:.2f} |", flush=True)
+        print(f"| {names} | {times['torch'] / times['kdjax']:.2f} |", flush=True)
 
 
 def accuracies(args: argparse.Namespace) -> None:
-    """Train both for equal epochs and print mean +- sd over seeds."""
+    """Train both for equal epochs and print the test accuracy, mean +- sd over seeds."""
     with np.load(args.data) as arrays:
         steps = args.epochs * ((len(arrays["x_train"]) - 500) // args.batch)
     roles, seeds = tuple(DEPTHS), list(range(args.seeds))
-    ours = Ours(config(args.data, args.batch, steps, seeds, roles))
+    kdjax_run = KdjaxRun(config(args.data, args.batch, steps, seeds, roles))
     for _ in range(steps):
-        ours.step()
-    table: dict[str, dict[str, list[float]]] = {"kdjax": ours.accuracy()}
+        kdjax_run.step()
+    table: dict[str, dict[str, list[float]]] = {"kdjax": kdjax_run.accuracy()}
     rows = []
     for seed in seeds:
-        theirs = Theirs(ours, args.data, args.batch, steps, seed, roles)
+        torch_run = TorchRun(kdjax_run, args.data, args.batch, steps, seed, roles)
         for _ in range(steps):
-            theirs.step()
-        rows.append(theirs.accuracy())
+            torch_run.step()
+        rows.append(torch_run.accuracy())
     table["PyTorch"] = dict(zip(roles, map(list, zip(*rows, strict=True)), strict=True))
     print(f"\n| after {args.epochs} epochs ({steps} steps) | ResNet-20 | ResNet-8 |")
     print("|---|---:|---:|")
-    for name, found in table.items():
-        cells = (f"{statistics.mean(x):.2f} ± {statistics.stdev(x):.2f}" for x in found.values())
+    for name, by_role in table.items():
+        cells = (f"{statistics.mean(x):.2f} ± {statistics.stdev(x):.2f}" for x in by_role.values())
         print(f"| {name}, {len(seeds)} seeds | {' | '.join(cells)} |")
 
 

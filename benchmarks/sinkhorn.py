@@ -1,17 +1,17 @@
-"""What does the published Sinkhorn loss cost, forward and gradient, beside PyTorch and ott?
+"""Cost of the published Sinkhorn loss, forward and gradient, compared with PyTorch and ott.
 
     python benchmarks/sinkhorn.py [--repeats 15] [--threads 2] [--only 64x100,256x1000]
 
 Prints a Markdown table: medians in milliseconds of interleaved runs at batch B and classes C of
 
-- kdjax: `losses.sinkhorn` with traced temperature and epsilon, as a training step has it;
+- kdjax: `losses.sinkhorn` with traced temperature and epsilon, as in a training step;
 - PyTorch: the loop written from the formula (eager, no compiler), its cost by `cdist`, which is
   several times faster at large sizes than broadcasting;
-- ott: its log-space solver with the same 20 iterations, unrolled, on a cost by broadcasting;
+- ott: its log-space solver with the same 20 iterations, unrolled, on a cost by broadcasting.
 
-how many times kdjax is faster than each, and how far the value lies from PyTorch's. The gradient is
-that in the student's logits, of the sum over the batch. PyTorch is the extra `bench`; without it
-its columns are empty.
+The table also has kdjax's speed-up over each, and the relative difference to PyTorch's value. The
+gradient is that of the sum over the batch with respect to the student's logits. PyTorch is in the
+extra `bench`; without it its columns are empty.
 """
 
 import argparse
@@ -34,16 +34,16 @@ except ImportError:
     torch = None
 
 SIZES = tuple((batch, classes) for batch in (16, 64, 256) for classes in (2, 100, 1000))
-TEMPERATURE, EPSILON, ITERATIONS = 2.0, 0.1, 20  # the published ones
+TEMPERATURE, EPSILON, ITERATIONS = 2.0, 0.1, 20  # published values
 
 
-def ours(s: jax.Array, t: jax.Array, temperature: jax.Array, epsilon: jax.Array) -> jax.Array:
-    """The sum of kdjax's costs."""
+def with_kdjax(s: jax.Array, t: jax.Array, temperature: jax.Array, epsilon: jax.Array) -> jax.Array:
+    """Return the sum of kdjax's costs."""
     return jnp.sum(losses.sinkhorn(s, t, temperature=temperature, epsilon=epsilon).cost)
 
 
 def with_ott(s: jax.Array, t: jax.Array, temperature: jax.Array, epsilon: jax.Array) -> jax.Array:
-    """The same by ott alone."""
+    """Compute the same loss with ott."""
     x, y = (jax.nn.softmax(z / temperature) for z in (s, t))
     cost = jnp.sum(jnp.abs(x[:, None] - y), axis=-1)
     out = linear.solve(
@@ -60,7 +60,7 @@ def with_ott(s: jax.Array, t: jax.Array, temperature: jax.Array, epsilon: jax.Ar
 
 
 def with_torch(s: Any, t: Any) -> Any:
-    """The same in PyTorch: rows, then columns divided by their sums, 20 times."""
+    """Compute the same loss in PyTorch: divide rows, then columns by their sums, 20 times."""
     x, y = (torch.softmax(z / TEMPERATURE, dim=1) for z in (s, t))
     cost = torch.cdist(x, y, p=1)
     plan = torch.exp(-cost / EPSILON)
@@ -91,10 +91,10 @@ def torch_call(s: np.ndarray, t: np.ndarray) -> Callable:
 
 
 def row(batch: int, classes: int, repeats: int) -> str:
-    """Time one size on all sides, taking turns."""
+    """Time one size in all libraries, interleaved."""
     rng = np.random.default_rng(0)
     s, t = (2 * rng.normal(size=(batch, classes)).astype(np.float32) for _ in range(2))
-    calls = {"kdjax": jax_call(ours, s, t), "ott": jax_call(with_ott, s, t)}
+    calls = {"kdjax": jax_call(with_kdjax, s, t), "ott": jax_call(with_ott, s, t)}
     if torch is not None:
         calls["torch"] = torch_call(s, t)
     values = {name: call() for name, call in calls.items()}  # warms up too
@@ -104,13 +104,13 @@ def row(batch: int, classes: int, repeats: int) -> str:
             start = time.perf_counter()
             call()
             times[name].append(1e3 * (time.perf_counter() - start))
-    found = {name: statistics.median(kept) for name, kept in times.items()}
-    line = f"| {batch} | {classes} | {found['kdjax']:.2f} |"
+    times_ms = {name: statistics.median(samples) for name, samples in times.items()}
+    line = f"| {batch} | {classes} | {times_ms['kdjax']:.2f} |"
     for name in ("torch", "ott"):
-        if name not in found:
+        if name not in times_ms:
             line += " - | - |"
             continue
-        line += f" {found[name]:.2f} | {found[name] / found['kdjax']:.1f} |"
+        line += f" {times_ms[name]:.2f} | {times_ms[name] / times_ms['kdjax']:.1f} |"
     if torch is None:
         return f"{line} - |"
     return f"{line} {abs(values['kdjax'] / values['torch'] - 1):.0e} |"
@@ -120,22 +120,22 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--threads", type=int, help="of PyTorch; as many as it likes without")
+    parser.add_argument("--threads", type=int, help="threads of PyTorch (default: its own choice)")
     parser.add_argument("--only", default="", help="sizes as 64x100, separated by commas")
     args = parser.parse_args()
     if torch is None:
-        print("PyTorch is not installed (pip install 'kdjax[bench]'): without its columns.\n")
+        print("PyTorch is not installed (pip install 'kdjax[bench]'): its columns are empty.\n")
     else:
         print(f"jax {jax.__version__} on {jax.default_backend()}, torch {torch.__version__} on cpu")
         if args.threads:
             torch.set_num_threads(args.threads)
-    wanted = set(args.only.split(",")) - {""}
-    if unknown := wanted - {f"{b}x{c}" for b, c in SIZES}:
+    sizes = set(args.only.split(",")) - {""}
+    if unknown := sizes - {f"{b}x{c}" for b, c in SIZES}:
         parser.error(f"--only: no size {', '.join(sorted(unknown))}")
     print("\n| B | C | kdjax, ms | PyTorch, ms | times faster | ott, ms | times faster | apart |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for batch, classes in SIZES:
-        if not wanted or f"{batch}x{classes}" in wanted:
+        if not sizes or f"{batch}x{classes}" in sizes:
             print(row(batch, classes, args.repeats), flush=True)
 
 

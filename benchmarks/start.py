@@ -1,9 +1,9 @@
-"""How long from the command to the first step: `kdjax train` on digits, a new process each time.
+"""Time from the command to the first step: `kdjax train` on digits, a new process each time.
 
     python benchmarks/start.py [--rounds=5] [--experiment=experiments/digits_bdkd.py]
 
-The first run fills a compilation cache of its own and is told apart. A run's first line of metrics
-is written after its first step, so its appearing bounds the time from above. Aim: < 10 s.
+The first run fills an empty compilation cache and is reported separately. A run writes its first
+line of metrics after its first step, so this line gives an upper bound. Aim: < 10 s.
 """
 
 import argparse
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def first_line(experiment: str, workdir: Path, cache: Path) -> float:
-    """Seconds until the run's first line of metrics; the run is ended then."""
+    """Return the seconds until the run's first line of metrics, then end the run."""
     command = [sys.executable, "-m", "kdjax", "train", f"--config={experiment}"]
     command += [f"--workdir={workdir}", "--config.log_every=1"]
     env = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(cache)}

@@ -1,12 +1,11 @@
-"""What a step with two networks costs beside its parts.
+"""Cost of a step with two networks compared with its parts.
 
-A frozen teacher should add its forward pass and nothing else, and co-training should cost the two
-steps:
+A frozen teacher should add only its forward pass. Co-training should cost the sum of two steps:
 
     offline / (student step + teacher forward)        aim <= 1.05
     co-training / (teacher step + student step)       aim <= 1.05
 
-Every call is compiled by itself; all take turns, and the ratios are of medians.
+Every call is compiled separately. Calls are interleaved; ratios are of medians.
 
     python benchmarks/step.py [--repeats=15] [--batch=64] [--only=mlp]
 """
@@ -32,7 +31,7 @@ KL = {"temperature": 4.0}
 
 
 def config(teacher: dict[str, Any], student: dict[str, Any], batch: int) -> dict[str, Any]:
-    """Images of CIFAR's size made up in memory, one device."""
+    """Return a config with synthetic images of CIFAR's size on one device."""
     return {
         "num_steps": 1000,
         "batch_size": batch,
@@ -46,53 +45,58 @@ def config(teacher: dict[str, Any], student: dict[str, Any], batch: int) -> dict
 
 
 def calls(teacher: dict[str, Any], student: dict[str, Any], batch: int) -> dict[str, Callable]:
-    """The five things to time, each compiled and warm."""
+    """Return the five calls to time, compiled and warm."""
     base = config(teacher, student, batch)
     ce, kl = {"ce": {}}, {"forward_kl": {**KL, "toward": "teacher"}}
     back = {"forward_kl": {**KL, "toward": "student"}}
-    found = {}
+    results = {}
     for name, terms in {
         "student step": {"student": ce},
         "teacher step": {"teacher": ce},
         "offline": {"student": {**ce, **kl}, "teacher": {}},
         "co-training": {"student": {**ce, **kl}, "teacher": {**ce, **back}},
     }.items():
-        said = copy.deepcopy(base)
-        said["roles"] = {r: {**said["roles"][r], "terms": terms[r]} for r in terms}
-        found[name] = stepper(said)
-    found["teacher forward"] = forward(base)
-    return found
+        settings = copy.deepcopy(base)
+        settings["roles"] = {r: {**settings["roles"][r], "terms": terms[r]} for r in terms}
+        results[name] = stepper(settings)
+    results["teacher forward"] = forward(base)
+    return results
 
 
-def stepper(said: dict[str, Any]) -> Callable[[], None]:
-    """A training step that goes on from its own state; a frozen role starts at random."""
-    said = copy.deepcopy(said)
-    frozen = [role for role, player in said["roles"].items() if not player["terms"]]
-    if frozen:  # as if from an earlier variant; nothing is read
+def stepper(settings: dict[str, Any]) -> Callable[[], None]:
+    """Return a call that takes one training step; a frozen role is randomly initialised."""
+    settings = copy.deepcopy(settings)
+    frozen = [role for role, player in settings["roles"].items() if not player["terms"]]
+    if frozen:  # as if from an earlier variant; no file is read
         trains = {"roles": {r: {"terms": {"ce": {}}, "from_variant": None} for r in frozen}}
-        rest = {"roles": {r: None for r in said["roles"] if r not in frozen}}
-        said["variants"] = {"first": {"roles": {**trains["roles"], **rest["roles"]}}, "second": {}}
-        said["roles"] = {
-            r: {**player, **({"from_variant": "first"} if r in frozen else {})}
-            for r, player in said["roles"].items()
+        rest = {"roles": {r: None for r in settings["roles"] if r not in frozen}}
+        settings["variants"] = {
+            "first": {"roles": {**trains["roles"], **rest["roles"]}},
+            "second": {},
         }
-    run = build(said)
+        settings["roles"] = {
+            r: {**player, **({"from_variant": "first"} if r in frozen else {})}
+            for r, player in settings["roles"].items()
+        }
+    run = build(settings)
     variant = run.variants[-1]
-    given: dict[str, tuple[Variables, bool]] = {}
+    initial: dict[str, tuple[Variables, bool]] = {}
     for role in frozen:
         batch = run.prepare_eval(next(run.source.evals["test"]()))
         model = variant.players[role].model
-        given[role] = (jax.jit(model.init)(jax.random.key(0), batch), False)
-    program, state = make_program(run, MemberGroup(variant, (0,)), given)
+        initial[role] = (jax.jit(model.init)(jax.random.key(0), batch), False)
+    program, state = make_program(run, MemberGroup(variant, (0,)), initial)
     return stepping(program.step, program.layout.place(state), device_batches(run, program, 0))
 
 
-def forward(said: dict[str, Any]) -> Callable[[], None]:
-    """The teacher's evaluation on a prepared batch."""
-    run = build({**said, "roles": {"teacher": {**said["roles"]["teacher"], "terms": {"ce": {}}}}})
+def forward(settings: dict[str, Any]) -> Callable[[], None]:
+    """Return a call of the teacher's forward pass in evaluation mode on a prepared batch."""
+    run = build(
+        {**settings, "roles": {"teacher": {**settings["roles"]["teacher"], "terms": {"ce": {}}}}}
+    )
     model = run.variants[0].players["teacher"].model
     raw = next(run.source.evals["train"]())
-    batch = {k: v[: said["batch_size"]] for k, v in run.prepare_eval(raw).items()}
+    batch = {k: v[: settings["batch_size"]] for k, v in run.prepare_eval(raw).items()}
     variables = jax.jit(model.init)(jax.random.key(0), batch)
     apply = jax.jit(lambda v, b: model.apply(v, b, train=False)[0].logits)
     return lambda: jax.block_until_ready(apply(variables, batch))

@@ -1,11 +1,11 @@
-"""What a member of a sweep costs beside a single run: one program against one after another.
+"""Cost of a member of a sweep compared with a single run.
 
-First the steps: for K members of an MLP, a small CNN and a ResNet-8 (alone, cross-entropy, seeds
-0..K-1, each with its own batches), the time of one step of all divided by K times that of a single
-run's step, interleaved, without compiling. Aim: never above 1; at most .75 for the MLP.
+Steps: for K members of an MLP, a small CNN and a ResNet-8 (alone, cross-entropy, seeds 0..K-1, each
+with its own batches), the time of one step of all members divided by K times the time of a single
+run's step, interleaved, without compilation. Aim: never above 1; at most .75 for the MLP.
 
-Then, with --commands, whole commands on digits: `kdjax train` with a sweep of N seeds against N
-commands of one seed each, from start to report, with a warm compilation cache. Aim: at most .25.
+Commands (with --commands): `kdjax train` on digits with a sweep of N seeds compared with N commands
+of one seed each, from start to report, with a warm compilation cache. Aim: at most .25.
 
     python benchmarks/sweep.py [--repeats=15] [--members 2 4 8 16] [--commands=16]
 """
@@ -37,7 +37,7 @@ EXPERIMENT = Path(__file__).resolve().parents[1] / "experiments" / "digits_bdkd.
 
 
 def stepper(model: dict[str, Any], shape: tuple[int, ...], batch: int, members: int) -> Callable:
-    """A step of all members that goes on from its own state."""
+    """Return a call that takes one step of all members."""
     run = build(
         {
             "num_steps": 100_000,
@@ -53,18 +53,18 @@ def stepper(model: dict[str, Any], shape: tuple[int, ...], batch: int, members: 
 
 
 def steps(members: list[int], repeats: int) -> None:
-    """Print time per member-step / time of a single run's step."""
+    """Print the time for each member and step / the time of a single run's step."""
     print(f"| network | {' | '.join(f'K = {k}' for k in members)} |")
     print("|---|" + "---:|" * len(members), flush=True)
     for name, (model, shape, batch) in NETWORKS.items():
         calls = {k: stepper(model, shape, batch, k) for k in (1, *members)}
-        found = medians({str(k): call for k, call in calls.items()}, repeats)
-        ratios = [found[str(k)] / (k * found["1"]) for k in members]
+        times = medians({str(k): call for k, call in calls.items()}, repeats)
+        ratios = [times[str(k)] / (k * times["1"]) for k in members]
         print(f"| {name} | {' | '.join(f'{r:.2f}' for r in ratios)} |", flush=True)
 
 
 def commands(count: int, rounds: int) -> None:
-    """Print the wall time of one command with a sweep / that of as many commands."""
+    """Print the wall time of one command with a sweep / that of one command for each seed."""
     with tempfile.TemporaryDirectory() as folder:
         cache = {"JAX_COMPILATION_CACHE_DIR": str(Path(folder) / "cache")}
 
@@ -77,11 +77,11 @@ def commands(count: int, rounds: int) -> None:
 
         train("warm_sweep", list(range(count)))
         train("warm_single", [0])
-        whole, singles = [], []
+        sweeps, singles = [], []
         for turn in range(rounds):
-            whole.append(train(f"sweep{turn}", list(range(count))))
+            sweeps.append(train(f"sweep{turn}", list(range(count))))
             singles.append(sum(train(f"single{turn}_{n}", [n]) for n in range(count)))
-    ratio = statistics.median(whole) / statistics.median(singles)
+    ratio = statistics.median(sweeps) / statistics.median(singles)
     print(f"\none command with {count} seeds / {count} commands, {EXPERIMENT.name}: {ratio:.2f}")
 
 

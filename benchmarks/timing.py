@@ -1,4 +1,4 @@
-"""Interleaved timing, shared by the benchmarks: calls take turns, medians are kept."""
+"""Interleaved timing, shared by the benchmarks: calls alternate, times are medians."""
 
 import statistics
 import time
@@ -13,20 +13,20 @@ malloc.keep_memory()  # as the command line does
 
 
 def stepping(step: Callable, state: Any, batches: Iterator[Any]) -> Callable[[], None]:
-    """A call that takes one training step from where the last one ended."""
-    kept = {"state": state}
+    """Return a call that takes one training step from the state of the last one."""
+    holder = {"state": state}
 
     def call() -> None:
-        kept["state"], metrics = step(kept["state"], next(batches))
-        jax.block_until_ready((kept["state"], metrics))
+        holder["state"], metrics = step(holder["state"], next(batches))
+        jax.block_until_ready((holder["state"], metrics))
 
     return call
 
 
 def medians(calls: Mapping[str, Callable], repeats: int, warm: int = 2) -> dict[str, float]:
-    """Median seconds of each call, taking turns; the first `warm` rounds are not counted.
+    """Return the median seconds of each interleaved call; the first `warm` rounds are excluded.
 
-    A call must end with its work done (`jax.block_until_ready`).
+    A call must block until its result is ready (`jax.block_until_ready`).
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(repeats + warm):
@@ -35,4 +35,4 @@ def medians(calls: Mapping[str, Callable], repeats: int, warm: int = 2) -> dict[
             call()
             if turn >= warm:
                 times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(kept) for name, kept in times.items()}
+    return {name: statistics.median(samples) for name, samples in times.items()}

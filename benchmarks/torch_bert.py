@@ -1,4 +1,4 @@
-"""A small BERT in plain PyTorch, as a user would write it: what `transformer.py` compares with."""
+"""A small BERT in plain PyTorch, the baseline of `transformer.py`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,10 +10,10 @@ from torch.nn import functional
 
 
 class Layer(nn.Module):
-    """Attention and two linear maps, the sums normalised."""
+    """Attention and two linear maps with normalised residual sums."""
 
     def __init__(self, width: int, ffn_width: int, heads: int, dropout: float) -> None:
-        """Make the maps."""
+        """Create the layers."""
         super().__init__()
         self.heads, self.rate = heads, dropout
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
@@ -36,7 +36,7 @@ class Bert(nn.Module):
     """Embeddings, layers, pooler and head."""
 
     def __init__(self, shapes: Mapping[str, Any], layers: int, heads: int, dropout: float) -> None:
-        """Make the network with the sizes of our arrays."""
+        """Create the network with the sizes of kdjax's arrays."""
         super().__init__()
         classes = shapes["fc/bias"][0]
         (vocabulary, width), ffn_width = shapes["word/embedding"], shapes["layer0/ffn_in/bias"][0]
@@ -66,7 +66,7 @@ def stepper(
     rate: float,
     decay: float,
 ) -> Callable[[], float]:
-    """Make a training step from our weights (`models.flatten`); it returns the loss."""
+    """Return a training step from kdjax's weights (`models.flatten`); it returns the loss."""
     named = {name.removeprefix("params/"): array for name, array in weights.items()}
     model = Bert({k: v.shape for k, v in named.items()}, layers, heads, dropout)
     state = {}

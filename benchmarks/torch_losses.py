@@ -1,7 +1,7 @@
-"""The losses of kdjax in plain PyTorch, written from the formulas as a user would write them.
+"""The losses of kdjax in plain PyTorch, written from the formulas.
 
-What `benchmarks/losses.py` compares with. Student first, teacher second; one number an example,
-or a scalar where the batch is coupled; the temperatures are those of the comparison.
+The baseline of `benchmarks/losses.py`. Student first, teacher second; one number for each example,
+or a scalar if the loss couples the batch. The temperatures are those of the comparison.
 """
 
 from typing import Any
@@ -11,40 +11,40 @@ from torch.nn import functional
 
 
 def log_softmax(z: Any, temperature: float) -> Any:
-    """PyTorch's, at a temperature."""
+    """Return PyTorch's log softmax at a temperature."""
     return functional.log_softmax(z / temperature, dim=-1)
 
 
 def kl(log_p: Any, log_q: Any) -> Any:
-    """KL(p || q) of each row, PyTorch."""
+    """Return KL(p || q) of each row."""
     return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 def forward(s: Any, t: Any, temperature: float = 4.0) -> Any:
-    """Hinton's KL(teacher || student)."""
+    """Return KL(teacher || student), Hinton's."""
     return kl(log_softmax(t, temperature), log_softmax(s, temperature))
 
 
 def reverse(s: Any, t: Any) -> Any:
-    """KL(student || teacher)."""
+    """Return KL(student || teacher)."""
     return forward(t, s)
 
 
 def jensen_shannon(s: Any, t: Any) -> Any:
-    """Weight 1/2, T = 4."""
+    """Return the Jensen-Shannon divergence, weight 1/2, T = 4."""
     log_s, log_t = log_softmax(s, 4.0), log_softmax(t, 4.0)
     middle = ((log_s.exp() + log_t.exp()) / 2).log()
     return (kl(log_s, middle) + kl(log_t, middle)) / 2
 
 
 def entropy(s: Any) -> Any:
-    """Shannon's."""
+    """Return Shannon's entropy."""
     log_p = log_softmax(s, 1.0)
     return -(log_p.exp() * log_p).sum(-1)
 
 
 def balanced(s: Any, t: Any) -> Any:
-    """BD-KD's student side, W = 2."""
+    """Return BD-KD's loss of the student, W = 2."""
     with torch.no_grad():
         own, other = entropy(s), entropy(t)
         covering = torch.where(other > own, 2.0, 1.0)
@@ -53,7 +53,7 @@ def balanced(s: Any, t: Any) -> Any:
 
 
 def minimum_logit(s: Any, t: Any, labels: Any) -> Any:
-    """KDCL, two networks."""
+    """Return KDCL-MinLogit of two networks."""
     with torch.no_grad():
         every = torch.stack([s, t])
         index = labels[None, :, None].expand(2, -1, 1)
@@ -62,7 +62,7 @@ def minimum_logit(s: Any, t: Any, labels: Any) -> Any:
 
 
 def least_cross_entropy(s: Any, t: Any, labels: Any) -> Any:
-    """KDCL's naive target, two networks."""
+    """Return KDCL-Naive of two networks."""
     with torch.no_grad():
         errors = torch.stack(
             [functional.cross_entropy(z, labels, reduction="none") for z in (s, t)]
@@ -72,7 +72,7 @@ def least_cross_entropy(s: Any, t: Any, labels: Any) -> Any:
 
 
 def decoupled(s: Any, t: Any, labels: Any) -> Any:
-    """DKD, alpha 1, beta 8, T 4, with the usual large constant."""
+    """Return DKD, alpha 1, beta 8, T 4, with the usual large constant."""
     mask = functional.one_hot(labels, s.shape[-1])
     p, q = functional.softmax(s / 4, -1), functional.softmax(t / 4, -1)
     p_y, q_y = (p * mask).sum(-1), (q * mask).sum(-1)
@@ -82,7 +82,7 @@ def decoupled(s: Any, t: Any, labels: Any) -> Any:
 
 
 def correlation(s: Any, t: Any) -> Any:
-    """DIST, T = 1."""
+    """Return DIST, T = 1."""
 
     def pearson(x: Any, y: Any) -> Any:
         x, y = (a - a.mean(-1, keepdim=True) for a in (x, y))
@@ -93,20 +93,20 @@ def correlation(s: Any, t: Any) -> Any:
 
 
 def norm_direction(s: Any, t: Any, means: Any, labels: Any) -> Any:
-    """ND."""
+    """Return ND."""
     direction = functional.normalize(means, dim=1)[labels]
     longest = torch.maximum(s.norm(dim=1), t.norm(dim=1))
     return 1 - (s * direction).sum(1) / longest
 
 
 def attention(s: Any, t: Any) -> Any:
-    """Attention transfer, channels first."""
+    """Return attention transfer, channels first."""
     a, b = (functional.normalize(f.pow(2).mean(1).flatten(1)) for f in (s, t))
     return (a - b).pow(2).mean(1)
 
 
 def hierarchical(s: Any, t: Any) -> Any:
-    """ReviewKD's pyramid of 8 x 8 maps."""
+    """Return ReviewKD's pyramid of 8 x 8 maps."""
     total, weight = (s - t).pow(2).mean((1, 2, 3)), 1.0
     for cells in (4, 2, 1):
         weight /= 2
@@ -116,13 +116,13 @@ def hierarchical(s: Any, t: Any) -> Any:
 
 
 def similarity(s: Any, t: Any) -> Any:
-    """SP."""
+    """Return SP."""
     grams = [functional.normalize(f.flatten(1) @ f.flatten(1).T) for f in (s, t)]
     return (grams[0] - grams[1]).pow(2).mean()
 
 
 def distance(s: Any, t: Any) -> Any:
-    """RKD's distances, by inner products as is usual."""
+    """Return RKD's distance loss, by inner products as is usual."""
 
     def distances(x: Any) -> Any:
         square = x.pow(2).sum(1)
@@ -134,13 +134,13 @@ def distance(s: Any, t: Any) -> Any:
 
 
 def angle(s: Any, t: Any) -> Any:
-    """RKD's angles."""
+    """Return RKD's angle loss."""
     toward = [functional.normalize(x[None] - x[:, None], dim=2) for x in (s, t)]
     return functional.smooth_l1_loss(*(torch.bmm(e, e.transpose(1, 2)) for e in toward))
 
 
 def neighbours(s: Any, t: Any) -> Any:
-    """PKT."""
+    """Return PKT."""
 
     def similarity(x: Any) -> Any:
         x = functional.normalize(x)
@@ -152,7 +152,7 @@ def neighbours(s: Any, t: Any) -> Any:
 
 
 def contrast(s: Any, t: Any, own: Any, other: Any, ids: Any, negatives: int) -> Any:
-    """CRD with gathered embeddings and a probability of 1 / Z each, as is usual."""
+    """Return CRD with gathered embeddings and probabilities of 1 / Z, as is usual."""
     s, t = functional.normalize(s), functional.normalize(t)
     chosen = torch.cat([ids[:, None], torch.randint(len(own), (len(ids), negatives))], 1)
     total = 0.0
@@ -170,30 +170,30 @@ def contrast(s: Any, t: Any, own: Any, other: Any, ids: Any, negatives: int) -> 
 
 
 def symmetric(s: Any, t: Any) -> Any:
-    """Both directions of KL, T = 4."""
+    """Return the sum of both directions of KL, T = 4."""
     return forward(s, t) + forward(t, s)
 
 
 def total_variation(s: Any, t: Any) -> Any:
-    """Half the L1 distance, T = 4."""
+    """Return half the L1 distance, T = 4."""
     return (functional.softmax(s / 4, -1) - functional.softmax(t / 4, -1)).abs().sum(-1) / 2
 
 
 def class_mean_cosine(s: Any, means: Any, labels: Any) -> Any:
-    """ND's direction."""
+    """Return ND's direction part."""
     return 1 - functional.cosine_similarity(s, means[labels])
 
 
 def stepwise_norm(s: Any) -> Any:
-    """ND's norm."""
+    """Return ND's norm part."""
     return (s.norm(dim=1) - (s.norm(dim=1).detach() + 1)).pow(2)
 
 
 def cross_entropy(s: Any, labels: Any) -> Any:
-    """Of the labels."""
+    """Return the cross-entropy with the labels."""
     return functional.cross_entropy(s, labels, reduction="none")
 
 
 def mse(s: Any, t: Any) -> Any:
-    """FitNets."""
+    """Return FitNets' mean squared error."""
     return (s - t).pow(2).mean((1, 2, 3))

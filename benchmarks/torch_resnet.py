@@ -1,7 +1,7 @@
-"""Mutual learning of two CIFAR ResNets in plain PyTorch: what `peer.py` compares with.
+"""Mutual learning of two CIFAR ResNets in plain PyTorch, the baseline of `peer.py`.
 
-Written with care: channels-last memory, augmentation of the whole batch at once, one backward pass
-for both networks, no data loader (the images lie in memory, as ours do).
+The loop is tuned for speed: channels-last memory, augmentation of the whole batch at once, one
+backward pass for both networks, no data loader (the images are in memory, as in kdjax).
 """
 
 from collections.abc import Callable, Iterator
@@ -16,10 +16,10 @@ PADDING = 4
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
+    """Two 3x3 convolutions and a shortcut."""
 
     def __init__(self, into: int, out: int, stride: int) -> None:
-        """Make the layers; a 1x1 shortcut where the shape changes."""
+        """Create the layers, with a 1x1 shortcut if the shape changes."""
         super().__init__()
         self.conv1 = nn.Conv2d(into, out, 3, stride, 1, bias=False)
         self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
@@ -37,10 +37,10 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Depth 6n + 2, widths 16, 16, 32, 64."""
+    """CIFAR ResNet of depth 6n + 2 and widths 16, 16, 32, 64."""
 
     def __init__(self, depth: int, classes: int) -> None:
-        """Make the three stages, with kdjax's initialisation."""
+        """Create the three stages with kdjax's initialisation."""
         super().__init__()
         self.conv, self.bn = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
         blocks, into = [], 16
@@ -60,7 +60,7 @@ class ResNet(nn.Module):
 
 
 def crop_flip(images: Any) -> Any:
-    """Shift and mirror each of [batch, height, width, channel] uint8 on its own."""
+    """Shift and mirror each image of [batch, height, width, channel] uint8 independently."""
     count, height, width, _ = images.shape
     padded = functional.pad(images, (0, 0, PADDING, PADDING, PADDING, PADDING))
     top, left = torch.randint(0, 2 * PADDING + 1, (2, count, 1))
@@ -71,12 +71,12 @@ def crop_flip(images: Any) -> Any:
 
 
 class Mutual:
-    """Networks, one optimizer each, and their steps; one of them alone learns without KL."""
+    """Networks with one optimizer each; a single network is trained without KL."""
 
     def __init__(
         self, depths: tuple[int, ...], classes: int, rate: float, decay: float, steps: int
     ) -> None:
-        """Make networks, SGD with momentum .9, cosine to 0 after `steps`."""
+        """Create the networks and SGD with momentum .9, cosine to 0 after `steps`."""
         layout = {"memory_format": torch.channels_last}
         self.networks = [ResNet(depth, classes).to(**layout) for depth in depths]
         self.optimizers = [
@@ -88,7 +88,7 @@ class Mutual:
         ]
 
     def step(self, images: Any, labels: Any, ready: Callable[[Any], Any]) -> None:
-        """Train both on one raw batch: cross-entropy and KL toward the other."""
+        """Train on one raw batch: cross-entropy and KL toward the other network."""
         x = ready(crop_flip(images))
         logits = [network(x) for network in self.networks]
         total = 0
@@ -97,9 +97,9 @@ class Mutual:
             for other in logits:
                 if other is not own:
                     target = functional.log_softmax(other.detach(), 1)
-                    found = functional.log_softmax(own, 1)
+                    log_probabilities = functional.log_softmax(own, 1)
                     total = total + functional.kl_div(
-                        found, target, reduction="batchmean", log_target=True
+                        log_probabilities, target, reduction="batchmean", log_target=True
                     )
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -110,27 +110,27 @@ class Mutual:
 
     @torch.no_grad()
     def accuracy(self, images: Any, labels: Any, ready: Callable[[Any], Any]) -> list[float]:
-        """In evaluation mode, in per cent, of each network."""
-        found = []
+        """Return the accuracy of each network in evaluation mode, in per cent."""
+        accuracies = []
         for network in self.networks:
             network.eval()
             right = [
                 (network(ready(x)).argmax(1) == y).float()
                 for x, y in zip(images.split(500), labels.split(500), strict=True)
             ]
-            found.append(100 * float(torch.cat(right).mean()))
+            accuracies.append(100 * float(torch.cat(right).mean()))
             network.train()
-        return found
+        return accuracies
 
 
 def normaliser(mean: np.ndarray, std: np.ndarray) -> Callable[[Any], Any]:
-    """From raw [batch, height, width, 3] to normalised channels-last [batch, 3, height, width]."""
+    """Return a map from raw [batch, height, width, 3] to normalised [batch, 3, height, width]."""
     center, spread = (torch.tensor(255 * x, dtype=torch.float32) for x in (mean, std))
     return lambda x: ((x.float() - center) / spread).permute(0, 3, 1, 2)
 
 
 def batches(images: Any, labels: Any, size: int, seed: int) -> Iterator[tuple[Any, Any]]:
-    """Endless shuffled epochs, the last incomplete batch of each dropped."""
+    """Yield batches of endless shuffled epochs; drop the last incomplete batch of each."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         order = torch.randperm(len(images), generator=generator)

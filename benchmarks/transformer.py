@@ -1,12 +1,12 @@
-"""What does a training step of a small BERT cost beside PyTorch's?
+"""Cost of a training step of a small BERT compared with PyTorch.
 
     python benchmarks/transformer.py [--repeats 15] [--dropout 0.1] [--dtype bfloat16]
 
 Four layers of width 256, batch 32 of length 128, a vocabulary of 30,522, cross-entropy of two
-classes, AdamW. PyTorch (the extra `bench`) is the plain module of `torch_bert.py` with its fused
-attention, eager. Both take turns; prints medians in milliseconds and their ratio (PyTorch / ours),
-and how far the first losses lie apart from the same weights without dropout. Without PyTorch only
-our column is filled.
+classes, AdamW. PyTorch (in the extra `bench`) runs the plain module of `torch_bert.py` with its
+fused attention, eager. Calls are interleaved. The script prints medians in milliseconds, their
+ratio (PyTorch / kdjax), and the difference of the first losses from the same weights without
+dropout. Without PyTorch only kdjax's column is filled.
 """
 
 import argparse
@@ -33,7 +33,7 @@ RATE, DECAY = 1e-4, 0.01
 
 
 def batch_of(batch: int, length: int) -> dict[str, np.ndarray]:
-    """Random text of random lengths, the first one full."""
+    """Return random token ids of random lengths; the first sequence is full."""
     rng = np.random.default_rng(0)
     sizes = rng.integers(length // 4, length + 1, batch)
     sizes[0] = length
@@ -44,10 +44,10 @@ def batch_of(batch: int, length: int) -> dict[str, np.ndarray]:
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "label": labels}
 
 
-def ours(
+def kdjax_step(
     batch: dict[str, np.ndarray], dropout: float, dtype: str | None
 ) -> tuple[Variables, Callable[[], float]]:
-    """The first variables, and a step that goes on from its own state."""
+    """Return the initial variables, and a call that takes one training step."""
     model = models.build("bert", num_classes=2, dropout=dropout, dtype=dtype, **SIZES)
     tx = optax.adamw(RATE, weight_decay=DECAY)
     variables = jax.jit(model.init)(jax.random.key(0), batch)
@@ -55,8 +55,8 @@ def ours(
 
     def step(params: Any, opt: Any, key: Any, batch: Any) -> Any:
         def loss(params: Any) -> jax.Array:
-            found, _ = model.apply(Variables(params, {}), batch, train=True, key=key)
-            losses = optax.softmax_cross_entropy_with_integer_labels(found.logits, batch["label"])
+            times, _ = model.apply(Variables(params, {}), batch, train=True, key=key)
+            losses = optax.softmax_cross_entropy_with_integer_labels(times.logits, batch["label"])
             return losses.mean()
 
         value, gradient = jax.value_and_grad(loss)(params)
@@ -86,25 +86,25 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     batch = batch_of(args.batch, args.length)
-    variables, call = ours(batch, args.dropout, args.dtype)
+    variables, call = kdjax_step(batch, args.dropout, args.dtype)
     table = {"kdjax": call}
     if plain is not None:
         torch.set_num_threads(args.threads)
         weights, sizes = models.flatten(variables), (SIZES["num_layers"], SIZES["num_heads"])
-        exact = ours(batch, 0.0, None)[1]()
+        exact = kdjax_step(batch, 0.0, None)[1]()
         apart = abs(exact - plain.stepper(weights, batch, *sizes, 0.0, RATE, DECAY)())
         table["torch"] = plain.stepper(weights, batch, *sizes, args.dropout, RATE, DECAY)
-    found = {name: 1e3 * value for name, value in medians(table, args.repeats).items()}
+    times = {name: 1e3 * value for name, value in medians(table, args.repeats).items()}
     print(f"jax {jax.__version__} on {jax.default_backend()}, batch {args.batch} x {args.length}")
     print("\n| dropout | kdjax ms | PyTorch ms | PyTorch / kdjax | first losses apart |")
     print("|---:|---:|---:|---:|---:|")
-    theirs = found.get("torch")
+    torch_ms = times.get("torch")
     rest = (
         "| - | - | - |"
-        if theirs is None
-        else (f"| {theirs:.0f} | {theirs / found['kdjax']:.2f} | {apart:.1e} |")
+        if torch_ms is None
+        else (f"| {torch_ms:.0f} | {torch_ms / times['kdjax']:.2f} | {apart:.1e} |")
     )
-    print(f"| {args.dropout} | {found['kdjax']:.0f} {rest}")
+    print(f"| {args.dropout} | {times['kdjax']:.0f} {rest}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The parts that the files *_bdkd.py share: two players that both learn, the student by BD-KD.
+"""Shared parts of the files *_bdkd.py: two trained networks, the student with BD-KD.
 
 The student minimises CE + BD-KD toward the teacher, the teacher CE + KL toward the student, both
 at T = 2. Each file adds its data, its pair of networks and its schedule.
@@ -10,14 +10,14 @@ from ml_collections import ConfigDict
 
 
 class Recipe(NamedTuple):
-    """A pair of networks by name, trained by SGD whose learning rate falls to a tenth in steps."""
+    """A pair of networks and their SGD recipe; the learning rate falls tenfold at each boundary."""
 
     pair: str  # TEACHER,STUDENT
     data: dict
-    synthetic: dict  # shape and classes of the stand-in for a test of two steps
-    images: int  # that train
+    synthetic: dict  # shape and classes of the data of the smoke test
+    images: int  # training images
     epochs: int
-    decays: tuple[int, ...]  # epochs
+    decays: tuple[int, ...]  # epochs at which the learning rate falls
     rates: tuple[float, float] = (0.1, 0.1)  # teacher, student
     batch_size: int = 128
     weight_decay: float = 5e-4
@@ -27,7 +27,7 @@ class Recipe(NamedTuple):
 
 
 def experiment(arg: str, recipe: Recipe) -> ConfigDict:
-    """Make the config of a recipe; `arg` is TEACHER,STUDENT, "smoke" or nothing."""
+    """Return the config of a recipe; `arg` is TEACHER,STUDENT, "smoke" or empty."""
     smoke = arg == "smoke"
     names = ["cnn", "cnn"] if smoke else (arg or recipe.pair).split(",")
     epoch = recipe.images // recipe.batch_size
@@ -63,7 +63,7 @@ def experiment(arg: str, recipe: Recipe) -> ConfigDict:
 
 
 def roles(teacher: dict, student: dict) -> dict:
-    """Give two players the terms of BD-KD."""
+    """Return both roles with the terms of BD-KD."""
     balanced = {"temperature": 2.0, "emphasis": 2.0, "entropy_temperature": 1.0}
     forward_kl = {"toward": "student", "temperature": 2.0}
     balanced_kl = {"toward": "teacher", **balanced}

@@ -1,9 +1,9 @@
-"""What the files cifar100_{kd,dkd,dist,reviewkd}{,pp}.py share: pairs, schedule, adapters.
+"""Shared parts of cifar100_{kd,dkd,dist,reviewkd}{,pp}.py: pairs, schedule, adapters.
 
-A frozen teacher, a student that starts at random, 240 epochs of CIFAR-100 (tfds `cifar100`),
-learning rate x.1 at 150, 180 and 210, weight decay 5e-4. Each file adds its terms, its weights
-and the rest of its recipe. The published runs train on all 50,000 images; here five per cent of
-them validate.
+A frozen teacher trains a randomly initialised student for 240 epochs on CIFAR-100 (tfds
+`cifar100`). The learning rate is multiplied by .1 at epochs 150, 180 and 210; weight decay is
+5e-4. Each file adds its terms, its weights and the rest of its recipe. The published runs train
+on all 50,000 images; here 5 % of them are held out for validation.
 """
 
 from ml_collections import ConfigDict
@@ -13,8 +13,8 @@ IMAGES = 47_500  # of 50,000
 THREE = ("stage1_pre", "stage2_pre", "stage3_pre", "pooled")
 FOUR = ("stage1_pre", "stage2_pre", "stage3_pre", "stage4_pre", "pooled")
 
-# Pooled widths decide whether ND needs an adapter; levels are what ReviewKD compares: the
-# teacher's layers, widths and sizes, and the student's layers (MobileNetV2 has no ReLU there).
+# ND needs an adapter where the pooled widths differ. ReviewKD compares the levels: the teacher's
+# layers, widths and sizes, and the student's layers (MobileNetV2 has no ReLU after a stage).
 PAIRS: dict = {
     "res56_20": {
         "teacher": ("resnet56", 64),
@@ -52,7 +52,7 @@ PAIRS: dict = {
         "levels": (THREE, (64, 128, 256, 256), (32, 16, 8, 1), THREE),
     },
 }
-# Two tiny networks on synthetic images, for a test of two steps.
+# Two tiny networks for the smoke test (synthetic images, two steps).
 SMOKE: dict = {
     "teacher": ("cnn", 6),
     "student": ("cnn", 4),
@@ -62,7 +62,7 @@ SMOKE: dict = {
 
 
 def choose(arg: str) -> tuple[str, dict, bool]:
-    """Read PAIR, "smoke" or nothing: the name of the pair, what it is, and whether it is smoke."""
+    """Return the pair's name, its entry in PAIRS, and whether `arg` is "smoke"."""
     if arg == "smoke":
         return "res56_20", SMOKE, True
     name = arg or "res56_20"
@@ -72,12 +72,12 @@ def choose(arg: str) -> tuple[str, dict, bool]:
 
 
 def ramp(batch_size: int) -> dict:
-    """Rise over the first 20 epochs."""
+    """Return a linear weight schedule over the first 20 epochs."""
     return {"ramp": {"name": "linear", "steps": RAMP * (IMAGES // batch_size)}}
 
 
 def norm_direction(pair: dict, weight: float) -> tuple[dict, dict]:
-    """ND's term, and the adapter that it looks through if the widths differ."""
+    """Return ND's term, and its adapter if the pooled widths differ."""
     (_, width), (_, own) = pair["teacher"], pair["student"]
     if width == own:
         return {"norm_direction": {"weight": weight}}, {}
@@ -85,17 +85,17 @@ def norm_direction(pair: dict, weight: float) -> tuple[dict, dict]:
     return {"norm_direction": {"weight": weight, "own_layer": "projected"}}, {"projected": adapter}
 
 
-def review(pair: dict, said: dict) -> tuple[dict, dict]:
-    """ReviewKD's term with its weight and ramp, and the fusion that it looks through."""
+def review(pair: dict, scalars: dict) -> tuple[dict, dict]:
+    """Return ReviewKD's term with `scalars` (weight, ramp), and its fusion adapter."""
     peer_layers, widths, sizes, layers = pair["levels"]
     adapter = {"kind": "fusion", "layers": layers, "widths": widths, "sizes": sizes}
-    return {"hierarchical_context": {**said, "peer_layers": peer_layers}}, {"review": adapter}
+    return {"hierarchical_context": {**scalars, "peer_layers": peer_layers}}, {"review": adapter}
 
 
 def experiment(
     pair: dict, terms: dict, adapters: dict, optimizer: dict, batch_size: int, smoke: bool
 ) -> ConfigDict:
-    """Put a student's terms and adapters, its optimizer and the batch size into a config."""
+    """Return the config of a student with these terms, adapters, optimizer and batch size."""
     epoch = IMAGES // batch_size
     schedule = {"name": "step", "boundaries": tuple(at * epoch for at in DECAYS)}
     sgd = {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4, "schedule": schedule, **optimizer}
@@ -103,7 +103,7 @@ def experiment(
         "name": "cifar100",
         "validation": 0.05,
         "augment": "crop_flip",
-        "mean": (0.5071, 0.4867, 0.4408),  # those that the published teachers have seen
+        "mean": (0.5071, 0.4867, 0.4408),  # normalisation of the published teachers
         "std": (0.2675, 0.2565, 0.2761),
     }
     if smoke:

@@ -1,8 +1,8 @@
-"""What the detection experiments share: the terms of a detector that learns, and those of KD++."""
+"""Shared parts of the detection experiments: terms of a trained detector, and those of KD++."""
 
 
-def learning(box_weight: float = 1.0) -> dict:
-    """Two-stage training: the proposal network's two losses and the box head's two."""
+def training_terms(box_weight: float = 1.0) -> dict:
+    """Return the terms of two-stage training: two of the proposal network, two of the box head."""
     return {
         "ce": {"weight": 1.0},
         "box_smooth_l1": {"weight": box_weight},
@@ -11,18 +11,18 @@ def learning(box_weight: float = 1.0) -> dict:
     }
 
 
-def following(kd: float, nd: float) -> dict:
-    """What is added toward a frozen teacher that judges the student's regions; 0 leaves out."""
-    found = {}
+def distillation_terms(kd: float, nd: float) -> dict:
+    """Return KD and ND toward a frozen teacher that is evaluated on the student's regions."""
+    terms = {}
     if kd:
-        found["forward_kl"] = {"toward": "teacher", "weight": kd, "temperature": 1.0}
+        terms["forward_kl"] = {"toward": "teacher", "weight": kd, "temperature": 1.0}
     if nd:
-        found["norm_direction"] = {"toward": "teacher", "weight": nd}
-    return found
+        terms["norm_direction"] = {"toward": "teacher", "weight": nd}
+    return terms
 
 
 def tiny(width: int, **options) -> dict:
-    """A detector for tests: a step in a moment."""
+    """Return a detector small enough for tests."""
     return {
         "name": "faster_rcnn",
         "backbone": "ResNet10",

@@ -1,6 +1,6 @@
-"""What glue_teacher.py and glue_sinkd.py share: tasks, lengths of runs, networks, optimizer."""
+"""Shared parts of glue_teacher.py and glue_sinkd.py: tasks, run lengths, networks, optimizer."""
 
-ROWS = {  # of the training files
+ROWS = {  # in the training files
     "cola": 8551,
     "mnli": 392_702,
     "mrpc": 3668,
@@ -10,44 +10,44 @@ ROWS = {  # of the training files
     "sst2": 67_349,
     "stsb": 5749,
 }
-METRICS = {"cola": "matthews", "mrpc": "f1", "qqp": "f1", "stsb": "pearson"}  # else accuracy
+METRICS = {"cola": "matthews", "mrpc": "f1", "qqp": "f1", "stsb": "pearson"}  # default: accuracy
 
 
-def held(task: str) -> int:
-    """How many training examples validate: a tenth, at most 1,000."""
+def num_validation(task: str) -> int:
+    """Return the number of validation examples: a tenth of the training file, at most 1,000."""
     return min(ROWS[task] // 10, 1000)
 
 
 def epoch(task: str, batch: int) -> int:
-    """Steps of an epoch."""
-    return (ROWS[task] - held(task)) // batch
+    """Return the number of steps in an epoch."""
+    return (ROWS[task] - num_validation(task)) // batch
 
 
 def check(task: str) -> str:
-    """The task, if it is one."""
+    """Return `task`; raise ValueError if it is unknown."""
     if task not in ROWS:
         raise ValueError(f"no task {task!r}; there are {', '.join(ROWS)} and smoke")
     return task
 
 
 def data(task: str, smoke: bool) -> dict:
-    """Where the texts come from; a test of two steps sets the path of its own."""
-    found = {"name": "text", "task": f"glue/{task}", "form": "classify"}
+    """Return the data config; the smoke test sets its own path."""
+    config = {"name": "text", "task": f"glue/{task}", "form": "classify"}
     if smoke:
         small = {"validation": 0.2, "max_length": 16, "lengths": (), "vocabulary_size": 64}
-        return {**found, **small}
-    return {**found, "validation": held(task), "max_length": 128}
+        return {**config, **small}
+    return {**config, "validation": num_validation(task), "max_length": 128}
 
 
 def bert(layers: int, smoke: bool) -> dict:
-    """BERT base, or the first six layers' worth of it."""
+    """Return BERT base with `layers` layers, or a tiny BERT for the smoke test."""
     if smoke:
         return {"name": "bert", "num_layers": layers // 6, "width": 8, "num_heads": 2}
     return {"name": "bert", "num_layers": layers, "width": 768, "num_heads": 12}
 
 
 def optimizer(rate: float) -> dict:
-    """AdamW as published: eps 1e-8, no decay, no warm-up, a linear fall to 0."""
+    """Return AdamW as published: eps 1e-8, no decay, no warm-up, linear decay to 0."""
     return {
         "name": "adamw",
         "learning_rate": rate,

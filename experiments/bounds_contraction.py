@@ -1,12 +1,13 @@
-"""Contraction against depth and width at equal size: is deeper and narrower safer under noise?
+"""Contraction coefficients against depth and width at an equal number of weights.
 
-Coefficients of dropout, DropConnect and Gaussian noise and the finite-space bound they give, for
-networks of at most 240 weights; beside them tiny networks of six weights each, enumerated in full.
+Computes the contraction coefficients of dropout, DropConnect and Gaussian noise, and the
+finite-space bounds that follow, for networks of at most 240 weights. Tiny networks of six weights
+each are enumerated exactly for comparison.
 
     python -m kdjax study --config=experiments/bounds_contraction.py --out=runs/bounds_contraction
 
 Expected time: 15 CPU seconds. Expected result: docs/bounds.md. Dropout's coefficient falls from 1
-(one layer of 48) to .003 (32 layers of 2 and 3); DropConnect hardly contracts above width 2.
+(one layer of 48) to .003 (32 layers of 2 and 3). DropConnect hardly contracts above width 2.
 """
 
 from ml_collections import ConfigDict

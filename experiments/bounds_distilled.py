@@ -1,16 +1,17 @@
-"""Bounds of distilled students: does distillation move the funnel, does the bound track the gap?
+"""Bounds of distilled students: funnel layer, and correlation of the bound with the loss gap.
 
-Five methods on digits (alone, KD, DML, BD-KD, ND), each one vmapped program of 36 students: 3
-learning rates x 2 weight decays x 6 seeds. `train` trains them; `study` does so too, in OUT/run,
-and then measures the bound of every student's layers and what tracks the measured loss gap, with
-intervals that draw whole settings (method, rate, decay) because seeds of one setting are alike.
+Five methods on digits (alone, KD, DML, BD-KD, ND). Each is one vmapped program of 36 students: 3
+learning rates x 2 weight decays x 6 seeds. `train` trains them. `study` trains them in OUT/run,
+measures the bound at every layer of every student, and correlates the bound and other quantities
+with the measured loss gap. Confidence intervals resample whole settings (method, rate, decay),
+because the seeds of one setting are similar.
 
     python -m kdjax study --config=experiments/bounds_distilled.py --out=runs/bounds_distilled
     python -m kdjax train --config=experiments/bounds_distilled.py --workdir=runs/bounds_students
 
 Expected time: two minutes of CPU time. Expected result: docs/bounds.md. The bound and the gap have
-a Spearman of .79 [.68, .84] over 180 students, and .09 [-.06, .29] once the range of the logits
-is held; the funnel is the logits for all.
+a Spearman correlation of .79 [.68, .84] over 180 students, and .09 [-.06, .29] when the range of
+the logits is controlled for. The funnel layer is the logits for every student.
 """
 
 from ml_collections import ConfigDict
@@ -45,7 +46,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def player(hidden: tuple[int, ...]) -> dict:
-    """An MLP that learns from the labels."""
+    """Return an MLP trained on the labels."""
     return {
         "model": {"name": "mlp", "hidden": hidden},
         "optimizer": dict(OPTIMIZER),
@@ -54,7 +55,7 @@ def player(hidden: tuple[int, ...]) -> dict:
 
 
 def variants() -> dict:
-    """Name -> what the student learns from, and whether the teacher learns beside it."""
+    """Return the variants: the student's terms, and whether the teacher is trained with it."""
     frozen = {"terms": {"ce": None}, "from_variant": "alone", "cache": True}
     nd = {"weight": 2.0, "toward": "teacher", "own_layer": "wide"}
     wide = {"wide": {"kind": "linear", "layer": "pooled", "width": 128}}
@@ -77,7 +78,7 @@ def variants() -> dict:
 
 
 def co_training(term: str, temperature: float) -> dict:
-    """Both learn; the student minimises `term` toward the teacher, the teacher forward KL."""
+    """Return a variant that trains both: the student with `term`, the teacher with forward KL."""
     back = {"toward": "student", "weight": 1.0, "temperature": temperature}
     there = {"toward": "teacher", "weight": 1.0, "temperature": temperature}
     return {"teacher": {"terms": {"forward_kl": back}}, "student": {"terms": {term: there}}}

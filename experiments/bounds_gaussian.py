@@ -1,13 +1,13 @@
-"""Gaussian classification: bounds against layer, samples, rank and norm, beside the true gen.
+"""Gaussian classification: bounds and the true gen against layer, samples, rank and norm.
 
-Random linear layers that do not look at the data, and the mean estimator as the head. Closed
-forms of the hierarchical KL and Wasserstein bounds; gen of the 0-1 and the ramp loss by Monte
-Carlo over data sets, with standard errors.
+The network has random linear layers that do not depend on the data; its head is the mean
+estimator. The hierarchical KL and Wasserstein bounds have closed forms. The generalization error
+(gen) of the 0-1 and the ramp loss is a Monte Carlo estimate over data sets, with standard errors.
 
     python -m kdjax study --config=experiments/bounds_gaussian.py --out=runs/bounds_gaussian
 
-Expected time: 15 CPU seconds. Expected result: docs/bounds.md. Every gen below every bound; the
-KL bound is 2.6 times gen at n = 50 and ten times at n = 1,000, where gen falls as 1/n.
+Expected time: 15 CPU seconds. Expected result: docs/bounds.md. Every gen is below every bound. The
+KL bound is 2.6 times gen at n = 50 and ten times gen at n = 1,000, where gen falls as 1/n.
 """
 
 from ml_collections import ConfigDict

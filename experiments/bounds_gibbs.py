@@ -1,11 +1,11 @@
-"""Gibbs algorithm enumerated in full: its exact gen and every bound, against n and temperature.
+"""Gibbs algorithm by exact enumeration: gen and every bound against n and temperature.
 
 A network of sign units (2-2-1, weights -1 and 1, dropout on the hidden layer), trained by the
 Gibbs posterior on n examples of a noisy rule. All numbers are exact.
 
     python -m kdjax study --config=experiments/bounds_gibbs.py --out=runs/bounds_gibbs
 
-Expected time: 15 CPU seconds. Expected result: docs/bounds.md. Every inequality held; the
+Expected time: 15 CPU seconds. Expected result: docs/bounds.md. Every inequality holds; the
 bound 2 s^2 a / n is 8 to 23 times gen, the information bounds about twice gen.
 """
 

@@ -1,7 +1,8 @@
-"""Exact laboratory: the whole chain of inequalities of one tiny learner on a page.
+"""Exact enumeration of one tiny learner: gen and the whole chain of bounds.
 
 A network of sign units under the Gibbs posterior (or empirical risk minimisation, at an inverse
-temperature of inf), every data set, weight and representation enumerated. Any small one:
+temperature of inf). Every data set, weight and representation is enumerated. The second command
+changes the network:
 
     python -m kdjax study --config=experiments/bounds_laboratory.py --out=runs/laboratory
     python -m kdjax study --config=experiments/bounds_laboratory.py --out=runs/laboratory \

@@ -1,14 +1,14 @@
-"""BD-KD on CIFAR-100, full size: pairs of the published tables of online distillation.
+"""BD-KD on CIFAR-100 with the pairs of the published tables of online distillation.
 
-The argument is TEACHER,STUDENT (default wrn_16_2,resnet20). Data: tfds `cifar100`, prepared once
-on disk (see README, "Data").
+The argument is TEACHER,STUDENT (default wrn_16_2,resnet20). Data: tfds `cifar100`, prepared on
+disk (see docs/guides/data.md).
 
     python -m kdjax train --config=experiments/cifar100_bdkd.py --workdir=runs/cifar100_bdkd
     python -m kdjax train --config=experiments/cifar100_bdkd.py:resnet32x4,resnet8x4 --workdir=...
 
 300 epochs, batch 128, SGD .9, weight decay 5e-4, learning rate x.1 at 140, 200 and 250: the
-settings of the SwitOKD table, which the specification gives for this data; five per cent of the
-training images validate. Three seeds are three members of one program.
+settings of the SwitOKD table for this data. 5 % of the training images are held out for
+validation. Three seeds are three members of one program.
 
 Expected time: not measured; hours on one accelerator. Expected result: not yet run.
 """

@@ -1,4 +1,4 @@
-"""DIST on CIFAR-100: a student keeps the correlations of a teacher's answers.
+"""DIST on CIFAR-100: the student matches the correlations of the teacher's predictions.
 
 CE + 2 T^2 DIST, T = 4; batch 64, SGD .9 without Nesterov, learning rate .05, or .01 for
 MobileNetV2 and ShuffleNet. 240 epochs, x.1 at 150, 180 and 210, weight decay 5e-4: the published

@@ -2,9 +2,9 @@
 
 CE + kd T^2 DIST (T = 4, rising over 20 epochs) + nd ND, weights below; batch 128, Nesterov SGD
 .9, learning rate .1, or .02 for ShuffleNet. 240 epochs, x.1 at 150, 180 and 210, weight decay
-5e-4: the published recipe. Where the pooled widths differ, ND looks through batch norm, dropout
-and a linear map, dropped at export; class means are measured once before training. The argument
-is one of the pairs below (default res56_20).
+5e-4: the published recipe. Where the pooled widths differ, ND compares through an adapter of
+batch norm, dropout and a linear map, which is dropped at export. Class means are measured once
+before training. The argument is one of the pairs below (default res56_20).
 
     python -m kdjax import --model=resnet56 --weights=resnet56_cifar100.pth \
         --mean=.5071,.4867,.4408 --std=.2675,.2565,.2761 --out=teachers/resnet56

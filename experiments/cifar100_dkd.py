@@ -1,4 +1,4 @@
-"""DKD on CIFAR-100: target and non-target classes of a teacher's answer, apart.
+"""DKD on CIFAR-100: separate terms for target and non-target classes.
 
 CE + DKD with alpha 1, T = 4 and beta below, rising over 20 epochs; batch 64, SGD .9 without
 Nesterov, learning rate .05, or .01 for MobileNetV2 and ShuffleNet. 240 epochs, x.1 at 150, 180

@@ -1,10 +1,10 @@
-"""ReviewKD on CIFAR-100: levels of the student, fused from deep to shallow, follow the teacher's.
+"""ReviewKD on CIFAR-100: the student's levels, fused from deep to shallow, match the teacher's.
 
 CE + the weight below times ReviewKD, rising over 20 epochs; batch 64, SGD .9 without Nesterov,
 learning rate .05, or .01 for MobileNetV2 and ShuffleNet. 240 epochs, x.1 at 150, 180 and 210,
-weight decay 5e-4: the published recipe. The fusion is an adapter of the student, dropped at
-export. For res50_mv2 no weight was found in the published scripts: 8 is taken from res32x4_shv2.
-The argument is one of the pairs below (default res56_20).
+weight decay 5e-4: the published recipe. The fusion is an adapter of the student and is dropped at
+export. The published scripts have no weight for res50_mv2: 8 is the weight of res32x4_shv2. The
+argument is one of the pairs below (default res56_20).
 
     python -m kdjax import --model=resnet56 --weights=resnet56_cifar100.pth \
         --mean=.5071,.4867,.4408 --std=.2675,.2565,.2761 --out=teachers/resnet56

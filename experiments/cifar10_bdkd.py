@@ -1,13 +1,13 @@
-"""BD-KD on CIFAR-10, full size: a wide ResNet and its narrow sister learn together.
+"""BD-KD on CIFAR-10: a wide ResNet and a narrow one are trained together.
 
-The argument is TEACHER,STUDENT (default wrn_16_8,wrn_16_1). Data: tfds `cifar10`, prepared once
-on disk (see README, "Data").
+The argument is TEACHER,STUDENT (default wrn_16_8,wrn_16_1). Data: tfds `cifar10`, prepared on
+disk (see docs/guides/data.md).
 
     python -m kdjax train --config=experiments/cifar10_bdkd.py --workdir=runs/cifar10_bdkd
 
 200 epochs, batch 128, SGD .9, weight decay 5e-4, learning rate .1, x.1 at 100 and 150: the
-settings of the SwitOKD table, which the specification gives for this data; five per cent of the
-training images validate. Three seeds are three members of one program.
+settings of the SwitOKD table for this data. 5 % of the training images are held out for
+validation. Three seeds are three members of one program.
 
 Expected time: not measured; hours on one accelerator. Expected result: not yet run.
 """

@@ -1,15 +1,16 @@
-"""Alone, KD, DML and BD-KD on 5,000 real photographs: small convolutional networks, equal budget.
+"""Alone, KD, DML and BD-KD at equal budget on 5,000 photographs with small CNNs.
 
-Data: an .npz of CIFAR-10 images (4,000 train of which 500 validate, 1,000 test; they went through
-JPEG, so that published accuracies do not apply); any .npz with x_train, y_train, x_test, y_test
-of 32 x 32 images will do. Teacher: a CNN with 5.4 times the student's parameters.
+Data: an .npz of CIFAR-10 images: 4,000 for training, 500 of them for validation, and 1,000 for
+test. The images were compressed with JPEG, so published accuracies do not apply. Any .npz with
+x_train, y_train, x_test, y_test of 32 x 32 images works. Teacher: a CNN with 5.4 times the
+student's parameters.
 
     python -m kdjax train --config=experiments/cifar10_jpeg_compare.py \
         --config.data.path=cifar10_jpeg_5k.npz --workdir=runs/cifar10_jpeg
 
-Every method sweeps the learning rate (4 values x 3 seeds, one program); validation chooses.
+Every method sweeps the learning rate (4 values x 3 seeds, one program), selected on validation.
 
-Expected time: about 25 minutes on 2 CPU cores. Expected result: README, "Results".
+Expected time: about 25 minutes on 2 CPU cores. Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict

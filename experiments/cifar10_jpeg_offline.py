@@ -1,9 +1,9 @@
-"""Eleven ways to follow a real teacher: offline distillation on 5,000 photographs.
+"""Offline distillation on 5,000 photographs: eleven methods with one trained teacher.
 
-Teacher: a trained ResNet-56 (import its PyTorch weights first); student: a ResNet-8 with a
-tenth of the work. Rows: alone, KD, DKD, DIST, hint (FitNet), AT, SP, ND alone, and KD++,
-DKD++, DIST++ (the base with ND). Weights are those of the published tables for resnet56 ->
-resnet20; KD-like terms ramp up over the first twelfth of the run, as there; ND does not.
+Teacher: a trained ResNet-56 (import its PyTorch weights first). Student: a ResNet-8 with a tenth
+of the operations. Variants: alone, KD, DKD, DIST, hint (FitNet), AT, SP, ND alone, and KD++,
+DKD++, DIST++ (the base with ND). The weights are those of the published tables for resnet56 ->
+resnet20. As published, KD, DKD and DIST ramp up over the first twelfth of the run; ND does not.
 
     python -m kdjax import --model=resnet56 --weights=resnet56_cifar10_jpegft.npz \
         --mean=.485,.456,.406 --std=.229,.224,.225 --out=teachers/resnet56
@@ -11,11 +11,11 @@ resnet20; KD-like terms ramp up over the first twelfth of the run, as there; ND 
         --config.data.path=cifar10_jpeg_5k.npz \
         --config.roles.teacher.checkpoint=teachers/resnet56 --workdir=runs/cifar10_offline
 
-Every row sweeps the learning rate (2 values x 3 seeds, one program); validation chooses. All
-members see one order and one augmentation (`data.seed`), so that the teacher runs once for them.
-`cifar10_jpeg_offline.py:resnet20` takes a larger student, `...:kd,kdpp` some of the rows.
+Every variant sweeps the learning rate (2 values x 3 seeds, one program), selected on validation.
+All members share one order and one augmentation (`data.seed`), so the teacher runs once for all.
+`cifar10_jpeg_offline.py:resnet20` uses a larger student; `...:kd,kdpp` trains some variants.
 
-Expected time: an hour and a half on 2 CPU cores. Expected result: see the README.
+Expected time: an hour and a half on 2 CPU cores. Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -35,12 +35,12 @@ def get_config(arg: str = "") -> ConfigDict:
     network = next((word for word in words if word in STUDENTS), STUDENTS[0])
     chosen = [word for word in words if word in ("alone", *table)] or ["alone", *table]
     data = {"name": "npz", "validation": 500, "augment": "crop_flip"}
-    data |= {"seed": 0}  # of order and augmentation: common to all, so the teacher runs once
+    data |= {"seed": 0}  # of order and augmentation, shared by all: the teacher runs once
     data |= {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # the teacher's
     if smoke:
         data |= {"name": "synthetic", "shape": (32, 32, 3), "num_classes": 10, "validation": 0.2}
     student = {"name": "cnn", "widths": (4, 6, 8)} if smoke else {"name": network}
-    # a frozen teacher: no terms (the smoke test trains it, for want of a checkpoint)
+    # a frozen teacher: no terms (the smoke test trains it, since it has no checkpoint)
     teacher_terms = {"ce": {}} if smoke else {}
     config = ConfigDict(
         {
@@ -71,7 +71,9 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     variants: dict = {}
     for name in ("alone", "dkd", "sp") if smoke else chosen:
-        terms = {term: {"toward": "teacher", **said} for term, said in table.get(name, {}).items()}
+        terms = {
+            term: {"toward": "teacher", **scalars} for term, scalars in table.get(name, {}).items()
+        }
         variants[name] = {"roles": {"student": {"terms": terms}}}
         if name == "alone" and not smoke:
             variants[name] = {"roles": {"teacher": None}}
@@ -86,7 +88,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def rows() -> dict:
-    """Name -> the student's terms beside cross-entropy (weights of resnet56 -> resnet20)."""
+    """Return the student's terms besides cross-entropy (weights of resnet56 -> resnet20)."""
     ramp = {"ramp": {"name": "linear", "steps": EPOCHS * EPOCH // 12}}
     kd = {"forward_kl": {"temperature": 4.0, **ramp}}
     dkd = {"decoupled_kl": {"alpha": 1.0, "beta": 2.0, "temperature": 4.0, **ramp}}

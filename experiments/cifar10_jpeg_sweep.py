@@ -1,13 +1,13 @@
-"""BD-KD's temperature and emphasis on 5,000 real photographs: why does it win or lose there?
+"""BD-KD's temperature and emphasis on 5,000 photographs.
 
-Networks and data of cifar10_jpeg_compare.py, BD-KD alone, at the learning rate that validation
-chose there; 3 temperatures x 3 emphases x 2 seeds are 18 members of one program. Read the
-validation heat map of the report; the test split decides nothing.
+Networks and data of cifar10_jpeg_compare.py, BD-KD only, at the learning rate selected there on
+validation. 3 temperatures x 3 emphases x 2 seeds are 18 members of one program. The report has a
+heat map on validation; the test split is not used for selection.
 
     python -m kdjax train --config=experiments/cifar10_jpeg_sweep.py \
         --config.data.path=cifar10_jpeg_5k.npz --workdir=runs/cifar10_jpeg_sweep
 
-Expected time: about 12 minutes on 2 CPU cores. Expected result: README, "Results".
+Expected time: about 12 minutes on 2 CPU cores. Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict

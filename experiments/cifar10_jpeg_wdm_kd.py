@@ -1,17 +1,17 @@
-"""Wasserstein dependency as a distillation term on 5,000 photographs, beside KD and ND.
+"""Wasserstein dependency as a distillation term on 5,000 photographs, compared with KD and ND.
 
-Data, networks and budget of cifar10_jpeg_compare.py. The teacher is trained first ("alone") and
-frozen; each row follows the teacher of its own seed. kd: .1 CE + .9 T^2 KL at T = 4; nd: ND alone,
-through a linear adapter; wdm: CE and .1 x the dependency (WPC objective, a bilinear critic with
-orthonormal layers of width 32, features on a sphere of radius 8) between both networks' pooled
-features; kd_wdm: KD and the dependency.
+Data, networks and budget of cifar10_jpeg_compare.py. The teacher is trained first (variant
+"alone") and frozen; each student is trained from the teacher with the same seed. kd: .1 CE + .9
+T^2 KL at T = 4. nd: ND alone, through a linear adapter. wdm: CE and .1 x the dependency (WPC
+objective, a bilinear critic with orthonormal layers of width 32, features on a sphere of radius 8)
+between both networks' pooled features. kd_wdm: KD and the dependency.
 
     python -m kdjax train --config=experiments/cifar10_jpeg_wdm_kd.py \
         --config.data.path=cifar10_jpeg_5k.npz --workdir=runs/cifar10_wdm
 
-Every row sweeps the learning rate (2 values x 3 seeds, one program); validation chooses.
+Every variant sweeps the learning rate (2 values x 3 seeds, one program), selected on validation.
 
-Expected time: about 20 minutes on 2 CPU cores, by that of cifar10_jpeg_compare.py.
+Expected time: about 20 minutes on 2 CPU cores, estimated from cifar10_jpeg_compare.py.
 Expected result: not yet run.
 """
 
@@ -47,10 +47,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.variants = ConfigDict(
         {
             "alone": {},
-            "kd": following(KD),
-            "nd": following(ND, width=top),
-            "wdm": following({}, critic=True),
-            "kd_wdm": following(KD, critic=True),
+            "kd": distill(KD),
+            "nd": distill(ND, width=top),
+            "wdm": distill({}, critic=True),
+            "kd_wdm": distill(KD, critic=True),
         },
         sort_keys=False,
     )
@@ -66,7 +66,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def player(widths: tuple[int, ...]) -> dict:
-    """A small convolutional network that learns from the labels."""
+    """Return a small convolutional network trained on the labels."""
     return {
         "model": {"name": "cnn", "widths": widths},
         "optimizer": dict(OPTIMIZER),
@@ -74,14 +74,15 @@ def player(widths: tuple[int, ...]) -> dict:
     }
 
 
-def following(terms: dict, *, width: int | None = None, critic: bool = False) -> dict:
-    """A variant: the teacher of "alone", frozen, and what the student learns from it.
+def distill(terms: dict, *, width: int | None = None, critic: bool = False) -> dict:
+    """Return a variant: the frozen teacher of "alone", and the student's terms toward it.
 
-    `width`: of an adapter to the teacher's features.
+    `width` is that of an adapter to the teacher's features.
     """
     student: dict = {
         "terms": {
-            n: said if n == "ce" else {"toward": "teacher", **said} for n, said in terms.items()
+            n: scalars if n == "ce" else {"toward": "teacher", **scalars}
+            for n, scalars in terms.items()
         }
     }
     if width is not None:

@@ -1,8 +1,8 @@
-"""BD-KD on digits: a wide and a narrow network learn together, one run.
+"""BD-KD on digits: a wide and a narrow network are trained together in one run.
 
 Data: the 1,797 real 8 x 8 digits of scikit-learn. Teacher: an MLP of 26,122 parameters; student:
-one of 1,210. The student minimises CE + T^2 (weights of the entropy gap x forward and reverse
-KL), the teacher CE + T^2 KL toward the student. BD-KD here is a reconstruction (third_party_notes).
+an MLP of 1,210. The student minimises CE + T^2 (weights of the entropy gap x forward and reverse
+KL), the teacher CE + T^2 KL toward the student. BD-KD is a reconstruction (third_party_notes.md).
 
     python -m kdjax train --config=experiments/digits_bdkd.py --workdir=runs/digits_bdkd
     python -m kdjax train --config=experiments/digits_bdkd.py --workdir=runs/hot \

@@ -1,20 +1,20 @@
-"""Six ways to train a small network on digits, beside a wide one: who is accurate and calibrated?
+"""Accuracy and calibration of six training methods for a small network on digits.
 
 Data: the 1,797 real 8 x 8 digits of scikit-learn; a quarter is the test split, a fifth of the
-rest the validation split. Teacher: an MLP of 26,122 parameters; student: one of 1,210.
+rest the validation split. Teacher: an MLP of 26,122 parameters; student: an MLP of 1,210.
 
     python -m kdjax train --config=experiments/digits_compare.py --workdir=runs/digits
 
 Every method sweeps the learning rate (5 values x 10 seeds, one compiled program), because a
-distillation term multiplies the gradient and a common rate would favour one method; the
-validation split chooses. KD's teacher is the one of "alone", seed by seed.
+distillation term scales the gradient and a common rate would favour one method. The rate is
+selected on the validation split. KD's teacher is the one of "alone" with the same seed.
 
-Expected time: about 2 minutes on 2 CPU cores. Expected result: see README, "Results".
+Expected time: about 2 minutes on 2 CPU cores. Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict
 
-SWITOKD = {"name": "switokd", "watch": "student"}  # the teacher waits when too far ahead
+SWITOKD = {"name": "switokd", "watch": "student"}  # pauses the teacher when it is too far ahead
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -70,7 +70,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def kd() -> dict:
-    """Hinton's distillation: a frozen teacher, .1 CE + .9 T^2 KL at T = 4."""
+    """Return Hinton's distillation: a frozen teacher, .1 CE + .9 T^2 KL at T = 4."""
     return {
         "roles": {
             "teacher": {"terms": {"ce": None}, "from_variant": "alone"},
@@ -85,15 +85,15 @@ def kd() -> dict:
 
 
 def players(teacher: dict, student: dict) -> dict:
-    """Terms of each side, beside cross-entropy."""
+    """Return a variant: the terms of each role besides cross-entropy."""
     return {"roles": {"teacher": {"terms": teacher}, "student": {"terms": student}}}
 
 
 def mutual(terms: dict, teacher: dict | None = None) -> dict:
-    """The same terms on both sides, each toward the other."""
+    """Return a variant with the same terms for both roles, each toward the other."""
     sides = {"teacher": "student", "student": "teacher"}
     roles = {
-        role: {"terms": {name: {"toward": peer, **said} for name, said in terms.items()}}
+        role: {"terms": {name: {"toward": peer, **scalars} for name, scalars in terms.items()}}
         for role, peer in sides.items()
     }
     return {"roles": {**roles, "teacher": {**roles["teacher"], **(teacher or {})}}}

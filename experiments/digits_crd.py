@@ -1,8 +1,9 @@
-"""CRD on digits: a frozen teacher's features, learned from by contrast with a memory of all images.
+"""CRD on digits: contrastive distillation of a frozen teacher's features with a memory bank.
 
-Data, networks and budget of digits_offline.py. The teacher is trained first ("alone") and frozen;
-each row follows the teacher of its own seed. Rows: KD, CRD and both. CRD's critic has two linear
-heads to 32 numbers, learns beside the student at the student's rate, and is left behind at export.
+Data, networks and budget of digits_offline.py. The teacher is trained first (variant "alone") and
+frozen; each student is trained from the teacher with the same seed. Variants: KD, CRD and both.
+CRD's critic has two linear heads of width 32. It is trained with the student, at the student's
+learning rate, and is dropped at export.
 
     python -m kdjax train --config=experiments/digits_crd.py --workdir=runs/digits_crd
 
@@ -39,9 +40,9 @@ def get_config(arg: str = "") -> ConfigDict:
     kd = {"ce": {"weight": 0.1}, "forward_kl": {"weight": 0.9, "temperature": 4.0}}
     variants = {
         "alone": {},
-        "kd": following(kd, optimizer, crd=False),
-        "crd": following({}, optimizer, crd=True),
-        "kd_crd": following(kd, optimizer, crd=True),
+        "kd": distill(kd, optimizer, crd=False),
+        "crd": distill({}, optimizer, crd=True),
+        "kd_crd": distill(kd, optimizer, crd=True),
     }
     config.variants = ConfigDict(variants, sort_keys=False)
     rates = (0.1,) if smoke else (0.01, 0.03, 0.1, 0.3, 1.0)
@@ -56,11 +57,11 @@ def get_config(arg: str = "") -> ConfigDict:
     return config
 
 
-def following(terms: dict, optimizer: dict, *, crd: bool) -> dict:
-    """A variant: the teacher of "alone", frozen and cached, and what the student learns from it."""
+def distill(terms: dict, optimizer: dict, *, crd: bool) -> dict:
+    """Return a variant: the frozen, cached teacher of "alone" and the student's terms toward it."""
     toward = {
-        name: said if name == "ce" else {"toward": "teacher", **said}
-        for name, said in terms.items()
+        name: scalars if name == "ce" else {"toward": "teacher", **scalars}
+        for name, scalars in terms.items()
     }
     roles: dict = {
         "teacher": {"terms": {"ce": None}, "from_variant": "alone", "cache": True},

@@ -1,8 +1,8 @@
-"""Hinton's distillation on digits: a teacher is trained, frozen, and its student follows it.
+"""Hinton's distillation on digits: a teacher is trained and frozen, then its student is trained.
 
-Data: the 1,797 real 8 x 8 digits of scikit-learn. Two programs of one run: "teacher" trains the
-wide network alone (5 seeds at once), "kd" trains the narrow one on .1 CE + .9 T^2 KL, T = 4,
-each seed from the teacher of the same seed, which costs no backward pass.
+Data: the 1,797 real 8 x 8 digits of scikit-learn. One run has two programs: "teacher" trains the
+wide network alone (5 seeds at once), "kd" trains the narrow one on .1 CE + .9 T^2 KL, T = 4, each
+seed from the teacher with the same seed. The frozen teacher has no backward pass.
 
     python -m kdjax train --config=experiments/digits_kd.py --workdir=runs/digits_kd
 

@@ -1,14 +1,14 @@
-"""Offline distillation on digits: what a frozen teacher's logits, features and class means teach.
+"""Offline distillation on digits from a frozen teacher's logits, features and class means.
 
-Data, networks and budget of digits_compare.py. The teacher is trained first ("alone", 5 learning
-rates x 10 seeds) and frozen; each row follows the teacher of its own seed. Rows: KD, DKD, DIST,
-hint, ND (feature norm and direction) and KD++ (KD with ND). Features have 16 and 128 channels, so
-that hint and ND look through a linear adapter, which is trained with the student and dropped at
-export; the teacher's outputs are computed once for each image.
+Data, networks and budget of digits_compare.py. The teacher is trained first (variant "alone", 5
+learning rates x 10 seeds) and frozen; each student is trained from the teacher with the same seed.
+Variants: KD, DKD, DIST, hint, ND (feature norm and direction) and KD++ (KD with ND). Features have
+16 and 128 channels, so hint and ND need a linear adapter, which is trained with the student and
+dropped at export. The teacher's outputs are computed once for each image.
 
     python -m kdjax train --config=experiments/digits_offline.py --workdir=runs/digits_offline
 
-Expected time: 2 minutes on 2 CPU cores. Expected result: see README, "Results".
+Expected time: 2 minutes on 2 CPU cores. Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -37,7 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
             },
         }
     )
-    variants = {"alone": {}, **{name: following(*row) for name, row in rows().items()}}
+    variants = {"alone": {}, **{name: distill(*row) for name, row in rows().items()}}
     config.variants = ConfigDict(variants, sort_keys=False)
     rates = (0.1,) if smoke else (0.01, 0.03, 0.1, 0.3, 1.0)
     config.sweep = ConfigDict(
@@ -52,7 +52,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def rows() -> dict:
-    """Name -> the student's terms, and whether they look through an adapter."""
+    """Return the student's terms by variant, and whether they need an adapter."""
     kd = {"ce": {"weight": 0.1}, "forward_kl": {"weight": 0.9, "temperature": 4.0}}
     through = {"own_layer": "wide"}
     nd = {"norm_direction": {"weight": 2.0, **through}}
@@ -66,12 +66,12 @@ def rows() -> dict:
     }
 
 
-def following(terms: dict, adapter: bool) -> dict:
-    """A variant: the teacher of "alone", frozen and cached, and the student's terms toward it."""
+def distill(terms: dict, adapter: bool) -> dict:
+    """Return a variant: the frozen, cached teacher of "alone" and the student's terms toward it."""
     student: dict = {
         "terms": {
-            name: said if name == "ce" else {"toward": "teacher", **said}
-            for name, said in terms.items()
+            name: scalars if name == "ce" else {"toward": "teacher", **scalars}
+            for name, scalars in terms.items()
         }
     }
     if adapter:

@@ -1,11 +1,11 @@
-"""BD-KD's temperature and emphasis on digits: 3 x 3 x 5 seeds, 45 pairs of networks, one program.
+"""BD-KD's temperature and emphasis on digits: 3 x 3 x 5 seeds, 45 members of one program.
 
 Data: the 1,797 real 8 x 8 digits of scikit-learn. All members are stacked and trained by one
 compiled step; the report shows the grid as a heat map.
 
     python -m kdjax train --config=experiments/digits_sweep.py --workdir=runs/digits_sweep
 
-Expected time: half a minute on 2 CPU cores. Expected result: see README, "Results".
+Expected time: half a minute on 2 CPU cores. Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict

@@ -1,15 +1,16 @@
-"""Wasserstein dependency on digits: what a Lipschitz critic adds beside KD and ND, off and online.
+"""Wasserstein dependency on digits, offline and online, compared with KD and ND.
 
-Data, networks and budget of digits_offline.py. The teacher is trained first ("alone") and frozen;
-each row follows the teacher of its own seed. wdm adds .1 x the dependency (WPC objective, a
-bilinear critic with orthonormal layers of width 32, features on a sphere of radius 8) between the
-student's and the teacher's hidden features; kd_wdm adds it to KD; cpc takes the same critic
-without any constraint; dual the dual objective; bdkd_wdm is co-training: BD-KD's table with the
-dependency, nobody frozen. The critic learns beside the student, at its rate.
+Data, networks and budget of digits_offline.py. The teacher is trained first (variant "alone") and
+frozen; each student is trained from the teacher with the same seed. wdm adds .1 x the dependency
+(WPC objective, a bilinear critic with orthonormal layers of width 32, features on a sphere of
+radius 8) between the student's and the teacher's hidden features. kd_wdm adds it to KD. cpc uses
+the same critic without a constraint; dual uses the dual objective. bdkd_wdm is co-training: BD-KD
+with the dependency, both networks trained. The critic is trained with the student, at the
+student's learning rate.
 
     python -m kdjax train --config=experiments/digits_wdm_kd.py --workdir=runs/digits_wdm
 
-Expected time: three minutes on 2 CPU cores. Expected result: README, "Results".
+Expected time: three minutes on 2 CPU cores. Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -39,12 +40,12 @@ def get_config(arg: str = "") -> ConfigDict:
     config.variants = ConfigDict(
         {
             "alone": {},
-            "kd": following(KD),
-            "nd": following(nd, adapt=True),
-            "wdm": following({}, CRITIC),
-            "dual": following({}, {**CRITIC, "objective": "dual"}),
-            "cpc": following({}, unbound),
-            "kd_wdm": following(KD, CRITIC),
+            "kd": distill(KD),
+            "nd": distill(nd, adapt=True),
+            "wdm": distill({}, CRITIC),
+            "dual": distill({}, {**CRITIC, "objective": "dual"}),
+            "cpc": distill({}, unbound),
+            "kd_wdm": distill(KD, CRITIC),
             "bdkd": co_training(),
             "bdkd_wdm": co_training(CRITIC),
         },
@@ -65,7 +66,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def player(hidden: tuple[int, ...]) -> dict:
-    """An MLP that learns from the labels."""
+    """Return an MLP trained on the labels."""
     return {
         "model": {"name": "mlp", "hidden": hidden},
         "optimizer": dict(OPTIMIZER),
@@ -73,11 +74,11 @@ def player(hidden: tuple[int, ...]) -> dict:
     }
 
 
-def following(terms: dict, critic: dict | None = None, *, adapt: bool = False) -> dict:
-    """A variant: the teacher of "alone", frozen and cached, and what the student learns from it."""
+def distill(terms: dict, critic: dict | None = None, *, adapt: bool = False) -> dict:
+    """Return a variant: the frozen, cached teacher of "alone" and the student's terms toward it."""
     toward = {
-        name: said if name == "ce" else {"toward": "teacher", **said}
-        for name, said in terms.items()
+        name: scalars if name == "ce" else {"toward": "teacher", **scalars}
+        for name, scalars in terms.items()
     }
     student: dict = {"terms": toward}
     if adapt:
@@ -86,19 +87,19 @@ def following(terms: dict, critic: dict | None = None, *, adapt: bool = False) -
         "teacher": {"terms": {"ce": None}, "from_variant": "alone", "cache": True},
         "student": student,
     }
-    return {"roles": {**roles, **comparing(critic)}}
+    return {"roles": {**roles, **critic_role(critic)}}
 
 
 def co_training(critic: dict | None = None) -> dict:
-    """BD-KD's table, both networks learning from each other."""
+    """Return BD-KD's terms for both networks, and the critic."""
     teacher = {"forward_kl": {"toward": "student", "weight": 1.0, "temperature": 2.0}}
     student = {"balanced_kl": {"toward": "teacher", "weight": 1.0, "temperature": 2.0}}
     roles = {"teacher": {"terms": teacher}, "student": {"terms": student}}
-    return {"roles": {**roles, **comparing(critic)}}
+    return {"roles": {**roles, **critic_role(critic)}}
 
 
-def comparing(critic: dict | None) -> dict:
-    """The role of the critic, if there is one."""
+def critic_role(critic: dict | None) -> dict:
+    """Return the critic's role, or an empty mapping without a critic."""
     if critic is None:
         return {}
     return {

@@ -1,26 +1,26 @@
-"""SinKD on a task of GLUE: a 12-layer BERT teaches a 6-layer one, batch by batch by transport.
+"""SinKD on a task of GLUE: a 6-layer BERT is distilled from a 12-layer one by batch transport.
 
-a KD + (1 - a) CE + b L_SD: KD is the soft cross-entropy at temperature T (falling to 1 in a
-straight line where "anneal" is said), L_SD 1e-3 times the sum over the batch of the cost of
-transport (T = 2, epsilon .1, 20 iterations). AdamW, clip 1, linear fall to 0, 128 tokens; the
-numbers below are the published ones. Data as in glue_teacher.py, which trains the teacher.
+The loss is a KD + (1 - a) CE + b L_SD. KD is the soft cross-entropy at temperature T, annealed
+linearly to 1 for tasks with "anneal". L_SD is 1e-3 times the transport cost summed over the batch
+(T = 2, epsilon .1, 20 iterations). AdamW, clip 1, linear decay to 0, 128 tokens; the numbers below
+are the published ones. Data as in glue_teacher.py, which trains the teacher.
 
     python -m kdjax train --config=experiments/glue_sinkd.py:rte \
         --config.data.path=glue --config.data.vocabulary=teachers/rte \
         --config.roles.teacher.checkpoint=teachers/rte \
         --config.roles.student.checkpoint=bert-6-layers --workdir=runs/glue_sinkd
 
-For a student out of every second layer of the teacher, set instead
+To initialise the student from every second layer of the teacher, set instead
 --config.roles.student.checkpoint=teachers/rte and
---config.roles.student.keep_layers="(0,2,4,6,8,10)". With the argument rte,online both learn: the
-teacher minimises its own cross-entropy and the same transport toward the student.
+--config.roles.student.keep_layers="(0,2,4,6,8,10)". With the argument rte,online both networks are
+trained: the teacher minimises its cross-entropy and the same transport toward the student.
 
-stsb is our own: squared errors, and for KD those of the logits over T; one logit has no classes
-to transport, so that there is no L_SD.
+The setting of stsb is not published: it uses squared errors, for KD those of the logits divided by
+T. A single logit has no classes to transport, so stsb has no L_SD.
 
 Expected time: not measured; minutes (rte) to hours (mnli, qqp) on one accelerator.
 
-Expected result: not run here; the published table was not readable.
+Expected result: not run here; the published table was not available.
 """
 
 from ml_collections import ConfigDict
@@ -38,7 +38,7 @@ SETTINGS = {  # anneal, batch, epochs, learning rate, a, T, b, seed
     "stsb": (False, 16, 10, 4e-5, 0.9, 1.0, 0.0, 0),
 }
 TRANSPORT = {"temperature": 2.0, "epsilon": 0.1, "num_iters": 20}
-SCALE = 1e-3  # of the sum, inside L_SD
+SCALE = 1e-3  # factor of the sum in L_SD
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -80,7 +80,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def distilled(task: str, num_steps: int) -> dict:
-    """The student's terms."""
+    """Return the student's terms."""
     anneal, _, _, _, a, temperature, b, _ = SETTINGS[task]
     soft = {"toward": "teacher", "weight": a, "temperature": temperature}
     if task == "stsb":
@@ -95,7 +95,7 @@ def distilled(task: str, num_steps: int) -> dict:
 
 
 def learning_teacher(task: str) -> dict:
-    """The teacher's terms in online SinKD."""
+    """Return the teacher's terms in online SinKD."""
     if task == "stsb":
         return {
             "label_logit_mse": {"weight": 1.0},
@@ -109,7 +109,7 @@ def learning_teacher(task: str) -> dict:
 
 
 def variants() -> dict:
-    """For want of a checkpoint: a teacher that is trained first, then the student."""
+    """Return variants for runs without a checkpoint: first the teacher, then the student."""
     return {
         "teacher": {"roles": {"teacher": {"terms": {"ce": {}}}, "student": None}},
         "student": {"roles": {"teacher": {"from_variant": "teacher"}}},

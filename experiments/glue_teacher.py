@@ -1,21 +1,21 @@
-"""Fine-tuning a BERT on a task of GLUE: the teacher that glue_sinkd.py distils.
+"""Fine-tuning of BERT on a task of GLUE: the teacher for glue_sinkd.py.
 
-BERT base (12 layers, width 768) from a Hugging Face folder, AdamW, clip 1, linear fall to 0, 128
+BERT base (12 layers, width 768) from a Hugging Face folder, AdamW, clip 1, linear decay to 0, 128
 tokens; batch, epochs and learning rate below are the published ones. Data: the task's folder of
-tsv files in data.path, or tfds. A tenth of the training file (at most 1,000 examples) validates;
-the official development set is the test split.
+tsv files in data.path, or tfds. A tenth of the training file (at most 1,000 examples) is the
+validation split; the official development set is the test split.
 
     python -m kdjax train --config=experiments/glue_teacher.py:rte \
         --config.data.path=glue --config.data.vocabulary=bert-base-uncased \
         --config.roles.teacher.checkpoint=bert-base-uncased --workdir=runs/glue_teacher
     python -m kdjax export --workdir=runs/glue_teacher --role=teacher --out=teachers/rte
 
-Without a checkpoint the network starts at random, and ends far below a pre-trained one. The
-settings of stsb are our own.
+Without a checkpoint the network is randomly initialised, and its score is far below that of a
+pre-trained one. The settings of stsb are not published ones.
 
 Expected time: not measured; minutes (rte) to hours (mnli, qqp) on one accelerator.
 
-Expected result: not run here; the published table was not readable.
+Expected result: not run here; the published table was not available.
 """
 
 from ml_collections import ConfigDict

@@ -1,13 +1,13 @@
-"""BD-KD on ImageNet's classes at 64 x 64: a pair of networks on 1.28 million images, streamed.
+"""BD-KD on ImageNet at 64 x 64: two networks on 1.28 million streamed images.
 
-The argument is TEACHER,STUDENT (default wrn_40_2,wrn_16_2): the networks of this version are made
-for small images, so that the set is tfds `imagenet_resized/64x64`; the ImageNet networks at
-224 x 224 come with the vision zoo. Images are decoded by worker processes (data.workers).
+The argument is TEACHER,STUDENT (default wrn_40_2,wrn_16_2). These networks are made for small
+images, so the data set is tfds `imagenet_resized/64x64`; imagenet_kdpp.py has networks for
+224 x 224. Images are decoded by worker processes (data.workers).
 
     python -m kdjax train --config=experiments/imagenet_bdkd.py --workdir=runs/imagenet_bdkd
 
 120 epochs, batch 512, SGD .9, weight decay 1e-4, learning rate .1, x.1 at 30, 60 and 90: the
-settings of the SwitOKD table, which the specification gives for ImageNet; bfloat16 computation.
+settings of the SwitOKD table for ImageNet. Computation is in bfloat16.
 
 Expected time: not measured; days on one accelerator. Expected result: not yet run.
 """

@@ -2,11 +2,11 @@
 
 CE + kd KL (T = 1, rising over 5 epochs) + nd ND, weights below; 100 epochs, batch 512, SGD .9,
 learning rate .2, x.1 at 30, 60 and 90, weight decay 1e-4: the published recipe, in bfloat16.
-10,000 of the training images validate. Data: tfds `imagenet2012`, prepared once on disk (see
-README, "Data") and decoded by worker processes. Class means of the teacher are measured in one
-pass before training; MobileNetV1's feature is narrower than ResNet-50's, so ND looks through batch
-norm, dropout and a linear map, dropped at export. The argument is one of the pairs below (default
-r34_r18).
+10,000 of the training images are held out for validation. Data: tfds `imagenet2012`, prepared on
+disk (see docs/guides/data.md) and decoded by worker processes. The teacher's class means are
+measured in one pass before training. MobileNetV1's feature is narrower than ResNet-50's, so ND
+compares through an adapter of batch norm, dropout and a linear map, which is dropped at export.
+The argument is one of the pairs below (default r34_r18).
 
     python -m kdjax import --model=ResNet34 --weights=resnet34.pth \
         --mean=.485,.456,.406 --std=.229,.224,.225 --out=teachers/ResNet34
@@ -29,7 +29,7 @@ VALIDATION = 10_000
 EPOCH = (1_281_167 - VALIDATION) // BATCH
 WEIGHTS = {"r34_r18": (2.5, 1.0), "r50_mv1": (4.0, 1.0)}  # kd, nd
 STEM = {"stem": "imagenet"}
-# networks, and the teacher's pooled width where the student's differs
+# networks, and the teacher's pooled width if the student's differs
 PAIRS = {
     "r34_r18": ({"name": "ResNet34", **STEM}, {"name": "ResNet18", **STEM}, None),
     "r50_mv1": ({"name": "ResNet50", **STEM}, {"name": "MobileNetV1"}, 2048),
@@ -100,23 +100,23 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def data(smoke: bool) -> dict:
-    """Where the images come from: tfds, or a stand-in for a test of two steps."""
+    """Return the data config: tfds, or synthetic images for the smoke test."""
     if smoke:
-        found = {"name": "synthetic", "shape": (8, 8, 3), "num_classes": 10, "validation": 0.2}
-        return {**found, "augment": "crop_flip"}
+        synthetic = {"name": "synthetic", "shape": (8, 8, 3), "num_classes": 10, "validation": 0.2}
+        return {**synthetic, "augment": "crop_flip"}
     return {
         "name": "imagenet2012",
         "validation": VALIDATION,
         "augment": "resized_crop_flip",
         "image_size": 224,
-        "mean": (0.485, 0.456, 0.406),  # those that the published teachers have seen
+        "mean": (0.485, 0.456, 0.406),  # normalisation of the published teachers
         "std": (0.229, 0.224, 0.225),
         "workers": 8,
     }
 
 
 def variants() -> dict:
-    """For want of a checkpoint: a teacher that is trained first, then the student."""
+    """Return variants for runs without a checkpoint: first the teacher, then the student."""
     return {
         "teacher": {"roles": {"teacher": {"terms": {"ce": {}}}, "student": None}},
         "student": {"roles": {"teacher": {"from_variant": "teacher"}}},

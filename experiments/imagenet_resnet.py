@@ -1,13 +1,13 @@
-"""A residual network alone on ImageNet at 224 x 224: the teachers of `imagenet_kdpp.py`.
+"""A ResNet trained alone on ImageNet at 224 x 224: the teachers of `imagenet_kdpp.py`.
 
 The argument is the network: ResNet18, ResNet34 or ResNet50 (default ResNet34). Random resized crop
-(8 to 100 per cent of the area) and flip inside the compiled step, evaluation on the central crop of
-.875 of the shorter side; 100 epochs, batch 512, SGD .9, learning rate .2, x.1 at 30, 60 and 90,
-weight decay 1e-4, in bfloat16 (parameters, batch statistics, logits and losses stay float32).
-Label smoothing is off, as in the published numbers. 10,000 of the training images validate; the
-official validation set is the test split. Data: tfds `imagenet2012`, prepared once on disk (see
-README, "Data") and decoded by worker processes: `python benchmarks/input.py` tells how many the
-machine needs (data.workers).
+(8 to 100 % of the area) and flip run inside the compiled step; evaluation uses the central crop of
+.875 of the shorter side. 100 epochs, batch 512, SGD .9, learning rate .2, x.1 at 30, 60 and 90,
+weight decay 1e-4, in bfloat16 (parameters, batch statistics, logits and losses are float32). Label
+smoothing is off, as in the published numbers. 10,000 of the training images are held out for
+validation; the official validation set is the test split. Data: tfds `imagenet2012`, prepared on
+disk (see docs/guides/data.md) and decoded by worker processes (data.workers); `python
+benchmarks/input.py` measures how many the machine needs.
 
     python -m kdjax train --config=experiments/imagenet_resnet.py:ResNet34 \
         --workdir=runs/imagenet_resnet
@@ -63,10 +63,10 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def data(smoke: bool) -> dict:
-    """Where the images come from: tfds, or a stand-in for a test of two steps."""
+    """Return the data config: tfds, or synthetic images for the smoke test."""
     if smoke:
-        found = {"name": "synthetic", "shape": (8, 8, 3), "num_classes": 10, "validation": 0.2}
-        return {**found, "augment": "resized_crop_flip"}
+        synthetic = {"name": "synthetic", "shape": (8, 8, 3), "num_classes": 10, "validation": 0.2}
+        return {**synthetic, "augment": "resized_crop_flip"}
     return {
         "name": "imagenet2012",
         "validation": VALIDATION,

@@ -1,13 +1,13 @@
 """BD-KD on your own images: any .npz with x_train, y_train, x_test and y_test.
 
-Images [n, height, width] or [n, height, width, channel], uint8 or float; labels are whole numbers.
-Five seeds are five members of one program. Set the networks and the length by flags.
+Images are [n, height, width] or [n, height, width, channel], uint8 or float; labels are integers.
+Five seeds are five members of one program. Flags set the networks and the number of steps.
 
     python -m kdjax train --config=experiments/npz_bdkd.py --config.data.path=mnist_5k.npz \
         --config.data.augment=crop --workdir=runs/npz_bdkd
 
 Expected time: about ten minutes on 2 CPU cores for 4,000 images of 28 x 28. Expected result: not
-yet run over its full length.
+yet run in full.
 """
 
 from ml_collections import ConfigDict

@@ -1,48 +1,49 @@
-"""Representations by dependency: CPC against Wasserstein predictive coding on drawn characters.
+"""Representation learning on Omniglot: CPC compared with Wasserstein predictive coding.
 
-Two views of d characters, one a tile, each of an alphabet of its own: in the second view every
-character is the next one of its alphabet, drawn by somebody else. They share exactly sum_i
-ln(size_i) nats. Two perceptrons, one a view, learn to tell which views belong together; linear
-probes then say how well each character can be read off the first one's 64 numbers, in the
-handwriting of drawers that nobody has seen.
+A view is an image of d tiles with one character each; every tile has its own alphabet. In the
+second view every character is replaced by the next one of its alphabet, drawn by another writer.
+The two views share exactly sum_i ln(size_i) nats. Two MLPs, one for each view, are trained to
+match views of the same pair. Linear probes then measure how well each character can be predicted
+from the first view's 64 features, on drawings of unseen writers.
 
-    cpc          any critic, any encoder: the baseline
-    wpc_penalty  the same networks, the slope in both images penalised beyond 1 (lambda 10)
-    wpc_spectral, wpc_bjorck    encoders and critic whose layers are 1-Lipschitz
+    cpc          unconstrained critic and encoders: the baseline
+    wpc_penalty  the same networks with a penalty on slopes above 1 in both images (lambda 10)
+    wpc_spectral, wpc_bjorck    encoders and critic with 1-Lipschitz layers
 
     python -m kdjax train --config=experiments/omniglot_wdm.py:tiles=4 \
         --config.data.path=omniglot_8alphabets.npz --workdir=runs/omniglot/tiles=4
     python -m kdjax train --config=experiments/omniglot_wdm.py:DIGITS --workdir=runs/pairs_digits
 
-The words after the colon, with commas between: DIGITS (scikit-learn's digits as every alphabet; no
-file), tiles=4, batch=64, pool=1000 (so many pairs instead of an endless stream), steps=1000, names
-of variants, to train these alone, and ablations: wpc_penalty beside itself with the penalty on both
-sides (wpc_two_sided), at real or at false pairs (wpc_joint, wpc_product), with another lambda
-(wpc_lambda_1, wpc_lambda_100), with a concatenated critic (wpc_concat), and with the penalty on the
-slope in the features alone (wpc_features). For a figure see benchmarks/dependency_figures.py.
+The argument is a comma-separated list: DIGITS (scikit-learn's digits as every alphabet; needs no
+file), tiles=4, batch=64, pool=1000 (a fixed number of pairs instead of an endless stream),
+steps=1000, names of the variants to train (default all), and ablations. The ablations compare
+wpc_penalty with a two-sided penalty (wpc_two_sided), a penalty at real or at false pairs
+(wpc_joint, wpc_product), another lambda (wpc_lambda_1, wpc_lambda_100), a concatenated critic
+(wpc_concat), and a penalty on the slope in the features alone (wpc_features).
+benchmarks/dependency_figures.py draws the figures.
 
-Every variant sweeps the learning rate (2 values x 3 seeds, one program); validation chooses.
+Every variant sweeps the learning rate (2 values x 3 seeds, one program), selected on validation.
 
-Expected time: 5 minutes on 2 CPU cores, beside other work. Expected result: README, "Results".
+Expected time: 5 minutes on 2 busy CPU cores. Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict
 
 WIDTH, HIDDEN = 64, (64,)
 RATES = (1e-3, 3e-3)
-RADIUS = 8.0  # of the ball of a Lipschitz critic's features; its scores lie within RADIUS / sqrt 2
+RADIUS = 8.0  # of a Lipschitz critic's feature ball; scores lie within RADIUS / sqrt 2
 KNOWN = ("tiles", "batch", "pool", "steps")
 
 
 def lipschitz(kind: str) -> dict:
-    """What a variant changes: layers of the encoders and of the critic that cannot stretch."""
+    """Return a variant whose encoders and critic have 1-Lipschitz layers."""
     network = {"model": {"name": "lipschitz_mlp", "kind": kind}}
     critic = {"objective": "wpc", "kind": f"bilinear_{kind}", "bound": "ball"}
     return {"encoder_x": network, "encoder_y": network, "critic": {"model": critic}}
 
 
 def penalised(penalty: float = 10.0, **options: object) -> dict:
-    """WPC with a plain critic and encoders, the slope penalised."""
+    """Return WPC with an unconstrained critic and encoders and a penalty on the slope."""
     terms = {"dependency": {"penalty": penalty}}
     return {"critic": {"model": {"objective": "wpc", **options}, "terms": terms}}
 
@@ -68,12 +69,12 @@ def get_config(arg: str = "") -> ConfigDict:
     words = [word for word in arg.split(",") if word]
     smoke, drawn = "smoke" in words, "DIGITS" in words
     flags = ("smoke", "DIGITS", "ablations", *MAIN, *ABLATIONS)
-    said = dict(word.partition("=")[::2] for word in words if word not in flags)
-    if not set(said) <= set(KNOWN) or not all(value.isdigit() for value in said.values()):
+    arguments = dict(word.partition("=")[::2] for word in words if word not in flags)
+    if not set(arguments) <= set(KNOWN) or not all(value.isdigit() for value in arguments.values()):
         raise ValueError(
             f"{arg!r}: use {', '.join(flags)}, or whole numbers for {', '.join(KNOWN)}"
         )
-    number = {key: int(value) for key, value in said.items()}
+    number = {key: int(value) for key, value in arguments.items()}
     data = {"name": "omniglot", "tile_size": 14, "validation": 0.15, "test": 0.15}
     if drawn:
         data |= {"name": "pairs_digits", "tile_size": 8}
@@ -134,7 +135,7 @@ def optimizer() -> dict:
 
 
 def encoder(entry: str, smoke: bool) -> dict:
-    """A perceptron that reads one view."""
+    """Return an MLP that encodes one view."""
     hidden, width = ((8,), 8) if smoke else (HIDDEN, WIDTH)
     return {
         "model": {"name": "mlp", "hidden": hidden, "embedding": width},

@@ -1,30 +1,30 @@
-"""SinKD on a task of SuperGLUE with networks that generate: T5 or GPT-Neo, large into small.
+"""SinKD on a task of SuperGLUE with generative networks: a small T5 or GPT-Neo from a large one.
 
-CE + .1 KD (T = 1) + 8e-4 times the *sum* of the cost of transport (T = 2, epsilon .1, 20
-iterations), the published weights. All three are token-flat: each real token of the right answer
-is a row over the whole vocabulary, the transport between all such rows of the batch. For the
-classifier among the answers instead set --config.roles.student.terms.sinkhorn.layer="" (likewise
-ce and soft_cross_entropy). Evaluation ranks the answers by their summed log-probability. Sizes,
-batch, epochs and learning rates are our own: the published ones were not readable.
+The loss is CE + .1 KD (T = 1) + 8e-4 times the *sum* of the transport cost (T = 2, epsilon .1, 20
+iterations), with the published weights. All three terms use flattened tokens: each real token of
+the right answer is a row over the whole vocabulary, and transport is between all such rows of the
+batch. To classify among the answers instead, set --config.roles.student.terms.sinkhorn.layer=""
+(likewise ce and soft_cross_entropy). Evaluation ranks the answers by their summed log-probability.
+Sizes, batch, epochs and learning rates are not published ones: these were not available.
 
 Data: jsonl files in data.path (train.jsonl, val.jsonl), or tfds with pip install 'kdjax[tf]'.
-Both networks read one vocabulary, data.tokenizer. The argument is TASK,MODEL (default boolq,t5).
+Both networks share the vocabulary data.tokenizer. The argument is TASK,MODEL (default boolq,t5).
 
     python -m kdjax train --config=experiments/superglue_sinkd.py:boolq,t5 \
         --config.data.path=superglue --config.data.tokenizer=t5-base \
         --config.roles.teacher.checkpoint=t5-large-tuned \
         --config.roles.student.checkpoint=t5-base --workdir=runs/superglue_sinkd
 
-For the teacher: the argument boolq,t5,teacher trains it alone; then `export`.
+The argument boolq,t5,teacher trains the teacher alone; `export` then writes its checkpoint.
 
 Expected time: not measured; hours on one accelerator.
 
-Expected result: not run here; the published table was not readable.
+Expected result: not run here; the published table was not available.
 """
 
 from ml_collections import ConfigDict
 
-ROWS = {  # of the training files
+ROWS = {  # in the training files
     "boolq": 9427,
     "cb": 250,
     "copa": 400,
@@ -33,7 +33,7 @@ ROWS = {  # of the training files
     "wic": 5428,
     "wsc": 554,
 }
-METRICS = {"cb": "macro_f1", "multirc": "f1"}  # else accuracy
+METRICS = {"cb": "macro_f1", "multirc": "f1"}  # default: accuracy
 VALIDATION, BATCH, EPOCHS = 0.1, 16, 10
 T5 = {"name": "t5", "version": "1.1", "vocab_size": 32_128}
 NEO = {"name": "gpt_neo", "vocab_size": 50_257}
@@ -92,7 +92,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def parse(arg: str) -> tuple[str, str, bool]:
-    """Task, network and whether the teacher trains alone, of an argument."""
+    """Return task, network, and whether the teacher is trained alone."""
     task, name, role, *rest = [*(arg or "boolq,t5").split(","), "", ""][:4]
     name = name or "t5"
     if task not in ROWS or name not in NETWORKS or role not in ("", "teacher") or any(rest):
@@ -101,22 +101,23 @@ def parse(arg: str) -> tuple[str, str, bool]:
     return task, name, bool(role)
 
 
-def network(said: dict, smoke: bool) -> dict:
-    """A network, or a tiny one of its kind with the vocabulary of the data."""
+def network(options: dict, smoke: bool) -> dict:
+    """Return a network; for the smoke test a tiny one with the vocabulary of the data."""
     if smoke:
-        return {"name": said["name"], "num_layers": 1, "width": 8, "num_heads": 2}
-    return {**said, "ffn_width": FFN[said["width"]]} if said["name"] == "t5" else dict(said)
+        return {"name": options["name"], "num_layers": 1, "width": 8, "num_heads": 2}
+    ffn = {"ffn_width": FFN[options["width"]]} if options["name"] == "t5" else {}
+    return {**options, **ffn}
 
 
 def optimizer(rate: float) -> dict:
-    """AdamW as published: eps 1e-8, no decay, no warm-up, a linear fall to 0."""
+    """Return AdamW as published: eps 1e-8, no decay, no warm-up, linear decay to 0."""
     schedule = {"name": "linear"}
-    found = {"name": "adamw", "learning_rate": rate, "weight_decay": 0.0, "clip_norm": 1.0}
-    return {**found, "schedule": schedule}
+    adamw = {"name": "adamw", "learning_rate": rate, "weight_decay": 0.0, "clip_norm": 1.0}
+    return {**adamw, "schedule": schedule}
 
 
 def distilled() -> dict:
-    """The student's terms."""
+    """Return the student's terms."""
     soft = {"toward": "teacher", "weight": 0.1, "temperature": 1.0, "layer": LAYER}
     transport = {"temperature": 2.0, "epsilon": 0.1, "num_iters": 20, "layer": LAYER}
     return {
@@ -127,16 +128,16 @@ def distilled() -> dict:
 
 
 def data(task: str, smoke: bool) -> dict:
-    """Where the texts come from; a test of two steps sets the path of its own."""
-    found = {"name": "text", "task": f"super_glue/{task}", "form": "choices"}
+    """Return the data config; the smoke test sets its own path."""
+    config = {"name": "text", "task": f"super_glue/{task}", "form": "choices"}
     if smoke:
         small = {"validation": 0.2, "max_length": 16, "lengths": (), "vocabulary_size": 64}
-        return {**found, **small}
-    return {**found, "validation": VALIDATION, "max_length": 256}
+        return {**config, **small}
+    return {**config, "validation": VALIDATION, "max_length": 256}
 
 
 def variants() -> dict:
-    """For want of a checkpoint: a teacher that is trained first, then the student."""
+    """Return variants for runs without a checkpoint: first the teacher, then the student."""
     return {
         "teacher": {
             "roles": {"teacher": {"terms": {"ce": {"layer": LAYER}}}, "student": None},

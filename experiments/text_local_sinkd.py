@@ -1,4 +1,4 @@
-"""SinKD on a laptop: six losses between two small BERTs on a plain folder of GLUE's files.
+"""SinKD on a laptop: six losses between two small BERTs on a folder of GLUE's files.
 
 Teacher: 2 layers of width 128, from scratch; students half as wide; no dropout.
 Data: the task's tsv files and a WordPiece vocab.txt (without one it is trained on the texts). The
@@ -7,22 +7,23 @@ argument is a task with classes: cola, mrpc, rte or sst2 (8,000 of its training 
     python -m kdjax train --config=experiments/text_local_sinkd.py:mrpc \
         --config.data.path=glue --config.data.vocabulary=vocab.txt --workdir=runs/text_mrpc
 
-Each row is .1 CE + .9 of its loss at T = 2 but alone (CE), sinkd and sinkd_debiased, which add to
-kd 8e-4 times the sum of the transport's cost (the published weight; debiased: of the divergence),
-and online, where the teacher learns beside it and minimises the transport too. The others' teacher
-is the variant of that name, seed by seed, frozen, its outputs kept. Every row sweeps the learning
-rate (2 values x 3 seeds, one program); a tenth of the training file (sst2: an eightieth) chooses,
-the official development set is the test split. Networks that have read so little text are far
-below pre-trained ones: the comparison is among the losses.
+Each variant minimises .1 CE + .9 of its loss at T = 2, with three exceptions: alone uses CE only;
+sinkd and sinkd_debiased add to kd 8e-4 times the summed transport cost (the published weight;
+debiased: of the divergence); in online the teacher is trained too and also minimises the
+transport. The other variants use the frozen teacher of variant "teacher" with the same seed; its
+outputs are cached. Every variant sweeps the learning rate (2 values x 3 seeds, one program),
+selected on a tenth of the training file (sst2: an eightieth). The official development set is the
+test split. Networks trained on so little text are far below pre-trained ones, so only the losses
+are compared.
 
 Expected time: 9 to 10 minutes on 2 CPU cores.
 
-Expected result: README, "Results".
+Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict
 
-TASKS = {  # tokens, steps, the part of train that chooses, the metric that it chooses by
+TASKS = {  # tokens, steps, validation fraction of train, selection metric
     "cola": (32, 360, 0.1, "matthews"),
     "mrpc": (64, 200, 0.1, "f1"),
     "rte": (64, 240, 0.1, "accuracy"),
@@ -54,7 +55,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 **({} if smoke else {"limit": LIMIT}),
                 "vocabulary_size": 64 if smoke else 8000,
                 "max_length": 16 if smoke else length,
-                "lengths": (),  # one shape: one compilation a variant
+                "lengths": (),  # one shape: one compilation for each variant
             },
             "roles": {
                 "teacher": role({"width": 8, "num_layers": 1} if smoke else {"width": 128}),
@@ -78,7 +79,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def role(sizes: dict) -> dict:
-    """A BERT and its AdamW; no decay, clip 1, a linear fall to 0."""
+    """Return a BERT with AdamW: no decay, clip 1, linear decay to 0."""
     common = {"num_layers": 2, "num_heads": 2, "max_length": 128, "dropout": 0.0}
     return {
         "model": {"name": "bert", **common, **sizes},
@@ -94,7 +95,7 @@ def role(sizes: dict) -> dict:
 
 
 def variants() -> dict:
-    """One row of the table each."""
+    """Return the variants; each is a row of the table."""
     kd = {"ce": {"weight": 0.1}, "soft_cross_entropy": SOFT}
     return {
         "teacher": {"roles": {"student": None}},
@@ -115,6 +116,6 @@ def variants() -> dict:
 
 
 def toward_frozen(terms: dict) -> dict:
-    """A student with these terms beside the teacher of the first variant, member by member."""
+    """Return a variant: these student terms and the frozen teacher with the same seed."""
     frozen = {"terms": {"ce": None}, "from_variant": "teacher", "cache": True}
     return {"roles": {"teacher": frozen, "student": {"terms": terms}}}

@@ -1,14 +1,14 @@
 """BD-KD on Tiny-ImageNet: 200 classes, 100,000 images of 64 x 64.
 
 The argument is TEACHER,STUDENT (default wrn_16_2,resnet20). Data: the folder layout of the public
-archive (tiny-imagenet-200), which has no labelled test split: its own validation images are our
-test split, and five per cent of the training images validate.
+archive (tiny-imagenet-200). The archive has no labelled test split, so its validation images are
+the test split here, and 5 % of the training images are held out for validation.
 
     python -m kdjax train --config=experiments/tiny_imagenet_bdkd.py \
         --config.data.path=tiny-imagenet-200 --workdir=runs/tiny_imagenet_bdkd
 
 200 epochs, batch 128, SGD .9, weight decay 5e-4, learning rate .01, x.1 at 100, 140 and 180: the
-settings of the SwitOKD table, which the specification gives for this data.
+settings of the SwitOKD table for this data.
 
 Expected time: not measured; hours on one accelerator. Expected result: not yet run.
 """

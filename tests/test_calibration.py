@@ -31,7 +31,7 @@ def data(seed=0, n=60, classes=4, scale=2.0):
 
 
 def loop_bins(confidence, right, edges):
-    """(count, accuracy, confidence) of the bins (lo, hi], one example and one bin at a time."""
+    """Return (count, accuracy, confidence) of the bins (lo, hi] by loops over examples and bins."""
     bins = []
     for lo, hi in itertools.pairwise(edges):
         members = [i for i, c in enumerate(confidence) if lo < c <= hi]
@@ -71,26 +71,26 @@ class TestBins:
         for seed in range(3):
             logits, labels = data(seed)
             expected = reference(name, logits, labels, num_bins)
-            ours = np.array(ROWS[name](logits, labels, num_bins=num_bins))
-            np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+            actual = np.array(ROWS[name](logits, labels, num_bins=num_bins))
+            np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("num_bins", [5, 10, 15, 20])
     def test_golden_2000(self, num_bins):
         logits, labels = GOLDEN["ece2000/in/logits"], GOLDEN["ece2000/in/labels"]
-        ours = calibration.expected_calibration_error(logits, labels, num_bins=num_bins)
+        actual = calibration.expected_calibration_error(logits, labels, num_bins=num_bins)
         expected = GOLDEN[f"ece2000/ECE{num_bins}_gpleiss/f64/value"][0]
-        np.testing.assert_allclose(ours, expected, rtol=1e-5)
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
     @pytest.mark.parametrize("case", ["b8_c10", "b16_c100", "extreme50_b8_c10"])
     def test_golden_small(self, case):
         for side in "st":
             logits, labels = GOLDEN[f"{case}/in/{side}_logits"], GOLDEN[f"{case}/in/labels"]
-            ours = calibration.expected_calibration_error(logits, labels)
+            actual = calibration.expected_calibration_error(logits, labels)
             np.testing.assert_allclose(
-                ours, GOLDEN[f"{case}/ECE15_gpleiss_{side}/f64/value"][0], rtol=1e-5, atol=1e-7
+                actual, GOLDEN[f"{case}/ECE15_gpleiss_{side}/f64/value"][0], rtol=1e-5, atol=1e-7
             )
 
-    def test_an_edge_belongs_to_the_bin_below(self):
+    def test_an_edge_belongs_to_the_lower_bin(self):
         halves = jnp.zeros((3, 2))  # confidence exactly 1/2
         labels = jnp.zeros(3, jnp.int32)
         assert calibration.reliability(halves, labels, num_bins=2).count.tolist() == [3, 0]
@@ -100,7 +100,7 @@ class TestBins:
 
     def test_adaptive_bins_hold_equal_mass_and_ignore_the_order_of_ties(self):
         logits, labels = data(4, n=30)
-        tied = jnp.round(logits)  # many equal confidences with different answers
+        tied = jnp.round(logits)  # many equal confidences with different predictions
         order = np.random.default_rng(0).permutation(30)
         first = calibration.adaptive_calibration_error(tied, labels, num_bins=7)
         again = calibration.adaptive_calibration_error(tied[order], labels[order], num_bins=7)
@@ -128,7 +128,7 @@ class TestEach:
         close(calibration.brier(logits, labels), ((p - one_hot) ** 2).sum(-1))
         close(calibration.negative_log_likelihood(logits, labels), -np.log((p * one_hot).sum(-1)))
 
-    def test_a_label_that_is_no_class_is_never_a_right_answer(self):
+    def test_an_invalid_label_is_never_correct(self):
         logits, labels = jnp.zeros((2, 3)), jnp.array([-1, 3])
         assert np.all(np.isnan(calibration.negative_log_likelihood(logits, labels)))
         assert calibration.accuracy(logits, labels).tolist() == [0, 0]
@@ -147,28 +147,28 @@ class TestTemperature:
 
         best = optimize.minimize_scalar(nll, bounds=np.log([0.05, 20]), method="bounded",
                                         options={"xatol": 1e-9})  # fmt: skip
-        ours = calibration.fit_temperature(logits * factor, labels)
-        np.testing.assert_allclose(ours, np.exp(best.x), rtol=1e-4)  # the minimum is flat
+        actual = calibration.fit_temperature(logits * factor, labels)
+        np.testing.assert_allclose(actual, np.exp(best.x), rtol=1e-4)  # the minimum is flat
 
     @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
-    def test_separable_data_end_at_the_cold_bound(self, scale):
+    def test_separable_data_give_the_lowest_temperature(self, scale):
         labels = jnp.arange(4)
         right = calibration.fit_temperature(scale * jnp.eye(4), labels)
         np.testing.assert_allclose(right, 0.05, rtol=1e-6)
         wrong = calibration.fit_temperature(-scale * jnp.eye(4), labels)
         np.testing.assert_allclose(wrong, 20.0, rtol=1e-6)
 
-    def test_one_where_nothing_depends_on_it(self):
+    def test_temperature_is_one_if_it_has_no_effect(self):
         assert float(calibration.fit_temperature(jnp.ones((3, 4)), jnp.arange(3))) == 1.0
         logits, labels = data()
         nothing = calibration.fit_temperature(logits, labels, mask=jnp.zeros(60))
         assert float(nothing) == 1.0
 
-    def test_nan_in_nan_out(self):
+    def test_nan_gives_nan(self):
         logits, labels = data()
         assert np.isnan(calibration.fit_temperature(logits.at[3, 1].set(jnp.nan), labels))
 
-    def test_it_carries_no_gradient(self):
+    def test_temperature_has_no_gradient(self):
         logits, labels = data(7)
         assert np.all(np.asarray(jax.grad(calibration.fit_temperature)(logits, labels)) == 0)
 
@@ -182,23 +182,23 @@ class TestContract:
         function = ROWS[name]
         logits, labels = data(8, n=24)
         mask = jnp.array(np.random.default_rng(2).integers(0, 2, 24), jnp.float32)
-        kept = np.asarray(mask) > 0
-        sliced = np.array(function(logits[kept], labels[kept]))
+        real = np.asarray(mask) > 0
+        sliced = np.array(function(logits[real], labels[real]))
         dirty = jnp.where(mask[:, None] > 0, logits, jnp.nan), jnp.where(mask > 0, labels, -1)
         masked = np.array(jax.jit(function)(*dirty, mask=mask))
         per_example = function in EACH
         if per_example:
-            assert np.all(masked[~kept] == 0)
-            masked = masked[kept]
+            assert np.all(masked[~real] == 0)
+            masked = masked[real]
         np.testing.assert_allclose(masked, sliced, rtol=1e-5, atol=1e-6)
-        whole = np.array(function(logits, labels))
-        assert whole.dtype == np.float32
+        expected = np.array(function(logits, labels))
+        assert expected.dtype == np.float32
         folded = np.array(function(logits.reshape(2, 12, 4), labels.reshape(2, 12)))
-        np.testing.assert_allclose(folded.reshape(whole.shape), whole, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(folded.reshape(expected.shape), expected, rtol=1e-5, atol=1e-6)
         both = jax.vmap(function)(logits.reshape(2, 12, 4), labels.reshape(2, 12))
         loop = [function(logits[i : i + 12], labels[i : i + 12]) for i in (0, 12)]
-        for ours, *each in zip(jax.tree.leaves(both), *map(jax.tree.leaves, loop), strict=True):
-            np.testing.assert_allclose(ours, jnp.stack(each), rtol=1e-5, atol=1e-6)
+        for actual, *each in zip(jax.tree.leaves(both), *map(jax.tree.leaves, loop), strict=True):
+            np.testing.assert_allclose(actual, jnp.stack(each), rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("name", sorted(ROWS))
     def test_finite_at_the_extremes_in_bfloat16_and_without_examples(self, name):
@@ -222,6 +222,6 @@ class TestErrors:
             ROWS[name](logits, jnp.zeros(4, jnp.int32), mask=jnp.ones(1))
 
     @pytest.mark.parametrize("function", [*BINNED, calibration.reliability])
-    def test_no_bins(self, function):
+    def test_zero_bins_are_an_error(self, function):
         with pytest.raises(ValueError, match="num_bins: must be an integer >= 1, got 0"):
             function(jnp.zeros((4, 3)), jnp.zeros(4, jnp.int32), num_bins=0)

@@ -1,4 +1,4 @@
-"""The commands as a newcomer uses them, from `list` to `report`."""
+"""The commands of the command line, from `list` to `report`."""
 
 import json
 import os
@@ -20,7 +20,7 @@ TEMPERATURE = "roles.student.terms.balanced_kl.temperature"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """BD-KD at two temperatures, then a student beside the frozen teacher of the first."""
+    """Train BD-KD at two temperatures, then a student of the frozen teacher of the first."""
     folder = tmp_path_factory.mktemp("trained")
     frozen = {"terms": {"ce": None}, "from_variant": "both"}
     config = base(
@@ -41,7 +41,7 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_run_leaves_its_files(trained):
+def test_a_run_writes_its_files(trained):
     workdir, summary = trained
     assert {p.name for p in workdir.iterdir() if p.name[0] != "."} == {
         "config.json",
@@ -90,7 +90,7 @@ def test_the_pinned_keys_of_metrics(trained):
     assert len(teacher) == 2
 
 
-def test_a_plain_run_names_neither_variant_nor_member(tmp_path, no_page):
+def test_lines_of_a_single_run_have_no_variant_and_member(tmp_path, no_page):
     config = experiment(tmp_path, base(num_steps=2))
     assert cli.main(train(config, tmp_path / "run")) == 0
     for line in lines(tmp_path / "run"):
@@ -104,7 +104,7 @@ def no_page(monkeypatch):
     monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
 
 
-def test_eval_finds_the_numbers_of_the_report(trained, monkeypatch):
+def test_eval_gives_the_numbers_of_the_report(trained, monkeypatch):
     workdir, report = trained
     before = (workdir / "metrics.jsonl").read_bytes()
     reports = []
@@ -116,7 +116,7 @@ def test_eval_finds_the_numbers_of_the_report(trained, monkeypatch):
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
-def test_the_table_on_stdout(trained, capsys):
+def test_report_prints_a_table(trained, capsys):
     cli._show(trained[1])
     out = capsys.readouterr().out
     for word in ("both", "offline", "student", "teacher (frozen)", "accuracy", "ECE", "NLL"):
@@ -127,21 +127,21 @@ def test_the_table_on_stdout(trained, capsys):
     assert f"{100 * accuracy:.2f}" in out
 
 
-def test_one_page_for_two_runs(trained, tmp_path, capsys):
+def test_report_combines_two_runs_in_one_page(trained, tmp_path, capsys):
     out = tmp_path / "deep" / "all.html"
     assert cli.main(["report", str(trained[0]), str(trained[0]), f"--out={out}"]) == 0
     assert str(out) in capsys.readouterr().err
     assert out.read_text().count("Two ways.") >= 2
 
 
-def test_list_names_everything_there_is(capsys, monkeypatch):
+def test_list_contains_all_names(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert cli.main(["list"]) == 0
     out, err = capsys.readouterr()
     assert not err
     for name in (*models.names(), *terms.TERM_SPECS, "digits", "cifar100", "adamw"):
         assert name in out
-    assert re.search(r"experiments/digits_compare\.py\s+Six ways", out)
+    assert re.search(r"experiments/digits_compare\.py\s+Accuracy and calibration", out)
     for key in (
         "num_steps = 1000",
         "roles.<role>.checkpoint = null",
@@ -166,7 +166,7 @@ def test_list_config_prints_the_schema(capsys):
     assert "models: " not in out
 
 
-def test_list_works_anywhere(capsys, monkeypatch, tmp_path):
+def test_list_works_in_any_folder(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "broken.py").write_text("def get_config(:\n")
@@ -192,8 +192,8 @@ def test_help(argv, words, capsys):
     assert all(word in out for word in words)
 
 
-def test_overrides_reach_the_run(tmp_path, no_page):
-    """The command of the README, cut short."""
+def test_overrides_apply_to_the_run(tmp_path, no_page):
+    """Run the command of the README with fewer steps."""
     file = ROOT / "experiments" / "digits_bdkd.py"
     flags = (
         f"--config.{TEMPERATURE}=4",
@@ -213,14 +213,14 @@ def test_overrides_reach_the_run(tmp_path, no_page):
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["data"]["sizes"]["train"] == 200
     assert report["variants"][0]["roles"]["student"]["parameters"] == 64 * 8 + 8 + 8 * 10 + 10
-    # T^2 = 16 stands before the loss
+    # the weight includes T^2 = 16
     (line,) = [x for x in lines(tmp_path / "run") if x["split"] == "train"]
     raw, weighted = (line[f"student/balanced_kl/{name}"] for name in ("raw", "weighted"))
     assert weighted == pytest.approx(16 * raw, rel=1e-6)
 
 
-def test_the_exit_status_reaches_the_shell(tmp_path):
-    """`python -m kdjax`, as a process."""
+def test_the_process_has_the_exit_status(tmp_path):
+    """Run `python -m kdjax` as a process."""
     done = subprocess.run(
         [sys.executable, "-m", "kdjax", "eval", f"--workdir={tmp_path}"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's walk to a new loss, followed word by word in a copy of the package."""
+"""The steps of CONTRIBUTING for a new loss, run in a copy of the package."""
 
 import json
 import os
@@ -15,12 +15,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def blocks():
-    """The fenced blocks of the section, in order."""
+    """Return the fenced blocks of the section in order."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
     section = text.split("## To add a loss")[1].split("\n## ")[0]
-    found = re.findall(r"^ *```(?:python|text)\n(.*?)^ *```$", section, re.MULTILINE | re.DOTALL)
-    # the section is a numbered list: its blocks stand three columns in
-    return [re.sub(r"^ {3}", "", block, flags=re.MULTILINE) for block in found]
+    fenced = re.findall(r"^ *```(?:python|text)\n(.*?)^ *```$", section, re.MULTILINE | re.DOTALL)
+    # the section is a numbered list: its blocks are indented by three columns
+    return [re.sub(r"^ {3}", "", block, flags=re.MULTILINE) for block in fenced]
 
 
 def insert(path, after, text):
@@ -60,11 +60,11 @@ def run(folder, *command):
 
 def test_the_contract_holds_for_the_new_loss(copy):
     name = "squared_hellinger"
-    found = run(
+    process = run(
         copy, "pytest", "tests/losses/test_contract.py", "-q", "-k", name, "-p", "no:cacheprovider"
     )  # fmt: skip
-    assert found.returncode == 0, found.stdout[-2000:]
-    assert re.search(r"\d+ passed", found.stdout)
+    assert process.returncode == 0, process.stdout[-2000:]
+    assert re.search(r"\d+ passed", process.stdout)
 
 
 @pytest.mark.long
@@ -89,10 +89,10 @@ def test_the_new_term_trains_and_sweeps(copy):
         )
     )
     path = "roles.student.terms.squared_hellinger.temperature"
-    found = run(
+    process = run(
         copy, "kdjax", "train", "--config=one.py", "--workdir=out", f"--config.sweep.{path}=[1, 2]"
     )  # fmt: skip
-    assert found.returncode == 0, found.stderr[-2000:]
+    assert process.returncode == 0, process.stderr[-2000:]
     lines = [json.loads(line) for line in (copy / "out/metrics.jsonl").read_text().splitlines()]
     values = {x[path]: x["student/squared_hellinger/raw"] for x in lines if x["split"] == "train"}
     assert set(values) == {1.0, 2.0}

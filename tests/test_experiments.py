@@ -1,4 +1,4 @@
-"""Every file of experiments/: documented, complete, and good for two steps."""
+"""Every file of experiments/ is documented and complete, and runs two steps."""
 
 import ast
 import pathlib
@@ -20,7 +20,7 @@ from tests.data import tiny_coco, tiny_text
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ALL = sorted(p for p in (ROOT / "experiments").glob("*.py") if p.name[0] != "_")
-STUDIES = [p for p in ALL if '"study": "' in p.read_text()]  # nothing is trained there
+STUDIES = [p for p in ALL if '"study": "' in p.read_text()]  # studies train nothing
 FILES = [p for p in ALL if p not in STUDIES]
 PINNED = (
     "seed",
@@ -36,21 +36,21 @@ PINNED = (
     "variants",
     "sweep",
 )
-OF_A_ROLE = ("model.name", "checkpoint", "optimizer.learning_rate")
+ROLE_KEYS = ("model.name", "checkpoint", "optimizer.learning_rate")
 SETS = {"cifar": ((32, 32, 3), 10), "imagenet": ((64, 64, 3), 200), "npz": ((28, 28, 1), 10)}
 
-# ten seconds of compiling; another experiment has programs of nearly their kind
-DEAR = ("coco_kdpp", "coco_local", "superglue_sinkd", "text_local_sinkd")
+# ten seconds of compilation; other experiments have similar programs
+SLOW = ("coco_kdpp", "coco_local", "superglue_sinkd", "text_local_sinkd")
 
 each = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-dear_ones_long = pytest.mark.parametrize(
+slow_ones_long = pytest.mark.parametrize(
     "path",
-    [pytest.param(p, marks=pytest.mark.long) if p.stem in DEAR else p for p in FILES],
+    [pytest.param(p, marks=pytest.mark.long) if p.stem in SLOW else p for p in FILES],
     ids=lambda p: p.stem,
 )
 
 
-def test_there_are_some():
+def test_experiments_exist():
     assert len(FILES) >= 8
 
 
@@ -63,7 +63,7 @@ def has(table, path):
 
 
 @each
-def test_the_docstring_tells_command_time_and_result(path):
+def test_the_docstring_has_command_time_and_result(path):
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
     assert len(text.split("\n")[0]) <= 100
     assert f"python -m kdjax train --config=experiments/{path.name}" in text
@@ -75,18 +75,18 @@ def test_the_docstring_tells_command_time_and_result(path):
 
 @each
 @pytest.mark.parametrize("arg", ["", "smoke"])
-def test_the_pinned_keys_are_there(path, arg):
-    whole = overrides.read(f"{path}:{arg}", []).config
-    assert not [key for key in PINNED if not has(whole, key)]
-    assert whole["roles"]
-    for role, player in whole["roles"].items():
-        assert not [key for key in OF_A_ROLE if not has(player, key)], role
-        for term, said in player["terms"].items():
-            assert "weight" in said, (role, term)
+def test_the_pinned_keys_exist(path, arg):
+    config = overrides.read(f"{path}:{arg}", []).config
+    assert not [key for key in PINNED if not has(config, key)]
+    assert config["roles"]
+    for role, player in config["roles"].items():
+        assert not [key for key in ROLE_KEYS if not has(player, key)], role
+        for term, scalars in player["terms"].items():
+            assert "weight" in scalars, (role, term)
 
 
 def placeholders(table, path=""):
-    """Yield the keys that say nothing; in a variant, None removes what the others have."""
+    """Yield keys without a value; in a variant, None removes a key of the others."""
     for key, value in table.items():
         if value is None or (key in ("variants", "sweep") and not value):
             yield f"{path}{key}"
@@ -96,31 +96,31 @@ def placeholders(table, path=""):
 
 @each
 @pytest.mark.parametrize("arg", ["", "smoke"])
-def test_an_experiment_states_only_what_it_decides(path, arg):
+def test_an_experiment_sets_no_defaults(path, arg):
     _, plain = overrides._load(path, arg)
     assert not list(placeholders(plain))
-    kept = [key for key in ("seed", "parallel") if key in plain]
-    assert not [key for key in kept if plain[key] == schema.Config.model_fields[key].default]
+    stated = [key for key in ("seed", "parallel") if key in plain]
+    assert not [key for key in stated if plain[key] == schema.Config.model_fields[key].default]
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
-def test_a_study_tells_and_keeps_its_inequalities(path):
+def test_a_study_is_documented_and_its_inequalities_hold(path):
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
     assert len(text.split("\n")[0]) <= 100
     assert f"python -m kdjax study --config=experiments/{path.name} --out=runs/" in text
     for word in ("Expected time:", "Expected result:"):
         assert text.split(word)[1].strip()
-    whole, small = (overrides.read_study(f"{path}:{arg}", []).config for arg in ("", "smoke"))
-    assert list(whole) == list(small)
-    found = study.compute(small)
-    assert not found.broken
-    assert found.panels
+    full, small = (overrides.read_study(f"{path}:{arg}", []).config for arg in ("", "smoke"))
+    assert list(full) == list(small)
+    results = study.compute(small)
+    assert not results.broken
+    assert results.panels
 
 
 def stand_in_texts(folder, config):
-    """A folder of a few lines instead of the data, and networks of a tiny width."""
-    said = {"path": str(tiny_text.write(folder, config["data"]["task"])), "validation": 0.2}
-    config["data"] |= {**said, "vocabulary": None, "tokenizer": None, "vocabulary_size": 64}
+    """Replace the data by a folder of a few lines, and the networks by narrow ones."""
+    files = {"path": str(tiny_text.write(folder, config["data"]["task"])), "validation": 0.2}
+    config["data"] |= {**files, "vocabulary": None, "tokenizer": None, "vocabulary_size": 64}
     config["eval_batch_size"] = 8
     config["batch_size"] = min(config["batch_size"], 16)
     for role in config["roles"].values():
@@ -128,40 +128,40 @@ def stand_in_texts(folder, config):
         role["model"] = {**role["model"], **narrow}
 
 
-def stand_in_teacher(folder, said, about):
-    """An export of the right shapes, all zeros."""
-    options = {key: value for key, value in said["model"].items() if key != "name"}
-    model = models.build(said["model"]["name"], num_classes=about["num_classes"], **options)
-    reads = about.get("inputs") or {"image": (about["shape"], "float32")}
+def stand_in_teacher(folder, role, metadata):
+    """Write an export of zeros with the right shapes."""
+    options = {key: value for key, value in role["model"].items() if key != "name"}
+    model = models.build(role["model"]["name"], num_classes=metadata["num_classes"], **options)
+    reads = metadata.get("inputs") or {"image": (metadata["shape"], "float32")}
     batch = {name: jnp.zeros((1, *shape), dtype) for name, (shape, dtype) in reads.items()}
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    model_export.save(folder, zeros, {**about, "model": said["model"]})
+    model_export.save(folder, zeros, {**metadata, "model": role["model"]})
     return str(folder)
 
 
 @each
-def test_the_full_config_is_sound(path, tmp_path):
-    """Everything but data and teachers, which may not be on this disk: stand-ins of their shape."""
+def test_the_full_config_builds(path, tmp_path):
+    """Data and teachers may not be on this disk; stand-ins of the same shape replace them."""
     config = overrides.read(str(path), ["--config.devices=1"]).config
     if config["data"]["name"] == "text":
         stand_in_texts(tmp_path, config)
-        about = experiment_data.load(resolve.from_dict(config))[0].spec._asdict()
+        metadata = experiment_data.load(resolve.from_dict(config))[0].spec._asdict()
     elif config["data"]["name"] in data.PAIRS:
         config["data"] |= {"name": "pairs_digits", "path": None, "tile_size": 8}
     elif config["data"]["name"] == "coco":
         stand_in = {"path": str(tiny_coco.write(tmp_path)), "validation": 2, "workers": 0}
-        # tracing the networks at the full size takes a minute
+        # tracing at the full size takes a minute
         config["data"] |= {**stand_in, "image_size": 64}
         config["batch_size"] = 2
-        about = experiment_data.load(resolve.from_dict(config))[0].spec._asdict()
+        metadata = experiment_data.load(resolve.from_dict(config))[0].spec._asdict()
     else:
         if config["data"]["name"] != "digits":
-            shape, classes = next(found for part, found in SETS.items() if part in path.name)
+            shape, classes = next(entry for part, entry in SETS.items() if part in path.name)
             stand_in = {"name": "synthetic", "shape": shape, "num_classes": classes}
             config["data"] = {**config["data"], **stand_in, "path": None, "workers": 0}
             config["data"] |= {"image_size": None, "validation": 0.1}
-        about = {key: config["data"][key] for key in ("num_classes", "shape")}
+        metadata = {key: config["data"][key] for key in ("num_classes", "shape")}
     moved = {
         r for role in config["roles"].values() if role["moves"] == "both" for r in role["between"]
     }
@@ -169,12 +169,12 @@ def test_the_full_config_is_sound(path, tmp_path):
     waits = bool(frozen)  # for a checkpoint
     for name, role in config["roles"].items():
         if name in frozen and not config["variants"]:
-            role["checkpoint"] = stand_in_teacher(tmp_path / name, role, about)
+            role["checkpoint"] = stand_in_teacher(tmp_path / name, role, metadata)
     config["variants"] = dict(list(config["variants"].items())[: 1 if waits else 2])
     assert build.build(config).variants
 
 
-@dear_ones_long
+@slow_ones_long
 def test_two_steps(path, tmp_path):
     config = overrides.read(f"{path}:smoke", ["--config.devices=1"]).config
     assert config["num_steps"] == 2
@@ -188,7 +188,7 @@ def test_two_steps(path, tmp_path):
     run = build.build(config)
     for variant in run.variants:
         if variant.from_variant:
-            continue  # needs weights: the same program as with a checkpoint, tested elsewhere
+            continue  # needs weights; tested elsewhere with a checkpoint
         program, state = make_program(
             run, MemberGroup(variant, tuple(range(len(variant.members)))), {}
         )

@@ -1,4 +1,4 @@
-"""The layers of the package: which room may import which, held by reading the sources."""
+"""Import rules between the rooms of the package, checked in the sources."""
 
 import ast
 import pathlib
@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "kdjax"
-EVERYBODY = {"types", "errors"}  # what every room may import
+EVERYBODY = {"types", "errors"}  # allowed in every room
 # room, or file at the root -> (rooms of kdjax, third-party packages) that it may import
 RULES = {
     "__init__": (set(), set()),
@@ -59,7 +59,7 @@ def modules():
 
 
 def imports(path):
-    """Yield every imported dotted name of a file, also of imports inside functions."""
+    """Yield every imported dotted name of a file, including imports inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -69,7 +69,7 @@ def imports(path):
 
 
 def target(dotted):
-    """Return the module of kdjax that a dotted name is or lies in; None of other packages."""
+    """Return the module of kdjax that contains a dotted name, or None for other packages."""
     parts = dotted.split(".")
     known = modules()
     for end in range(len(parts), 1, -1):
@@ -142,13 +142,13 @@ def test_no_files_import_each_other():
 def test_only_experiment_reads_configs_and_flags(name):
     for module, path in modules().items():
         if room(module) == name:
-            # grain's worker processes need absl's flags to have been parsed, whatever they hold
+            # grain's worker processes need absl's flags to be parsed
             forbidden = {"ml_collections", "argparse"} | ({"absl"} if name != "data" else set())
             assert not forbidden & {dotted.split(".")[0] for dotted in imports(path)}, module
 
 
 def test_experiments_import_ml_collections_only():
-    """And what siblings share: a file whose name begins with "_", which is no experiment."""
+    """Shared files, whose names begin with "_", are allowed too."""
     for path in sorted((ROOT / "experiments").glob("*.py")):
         names = [name for name in imports(path) if not name.startswith("experiments._")]
         third = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)

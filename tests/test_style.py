@@ -1,4 +1,4 @@
-"""The rules of style that a program can check: names, docstrings, sizes."""
+"""Style rules that a program can check: names, docstrings, sizes."""
 
 import ast
 import pathlib
@@ -25,7 +25,7 @@ def nodes(path, kind):
 
 
 @pytest.mark.parametrize("path", FILES, ids=label)
-def test_names_say_what_a_thing_is(path):
+def test_names_are_descriptive(path):
     names = [n.id for n in nodes(path, ast.Name) if isinstance(n.ctx, ast.Store)]
     names += [n.arg for n in nodes(path, ast.arg)]
     names += [n.name for n in nodes(path, ast.FunctionDef | ast.ClassDef)]
@@ -33,7 +33,7 @@ def test_names_say_what_a_thing_is(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=label)
-def test_docstrings_open_with_their_subject_or_an_imperative(path):
+def test_docstrings_start_with_a_subject_or_an_imperative(path):
     for node in nodes(path, DOCUMENTED):
         text = ast.get_docstring(node) or ""
         assert not QUESTION.match(text), text.split("\n")[0]

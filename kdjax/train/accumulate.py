@@ -1,4 +1,4 @@
-"""Gradient accumulation: one step over parts of the batch, one after the other."""
+"""Gradient accumulation: one step over several parts of the batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +15,10 @@ PartGradients = Callable[[PyTree, Batch, Array], tuple[PyTree, PyTree, dict[str,
 def over_parts(
     gradients: PartGradients, parts: int, stats: PyTree, batch: Batch, key: Array
 ) -> tuple[PyTree, PyTree, dict[str, Array]]:
-    """Average gradients and metrics over the parts of a batch; each part gets the last one's stats.
+    """Average gradients and metrics over the parts of a batch; stats pass from part to part.
 
-    Part i holds the rows i, i + parts, i + 2 parts, ... so that devices divide each part as they
-    divide the batch. All parts must have the same number of real examples, as training batches do.
+    Part i has the rows i, i + parts, i + 2 parts, ..., so devices divide each part like the batch.
+    All parts must have the same number of real examples, as in training batches.
 
     Args:
       gradients: of a part, with its stats and metrics.
@@ -40,9 +40,9 @@ def over_parts(
     grads, _, metrics = jax.eval_shape(gradients, stats, part(0), key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, metrics))
     carry = (zeros, stats)
-    if jax.default_backend() == "cpu":  # a loop would lose the CPU's fast convolutions
+    if jax.default_backend() == "cpu":  # unrolled: convolutions in a loop are slow on a CPU
         for i in range(parts):
-            # each part waits for the one before, or their activations would live side by side
+            # each part waits for the previous one, so that only one part's activations exist
             carry, split = jax.lax.optimization_barrier((step(carry, i)[0], split))
     else:
         carry, _ = jax.lax.scan(step, carry, jnp.arange(parts))

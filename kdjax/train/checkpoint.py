@@ -1,9 +1,9 @@
 """Checkpoints: one complete, verified state, through orbax.
 
-A checkpoint holds the trained part of a State (frozen roles are named by path and hash
-instead), and a small record: the step, the byte offset of the metrics file, a digest of all
-arrays, and entries of the caller. A checkpoint whose arrays do not match the digest is
-quarantined, and the one before is read.
+A checkpoint has the trained part of a State (frozen roles are recorded by path and hash instead)
+and a small record: the step, the byte offset of the metrics file, a digest of all arrays, and
+entries of the caller. A checkpoint whose arrays do not match the digest is quarantined, and the
+previous one is read.
 """
 
 import errno
@@ -49,7 +49,7 @@ def describe(tree: PyTree) -> dict[str, str]:
 
 
 def open_manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
-    """Open (and create) a folder of checkpoints, of which the newest `keep` stay."""
+    """Open or create a folder of checkpoints that keeps the newest `keep`."""
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep, create=True, enable_async_checkpointing=True
     )
@@ -59,10 +59,10 @@ def open_manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
 def save(
     manager: ocp.CheckpointManager, state: State, trains: tuple[str, ...], record: Mapping[str, Any]
 ) -> None:
-    """Write the trained part of a state; the files are written while training goes on.
+    """Write the trained part of a state; training continues during the write.
 
     Raises:
-      RunError: this checkpoint, or the one before, cannot be written.
+      RunError: this checkpoint or the previous one cannot be written.
     """
     part = trained_part(state, trains)
     step = int(state.step)
@@ -70,7 +70,7 @@ def save(
         return
     write_file_hashes(manager)
     record = {**record, "step": step, "digest": digest(part), "arrays": describe(part)}
-    if multihost.count() > 1:  # orbax writes global arrays, each process a part
+    if multihost.count() > 1:  # orbax writes global arrays; each process writes a part
         part = multihost.replicate_global(part, _one_copy_a_process())
     with _writing(manager):
         manager.save(
@@ -116,8 +116,8 @@ def close(manager: ocp.CheckpointManager) -> None:
 def write_file_hashes(manager: ocp.CheckpointManager) -> None:
     """Wait for the checkpoint being written, and write size and hash of every checkpoint's files.
 
-    Damage is then detected without reading the arrays: a reader that meets a truncated file prints
-    tracebacks from threads of its own, at any later time.
+    Damage is then detected without reading the arrays: orbax's reader of a truncated file prints
+    tracebacks from other threads at any later time.
 
     Raises:
       RunError: the checkpoint could not be written.
@@ -154,7 +154,7 @@ def _file_hashes(folder: Path) -> dict[str, list]:
 
 
 def _changed_file(folder: Path, step: int) -> str | None:
-    """Describe a file of a checkpoint that differs from its hash; None if all agree or none has."""
+    """Describe a file of a checkpoint that differs from its hash; None if no file differs."""
     try:
         expected = json.loads((folder / HASHES / f"{step}.json").read_text())
     except (OSError, ValueError, RecursionError):
@@ -171,7 +171,7 @@ def _changed_file(folder: Path, step: int) -> str | None:
 def restore(
     manager: ocp.CheckpointManager, state: State, trains: tuple[str, ...], say: Say
 ) -> tuple[State, dict[str, Any]] | None:
-    """Read the newest good checkpoint into a state of the same shapes; None if there is none.
+    """Read the newest valid checkpoint into a state of the same shapes; None if there is none.
 
     Raises:
       UserError: a checkpoint of other roles, networks or numbers of members.
@@ -212,9 +212,9 @@ def _read(manager: ocp.CheckpointManager, step: int, template: PyTree):
 
 
 def _check_arrays(folder: Path, stored: Mapping[str, str], template: PyTree) -> None:
-    """Refuse the checkpoint of another run, which is not damaged."""
+    """Raise an error for the checkpoint of another run, which is not damaged."""
     expected = describe(template)
-    # networks first: they tell more than their optimizers
+    # networks first: they are more informative than their optimizers
     for name in sorted({*stored, *expected}, key=lambda n: (not n.startswith(".params"), n)):
         there, here = stored.get(name, "absent"), expected.get(name, "absent")
         if there != here:
@@ -246,7 +246,7 @@ def quarantine(manager: ocp.CheckpointManager, step: int, say: Say, reason: str)
 
 
 def trained_part(state: State, trains: tuple[str, ...]) -> State:
-    """Return the state without its frozen roles, which a checkpoint names by path and hash."""
+    """Return the state without its frozen roles, which a checkpoint records by path and hash."""
     params = {role: state.params[role] for role in trains}
     return state._replace(params=params, stats={role: state.stats[role] for role in trains})
 

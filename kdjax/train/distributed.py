@@ -1,4 +1,4 @@
-"""Start of one of several processes. jax is imported only then: most commands need none."""
+"""Start of one of several processes. It imports jax lazily: most commands do not need it."""
 
 import os
 from collections.abc import Iterator
@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 from kdjax.errors import UserError
 
-# A process that is silent for so long counts as lost, and the others end; a process that ends
-# waits so long for the others.
+# Seconds after which a process without heartbeat counts as lost and the others exit, and for which
+# a process waits for the others at its end.
 SILENT_SECONDS = 30
-# These variables or the flags give the addresses. The first is JAX's own name.
+# These variables or the flags set the addresses. The first name is JAX's.
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
@@ -17,7 +17,7 @@ VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 def processes_of(
     enabled: bool, coordinator: str | None, number: int | None, index: int | None
 ) -> Iterator[None]:
-    """Join the other processes for the time of a run; nothing happens unless enabled.
+    """Join the other processes for the time of a run; do nothing unless enabled.
 
     Without an address, JAX detects it on Cloud TPU, GKE, Slurm and Open MPI.
 

@@ -1,8 +1,7 @@
-"""The training loop: steps, and a fixed order of what follows a step that is due.
+"""The training loop: steps, and a fixed order of the actions after a step.
 
-Metrics are read and checked, written, validated upon, and only then is the state saved; a
-checkpoint therefore never follows a value that was not finite, and the metrics file is complete
-up to it.
+The order is: read and check the metrics, write them, validate, save the state. Therefore no
+checkpoint follows a non-finite value, and the metrics file is complete up to each checkpoint.
 """
 
 import math
@@ -22,7 +21,7 @@ Values = Mapping[str, np.ndarray]  # name -> [members]
 
 
 class Every(NamedTuple):
-    """Periods in steps; 0 means never (the last step always counts)."""
+    """Periods in steps; 0 means only at the last step."""
 
     log: int
     evaluate: int
@@ -43,13 +42,13 @@ class Plan(NamedTuple):
 
 
 class Hooks(NamedTuple):
-    """The functions that the loop calls; all but `step` run between steps, on the host.
+    """Functions that the loop calls; all but `step` run between steps, on the host.
 
-    The logged values are those of that very step, so that a resumed run logs the same.
+    The logged values are those of the logged step, so a resumed run logs the same values.
 
     `log(step, values)`, `evaluate(step, state)`, `save(state)`, `grad_norms(state, batch)`,
     `on_progress(step, values, images_per_second)`, `warn(text)`. `multi_step(state, batches)`, if
-    there is one, takes `steps_per_dispatch` steps in one dispatch; its metrics have a leading axis
+    given, takes `steps_per_dispatch` steps in one dispatch; its metrics have a leading axis
     of steps.
     """
 
@@ -66,7 +65,7 @@ class Hooks(NamedTuple):
 
 
 class Stopped(RunError):
-    """The process was asked to end; the state of `step` has been saved."""
+    """The process received a signal to stop; the state of `step` has been saved."""
 
 
 class DivergenceTracker:
@@ -80,25 +79,25 @@ class DivergenceTracker:
         first: int = 0,
         covers_all: bool = True,
     ) -> None:
-        """Start with the members that an earlier part of the run saw diverge.
+        """Start with the members that diverged in an earlier part of the run.
 
         Args:
           members: rows of this program.
           diverged: from a checkpoint, row -> description.
-          first: number of the first row's member, by which the lines name it.
-          covers_all: there are no other members, so that the run ends when none is finite.
+          first: number of the first row's member, for the messages.
+          covers_all: there are no other members, so the run ends if none is finite.
         """
         self.members, self.first, self.covers_all = members, first, covers_all
         self.diverged: dict[int, str] = {int(m): text for m, text in (diverged or {}).items()}
         self.unconverged_terms: set[str] = set()
 
     def check(self, first_step: int, rows: Sequence[Values]) -> list[str]:
-        """Look for the first non-finite value of each member; returns a line for each new one.
+        """Find the first non-finite value of each member; return a line for each new one.
 
         Another line, once a term, reports iterations that did not converge.
 
         Raises:
-          RunError: no member is finite any more, and there are no others.
+          RunError: no member is finite, and there are no others.
         """
         lines = []
         for offset, row in enumerate(rows):
@@ -122,7 +121,7 @@ class DivergenceTracker:
         lines = []
         for name in sorted(row):
             term = name.removesuffix("/converged")
-            # a share of 1 summed over devices may fall short of 1 by a rounding
+            # shares summed over devices may be below 1 by a rounding
             if term == name or term in self.unconverged_terms or min(row[name]) > 0.99:
                 continue
             self.unconverged_terms.add(term)
@@ -148,7 +147,7 @@ def first_nonfinite_metric(row: Values, member: int) -> str | None:
 def termination():
     """Yield a function of the step that returns whether SIGTERM or SIGINT has arrived since.
 
-    With several processes it is true, at the same step in all, once one of them was asked.
+    With several processes it becomes true at the same step in all after a signal to any of them.
     """
     if multihost.count() > 1:
         yield multihost.preempted
@@ -158,7 +157,7 @@ def termination():
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
             old[number] = signal.signal(number, lambda n, _: received.append(n))
-    except ValueError:  # not the main thread: signals are the caller's business
+    except ValueError:  # not the main thread: the caller handles signals
         pass
     try:
         yield lambda _: bool(received)
@@ -180,8 +179,8 @@ def fit(
       tracker: the diverged members so far; updated.
 
     Raises:
-      RunError: no member is finite any more.
-      Stopped: SIGTERM or SIGINT came; the state has been saved.
+      RunError: no member is finite.
+      Stopped: SIGTERM or SIGINT arrived; the state has been saved.
     """
     rows, start_time = [], time.perf_counter()
     number, every = plan.start, plan.every
@@ -220,7 +219,7 @@ def _advance(
 ) -> tuple[State, Any, Mapping[str, Any], int]:
     """Take one step, or a dispatch of steps if nothing is due within it.
 
-    The grouping depends on the steps' numbers alone, so that a resumed run groups them alike.
+    The grouping depends only on the steps' numbers, so a resumed run has the same groups.
 
     Returns:
       The state, the last batch, the metrics and the number of steps.
@@ -238,7 +237,7 @@ def _advance(
 
 
 def _by_step(window: Sequence[Values], counts: Sequence[int]) -> list[Values]:
-    """Split the metrics of dispatches, of one step or more, into those of each step."""
+    """Split the metrics of dispatches of one or more steps into those of each step."""
     rows: list[Values] = []
     for values, count in zip(window, counts, strict=True):
         if count == 1:

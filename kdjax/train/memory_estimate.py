@@ -1,4 +1,4 @@
-"""Estimate, before anything is compiled, of the members of a sweep that fit into a device."""
+"""Estimate, before compilation, of the number of sweep members that fit into a device."""
 
 import os
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import numpy as np
 
 from kdjax.types import Batch, Method, PyTree, State
 
-SHARE = 0.8  # of the memory that is free; the rest is for the compiler's temporaries
+SHARE = 0.8  # of the free memory; the rest is for the compiler's temporaries
 
 
 def tree_bytes(tree: PyTree) -> int:
@@ -28,7 +28,7 @@ def member_bytes(method: Method, state: State, batch: Batch) -> int:
     """Return the bytes of one member: its state twice, its gradients, its saved activations.
 
     Args:
-      method: what is minimised.
+      method: the players and their terms.
       state: of one member; shapes suffice (`jax.eval_shape`).
       batch: one prepared batch of full size; shapes suffice.
     """
@@ -47,19 +47,19 @@ def member_bytes(method: Method, state: State, batch: Batch) -> int:
 
 
 def free_bytes(device: Any) -> int:
-    """Return the free memory of a device, of the machine for a CPU."""
+    """Return the free memory of a device; for a CPU that of the machine."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return next(1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable:"))
-    except (OSError, StopIteration):  # not Linux: half of what is built in
+    except (OSError, StopIteration):  # not Linux: half of the machine's memory
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def fitting(members: int, each: int, free: int) -> int:
-    """Return the members in one program: as few programs as possible, evenly filled."""
+    """Return the number of members in one program: as few programs as possible, of equal size."""
     most = max(1, int(SHARE * free) // max(each, 1))
     programs = -(-members // most)
     return -(-members // programs)

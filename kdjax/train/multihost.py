@@ -1,8 +1,8 @@
-"""One run in several processes: the writer, values that all agree upon, rows of each.
+"""One run in several processes: writing by process 0, shared values, and gathered rows.
 
-Every process runs the same program with the same config, and calls everything below in the same
-order: most of it waits for the others. Process 0 alone writes files and logs; all write
-checkpoints. With one process nothing here communicates.
+Every process runs the same program with the same config, and calls the functions below in the same
+order, because most of them wait for the others. Only process 0 writes files and logs; all processes
+write checkpoints. With one process no function communicates.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from kdjax.errors import RunError, UserError
 from kdjax.types import PyTree
 
 T = TypeVar("T")
-# Words in the errors of collectives and barriers when a process does not answer.
+# Words in the errors of collectives and barriers if a process does not respond.
 _PEER_LOST = ("Gloo", "gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat", "NCCL", "preempted")
-_TEXT_BYTES = 1024  # of a line that travels between processes
+_TEXT_BYTES = 1024  # of a line that is sent between processes
 
 
 def count() -> int:
@@ -37,7 +37,7 @@ def is_first() -> bool:
 
 
 def devices(number: int) -> list[Any]:
-    """Return `number` devices, as many of each process, those of a process adjacent.
+    """Return `number` devices, equally many of each process and adjacent by process.
 
     So the rows of a batch that a process reads are those that its devices hold. `number` is a
     multiple of the number of processes.
@@ -79,7 +79,7 @@ def run_on_first(action: Callable[[], object]) -> None:
 
 
 def first_then_all(action: Callable[[], T]) -> T:
-    """Run an action in process 0, then in the others, which find its files."""
+    """Run an action in process 0, then in the others, which can read its files."""
     if count() == 1:
         return action()
     run_on_first(action)
@@ -111,10 +111,10 @@ def all_true(value: bool) -> bool:
 
 
 def gather_rows(tree: PyTree, *, axis: int = 0) -> PyTree:
-    """Return the rows of all processes, in their order, on the host of each.
+    """Return the rows of all processes in their order, on every host.
 
     Args:
-      tree: numpy arrays, as many rows in each process.
+      tree: numpy arrays with the same number of rows in each process.
       axis: that of the rows.
     """
     if count() == 1:
@@ -124,7 +124,7 @@ def gather_rows(tree: PyTree, *, axis: int = 0) -> PyTree:
 
 
 def replicate_global(tree: PyTree, sharding: NamedSharding) -> PyTree:
-    """Turn arrays that are equal in all processes into global ones, a copy on each device."""
+    """Return global arrays, with a copy on each device, of arrays that all processes have."""
 
     def replicate(x: jax.Array | np.ndarray) -> jax.Array:
         is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
@@ -141,9 +141,9 @@ def local_copy(tree: PyTree) -> PyTree:
 
 
 def exit_if_peer_lost(error: Exception) -> None:
-    """End this process at once, with a line, if another one of the run is lost.
+    """Exit immediately, with one line, if another process of the run is lost.
 
-    Everything else, the usual end of a process included, would wait for it.
+    A normal exit would wait for the lost process.
     """
     message = str(error)
     if count() == 1 or not any(word in message for word in _PEER_LOST):
@@ -158,9 +158,9 @@ def exit_if_peer_lost(error: Exception) -> None:
 
 
 def preempted(step: int) -> bool:
-    """Return whether all stop after this step, because one of them was asked to end.
+    """Return whether all processes stop after this step because one of them received a signal.
 
-    The answer is the same in all processes at the same step; a process learns of SIGTERM through
-    the handler that `jax.distributed.initialize` has set.
+    The result is the same in all processes at the same step. The handler that
+    `jax.distributed.initialize` installs receives SIGTERM.
     """
     return multihost_utils.reached_preemption_sync_point(step)

@@ -7,7 +7,7 @@ from kdjax.errors import UserError
 from kdjax.train.step import Optimizer
 from kdjax.types import PyTree, Scalars
 
-# Without the learning rate and weight decay, which `make_optimizer` adds.
+# Without learning rate and weight decay, which `make_optimizer` adds.
 DIRECTIONS = {
     "sgd": lambda momentum, nesterov: (
         optax.trace(momentum, nesterov) if momentum else optax.identity()
@@ -17,7 +17,7 @@ DIRECTIONS = {
     "lion": lambda momentum, nesterov: optax.scale_by_lion(b1=momentum),
     "rmsprop": lambda momentum, nesterov: optax.scale_by_rms(decay=momentum),
 }
-COUPLED_DECAY = ("sgd", "adam", "rmsprop")  # decay joins the gradient, as PyTorch's does
+COUPLED_DECAY = ("sgd", "adam", "rmsprop")  # decay is added to the gradient, as in PyTorch
 
 
 def make_optimizer(
@@ -29,7 +29,7 @@ def make_optimizer(
     clip_norm: float | None = None,
     decay: str = "all",
 ) -> Optimizer:
-    """Make an optimizer: a function of its traced scalars `learning_rate` and `weight_decay`.
+    """Return an optimizer: a function of its traced scalars `learning_rate` and `weight_decay`.
 
     Args:
       name: "sgd", "adam", "adamw", "lion" or "rmsprop".

@@ -3,14 +3,14 @@
 - `one_device`: `jit`.
 - `pmap_data`: the batch is divided over the devices of a `pmap`, the state replicated; the step
   must have been built with `axis_name=AXIS`.
-- `pmap_members`: a sweep's members are divided over the devices, `pmap(vmap(step))`; nothing is
-  communicated, every device sees the whole batch.
+- `pmap_members`: a sweep's members are divided over the devices, `pmap(vmap(step))`, without
+  communication; every device has the full batch.
 - `mesh_data`: as `pmap_data`, but under `jit` with shardings; the step has no axis name.
 
-With several processes each passes its own rows of a batch (`data.shard_source`), and gets its
-states, metrics and outputs back whole; `pmap_members` is for one process.
+With several processes each process passes its rows of a batch (`data.shard_source`) and receives
+the full states, metrics and outputs; `pmap_members` is for one process.
 
-A `Layout` is all that training and evaluation know of devices.
+Training and evaluation use devices only through a `Layout`.
 """
 
 import functools
@@ -53,13 +53,13 @@ class Layout(NamedTuple):
 
 
 def one_device() -> Layout:
-    """Plain `jit` on the default device."""
-    # explicit: a state from a checkpoint carries a mesh and would need another program
+    """Return the layout of `jit` on the default device."""
+    # explicit: a state from a checkpoint has a mesh and would need another program
     (device,) = jnp.zeros(()).devices()
     return Layout(
         devices=1,
         axis_name=None,
-        # a copy: a step consumes its state
+        # a copy: a step donates its state
         place=lambda tree: jax.device_put(tree, device, may_alias=False),
         fetch=_identity,
         put=_identity,  # the call itself moves host arrays, in less time than `device_put`
@@ -75,10 +75,10 @@ def pmap_data(devices: int, *, stacked_batch: bool) -> Layout:
     """Divide each batch over `devices`.
 
     Args:
-      devices: how many, in all processes; the batch size must be a multiple.
-      stacked_batch: host batches carry a leading member axis.
+      devices: number in all processes; the batch size must be a multiple.
+      stacked_batch: host batches have a leading member axis.
     """
-    # in each process a pmap sees the local devices
+    # in each process a pmap has the local devices
     local, everyone = multihost.local_devices(devices), multihost.devices(devices)
     sharding = NamedSharding(Mesh(np.array(local), (AXIS,)), PartitionSpec(AXIS))
     replicate = functools.partial(_replicate, devices=len(local), sharding=sharding)
@@ -113,9 +113,9 @@ def pmap_members(devices: int, axes: State, *, stacked_batch: bool) -> Layout:
     """Divide a sweep's members over `devices`; their number must be a multiple.
 
     Args:
-      devices: how many.
-      axes: 0 where the state is stacked by member, None where it is shared.
-      stacked_batch: host batches carry a leading member axis.
+      devices: their number.
+      axes: 0 if stacked by member, None if shared, for each leaf of the state.
+      stacked_batch: host batches have a leading member axis.
     """
     sharding = _sharding(devices, PartitionSpec(AXIS))
     replicate = functools.partial(_replicate, devices=devices, sharding=sharding)
@@ -172,7 +172,7 @@ def mesh_data(devices: int, *, stacked_batch: bool) -> Layout:
     if multihost.count() == 1:
         return layout
 
-    def put(batch: Mapping[str, Any]) -> PyTree:  # no process can reach all devices
+    def put(batch: Mapping[str, Any]) -> PyTree:  # no process can address all devices
         rows = {name: np.asarray(x) for name, x in batch.items()}
         return {n: jax.make_array_from_process_local_data(divided, x) for n, x in rows.items()}
 
@@ -189,7 +189,7 @@ def _sharding(devices: int, spec: PartitionSpec) -> NamedSharding:
 
 
 def _replicate(tree: PyTree, devices: int, sharding: NamedSharding) -> PyTree:
-    """Give every device a copy, as pmap's leading axis."""
+    """Copy to every device, as pmap's leading axis."""
     return jax.device_put(jax.tree.map(lambda x: _copies(x, devices), tree), sharding)
 
 
@@ -211,7 +211,7 @@ def _merge(x: Any) -> Any:
 
 
 def _by_axis(axes: State, state: State, stacked: Callable, shared: Callable) -> State:
-    """Apply one function to the trees that are stacked by member and another to the shared ones."""
+    """Apply one function to the trees stacked by member and another to the shared ones."""
 
     def apply(axis: int | None, tree: PyTree) -> PyTree:
         return jax.tree.map(stacked if axis == 0 else shared, tree)
@@ -234,8 +234,8 @@ class _BlockingCall:
 def _blocking_on_cpu(f: Mapped) -> Mapped:
     """On simulated CPU devices, wait for each call before the next.
 
-    Programs with collectives that queue up on the CPU's few threads block one another until
-    XLA aborts the process (seen with 4 devices on 2 cores). Accelerators need no such wait.
+    Queued programs with collectives block one another on the CPU's few threads until XLA aborts
+    the process (observed with 4 devices on 2 cores). Accelerators do not need to wait.
     """
     if jax.default_backend() != "cpu":
         return f

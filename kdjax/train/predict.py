@@ -1,4 +1,4 @@
-"""Evaluation: every example once, whatever the padding and the number of devices."""
+"""Evaluation of every example once, for any padding and number of devices."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -20,7 +20,7 @@ def make_predict(
 ) -> Predict:
     """Build `predict(state, raw batch) -> {role: logits [batch, classes]}`, in evaluation mode.
 
-    `read` selects something else of the outputs, [batch, numbers].
+    `read` selects another output, [batch, numbers].
     """
 
     def predict(state: State, batch: Batch) -> dict[str, jax.Array]:
@@ -40,7 +40,7 @@ def collect(
     batches: Iterable[Mapping[str, Any]],
     layout: Layout,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Run a compiled `predict` over a split; this process may hold a part of each batch.
+    """Run a compiled `predict` over a split; this process may have only a part of each batch.
 
     Returns:
       Logits by role, [member?, examples, classes], and labels [examples], padding removed.

@@ -1,6 +1,6 @@
 """Settings of the whole process: memory, logging, hooks, the compilation cache.
 
-The command line alone applies them; importing kdjax changes none. This file imports no jax, because
+Only the command line applies them; importing kdjax changes none. This file imports no jax, because
 memory must be configured before jax starts threads.
 """
 
@@ -20,7 +20,7 @@ _ORBAX = f"{os.sep}orbax{os.sep}"
 def configure_process() -> None:
     """Configure this process for a command; a second call changes nothing."""
     malloc.keep_memory()
-    # Orbax logs the traceback of what fails in each of its threads, and then raises it as well.
+    # Orbax logs the traceback of an error in its threads and also raises the error.
     logging.getLogger("absl").addFilter(_is_not_from_orbax)
     if not isinstance(sys.unraisablehook, _UnraisableHook):
         sys.unraisablehook = _UnraisableHook(sys.unraisablehook)
@@ -32,7 +32,7 @@ def _is_not_from_orbax(record: logging.LogRecord) -> bool:
 
 
 class _UnraisableHook:
-    """Ignores errors of reads that orbax abandoned, which surface whenever they are collected."""
+    """Ignores errors of reads that orbax abandoned, which are raised at garbage collection."""
 
     def __init__(self, report: Callable[[Any], object]) -> None:
         """Report all other errors by `report`."""
@@ -53,7 +53,7 @@ def _passes_through_orbax(traceback: TracebackType | None) -> bool:
 
 
 def _cache_compiled_programs() -> None:
-    """Keep compiled programs between runs, unless the user has chosen a place or none."""
+    """Cache compiled programs between runs, unless the user has configured the cache."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     import jax

@@ -17,7 +17,7 @@ from kdjax.types import Array, Aux, Batch, Method, PyTree, Scalars, State
 
 # scalars (learning_rate, weight_decay) -> transformation; they may be traced
 Optimizer = Callable[[Scalars], optax.GradientTransformation]
-# prepare(raw batch, key) -> batch as models want it
+# prepare(raw batch, key) -> batch for the models
 Prepare = Callable[[Batch, Array], Batch]
 StepFunction = Callable[[State, Batch], tuple[State, Mapping[str, Array]]]
 
@@ -29,13 +29,13 @@ def init_state(
     batch: Batch,
     hparams: Mapping[str, Any],
 ) -> State:
-    """Make the state before the first step.
+    """Return the state before the first step.
 
     Args:
       method: the players.
       tx: an optimizer for every role that trains.
       key: a typed PRNG key; kept in the state, constant.
-      batch: one batch as the models see it (float images); only its shapes matter.
+      batch: one prepared batch (float images); only its shapes matter.
       hparams: role -> {"terms": {term: scalars}, "optimizer": scalars}.
     """
     variables = method.init(key, batch)
@@ -47,7 +47,7 @@ def init_state(
 
 
 def init_opt(method: Method, tx: Mapping[str, Optimizer], params, hparams) -> dict[str, PyTree]:
-    """Return fresh optimizer states, for the roles that train."""
+    """Return new optimizer states of the trained roles."""
     return {r: tx[r](hparams[r]["optimizer"]).init(params[r]) for r in method.trains}
 
 
@@ -63,15 +63,15 @@ def make_step(
     """Build `step(state, batch) -> (state, metrics)`.
 
     Args:
-      method: what is minimised; its `trains` alone are differentiated, so that a frozen role
-        costs no backward pass.
+      method: the players; only the roles of `trains` are differentiated, so a frozen role
+        has no backward pass.
       tx: an optimizer for every role that trains.
       axis_name: the axis over which the batch is divided, if the step will be mapped over one.
-      prepare: turns a raw batch into one for the models, inside the compiled step.
+      prepare: converts a raw batch into one for the models, inside the compiled step.
       data_seed: augment by this seed instead of the state's key, so that members of a sweep
-        with different seeds see the same batch (and a frozen teacher sees it once).
+        with different seeds have the same batch (and a frozen teacher runs once).
       accumulate: the number of parts of the batch that are processed in turn, for one step;
-        operations that couple examples (batch norm, some terms) then see one part at a time.
+        operations that couple examples (batch norm, some terms) then use one part at a time.
 
     Returns:
       A pure function. Its metrics are global means, with `<role>/grad_norm` added.
@@ -105,10 +105,10 @@ def make_step(
 
 
 def multi_step(step: StepFunction) -> Callable[[State, tuple[Batch, ...]], tuple[State, Any]]:
-    """Build `steps(state, batches) -> (state, metrics)`: one step a batch, in one program.
+    """Build `steps(state, batches) -> (state, metrics)`: one step for each batch, in one program.
 
-    A scan: on an accelerator it saves the host's time of each step, on a CPU a convolution in a
-    loop is many times slower. Metrics get a leading axis. Constants ("arrays") are not stacked.
+    It is a scan. On an accelerator it saves the host's time of each step; on a CPU convolutions in
+    a loop are many times slower. Metrics get a leading axis. Constants ("arrays") are not stacked.
     """
 
     def steps(state: State, batches: tuple[Batch, ...]):
@@ -140,7 +140,7 @@ def make_grad_norms(
 ) -> Callable[[State, Batch], Mapping[str, Array]]:
     """Build `norms(state, batch) -> {"<role>/<term>/grad_norm": scalar}`.
 
-    One forward pass and a backward pass for each term: not meant for every step.
+    It needs one forward pass and a backward pass for each term, too slow for every step.
     """
 
     def norms(state: State, batch: Batch):
@@ -174,7 +174,7 @@ def _ready(
     prepare: Prepare | None,
     data_seed: int | None,
 ) -> tuple[Batch, Array]:
-    """Prepare the batch; returns it with the key for the models."""
+    """Return the prepared batch and the key for the models."""
     data_key, model_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     if data_seed is not None:
         common = jax.random.fold_in(jax.random.key(data_seed), state.step)
@@ -195,7 +195,7 @@ def _update(method: Method, tx: Mapping[str, Optimizer], state: State, grads, au
         transform = tx[role](state.hparams[role]["optimizer"])
         updates, new_opt = transform.update(grads[role], opt[role], params[role])
         new = (optax.apply_updates(params[role], updates), aux.stats[role], new_opt)
-        if role in aux.active:  # a select, so that a waiting role stays bit-identical
+        if role in aux.active:  # a select, so that a paused role stays bit-identical
             old = (params[role], stats[role], opt[role])
             new = jax.tree.map(lambda n, o, on=aux.active[role]: jnp.where(on, n, o), new, old)
         params[role], stats[role], opt[role] = new

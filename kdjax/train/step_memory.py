@@ -16,11 +16,11 @@ _UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
 class Cost(NamedTuple):
-    """Bytes on one device while a step runs, from the compiler's own account.
+    """Bytes on one device during a step, as reported by the compiler.
 
-    `parameters` (of frozen roles too) and `optimizer` are parts of the step's arguments;
-    `inputs` is the rest of them: statistics, the batch, training data on the device; `working` is
-    temporary: activations, gradients, and outputs that reuse no argument's memory.
+    `parameters` (including frozen roles) and `optimizer` are parts of the step's arguments;
+    `inputs` is the rest of them: statistics, the batch, training data on the device. `working` is
+    temporary: activations, gradients, and outputs that do not reuse an argument's memory.
     """
 
     parameters: int
@@ -35,9 +35,9 @@ class Cost(NamedTuple):
 
 
 def step_cost(step: Any, state: State, batch: PyTree) -> Cost | None:
-    """Return the cost of a step; None where the compiler does not report it.
+    """Return the cost of a step, or None if the compiler does not report it.
 
-    This compiles the step; calling it afterwards with such arguments does not compile again.
+    This compiles the step; later calls with such arguments do not compile again.
 
     Args:
       step: from `Layout.compile_step`, not yet called.
@@ -45,13 +45,13 @@ def step_cost(step: Any, state: State, batch: PyTree) -> Cost | None:
       batch: on the devices.
 
     Raises:
-      RunError: the compiler found that it does not fit.
+      RunError: the compiler reports that the step does not fit.
     """
     try:
         analysis = step.lower(state, batch).compile().memory_analysis()
     except (NotImplementedError, AttributeError):
         return None
-    except jax.errors.JaxRuntimeError as error:  # a TPU's compiler counts before it runs
+    except jax.errors.JaxRuntimeError as error:  # a TPU's compiler checks the memory
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         reason = str(error).split("\n")[0][:200]
@@ -75,7 +75,7 @@ def _on_one_device(tree: PyTree) -> int:
 
 
 def memory_of(device: Any) -> int:
-    """Return an accelerator's whole memory; a CPU's free memory, without the state it holds."""
+    """Return an accelerator's total memory, or a CPU's free memory without the state."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     return (stats or {}).get("bytes_limit", 0) or free_bytes(device)
 

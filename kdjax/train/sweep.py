@@ -1,7 +1,7 @@
 """Sweeps: many runs as one program, by stacking states and mapping the step over them.
 
-A swept value is a traced scalar in `hparams` (or the seed), so that the program is compiled
-once for all members. What is not swept is not stacked: a frozen teacher runs once for all.
+A swept value is a traced scalar in `hparams` (or the seed), so the program is compiled once for all
+members. Values that are not swept are not stacked: a frozen teacher runs once for all members.
 """
 
 import itertools
@@ -28,7 +28,7 @@ def members(table: Mapping[str, Sequence[Any]], mode: str = "grid") -> list[dict
 
     Raises:
       UserError: an empty list of values, an unknown mode, zipped lists of unequal length, or
-        two members alike.
+        two equal members.
     """
     for path, values in table.items():
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
@@ -54,8 +54,8 @@ def members(table: Mapping[str, Sequence[Any]], mode: str = "grid") -> list[dict
 def place(hparams: Mapping[str, Any], path: str, value: float) -> dict[str, Any]:
     """Return `hparams` with the scalar at a dotted config path replaced.
 
-    `roles.student.terms.balanced_kl.temperature`, `roles.*.optimizer.learning_rate`, ...: a star
-    stands for every role that has the rest of the path.
+    Paths: `roles.student.terms.balanced_kl.temperature`, `roles.*.optimizer.learning_rate`. A star
+    means every role with the rest of the path.
 
     Raises:
       UserError: the path does not lead to a traced scalar (it would change shapes or the graph).
@@ -104,20 +104,20 @@ def init_members(
     hparams: Sequence[Mapping[str, Any]],
     initial: Mapping[str, tuple[Variables, bool]],
 ) -> tuple[State, State]:
-    """Make the stacked state of all members, and the axes over which it is stacked.
+    """Return the stacked state of all members, and the axes over which it is stacked.
 
     Args:
       method: the players.
       tx: optimizers by role.
-      seeds: one a member.
+      seeds: one for each member.
       batch: one prepared batch, not stacked; only its shapes matter.
-      hparams: one tree a member.
-      initial: role -> (variables that are not drawn, whether they are stacked by member).
+      hparams: one tree for each member.
+      initial: role -> (loaded variables, whether they are stacked by member).
 
     Returns:
-      The state, and a State of `vmap` axes: 0 where stacked, None where shared.
+      The state, and a State of `vmap` axes: 0 if stacked, None if shared.
     """
-    one_seed = len(set(seeds)) == 1  # then all members see the same order and augmentation
+    one_seed = len(set(seeds)) == 1  # then all members have the same order and augmentation
     key_axis = None if one_seed else 0
     keys = jnp.stack([jax.random.key(seed) for seed in seeds])
     table = stack([jax.tree.map(np.float32, dict(h)) for h in hparams])
@@ -127,7 +127,7 @@ def init_members(
 
     def init(key: Array, member_hparams: Mapping[str, Any]) -> State:
         state = init_state(method, tx, key, batch, member_hparams)
-        # unused variables are dropped inside the program, hence never computed
+        # unused variables are dropped inside the program, so they are not computed
         return state._replace(params=drawn(state.params), stats=drawn(state.stats))
 
     mapped = jax.vmap(init, in_axes=(key_axis, 0), out_axes=_axes(key_axis, 0, 0, 0))
@@ -148,12 +148,12 @@ def init_members(
 
 
 def _fast_compile() -> dict[str, int] | None:
-    """Return options for a program that runs once: compiled 7 times faster on a CPU, same bits."""
+    """Return options of a program that runs once: compiled 7 times faster on a CPU, same bits."""
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
 
 def _axes(key: int | None, params: Any, stats: Any, opt: Any) -> State:
-    """Make a State of axes instead of arrays: the step is shared, the hparams are stacked."""
+    """Return a State of axes instead of arrays: the step is shared, the hparams are stacked."""
     return State._make((None, key, params, stats, opt, 0))
 
 
@@ -164,8 +164,8 @@ def vmap_members(
 
     Args:
       f: a step (`state_out`), returning (state, metrics), or a function returning one tree.
-      axes: where the state is stacked, from `init_members`.
-      stacked_batch: batches carry a member axis; `batch["arrays"]` never does.
+      axes: those of the state, from `init_members`.
+      stacked_batch: batches have a member axis; `batch["arrays"]` never has one.
       state_out: `f` is a step.
     """
 

@@ -1,4 +1,4 @@
-"""One row a public name of kdjax.bounds: a call that works, and calls that are refused."""
+"""Contract rows of kdjax.bounds: a valid call and invalid calls for each public name."""
 
 import math
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ TINY = bounds.sign_network([1, 1], size=1, inverse_temperature=1.0)
 
 class Row(NamedTuple):
     args: tuple
-    words: str  # what the docstring calls the value
+    words: str  # the word for the value in the docstring
     refused: tuple[tuple[tuple, dict, str], ...]
     options: Mapping[str, Any] = MappingProxyType({})
     closed: bool = False

@@ -1,4 +1,4 @@
-"""Closed forms against seeded Monte Carlo of the situation they describe, and their derivatives."""
+"""Closed forms against seeded Monte Carlo, and their derivatives."""
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,12 @@ MEAN = np.full(WIDTH, 0.3)
 
 @pytest.fixture(scope="module")
 def estimates():
-    """V of 40,000 data sets."""
+    """Return V for 40,000 data sets."""
     rng = np.random.default_rng(0)
     return MEAN + SPREAD / np.sqrt(SAMPLES) * rng.normal(size=(40_000, WIDTH))
 
 
-def test_mean_estimator_has_the_law_that_the_fixture_draws(estimates):
+def test_mean_estimator_matches_simulation(estimates):
     rng = np.random.default_rng(1)
     labels = rng.choice([-1, 1], size=(20_000, SAMPLES, 1))
     inputs = labels * MEAN + SPREAD * rng.normal(size=(20_000, SAMPLES, WIDTH))
@@ -46,7 +46,7 @@ def test_layer_divergence_and_distance(estimates, rank):
     )
 
 
-def test_a_projection_that_saw_the_data_keeps_more_than_its_rank_says(estimates):
+def test_a_data_dependent_projection_retains_more_than_its_rank(estimates):
     along = np.einsum("nd,nd->n", estimates, estimates - MEAN) / np.linalg.norm(estimates, axis=1)
     shrink = 1 - 1 / SAMPLES
     truth = (shrink - 1 - np.log(shrink) + (along**2).mean() / SPREAD**2) / 2
@@ -68,7 +68,7 @@ def test_risks_and_the_bound_of_the_input_layer(estimates):
     assert 0.05 < gap <= bounds.gaussian_kl_bound(WIDTH, SAMPLES, sub_gaussian=0.5)
 
 
-def test_gaussian_kl_is_a_mean_of_log_ratios():
+def test_gaussian_kl_is_the_mean_log_ratio():
     rng = np.random.default_rng(4)
     factors = rng.normal(size=(2, 3, 3))
     cov0, cov1 = factors @ factors.transpose(0, 2, 1) + np.eye(3)
@@ -79,7 +79,7 @@ def test_gaussian_kl_is_a_mean_of_log_ratios():
     assert bounds.gaussian_kl(m0, cov0, m1, cov1) == pytest.approx(estimate, rel=0.03)
 
 
-def test_w2_of_flat_gaussians_is_that_of_their_points():
+def test_w2_of_degenerate_gaussians_is_that_of_their_points():
     flat = np.diag([1.0, 0.0])  # semidefinite: allowed on the host
     assert bounds.gaussian_w2_squared([0, 0], flat, [0, 1], flat) == pytest.approx(1.0)
     assert bounds.gaussian_w2_squared([0], [[0]], [3], [[4]]) == pytest.approx(13.0)
@@ -97,7 +97,7 @@ def test_gaussian_batches_equal_single_calls():
 
 
 def slope(function, at, step=1e-6):
-    """Central difference of a host function, [d]."""
+    """Return the central difference of a host function, [d]."""
     at = np.asarray(at, float)
     moves = step * np.eye(at.size).reshape(at.size, *at.shape)
     return np.array([function(at + m) - function(at - m) for m in moves]) / (2 * step)
@@ -135,7 +135,7 @@ def test_shapes_of_the_hierarchical_bounds():
     np.testing.assert_allclose(values, [2.0, 1.5])
 
 
-def test_neighbour_estimators_see_scale_and_independence():
+def test_neighbour_estimators_detect_scale_and_independence():
     rng = np.random.default_rng(7)
     x, y = rng.normal(size=(400, 2)), rng.normal(size=(400, 2))
     truth = bounds.gaussian_kl([0, 0], np.eye(2), [0, 0], 4 * np.eye(2))
@@ -147,11 +147,11 @@ def test_neighbour_estimators_see_scale_and_independence():
 
 
 def test_divergence_of_representation_and_class():
-    """Two classes of Gaussians, with other shares and one of them moved."""
+    """Two classes of Gaussians: other class shares, and one class shifted."""
     rng = np.random.default_rng(8)
     x_classes, y_classes = np.repeat([0, 1], [600, 200]), np.repeat([1, 0], [400, 400])
     x = rng.normal(size=(800, 1)) + 4.0 * x_classes[:, None]
     y = rng.normal(size=(800, 1)) + 5.0 * y_classes[:, None]
     truth = 0.75 * np.log(0.75 / 0.5) + 0.25 * (np.log(0.25 / 0.5) + 1 / 2)
-    found = bounds.knn_kl_by_class(x, y, x_classes, y_classes, k=5)
-    assert found == pytest.approx(truth, abs=0.1)  # hundreds of samples
+    actual = bounds.knn_kl_by_class(x, y, x_classes, y_classes, k=5)
+    assert actual == pytest.approx(truth, abs=0.1)  # hundreds of samples

@@ -1,8 +1,7 @@
-"""What every public name of kdjax.bounds promises: one row a name, none may be missing.
+"""Contract of every public name of kdjax.bounds: one row for each name, without exceptions.
 
-A row (rows.py) holds a call that works, and calls that are refused with the words that must be in
-the line. `closed` rows compute in numpy float64 for numbers and in JAX for JAX arrays, with the
-same result.
+A row (rows.py) has a valid call, and invalid calls with the words of their error. `closed` rows
+compute in numpy float64 for numbers and in JAX for JAX arrays, with the same result.
 """
 
 import inspect
@@ -28,7 +27,7 @@ def test_every_public_name_has_a_row():
 
 
 @pytest.mark.parametrize("name", sorted(ROWS))
-def test_docstring_says_what_it_is(name):
+def test_docstrings_name_the_value(name):
     doc = inspect.getdoc(getattr(bounds, name)) or ""
     assert ">>>" in doc
     assert "Raises:" in doc or "refusals" in doc
@@ -45,7 +44,7 @@ def test_records_explain_their_fields(name):
 
 @pytest.mark.parametrize("name", sorted(ROWS))
 @pytest.mark.usefixtures("without_jaxtyping")
-def test_bad_calls_are_refused_in_one_line(name):
+def test_bad_calls_raise_one_line(name):
     for args, options, words in ROWS[name].refused:
         with pytest.raises(ValueError) as caught:  # noqa: PT011
             call(name, *args, **options)
@@ -54,7 +53,7 @@ def test_bad_calls_are_refused_in_one_line(name):
 
 
 @pytest.mark.parametrize("name", sorted(n for n, row in ROWS.items() if row.closed))
-def test_numbers_stay_float64_and_jax_stays_jax(name):
+def test_numbers_give_float64_and_jax_arrays_give_jax_arrays(name):
     row = ROWS[name]
     host = call(name, *row.args, **row.options)
     assert not isinstance(host, jax.Array)

@@ -1,4 +1,4 @@
-"""The exact laboratory: against enumeration by loops, and every inequality on random learners."""
+"""Exact enumeration against loops, and every inequality on random learners."""
 
 import itertools
 import math
@@ -27,7 +27,7 @@ def random_experiment(rng, size, temperature, states=(2, 3, 2), labels=2, choice
 
 
 def by_loops(experiment, index):
-    """gen, I(D;W), I(Y_i;W) and D_l of example number `index`, by visiting every outcome."""
+    """Return gen, I(D;W), I(Y_i;W) and D_l of example `index` by loops over every outcome."""
     law, channels, loss, n, a = experiment
     examples = list(itertools.product(range(law.shape[0]), range(law.shape[1])))
     weights = list(itertools.product(*(range(c.shape[0]) for c in channels)))
@@ -76,12 +76,12 @@ def by_loops(experiment, index):
 @pytest.mark.parametrize("index", [0, 1])
 def test_enumeration_equals_loops(temperature, index):
     experiment = random_experiment(np.random.default_rng(3), 2, temperature)
-    found = bounds.enumerate_learner(experiment)
+    results = bounds.enumerate_learner(experiment)
     gap, information, label, layers = by_loops(experiment, index)
-    np.testing.assert_allclose(found.generalization, gap, atol=1e-12)
-    np.testing.assert_allclose(found.information, information, atol=1e-12)
-    np.testing.assert_allclose(found.label_information, label, atol=1e-12)
-    np.testing.assert_allclose(found.divergences, layers, atol=1e-12)
+    np.testing.assert_allclose(results.generalization, gap, atol=1e-12)
+    np.testing.assert_allclose(results.information, information, atol=1e-12)
+    np.testing.assert_allclose(results.label_information, label, atol=1e-12)
+    np.testing.assert_allclose(results.divergences, layers, atol=1e-12)
 
 
 def broken(rows):
@@ -113,13 +113,13 @@ def test_every_inequality_on_sign_networks(widths, size, drop, noise, temperatur
         widths, size=size, inverse_temperature=temperature, drop=drop, label_noise=noise
     )
     assert not broken(bounds.chain(experiment))
-    found = bounds.enumerate_learner(experiment)
-    for width, eta in zip(widths[1:-1], found.coefficients, strict=False):
+    results = bounds.enumerate_learner(experiment)
+    for width, eta in zip(widths[1:-1], results.coefficients, strict=False):
         # Dobrushin's coefficient of dropout is the closed form, if two hidden states differ in all
         assert eta <= bounds.dropout_contraction(drop, width) + 1e-12
 
 
-def test_a_wrong_row_would_be_seen():
+def test_a_wrong_value_is_detected():
     good = bounds.sign_network([2, 1], size=2, inverse_temperature=4.0)
     values = {row.name: row.value for row in bounds.chain(good)}
     assert values["|gen|"] > 0.01
@@ -127,7 +127,7 @@ def test_a_wrong_row_would_be_seen():
     assert values["KL bound 0"] < values["information bound"] - 0.001
 
 
-def test_deeper_layers_of_a_noisy_network_keep_less():
+def test_deeper_layers_of_a_noisy_network_have_less_information():
     rows = bounds.enumerate_learner(
         bounds.sign_network([2, 2, 2, 1], size=2, inverse_temperature=5.0, drop=0.5)
     )

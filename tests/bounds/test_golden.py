@@ -1,4 +1,4 @@
-"""Values of other people's solvers: exact and entropic transport, neighbours, coefficients."""
+"""Golden values of independent solvers: exact and entropic transport, neighbours, coefficients."""
 
 import pathlib
 
@@ -80,20 +80,20 @@ def test_exact_transport(case):
 @pytest.mark.parametrize("case", cases("ot"))
 def test_entropic_transport(case):
     x, y, a, b = arrays(case, "x", "y", "a", "b")
-    found = bounds.wasserstein_entropic(x, y, a, b, epsilon=1.0)
-    assert found.converged
+    actual = bounds.wasserstein_entropic(x, y, a, b, epsilon=1.0)
+    assert actual.converged
     # Sinkhorn stops at a marginal error of 1e-3; the reference iterated to 1e-9
-    np.testing.assert_allclose(found.value, GOLDEN[f"{case}/sinkhorn_cost_reg1"], rtol=2e-3)
-    assert found.value >= GOLDEN[f"{case}/emd2_euclidean_weighted"] - 1e-12
+    np.testing.assert_allclose(actual.value, GOLDEN[f"{case}/sinkhorn_cost_reg1"], rtol=2e-3)
+    assert actual.value >= GOLDEN[f"{case}/emd2_euclidean_weighted"] - 1e-12
 
 
 def test_entropic_transport_in_float64():
     case = cases("ot")[0]
     x, y, a, b = arrays(case, "x", "y", "a", "b")
     with jax.enable_x64(True):
-        found = bounds.wasserstein_entropic(x, y, a, b, epsilon=1.0, threshold=1e-12)
+        actual = bounds.wasserstein_entropic(x, y, a, b, epsilon=1.0, threshold=1e-12)
     # the reference iterated to 1e-9
-    np.testing.assert_allclose(found.value, GOLDEN[f"{case}/sinkhorn_cost_reg1"], rtol=1e-8)
+    np.testing.assert_allclose(actual.value, GOLDEN[f"{case}/sinkhorn_cost_reg1"], rtol=1e-8)
 
 
 @pytest.mark.parametrize("case", cases("w1_1d"))

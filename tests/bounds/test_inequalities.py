@@ -1,4 +1,4 @@
-"""What must hold on every instance: orders of estimators, contraction, Lipschitz constants."""
+"""Inequalities that hold on every instance: estimators, contraction, Lipschitz constants."""
 
 import itertools
 import math
@@ -36,7 +36,7 @@ def test_exact_transport_is_the_best_permutation(seed, n, width):
 
 @many
 @given(seed=SEEDS, n=st.integers(2, 9), m=st.integers(2, 9))
-def test_lower_values_stay_below_exact(seed, n, m):
+def test_lower_bounds_are_below_the_exact_value(seed, n, m):
     rng = np.random.default_rng(seed)
     x, y = rng.normal(size=(n, 3)), rng.normal(size=(m, 3)) + rng.normal(size=3)
     a, b = rng.dirichlet(np.ones(n)), rng.dirichlet(np.ones(m))
@@ -54,7 +54,7 @@ def test_lower_values_stay_below_exact(seed, n, m):
 
 
 @pytest.mark.parametrize("iterations", [1, 2_000])
-def test_entropic_value_stays_above_exact(iterations):
+def test_entropic_value_is_above_the_exact_value(iterations):
     rng = np.random.default_rng(5)
     for _ in range(5):  # one shape, one compilation
         x, y = rng.normal(size=(6, 2)), rng.normal(size=(5, 2))
@@ -65,7 +65,7 @@ def test_entropic_value_stays_above_exact(iterations):
         assert upper.value <= exact + 0.2 or not upper.converged
 
 
-def test_baseline_sees_the_difference_of_laws():
+def test_baseline_detects_different_distributions():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 4)), rng.normal(size=(60, 4))
     same = bounds.baseline(x, y, bounds.wasserstein_exact, seed=1)
@@ -114,7 +114,7 @@ def test_dropout_contracts_by_its_coefficient(seed, width, q):
     eta = bounds.dropout_contraction(q, width)
     p, r = rng.dirichlet(np.ones(len(states)), size=2)
     assert relative_entropy(p @ channel, r @ channel) <= eta * relative_entropy(p, r) + 1e-12
-    ends = np.array([[0.2, 0.8], [0.7, 0.3]])  # mass on all -1 and all +1 attains it
+    ends = np.array([[0.2, 0.8], [0.7, 0.3]])  # attained by mass on all -1 and all +1
     before, after = relative_entropy(*ends), relative_entropy(*(ends @ channel[[0, -1]]))
     assert after == pytest.approx(eta * before, rel=1e-9, abs=1e-12)
 
@@ -136,7 +136,7 @@ def test_gaussian_noise_contracts_by_its_coefficient(p, r, diameter, sigma):
     after = integrate.quad(integrand, -6 * sigma, diameter + 6 * sigma, limit=200)[0]
     before = relative_entropy([p, 1 - p], [r, 1 - r])
     eta = bounds.gaussian_noise_contraction(diameter, sigma)
-    assert after <= eta * before + 1e-7  # what lies beyond six deviations
+    assert after <= eta * before + 1e-7  # the mass beyond six deviations
 
 
 @many
@@ -149,7 +149,7 @@ def test_values_of_critics(seed, size):
     assert bounds.info_nce(rng.normal(size=(size, size)) * 5) <= math.log(size) + 1e-12
 
 
-def test_the_best_critic_attains_the_divergence():
+def test_the_optimal_critic_attains_the_divergence():
     # f = ln p/q on two Gaussians of unit variance: KL = shift^2 / 2
     shift = 0.5
     rng = np.random.default_rng(0)
@@ -193,17 +193,17 @@ def test_operator_norm_of_a_convolution():
     columns = jax.jit(jax.vmap(convolve))(jnp.eye(50).reshape(50, 5, 5, 2)) - 7.0
     reference = np.linalg.svd(np.reshape(columns, (50, -1)).astype(float), compute_uv=False)[0]
     assert exact == pytest.approx(reference, rel=1e-5)
-    found = bounds.operator_norm(convolve, point, key=jax.random.key(0))
-    assert exact * 0.99 <= float(found.lower) <= exact * (1 + 1e-5)
-    assert exact <= float(found.upper) <= exact * 1.15
+    actual = bounds.operator_norm(convolve, point, key=jax.random.key(0))
+    assert exact * 0.99 <= float(actual.lower) <= exact * (1 + 1e-5)
+    assert exact <= float(actual.upper) <= exact * 1.15
 
 
-def test_operator_norm_of_nothing_is_zero():
-    found = bounds.operator_norm(lambda x: 0 * x, jnp.ones(3), key=jax.random.key(0))
-    assert float(found.lower) == 0
-    assert float(found.upper) == 0
+def test_operator_norm_of_zero_is_zero():
+    actual = bounds.operator_norm(lambda x: 0 * x, jnp.ones(3), key=jax.random.key(0))
+    assert float(actual.lower) == 0
+    assert float(actual.upper) == 0
 
 
-def test_tails_are_products_of_what_follows():
+def test_tails_are_products_of_later_constants():
     np.testing.assert_allclose(bounds.lipschitz_tails([2.0, 3.0, 5.0]), [30, 15, 5, 1])
     np.testing.assert_allclose(bounds.lipschitz_tails(np.zeros(0)), [1])

@@ -1,4 +1,4 @@
-"""Files and sources that the tests of data share; importable, so that grain's workers find them."""
+"""Files and sources shared by the data tests; a module, so that grain's workers can import it."""
 
 import gzip
 from dataclasses import fields
@@ -15,7 +15,7 @@ SHARED = Path(__file__).parents[2] / "../shared/data"
 
 
 def options(kind, **keys):
-    """Return the options of a kind of data, of batches and of splits, from a config's flat keys."""
+    """Return the options of the data, batches and splits from a config's flat keys."""
     kinds = (kind, data.BatchOptions, data.SplitOptions)
     names = [{field.name for field in fields(each)} for each in kinds]
     assert keys.keys() <= set.union(*names)
@@ -45,15 +45,15 @@ def arrays(n_train=40, n_test=13, classes=4, shape=(6, 5, 3), dtype=np.uint8):
 
 
 def write_npz(path: Path, drop=(), **changes) -> str:
-    whole = {**arrays(), **changes}
-    np.savez(path, **{key: value for key, value in whole.items() if key not in drop})
+    contents = {**arrays(), **changes}
+    np.savez(path, **{key: value for key, value in contents.items() if key not in drop})
     return str(path)
 
 
 def write_idx(folder: Path, zipped: bool) -> str:
-    whole = arrays(shape=(6, 5))
+    pixels = arrays(shape=(6, 5))
     for split, name in (("train", "train"), ("test", "t10k")):
-        images, labels = whole[f"x_{split}"], whole[f"y_{split}"].astype(np.uint8)
+        images, labels = pixels[f"x_{split}"], pixels[f"y_{split}"].astype(np.uint8)
         for array, kind, magic in ((images, "images-idx3", 0x803), (labels, "labels-idx1", 0x801)):
             head = b"".join(n.to_bytes(4, "big") for n in (magic, *array.shape))
             raw = head + array.tobytes()
@@ -69,13 +69,13 @@ def write_pictures(root: Path, names=("ant", "bee", "cat"), count=6, size=(8, 8)
         (root / name).mkdir(parents=True, exist_ok=True)
         for number in range(count):
             pixels = rng.integers(0, 256, (*size, channels), dtype=np.uint8)
-            pixels[0, 0] = index * 10 + number  # tells the picture
+            pixels[0, 0] = index * 10 + number  # identifies the image
             picture = Image.fromarray(pixels if channels == 3 else pixels[..., 0])
             picture.save(root / name / f"{number}.png")
 
 
 def example(row: int):
-    """Return a picture that names its row, with label row % 3."""
+    """Return an image that encodes its row, with label row % 3."""
     return np.full((4, 4, 3), row, np.uint8), row % 3
 
 

@@ -1,4 +1,4 @@
-"""Every mistake gives one line that names the key or file and the remedy."""
+"""Every user error is one line that names the key or file and the remedy."""
 
 import numpy as np
 import pytest
@@ -77,12 +77,12 @@ def test_npz(tmp_path, changes, pattern):
     assert refused(pattern, "npz", path=path).startswith("data.path=")
 
 
-def test_npz_without_keys_lists_those_found(tmp_path):
+def test_npz_without_the_keys_lists_its_keys(tmp_path):
     path = fakes.write_npz(tmp_path / "bad.npz", drop=("y_train", "x_test"))
     refused(r"lacks the keys y_train, x_test; it holds x_train, y_test", "npz", path=path)
 
 
-def test_npz_without_test_split_says_how_to_cut_one(tmp_path):
+def test_npz_without_test_split_names_the_option_that_splits_one(tmp_path):
     path = fakes.write_npz(tmp_path / "set.npz", drop=("x_test", "y_test"))
     refused(r"lacks the keys x_test, y_test \(or set data\.test", "npz", path=path)
     source = fakes.load("npz", path=path, batch_size=4, test=0.25)
@@ -102,7 +102,7 @@ def test_npz_with_keys_that_nothing_reads(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04broken"])
-def test_npz_that_is_none(tmp_path, content):
+def test_a_file_that_is_no_npz(tmp_path, content):
     (tmp_path / "bad.npz").write_bytes(content)
     refused("is not a readable .npz", "npz", path=str(tmp_path / "bad.npz"))
 
@@ -125,7 +125,7 @@ def test_missing_path(name):
     refused(r"^data\.path=/no/such does not exist; give ", name, path="/no/such")
 
 
-def test_a_folder_is_no_npz(tmp_path):
+def test_a_folder_instead_of_an_npz(tmp_path):
     refused("is not a readable .npz", "npz", path=str(tmp_path))
 
 
@@ -147,10 +147,10 @@ class TestOptions:
             ({"num_classes": 7}, r"^data\.num_classes is 7 but digits has 10"),
         ],
     )
-    def test_refuses(self, arguments, pattern):
+    def test_errors(self, arguments, pattern):
         refused(pattern, "digits", **arguments)
 
-    def test_a_shipped_test_split_is_not_ignored_silently(self, tmp_path):
+    def test_an_existing_test_split_is_not_ignored(self, tmp_path):
         path = fakes.write_npz(tmp_path / "set.npz")
         refused(
             r"^data\.test is 0\.5 but data\.path=.* ships a test split", "npz", path=path, test=0.5

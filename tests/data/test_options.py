@@ -1,4 +1,4 @@
-"""The options of the loaders are the keys of a config's `data`, with the same defaults."""
+"""The loaders' options are the keys of a config's `data`, with the same defaults."""
 
 from dataclasses import fields
 
@@ -15,9 +15,9 @@ KINDS = (
 )
 
 
-def test_names_and_defaults_are_those_of_a_config():
+def test_names_and_defaults_match_the_config():
     options = {field.name: field.default for kind in KINDS for field in fields(kind)}
     table = {**Config().model_dump(), **Data().model_dump()}
     assert options == {name: table[name] for name in options}
-    others = {"name", "seed", "mean", "std"}  # not of the loaders
+    others = {"name", "seed", "mean", "std"}  # not options of the loaders
     assert Data.model_fields.keys() - options.keys() == others

@@ -1,4 +1,4 @@
-"""The rows of several processes, one below the other, are the batches of one."""
+"""The stacked rows of several processes equal the batches of a single process."""
 
 import numpy as np
 import pytest
@@ -38,9 +38,9 @@ KINDS = ["streamed", "in memory", "on the device", "boxes streamed", "boxes on t
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_training_takes_the_same_steps(kind, count, tmp_path):
-    whole = source(kind, tmp_path)
-    walks = [data.shard_source(whole, index, count).train(5, 3) for index in range(count)]
-    alone = whole.train(5, 3)
+    single = source(kind, tmp_path)
+    walks = [data.shard_source(single, index, count).train(5, 3) for index in range(count)]
+    alone = single.train(5, 3)
     for _ in range(4):
         assert same(joined([next(walk) for walk in walks]), next(alone))
     for walk in (*walks, alone):
@@ -50,39 +50,39 @@ def test_training_takes_the_same_steps(kind, count, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_evaluation_counts_every_example_once(kind, count, tmp_path):
-    whole = source(kind, tmp_path)
-    for split, batches in whole.evals.items():
-        parts = [data.shard_source(whole, index, count).evals[split]() for index in range(count)]
+    single = source(kind, tmp_path)
+    for split, batches in single.evals.items():
+        parts = [data.shard_source(single, index, count).evals[split]() for index in range(count)]
         seen = []
         for blocks, batch in zip(zip(*parts, strict=True), batches(), strict=True):
-            found = joined(blocks)
+            actual = joined(blocks)
             assert {len(block["mask"]) for block in blocks} == {6 // count}
-            assert np.array_equal(found["mask"], batch["mask"])
-            real = found["mask"] > 0
+            assert np.array_equal(actual["mask"], batch["mask"])
+            real = actual["mask"] > 0
             assert same(
-                {k: v[real] for k, v in found.items()}, {k: v[real] for k, v in batch.items()}
+                {k: v[real] for k, v in actual.items()}, {k: v[real] for k, v in batch.items()}
             )
-            seen += found["id"][real].tolist()
-        assert seen == list(range(whole.size[split]))
+            seen += actual["id"][real].tolist()
+        assert seen == list(range(single.size[split]))
 
 
-def test_a_process_decodes_its_own_rows_only():
-    asked = []
+def test_a_process_decodes_only_its_rows():
+    rows = []
     records = fakes.records()
     get = records.train.get
-    watched = records.train._replace(get=lambda row: asked.append(row) or get(row))
+    watched = records.train._replace(get=lambda row: rows.append(row) or get(row))
     built = streaming.build(records._replace(train=watched), BATCHES, SPLITS)
-    asked.clear()
+    rows.clear()
     list(data.shard_source(built, 1, 3).evals["train"]())
-    assert len(asked) <= 45 / 3 + 1  # 45 examples, and one where the last block is empty
+    assert len(rows) <= 45 / 3 + 1  # 45 examples, and one where the last block is empty
 
 
-def test_a_process_opens_its_own_pictures_only(tmp_path, monkeypatch):
+def test_a_process_opens_only_its_images(tmp_path, monkeypatch):
     built = source("boxes streamed", tmp_path)
-    asked = []
+    rows = []
     opened = detection.open_photo
     monkeypatch.setattr(
-        detection, "open_photo", lambda path, photo: asked.append(photo.file) or opened(path, photo)
+        detection, "open_photo", lambda path, photo: rows.append(photo.file) or opened(path, photo)
     )
     list(data.shard_source(built, 1, 3).evals["train"]())
-    assert len(asked) == 3 * 2  # 14 pictures in batches of 6, of which this process has 2 each
+    assert len(rows) == 3 * 2  # 14 images in batches of 6, 2 of each for this process

@@ -1,4 +1,4 @@
-"""A folder in COCO's layout: bright rectangles on grey, two classes told by their colour."""
+"""A folder in COCO's layout: bright rectangles on grey, two classes with different colours."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ SIZES = {"train": 8, "val": 3}
 
 
 def write(root: Path, sizes=None, change=None) -> Path:
-    """Write pictures and annotations below `root`; `change(split, said)` may spoil the json."""
+    """Write images and annotations below `root`; `change(split, instances)` may damage the json."""
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     for split, count in (sizes or SIZES).items():
         (root / split).mkdir(exist_ok=True)
@@ -39,8 +39,8 @@ def write(root: Path, sizes=None, change=None) -> Path:
             Image.fromarray(picture).save(root / split / name)
             images.append({"id": number, "file_name": name, "height": height, "width": width})
         categories = [{"id": 3, "name": "red"}, {"id": 7, "name": "blue"}]
-        said = {"images": images, "annotations": notes, "categories": categories}
+        instances = {"images": images, "annotations": notes, "categories": categories}
         if change is not None:
-            change(split, said)
-        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(said))
+            change(split, instances)
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(instances))
     return root

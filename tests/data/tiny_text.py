@@ -1,4 +1,4 @@
-"""Folders of GLUE and SuperGLUE files of a few short lines, for any task but MultiRC and WSC."""
+"""Folders of GLUE and SuperGLUE files of a few short lines, for all tasks but MultiRC and WSC."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ SIZES = {"train": 80, "dev": 24}
 
 
 def write(root: Path, name: str) -> Path:
-    """Write the files of a task below `root`; the label can be told from the first word."""
+    """Write the files of a task below `root`; the first word determines the label."""
     task = TASKS[name]
     folder = root / task.folder
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Average precision and detection ECE of cases that can be counted by hand."""
+"""Average precision and detection ECE of cases computed by hand."""
 
 import numpy as np
 import pytest
@@ -22,11 +22,11 @@ def photo(boxes, labels, crowd=None, size=(100, 200)):
 
 
 def packed(rows, count=4):
-    """Detections (box, score, class) in pixels of an input of 100: half of the picture's."""
-    found = np.zeros((count, 7), np.float32)
+    """Return detections (box, score, class) in pixels of an input of 100, half of the image's."""
+    packed_rows = np.zeros((count, 7), np.float32)
     for n, (box, score, label) in enumerate(rows):
-        found[n] = [*(np.array(box) / 2), score, label, 1]
-    return found
+        packed_rows[n] = [*(np.array(box) / 2), score, label, 1]
+    return packed_rows
 
 
 PHOTOS = [photo([[10, 10, 50, 50], [60, 10, 100, 90]], [0, 1]), photo([[0, 0, 20, 20]], [0])]
@@ -36,24 +36,24 @@ def judge(*pictures, photos=PHOTOS):
     return detection_metrics(np.stack(pictures), photos, classes=2, side=100, num_bins=10)
 
 
-def test_all_found_is_one_and_scores_are_what_ece_is_about():
+def test_perfect_detections_have_ap_one_and_ece_from_scores():
     first = packed([([10, 10, 50, 50], 0.75, 0), ([60, 10, 100, 90], 0.75, 1)])
     values, bins = judge(first, packed([([0, 0, 20, 20], 0.75, 0)]))
     for name in ("ap", "ap50", "ap75", "ap_small", "ap_medium"):
         assert values[name] == pytest.approx(1.0), name
-    assert np.isnan(values["ap_large"])  # there is none
+    assert np.isnan(values["ap_large"])  # no such object
     assert values["detection_ece"] == pytest.approx(0.25)
     assert bins["count"].tolist() == [0] * 7 + [3, 0, 0]
 
 
-def test_nothing_found_is_zero():
+def test_no_detections_have_ap_zero():
     values, bins = judge(packed([]), packed([]))
     assert values["ap"] == values["ap50"] == values["detection_ece"] == 0
     assert bins["count"].sum() == 0
 
 
-def test_half_found_by_hand():
-    """Class 0: one right (.9), one wrong (.75), one missing; class 1: nothing found.
+def test_half_of_the_objects_detected():
+    """Class 0: one right (.9), one wrong (.75), one missed; class 1: no detections.
 
     Precision is 1 up to recall 1/2, then 0: 51 of COCO's 101 recall points, and half the classes.
     """
@@ -74,16 +74,16 @@ def test_an_overlap_between_the_thresholds():
     assert values["ap"] == pytest.approx(0.7, abs=0.001) or values["ap"] == pytest.approx(0.6)
 
 
-def test_detections_in_a_crowd_do_not_count():
+def test_detections_in_a_crowd_are_ignored():
     truth = [photo([[0, 0, 100, 100], [120, 10, 160, 50]], [0, 0], crowd=[True, False])]
-    found = packed([([10, 10, 30, 30], 0.9, 0), ([120, 10, 160, 50], 0.5, 0)])
-    values, bins = judge(found, photos=truth)
+    detections = packed([([10, 10, 30, 30], 0.9, 0), ([120, 10, 160, 50], 0.5, 0)])
+    values, bins = judge(detections, photos=truth)
     assert values["ap50"] == pytest.approx(1.0)
     assert bins["count"].sum() == 1
 
 
-def test_boxes_return_to_the_pictures_own_pixels():
-    found = to_photo(packed([([10, 10, 50, 50], 0.9, 1)]), PHOTOS[0], 100)
-    np.testing.assert_allclose(found, [[10, 10, 50, 50, 0.9, 1]], rtol=1e-6)
+def test_boxes_are_converted_to_image_pixels():
+    detections = to_photo(packed([([10, 10, 50, 50], 0.9, 1)]), PHOTOS[0], 100)
+    np.testing.assert_allclose(detections, [[10, 10, 50, 50, 0.9, 1]], rtol=1e-6)
     with pytest.raises(ValueError, match="1 pictures, but 2 photos"):
         judge(packed([]))

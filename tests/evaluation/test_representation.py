@@ -1,4 +1,4 @@
-"""Linear probes against scipy's minimum of the same objective, and the estimates beside them."""
+"""Linear probes against scipy's minimum of the same objective, and the logged estimates."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def drawn(seed=0, n=300, d=6, classes=4, noise=1.5):
 
 
 def reference(x, labels, classes):
-    """Weights that minimise C sum NLL + |W|^2 / 2 on standardised features, C = .1; float64."""
+    """Return the minimiser of C sum NLL + |W|^2 / 2 on standardised features, C = .1; float64."""
     ready = (x - x.mean(0)) / x.std(0)
     n, d = ready.shape
 
@@ -31,26 +31,26 @@ def reference(x, labels, classes):
         return 0.1 * losses.sum() + (weights**2).sum() / 2, gradient
 
     start = np.zeros(d * classes + classes)
-    found = minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-9})
-    return found.x[: d * classes].reshape(d, classes), found.x[d * classes :]
+    fit = minimize(objective, start, jac=True, method="BFGS", options={"gtol": 1e-9})
+    return fit.x[: d * classes].reshape(d, classes), fit.x[d * classes :]
 
 
-def test_a_probe_is_the_minimum():
+def test_a_probe_is_the_minimiser():
     x, labels = drawn()
     probe = representation.fit_probe(x.astype(np.float32), labels)
     weights, bias = reference(x, labels, 4)
-    # the bias is fixed up to a common number
-    found = probe.regression.coef_.T
-    np.testing.assert_allclose(found, weights, atol=5e-3)
+    # the bias is unique up to a constant
+    actual = probe.regression.coef_.T
+    np.testing.assert_allclose(actual, weights, atol=5e-3)
     shift = probe.regression.intercept_ - bias
     np.testing.assert_allclose(shift, shift.mean(), atol=5e-3)
     fresh, truth = drawn(seed=1)
     scores = (fresh - x.mean(0)) / x.std(0) @ weights + bias
     expected = np.mean(scores.argmax(1) == truth)
-    assert abs(probe.accuracy(fresh, truth) - expected) <= 2 / len(truth)  # ties of rounding
+    assert abs(probe.accuracy(fresh, truth) - expected) <= 2 / len(truth)  # rounding ties
 
 
-def test_scales_do_not_matter():
+def test_feature_scales_do_not_matter():
     x, labels = drawn()
     fresh, truth = drawn(seed=1)
     scale = np.array([1e-3, 1, 10, 1e3, 1, 1])
@@ -72,22 +72,22 @@ def test_members_roles_and_factors():
     fitted = representation.fit_probes(
         {"encoder_x": np.stack([x, noise, x * np.nan])}, factors(labels)
     )
-    said = representation.probe_accuracies(
+    scores = representation.probe_accuracies(
         fitted, {"encoder_x": np.stack([fresh] * 3)}, factors(truth)
     )
-    assert set(said) == {
+    assert set(scores) == {
         "encoder_x/probe_accuracy",
         *(f"encoder_x/probe_accuracy_{i}" for i in range(3)),
     }
-    good, blind, lost = said["encoder_x/probe_accuracy_0"]
+    good, blind, lost = scores["encoder_x/probe_accuracy_0"]
     assert good > blind + 0.2
     assert np.isnan(lost)
-    assert said["encoder_x/probe_accuracy_2"][0] == 1  # one value only
-    mean = np.mean([said[f"encoder_x/probe_accuracy_{i}"] for i in range(3)], axis=0)
-    np.testing.assert_array_equal(said["encoder_x/probe_accuracy"], mean)
+    assert scores["encoder_x/probe_accuracy_2"][0] == 1  # one value only
+    mean = np.mean([scores[f"encoder_x/probe_accuracy_{i}"] for i in range(3)], axis=0)
+    np.testing.assert_array_equal(scores["encoder_x/probe_accuracy"], mean)
 
 
-def test_numbers_that_are_not_finite():
+def test_non_finite_features_are_reported():
     x, labels = drawn()
     with pytest.raises(UserError, match="not finite: the run diverged"):
         representation.fit_probe(x * np.inf, labels)

@@ -1,4 +1,4 @@
-"""Which of a sweep's members is reported."""
+"""Selection of the reported member of a sweep."""
 
 import dataclasses
 
@@ -26,7 +26,7 @@ MUTUAL = {"teacher": player("student"), "student": player("teacher")}
 
 
 def member(number, seed, rate, *, diverged=None, agreement=0.5, **scores):
-    """`scores`: student=(accuracy, nll), teacher=(accuracy, nll)."""
+    """Return a member; `scores` are student=(accuracy, nll), teacher=(accuracy, nll)."""
     validation = {"agreement": agreement}
     for role, (accuracy, nll) in scores.items():
         validation |= {f"{role}/accuracy": accuracy, f"{role}/nll": nll}
@@ -39,13 +39,13 @@ def member(number, seed, rate, *, diverged=None, agreement=0.5, **scores):
 
 
 def change(row, *, diverged=None, accuracy=0.5):
-    """The same member, diverged or with another accuracy of the student."""
+    """Return the member, diverged or with another accuracy of the student."""
     validation = {**row.results["validation"], "student/accuracy": accuracy}
     return dataclasses.replace(row, diverged=diverged, results={"validation": validation})
 
 
 def grid(*accuracies):
-    """Members of two seeds a rate: accuracies (first seed, second seed) of the student."""
+    """Return members of two seeds for each rate, with the student's accuracies of both seeds."""
     return [
         member(2 * i + s, s, 0.1 * (i + 1), student=(value, 1.0), teacher=(1 - value, 1.0))
         for i, pair in enumerate(accuracies)
@@ -90,13 +90,13 @@ def test_ties_go_to_the_lower_nll_then_to_the_first():
 @pytest.mark.parametrize(
     ("table", "chosen"),
     [
-        (ALONE, {"student": (0,), "teacher": (1,)}),  # each by its own
+        (ALONE, {"student": (0,), "teacher": (1,)}),  # each role by its own metric
         (OFFLINE, {"student": (0,), "teacher": (0,)}),
         (MUTUAL, {"student": (0,), "teacher": (0,)}),
     ],
     ids=["alone", "offline", "mutual"],
 )
-def test_who_learn_together_are_one_choice(table, chosen):
+def test_roles_trained_together_are_selected_together(table, chosen):
     members = [
         member(0, 0, 0.1, student=(0.9, 1.0), teacher=(0.2, 1.0)),
         member(1, 0, 0.2, student=(0.8, 1.0), teacher=(0.7, 1.0)),
@@ -105,13 +105,13 @@ def test_who_learn_together_are_one_choice(table, chosen):
     assert choices == chosen
 
 
-def test_the_judge_may_be_the_teacher():
+def test_the_teacher_may_select():
     members = grid((0.9, 0.9), (0.1, 0.1))
     select = SELECT._replace(role="teacher")
     assert selection.choose(members, "student", MUTUAL, select).members == (2, 3)
 
 
-def test_without_the_judge_a_role_judges_itself():
+def test_without_the_selecting_role_each_role_selects_itself():
     table = {"first": player("second"), "second": player("first")}
     members = [
         member(0, 0, 0.1, first=(0.9, 1.0), second=(0.1, 1.0)),
@@ -121,13 +121,13 @@ def test_without_the_judge_a_role_judges_itself():
     assert selection.choose(members, "second", table, SELECT).members == (1,)
 
 
-def test_values_with_a_diverged_member_are_passed_over():
+def test_values_with_a_diverged_member_are_not_selected():
     members = grid((0.99, 0.99), (0.5, 0.5))
     members[1] = change(members[1], diverged="step 3: student/ce is not finite", accuracy=0.99)
     assert selection.choose(members, "student", MUTUAL, SELECT).members == (2, 3)
 
 
-def test_where_all_values_lost_a_member_the_rest_is_kept():
+def test_if_all_values_have_a_diverged_member_the_others_count():
     members = grid((0.9, 0.9), (0.5, 0.5))
     members[1] = change(members[1], diverged="step 3", accuracy=None)
     members[3] = change(members[3], diverged="step 3")
@@ -136,7 +136,7 @@ def test_where_all_values_lost_a_member_the_rest_is_kept():
     assert selection.by_seed(members, choice.members) == {0: 0}
 
 
-def test_nothing_is_left_when_all_have_diverged():
+def test_nothing_is_selected_if_all_diverged():
     members = [change(row, diverged="step 1") for row in grid((0.9, 0.9))]
     with pytest.raises(RunError, match="lower learning rates"):
         selection.choose(members, "student", MUTUAL, SELECT)
@@ -149,7 +149,7 @@ def test_a_missing_score_is_never_the_best(missing):
     assert selection.choose(members, "student", MUTUAL, SELECT).members == (2, 3)
 
 
-def test_the_rule():
+def test_the_description_of_the_rule():
     metrics = classification.METRICS
     for metric, higher in metrics.items():
         rule = selection.make_selection("teacher", metric, metrics)

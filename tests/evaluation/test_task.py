@@ -1,4 +1,4 @@
-"""A kind of data of one's own: a task in one file, trained by the command line."""
+"""A custom task in one file, trained from the command line."""
 
 import json
 
@@ -26,7 +26,7 @@ def get_config(arg=""):
 
 
 def absolute_errors(evaluation, predictions, fitted):
-    """Classes are ordered: the error is the distance between the ranks."""
+    """Return the distance between the ranks of ordered classes."""
 
     def metrics(role, logits):
         gap = np.abs(np.argmax(logits, axis=-1) - predictions.labels)
@@ -69,7 +69,7 @@ def test_a_task_in_one_file_trains_from_the_command_line(ordinal, tmp_path, caps
     assert cli.main(["eval", f"--workdir={workdir}"]) == 0
 
 
-def test_another_metric_is_refused(ordinal):
+def test_an_unknown_metric_is_an_error(ordinal):
     select = {"role": "student", "metric": "nll"}
     roles = {"student": {"model": {"name": "mlp"}, "terms": {"ce": {}}}}
     with pytest.raises(UserError, match=r"select\.metric is 'nll'; there are mean_absolute_error"):

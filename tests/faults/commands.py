@@ -1,4 +1,4 @@
-"""Experiments, commands and refusals that the tests of the command line share."""
+"""Experiments, commands and expected errors shared by the command line tests."""
 
 import copy
 from pathlib import Path
@@ -25,7 +25,7 @@ BASE = {
 
 
 def base(**changes):
-    """The smallest BD-KD; `changes` are dotted paths with "__" for ".", None removes."""
+    """Return the smallest BD-KD; `changes` are paths with "__" for "."; None removes a key."""
     config = copy.deepcopy(BASE)
     for path, value in changes.items():
         *parents, last = path.split("__")
@@ -40,7 +40,7 @@ def base(**changes):
 
 
 def experiment(folder: Path, config, name="experiment.py", title="A title."):
-    """Write a file that a --config can name."""
+    """Write an experiment file for --config."""
     path = folder / name
     text = f'"""{title}"""\n\ninf = float("inf")\n\n\ndef get_config(arg=""):\n'
     text += f"    return {config!r}\n"
@@ -53,7 +53,7 @@ def train(config: Path, workdir: Path, *flags):
 
 
 def snapshot(folder: Path):
-    """Contents of all files below a folder; None if there is no such folder."""
+    """Return the contents of all files below a folder, or None if there is no such folder."""
     if not folder.exists():
         return None
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
@@ -61,12 +61,12 @@ def snapshot(folder: Path):
 
 
 def refused(capsys, argv, *words, status=2, keep: Path | None = None):
-    """Run a command that must fail with one line; returns it, nothing below `keep` changed."""
+    """Run a command that must fail with one line; return it. No file below `keep` may change."""
     before = snapshot(keep) if keep else None
     capsys.readouterr()
-    found = cli.main([str(a) for a in argv])
+    exit_status = cli.main([str(a) for a in argv])
     out, err = capsys.readouterr()
-    assert found == status, err
+    assert exit_status == status, err
     lines = [line for line in err.splitlines() if ": a step takes " not in line]
     assert len(lines) == 1, err
     assert "Traceback" not in err

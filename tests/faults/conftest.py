@@ -1,4 +1,4 @@
-"""The run that nobody disturbed."""
+"""An uninterrupted run, shared by the fault tests."""
 
 import pytest
 
@@ -9,13 +9,13 @@ from tests.faults.runs import TINY
 
 @pytest.fixture
 def no_page(monkeypatch):
-    """Leave out the page of a run, which takes longer than its training here."""
+    """Skip the page of a run, which takes longer than the training."""
     monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory):
-    """The config and the finished workdir of `runs.TINY`; not to be written to."""
+def uninterrupted(tmp_path_factory):
+    """Return the config and the finished workdir of `runs.TINY`; tests must not write to it."""
     folder = tmp_path_factory.mktemp("whole")
     config = experiment(folder, TINY)
     with pytest.MonkeyPatch.context() as patch:

@@ -1,8 +1,8 @@
-"""The command line in a process that dies at a chosen moment:
+"""The command line in a process that kills itself at a given moment:
 `crashing.py MOMENT N [MILLISECONDS] -- ARGV`.
 
-A kill from outside hits whatever the process is doing then; one from inside, at the moment that
-matters, is the same to the kernel and to the files, and a test with it cannot be late.
+A kill from another process arrives at an uncertain moment. A kill from inside is equal for the
+kernel and the files, and is always at the same moment.
 """
 
 import os
@@ -22,53 +22,53 @@ def die(number: int = signal.SIGKILL) -> None:
 
 
 def after(target, name: str, count: int, then) -> None:
-    """Let the `count`-th call of `target.name` be followed by `then(*args)`."""
+    """Call `then(*args)` after the `count`-th call of `target.name`."""
     original, calls = getattr(target, name), [0]
 
     def wrapped(*args, **kwargs):
         calls[0] += 1
-        found = original(*args, **kwargs)
+        result = original(*args, **kwargs)
         if calls[0] == count:
             then(*args)
-        return found
+        return result
 
     setattr(target, name, wrapped)
 
 
 def each(target, name: str, then) -> None:
-    """Let every call of `target.name` be followed by `then()`."""
+    """Call `then()` after every call of `target.name`."""
     original = getattr(target, name)
 
     def wrapped(*args, **kwargs):
-        found = original(*args, **kwargs)
+        result = original(*args, **kwargs)
         then()
-        return found
+        return result
 
     setattr(target, name, wrapped)
 
 
 def undone(path, content, write=workdir.write_json) -> None:
-    """Die when a part is about to be declared done."""
+    """Die just before a part is recorded as done."""
     if path.name == "done.json":
         die()
     write(path, content)
 
 
 def soon(milliseconds: int) -> None:
-    """Die a little later, whatever this process is doing then."""
+    """Die after a delay, at any point of the process."""
     threading.Timer(milliseconds / 1000, die).start()
 
 
 def arm(moment: str, count: int, milliseconds: int = 0) -> None:
     if moment == "line":
         after(MetricsLog, "write", count, lambda *_: die())
-    elif moment == "save":  # orbax writes in the background: it has just begun
+    elif moment == "save":  # orbax writes in the background: it has just started
         after(checkpoint, "save", count, lambda *_: die())
-    elif moment == "writing":  # some time into what orbax writes in the background
+    elif moment == "writing":  # during the background write of orbax
         after(checkpoint, "save", count, lambda *_: soon(milliseconds))
-    elif moment == "later":  # anywhere: in a step, a validation, a line, the report
+    elif moment == "later":  # anywhere: in a step, a validation, a log line, the report
         after(MetricsLog, "write", count, lambda *_: soon(milliseconds))
-    elif moment == "clock":  # an hour back at each line
+    elif moment == "clock":  # sets the clock back an hour at each line
         clock, back = time.time, [0.0]
         time.time = lambda: clock() - back[0]
 

@@ -1,4 +1,4 @@
-"""A small sweep in two variants, run in a process of its own, and what it must come to."""
+"""A small sweep of two variants in a separate process, and its expected results."""
 
 import json
 import os
@@ -11,8 +11,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SECONDS = 300  # for one process, on a machine that is busy with others
-LINES = 4 * (12 + 3 + 1)  # a variant's: 4 members x (60 / 5 train + 60 / 20 validation + test)
+SECONDS = 300  # for one process, on a busy machine
+LINES = 4 * (12 + 3 + 1)  # of a variant: 4 members x (60 / 5 train + 60 / 20 validation + test)
 
 TINY = {
     "num_steps": 60,
@@ -40,7 +40,7 @@ TINY = {
 
 
 def run(argv, moment="never", *numbers):
-    """Run the command in a process of its own, which dies at a moment; returns what it said."""
+    """Run the command in a separate process that dies at a moment; return its output."""
     environment = {
         **os.environ,
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
@@ -60,7 +60,7 @@ def run(argv, moment="never", *numbers):
 
 
 def newest(part):
-    """The folder of the last checkpoint of a part."""
+    """Return the folder of the last checkpoint of a part."""
     return max((p for p in part.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
 
 
@@ -69,26 +69,26 @@ def largest(folder):
 
 
 def truncate(checkpoint):
-    """Cut the arrays of a checkpoint in half."""
+    """Truncate the arrays of a checkpoint to half."""
     file = largest(checkpoint / "state")
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 def read_state(folder):
-    """All arrays of the last checkpoint of a part, by path, and its record."""
+    """Return all arrays of the last checkpoint of a part by path, and its record."""
     step = int(newest(folder).name)
     with ocp.CheckpointManager(folder.resolve()) as manager:
-        found = manager.restore(
+        restored = manager.restore(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(), record=ocp.args.JsonRestore()
             ),
         )
-    return step, found["state"], found["record"]
+    return step, restored["state"], restored["record"]
 
 
 def results(workdir):
-    """What must not depend on when the process was killed (the clock and versions may)."""
+    """Return the results that must not depend on the kill (unlike times and versions)."""
     report = json.loads((workdir / "report.json").read_text())
     return {key: report[key] for key in ("variants", "selection", "config", "complete", "data")}
 

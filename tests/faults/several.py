@@ -1,7 +1,7 @@
-"""Two processes that train together on this machine.
+"""Two processes that train together on one machine.
 
-As a script one of them: `several.py PORT INDEX [-- ARGV]...` runs each command in turn. A moment
-to die at may come first, as in `crashing.py`: `several.py PORT INDEX MOMENT N -- ARGV`.
+As a script it is one of the processes: `several.py PORT INDEX [-- ARGV]...` runs each command. A
+moment to die at may come first, as in `crashing.py`: `several.py PORT INDEX MOMENT N -- ARGV`.
 """
 
 import os
@@ -11,11 +11,11 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SECONDS = 600  # for all commands, on a machine that is busy with others
+SECONDS = 600  # for all commands, on a busy machine
 
 
 def start(commands, moments=((), ())):
-    """Begin the two processes; `moments` says when which of them dies."""
+    """Start the two processes; `moments` has the moments at which they die."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -42,13 +42,13 @@ def start(commands, moments=((), ())):
 
 
 def finish(processes, seconds=SECONDS):
-    """Wait for both; returns (status, stderr) of each."""
+    """Wait for both; return (status, stderr) of each."""
     try:
-        said = [process.communicate(timeout=seconds)[1] for process in processes]
+        stderr = [process.communicate(timeout=seconds)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
+    return [(process.returncode, text) for process, text in zip(processes, stderr, strict=True)]
 
 
 def main(port, index, *rest):

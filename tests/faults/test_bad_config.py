@@ -1,4 +1,4 @@
-"""Every mistake in a config or a flag: one line that names the key and what would be right."""
+"""Errors of configs and flags: one line that names the key and a valid value."""
 
 import jax
 import pytest
@@ -15,18 +15,18 @@ def js(mixture):
     return {STUDENT + "terms__jensen_shannon": {"toward": "teacher", "mixture": mixture}}
 
 
-def ramp(**said):
-    return {STUDENT + "terms__ce__ramp": said}
+def ramp(**schedule):
+    return {STUDENT + "terms__ce__ramp": schedule}
 
 
 def adapted(adapter, name="wide", **hint):
-    """The student carries an adapter, and feature_mse looks through "wide"."""
+    """Return a student with an adapter, and feature_mse on its feature "wide"."""
     hint = {"toward": "teacher", "own_layer": "wide", **hint}
     return {STUDENT + "adapters": {name: adapter}, STUDENT + "terms__feature_mse": hint}
 
 
-def following(nd):
-    """A second variant, whose student follows the frozen teacher of the first by ND."""
+def nd_variant(nd):
+    """Return a second variant: ND toward the frozen teacher of the first."""
     frozen = {"terms": {"ce": None}, "from_variant": "a"}
     roles = {
         "teacher": frozen,
@@ -36,7 +36,7 @@ def following(nd):
 
 
 def fused(**changes):
-    """The student's two levels beside (2, 2, 8) and (8,) of the teacher, with changes."""
+    """Return two levels of the student and (2, 2, 8) and (8,) of the teacher, with changes."""
     levels = {"layers": ("stage1_pre", "pooled"), "widths": (8, 8), "sizes": (2, 1)}
     review = {"toward": "teacher", "peer_layers": ("stage1_pre", "pooled")}
     return {
@@ -122,7 +122,7 @@ ADAPTERS = {
     ),
 }
 
-# what is wrong -> (changes of the config, words of the line)
+# error -> (changes of the config, words of the line)
 FILES = {
     "text for images": ({"data__task": "glue/rte"}, ("data.task is set, but only text has it",)),
     "no layers to keep": (
@@ -252,18 +252,18 @@ FILES = {
         ("terms.stepwise_norm", "student has no layer 'stage1'", "hidden0, pooled"),
     ),
     "class means of another width": (
-        following({}),
+        nd_variant({}),
         ("norm_direction: layer 'pooled' of student is (6,)", "teacher is (8,)", "adapters.wide"),
     ),
     "class means of an unknown layer": (
-        following({"peer_layer": "stage1"}),
+        nd_variant({"peer_layer": "stage1"}),
         ("roles.teacher", "class means", "'stage1'", "hidden0, pooled"),
     ),
     "class means of a map": (
         {
             "roles__teacher__model": {"name": "cnn", "widths": (4,)},
             STUDENT + "model": {"name": "cnn", "widths": (4,)},
-            **following({"own_layer": "stage1", "peer_layer": "stage1"}),
+            **nd_variant({"own_layer": "stage1", "peer_layer": "stage1"}),
         },
         ("norm_direction: layer 'stage1' of teacher is (2, 2, 4)", "vector", "'pooled'"),
     ),
@@ -317,14 +317,14 @@ FLAGS = {
 
 
 @pytest.mark.parametrize(("changes", "words"), FILES.values(), ids=FILES)
-def test_a_mistake_in_the_file(changes, words, tmp_path, capsys):
+def test_errors_in_the_file(changes, words, tmp_path, capsys):
     config = experiment(tmp_path, base(**changes))
     refused(capsys, train(config, tmp_path / "run"), *words)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("flag", "words"), FLAGS.items(), ids=FLAGS)
-def test_a_mistake_in_a_flag(flag, words, tmp_path, capsys):
+def test_errors_in_a_flag(flag, words, tmp_path, capsys):
     config = experiment(tmp_path, base())
     refused(capsys, train(config, tmp_path / "run", flag), *words)
     assert not (tmp_path / "run").exists()
@@ -352,14 +352,14 @@ MODULES = {
 
 
 @pytest.mark.parametrize(("text", "words"), MODULES.items(), ids=MODULES)
-def test_a_file_that_fails(text, words, tmp_path, capsys):
+def test_a_file_that_raises(text, words, tmp_path, capsys):
     config = tmp_path / "mine.py"
     config.write_text(text + "\n")
     refused(capsys, train(config, tmp_path / "run"), str(config), *words)
     assert not (tmp_path / "run").exists()
 
 
-def test_no_such_file_names_those_nearby(tmp_path, capsys):
+def test_a_missing_file_lists_similar_files(tmp_path, capsys):
     experiment(tmp_path, base(), "digits_kd.py")
     experiment(tmp_path, base(), "unlike.py")
     wrong = train(tmp_path / "digit_kd.py", tmp_path / "run")

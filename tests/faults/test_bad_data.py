@@ -1,4 +1,4 @@
-"""Every mistake in a data set, an image or a checkpoint, as the command line tells it."""
+"""Errors of data sets, images and checkpoints on the command line."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def npz(**changes):
     return {**ARRAYS, **changes}
 
 
-# what is wrong -> (arrays of the .npz, words of the line)
+# error -> (arrays of the .npz, words of the line)
 SETS = {
     "label too large": (npz(y_test=ARRAYS["y_test"] + 3), ("y_test", "out of range", "[0, 4)")),
     "label negative": (npz(y_train=ARRAYS["y_train"] - 1), ("y_train[0] is -1", "out of range")),
@@ -36,7 +36,7 @@ SETS = {
 
 
 @pytest.mark.parametrize(("arrays", "words"), SETS.values(), ids=SETS)
-def test_a_mistake_in_an_npz(arrays, words, tmp_path, capsys):
+def test_errors_in_an_npz(arrays, words, tmp_path, capsys):
     path = tmp_path / "set.npz"
     np.savez(path, **arrays)
     config = experiment(tmp_path, base(data={"name": "npz", "path": str(path)}))
@@ -45,7 +45,7 @@ def test_a_mistake_in_an_npz(arrays, words, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["npz", "idx", "folder", "tiny_imagenet"])
-def test_a_path_that_is_not_there(name, tmp_path, capsys):
+def test_a_missing_path(name, tmp_path, capsys):
     config = experiment(tmp_path, base(data={"name": name, "path": str(tmp_path / "nothing")}))
     refused(capsys, train(config, tmp_path / "run"), "data.path", str(tmp_path / "nothing"))
     unset = experiment(tmp_path, base(data={"name": name}))
@@ -58,7 +58,7 @@ def test_an_empty_folder(tmp_path, capsys):
     refused(capsys, train(config, tmp_path / "run"), str(tmp_path / "set"), "class")
 
 
-def test_a_set_of_another_shape_than_said(tmp_path, capsys):
+def test_a_set_of_another_shape(tmp_path, capsys):
     config = experiment(tmp_path, base(data={"name": "digits", "shape": (32, 32, 3)}))
     refused(capsys, train(config, tmp_path / "run"), "data.shape is (32, 32, 3)", "(8, 8, 1)")
     config = experiment(tmp_path, base(data={"name": "digits", "num_classes": 12}))
@@ -67,7 +67,7 @@ def test_a_set_of_another_shape_than_said(tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A trained teacher: mlp (8,) on 4x4x1 images of three classes."""
+    """Export a trained teacher: mlp (8,) on 4x4x1 images of three classes."""
     folder = tmp_path_factory.mktemp("exported")
     config = experiment(folder, base(num_steps=1, roles__student=None))
     assert cli.main(train(config, folder / "run")) == 0
@@ -76,7 +76,7 @@ def exported(tmp_path_factory):
     return folder
 
 
-# what the new run has instead -> (changes, words of the line)
+# difference of the new run -> (changes, words of the line)
 MISFITS = {
     "another network": ({"roles__teacher__model": {"name": "cnn"}}, ("holds a mlp", "is cnn")),
     "another width": (
@@ -103,16 +103,16 @@ MISFITS = {
 
 
 @pytest.mark.parametrize(("changes", "words"), MISFITS.values(), ids=MISFITS)
-def test_a_checkpoint_that_does_not_fit(changes, words, exported, tmp_path, capsys):
-    given = str(exported / "out")
-    frozen = {"roles__teacher__terms": {}, "roles__teacher__checkpoint": given}
+def test_a_mismatched_checkpoint(changes, words, exported, tmp_path, capsys):
+    folder = str(exported / "out")
+    frozen = {"roles__teacher__terms": {}, "roles__teacher__checkpoint": folder}
     config = experiment(tmp_path, base(**frozen, **changes))
     argv = train(config, tmp_path / "run")
-    refused(capsys, argv, "roles.teacher.checkpoint", given, *words, keep=exported)
+    refused(capsys, argv, "roles.teacher.checkpoint", folder, *words, keep=exported)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_checkpoint_that_is_none(exported, tmp_path, capsys):
+def test_a_file_that_is_no_checkpoint(exported, tmp_path, capsys):
     config = experiment(tmp_path, base(roles__teacher__terms={}))
     where = "--config.roles.teacher.checkpoint="
 
@@ -126,8 +126,8 @@ def test_a_checkpoint_that_is_none(exported, tmp_path, capsys):
     damaged.mkdir()
     (damaged / "config.json").write_text((exported / "out" / "config.json").read_text())
     refuse(damaged, "model.safetensors")
-    whole = (exported / "out" / "model.safetensors").read_bytes()
-    (damaged / "model.safetensors").write_bytes(whole[:-9])
+    contents = (exported / "out" / "model.safetensors").read_bytes()
+    (damaged / "model.safetensors").write_bytes(contents[:-9])
     refuse(damaged, "model.safetensors", "not a whole safetensors file")
     (damaged / "config.json").write_text("{")
     refuse(damaged, "config.json")

@@ -1,4 +1,4 @@
-"""Damaged files: said in a line, kept aside, and no harm to the result."""
+"""Damaged files: one line, quarantine, and unchanged results."""
 
 import gc
 import shutil
@@ -15,7 +15,7 @@ PART = ("checkpoints", "kd", "0-3")
 
 @pytest.fixture(autouse=True)
 def _abandoned_reads(monkeypatch):
-    """Orbax's abandoned reads must not print their errors, now or at any later time."""
+    """Collect orbax's abandoned reads so that they do not print errors later."""
     seen = []
     monkeypatch.setattr(sys, "unraisablehook", seen.append)
     yield
@@ -24,9 +24,9 @@ def _abandoned_reads(monkeypatch):
 
 
 @pytest.fixture
-def undone(whole, tmp_path, no_page):
-    """A copy of the finished run whose second variant is not recorded as done: it resumes."""
-    shutil.copytree(whole[1], tmp_path / "run")
+def undone(uninterrupted, tmp_path, no_page):
+    """Return a copy of the finished run whose second variant is not recorded as done."""
+    shutil.copytree(uninterrupted[1], tmp_path / "run")
     folder = tmp_path.joinpath("run", *PART)
     (folder / "done.json").unlink()
     (tmp_path / "run" / "report.json").unlink()
@@ -58,9 +58,9 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_the_checkpoint_before_is_taken(damage, undone, whole, tmp_path, capsys):
+def test_the_previous_checkpoint_is_used(damage, undone, uninterrupted, tmp_path, capsys):
     damage(undone / "60")
-    assert cli.main(train(whole[0], tmp_path / "run")) == 0
+    assert cli.main(train(uninterrupted[0], tmp_path / "run")) == 0
     err = capsys.readouterr().err
     (line,) = [x for x in err.splitlines() if "damaged" in x]
     assert str(undone / "60") in line
@@ -68,36 +68,36 @@ def test_the_checkpoint_before_is_taken(damage, undone, whole, tmp_path, capsys)
     assert "kd: resumed from step 50" in err
     assert "Traceback" not in err
     assert (undone / "damaged-60").is_dir()
-    assert_same(tmp_path / "run", whole[1])
+    assert_same(tmp_path / "run", uninterrupted[1])
 
 
-def test_without_a_good_checkpoint_the_part_begins_again(undone, whole, tmp_path, capsys):
+def test_without_a_valid_checkpoint_the_part_restarts(undone, uninterrupted, tmp_path, capsys):
     for step in ("50", "60"):
         truncate(undone / step)
-    assert cli.main(train(whole[0], tmp_path / "run")) == 0
+    assert cli.main(train(uninterrupted[0], tmp_path / "run")) == 0
     err = capsys.readouterr().err
     assert err.count("trying the one before") == 2
     assert "kd: resumed" not in err
-    assert_same(tmp_path / "run", whole[1])
+    assert_same(tmp_path / "run", uninterrupted[1])
 
 
-def test_half_a_line_of_metrics_is_dropped(undone, whole, tmp_path):
+def test_an_incomplete_line_of_metrics_is_dropped(undone, uninterrupted, tmp_path):
     path = tmp_path / "run" / "metrics.jsonl"
     content = path.read_bytes()
-    path.write_bytes(content[: len(content) - 40])  # inside the last of the test lines
-    assert cli.main(train(whole[0], tmp_path / "run")) == 0
-    assert_same(tmp_path / "run", whole[1])
+    path.write_bytes(content[: len(content) - 40])  # inside the last test line
+    assert cli.main(train(uninterrupted[0], tmp_path / "run")) == 0
+    assert_same(tmp_path / "run", uninterrupted[1])
 
 
-def test_lost_lines_of_metrics_are_refused(undone, whole, tmp_path, capsys):
+def test_missing_lines_of_metrics_are_an_error(undone, uninterrupted, tmp_path, capsys):
     path = tmp_path / "run" / "metrics.jsonl"
     path.write_bytes(path.read_bytes()[:1000])
-    refused(capsys, train(whole[0], tmp_path / "run"), str(path), "lines are missing")
+    refused(capsys, train(uninterrupted[0], tmp_path / "run"), str(path), "lines are missing")
 
 
 @pytest.mark.parametrize("name", ["config.json", "checkpoints/kd/0-3/done.json"])
-def test_a_damaged_json_is_named(name, whole, tmp_path, capsys):
-    shutil.copytree(whole[1], tmp_path / "run")
+def test_a_damaged_json_is_named(name, uninterrupted, tmp_path, capsys):
+    shutil.copytree(uninterrupted[1], tmp_path / "run")
     (tmp_path / "run" / name).write_text('{"config":')
     keep = tmp_path / "run"
-    refused(capsys, train(whole[0], keep), str(keep / name), keep=keep)
+    refused(capsys, train(uninterrupted[0], keep), str(keep / name), keep=keep)

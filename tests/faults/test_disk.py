@@ -1,7 +1,7 @@
-"""A disk that fills up, in a checkpoint and in a log line: one line, and nothing that is lost.
+"""A full disk during a checkpoint and a log line: one line, and no lost results.
 
-The disk is a small tmpfs; where nobody may mount one, only the fakes of
-`tests/report/test_metrics_log.py` and `tests/train/test_checkpoint.py` remain.
+The disk is a small tmpfs. If mounting is not permitted, these tests are skipped; the fakes of
+`tests/report/test_metrics_log.py` and `tests/train/test_checkpoint.py` still run.
 """
 
 import errno
@@ -14,12 +14,12 @@ from kdjax.report.metrics_log import MetricsLog
 from tests.faults.commands import train
 from tests.faults.runs import assert_same
 
-SMALL, LARGE = "300k", "20m"  # two checkpoints and a half; room for all
+SMALL, LARGE = "300k", "20m"  # two and a half checkpoints; room for all
 
 
 @pytest.fixture
 def disk(tmp_path):
-    """A folder of its own disk, and a function that gives it another size."""
+    """Mount a disk; return its folder and a function that resizes it."""
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -37,7 +37,7 @@ def disk(tmp_path):
 
 
 def one_line(capsys):
-    """The line of the failure, beside those of the progress."""
+    """Return the line of the failure, without the lines of progress."""
     err = capsys.readouterr().err
     assert "Traceback" not in err
     lines = [x for x in err.splitlines() if x.startswith(("kdjax: ", "ERROR"))]
@@ -47,8 +47,8 @@ def one_line(capsys):
     return lines[0]
 
 
-def test_full_while_a_checkpoint_is_written(whole, disk, capsys, no_page):
-    config, undisturbed = whole
+def test_full_during_a_checkpoint(uninterrupted, disk, capsys, no_page):
+    config, undisturbed = uninterrupted
     folder, resize = disk
     resize(SMALL)
     assert cli.main(train(config, folder / "run")) == 1
@@ -60,7 +60,7 @@ def test_full_while_a_checkpoint_is_written(whole, disk, capsys, no_page):
 
 
 def fill(folder):
-    """Take all pages that are left."""
+    """Use all free pages."""
     with (folder / "filler").open("wb", buffering=0) as file:
         try:
             while file.write(b"\0" * 4096):
@@ -69,21 +69,21 @@ def fill(folder):
             assert error.errno == errno.ENOSPC  # noqa: PT017
 
 
-def test_full_while_a_line_is_written(whole, disk, capsys, no_page, monkeypatch):
-    config, undisturbed = whole
+def test_full_during_a_log_line(uninterrupted, disk, capsys, no_page, monkeypatch):
+    config, undisturbed = uninterrupted
     folder, _ = disk
     write, calls = MetricsLog.write, []
 
     def filled(*args, **kwargs):
         calls.append(None)
-        if len(calls) == 22:  # the last page of the file still takes some lines, and half of one
+        if len(calls) == 22:  # the last page of the file has room for some lines and a half
             fill(folder)
         write(*args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(MetricsLog, "write", filled)
         assert cli.main(train(config, folder / "run")) == 1
-    assert "cannot be written" in one_line(capsys)  # the line, or the checkpoint beside it
+    assert "cannot be written" in one_line(capsys)  # the line, or the checkpoint
     assert not (folder / "run" / "metrics.jsonl").read_bytes().endswith(b"\n")
     (folder / "filler").unlink()
     assert cli.main(train(config, folder / "run")) == 0

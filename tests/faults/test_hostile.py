@@ -1,7 +1,7 @@
-"""Files from elsewhere that are truncated, damaged, huge by their header or carry code.
+"""Untrusted files that are truncated, damaged, huge by their header or contain code.
 
-Each is refused in one line and nothing that it says is run; PyTorch's own files have tests of
-their own in `tests/models/io/test_torch_file.py`. The fuzzing is bounded and repeats itself.
+Each raises one line, and no code in it is run. `tests/models/io/test_torch_file.py` tests PyTorch's
+files. The fuzzing is bounded and seeded.
 """
 
 import ast
@@ -31,7 +31,7 @@ GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 RUNS_CODE = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 
-def test_nothing_imports_what_runs_code_from_files():
+def test_no_module_imports_libraries_that_run_code_from_files():
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = []
@@ -47,7 +47,7 @@ def test_nothing_imports_what_runs_code_from_files():
 
 @pytest.fixture(autouse=True)
 def _no_pickle(monkeypatch):
-    """Reading must not even begin to unpickle."""
+    """Reading must not start to unpickle."""
 
     def refuse(*_, **__):
         raise AssertionError("something unpickles")
@@ -57,7 +57,7 @@ def _no_pickle(monkeypatch):
 
 
 def one_line(call, path):
-    """The file is read, or refused in a line that names it."""
+    """Check that the file is read, or gives one line that names it."""
     try:
         return call(path)
     except UserError as error:
@@ -85,27 +85,27 @@ def npz(path, **members):
 
 
 def tensors(header, numbers=b"\0" * 16):
-    said = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(said)) + said + numbers
+    tensor_header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(tensor_header)) + tensor_header + numbers
 
 
-def said(dtype="F32", shape=(4,), offsets=(0, 16)):
+def tensor_header(dtype="F32", shape=(4,), offsets=(0, 16)):
     return {"a": {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}}
 
 
 HUGE = 10**13
 SAFETENSORS = {
     "empty": b"",
-    "header cut": tensors(said())[:20],
-    "numbers cut": tensors(said())[:-4],
+    "header cut": tensors(tensor_header())[:20],
+    "numbers cut": tensors(tensor_header())[:-4],
     "header of an exabyte": struct.pack("<Q", 2**60) + b"{}",
-    "array of an exabyte": tensors(said(shape=(2**58,), offsets=(0, 2**60))),
-    "shape beyond its numbers": tensors(said(shape=(5,))),
-    "shape that overflows": tensors(said(shape=(2**62, 2**62))),
-    "overlap": tensors({**said(), "b": said()["a"]}),
-    "negative offsets": tensors(said(offsets=(-16, 0))),
-    "unknown type": tensors(said(dtype="PICKLE")),
-    "type without numpy": tensors(said(dtype="F8_E5M2", shape=(16,))),
+    "array of an exabyte": tensors(tensor_header(shape=(2**58,), offsets=(0, 2**60))),
+    "shape beyond its numbers": tensors(tensor_header(shape=(5,))),
+    "shape that overflows": tensors(tensor_header(shape=(2**62, 2**62))),
+    "overlap": tensors({**tensor_header(), "b": tensor_header()["a"]}),
+    "negative offsets": tensors(tensor_header(offsets=(-16, 0))),
+    "unknown type": tensors(tensor_header(dtype="PICKLE")),
+    "type without numpy": tensors(tensor_header(dtype="F8_E5M2", shape=(16,))),
     "no table": tensors(b"[]"),
     "nested without end": tensors(b"[" * 100_000),
     "a pickle": pickle.dumps({"a": 1}),
@@ -147,11 +147,11 @@ def test_npz(members, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_an_idx_that_unpacks_without_end_is_not_unpacked(tmp_path):
+def test_an_idx_that_decompresses_without_end_is_not_decompressed(tmp_path):
     fakes.write_idx(tmp_path, zipped=True)
     file = tmp_path / "train-images-idx3-ubyte.gz"
     raw = gzip.decompress(file.read_bytes())
-    file.write_bytes(gzip.compress(raw + b"\0" * 2**26))  # 64 MiB of nothing in 64 KiB
+    file.write_bytes(gzip.compress(raw + b"\0" * 2**26))  # 64 MiB of zeros in 64 KiB
     with pytest.raises(UserError, match=r"its header declares \(40, 6, 5\)"):
         fakes.load("idx", path=str(tmp_path), batch_size=4)
 
@@ -171,7 +171,7 @@ DEEP = "[" * 200_000
     ],
     ids=["json", "config", "export", "metrics"],
 )
-def test_json_that_is_nested_without_end(read, tmp_path):
+def test_deeply_nested_json(read, tmp_path):
     with pytest.raises(UserError) as caught:
         read(tmp_path)
     assert "\n" not in str(caught.value)
@@ -200,24 +200,26 @@ ORIGINALS = originals()
 
 @st.composite
 def damaged(draw, content):
-    """A file with a few bytes replaced, taken out, put in or cut off."""
-    found = bytearray(content)
+    """Return a file with a few bytes replaced, removed, inserted or truncated."""
+    damaged_content = bytearray(content)
     for _ in range(draw(st.integers(1, 4))):
-        # headers are at both ends of a zip, and at the beginning of everything else
-        near = draw(st.sampled_from([0, max(0, len(found) - 600), len(found) // 2]))
-        place = min(len(found), near + draw(st.integers(0, 300)))
+        # headers are at both ends of a zip, and at the start of other files
+        near = draw(
+            st.sampled_from([0, max(0, len(damaged_content) - 600), len(damaged_content) // 2])
+        )
+        place = min(len(damaged_content), near + draw(st.integers(0, 300)))
         what = draw(st.sampled_from(["byte", "bytes", "out", "in", "cut"]))
-        if what == "byte" and place < len(found):
-            found[place] = draw(st.integers(0, 255))
+        if what == "byte" and place < len(damaged_content):
+            damaged_content[place] = draw(st.integers(0, 255))
         elif what == "bytes":
-            found[place : place + 8] = draw(st.binary(min_size=8, max_size=8))
+            damaged_content[place : place + 8] = draw(st.binary(min_size=8, max_size=8))
         elif what == "out":
-            del found[place : place + draw(st.integers(1, 40))]
+            del damaged_content[place : place + draw(st.integers(1, 40))]
         elif what == "in":
-            found[place:place] = draw(st.binary(max_size=20))
+            damaged_content[place:place] = draw(st.binary(max_size=20))
         elif what == "cut":
-            del found[place:]
-    return bytes(found)
+            del damaged_content[place:]
+    return bytes(damaged_content)
 
 
 @pytest.mark.parametrize("kind", ORIGINALS)
@@ -232,8 +234,8 @@ def test_fuzz(kind, value, tmp_path_factory):
     content = value.draw(damaged(ORIGINALS[kind]))
     path = write(tmp_path_factory.getbasetemp() / f"fuzzed_{kind.replace('.', '_', 1)}", content)
     path = path.rename(path.with_suffix(f".{kind.split('.')[-1]}"))
-    found = one_line(read_weights, path)
-    if found is not None:
-        assert all(isinstance(array, np.ndarray) for array in found.values())
+    arrays = one_line(read_weights, path)
+    if arrays is not None:
+        assert all(isinstance(array, np.ndarray) for array in arrays.values())
     if kind == "images.npz":
         one_line(lambda p: fakes.load("npz", path=str(p), batch_size=4), path)

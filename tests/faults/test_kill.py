@@ -1,4 +1,4 @@
-"""Killed at any moment and started again, a run ends as if nothing had happened, bit for bit."""
+"""A run that is killed at any moment and restarted equals an uninterrupted run bit for bit."""
 
 import json
 import random
@@ -13,16 +13,16 @@ from tests.faults.commands import refused, train
 from tests.faults.runs import LINES, ROOT, assert_same, newest, results, run, truncate
 
 
-def test_the_undisturbed_run_is_complete(whole):
-    lines = (whole[1] / "metrics.jsonl").read_text().splitlines()
+def test_the_uninterrupted_run_is_complete(uninterrupted):
+    lines = (uninterrupted[1] / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 2 * LINES
     keys = [(x["variant"], x["split"], x["step"], x["member"]) for x in map(json.loads, lines)]
     assert len(set(keys)) == len(keys)
-    assert results(whole[1])["complete"]
+    assert results(uninterrupted[1])["complete"]
 
 
-def test_killed_inside_a_checkpoint(whole, tmp_path):
-    config, undisturbed = whole
+def test_killed_during_a_checkpoint(uninterrupted, tmp_path):
+    config, undisturbed = uninterrupted
     argv = train(config, tmp_path / "run")
     died = run(argv, "save", 2)
     assert died.returncode == -signal.SIGKILL, died.stderr
@@ -35,15 +35,15 @@ def test_killed_inside_a_checkpoint(whole, tmp_path):
 
 
 @pytest.mark.long
-def test_killed_again_and_again(whole, tmp_path):
-    config, undisturbed = whole
+def test_killed_repeatedly(uninterrupted, tmp_path):
+    config, undisturbed = uninterrupted
     argv = train(config, tmp_path / "run")
-    # each start goes on where the one before died
+    # each start continues from the previous kill
     for moment, count in (
         ("line", 22),  # between the lines of one step, while the checkpoint of step 20 is written
-        ("save", 2),  # inside a checkpoint
+        ("save", 2),  # during a checkpoint
         ("done", 1),  # trained, but not yet recorded as done
-        ("line", 4 + 27),  # in the second variant, whose teacher comes from the first
+        ("line", 4 + 27),  # in the second variant, whose teacher is from the first
     ):
         died = run(argv, moment, count)
         assert died.returncode == -signal.SIGKILL, (moment, died.stderr)
@@ -65,10 +65,10 @@ def test_killed_again_and_again(whole, tmp_path):
     assert_same(tmp_path / "run", undisturbed)
 
 
-def test_a_clock_that_goes_back_changes_nothing(whole, tmp_path):
-    argv = train(whole[0], tmp_path / "run")
+def test_a_clock_set_back_changes_nothing(uninterrupted, tmp_path):
+    argv = train(uninterrupted[0], tmp_path / "run")
     assert run(argv, "clock", 1).returncode == 0
-    assert_same(tmp_path / "run", whole[1])
+    assert_same(tmp_path / "run", uninterrupted[1])
 
 
 HOLDER = """
@@ -80,10 +80,8 @@ with workdir.occupy(pathlib.Path(sys.argv[1])):
 """
 
 
-def test_the_lock_of_a_living_process_holds_and_that_of_a_dead_one_does_not(
-    whole, tmp_path, capsys
-):
-    argv = train(whole[0], tmp_path / "run")
+def test_a_lock_ends_with_its_process(uninterrupted, tmp_path, capsys):
+    argv = train(uninterrupted[0], tmp_path / "run")
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path / "run")], stdout=subprocess.PIPE, cwd=ROOT
     )
@@ -99,7 +97,7 @@ def test_the_lock_of_a_living_process_holds_and_that_of_a_dead_one_does_not(
 
 
 def moments(seed):
-    """Moments without end: at a line, at a checkpoint, some milliseconds after either."""
+    """Yield random moments: at a line, at a checkpoint, some milliseconds after either."""
     rng = random.Random(seed)
     while True:
         yield rng.choice(
@@ -114,9 +112,9 @@ def moments(seed):
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_at_random_moments(seed, whole, tmp_path):
-    """Ten kills in one run, or in several where one ends before it can be killed ten times."""
-    config, undisturbed = whole
+def test_killed_at_random_moments(seed, uninterrupted, tmp_path):
+    """Kill ten times in one run, or in several if a run ends first."""
+    config, undisturbed = uninterrupted
     killed, number, where = 0, 0, moments(seed)
     while killed < 10:
         folder = tmp_path / f"run{number}"

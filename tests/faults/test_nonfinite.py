@@ -1,4 +1,4 @@
-"""A loss that is not finite stops the run: step, role and term named, the last good state kept."""
+"""A non-finite loss stops the run, names step, role and term, and keeps the last state."""
 
 import json
 
@@ -20,15 +20,15 @@ def steps_of(folder):
     ]
 
 
-def test_the_run_stops_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
-    """Good for four steps; then the rate is 1e30."""
+def test_the_run_stops_and_keeps_the_last_finite_checkpoint(tmp_path, capsys):
+    """The run is finite for four steps; then the learning rate is 1e30."""
     schedule = {"name": "step", "boundaries": (4,), "factor": 1e32}
-    said = base(
+    settings = base(
         num_steps=20,
         log_every=1,
         roles__student__optimizer={"learning_rate": 0.01, "schedule": schedule},
     )
-    config = experiment(tmp_path, said)
+    config = experiment(tmp_path, settings)
     argv = train(config, tmp_path / "run")
     assert cli.main(argv) == 1
     err = capsys.readouterr().err
@@ -44,8 +44,8 @@ def test_the_run_stops_and_keeps_the_last_good_checkpoint(tmp_path, capsys):
     assert int(newest(part).name) == max(n for n in range(2, step, 2))
     _, state, _ = read_state(part)
     assert state is not None
-    assert steps_of(tmp_path / "run") == list(range(1, step))  # the bad values are not written
-    # the same command finds the same end, from the checkpoint that was kept
+    assert steps_of(tmp_path / "run") == list(range(1, step))  # the others are not written
+    # the same command gives the same error from the last checkpoint
     assert cli.main(argv) == 1
     again = capsys.readouterr().err.splitlines()
     assert again[-1] == line
@@ -60,7 +60,7 @@ def test_diverged_from_the_start(tmp_path, capsys):
     assert not (tmp_path / "run" / "report.json").exists()
 
 
-def test_one_member_of_a_sweep_diverges_and_the_others_go_on(tmp_path, capsys):
+def test_other_members_continue_after_one_diverges(tmp_path, capsys):
     rate = "roles.*.optimizer.learning_rate"
     config = experiment(tmp_path, base(num_steps=8, sweep={rate: (0.1, 1e38)}))
     assert cli.main(train(config, tmp_path / "run")) == 0

@@ -1,4 +1,4 @@
-"""A sweep that was divided into programs ends as the undivided one does."""
+"""A sweep divided into programs has the results of the undivided one."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def config(rates):
     }
 
 
-def test_a_program_in_which_all_diverge_does_not_end_the_others(tmp_path):
+def test_other_programs_continue_after_one_diverges(tmp_path):
     (outcome,) = train(build(config((1e30, 0.05))), tmp_path, lambda _: None)
     first, second = outcome.members
     assert [first.member, second.member] == [0, 1]
@@ -31,6 +31,6 @@ def test_a_program_in_which_all_diverge_does_not_end_the_others(tmp_path):
     assert outcome.chosen["student"].members == (1,)
 
 
-def test_a_sweep_in_which_all_diverge_fails(tmp_path):
+def test_a_sweep_fails_if_all_members_diverge(tmp_path):
     with pytest.raises(RunError, match="every member has diverged"):
         train(build(config((1e30, 2e30))), tmp_path, lambda _: None)

@@ -1,4 +1,4 @@
-"""Two processes: one is killed, one is asked to end, a third pair comes too late."""
+"""Two processes: one is killed, one gets SIGTERM, or the workdir is in use."""
 
 import signal
 
@@ -17,21 +17,21 @@ def argv(tmp_path):
     return train(experiment(tmp_path, CONFIG), tmp_path / "run")
 
 
-def spoken(text):
+def messages(text):
     return [line for line in text.splitlines() if line.startswith("kdjax: ")]
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("victim", [0, 1])
-def test_the_other_of_a_killed_process_ends_with_a_line_and_both_resume(victim, argv, tmp_path):
-    """A wait without bound would end in `finish`, after ten minutes on a busy machine."""
+def test_the_peer_of_a_killed_process_exits_and_both_resume(victim, argv, tmp_path):
+    """An unlimited wait would fail in `finish` after a timeout of up to ten minutes."""
     moments = [(), ()]
     moments[victim] = ("save", 2)
-    told = finish(start([argv], moments))
-    assert told[victim][0] == -signal.SIGKILL
-    other, said = told[1 - victim]
-    assert other == 1, said
-    (line,) = spoken(said)
+    results = finish(start([argv], moments))
+    assert results[victim][0] == -signal.SIGKILL
+    other, stderr = results[1 - victim]
+    assert other == 1, stderr
+    (line,) = messages(stderr)
     assert f"process {1 - victim}: another process is gone or cannot be reached" in line
     assert "start all of them again" in line
     lines = (tmp_path / "run" / "metrics.jsonl").read_bytes()
@@ -44,19 +44,19 @@ def test_the_other_of_a_killed_process_ends_with_a_line_and_both_resume(victim, 
 
 
 @pytest.mark.long
-def test_one_that_is_asked_to_end_stops_both_at_one_step(argv):
-    """Of many steps: JAX needs up to seconds to tell all processes of the signal."""
+def test_sigterm_to_one_process_stops_both_at_the_same_step(argv):
+    """The run is long because JAX needs up to seconds to forward the signal to all processes."""
     long = [*argv, "--config.num_steps=20000", "--config.log_every=100"]
     long += ["--config.checkpoint_every=20000"]
-    (first, said), (second, other) = finish(start([long], (("term", 3), ())))
-    assert (first, second) == (0, 0), (said, other)
-    assert "which is saved; the same command goes on from there" in said
-    assert "Traceback" not in said + other
+    (first, stderr), (second, other) = finish(start([long], (("term", 3), ())))
+    assert (first, second) == (0, 0), (stderr, other)
+    assert "which is saved; the same command goes on from there" in stderr
+    assert "Traceback" not in stderr + other
 
 
-def test_a_workdir_in_use_is_refused_by_all(argv, tmp_path):
+def test_a_workdir_in_use_is_an_error_in_all_processes(argv, tmp_path):
     with workdir.occupy(tmp_path / "run"):
-        told = finish(start([argv]))
-    for status, said in told:
-        assert status == 2, said
-        assert "in use by another process" in spoken(said)[0]
+        results = finish(start([argv]))
+    for status, stderr in results:
+        assert status == 2, stderr
+        assert "in use by another process" in messages(stderr)[0]

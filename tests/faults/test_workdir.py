@@ -1,4 +1,4 @@
-"""Folders that are in use, of another run, not writable or no run at all."""
+"""Workdirs that are in use, of another run, not writable or not a workdir."""
 
 import json
 
@@ -11,23 +11,23 @@ from tests.faults.commands import base, experiment, refused, train
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A finished run with two variants of two members: (its config, its workdir)."""
+    """Train two variants of two members: (config, workdir)."""
     folder = tmp_path_factory.mktemp("trained")
-    said = base(variants={"a": {}, "b": {}}, sweep={"seed": (0, 1)}, num_steps=2)
-    config = experiment(folder, said)
+    settings = base(variants={"a": {}, "b": {}}, sweep={"seed": (0, 1)}, num_steps=2)
+    config = experiment(folder, settings)
     assert cli.main(train(config, folder / "run")) == 0
     return config, folder / "run"
 
 
-def test_a_second_process_is_refused(trained, capsys):
+def test_a_second_process_is_an_error(trained, capsys):
     config, folder = trained
     with workdir.occupy(folder):
         refused(capsys, train(config, folder), str(folder), "in use", keep=folder)
-    with workdir.occupy(folder):  # and it is free again
+    with workdir.occupy(folder):  # then it is free again
         pass
 
 
-def test_another_config_is_refused_with_the_keys(trained, capsys):
+def test_another_config_is_an_error_that_names_the_keys(trained, capsys):
     config, folder = trained
     flags = ("--config.num_steps=3", "--config.roles.student.optimizer.momentum=0.5")
     words = (
@@ -41,7 +41,7 @@ def test_another_config_is_refused_with_the_keys(trained, capsys):
     refused(capsys, train(config, folder, swept), "sweep.seed: [0, 1] -> [0, 1, 2]", keep=folder)
 
 
-def test_what_changes_no_number_may_change(trained, capsys):
+def test_keys_that_change_no_number_may_change(trained, capsys):
     config, folder = trained
     before = (folder / "metrics.jsonl").read_bytes()
     assert cli.main(train(config, folder, "--config.checkpoint_every=1")) == 0
@@ -56,19 +56,19 @@ def test_a_finished_run_is_not_trained_again(trained, capsys, monkeypatch):
     assert json.loads((folder / "report.json").read_text())["variants"] == before["variants"]
 
 
-def test_a_workdir_that_cannot_be_written(tmp_path, capsys):
-    config = experiment(tmp_path, base())  # root may write anywhere, but not below a file
+def test_a_workdir_that_is_not_writable(tmp_path, capsys):
+    config = experiment(tmp_path, base())  # root may write anywhere except below a file
     argv = train(config, config / "run")
     refused(capsys, argv, f"workdir {config / 'run'} cannot be written", keep=tmp_path)
 
 
-def test_a_bucket_is_no_folder(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # "gs:" would be a folder here
+def test_a_bucket_is_an_error(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # "gs:" would be a local folder
     argv = train(experiment(tmp_path, base()), "gs://bucket/run")
     refused(capsys, argv, "is an address; mount the bucket", keep=tmp_path)
 
 
-def test_a_folder_of_something_else(tmp_path, capsys):
+def test_a_folder_of_other_files(tmp_path, capsys):
     config = experiment(tmp_path, base())
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "metrics.jsonl").write_text("mine\n")
@@ -76,7 +76,7 @@ def test_a_folder_of_something_else(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_commands_on_a_folder_that_is_no_run(exists, tmp_path, capsys):
+def test_commands_on_a_folder_without_a_run(exists, tmp_path, capsys):
     folder = tmp_path / "run"
     if exists:
         folder.mkdir()
@@ -89,7 +89,7 @@ def test_commands_on_a_folder_that_is_no_run(exists, tmp_path, capsys):
     assert not out.exists()
 
 
-def test_a_run_that_is_not_finished(tmp_path, capsys):
+def test_an_unfinished_run(tmp_path, capsys):
     config = experiment(tmp_path, base())
     folder = tmp_path / "run"
     from kdjax.experiment.commands import overrides
@@ -104,7 +104,7 @@ def test_a_run_that_is_not_finished(tmp_path, capsys):
     assert not out.exists()
 
 
-def test_exports_of_what_is_not_there(trained, tmp_path, capsys):
+def test_exports_of_missing_members_and_roles(trained, tmp_path, capsys):
     _, folder = trained
     out = tmp_path / "out"
 
@@ -121,12 +121,12 @@ def test_exports_of_what_is_not_there(trained, tmp_path, capsys):
         refuse(*flags, words=(f"--member={member}", "0 to 1"))
 
 
-def test_an_export_never_replaces_one(trained, tmp_path, capsys):
+def test_an_export_never_replaces_another(trained, tmp_path, capsys):
     out = tmp_path / "out"
     argv = ["export", f"--workdir={trained[1]}", "--role=student", "--variant=a", f"--out={out}"]
     assert cli.main(argv) == 0
     refused(capsys, [*argv, "--member=1"], str(out), "already holds", keep=out)
-    (out / "model.safetensors").unlink()  # a config.json alone is somebody's too
+    (out / "model.safetensors").unlink()  # a config.json alone is not replaced either
     refused(capsys, argv, str(out), "already holds config.json", keep=out)
 
 
@@ -137,7 +137,7 @@ def test_an_export_into_a_file(trained, tmp_path, capsys):
     refused(capsys, argv, str(out), "cannot be written", keep=tmp_path)
 
 
-def test_a_report_that_cannot_be_written(trained, tmp_path, capsys):
+def test_a_report_that_is_not_writable(trained, tmp_path, capsys):
     file = tmp_path / "file"
     file.write_text("mine")
     refused(capsys, ["report", trained[1], f"--out={file}/r.html"], str(file), keep=tmp_path)
@@ -156,7 +156,7 @@ def test_a_report_that_cannot_be_written(trained, tmp_path, capsys):
         (["report"], "workdirs"),
     ],
 )
-def test_a_command_that_is_not_one(argv, word, capsys):
+def test_an_unknown_command(argv, word, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(argv)
     assert stopped.value.code == 2

@@ -1,4 +1,4 @@
-"""References of the losses in plain float64 numpy, from their definitions, and how to compare.
+"""Reference losses in plain float64 numpy from their definitions, and comparison helpers.
 
 Reference gradients are central differences of these, in float64.
 """
@@ -10,16 +10,16 @@ from scipy import special
 
 
 def central(function, args, position, step=1e-6):
-    """Gradient of sum(function(*args)) in one argument by central differences."""
+    """Return the gradient of sum(function(*args)) in one argument by central differences."""
     args = [np.array(a, np.float64) if i == position else a for i, a in enumerate(args)]
     x = args[position]
     out = np.zeros_like(x)
     for index in np.ndindex(x.shape):
-        kept, values = x[index], []
+        original, values = x[index], []
         for change in (step, -step):
-            x[index] = kept + change
+            x[index] = original + change
             values.append(np.sum(function(*args)))
-        x[index] = kept
+        x[index] = original
         out[index] = (values[0] - values[1]) / (2 * step)
     return out
 
@@ -138,7 +138,7 @@ def probabilistic_knowledge_transfer(s, t):
 
 
 def contrast(s, t, memory_s, memory_t, chosen, normalizers, negatives, temperature):
-    """CRD as NCE over probabilities, `normalizers` being Z / rows of student and teacher."""
+    """Return CRD as NCE over probabilities; `normalizers` are Z / rows of student and teacher."""
     s, t = (f / np.linalg.norm(f, axis=1, keepdims=True) for f in float64(s, t))
     rows, total = len(memory_s), np.zeros(len(s))
     for v, memory, z in ((s, memory_t, normalizers[0]), (t, memory_s, normalizers[1])):
@@ -150,7 +150,7 @@ def contrast(s, t, memory_s, memory_t, chosen, normalizers, negatives, temperatu
 
 
 def gradients(function, *args):
-    """Value, and the gradients of its sum: that of each example, since examples do not mix."""
+    """Return the value, and the gradients of its sum: examples do not mix, so each has its own."""
 
     def total(*a):
         out = function(*a)
@@ -161,14 +161,14 @@ def gradients(function, *args):
 
 
 def close(actual, expected, rtol=1e-5):
-    """Relative to the largest entry: one float32 rounding of a logit reaches every class."""
+    """Compare relative to the largest entry: a float32 rounding of a logit reaches every class."""
     expected = np.asarray(expected, np.float64)
     scale = max(1.0, np.abs(expected).max())
     np.testing.assert_allclose(np.asarray(actual), expected, rtol=rtol, atol=3e-6 * scale)
 
 
 def close_features(actual, expected, rtol=1e-5):
-    """Relative to the largest entry: a norm carries a rounding into all of them."""
+    """Compare relative to the largest entry: a norm spreads one rounding over all entries."""
     expected = np.asarray(expected, np.float64)
     np.testing.assert_allclose(
         np.asarray(actual), expected, rtol=rtol, atol=rtol / 2 * max(1e-2, np.abs(expected).max())

@@ -1,8 +1,8 @@
-"""What every public loss promises, whatever it computes: one row a name, none may be missing.
+"""Contract of every public loss: one row for each name, without exceptions.
 
-To add a loss, add a row. `inputs(rng, scale)` builds its positional arguments for one batch,
-float arrays of the size `scale`; `smooth` are the positions that may receive gradients. Feature
-losses take [batch, width] where they can, with as many columns as there are classes.
+To add a loss, add a row. `inputs(rng, scale)` builds the positional arguments for one batch as
+float arrays of magnitude `scale`; `smooth` are the positions that may receive gradients. Feature
+losses take [batch, width] if they can, with as many columns as classes.
 """
 
 import functools
@@ -18,7 +18,7 @@ import pytest
 from kdjax import losses
 
 BATCH, CLASSES = 4, 3
-HARSH = [{"temperature": x} for x in (0.05, 1.0, 20.0)]  # the temperatures held finite
+HARSH = [{"temperature": x} for x in (0.05, 1.0, 20.0)]  # temperatures with finite values
 
 
 def logits(rng, scale):
@@ -80,7 +80,7 @@ def square(rng, scale):
 
 
 def penalty(x, y):
-    """Of a critic whose slope is neither constant nor 0 anywhere here."""
+    """Return the inputs of a penalty: a critic whose slope is neither constant nor 0."""
     mix, permutation = jnp.linspace(0.1, 0.9, len(x))[:, None], jnp.roll(jnp.arange(len(x)), 1)
     critic = lambda a, b: jnp.sum(a * b + 2 * a, axis=1)  # noqa: E731
     return losses.gradient_penalty(critic, x, y, sides=2, mix=mix, permutation=permutation)
@@ -89,11 +89,11 @@ def penalty(x, y):
 class Row(NamedTuple):
     inputs: Callable[..., tuple]
     smooth: tuple[int, ...] = (0, 1)
-    axes: tuple[int | None, ...] = (0, 0)  # of the batch in each argument
-    couples: bool = False  # the examples of a batch: [] out instead of [batch]
-    harsh: tuple[dict[str, Any], ...] = tuple(HARSH)  # keywords to be finite with
-    one_axis: bool = False  # all axes but the first are of the example, or it needs the batch
-    call: Callable[..., Any] | None = None  # where the plain call does not return the loss
+    axes: tuple[int | None, ...] = (0, 0)  # batch axes of each argument
+    couples: bool = False  # couples the batch: the output is [] instead of [batch]
+    harsh: tuple[dict[str, Any], ...] = tuple(HARSH)  # keywords that must give finite values
+    one_axis: bool = False  # the first axis is the only batch axis
+    call: Callable[..., Any] | None = None  # set if the plain call does not return the loss
 
 
 ROWS = {
@@ -158,7 +158,7 @@ def inputs_of(name, seed=0, scale=2.0):
 
 
 def jitted(name):
-    """One compilation instead of one an operation; that jit changes nothing is a test."""
+    """Compile once instead of once for each operation; a test compares jit and eager."""
     return jax.jit(function_of(name))
 
 
@@ -180,12 +180,12 @@ def value_and_gradients(name, args, keywords):
     return out, grads
 
 
-def test_every_public_name_has_a_row_and_every_row_a_name():
+def test_public_names_and_rows_are_the_same():
     assert sorted(ROWS) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_float32_of_the_batch_shape_and_jit_changes_nothing(name):
+def test_output_is_float32_of_the_batch_shape_and_equal_under_jit(name):
     args = inputs_of(name)
     eager = function_of(name)(*args)
     assert eager.dtype == jnp.float32
@@ -194,7 +194,7 @@ def test_float32_of_the_batch_shape_and_jit_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_vmap_is_a_loop(name):
+def test_vmap_equals_a_loop(name):
     batches = [inputs_of(name, seed) for seed in range(3)]
     stacked = [jnp.stack(column) for column in zip(*batches, strict=True)]
     one = jitted(name)
@@ -237,7 +237,7 @@ def test_value_and_gradient_are_finite_at_the_extremes(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_bfloat16_is_float32_of_the_rounded_logits(name):
+def test_bfloat16_equals_float32_of_the_rounded_logits(name):
     rounded = [_as_bfloat16(a) for a in inputs_of(name)]
     out, grads = value_and_gradients(name, rounded, {})
     assert out.dtype == jnp.float32

@@ -1,4 +1,4 @@
-"""CRD against plain numpy in float64, and what its memory does."""
+"""CRD and its memory against plain numpy in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,10 @@ OPTIONS = {"num_negatives": 7, "temperature": 0.3, "momentum": 0.25}
 
 
 def memory(started=True):
-    made = losses.contrast_init(jax.random.key(0), LABELS, width=4)
+    bank = losses.contrast_init(jax.random.key(0), LABELS, width=4)
     if not started:
-        return made
-    return made._replace(log_normalizers=jnp.array([0.3, -0.2]), started=jnp.array(True))
+        return bank
+    return bank._replace(log_normalizers=jnp.array([0.3, -0.2]), started=jnp.array(True))
 
 
 def embeddings(seed=0):
@@ -29,68 +29,68 @@ def embeddings(seed=0):
     return tuple(jnp.array(2 * rng.normal(size=(3, 4)), jnp.float32) for _ in range(2))
 
 
-def chosen(made):
-    negatives = contrastive._negatives(KEY, IDS, made, OPTIONS["num_negatives"])
+def chosen(bank):
+    negatives = contrastive._negatives(KEY, IDS, bank, OPTIONS["num_negatives"])
     return np.concatenate([IDS[:, None], negatives], axis=1)
 
 
-def plain(s, t, made, normalizers):
+def plain(s, t, bank, normalizers):
     return references.contrast(
-        s, t, *references.float64(made.student, made.teacher), chosen(made), normalizers,
+        s, t, *references.float64(bank.student, bank.teacher), chosen(bank), normalizers,
         OPTIONS["num_negatives"], OPTIONS["temperature"],
     )  # fmt: skip
 
 
 class TestLoss:
-    def test_values_and_gradients_are_those_of_the_definition(self):
-        both, made = embeddings(), memory()
+    def test_values_and_gradients_match_the_definition(self):
+        both, bank = embeddings(), memory()
         normalizers = np.exp([0.3, -0.2])
-        value, after = losses.contrast_loss(*both, IDS, made, KEY, **OPTIONS)
-        np.testing.assert_allclose(value, plain(*both, made, normalizers), rtol=1e-5)
-        np.testing.assert_array_equal(after.log_normalizers, made.log_normalizers)
+        value, after = losses.contrast_loss(*both, IDS, bank, KEY, **OPTIONS)
+        np.testing.assert_allclose(value, plain(*both, bank, normalizers), rtol=1e-5)
+        np.testing.assert_array_equal(after.log_normalizers, bank.log_normalizers)
 
-        def ours(s, t):
-            return losses.contrast_loss(s, t, IDS, made, KEY, **OPTIONS)[0]
+        def loss(s, t):
+            return losses.contrast_loss(s, t, IDS, bank, KEY, **OPTIONS)[0]
 
         for position in (0, 1):
-            grad = jax.jit(jax.grad(lambda *a: jnp.sum(ours(*a)), position))(*both)
+            grad = jax.jit(jax.grad(lambda *a: jnp.sum(loss(*a)), position))(*both)
             expected = references.central(
-                lambda s, t: plain(s, t, made, normalizers), references.float64(*both), position
+                lambda s, t: plain(s, t, bank, normalizers), references.float64(*both), position
             )
             np.testing.assert_allclose(grad, expected, rtol=1e-4, atol=1e-5)
         check_grads(
-            ours, both, order=1, modes=["fwd", "rev"], atol=0.02, rtol=0.02
+            loss, both, order=1, modes=["fwd", "rev"], atol=0.02, rtol=0.02
         )  # fmt: skip
 
     def test_the_first_batch_fixes_the_normalizers(self):
-        (s, t), made = embeddings(), memory(started=False)
-        value, after = losses.contrast_loss(s, t, IDS, made, KEY, **OPTIONS)
+        (s, t), bank = embeddings(), memory(started=False)
+        value, after = losses.contrast_loss(s, t, IDS, bank, KEY, **OPTIONS)
         expected = []
-        for v, other in ((s, made.teacher), (t, made.student)):
+        for v, other in ((s, bank.teacher), (t, bank.student)):
             v = v / np.linalg.norm(v, axis=1, keepdims=True)
-            scores = np.einsum("bd,bnd->bn", v, other[chosen(made)])
+            scores = np.einsum("bd,bnd->bn", v, other[chosen(bank)])
             expected.append(np.mean(np.exp(scores / OPTIONS["temperature"])))
         np.testing.assert_allclose(np.exp(after.log_normalizers), expected, rtol=1e-5)
-        np.testing.assert_allclose(value, plain(s, t, made, expected), rtol=1e-5)
+        np.testing.assert_allclose(value, plain(s, t, bank, expected), rtol=1e-5)
         assert bool(after.started)
         again = losses.contrast_loss(*embeddings(1), IDS, after, KEY, **OPTIONS)[1]
         np.testing.assert_array_equal(again.log_normalizers, after.log_normalizers)
 
-    def test_a_better_match_costs_less(self):
-        made = memory()
+    def test_a_better_match_has_a_lower_loss(self):
+        bank = memory()
         matched = losses.contrast_loss(
-            made.teacher[IDS], made.student[IDS], IDS, made, KEY, **OPTIONS
+            bank.teacher[IDS], bank.student[IDS], IDS, bank, KEY, **OPTIONS
         )[0]
         opposite = losses.contrast_loss(
-            -made.teacher[IDS], -made.student[IDS], IDS, made, KEY, **OPTIONS
+            -bank.teacher[IDS], -bank.student[IDS], IDS, bank, KEY, **OPTIONS
         )[0]
         assert np.all(np.asarray(matched) < np.asarray(opposite))
 
     def test_a_low_temperature_and_zero_embeddings_are_finite(self):
-        for made in (memory(), memory(started=False)):
-            for s in (jnp.zeros((3, 4)), made.teacher[IDS]):
+        for bank in (memory(), memory(started=False)):
+            for s in (jnp.zeros((3, 4)), bank.teacher[IDS]):
                 value, grad = jax.jit(jax.value_and_grad(
-                    lambda s, m=made: jnp.sum(losses.contrast_loss(
+                    lambda s, m=bank: jnp.sum(losses.contrast_loss(
                         s, s, IDS, m, KEY, num_negatives=4, temperature=1e-3
                     )[0])
                 ))(s)  # fmt: skip
@@ -99,18 +99,18 @@ class TestLoss:
 
 
 class TestMemory:
-    def test_negatives_are_all_images_of_other_classes_equally_often(self):
+    def test_negatives_are_uniform_over_images_of_other_classes(self):
         drawn = np.asarray(contrastive._negatives(KEY, IDS, memory(), 4000))
         for row, own in zip(drawn, IDS, strict=True):
             others = np.flatnonzero(LABELS[own] != LABELS)
-            found, counts = np.unique(row, return_counts=True)
-            np.testing.assert_array_equal(found, others)
+            rows, counts = np.unique(row, return_counts=True)
+            np.testing.assert_array_equal(rows, others)
             np.testing.assert_allclose(counts / 4000, 1 / len(others), atol=0.04)  # 5 sd
 
-    def test_only_the_rows_of_the_batch_move_and_stay_of_length_one(self):
-        (s, t), made = embeddings(), memory()
-        after = losses.contrast_loss(s, t, IDS, made, KEY, **OPTIONS)[1]
-        for before, now, v in ((made.student, after.student, s), (made.teacher, after.teacher, t)):
+    def test_only_rows_of_the_batch_change_and_have_length_one(self):
+        (s, t), bank = embeddings(), memory()
+        after = losses.contrast_loss(s, t, IDS, bank, KEY, **OPTIONS)[1]
+        for before, now, v in ((bank.student, after.student, s), (bank.teacher, after.teacher, t)):
             np.testing.assert_allclose(np.linalg.norm(now, axis=1), 1, rtol=1e-6)
             rest = np.setdiff1d(np.arange(8), IDS)
             np.testing.assert_array_equal(now[rest], before[rest])
@@ -119,23 +119,23 @@ class TestMemory:
             np.testing.assert_allclose(now[IDS], moved, rtol=1e-5, atol=1e-6)
 
     def test_no_gradient_through_the_memory(self):
-        def total(s, made):
-            value, after = losses.contrast_loss(s, s, IDS, made, KEY, **OPTIONS)
+        def total(s, bank):
+            value, after = losses.contrast_loss(s, s, IDS, bank, KEY, **OPTIONS)
             return jnp.sum(value) + jnp.sum(after.student)
 
-        s, made = embeddings()[0], memory()
-        inside = jax.jit(jax.grad(lambda m: total(s, made._replace(student=m, teacher=m))))(
-            made.student
+        s, bank = embeddings()[0], memory()
+        inside = jax.jit(jax.grad(lambda m: total(s, bank._replace(student=m, teacher=m))))(
+            bank.student
         )
         assert np.all(np.asarray(inside) == 0)
 
-    def test_one_trace_serves_all_steps_and_no_state_is_hidden(self):
+    def test_all_steps_share_one_trace_without_hidden_state(self):
         (s, t), traces = embeddings(), []
 
         @jax.jit
-        def step(made, key):
+        def step(bank, key):
             traces.append(0)
-            return losses.contrast_loss(s, t, IDS, made, key, **OPTIONS)
+            return losses.contrast_loss(s, t, IDS, bank, key, **OPTIONS)
 
         first = step(memory(started=False), KEY)
         step(first[1], jax.random.key(9))
@@ -146,7 +146,7 @@ class TestMemory:
 
 @pytest.mark.usefixtures("without_jaxtyping")
 class TestErrors:
-    def test_of_init(self):
+    def test_init_errors(self):
         with pytest.raises(UserError, match="one class"):
             losses.contrast_init(KEY, jnp.ones(3, jnp.int32), width=2)
         with pytest.raises(UserError, match=r"labels: float32 \(3,\)"):
@@ -154,14 +154,14 @@ class TestErrors:
         with pytest.raises(UserError, match="width: must"):
             losses.contrast_init(KEY, LABELS, width=0)
 
-    def test_of_the_loss(self):
-        (s, t), made = embeddings(), memory()
+    def test_loss_errors(self):
+        (s, t), bank = embeddings(), memory()
         with pytest.raises(UserError, match=r"student \(3, 3\).*must be \[batch, 4\]"):
-            losses.contrast_loss(s[:, :3], t, IDS, made, KEY)
+            losses.contrast_loss(s[:, :3], t, IDS, bank, KEY)
         with pytest.raises(UserError, match=r"ids \[batch\], got \(2,\)"):
-            losses.contrast_loss(s, t, IDS[:2], made, KEY)
+            losses.contrast_loss(s, t, IDS[:2], bank, KEY)
         with pytest.raises(UserError, match="ids: dtype float32"):
-            losses.contrast_loss(s, t, jnp.zeros(3), made, KEY)
+            losses.contrast_loss(s, t, jnp.zeros(3), bank, KEY)
         for name, value in (("num_negatives", 0), ("temperature", 0.0), ("momentum", 1.0)):
             with pytest.raises(UserError, match=f"^{name}: must"):
-                losses.contrast_loss(s, t, IDS, made, KEY, **{name: value})
+                losses.contrast_loss(s, t, IDS, bank, KEY, **{name: value})

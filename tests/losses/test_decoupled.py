@@ -20,7 +20,7 @@ DIST = [name for name in NAMES if "/DIST" in name]
 
 
 def setting(name):
-    """The arrays of a golden case, and the numbers in its name."""
+    """Return the arrays of a golden case, and the numbers in its name."""
     case = name.split("/")[0]
     arrays = [jnp.asarray(GOLDEN[f"{case}/in/{k}"]) for k in ("s_logits", "t_logits", "labels")]
     first, second, temperature = re.fullmatch(r".*_[ab]([\d.]+)_[bg](\d+)_T(\d+)", name).groups()
@@ -28,7 +28,7 @@ def setting(name):
 
 
 def close(actual, expected, rtol=1e-5):
-    """Relative to the largest entry: one float32 rounding of a logit reaches every class."""
+    """Compare relative to the largest entry: a float32 rounding of a logit reaches every class."""
     expected = np.asarray(expected, np.float64)
     np.testing.assert_allclose(
         np.asarray(actual), expected, rtol=rtol, atol=rtol / 2 * max(1.0, np.abs(expected).max())
@@ -52,8 +52,8 @@ class TestDecoupled:
             )  # fmt: skip
             return temperature**2 * jnp.mean(each)
 
-        # Logits of +-50 and T = 1: the reference is NaN in float32 and loses digits in float64,
-        # because it takes the label away by a large constant.
+        # At logits of +-50 and T = 1 the reference is NaN in float32 and loses digits in float64,
+        # because it masks the label with a large constant.
         loose = name.startswith("extreme50") and temperature == 1
         value, grad = jax.jit(jax.value_and_grad(loss))(s)
         close(value, GOLDEN[f"{name}/f64/value"], 2e-4 if loose else 1e-5)
@@ -79,7 +79,7 @@ class TestDecoupled:
             modes=["fwd", "rev"], atol=0.02, rtol=0.02,  # float32 differences
         )  # fmt: skip
 
-    def test_hinton_is_the_sum_weighted_by_the_teacher(self):
+    def test_hinton_kl_is_the_sum_weighted_by_the_teacher(self):
         s, t, labels = logits(1)
         one, other = (
             losses.decoupled_kl(s, t, labels, alpha=a, beta=1.0 - a, temperature=2.0)
@@ -89,7 +89,7 @@ class TestDecoupled:
         close(one + rest * other, losses.forward_kl(s, t, temperature=2.0))
 
     @pytest.mark.parametrize("size", [50.0, 1e4])
-    def test_finite_and_right_where_the_label_is_certain(self, size):
+    def test_finite_and_exact_for_a_certain_label(self, size):
         s, t, label = jnp.array([size, 0.0, 1.0]), jnp.array([size, 1.0, 0.0]), jnp.array(0)
         value, grad = jax.jit(
             jax.value_and_grad(
@@ -100,7 +100,7 @@ class TestDecoupled:
         close(value, 2 * (2 * p - 1), 1e-6)
         close(grad, [0.0, 2 * (1 - 2 * p), 2 * (2 * p - 1)], 1e-6)
 
-    def test_of_two_classes_only_the_first_part_is_left(self):
+    def test_two_classes_have_only_the_target_part(self):
         s, t, labels = logits(2, (3, 2))
         rest, grad = jax.jit(
             jax.value_and_grad(lambda z: jnp.sum(losses.decoupled_kl(z, t, labels, alpha=0.0)))
@@ -109,13 +109,13 @@ class TestDecoupled:
         assert np.all(np.asarray(grad) == 0)
         close(losses.decoupled_kl(s, t, labels), losses.forward_kl(s, t, temperature=4.0))
 
-    def test_a_class_ruled_out_by_both_is_as_if_absent(self):
+    def test_a_class_with_zero_probability_in_both_has_no_effect(self):
         s, t, labels = logits(3)
         labels = labels % 4
         value = losses.decoupled_kl(s[:, :4], t[:, :4], labels)
         close(losses.decoupled_kl(*(z.at[:, 4].set(-jnp.inf) for z in (s, t)), labels), value)
 
-    def test_a_label_that_is_no_class_gives_nan(self):
+    def test_an_invalid_label_gives_nan(self):
         out = losses.decoupled_kl(jnp.zeros((3, 4)), jnp.zeros((3, 4)), jnp.array([-1, 4, 3]))
         assert np.isnan(out).tolist() == [True, True, False]
 
@@ -152,17 +152,17 @@ class TestCorrelation:
         def plain(s, t):
             return references.correlation(s, t, 2.0, 0.5, 1.5)
 
-        def ours(s, t):
+        def loss(s, t):
             return losses.correlation(s, t, beta=2.0, gamma=0.5, temperature=1.5)
 
-        close(ours(s, t), plain(s, t))
-        for position, grad in enumerate(jax.jit(jax.grad(ours, argnums=(0, 1)))(s, t)):
+        close(loss(s, t), plain(s, t))
+        for position, grad in enumerate(jax.jit(jax.grad(loss, argnums=(0, 1)))(s, t)):
             close(grad, references.central(plain, (s, t), position))
         check_grads(
-            ours, (s, t), order=1, modes=["fwd", "rev"], atol=0.02, rtol=0.02
+            loss, (s, t), order=1, modes=["fwd", "rev"], atol=0.02, rtol=0.02
         )  # fmt: skip
 
-    def test_one_example_has_no_classes_to_correlate(self):
+    def test_a_single_example_has_no_intra_class_part(self):
         s, t, _ = logits(5, (1, 4))
         value, grad = jax.jit(jax.value_and_grad(lambda z: losses.correlation(z, t, beta=0.0)))(s)
         assert value == 1
@@ -172,7 +172,7 @@ class TestCorrelation:
     def test_zero_at_equal_outputs_and_under_affine_changes_of_the_probabilities(self):
         s, _, _ = logits(6)
         p = jax.nn.softmax(s, axis=-1)
-        flatter = jnp.log(0.5 * p + 0.1)  # the same in rank and in proportion
+        flatter = jnp.log(0.5 * p + 0.1)  # an affine change of the probabilities
         close(losses.correlation(s, s), 0.0)
         close(losses.correlation(flatter, s), 0.0)
 

@@ -1,4 +1,4 @@
-"""Divergences against scipy in float64, and the identities they must obey."""
+"""Divergences against scipy in float64, and their identities."""
 
 import jax
 import jax.numpy as jnp
@@ -37,20 +37,20 @@ class TestCrossEntropy:
         log_p = special.log_softmax(np.asarray(z, np.float64), axis=-1)
         for e in (0.0, 0.1, 0.9):
             target = (1 - e) * np.eye(5)[np.asarray(labels)] + e / 5
-            ours = losses.cross_entropy(z, labels, label_smoothing=e)
-            close(ours, -(target * log_p).sum(-1))
+            actual = losses.cross_entropy(z, labels, label_smoothing=e)
+            close(actual, -(target * log_p).sum(-1))
             check_grads(
                 lambda a, e=e: losses.cross_entropy(a, labels, label_smoothing=e),
                 (z,), order=2, modes=["rev"], atol=0.02, rtol=0.02,  # float32 differences
             )  # fmt: skip
 
-    def test_a_label_that_is_no_class_gives_nan_not_the_last_class(self):
+    def test_an_invalid_label_gives_nan(self):
         out = losses.cross_entropy(jnp.zeros((3, 4)), jnp.array([-1, 4, 3]))
         assert np.isnan(out).tolist() == [True, True, False]
 
 
 class TestDirection:
-    def test_forward_is_teacher_first_and_reverse_student_first(self):
+    def test_forward_kl_is_teacher_student_and_reverse_kl_student_teacher(self):
         (s, t), (p, q) = pair(1), (softmax(a, 2.0) for a in pair(1))
         close(losses.forward_kl(s, t, temperature=2.0), scipy_kl(q, p))
         close(losses.reverse_kl(s, t, temperature=2.0), scipy_kl(p, q))
@@ -62,7 +62,7 @@ class TestDirection:
             expected = w * scipy_kl(q, m) + (1 - w) * scipy_kl(p, m)
             close(losses.jensen_shannon(s, t, weight=w), expected)
 
-    def test_jensen_shannon_vanishes_at_both_ends_at_the_rate_of_a_kl(self):
+    def test_jensen_shannon_tends_to_zero_like_a_kl_at_both_weights(self):
         (s, t), (p, q) = pair(3), (softmax(a) for a in pair(3))
         w = 1e-4
         start, end = (losses.jensen_shannon(s, t, weight=x) for x in (w, 1 - w))
@@ -71,7 +71,7 @@ class TestDirection:
         np.testing.assert_allclose(start / w, scipy_kl(q, p), rtol=0.03)  # the limit, w -> 0
         np.testing.assert_allclose(end / w, scipy_kl(p, q), rtol=0.03)
 
-    def test_emphasis_spreads_a_sure_student_and_sharpens_an_unsure_one(self):
+    def test_emphasis_depends_on_the_sign_of_the_entropy_gap(self):
         sure, unsure = jnp.array([[3.0, 0.0, 0.0]]), jnp.array([[0.5, 0.0, 0.0]])
         for s, t, emphasised in (
             (sure, unsure, losses.forward_kl),
@@ -80,11 +80,11 @@ class TestDirection:
             extra = losses.balanced_kl(s, t, emphasis=5.0) - losses.weighted_kl(s, t)
             close(extra, 4.0 * emphasised(s, t))
 
-    def test_equal_entropies_are_not_emphasised(self):
-        s, t = jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 2.0]])  # far apart, equally sure
+    def test_equal_entropies_have_no_emphasis(self):
+        s, t = jnp.array([[2.0, 0.0]]), jnp.array([[0.0, 2.0]])  # different, with equal entropy
         close(losses.balanced_kl(s, t, emphasis=5.0), losses.weighted_kl(s, t), rtol=1e-6)
 
-    def test_weighted_reaches_each_ablation(self):
+    def test_weighted_kl_covers_the_ablations(self):
         s, t = pair(4)
         for (d, v), expected in {
             (1.0, 0.0): losses.forward_kl(s, t),
@@ -108,15 +108,15 @@ class TestIdentities:
             modes=["fwd", "rev"], atol=0.02, rtol=0.02,  # float32 differences
         )  # fmt: skip
 
-    def test_jensen_shannon_where_some_classes_tie(self):
-        # log p_t - log p_s is exactly 0 on class 2: a subgradient would be wrong there.
+    def test_jensen_shannon_gradient_with_tied_classes(self):
+        # log p_t - log p_s is exactly 0 on class 2: a subgradient would be wrong.
         s, t = jnp.log(jnp.array([0.5, 0.25, 0.25])), jnp.log(jnp.array([0.25, 0.5, 0.25]))
         grad = jax.jit(jax.grad(lambda a: losses.jensen_shannon(a, t, weight=0.3)))(s)
         p, q = softmax(s), softmax(t)
         ratio = np.log(p / (0.3 * q + 0.7 * p))
         close(grad, 0.7 * p * (ratio - (p * ratio).sum()))
 
-    def test_gradients_times_t_squared_hardly_depend_on_t(self):
+    def test_gradients_times_t_squared_are_nearly_independent_of_t(self):
         s, t = pair(7)
         for function in (losses.forward_kl, losses.reverse_kl, losses.balanced_kl):
             norms = [
@@ -150,7 +150,7 @@ class TestIdentities:
             np.testing.assert_allclose(moved[name], value, rtol=1e-4, atol=1e-4)  # rounded logits
 
     @pytest.mark.parametrize("function", PAIRS)
-    def test_a_class_ruled_out_by_both_is_as_if_absent(self, function):
+    def test_a_class_with_zero_probability_in_both_has_no_effect(self, function):
         s, t = pair(8)
         without = gradients(function, s[:, :-1], t[:, :-1])
         with_it = gradients(function, s.at[:, -1].set(-jnp.inf), t.at[:, -1].set(-jnp.inf))
@@ -169,7 +169,7 @@ def _all(s, t):
 @pytest.mark.usefixtures("without_jaxtyping")
 class TestErrors:
     @pytest.mark.parametrize("function", PAIRS)
-    def test_shapes_that_would_broadcast(self, function):
+    def test_shapes_that_would_broadcast_are_errors(self, function):
         with pytest.raises(ValueError, match=r"\(4, 3\).*\(1, 3\)"):
             function(jnp.zeros((4, 3)), jnp.zeros((1, 3)))
 
@@ -179,11 +179,11 @@ class TestErrors:
         *((name, 0.0, losses.balanced_kl) for name in ("emphasis", "entropy_temperature")),
         *((f"{x}_weight", -1.0, losses.weighted_kl) for x in ("forward", "reverse")),
     ])  # fmt: skip
-    def test_a_scalar_out_of_range_is_named(self, name, value, function):
+    def test_errors_name_a_scalar_out_of_range(self, name, value, function):
         with pytest.raises(ValueError, match=f"^{name}: must"):
             function(jnp.zeros((2, 3)), jnp.zeros((2, 3)), **{name: value})
 
-    def test_labels(self):
+    def test_invalid_labels_are_errors(self):
         z = jnp.zeros((2, 3))
         with pytest.raises(ValueError, match=r"labels: shape \(3,\).*\(2, 3\)"):
             losses.cross_entropy(z, jnp.zeros(3, jnp.int32))

@@ -1,4 +1,4 @@
-"""Feature losses against other people's numbers and plain numpy in float64."""
+"""Feature losses against golden values and plain numpy in float64."""
 
 import pathlib
 
@@ -16,7 +16,7 @@ from tests.losses.references import close_features as close
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "feature.npz")
 MAPS = ["feat_b4_c6_h8", "feat_b2_c4_h1"]
 ND = ["nd_b8_d64", "nd_small_student", "nd_zero_student_rows", "nd_tie"]
-# name -> shapes of student and teacher, and what comes after them
+# name -> shapes of student and teacher, and the other arguments
 CASES = {
     "feature_mse": ((3, 2, 2), (3, 2, 2)),
     "attention_transfer": ((2, 3, 2, 2), (2, 3, 2, 4)),
@@ -68,7 +68,7 @@ class TestGolden:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_values_and_gradients_are_those_of_the_definition(name):
+def test_values_and_gradients_match_the_definition(name):
     features, rest = arrays(name)
     function = getattr(losses, name)
     if name == "feature_mse":
@@ -87,7 +87,7 @@ def test_values_and_gradients_are_those_of_the_definition(name):
 
 
 class TestNormDirection:
-    def test_a_short_feature_is_lengthened_and_a_long_one_only_turned(self):
+    def test_gradient_lengthens_a_short_feature_and_only_rotates_a_long_one(self):
         means, label = jnp.array([[0.0, 2.0]]), jnp.array(0)
         grad = jax.grad(losses.norm_direction)
         teacher = jnp.array([6.0, 8.0])
@@ -98,14 +98,14 @@ class TestNormDirection:
         close(grad(long, teacher, means, label), own)
         assert np.all(jax.jit(jax.grad(losses.norm_direction, 1))(long, teacher, means, label) == 0)
 
-    def test_the_tie_is_the_student_s(self):
+    def test_a_tie_takes_the_student_branch(self):
         f, means = jnp.array([[3.0, 4.0]]), jnp.array([[1.0, 0.0]])
         for tied in (f, f[:, ::-1], -f):
             grad = jax.grad(lambda s, t=tied: losses.norm_direction(s, t, means, jnp.array([0]))[0])
-            close(grad(f), [[-0.128, 0.096]])  # that of -cos, orthogonal to f
+            close(grad(f), [[-0.128, 0.096]])  # the gradient of -cos, orthogonal to f
 
     @pytest.mark.parametrize("zero", ["both features", "centre", "student"])
-    def test_zeros_are_finite(self, zero):
+    def test_zero_features_are_finite(self, zero):
         f, means, label = jnp.array([1.0, 2.0]), jnp.array([[3.0, 0.0]]), jnp.array(0)
         s = f * (zero == "centre")
         t, means = f * (zero != "both features"), means * (zero != "centre")
@@ -121,30 +121,30 @@ class TestNormDirection:
         assert value == 1
         assert np.all(np.asarray(grad) == 0)
 
-    def test_a_label_that_is_no_class_gives_nan(self):
+    def test_an_invalid_label_gives_nan(self):
         out = losses.norm_direction(
             jnp.ones((3, 2)), jnp.ones((3, 2)), jnp.ones((4, 2)), jnp.array([-1, 4, 3])
         )
         assert np.isnan(out).tolist() == [True, True, False]
 
 
-def test_stepwise_norm_pulls_along_the_feature():
+def test_stepwise_norm_gradient_is_along_the_feature():
     f = jnp.array([[3.0, 4.0], [0.0, 0.0], [3e7, 4e7]])
     value, grad = jax.jit(jax.value_and_grad(lambda f: jnp.sum(losses.stepwise_norm(f, step=2.0))))(
         f
     )
-    assert value == 12  # 4 each, also beside a norm of 5e7 of which 2 is a rounding
+    assert value == 12  # 4 each, also for a norm of 5e7, whose rounding is 2
     close(grad, [[-2.4, -3.2], [0.0, 0.0], [-2.4, -3.2]])
 
 
-def test_attention_ignores_channels_and_loudness():
+def test_attention_is_invariant_to_channel_order_and_scale():
     rng = np.random.default_rng(3)
     s = jnp.array(rng.normal(size=(2, 3, 3, 4)), jnp.float32)
     tiled = jnp.concatenate([3 * s, 3 * s[..., ::-1]], axis=-1)
     close(losses.attention_transfer(s, tiled), [0.0, 0.0])
 
 
-def test_pyramid_of_a_difference_without_mean_is_the_whole_map_alone():
+def test_pyramid_of_a_zero_mean_difference_is_the_full_map_alone():
     # +-1 in a checkerboard: all windows of 2 x 2 pixels average to 0
     board = jnp.array((-1.0) ** np.add.outer(np.arange(8), np.arange(8)))[None, :, :, None]
     close(losses.hierarchical_context(board, jnp.zeros_like(board)), [1 / 1.875])

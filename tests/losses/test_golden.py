@@ -1,4 +1,4 @@
-"""Divergences against arrays that other people's unmodified implementations computed."""
+"""Divergences against arrays computed by unmodified independent implementations."""
 
 import pathlib
 
@@ -44,7 +44,7 @@ def test_both_directions_and_entropies(case, temperature):
 
 @pytest.mark.parametrize("emphasis", [1.0, 3.0])
 @pytest.mark.parametrize("case", ["b5_c2", "b8_c10", "equal_b8_c100", "zeros_b4_c10"])
-def test_balanced_is_the_golden_combination(case, emphasis):
+def test_balanced_kl_is_the_golden_combination(case, emphasis):
     s, t = logits_of(case)
     for entropy_temperature in (1, 4):
         entropies = f"persample_switokd_T{entropy_temperature}/f64/H"
@@ -75,8 +75,8 @@ def test_an_independent_balanced_loss_has_the_same_student_gradient(case):
 def test_hinton_needs_t_squared_and_the_batch_mean(case):
     s, t = logits_of(case)
     for temperature in (1.0, 2.0, 4.0):
-        ours = temperature**2 * jnp.mean(losses.forward_kl(s, t, temperature=temperature))
-        close(ours, golden(case, f"KD_mdistiller_T{temperature:.0f}/f64/value"))
+        actual = temperature**2 * jnp.mean(losses.forward_kl(s, t, temperature=temperature))
+        close(actual, golden(case, f"KD_mdistiller_T{temperature:.0f}/f64/value"))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -106,7 +106,7 @@ def test_four_divergences_at_temperature_two(case):
 def test_l1_gap_is_twice_the_total_variation(case):
     value, (grad_s, grad_t) = gradients(losses.total_variation, *logits_of(case))
     close(2 * jnp.mean(value), golden(case, "L1_gap_switokd_T1/f64/value"))
-    # With logits of +-50 many probabilities tie exactly: any subgradient is right there.
+    # At logits of +-50 many probabilities tie exactly; there any subgradient is right.
     if f"{case}/L1_gap_switokd_T1/f64/grad_s" in GOLDEN and case != "extreme50_b8_c10":
         close(2 * grad_s / len(value), golden(case, "L1_gap_switokd_T1/f64/grad_s"))
         close(2 * grad_t / len(value), golden(case, "L1_gap_switokd_T1/f64/grad_t"))

@@ -27,7 +27,7 @@ def log_p(z):
 
 
 def reference_target(function, every, labels):
-    """The definition, one example at a time."""
+    """Return KDCL's target by its definition, one example at a time."""
     every, target = np.asarray(every, np.float64), []
     for i, y in enumerate(np.asarray(labels)):
         z = every[:, i]
@@ -47,7 +47,7 @@ class TestKdcl:
             q, p = np.exp(log_p(target / 2)), np.exp(log_p(np.asarray(own) / 2))
             value = function(own, every, labels)
             np.testing.assert_allclose(value, special.rel_entr(q, p).sum(-1), rtol=1e-5, atol=1e-6)
-            # The own network is among the targets, and still only p moves: (p - q) / T.
+            # The network is one of the targets, but only p has a gradient: (p - q) / T.
             grad = jax.jit(jax.grad(lambda e, k=k: jnp.sum(function(e[k], e, labels))))(every)
             np.testing.assert_allclose(grad[k], (p - q) / 2, atol=1e-6)
             assert np.all(np.delete(np.asarray(grad), k, axis=0) == 0)
@@ -56,14 +56,14 @@ class TestKdcl:
             modes=["fwd", "rev"], atol=0.02, rtol=0.02,  # float32 differences
         )  # fmt: skip
 
-    def test_no_network_is_surer_of_the_label_than_the_minimum_logit_target(self):
+    def test_the_minimum_logit_target_is_most_confident_in_the_label(self):
         every, labels = networks(1)
         target = reference_target(losses.minimum_logit_kl, every, labels)
         of_label = np.take_along_axis(log_p(target), np.asarray(labels)[:, None], -1)
         each = [np.take_along_axis(log_p(z), np.asarray(labels)[:, None], -1) for z in every]
         assert np.all(of_label >= np.max(each, axis=0) - 1e-12)
 
-    def test_the_best_network_has_nothing_to_learn(self):
+    def test_the_best_network_has_zero_loss(self):
         every = jnp.array([[[4.0, 0.0]], [[1.0, 0.0]]])
         out = [losses.least_cross_entropy_kl(z, every, jnp.array([0])) for z in every]
         assert float(out[0][0]) == 0.0 < float(out[1][0])
@@ -76,41 +76,41 @@ class TestSwitch:
         signal = losses.switch_signal(s, t, y)
         names = ("gap_switokd_T1", "student_label_switokd", "teacher_label_switokd")
         expected = [GOLDEN[f"{case}/L1_{name}/f64/value"] for name in names]
-        ours = [signal.gap, signal.student_error, signal.teacher_error]
-        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+        actual = [signal.gap, signal.student_error, signal.teacher_error]
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
         if f"{case}/SwitOKD_step/f64/delta" in GOLDEN:
             step = {k: GOLDEN[f"{case}/SwitOKD_step/f64/{k}"] for k in ("delta", "teacher_updated")}
             np.testing.assert_allclose(signal.threshold, step["delta"], rtol=1e-5)
             assert bool(signal.expert) != bool(step["teacher_updated"])
 
-    def test_a_mask_is_slicing_even_over_padding_that_is_nan(self):
+    def test_a_mask_equals_slicing_with_nan_padding(self):
         (s, t, _), y = networks(2)
-        whole = losses.switch_signal(s[:4], t[:4], y[:4])
+        expected = losses.switch_signal(s[:4], t[:4], y[:4])
         mask = jnp.array([1.0, 1, 1, 1, 0, 0])
         masked = losses.switch_signal(s.at[4].set(jnp.nan), t, y.at[5].set(-1), mask=mask)
-        for a, b in zip(whole, masked, strict=True):
+        for a, b in zip(expected, masked, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6)
 
-    def test_both_perfect_or_nothing_counted_is_no_expert(self):
+    def test_zero_errors_or_an_empty_mask_are_not_expert_mode(self):
         z, y = 1e4 * jnp.eye(3), jnp.arange(3)
         for signal in (losses.switch_signal(z, z, y),
                        losses.switch_signal(z, -z, y, mask=jnp.zeros(3))):  # fmt: skip
             assert not bool(signal.expert)
             assert np.all(np.isfinite(np.array(signal[:4])))
 
-    def test_expert_needs_a_better_teacher_and_a_wide_gap(self):
+    def test_expert_mode_needs_a_better_teacher_and_a_wide_gap(self):
         y = jnp.array([0])
         student, teacher = jnp.array([[0.0, 0.4, -9.0]]), jnp.array([[0.0, -9.0, 0.0]])
         assert bool(losses.switch_signal(student, teacher, y).expert)
         assert not bool(losses.switch_signal(teacher, student, y).expert)  # the student is better
         assert not bool(losses.switch_signal(student, student + 0.01, y).expert)
         student, teacher = jnp.array([[0.0, 0.0, -200.0]]), jnp.array([[0.0, -200.0, 0.0]])
-        tie = losses.switch_signal(student, teacher, y)  # far apart and equally wrong
+        tie = losses.switch_signal(student, teacher, y)  # different and equally wrong
         assert float(tie.teacher_error) == float(tie.student_error)
         assert float(tie.gap) > float(tie.threshold)
         assert not bool(tie.expert)
 
-    def test_it_carries_no_gradient(self):
+    def test_switch_signal_has_no_gradient(self):
         (s, t, _), y = networks(3)
         grads = jax.jit(jax.grad(lambda a, b: sum(losses.switch_signal(a, b, y)[:4]), (0, 1)))(s, t)
         assert all(np.all(np.asarray(g) == 0) for g in grads)

@@ -1,4 +1,4 @@
-"""Losses on relations against other people's numbers and plain numpy in float64."""
+"""Relational losses against golden values and plain numpy in float64."""
 
 import pathlib
 
@@ -43,7 +43,7 @@ def test_golden_values_and_gradients(function, name, case):
 
 
 @pytest.mark.parametrize("function", ALL)
-def test_values_and_gradients_are_those_of_the_definition(function):
+def test_values_and_gradients_match_the_definition(function):
     both, plain = features(), getattr(references, function.__name__)
     close(function(*both), plain(*both))
     for position, grad in enumerate(jax.jit(jax.grad(function, argnums=(0, 1)))(*both)):
@@ -54,7 +54,7 @@ def test_values_and_gradients_are_those_of_the_definition(function):
 
 
 @pytest.mark.parametrize("function", ALL)
-def test_zero_for_scaled_and_turned_features_whatever_the_width(function):
+def test_zero_for_scaled_and_rotated_features_of_any_width(function):
     s, _ = features(1)
     turned = 5 * s @ jnp.linalg.qr(features(2, (4, 4))[0])[0][:3]  # isometric, into 4 numbers
     assert abs(float(function(s, turned))) < 1e-6
@@ -75,8 +75,8 @@ def test_degenerate_batches_are_finite(function, case):
         assert all(np.all(np.isfinite(g)) for g in grads)
 
 
-def test_close_examples_keep_their_distance():
-    # Inner products of float32 would lose it: 1e3^2 has a rounding of .06
+def test_distances_of_close_examples_are_accurate():
+    # float32 inner products would lose the distance: 1e3^2 has a rounding of .06
     line = 1e3 + jnp.array([[0.0], [0.25], [1.0]])
     close(losses.relational_distance(line, line - 1e3), 0.0)
     close(losses.relational_angle(line, line - 1e3), 0.0)
@@ -84,7 +84,7 @@ def test_close_examples_keep_their_distance():
 
 @pytest.mark.usefixtures("without_jaxtyping")
 @pytest.mark.parametrize("function", ALL)
-def test_another_batch_is_named(function):
+def test_different_batch_sizes_are_errors(function):
     with pytest.raises(UserError, match=r"student \(4, 3\) and teacher \(3, 3\)"):
         function(jnp.zeros((4, 3)), jnp.zeros((3, 3)))
     with pytest.raises(UserError, match=r"must be \[batch"):

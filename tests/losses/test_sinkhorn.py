@@ -1,7 +1,7 @@
-"""Sinkhorn against arrays of the published form, and against float64 numpy written from the text.
+"""Sinkhorn against golden arrays and float64 numpy written from the paper.
 
-Tolerances: float64 1e-12 in the value and 1e-11 in the gradient, float32 1e-5 and 1e-4, relative
-to the largest entry; where the reference is numpy with finite differences, their error.
+Tolerances are relative to the largest entry: float64 1e-12 in the value and 1e-11 in the gradient,
+float32 1e-5 and 1e-4. For finite differences they are the error of the differences.
 """
 
 import functools
@@ -36,7 +36,7 @@ def debiased(s, t, temperature=2.0, epsilon=0.1, **options):
 
 @functools.cache
 def compiled(function=total, **options):
-    """(s, t, masks) -> ((sum of costs, output), gradient in s)."""
+    """Return a function (s, t, masks) -> ((sum of costs, output), gradient in s)."""
 
     def run(s, t, masks=None):
         return function(s, t, **(masks or {}), **options)
@@ -46,12 +46,12 @@ def compiled(function=total, **options):
 
 @functools.cache
 def traced(**options):
-    """(s, t, temperature, epsilon) -> the same, so that the program chooses the space."""
+    """Return a function (s, t, temperature, epsilon) -> the same, with traced scalars."""
     return jax.jit(jax.value_and_grad(functools.partial(total, **options), has_aux=True))
 
 
 def plan(s, t, temperature=2.0, epsilon=0.1, num_iters=20):
-    """The plan and its dual value by numpy, in log space, rows of 1 and columns of n / m."""
+    """Return plan and dual value by numpy in log space, with rows of 1 and columns of n / m."""
     x, y = softmax(s / temperature, axis=1), softmax(t / temperature, axis=1)
     cost = np.abs(x[:, None] - y).sum(-1)
     n, m = cost.shape
@@ -67,13 +67,13 @@ def rows(seed, n, classes=4, scale=2.0):
 
 
 def slopes(function, x, step=1e-5):
-    """Central differences."""
-    found = np.zeros_like(x)
+    """Return central differences."""
+    gradient = np.zeros_like(x)
     for i in np.ndindex(x.shape):
         d = np.zeros_like(x)
         d[i] = step
-        found[i] = (function(x + d) - function(x - d)) / (2 * step)
-    return found
+        gradient[i] = (function(x + d) - function(x - d)) / (2 * step)
+    return gradient
 
 
 def assert_close(actual, expected, rtol):
@@ -93,9 +93,9 @@ class TestPublished:
             (np.float32, 1e-5, 1e-4),
         ):
             with jax.enable_x64(dtype is np.float64):
-                (found, out), found_grad = compiled()(s.astype(dtype), t.astype(dtype))
-            assert found.dtype == found_grad.dtype == out.plan.dtype == dtype
-            assert_close(1e-3 * np.float64(found), value, close_value)
+                (actual, out), found_grad = compiled()(s.astype(dtype), t.astype(dtype))
+            assert actual.dtype == found_grad.dtype == out.plan.dtype == dtype
+            assert_close(1e-3 * np.float64(actual), value, close_value)
             assert_close(1e-3 * np.float64(found_grad), grad, close_grad)
 
     def test_one_hot_rows_have_almost_no_gradient(self):
@@ -103,8 +103,8 @@ class TestPublished:
             GOLDEN[f"B32_C2_onehot50/{key}"]
             for key in ("student", "teacher", "ref_loss_f64", "ref_grad_f64")
         )
-        (found, _), found_grad = compiled()(s.astype("f4"), t.astype("f4"))
-        assert_close(1e-3 * np.float64(found), value, 1e-5)
+        (actual, _), found_grad = compiled()(s.astype("f4"), t.astype("f4"))
+        assert_close(1e-3 * np.float64(actual), value, 1e-5)
         np.testing.assert_allclose(1e-3 * found_grad, grad, atol=1e-15)
 
     def test_every_temperature_epsilon_and_number_of_iterations(self):
@@ -112,20 +112,20 @@ class TestPublished:
         with jax.enable_x64(True):
             for temperature, epsilon, n in SWEEP:
                 key = f"sweep/T{temperature}_eps{epsilon}_it{n}"
-                (found, out), grad = traced(num_iters=n)(s, t, float(temperature), float(epsilon))
-                assert_close(found, GOLDEN[f"{key}/loss"], 1e-12)
-                # at epsilon .02 the kernel spans exp(100): its reference has lost these digits
+                (actual, out), grad = traced(num_iters=n)(s, t, float(temperature), float(epsilon))
+                assert_close(actual, GOLDEN[f"{key}/loss"], 1e-12)
+                # at epsilon .02 the kernel spans exp(100): the reference loses these digits
                 assert_close(grad, GOLDEN[f"{key}/grad"], 1e-10)
                 np.testing.assert_allclose(out.row_error, GOLDEN[f"{key}/row_err"], atol=1e-12)
                 assert int(out.num_iters) == n
                 assert bool(out.converged) == bool(GOLDEN[f"{key}/row_err"] <= 0.01)
 
-    def test_too_few_iterations_say_so(self):
-        # B = 32 one-hot rows of other class counts: 2.7e-6 or so instead of a cost of whole rows
+    def test_too_few_iterations_are_reported(self):
+        # B = 32 one-hot rows of other class counts: about 2.7e-6 instead of the cost of full rows
         r = np.random.default_rng(0)
         s, t = (50 * np.eye(3)[r.integers(0, 3, 32)] for _ in range(2))
         (value, out), _ = compiled()(s.astype("f4"), t.astype("f4"))
-        missing = np.abs((s > 0).sum(0) - (t > 0).sum(0)).sum()  # half of it, at a cost of 2
+        missing = np.abs((s > 0).sum(0) - (t > 0).sum(0)).sum()  # half of the mass, at a cost of 2
         assert missing > 1
         assert value < 1e-3
         assert not out.converged
@@ -156,7 +156,7 @@ class TestSpaces:
             np.testing.assert_allclose(x, y, rtol=3e-5, atol=1e-6)
 
     @pytest.mark.parametrize("epsilon", [0.1, 0.051, 0.049, 1e-2, 1e-3])
-    def test_finite_whatever_epsilon_traced_or_not(self, epsilon):
+    def test_finite_for_any_epsilon_traced_or_not(self, epsilon):
         # rows without a near neighbour: exp(-2 / epsilon) is 0 in float32 from 0.019 down
         s, t = 50 * np.eye(3, dtype="f4")[[0, 0, 0, 1]], 50 * np.eye(3, dtype="f4")[[1, 2, 2, 1]]
         expected = plan(np.float64(s), np.float64(t), epsilon=epsilon)[0]
@@ -167,17 +167,17 @@ class TestSpaces:
         np.testing.assert_allclose(out.plan, expected, atol=1e-6 + 2e-6 / epsilon)
         np.testing.assert_allclose(total(s, t, epsilon=epsilon)[0], value, rtol=2e-6 / epsilon)
 
-    def test_a_sweep_over_epsilon_is_its_members(self):
+    def test_a_sweep_over_epsilon_equals_its_members(self):
         s, t = rows(0, 6).astype("f4"), rows(1, 6).astype("f4")
         over = jax.jit(jax.vmap(jax.value_and_grad(total, has_aux=True), (None, None, None, 0)))
-        for epsilons in ([0.1, 0.2], [0.1, 0.01]):  # all in kernel space, and not all
+        for epsilons in ([0.1, 0.2], [0.1, 0.01]):  # all in kernel space, then some in log space
             (value, _), grad = over(s, t, 2.0, jnp.array(epsilons))
             for i, epsilon in enumerate(epsilons):
                 (one, _), one_grad = traced()(s, t, 2.0, epsilon)
                 np.testing.assert_allclose(value[i], one, rtol=1e-5)
                 np.testing.assert_allclose(grad[i], one_grad, atol=1e-5)
 
-    def test_a_sweep_takes_one_branch(self):
+    def test_a_sweep_has_one_branch(self):
         over = jax.vmap(total, (None, None, None, 0))
         text = jax.jit(over).lower(jnp.ones((2, 2)), jnp.ones((2, 2)), 2.0, jnp.ones(3)).as_text()
         assert text.count("stablehlo.case") >= 1
@@ -185,21 +185,21 @@ class TestSpaces:
 
 class TestMasksAndSizes:
     @pytest.mark.parametrize("epsilon", [0.1, 0.02])
-    def test_masked_rows_are_cut_out(self, epsilon):
+    def test_a_mask_equals_slicing(self, epsilon):
         s, t = rows(0, 6).astype("f4"), rows(1, 6).astype("f4")
         mask = np.array([1, 0, 1, 1, 0, 1])
         nan = np.where(mask[:, None] > 0, s, np.nan).astype("f4")
-        kept = mask > 0
+        real = mask > 0
         (value, out), grad = compiled(epsilon=epsilon)(nan, t, {"mask": mask})
-        (short, _), short_grad = compiled(epsilon=epsilon)(s[kept], t[kept])
+        (short, _), short_grad = compiled(epsilon=epsilon)(s[real], t[real])
         np.testing.assert_allclose(value, short, rtol=1e-5)
-        np.testing.assert_allclose(grad[kept], short_grad, atol=1e-5)
-        assert np.all(np.asarray(grad)[~kept] == 0)
-        assert np.all(np.asarray(out.cost)[~kept] == 0)
-        assert np.all(np.asarray(out.plan)[:, ~kept] == 0)
+        np.testing.assert_allclose(grad[real], short_grad, atol=1e-5)
+        assert np.all(np.asarray(grad)[~real] == 0)
+        assert np.all(np.asarray(out.cost)[~real] == 0)
+        assert np.all(np.asarray(out.plan)[:, ~real] == 0)
 
     @pytest.mark.parametrize("epsilon", [0.1, 0.02])
-    def test_other_numbers_of_rows(self, epsilon):
+    def test_different_numbers_of_rows(self, epsilon):
         s, t = rows(0, 6), rows(1, 4)
         p, cost = plan(s, t, epsilon=epsilon)
         out = losses.sinkhorn(s, np.concatenate([t, t]), epsilon=epsilon,
@@ -209,7 +209,7 @@ class TestMasksAndSizes:
         np.testing.assert_allclose(out.plan.sum(0), [1.5] * 4 + [0] * 4, rtol=1e-5)
 
     @pytest.mark.parametrize("epsilon", [0.1, 0.02])
-    def test_no_row_at_all(self, epsilon):
+    def test_no_rows(self, epsilon):
         s, t = rows(0, 3).astype("f4"), rows(1, 3).astype("f4")
         for mask, other in ((np.zeros(3), np.ones(3)), (np.ones(3), np.zeros(3))):
             masks = {"mask": mask, "teacher_mask": other}
@@ -219,7 +219,7 @@ class TestMasksAndSizes:
                 assert np.all(np.asarray(grad) == 0)
                 assert np.all(np.isfinite(out.row_error if function is total else out))
 
-    def test_one_row_is_the_distance_of_two(self):
+    def test_one_row_gives_the_distance(self):
         s, t = rows(0, 1), rows(1, 1)
         expected = np.abs(softmax(s / 2, axis=1) - softmax(t / 2, axis=1)).sum()
         np.testing.assert_allclose(total(s, t)[0], expected, rtol=1e-5)
@@ -227,7 +227,7 @@ class TestMasksAndSizes:
 
 class TestTolerance:
     @pytest.mark.parametrize("classes", [2, 5])
-    def test_gradient_is_that_of_the_converged_cost(self, classes):
+    def test_gradient_matches_the_converged_cost(self, classes):
         s, t = rows(0, 3, classes), rows(1, 3, classes)
 
         def by_hand(x):
@@ -243,13 +243,13 @@ class TestTolerance:
         np.testing.assert_allclose(value, by_hand(s), rtol=1e-9)
         np.testing.assert_allclose(grad, slopes(by_hand, s), atol=1e-7)
 
-    def test_stops_sooner_for_a_wider_tolerance_and_says_when_it_did_not_get_there(self):
+    def test_wider_tolerance_stops_sooner_and_non_convergence_is_reported(self):
         s, t = rows(0, 6).astype("f4"), rows(1, 6).astype("f4")
-        found = [compiled(threshold=x, num_iters=1000)(s, t)[0][1] for x in (1e-1, 1e-5)]
-        assert int(found[0].num_iters) < int(found[1].num_iters) < 1000
-        assert all(bool(out.converged) for out in found)
-        assert found[0].row_error <= 1e-1
-        assert found[1].row_error <= 1e-5
+        actual = [compiled(threshold=x, num_iters=1000)(s, t)[0][1] for x in (1e-1, 1e-5)]
+        assert int(actual[0].num_iters) < int(actual[1].num_iters) < 1000
+        assert all(bool(out.converged) for out in actual)
+        assert actual[0].row_error <= 1e-1
+        assert actual[1].row_error <= 1e-5
         out = compiled(threshold=1e-5, num_iters=4, epsilon=0.02)(s, t)[0][1]
         assert int(out.num_iters) == 4
         assert not out.converged
@@ -268,16 +268,16 @@ class TestDivergence:
 
         expected = regularised(s, t) - (regularised(s, s) + regularised(t, t)) / 2
         with jax.enable_x64(True):
-            (found, _), _ = compiled(debiased, num_iters=600)(s, t)
-        np.testing.assert_allclose(found, len(s) * expected, rtol=1e-8)
+            (actual, _), _ = compiled(debiased, num_iters=600)(s, t)
+        np.testing.assert_allclose(actual, len(s) * expected, rtol=1e-8)
 
-    def test_no_bias_and_no_gradient_where_both_agree(self):
+    def test_no_bias_and_no_gradient_at_equal_outputs(self):
         z = rows(0, 6).astype("f4")
         run = compiled(debiased, num_iters=200)
-        (value, _), grad = run(z, z[::-1])  # the order of rows is free
+        (value, _), grad = run(z, z[::-1])  # the order of rows does not matter
         np.testing.assert_allclose(value, 0, atol=1e-5)
         np.testing.assert_allclose(grad, 0, atol=1e-5)
-        assert compiled()(z, z[::-1])[0][0] > 1e-3  # which the cost itself is not
+        assert compiled()(z, z[::-1])[0][0] > 1e-3  # unlike the cost itself
 
     def test_gradient(self):
         s, t = rows(0, 4), rows(1, 4)
@@ -305,16 +305,16 @@ class TestCost:
         apart = np.float64(x)[:, None] - np.float64(y)
         np.testing.assert_allclose(value, np.abs(apart).sum(-1), rtol=1e-5)
         expected = weights[..., None] * np.sign(apart)
-        for found, axis, sign in zip(pull(jnp.asarray(weights)), (1, 0), (1, -1), strict=True):
-            np.testing.assert_allclose(found, sign * expected.sum(axis), atol=1e-5)
+        for actual, axis, sign in zip(pull(jnp.asarray(weights)), (1, 0), (1, -1), strict=True):
+            np.testing.assert_allclose(actual, sign * expected.sum(axis), atol=1e-5)
 
-    def test_a_tie_has_no_slope(self):
+    def test_a_tie_has_zero_gradient(self):
         x = jnp.full((2, 3), 0.25)
         grads = jax.grad(lambda a, b: jnp.sum(l1_cost(a, b)), (0, 1))(x, x)
         assert all(np.all(np.asarray(g) == 0) for g in grads)
 
     @pytest.mark.parametrize("size", [(1, 5), (7, 33), (16, 300)])
-    def test_equal_outputs_have_one_gradient_eagerly_and_jitted(self, size):
+    def test_equal_outputs_have_the_same_gradient_eagerly_and_jitted(self, size):
         z = rows(0, *size).astype("f4")
         gradient = jax.grad(lambda s, t: total(s, t)[0])
         eager = gradient(z, z)
@@ -324,7 +324,7 @@ class TestCost:
         np.testing.assert_allclose(network, z.T @ eager, atol=1e-4 * np.abs(z.T @ eager).max())
 
     @pytest.mark.parametrize("arguments", [0, (0, 1)])
-    def test_a_vocabulary_needs_little_memory(self, arguments):
+    def test_memory_for_a_large_vocabulary(self, arguments):
         shape = jax.ShapeDtypeStruct((32, 50_257), jnp.float32)
         number = jax.ShapeDtypeStruct((), jnp.float32)
         function = jax.value_and_grad(lambda s, t, e: total(s, t, epsilon=e)[0], arguments)
@@ -347,6 +347,6 @@ class TestCost:
         (((2, 3), (2, 3)), {"num_iters": 0}, "num_iters: must be >= 1, got 0"),
     ],
 )
-def test_refusals(function, shapes, options, text):
+def test_errors(function, shapes, options, text):
     with pytest.raises(UserError, match=text):
         function(*(np.ones(shape, "f4") for shape in shapes), **options)

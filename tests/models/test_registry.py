@@ -15,8 +15,8 @@ from kdjax.types import Variables
 
 # Trainable parameters with 100 and with 10 classes, and the pooled width. Depths 14 and 44 are not
 # in the published table: six more layers add 97,216, as from depth 8 to 20 to 32. A vgg is its 3x3
-# convolutions with bias, two numbers a channel for batch norm and one linear layer: 11, 16 and 19
-# add to 13 or take from it 9 * in * out + 3 * out for each convolution.
+# convolutions with bias, two numbers a channel for batch norm and one linear layer: depths 11, 16
+# and 19 differ from 13 by 9 * in * out + 3 * out for each convolution.
 COUNTS = {
     "resnet8": (83_892, 78_042, 64),
     "resnet14": (181_108, 175_258, 64),
@@ -37,13 +37,13 @@ COUNTS = {
     "vgg16": (14_774_436, 14_728_266, 512),
     "vgg19": (20_086_692, 20_040_522, 512),
     # 18, 34 and 101 as published for the 3x3 stem with 10 classes
-    # by hand: ResNet18's less the second block of each stage, sum of 18 w^2 + 4 w
+    # by hand: ResNet18's minus the second block of each stage, sum of 18 w^2 + 4 w
     "ResNet10": (4_949_412, 4_903_242, 512),
     "ResNet18": (11_220_132, 11_173_962, 512),
     "ResNet34": (21_328_292, 21_282_122, 512),
     "ResNet50": (23_705_252, 23_520_842, 2048),
     "ResNet101": (42_697_380, 42_512_970, 2048),
-    # 4,231,976 with 1000 classes, less 1025 a class
+    # 4,231,976 with 1000 classes, minus 1025 for each class
     "MobileNetV1": (3_309_476, 3_217_226, 1024),
     "MobileNetV2": (812_836, 697_546, 1280),
     "ShuffleV1": (949_258, 862_768, 960),
@@ -64,7 +64,7 @@ def _shapes(model, batch=IMAGES, train=False):
 
 @functools.cache
 def _traced(name):
-    """Trace a network of ten classes once for all tests; the deep ones take seconds."""
+    """Trace a network of ten classes once for all tests; deep networks take seconds."""
     variables, (outputs, _) = _shapes(models.build(name, num_classes=10))
     return variables, outputs
 
@@ -74,7 +74,7 @@ def _small_cnn(**options):
     return model, jax.jit(model.init)(jax.random.key(0), SMALL)
 
 
-def test_every_name_has_its_row():
+def test_every_name_has_a_row():
     # the others are in test_bert, test_t5, test_gpt_neo, test_representation and test_detector
     others = ("bert", "t5", "gpt_neo", "lipschitz_mlp", "faster_rcnn")
     assert set(models.names()) == {*COUNTS, *others}
@@ -87,7 +87,7 @@ def test_parameter_counts_and_pooled_width(name):
     assert models.parameter_count(variables) == few
     assert outputs.logits.shape == (2, 10)
     assert outputs.features["pooled"].shape == (2, width)
-    # only the last layer knows the classes
+    # only the last layer depends on the classes
     assert variables.params["fc"]["kernel"].shape == (width, 10)
     assert many == few + 90 * (width + 1)
 
@@ -113,7 +113,7 @@ def test_named_features(name, sizes, widths):
     for stage, (size, width) in enumerate(zip(sizes, widths, strict=True)):
         shape = (2, size, size, width)
         expected[f"stage{stage}" if stage else "stem"] = shape
-        # the blocks of MobileNetV2 end without an activation
+        # the blocks of MobileNetV2 have no final activation
         if stage and name != "MobileNetV2":
             expected[f"stage{stage}_pre"] = shape
     assert {name: feature.shape for name, feature in outputs.features.items()} == expected
@@ -160,13 +160,13 @@ def test_bfloat16_is_close_to_float32():
     model, variables = _small_cnn()
     low, _ = _small_cnn(dtype="bfloat16")
     exact = model.apply(variables, SMALL, train=True)[0].logits
-    found = low.apply(variables, SMALL, train=True)[0].logits
-    # a few roundings to 8 bits, of which batch norm over 16 values keeps most
-    np.testing.assert_allclose(found, exact, atol=0.05)
-    assert not np.array_equal(found, exact)
+    actual = low.apply(variables, SMALL, train=True)[0].logits
+    # a few roundings to 8 bits, most of which pass through batch norm over 16 values
+    np.testing.assert_allclose(actual, exact, atol=0.05)
+    assert not np.array_equal(actual, exact)
 
 
-def test_evaluation_leaves_statistics_and_training_moves_all():
+def test_statistics_change_in_training_only():
     model, variables = _small_cnn()
     _, stats = model.apply(variables, SMALL, train=False)
     assert stats is variables.stats
@@ -186,9 +186,9 @@ def test_running_statistics_take_a_tenth_of_the_batch():
     windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))[:, ::2, ::2]
     conv = np.einsum("bhwcij,ijco->bhwo", np.float64(windows), np.float64(kernel))
     mean, var = conv.mean((0, 1, 2)), conv.var((0, 1, 2))
-    found = stats["batch_stats"]["bn1"]
-    np.testing.assert_allclose(found["mean"], 0.1 * mean, atol=1e-6)
-    np.testing.assert_allclose(found["var"], 0.9 + 0.1 * var, rtol=1e-5)
+    actual = stats["batch_stats"]["bn1"]
+    np.testing.assert_allclose(actual["mean"], 0.1 * mean, atol=1e-6)
+    np.testing.assert_allclose(actual["var"], 0.9 + 0.1 * var, rtol=1e-5)
     normed = (conv - mean) / np.sqrt(var + 1e-5)
     np.testing.assert_allclose(outputs.features["stage1"], np.maximum(normed, 0), atol=1e-5)
 
@@ -209,7 +209,7 @@ def test_members_under_vmap_equal_single_runs_with_gradients():
     for i in range(3):
         alone = one(jax.tree.map(lambda leaf, i=i: leaf[i], stacked))
         for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
-            # float32, sums in another order; ReLU's zeros are exact
+            # float32 sums in another order; ReLU's zeros are exact
             np.testing.assert_allclose(a[i], b, atol=1e-5)
 
 
@@ -217,11 +217,11 @@ def test_batch_norm_over_an_axis_equals_the_whole_batch():
     model, variables = _small_cnn()
     split, _ = _small_cnn(axis_name="data")
     halves = jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), SMALL)
-    whole, stats = model.apply(variables, SMALL, train=True)
-    found, moved = jax.vmap(
+    full, stats = model.apply(variables, SMALL, train=True)
+    actual, moved = jax.vmap(
         lambda batch: split.apply(variables, batch, train=True), axis_name="data"
     )(halves)
-    np.testing.assert_allclose(found.logits.reshape(4, -1), whole.logits, atol=1e-5)
+    np.testing.assert_allclose(actual.logits.reshape(4, -1), full.logits, atol=1e-5)
     for a, b in zip(jax.tree.leaves(moved), jax.tree.leaves(stats), strict=True):
         np.testing.assert_allclose(a, jnp.stack([b, b]), atol=1e-6)
     # evaluation needs no axis
@@ -229,7 +229,7 @@ def test_batch_norm_over_an_axis_equals_the_whole_batch():
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "says"),
+    ("name", "options", "message"),
     [
         ("resnet9", {}, 'unknown model "resnet9"; did you mean resnet.*Models: mlp, cnn'),
         (
@@ -256,19 +256,19 @@ def test_batch_norm_over_an_axis_equals_the_whole_batch():
         ("mlp", {"num_classes": 0}, "num_classes is 0"),
     ],
 )
-def test_mistakes_are_one_clear_line(name, options, says):
-    with pytest.raises(UserError, match=says) as caught:
+def test_errors_are_one_line(name, options, message):
+    with pytest.raises(UserError, match=message) as caught:
         models.build(name, **{"num_classes": 10, **options})
     assert "\n" not in str(caught.value)
 
 
-def test_images_that_would_vanish_are_refused():
+def test_images_that_are_too_small_are_errors():
     images = {"image": jax.ShapeDtypeStruct((2, 7, 7, 3), jnp.float32)}
     with pytest.raises(UserError, match="vgg8 cannot take 7x7 images: use at least 8x8"):
         _shapes(models.build("vgg8", num_classes=10), images)
 
 
-def test_an_image_of_another_size_or_rank_is_refused():
+def test_an_image_of_another_size_or_rank_is_an_error():
     model, variables = _small_cnn()
     with pytest.raises(UserError, match=r"\(4, 8, 8, 3\) does not fit"):
         model.apply(variables, {"image": np.zeros((4, 8, 8, 3), np.float32)}, train=False)

@@ -1,4 +1,4 @@
-"""Made-up reports with the schema of a real report.json."""
+"""Synthetic reports with the schema of a real report.json."""
 
 import itertools
 
@@ -91,7 +91,7 @@ def make_report(
     seeds=3,
     data="digits",
 ):
-    """Invent a report; every number comes from a seeded generator."""
+    """Return a synthetic report; every number comes from a seeded generator."""
     rng = np.random.default_rng(0)
     sweep = {LEARNING_RATE: [0.003, 0.01, 0.03, 0.1]} if sweep is None else sweep
     return {
@@ -119,7 +119,7 @@ def make_report(
 
 
 def make_metrics(report, every=50):
-    """Invent the lines of the metrics.jsonl that belongs to `report`."""
+    """Return synthetic lines of the metrics.jsonl of `report`."""
     rng = np.random.default_rng(1)
     lines = []
     for variant in report["variants"]:

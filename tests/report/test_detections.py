@@ -1,4 +1,4 @@
-"""Drawn detections: what the page holds, and that nothing of it is taken for markup."""
+"""Detection panels: contents of the page, and escaping of markup."""
 
 import xml.etree.ElementTree as ET
 
@@ -8,7 +8,7 @@ from kdjax.report.results import DetectionPicture, from_json
 
 def picture(**changed):
     box = {"box": (10, 20, 60.25, 80), "name": "cat & <dog>", "score": None, "class": 3}
-    said = {**box, "score": 0.874}
+    detection = {**box, "score": 0.874}
     content = {
         "title": "test: a.jpg",
         "width": 120,
@@ -16,7 +16,7 @@ def picture(**changed):
         "jpeg": "QUJD",
         "panels": [
             {"title": "truth", "boxes": [box]},
-            {"title": "kd, student", "boxes": [said]},
+            {"title": "kd, student", "boxes": [detection]},
             {"title": "nothing", "boxes": []},
         ],
         **changed,
@@ -39,5 +39,5 @@ def test_each_photograph_is_a_row_of_panels():
     assert [c.text for c in page.iter("figcaption")][:2] == ["truth", "kd, student"]
 
 
-def test_without_photographs_there_is_nothing():
+def test_without_photographs_there_are_no_panels():
     assert detections.as_html([]) == ""

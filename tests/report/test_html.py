@@ -12,12 +12,12 @@ from kdjax.report import html, summary_text
 from kdjax.report.records import RunRecord
 from kdjax.report.results import RunSummary, from_json
 
-# HTML's elements without an end tag.
+# HTML elements without an end tag.
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Reader(HTMLParser):
-    """Holds the open elements and collects text, links and sources."""
+    """Tracks the open elements and collects text, links and sources."""
 
     def __init__(self):
         super().__init__(convert_charrefs=True)
@@ -60,7 +60,7 @@ def _save(workdir, report, metrics):
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
 
 
-def test_page_is_whole_and_fetches_nothing(tmp_path, report, build_metrics):
+def test_the_page_is_complete_and_fetches_nothing(tmp_path, report, build_metrics):
     _save(tmp_path / "run", report, build_metrics(report))
     path = html.write(tmp_path / "run")
     assert path == tmp_path / "run/report.html"
@@ -68,22 +68,22 @@ def test_page_is_whole_and_fetches_nothing(tmp_path, report, build_metrics):
     reader = _read(text)
     assert all(link.startswith("#") for link in reader.links)
     assert not re.search(r"url\((?!#)|@import|<script|<link|<img", text)
-    # Apart from the names of XML's vocabularies there is no address at all.
+    # The only addresses are XML namespaces.
     assert set(re.findall(r"https?://[^\s\"<]+", text)) <= {
         "http://www.w3.org/2000/svg",
         "http://www.w3.org/1999/xlink",
     }
-    shown = " ".join(reader.text)
+    page_text = " ".join(reader.text)
     for expected in (report["title"], report["command"], "abc1234", "learning_rate", "Bold: the"):
-        assert expected in shown
-    # Sweep, accuracy and NLL for two roles; a reliability diagram a variant and role.
+        assert expected in page_text
+    # Sweep, accuracy and NLL for two roles; one reliability diagram for each variant and role.
     assert reader.tags.count("svg") == 2 + 4 + 6
-    assert "not complete" not in shown
+    assert "not complete" not in page_text
     anchors = {link[1:] for link in reader.links}
     assert anchors <= set(reader.ids)
 
 
-def test_hostile_names_are_text(report, build_metrics):
+def test_markup_in_names_is_escaped(report, build_metrics):
     hostile = "_</td><script>alert('$x^$')</script>&amp;\"'"
     report["title"] = report["command"] = report["config"]["a"] = hostile
     report["variants"][1]["name"] = report["data"]["name"] = hostile
@@ -105,7 +105,7 @@ def test_one_variant_one_member(roles, build_report, build_metrics):
     report = build_report(("default",), roles=roles, sweep={}, seeds=1)
     report["complete"] = False
     metrics = build_metrics(report, every=500)
-    for line in metrics:  # a run without variants and sweep names neither
+    for line in metrics:  # a run without variants and sweep mentions neither
         del line["variant"], line["member"], line["seed"]
     reader = _read(_page("x", report, metrics))
     assert "not complete" in " ".join(reader.text)
@@ -127,7 +127,7 @@ def test_two_swept_paths_give_heat_maps_and_three_a_slice(build_report):
     assert f"{100 * mean:.2f}" in text
 
 
-def test_everything_diverged_still_makes_a_page(report, build_metrics):
+def test_a_page_if_all_members_diverged(report, build_metrics):
     for variant in report["variants"]:
         for member in variant["members"]:
             member["diverged"] = "step 3: student/ce is not finite"
@@ -140,18 +140,18 @@ def test_everything_diverged_still_makes_a_page(report, build_metrics):
     assert "36 of 36 members diverged." in " ".join(reader.text)
 
 
-def test_without_a_fitted_temperature_none_is_spoken_of(report, build_metrics):
+def test_a_missing_temperature_is_not_mentioned(report, build_metrics):
     page = _page("x", report, build_metrics(report))
     assert "The temperature was fitted" in page
     for variant in report["variants"]:
         for bins in variant["reliability"].values():
-            del bins["after"]  # as of detections
+            del bins["after"]  # as for detection
     page = _page("x", report, build_metrics(report))
     assert "Bins pooled over the chosen members. A gap" in page
     assert "The temperature was fitted" not in page
 
 
-def test_missing_parts_of_a_report_are_left_out():
+def test_missing_parts_of_a_report_are_omitted():
     bare = {
         "variants": [
             {
@@ -179,7 +179,7 @@ def test_combine_names_every_run(tmp_path, report, build_report, build_metrics):
         html.combine([tmp_path / "three"], out)
 
 
-def test_summary_says_how_and_does_not_overclaim(report):
+def test_the_summary_names_the_selection_and_does_not_overclaim(report):
     text = summary_text.summary(from_json(RunSummary, report))
     assert "learning_rate was chosen by the mean accuracy on the validation split" in text
     assert "after the last step" in text

@@ -1,4 +1,4 @@
-"""The Markdown file: the same numbers as the tables, one section a run."""
+"""The Markdown file has the same numbers as the tables, and one section for each run."""
 
 import json
 
@@ -24,7 +24,7 @@ def test_every_run_has_its_tables_and_its_command(tmp_path, report):
     assert text.count(f"Command: `{report['command']}`") == 2
 
 
-def test_what_cannot_be_written_is_named(tmp_path, report):
+def test_a_write_error_names_the_file(tmp_path, report):
     (tmp_path / "report.json").write_text(json.dumps(report))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):

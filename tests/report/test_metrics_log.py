@@ -11,7 +11,7 @@ from kdjax.errors import RunError, UserError
 from kdjax.report import metrics_log
 
 
-def test_lines_hold_what_was_written(tmp_path):
+def test_lines_contain_the_written_metrics(tmp_path):
     writer = metrics_log.MetricsLog(tmp_path, tensorboard=False)
     writer.write(3, "train", {"student/loss": np.float32(0.5)})
     writer.write(
@@ -36,9 +36,9 @@ def test_truncate_then_append_equals_an_uninterrupted_log(tmp_path):
         for step in range(first, last):
             writer.write(step, "train", {"student/loss": 1 / (step + 1)}, member=step % 2)
 
-    whole = metrics_log.MetricsLog(tmp_path / "whole", tensorboard=False)
-    steps(whole, 0, 9)
-    whole.close()
+    uninterrupted = metrics_log.MetricsLog(tmp_path / "whole", tensorboard=False)
+    steps(uninterrupted, 0, 9)
+    uninterrupted.close()
     killed = metrics_log.MetricsLog(tmp_path / "killed", tensorboard=False)
     steps(killed, 0, 5)
     offset = killed.offset()
@@ -77,7 +77,7 @@ def test_offset_inside_a_line_drops_that_line(tmp_path):
     assert writer.offset() == first
 
 
-def test_mistakes_are_one_line(tmp_path):
+def test_errors_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"cannot be read"):
         metrics_log.read(tmp_path / "none.jsonl")
     (tmp_path / "bad.jsonl").write_text('{"step": 1, "split": "train"}\nnot json\n')
@@ -108,25 +108,25 @@ def test_tensorboard_records_survive_a_resume(tmp_path):
     scalars = [(e.step, e.summary.value[0].tag, e.summary.value[0].simple_value) for e in first[1:]]
     assert scalars[:3] == [(s, "train/student/loss", 0.5 * s) for s in range(3)]
     assert first[0].file_version == "brain.Event:2"
-    # TensorBoard drops what it read of this step and later ones when it meets a START.
+    # At a START record TensorBoard discards this step and later ones.
     assert (second[1].step, second[1].session_log.status) == (3, event_pb2.SessionLog.START)
     assert second[2].summary.value[0].simple_value == 1.5
 
 
 def _events(path):
-    data, found = path.read_bytes(), []
+    data, records = path.read_bytes(), []
     while data:
         (length,) = struct.unpack("<Q", data[:8])
         body = data[12 : 12 + length]
         assert struct.unpack("<I", data[8:12])[0] == _masked_crc32c(data[:8])
         assert struct.unpack("<I", data[12 + length : 16 + length])[0] == _masked_crc32c(body)
-        found.append(event_pb2.Event.FromString(body))
+        records.append(event_pb2.Event.FromString(body))
         data = data[16 + length :]
-    return found
+    return records
 
 
 def _masked_crc32c(data):
-    # Bit by bit, from the polynomial of RFC 3720: independent of the table that the writer uses.
+    # Bit by bit, from the polynomial of RFC 3720: independent of the writer's table.
     crc = 0xFFFFFFFF
     for byte in data:
         crc ^= byte
@@ -136,9 +136,9 @@ def _masked_crc32c(data):
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def test_log_of_a_sweep_is_json_line_by_line(tmp_path):
+def test_the_log_of_a_sweep_has_one_json_object_per_line(tmp_path):
     writer = metrics_log.MetricsLog(tmp_path)
-    for member in range(130):  # more folders than anyone would hold open
+    for member in range(130):  # more folders than can be open at once
         writer.write(1, "train", {"student/loss": 1.0}, variant="a", member=member)
     writer.close()
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -146,8 +146,8 @@ def test_log_of_a_sweep_is_json_line_by_line(tmp_path):
     assert len(list((tmp_path / "events/a").iterdir())) == 130
 
 
-def test_a_disk_that_takes_half_a_line(tmp_path):
-    """The kernel takes what still fits, and complains only at the next write."""
+def test_a_disk_that_fills_up_within_a_line(tmp_path):
+    """The kernel writes what fits and raises an error only at the next write."""
 
     class Full:
         def __init__(self, file):
@@ -156,9 +156,9 @@ def test_a_disk_that_takes_half_a_line(tmp_path):
         def write(self, content):
             if not self.left:
                 raise OSError(errno.ENOSPC, "No space left on device")
-            taken = self.file.write(bytes(content[: self.left]))
-            self.left -= taken
-            return taken
+            written = self.file.write(bytes(content[: self.left]))
+            self.left -= written
+            return written
 
         def __getattr__(self, name):
             return getattr(self.file, name)

@@ -24,7 +24,7 @@ def test_progress_without_a_terminal_prints_plain_lines():
     assert len(_progress(terminal=False, interval=0.0).splitlines()) == 5
 
 
-def test_progress_that_stops_early_says_where():
+def test_progress_that_stops_early_reports_the_step():
     out = io.StringIO()
     with Progress(9, label="a", console=Console(file=out)) as progress:
         progress.update(1, {}, 1.0)

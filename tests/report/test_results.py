@@ -1,4 +1,4 @@
-"""The types of results: their JSON form is that of the files, and a wrong part is named."""
+"""Types of results: their JSON form is that of the files, and errors name the wrong part."""
 
 import gzip
 import json
@@ -25,17 +25,17 @@ ARCHIVE = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "results
 @pytest.mark.parametrize(
     "path", sorted(ARCHIVE.rglob("report.json.gz")), ids=lambda path: path.parent.name
 )
-def test_archived_reports_survive_unchanged(path):
+def test_archived_reports_are_unchanged_by_a_round_trip(path):
     content = json.loads(gzip.decompress(path.read_bytes()))
     assert json.dumps(to_json(from_json(RunSummary, content))) == json.dumps(content)
 
 
-def test_archived_bounds_survive_unchanged():
+def test_archived_bounds_are_unchanged_by_a_round_trip():
     content = json.loads(gzip.decompress((ARCHIVE / "digits_bounds/bounds.json.gz").read_bytes()))
     assert json.dumps(to_json(from_json(BoundsSummary, content))) == json.dumps(content)
 
 
-def test_a_picture_keeps_its_class_and_a_truth_without_score():
+def test_a_detection_keeps_its_class_and_ground_truth_has_no_score():
     box = {"box": [0.0, 1.0, 2.0, 3.5], "score": None, "class": 4, "name": "cat"}
     panels = [{"title": "truth", "boxes": [box, {**box, "score": 0.5}]}]
     content = {"title": "a.jpg", "width": 9, "height": 8, "jpeg": "QUJD", "panels": panels}

@@ -17,12 +17,12 @@ typed = functools.partial(from_json, RunSummary)
 
 
 def _test_values(report, variant, role, metric):
-    found = next(v for v in report["variants"] if v["name"] == variant)
-    wanted = found["chosen"][role]["members"]
-    return np.array([found["members"][m]["results"]["test"][f"{role}/{metric}"] for m in wanted])
+    entry = next(v for v in report["variants"] if v["name"] == variant)
+    selected = entry["chosen"][role]["members"]
+    return np.array([entry["members"][m]["results"]["test"][f"{role}/{metric}"] for m in selected])
 
 
-def test_results_are_numpys_mean_and_sample_sd(report):
+def test_results_are_the_mean_and_sample_sd(report):
     table = tables.results(typed(report))
     assert table.header[:5] == ("variant", "role", "learning_rate", "seeds", "accuracy %")
     assert [row[:2] for row in table.rows] == [
@@ -40,7 +40,7 @@ def test_results_are_numpys_mean_and_sample_sd(report):
     assert table.rules == {3}
 
 
-def test_bold_is_the_best_mean_of_a_role(report):
+def test_the_best_mean_of_a_role_is_bold(report):
     table = tables.results(typed(report))
     for title, metric, best in (("accuracy %", "accuracy", np.argmax), ("NLL", "nll", np.argmin)):
         column = table.header.index(title)
@@ -74,8 +74,8 @@ def test_sweep_grid_of_two_paths_and_a_missing_point(build_report):
     sweep = {"a.temperature": [4.0, 1.0, 2.0], "b.temperature": [0.5, 1.5]}
     report = build_report(("default",), sweep=sweep)
     members = report["variants"][0]["members"]
-    kept = [m for m in members if list(m["values"].values())[1:] != [1.0, 1.5]]
-    report["variants"][0]["members"] = kept
+    remaining = [m for m in members if list(m["values"].values())[1:] != [1.0, 1.5]]
+    report["variants"][0]["members"] = remaining
     grid = statistics.sweep_grid(typed(report), typed(report).variants[0], "student", "accuracy")
     assert grid.axes == ((1.0, 2.0, 4.0), (0.5, 1.5))
     assert math.isnan(grid.mean[0, 1])
@@ -83,22 +83,22 @@ def test_sweep_grid_of_two_paths_and_a_missing_point(build_report):
     assert statistics.short_names(list(grid.paths)) == {p: p for p in sweep}
 
 
-def test_paired_difference_goes_seed_by_seed(report):
+def test_paired_differences_are_by_seed(report):
     chosen = report["variants"][2]["chosen"]["student"]["members"]
-    chosen.reverse()  # the order of members is not the order of seeds
+    chosen.reverse()  # members are not in the order of seeds
     table = tables.differences(typed(report))
     assert table is not None
     row = next(row for row in table.rows if row[0] == "bdkd")
-    ours = 100 * _test_values(report, "bdkd", "student", "accuracy")[::-1]
-    theirs = 100 * _test_values(report, "alone", "student", "accuracy")
-    difference = ours - theirs
+    bdkd = 100 * _test_values(report, "bdkd", "student", "accuracy")[::-1]
+    alone = 100 * _test_values(report, "alone", "student", "accuracy")
+    difference = bdkd - alone
     assert row[1] == "3"
     expected = [np.sum(difference > 0), np.sum(difference == 0), np.sum(difference < 0)]
     assert row[2] == "/".join(map(str, expected))
     assert row[3] == f"{difference.mean():+.2f} ± {difference.std(ddof=1):.2f}"
 
 
-def test_diverged_members_are_left_out_and_named(report):
+def test_diverged_members_are_excluded_and_named(report):
     variant = report["variants"][1]
     lost = variant["chosen"]["student"]["members"][0]
     member = variant["members"][lost]
@@ -133,7 +133,7 @@ def test_one_variant_one_member_one_role(build_report):
     )
 
 
-def test_swept_without_a_choice_is_not_averaged_over_the_sweep(report):
+def test_a_sweep_without_selection_is_not_averaged(report):
     for variant in report["variants"]:
         del variant["chosen"]
     assert {row[2:4] for row in tables.results(typed(report)).rows} == {("-", "0")}
@@ -152,14 +152,14 @@ def test_renderers(report):
     assert "a|b*<i>[/]" in out.getvalue()
 
 
-def test_file_gets_whole_lines(report):
+def test_files_have_complete_lines(report):
     out = io.StringIO()
     table = tables.results(typed(report))
     show(table, file=out)
     assert all(cell in out.getvalue() for row in table.rows for cell in row)
 
 
-def test_overview_has_a_row_a_run_and_variant(report, build_report):
+def test_the_overview_has_a_row_for_each_run_and_variant(report, build_report):
     lone = build_report(("default",), roles=("peer_a", "peer_b"), sweep={}, seeds=2)
     table = tables.overview([("one", typed(report)), ("two", typed(lone))])
     assert [row[0] for row in table.rows] == ["one"] * 3 + ["two"]
@@ -202,8 +202,8 @@ def test_a_further_test_split_has_a_table_of_its_own(report):
     shift = 0.01
     for variant in report["variants"]:
         for member in variant["members"]:
-            found = member["results"]["test"]
-            moved = {k: v - shift if k.endswith("/accuracy") else v for k, v in found.items()}
+            scores = member["results"]["test"]
+            moved = {k: v - shift if k.endswith("/accuracy") else v for k, v in scores.items()}
             member["results"]["test_mismatched"] = moved
     report["variants"][0]["members"][0]["diverged"] = "loss is nan"
     first, second = tables.everything(typed(report))

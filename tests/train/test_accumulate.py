@@ -1,4 +1,4 @@
-"""Parts of a batch, one after the other, and results computed twice: the same step."""
+"""Gradient accumulation and rematerialisation give the same step."""
 
 import functools
 
@@ -21,7 +21,7 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-6}  # float32 sums in another order
 
 
 def after(method, kind="mlp", layout=None, wrap=None, **options):
-    """State and metrics after two steps, on the host."""
+    """Return state and metrics after two steps, on the host."""
     place = parallel.one_device() if layout is None else layout(4, stacked_batch=False)
     table = tables.players(method, kind, place.axis_name)
     if wrap is not None:
@@ -40,9 +40,9 @@ def after(method, kind="mlp", layout=None, wrap=None, **options):
     return jax.device_get((state.params, state.stats, state.opt)), place.read(metrics)
 
 
-def assert_close(found, expected, **close):
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+def assert_close(actual, expected, **close):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, **close)
 
 
@@ -51,29 +51,29 @@ def coupled(accumulate):
     return after("coupled", accumulate=accumulate)
 
 
-def test_parts_are_one_big_batch():
+def test_parts_equal_one_large_batch():
     assert_close(after("bdkd", accumulate=4), after("bdkd"), **CLOSE)
 
 
-def test_the_parts_are_the_same_on_any_devices():
-    """Terms that couple examples see a part, and the same part everywhere."""
-    found = after("coupled", layout=parallel.pmap_data, accumulate=2)
-    assert_close(found, coupled(2), rtol=5e-5, atol=5e-6)
+def test_parts_do_not_depend_on_the_devices():
+    """Terms that couple examples use one part, which is the same on all devices."""
+    actual = after("coupled", layout=parallel.pmap_data, accumulate=2)
+    assert_close(actual, coupled(2), rtol=5e-5, atol=5e-6)
 
 
 def test_the_parts_of_batch_norm_are_the_same_on_a_mesh():
-    found = after("alone", "cnn", parallel.mesh_data, accumulate=2)
-    assert_close(found, after("alone", "cnn", accumulate=2), rtol=5e-5, atol=5e-6)
+    actual = after("alone", "cnn", parallel.mesh_data, accumulate=2)
+    assert_close(actual, after("alone", "cnn", accumulate=2), rtol=5e-5, atol=5e-6)
 
 
-def test_coupled_terms_see_a_part():
-    whole, parts = (coupled(count)[1] for count in (1, 2))
+def test_coupled_terms_use_one_part():
+    full, parts = (coupled(count)[1] for count in (1, 2))
     name = "student/correlation/raw"
-    assert abs(float(whole[name]) - float(parts[name])) > 1e-4
-    assert np.isclose(whole["student/ce/raw"], parts["student/ce/raw"], rtol=0.02)
+    assert abs(float(full[name]) - float(parts[name])) > 1e-4
+    assert np.isclose(full["student/ce/raw"], parts["student/ce/raw"], rtol=0.02)
 
 
-def test_a_role_that_pauses_is_refused():
+def test_a_role_with_a_pause_is_an_error():
     with pytest.raises(ValueError, match="teacher may pause, by the whole batch"):
         after("switokd", accumulate=2)
     pause = {"name": "switokd", "watch": "student"}
@@ -89,20 +89,22 @@ def test_parts_must_divide_the_batch():
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
-def test_results_computed_twice_change_nothing(kind):
-    (once, said), (twice, again) = (after("bdkd", kind, wrap=w) for w in (None, models.with_remat))
+def test_remat_does_not_change_the_results(kind):
+    (once, metrics), (twice, again) = (
+        after("bdkd", kind, wrap=w) for w in (None, models.with_remat)
+    )
     if kind == "mlp":
         assert tables.same(once, twice)
-    # with convolutions the compiler fuses otherwise, hence rounds otherwise
-    assert_close((twice, again), (once, said), **CLOSE)
+    # with convolutions the compiler fuses, hence rounds, differently
+    assert_close((twice, again), (once, metrics), **CLOSE)
 
 
-def test_remat_keeps_fewer_activations():
-    """What the backward pass keeps of a network: the leaves of its pullback, as bytes."""
+def test_remat_saves_fewer_activations():
+    """The saved activations are the leaves of the pullback, in bytes."""
     model, batch = models.build("resnet8", num_classes=4), {"image": jnp.ones((8, 32, 32, 3))}
     variables = jax.eval_shape(model.init, jax.random.key(0), batch)
 
-    def kept(model):
+    def saved_bytes(model):
         def pullback(params, stats):
             def forward(params):
                 v = variables._replace(params=params, stats=stats)
@@ -110,14 +112,14 @@ def test_remat_keeps_fewer_activations():
 
             return jax.vjp(forward, params)[1]
 
-        found = jax.eval_shape(pullback, variables.params, variables.stats)
-        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(found))
+        actual = jax.eval_shape(pullback, variables.params, variables.stats)
+        return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(actual))
 
-    share = kept(models.with_remat(model)) / kept(model)
-    assert 0.1 < share < 0.5  # results of convolutions, and not of what stands between them
+    share = saved_bytes(models.with_remat(model)) / saved_bytes(model)
+    assert 0.1 < share < 0.5  # outputs of convolutions, not of the operations between them
 
 
-def test_a_frozen_role_is_left_alone():
+def test_a_frozen_role_has_no_remat():
     built = build(base(roles__student__remat=True))
     assert built.config.roles["student"].remat is True
     assert built.config.roles["teacher"].remat is False

@@ -1,4 +1,4 @@
-"""Checkpoints: exact, verified, and refused where they belong to something else."""
+"""Checkpoints: exact, verified, and rejected for another program."""
 
 import pathlib
 
@@ -14,7 +14,7 @@ TRAINS = ("teacher", "student")
 
 
 def scrambled(name="bdkd", seed=1):
-    """A state in which no array is zero, momentum included."""
+    """Return a state without zero arrays, including the momentum."""
     rng = np.random.default_rng(seed)
     state = tables.start(name)
     noisy = jax.tree.map(
@@ -48,44 +48,44 @@ def test_round_trip_is_exact(manager):
     state = at(scrambled(), 5)
     write(manager, state)
     template = at(tables.start("bdkd"), 0)
-    found, record = checkpoint.restore(manager, template, TRAINS, print)
-    assert checkpoint.digest(found) == checkpoint.digest(state)
-    assert tables.same(found._replace(key=0), state._replace(key=0))
-    assert jax.tree.structure(found) == jax.tree.structure(state)
-    assert jax.dtypes.issubdtype(found.key.dtype, jax.dtypes.prng_key)
-    assert np.array_equal(jax.random.bits(found.key), jax.random.bits(state.key))
+    restored, record = checkpoint.restore(manager, template, TRAINS, print)
+    assert checkpoint.digest(restored) == checkpoint.digest(state)
+    assert tables.same(restored._replace(key=0), state._replace(key=0))
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    assert jax.dtypes.issubdtype(restored.key.dtype, jax.dtypes.prng_key)
+    assert np.array_equal(jax.random.bits(restored.key), jax.random.bits(state.key))
     assert record["step"] == 5
     assert record["offset"] == 35
 
 
-def test_nothing_there(manager):
+def test_no_checkpoint(manager):
     assert checkpoint.restore(manager, at(scrambled(), 0), TRAINS, print) is None
 
 
-def test_frozen_roles_are_not_written_but_kept(manager):
+def test_frozen_roles_are_not_written_and_stay_unchanged(manager):
     state = at(scrambled("kd"), 5)
     write(manager, state, trains=("student",))
     other = at(scrambled("kd", seed=2), 0)
-    found, _ = checkpoint.restore(manager, other, ("student",), print)
-    assert tables.same(found.params["student"], state.params["student"])
-    assert tables.same(found.params["teacher"], other.params["teacher"])
-    assert tables.same(found.stats["teacher"], other.stats["teacher"])
+    restored, _ = checkpoint.restore(manager, other, ("student",), print)
+    assert tables.same(restored.params["student"], state.params["student"])
+    assert tables.same(restored.params["teacher"], other.params["teacher"])
+    assert tables.same(restored.stats["teacher"], other.stats["teacher"])
 
 
 def test_saving_a_step_again_changes_nothing(manager):
     first, second = at(scrambled(), 5), at(scrambled(seed=2), 5)
     write(manager, first, second)
-    found, _ = checkpoint.restore(manager, second, TRAINS, print)
-    assert tables.same(found.params, first.params)
+    restored, _ = checkpoint.restore(manager, second, TRAINS, print)
+    assert tables.same(restored.params, first.params)
 
 
-def test_newest_few_are_kept(manager):
+def test_the_newest_checkpoints_are_kept(manager):
     state = scrambled()
     write(manager, *(at(state, step) for step in range(1, 6)))
     assert sorted(manager.all_steps()) == [3, 4, 5]
 
 
-def test_digest_sees_every_bit_and_name():
+def test_digest_depends_on_every_bit_and_name():
     tree = {"a": np.ones(3, np.float32), "b": jax.random.key(0)}
     digest = checkpoint.digest(tree)
     flipped = tree["a"].copy()
@@ -107,7 +107,7 @@ def truncate(folder):
 
 
 def flip(folder):
-    """Damage the middle of every file of arrays; which of them are read is orbax's affair."""
+    """Damage the middle of every file of arrays; orbax decides which ones it reads."""
     for path in folder.rglob("d/*"):
         content = bytearray(path.read_bytes())
         for place in range(len(content) // 3, len(content) // 3 + 64):
@@ -122,7 +122,7 @@ def lose(folder):
 
 
 @pytest.mark.parametrize("damage", [truncate, flip, lose])
-def test_a_damaged_newest_falls_back(tmp_path, damage):
+def test_a_damaged_newest_checkpoint_falls_back(tmp_path, damage):
     folder, state, lines = tmp_path / "checkpoints", scrambled(), []
     manager = checkpoint.open_manager(folder, keep=3)
     write(manager, at(state, 2), at(state, 4))
@@ -130,31 +130,31 @@ def test_a_damaged_newest_falls_back(tmp_path, damage):
     damage(folder / "4")
 
     manager = checkpoint.open_manager(folder, keep=3)
-    found, record = checkpoint.restore(manager, at(state, 0), TRAINS, lines.append)
-    assert int(found.step) == record["step"] == 2
-    assert tables.same(found.params, state.params)
+    restored, record = checkpoint.restore(manager, at(state, 0), TRAINS, lines.append)
+    assert int(restored.step) == record["step"] == 2
+    assert tables.same(restored.params, state.params)
     assert len(lines) == 1
     assert "checkpoints/4 is damaged (" in lines[0]
     assert "kept as damaged-4, trying the one before" in lines[0]
     assert (folder / "damaged-4").is_dir()
-    write(manager, at(state, 4))  # its number is free again
+    write(manager, at(state, 4))  # its step can be saved again
     assert sorted(manager.all_steps()) == [2, 4]
     manager.close()
 
 
-def test_a_digest_that_differs_is_damage(manager, tmp_path, monkeypatch):
+def test_a_different_digest_is_damage(manager, tmp_path, monkeypatch):
     lines = []
     write(manager, at(scrambled(), 2))
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "digest", lambda tree: "0" * 32)
         write(manager, at(scrambled(), 4))
-    found, _ = checkpoint.restore(manager, at(scrambled(), 0), TRAINS, lines.append)
-    assert int(found.step) == 2
+    restored, _ = checkpoint.restore(manager, at(scrambled(), 0), TRAINS, lines.append)
+    assert int(restored.step) == 2
     assert "differ from their digest" in lines[0]
 
 
-class TestRefusals:
-    """A checkpoint of something else is no damage: it is refused and left alone."""
+class TestErrors:
+    """A checkpoint of another program is not damaged: it is rejected and stays unchanged."""
 
     def refused(self, manager, state, trains):
         with pytest.raises(UserError) as error:
@@ -177,21 +177,21 @@ class TestRefusals:
         assert "(2, " in text
 
 
-def test_file_hashes_show_damage_and_are_removed_with_a_quarantined_checkpoint(manager):
-    """A file that has changed is seen without orbax, and its step can be written and read anew."""
+def test_file_hashes_detect_damage_and_are_removed_with_the_checkpoint(manager):
+    """A changed file is detected without orbax, and its step can be saved and restored again."""
     folder = pathlib.Path(manager.directory)
     write(manager, at(scrambled(), 5), at(scrambled(), 6))
     checkpoint.write_file_hashes(manager)
     files = [path for path in (folder / "6").rglob("*") if path.is_file()]
     victim = max(files, key=lambda path: path.stat().st_size)
     victim.write_bytes(victim.read_bytes()[:-1] + b"?")
-    said = []
-    found, _ = checkpoint.restore(manager, at(scrambled(), 0), TRAINS, said.append)
-    assert int(found.step) == 5
-    assert "has changed since it was written" in said[0]
-    assert victim.name in said[0]
+    lines = []
+    restored, _ = checkpoint.restore(manager, at(scrambled(), 0), TRAINS, lines.append)
+    assert int(restored.step) == 5
+    assert "has changed since it was written" in lines[0]
+    assert victim.name in lines[0]
     write(manager, at(scrambled(seed=3), 6))
     checkpoint.write_file_hashes(manager)
-    found, _ = checkpoint.restore(manager, at(scrambled(), 0), TRAINS, said.append)
-    assert int(found.step) == 6
-    assert len(said) == 1
+    restored, _ = checkpoint.restore(manager, at(scrambled(), 0), TRAINS, lines.append)
+    assert int(restored.step) == 6
+    assert len(lines) == 1

@@ -1,7 +1,7 @@
-"""Eight simulated devices compute what one computes: every method, batch norm included.
+"""Eight simulated devices equal one, for every method and with batch norm.
 
-Tolerance: float32 sums in another order; after three steps parameters of order 1 differ by a
-few 1e-6 at most.
+The tolerance is that of float32 sums in another order: after three steps parameters of order 1
+differ by at most a few 1e-6.
 """
 
 import functools
@@ -29,7 +29,7 @@ LAYOUTS = {
 
 @functools.cache
 def after(method, layout, kind="cnn", augment="none"):
-    """State and metrics after three steps, on the host."""
+    """Return state and metrics after three steps, on the host."""
     place = LAYOUTS[layout]()
     prepare = data.prepare(SPEC, augment=augment, padding=2)
     step = place.compile_step(tables.step(method, kind, axis_name=place.axis_name, prepare=prepare))
@@ -40,29 +40,29 @@ def after(method, layout, kind="cnn", augment="none"):
     return jax.device_get(state._replace(key=jax.random.key_data(state.key))), place.read(metrics)
 
 
-def assert_close(found, expected):
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
+def assert_close(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
     for (path, a), b in zip(
-        jax.tree_util.tree_flatten_with_path(found)[0], jax.tree.leaves(expected), strict=True
+        jax.tree_util.tree_flatten_with_path(actual)[0], jax.tree.leaves(expected), strict=True
     ):
         np.testing.assert_allclose(a, b, err_msg=jax.tree_util.keystr(path), **CLOSE)
 
 
 @pytest.mark.parametrize("layout", ["pmap", "mesh"])
 @pytest.mark.parametrize("method", tables.METHODS)
-def test_eight_are_one(method, layout):
+def test_eight_devices_equal_one(method, layout):
     one, eight = after(method, "one"), after(method, layout)
     assert int(eight[0].step) == 3
     assert_close(eight, one)
 
 
 @pytest.mark.parametrize("layout", ["pmap", "mesh"])
-def test_terms_that_couple_examples_see_the_whole_batch(layout):
+def test_terms_that_couple_examples_use_the_global_batch(layout):
     assert_close(after("coupled", layout, "mlp"), after("coupled", "one", "mlp"))
 
 
 @pytest.mark.parametrize("layout", ["pmap", "mesh"])
-def test_augmentation_does_not_depend_on_the_division(layout):
+def test_augmentation_does_not_depend_on_the_devices(layout):
     one = after("bdkd", "one", "mlp", "crop_flip")
     assert not tables.same(one[0].params, after("bdkd", "one", "mlp")[0].params)
     assert_close(after("bdkd", layout, "mlp", "crop_flip"), one)
@@ -86,7 +86,7 @@ SWEPT = {
     },
     "sweep": {
         "seed": (0, 1),
-        # small: at rates of 1 rounding grows tenfold a step
+        # small: at rates of 1 rounding grows tenfold in each step
         "roles.*.optimizer.learning_rate": tuple(0.01 * (1 + i) for i in range(2)),
     },
     "sweep_mode": "zip",
@@ -95,7 +95,7 @@ SWEPT = {
 
 @functools.cache
 def sweep_after(devices, over_members):
-    """A whole program as `run` uses it: state, metrics, gradient norms and predictions."""
+    """Run a program as in `run`: state, metrics, gradient norms and predictions."""
     run = build({**SWEPT, "devices": devices, "members_over_devices": over_members})
     program, state = make_program(run, MemberGroup(run.variants[0], tuple(range(2))), {})
     layout, batches = program.layout, device_batches(run, program, 0)

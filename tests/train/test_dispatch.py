@@ -1,4 +1,4 @@
-"""Several steps in one dispatch: the same steps, whatever the layout, and the same resume."""
+"""Several steps in one dispatch: the same steps for every layout, and the same resume."""
 
 import itertools
 
@@ -43,7 +43,7 @@ def config(**changes):
     ],
     ids=["one", "pmap", "members", "mesh"],
 )
-def test_two_at_once_are_two(changes):
+def test_two_steps_in_one_dispatch_equal_two_dispatches(changes):
     run = build(config(**changes))
     program, state = make_program(run, MemberGroup(run.variants[0], (0, 1)), {})
     batches = list(itertools.islice(device_batches(run, program, 0), 4))
@@ -54,14 +54,18 @@ def test_two_at_once_are_two(changes):
     pairs = program.layout.place(make_program(run, MemberGroup(run.variants[0], (0, 1)), {})[1])
     for number in (0, 2):
         pairs, metrics = program.multi_step(pairs, tuple(batches[number : number + 2]))
-        found = program.layout.read(metrics)
+        actual_metrics = program.layout.read(metrics)
         for offset in (0, 1):
             for name, value in rows[number + offset].items():
                 # the compiler may sum in another order inside a loop
-                got = found[name] if changes.get("members_over_devices") else found[name][offset]
+                actual = (
+                    actual_metrics[name]
+                    if changes.get("members_over_devices")
+                    else actual_metrics[name][offset]
+                )
                 if changes.get("members_over_devices"):
-                    got = got.reshape(2, 2)[:, offset]
-                np.testing.assert_allclose(got, value, rtol=2e-5, atol=1e-6, err_msg=name)
+                    actual = actual.reshape(2, 2)[:, offset]
+                np.testing.assert_allclose(actual, value, rtol=2e-5, atol=1e-6, err_msg=name)
     ends = (jax.device_get(program.layout.fetch(s).params) for s in (singly, pairs))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), *ends)
 
@@ -82,7 +86,7 @@ def hooks(sizes, *, steps_per_dispatch):
 
 
 @pytest.mark.parametrize("start", [0, 3])
-def test_which_steps_go_out_together_depends_on_their_numbers_alone(start):
+def test_grouping_of_steps_depends_only_on_their_numbers(start):
     sizes, logged = [], []
     called = hooks(sizes, steps_per_dispatch=3)._replace(
         log=lambda number, values: logged.append((number, float(values["student/loss"][0])))
@@ -98,6 +102,6 @@ def test_which_steps_go_out_together_depends_on_their_numbers_alone(start):
     assert logged == [(5, 5.0), (10, 10.0), (12, 12.0)]
 
 
-def test_fewer_than_no_step_is_refused():
+def test_invalid_numbers_of_steps_are_errors():
     with pytest.raises(UserError, match="steps_per_dispatch is -1"):
         build(config(steps_per_dispatch=-1))

@@ -1,4 +1,4 @@
-"""The loop's order of events, and what it makes of values that are not finite; without jax."""
+"""The loop's order of events and its handling of non-finite values, without jax."""
 
 import itertools
 import os
@@ -14,24 +14,24 @@ NAN = float("nan")
 
 
 def row(members=1, **values):
-    """A row of metrics: finite but for what is given (`a__b` is the metric "a/b")."""
-    found = {
+    """Return a row of metrics, finite except for `values` (`a__b` is the metric "a/b")."""
+    metrics = {
         "student/ce/raw": [1.0] * members,
         "student/ce/weighted": [1.0] * members,
         "student/loss": [1.0] * members,
         "student/grad_norm": [1.0] * members,
     }
-    found |= {name.replace("__", "/"): value for name, value in values.items()}
-    return {name: np.array(value) for name, value in found.items()}
+    metrics |= {name.replace("__", "/"): value for name, value in values.items()}
+    return {name: np.array(value) for name, value in metrics.items()}
 
 
 class TestHealth:
-    def test_finite_says_nothing(self):
+    def test_finite_metrics_give_no_message(self):
         tracker = DivergenceTracker(2)
         assert tracker.check(1, [row(2), row(2)]) == []
         assert tracker.diverged == {}
 
-    def test_names_member_step_role_and_term_once(self):
+    def test_the_message_names_member_step_role_and_term_once(self):
         tracker = DivergenceTracker(3)
         bad = row(3, student__ce__raw=[1.0, NAN, 1.0], student__loss=[1.0, NAN, 1.0])
         assert tracker.check(7, [row(3), bad, bad]) == [
@@ -40,7 +40,7 @@ class TestHealth:
         assert tracker.check(10, [bad]) == []
         assert tracker.diverged == {1: "step 8: student/ce is not finite"}
 
-    def test_tells_once_which_term_did_not_converge(self):
+    def test_non_convergence_of_a_term_is_reported_once(self):
         tracker = DivergenceTracker(2)
 
         def ended(converged, row_error):
@@ -49,8 +49,8 @@ class TestHealth:
 
         assert tracker.check(1, [ended([1.0, 0.9999], [1e-4, 1e-4])]) == []
         late = ended([1.0, 0.0], [1e-4, 0.25])
-        said = "step 3: student/sinkhorn did not converge (row_error 0.25 after 40 iterations)"
-        assert tracker.check(2, [row(2), late]) == [f"{said}; raise num_iters or epsilon"]
+        message = "step 3: student/sinkhorn did not converge (row_error 0.25 after 40 iterations)"
+        assert tracker.check(2, [row(2), late]) == [f"{message}; raise num_iters or epsilon"]
         assert tracker.check(4, [late]) == []
         assert tracker.diverged == {}
 
@@ -66,18 +66,18 @@ class TestHealth:
             ({"student__loss": [NAN], "student__ce__raw": [-np.inf]}, "student/ce"),
         ],
     )
-    def test_the_most_telling_metric(self, values, culprit):
+    def test_the_most_specific_metric_is_named(self, values, culprit):
         with pytest.raises(RunError, match=rf"^step 3: {culprit} is not finite\. The last good"):
             DivergenceTracker(1).check(3, [row(**values)])
 
-    def test_stops_when_nobody_is_left(self):
+    def test_stops_if_all_members_diverged(self):
         tracker = DivergenceTracker(2, {"0": "step 2: student/loss is not finite"})
         with pytest.raises(RunError, match=r"member 0: step 2: .*; member 1: step 5: student/loss"):
             tracker.check(5, [row(2, student__loss=[NAN, NAN])])
 
 
 def run(tmp, *, every, num_steps=6, start=0, members=1, bad=(), at_step=lambda number: None):
-    """Fit with hooks that only write down what was called."""
+    """Fit with hooks that record their calls."""
     calls = []
 
     def step(state, batch):
@@ -128,18 +128,21 @@ class TestFit:
         calls = only(run({}, every=(0, 0, 0, 0)), "log", "evaluate", "save")
         assert calls == [("log", 6, 6.0), ("evaluate", 6), ("save", 6)]
 
-    def test_goes_on_from_the_step_given(self):
+    def test_continues_from_the_start_step(self):
         calls = only(run({}, every=(2, 0, 3, 0), start=3), "log", "save")
         assert calls == [("log", 4, 4.0), ("log", 6, 6.0), ("save", 6)]
 
-    def test_nothing_left_to_do(self):
+    def test_no_steps_left(self):
         assert run({}, every=(1, 1, 1, 0), start=6) == []
 
-    def test_no_checkpoint_follows_a_value_that_is_not_finite(self):
-        kept = {}
+    def test_no_checkpoint_after_a_non_finite_value(self):
+        record = {}
         with pytest.raises(RunError, match="step 3: student/loss is not finite"):
-            run(kept, every=(4, 2, 2, 0), bad=[(0, 3)])
-        assert only(kept["calls"], "log", "evaluate", "save") == [("evaluate", 2), ("save", 2)]
+            run(record, every=(4, 2, 2, 0), bad=[(0, 3)])
+        assert only(record["calls"], "log", "evaluate", "save") == [
+            ("evaluate", 2),
+            ("save", 2),
+        ]
 
     def test_one_diverged_member_does_not_stop_the_others(self):
         calls = run({}, every=(3, 0, 3, 0), members=2, bad=[(1, 2)])
@@ -148,14 +151,14 @@ class TestFit:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_a_signal_saves_and_stops(self, number):
-        before, kept = signal.getsignal(number), {}
+        before, record = signal.getsignal(number), {}
         with pytest.raises(Stopped, match="stopped at step 4, which is saved"):
             run(
-                kept,
+                record,
                 every=(0, 0, 0, 0),
                 at_step=lambda step: os.kill(os.getpid(), number) if step == 4 else None,
             )
-        assert only(kept["calls"], "save", "log") == [("save", 4)]
+        assert only(record["calls"], "save", "log") == [("save", 4)]
         assert signal.getsignal(number) == before
 
     def test_a_signal_at_the_last_step_ends_the_run_as_usual(self):

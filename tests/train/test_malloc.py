@@ -1,4 +1,4 @@
-"""Memory kept between steps: done by default on Linux, never against what the user has said."""
+"""Memory kept between steps: the default on Linux, unless the user tunes malloc."""
 
 import os
 import subprocess
@@ -20,35 +20,35 @@ print(before, faults() - first)
 """
 
 
-def _run(**said):
+def _run(**environment):
     env = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
     done = subprocess.run(
         [sys.executable, "-c", CODE],
-        env={**env, **said},
+        env={**env, **environment},
         capture_output=True,
         text=True,
         check=True,
     )
-    kept, faults = done.stdout.split()
-    return kept == "True", int(faults)
+    enabled, faults = done.stdout.split()
+    return enabled == "True", int(faults)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is Linux's")
-def test_freed_pages_are_used_again():
-    kept, faults = _run()
-    if not kept:
+def test_freed_pages_are_reused():
+    enabled, faults = _run()
+    if not enabled:
         pytest.skip("another C library than glibc, or an accelerator's plugin is installed")
-    assert faults < 100  # fresh memory would take one a page, 16,384 of 4 KiB
+    assert faults < 100  # new memory would have one fault a page, 16,384 of 4 KiB
 
 
 @pytest.mark.parametrize("name", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
-def test_a_tuned_malloc_is_left_alone(name):
+def test_a_tuned_malloc_is_not_changed(name):
     value = "glibc.malloc.arena_max=2" if name == "GLIBC_TUNABLES" else "2"
-    kept, _ = _run(**{name: value})
-    assert not kept
+    enabled, _ = _run(**{name: value})
+    assert not enabled
 
 
-def test_an_accelerator_is_left_alone(monkeypatch):
+def test_malloc_is_not_changed_with_an_accelerator(monkeypatch):
     monkeypatch.delenv("MALLOC_ARENA_TEST", raising=False)
     monkeypatch.setattr(malloc.importlib.util, "find_spec", lambda name: name == "libtpu")
     assert not malloc.keep_memory()

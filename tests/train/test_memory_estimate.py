@@ -1,4 +1,4 @@
-"""How many members fit: the estimate against sizes that are known."""
+"""Number of members that fit into memory: the estimate against known sizes."""
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +15,16 @@ from kdjax.train.step import init_state
     ("members", "each", "free", "size"),
     [
         (45, 1, 10**6, 45),  # all at once
-        (45, 1000, 20_000, 15),  # 16 would fit: three even programs
-        (4, 1000, 100, 1),  # never none
+        (45, 1000, 20_000, 15),  # 16 would fit: three equal programs
+        (4, 1000, 100, 1),  # at least one
         (1, 1000, 10**9, 1),
     ],
 )
-def test_as_few_programs_as_fit_evenly_filled(members, each, free, size):
+def test_the_fewest_programs_that_fit_are_equal(members, each, free, size):
     assert memory_estimate.fitting(members, each, free) == size
 
 
-def test_estimate_holds_state_gradients_and_saved_activations():
+def test_estimate_includes_state_gradients_and_saved_activations():
     ce = terms.make_term(terms.cross_entropy())
     players = {"student": Player(models.build("mlp", num_classes=3, hidden=(8,)), {"ce": ce})}
     method = co_train(players)

@@ -1,6 +1,6 @@
-"""Two processes on this machine end as one does: training, evaluation, checkpoints, both layouts.
+"""Two processes equal one: training, evaluation, checkpoints, both layouts.
 
-Tolerance: float32 sums in another order, as in `test_devices.py`.
+The tolerance is that of float32 sums in another order, as in `test_devices.py`.
 """
 
 import json
@@ -42,7 +42,7 @@ PART = ("checkpoints", "default", "0-0")
 
 
 def rewind(workdir, copy):
-    """A copy of a finished run as it was when step 4 had been saved, and not yet resumed."""
+    """Return a copy of a finished run in its state after the checkpoint of step 4."""
     shutil.copytree(workdir, copy)
     part = copy.joinpath(*PART)
     (part / "done.json").unlink()
@@ -56,9 +56,9 @@ def metrics(workdir):
 
 
 def assert_close(workdir, expected):
-    found = metrics(workdir)
-    assert len(found) == len(expected)
-    for line, other in zip(found, expected, strict=True):
+    actual = metrics(workdir)
+    assert len(actual) == len(expected)
+    for line, other in zip(actual, expected, strict=True):
         assert set(line) == set(other)
         for name in ("step", "split"):
             assert line[name] == other[name]
@@ -66,7 +66,7 @@ def assert_close(workdir, expected):
         values = [[row[n] for n in numbers] for row in (line, other)]
         where = f"step {line['step']} {line['split']}"
         for name, a, b in zip(numbers, *values, strict=True):
-            # a picture between two bins, or two classes, may fall on the other side
+            # an image near the edge of a bin or class may change sides
             loose = 0.02 if name.endswith(("accuracy", "ece", "agreement")) else 0.0
             loose = 0.1 if "temperature" in name or "calibrated" in name else loose
             close = {**CLOSE, "atol": max(CLOSE["atol"], loose)}
@@ -75,7 +75,7 @@ def assert_close(workdir, expected):
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
-    """What one process does: config, the folder of all runs, metrics."""
+    """Train in one process: (config, folder of all runs, metrics)."""
     folder = tmp_path_factory.mktemp("several")
     config = experiment(folder, CONFIG)
     with pytest.MonkeyPatch.context() as patch:
@@ -86,29 +86,29 @@ def single(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pair(single):
-    """What two processes do, by layout: the exit status and output of each; each run once."""
+    """Train in two processes, once for each layout: exit status and output of each."""
     config, folder, _ = single
-    told = {}
+    results = {}
 
     def run(layout):
-        if layout not in told:
+        if layout not in results:
             argv = train(config, folder / layout, f"--config.parallel={layout}")
-            told[layout] = finish(start([argv]))
-        return told[layout]
+            results[layout] = finish(start([argv]))
+        return results[layout]
 
     return run
 
 
-def test_both_end_well_and_the_second_says_nothing(pair):
-    (first, said), (second, nothing) = pair("pmap")
-    assert (first, second) == (0, 0), (said, nothing)
-    assert "step 6/6" in said
-    assert "Traceback" not in said + nothing
+def test_both_succeed_and_only_process_0_logs(pair):
+    (first, stdout), (second, nothing) = pair("pmap")
+    assert (first, second) == (0, 0), (stdout, nothing)
+    assert "step 6/6" in stdout
+    assert "Traceback" not in stdout + nothing
     assert not [line for line in nothing.splitlines() if "[Gloo]" not in line], nothing
 
 
 @pytest.mark.parametrize("layout", ["pmap", pytest.param("mesh", marks=pytest.mark.long)])
-def test_two_processes_are_one(layout, single, pair):
+def test_two_processes_equal_one(layout, single, pair):
     _, folder, expected = single
     pair(layout)
     assert_close(folder / layout, expected)
@@ -117,16 +117,16 @@ def test_two_processes_are_one(layout, single, pair):
 
 
 @pytest.mark.long
-def test_two_processes_resume_what_one_began(single):
+def test_two_processes_resume_a_run_of_one(single):
     config, folder, expected = single
     copy = rewind(folder / "single", folder / "to_two")
-    told = finish(start([train(config, copy, "--config.parallel=mesh")]))
-    assert [status for status, _ in told] == [0, 0], told
-    assert "default: resumed from step 4" in told[0][1]
+    results = finish(start([train(config, copy, "--config.parallel=mesh")]))
+    assert [status for status, _ in results] == [0, 0], results
+    assert "default: resumed from step 4" in results[0][1]
     assert_close(copy, expected)
 
 
-def test_one_process_resumes_what_two_began(single, pair, capsys, monkeypatch):
+def test_one_process_resumes_a_run_of_two(single, pair, capsys, monkeypatch):
     config, folder, expected = single
     pair("pmap")
     monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
@@ -148,14 +148,14 @@ def test_one_process_resumes_what_two_began(single, pair, capsys, monkeypatch):
         (["--distributed"], ["cannot be found", "--coordinator"]),
     ],
 )
-def test_addresses_that_are_none(flags, words, tmp_path, capsys, monkeypatch):
+def test_invalid_addresses_are_errors(flags, words, tmp_path, capsys, monkeypatch):
     for variable in distributed.VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     config = experiment(tmp_path, CONFIG)
     refused(capsys, train(config, tmp_path / "run", *flags), *words)
 
 
-def test_variables_stand_for_flags(monkeypatch):
+def test_environment_variables_replace_flags(monkeypatch):
     monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
     with pytest.raises(UserError, match="JAX_NUM_PROCESSES is 'two'; it must be a whole number"):
         distributed._count("--num-processes", "JAX_NUM_PROCESSES", None)

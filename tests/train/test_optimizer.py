@@ -21,7 +21,7 @@ def gradient(number):
 
 
 def descend(optimizer, rate=0.1, decay=0.0, grad=gradient):
-    """Parameters after a few steps; rate and decay are traced, as in the compiled step."""
+    """Return parameters after a few steps; rate and decay are traced, as in the compiled step."""
 
     @jax.jit
     def step(params, state, grads, scalars):
@@ -36,7 +36,7 @@ def descend(optimizer, rate=0.1, decay=0.0, grad=gradient):
 
 
 def torch_sgd(rate, momentum, nesterov, decay):
-    """PyTorch's rule: decay joins the gradient, the first momentum is the gradient itself."""
+    """Apply PyTorch's rule: decay is added to the gradient; the first momentum is the gradient."""
     params = {name: np.float64(x) for name, x in PARAMS.items()}
     buffers = {}
     for number in range(STEPS):
@@ -66,40 +66,40 @@ def torch_adam(rate, decay):
     return params
 
 
-def assert_close(found, expected, rtol=2e-5):
+def assert_close(actual, expected, rtol=2e-5):
     for name in PARAMS:
-        np.testing.assert_allclose(found[name], expected[name], rtol=rtol, atol=1e-6)
+        np.testing.assert_allclose(actual[name], expected[name], rtol=rtol, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("momentum", "nesterov", "decay"),
     [(0.0, False, 0.0), (0.9, False, 5e-2), (0.9, True, 5e-2)],
 )
-def test_sgd_is_pytorchs(momentum, nesterov, decay):
+def test_sgd_matches_pytorch(momentum, nesterov, decay):
     sgd = make_optimizer("sgd", CONSTANT, momentum=momentum, nesterov=nesterov)
     assert_close(descend(sgd, 0.1, decay), torch_sgd(0.1, momentum, nesterov, decay))
 
 
-def test_adam_is_pytorchs():
+def test_adam_matches_pytorch():
     assert_close(descend(make_optimizer("adam", CONSTANT), 0.01, 0.1), torch_adam(0.01, 0.1))
 
 
 @pytest.mark.parametrize("name", ["adamw", "lion"])
-def test_decoupled_decay_is_optaxs(name):
+def test_decoupled_decay_matches_optax(name):
     make = {"adamw": optax.adamw, "lion": optax.lion}[name]
     other = make(0.01, b1=0.9, weight_decay=0.3)
-    found = descend(make_optimizer(name, CONSTANT), 0.01, 0.3)
-    assert_close(found, descend(lambda scalars: other))
+    actual = descend(make_optimizer(name, CONSTANT), 0.01, 0.3)
+    assert_close(actual, descend(lambda scalars: other))
 
 
-def test_decay_can_spare_vectors():
+def test_decay_can_exclude_vectors():
     sgd = make_optimizer("sgd", CONSTANT, decay="kernels")
-    found = descend(sgd, 0.1, 0.3, grad=lambda _: jax.tree.map(np.zeros_like, PARAMS))
-    assert np.array_equal(found["bias"], PARAMS["bias"])
-    assert not np.allclose(found["kernel"], PARAMS["kernel"])
+    actual = descend(sgd, 0.1, 0.3, grad=lambda _: jax.tree.map(np.zeros_like, PARAMS))
+    assert np.array_equal(actual["bias"], PARAMS["bias"])
+    assert not np.allclose(actual["kernel"], PARAMS["kernel"])
 
 
-def test_clip_takes_the_norm_over_all_arrays():
+def test_clip_uses_the_norm_over_all_arrays():
     plain = make_optimizer("sgd", CONSTANT, momentum=0.0)
     clipped = make_optimizer("sgd", CONSTANT, momentum=0.0, clip_norm=0.5)
 
@@ -149,18 +149,18 @@ def test_schedules(name):
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_warmup_rises_then_goes_on(name):
+def test_warmup_rises_then_the_schedule_continues(name):
     options, _ = SCHEDULES[name]
     schedule = learning_rate_schedule(name, num_steps=12, warmup_steps=2, **options)
     assert [float(schedule(step)) for step in (0, 1, 2)] == pytest.approx([0, 0.5, 1])
     end = {"constant": 1, "step": 0.01, "cosine": 0, "linear": 0}[name]
     assert float(schedule(12)) == pytest.approx(end, abs=1e-6)
-    if name == "step":  # boundaries count from the beginning of the run
+    if name == "step":  # boundaries count from the start of the run
         assert [float(schedule(s)) for s in (3, 4)] == pytest.approx([1, 0.1])
 
 
 @pytest.mark.parametrize(
-    ("build", "says"),
+    ("build", "message"),
     [
         (lambda: make_optimizer("sdg", CONSTANT), "no optimizer 'sdg'; there are sgd, adam"),
         (lambda: make_optimizer("sgd", CONSTANT, clip_norm=0.0), "clip_norm is 0.0; .* > 0"),
@@ -171,6 +171,6 @@ def test_warmup_rises_then_goes_on(name):
         ),
     ],
 )
-def test_refusals(build, says):
-    with pytest.raises(UserError, match=says):
+def test_errors(build, message):
+    with pytest.raises(UserError, match=message):
         build()

@@ -1,4 +1,4 @@
-"""Settings of the process: imports change none, and the hook hides orbax's errors alone."""
+"""Settings of the process: imports change none, and the hook hides only orbax's errors."""
 
 import subprocess
 import sys
@@ -14,26 +14,26 @@ sys.exit(sys.unraisablehook is not before or bool(logging.getLogger("absl").filt
 """
 
 
-def test_imports_change_nothing():
+def test_imports_have_no_side_effects():
     assert (
         subprocess.run([sys.executable, "-c", IMPORTS_CHANGE_NOTHING], check=False).returncode == 0
     )
 
 
 def unraisable(path):
-    """An error that was raised in a file of this path."""
+    """Return an error that was raised in a file of this path."""
     try:
         exec(compile("1 / 0", path, "exec"))
     except ZeroDivisionError as error:
         return types.SimpleNamespace(exc_traceback=error.__traceback__)
 
 
-def test_the_hook_hides_the_errors_of_orbax_alone(monkeypatch):
+def test_the_hook_hides_only_errors_of_orbax(monkeypatch):
     reported = []
     monkeypatch.setattr(sys, "unraisablehook", reported.append)
     process_settings.configure_process()
     process_settings.configure_process()
-    mine = unraisable("/site-packages/mine/reader.py")
-    for error in (unraisable("/site-packages/orbax/checkpoint/reader.py"), mine):
+    other = unraisable("/site-packages/mine/reader.py")
+    for error in (unraisable("/site-packages/orbax/checkpoint/reader.py"), other):
         sys.unraisablehook(error)
-    assert reported == [mine]
+    assert reported == [other]

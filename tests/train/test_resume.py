@@ -1,4 +1,4 @@
-"""Whole runs on synthetic images: stopped, killed, damaged and diverging ones."""
+"""Runs on synthetic images: stopped, killed, damaged and diverged."""
 
 import json
 import os
@@ -55,16 +55,16 @@ def config(**changes):
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing may catch it."""
+    """Simulates a kill; no code may catch it."""
 
 
-def interrupted(run, batch, deed):
-    """The run, with something happening while it waits for a batch."""
+def interrupted(run, batch, action):
+    """Train a run with `action` while it waits for batch `batch`."""
 
     def train(step, seed):
         for number, value in enumerate(run.source.train(step, seed), start=step):
             if number == batch and seed == 0:
-                deed()
+                action()
             yield value
 
     return run._replace(data=run.data._replace(source=run.source._replace(train=train)))
@@ -75,27 +75,27 @@ def kill():
 
 
 def ending(run, folder, lines=None):
-    """What a finished workdir holds, without wall times: digests, metrics, outcome."""
+    """Return digests, metrics and outcome of a finished workdir, without wall times."""
     part = member_groups(run, run.variants[0], folder)[0]
-    found = load_group_state(run, part, {}, (lines if lines is not None else []).append)
+    restored = load_group_state(run, part, {}, (lines if lines is not None else []).append)
     outcome = json.loads((checkpoint_dir(part) / "done.json").read_text())
     return (
-        checkpoint.digest(found),
+        checkpoint.digest(restored),
         (folder / "metrics.jsonl").read_text(),
         {**outcome, "seconds": 0},
     )
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """An uninterrupted run: the run, its folder, how it ended."""
+def uninterrupted(tmp_path_factory):
+    """Train an uninterrupted run: (run, folder, results)."""
     folder, run = tmp_path_factory.mktemp("whole"), build(config())
     running.train(run, folder, print)
     return run, folder, ending(run, folder)
 
 
-def test_metrics_are_complete_and_in_order(whole):
-    lines = [json.loads(line) for line in whole[2][1].splitlines()]
+def test_metrics_are_complete_and_in_order(uninterrupted):
+    lines = [json.loads(line) for line in uninterrupted[2][1].splitlines()]
     seen = [(line["step"], line["split"], line["member"]) for line in lines]
     expected = []
     for step in range(1, 7):
@@ -109,7 +109,7 @@ def test_metrics_are_complete_and_in_order(whole):
 
 
 @pytest.mark.parametrize(
-    ("batch", "deed", "resumes"),
+    ("batch", "action", "resumes"),
     [
         (3, lambda: os.kill(os.getpid(), signal.SIGTERM), 4),
         (5, kill, 4),
@@ -117,25 +117,27 @@ def test_metrics_are_complete_and_in_order(whole):
     ],
     ids=["sigterm", "killed", "killed at once"],
 )
-def test_stop_and_resume_is_uninterrupted(whole, tmp_path, batch, deed, resumes):
-    run, _, expected = whole
+def test_stop_and_resume_equals_an_uninterrupted_run(
+    uninterrupted, tmp_path, batch, action, resumes
+):
+    run, _, expected = uninterrupted
     with pytest.raises((Stopped, Killed)):
-        running.train(interrupted(run, batch, deed), tmp_path, print)
+        running.train(interrupted(run, batch, action), tmp_path, print)
     lines = []
     running.train(build(config()), tmp_path, lines.append)
     assert lines == ([f"default: resumed from step {resumes}"] if resumes else [])
     assert ending(run, tmp_path) == expected
 
 
-def test_a_finished_run_is_left_alone(whole, tmp_path):
-    run, folder, expected = whole
+def test_a_finished_run_is_not_changed(uninterrupted, tmp_path):
+    run, folder, expected = uninterrupted
     again = shutil.copytree(folder, tmp_path / "again")
     running.train(interrupted(run, 0, kill), again, print)
     assert ending(run, again) == expected
 
 
-def test_a_damaged_newest_checkpoint_costs_nothing(whole, tmp_path):
-    run, folder, expected = whole
+def test_a_damaged_newest_checkpoint_does_not_change_the_results(uninterrupted, tmp_path):
+    run, folder, expected = uninterrupted
     again = shutil.copytree(folder, tmp_path / "again")
     part = checkpoint_dir(member_groups(run, run.variants[0], again)[0])
     (part / "done.json").unlink()
@@ -149,16 +151,16 @@ def test_a_damaged_newest_checkpoint_costs_nothing(whole, tmp_path):
     assert ending(run, again) == expected
 
 
-def test_a_diverging_member_is_reported_and_the_rest_goes_on(tmp_path, capsys):
-    said = config(sweep={RATE: (0.1, 1e30)})
-    run = build(said)
+def test_a_diverged_member_is_reported_and_the_others_continue(tmp_path, capsys):
+    settings = config(sweep={RATE: (0.1, 1e30)})
+    run = build(settings)
     (outcome,) = running.train(run, tmp_path, print)
     good, bad = outcome.members
     assert good.diverged is None
     assert bad.diverged.startswith("step 2: ")
     assert "is not finite" in bad.diverged
-    shown = capsys.readouterr()
-    assert "member 1: step 2: " in shown.out + shown.err
+    captured = capsys.readouterr()
+    assert "member 1: step 2: " in captured.out + captured.err
     assert outcome.chosen["student"] == Choice(values={RATE: 0.1}, members=(0,))
     alone = load_group_state(
         run, member_groups(run, run.variants[0], tmp_path)[0], {}, print
@@ -166,13 +168,13 @@ def test_a_diverging_member_is_reported_and_the_rest_goes_on(tmp_path, capsys):
     assert all(np.all(np.isfinite(leaf[0])) for leaf in jax.tree.leaves(alone))
 
 
-def test_all_diverged_fails_and_keeps_the_last_good_checkpoint(tmp_path):
-    said = config(sweep={})
-    for role in said["roles"].values():
-        # the rate jumps after the fourth step, whose state is saved
+def test_all_diverged_fails_and_keeps_the_last_finite_checkpoint(tmp_path):
+    settings = config(sweep={})
+    for role in settings["roles"].values():
+        # the learning rate jumps after the fourth step, whose state is saved
         schedule = {"name": "step", "boundaries": (4,), "factor": 1e30}
         role["optimizer"] = {"learning_rate": 0.1, "schedule": schedule}
-    run = build(said)
+    run = build(settings)
     with pytest.raises(RunError, match=r"^step [56]: \S+ is not finite\. The last good checkpoint"):
         running.train(run, tmp_path, print)
     part = member_groups(run, run.variants[0], tmp_path)[0]

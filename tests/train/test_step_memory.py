@@ -1,4 +1,4 @@
-"""What a step takes: the compiler's account, its parts known beforehand, and one compilation."""
+"""Memory of a step as reported by the compiler, its known parts, and one compilation."""
 
 import jax
 import numpy as np
@@ -19,32 +19,32 @@ def test_parts_and_one_compilation(devices):
         layout = parallel.pmap_data(devices, stacked_batch=False)
     step = layout.compile_step(tables.step("kd", "mlp", axis_name=layout.axis_name))
     state, batch = layout.place(tables.start("kd", "mlp")), layout.put(tables.batch())
-    found = step_memory.step_cost(step, state, batch)
-    assert found is not None
+    cost = step_memory.step_cost(step, state, batch)
+    assert cost is not None
     plain = tables.start("kd", "mlp")
-    assert found.parameters == memory_estimate.tree_bytes(
+    assert cost.parameters == memory_estimate.tree_bytes(
         plain.params
-    )  # of the frozen teacher as well
-    assert found.optimizer == memory_estimate.tree_bytes(plain.opt)
-    assert found.inputs >= tables.batch()["image"].nbytes // devices  # "id" is not looked at
-    assert found.working > 0
-    assert found.total == sum(found)
-    assert COMPILED not in seen_while(lambda: step(state, batch))
+    )  # including the frozen teacher
+    assert cost.optimizer == memory_estimate.tree_bytes(plain.opt)
+    assert cost.inputs >= tables.batch()["image"].nbytes // devices  # "id" is not used
+    assert cost.working > 0
+    assert cost.total == sum(cost)
+    assert COMPILED not in events_during(lambda: step(state, batch))
 
 
-def test_a_state_from_a_checkpoint_has_the_program_of_a_fresh_one():
-    """Arrays that orbax restored remember a mesh, which would be another program to compile."""
+def test_a_restored_state_uses_the_program_of_a_new_one():
+    """Arrays restored by orbax have a mesh, which would need another compilation."""
     layout = parallel.one_device()
     step, batch = layout.compile_step(tables.step("kd", "mlp")), layout.put(tables.batch())
     jax.block_until_ready(step(layout.place(tables.start("kd", "mlp")), batch))
     mesh = Mesh(np.array(jax.devices()[:1]), ("devices",))
     restored = jax.device_put(tables.start("kd", "mlp"), NamedSharding(mesh, PartitionSpec()))
     placed = layout.place(restored)
-    assert COMPILED not in seen_while(lambda: step(placed, batch))
+    assert COMPILED not in events_during(lambda: step(placed, batch))
 
 
-def seen_while(call):
-    """The names of jax's timed events during a call."""
+def events_during(call):
+    """Return the names of jax's timed events during a call."""
     seen = []
     jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: seen.append(name))
     try:
@@ -55,20 +55,20 @@ def seen_while(call):
 
 
 def test_lines():
-    found = step_memory.Cost(3 * 2**20, 2**20, 512, 10 * 2**30)
-    assert step_memory.describe(found) == (
+    cost = step_memory.Cost(3 * 2**20, 2**20, 512, 10 * 2**30)
+    assert step_memory.describe(cost) == (
         "a step takes 10 GiB of each device: parameters 3 MiB, optimizer 1 MiB, inputs 512 B, "
         "working 10 GiB"
     )
-    assert not step_memory.warning(found, 11 * 2**30)
-    said = step_memory.warning(found, 2 * 2**30)
-    assert "a step takes 10 GiB, but the device has 2 GiB: it will not fit" in said
+    assert not step_memory.warning(cost, 11 * 2**30)
+    warning = step_memory.warning(cost, 2 * 2**30)
+    assert "a step takes 10 GiB, but the device has 2 GiB: it will not fit" in warning
     for remedy in ("remat = True", "accumulate = 2", "bfloat16", "more devices"):
-        assert remedy in said
+        assert remedy in warning
 
 
 class Step:
-    """A step whose compiler refuses, or does not tell."""
+    """A step whose compiler fails or reports no memory."""
 
     def __init__(self, error=None):
         self.error = error
@@ -85,7 +85,7 @@ class Step:
         return None
 
 
-def test_a_compiler_that_refuses_or_does_not_tell():
+def test_a_compiler_that_fails_or_reports_no_memory():
     error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm")
     with pytest.raises(RunError, match=r"does not fit the device \(RES.* Remedies, .*remat"):
         step_memory.step_cost(Step(error), None, None)

@@ -1,4 +1,4 @@
-"""Sweeps: which members there are, and that each is the run it would have been alone."""
+"""Sweeps: their members, and equality of each member with a single run."""
 
 import jax
 import numpy as np
@@ -14,25 +14,25 @@ RATE, TEMPERATURE = (
     "roles.*.optimizer.learning_rate",
     "roles.student.terms.forward_kl.temperature",
 )
-# the same sums in another order of multiplication: a member in a stack is a batched product
+# a stacked member is a batched product: the same sums in another order
 CLOSE = {"rtol": 2e-5, "atol": 2e-6}
 
 
 class TestMembers:
     def test_grid_varies_the_last_path_fastest(self):
-        found = sweep.members({"seed": [0, 1], "x": [1.0, 2.0]})
-        assert found == [{"seed": a, "x": b} for a in (0, 1) for b in (1.0, 2.0)]
+        members = sweep.members({"seed": [0, 1], "x": [1.0, 2.0]})
+        assert members == [{"seed": a, "x": b} for a in (0, 1) for b in (1.0, 2.0)]
 
     def test_zip(self):
-        found = sweep.members({"seed": [0, 1], "x": [1.0, 2.0]}, "zip")
-        assert found == [{"seed": 0, "x": 1.0}, {"seed": 1, "x": 2.0}]
+        members = sweep.members({"seed": [0, 1], "x": [1.0, 2.0]}, "zip")
+        assert members == [{"seed": 0, "x": 1.0}, {"seed": 1, "x": 2.0}]
 
     @pytest.mark.parametrize("mode", ["grid", "zip"])
-    def test_nothing_swept_is_one_member(self, mode):
+    def test_an_empty_sweep_is_one_member(self, mode):
         assert sweep.members({}, mode) == [{}]
 
     @pytest.mark.parametrize(
-        ("table", "mode", "says"),
+        ("table", "mode", "message"),
         [
             ({"seed": []}, "grid", "sweep.seed is .*a list of one value or more"),
             ({"seed": "012"}, "grid", "sweep.seed is '012'; it must be a list"),
@@ -41,8 +41,8 @@ class TestMembers:
             ({"seed": [0]}, "product", "sweep_mode is 'product'; it must be grid or zip"),
         ],
     )
-    def test_refusals(self, table, mode, says):
-        with pytest.raises(UserError, match=says):
+    def test_errors(self, table, mode, message):
+        with pytest.raises(UserError, match=message):
             sweep.members(table, mode)
 
 
@@ -60,16 +60,17 @@ class TestPlace:
     }
 
     def test_one_role(self):
-        found = sweep.place(self.HPARAMS, TEMPERATURE, 4.0)
-        assert found["student"]["terms"]["forward_kl"] == {"weight": 1.0, "temperature": 4.0}
-        assert found["student"]["terms"]["ce"] == {"weight": 1.0}
-        assert found["peer"] == self.HPARAMS["peer"]
+        actual = sweep.place(self.HPARAMS, TEMPERATURE, 4.0)
+        assert actual["student"]["terms"]["forward_kl"] == {"weight": 1.0, "temperature": 4.0}
+        assert actual["student"]["terms"]["ce"] == {"weight": 1.0}
+        assert actual["peer"] == self.HPARAMS["peer"]
         assert self.HPARAMS["student"]["terms"]["forward_kl"]["temperature"] == 2.0
 
-    def test_star_is_every_role_that_has_the_rest(self):
-        found = sweep.place(self.HPARAMS, RATE, 0.3)
+    def test_star_is_every_role_with_that_path(self):
+        actual = sweep.place(self.HPARAMS, RATE, 0.3)
         rates = {
-            role: said.get("optimizer", {}).get("learning_rate") for role, said in found.items()
+            role: hparams.get("optimizer", {}).get("learning_rate")
+            for role, hparams in actual.items()
         }
         assert rates == {"teacher": None, "student": 0.3, "peer": 0.3}
 
@@ -85,11 +86,11 @@ class TestPlace:
             "student.optimizer.learning_rate",
         ],
     )
-    def test_refusals_name_what_can_be_swept(self, path):
-        says = rf"sweep.{path} is not a number .*`variants` .*seed, .*{TEMPERATURE}".replace(
+    def test_errors_list_the_paths_that_can_be_swept(self, path):
+        message = rf"sweep.{path} is not a number .*`variants` .*seed, .*{TEMPERATURE}".replace(
             ".", r"\."
         )
-        with pytest.raises(UserError, match=says.replace(r"\.*", ".*")):
+        with pytest.raises(UserError, match=message.replace(r"\.*", ".*")):
             sweep.place(self.HPARAMS, path, 1.0)
 
 
@@ -114,9 +115,9 @@ def config(**changes):
     }
 
 
-def train(run, members=None, given=None, steps=4):
+def train(run, members=None, initial=None, steps=4):
     members = range(len(run.variants[0].members)) if members is None else members
-    program, state = make_program(run, MemberGroup(run.variants[0], tuple(members)), given or {})
+    program, state = make_program(run, MemberGroup(run.variants[0], tuple(members)), initial or {})
     state, batches = program.layout.place(state), device_batches(run, program, 0)
     for _ in range(steps):
         state, metrics = program.step(state, next(batches))
@@ -127,8 +128,8 @@ def row(tree, member):
     return jax.tree.map(lambda x: x[member], tree)
 
 
-def assert_close(found, expected):
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+def assert_close(actual, expected):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, **CLOSE)
 
 
@@ -139,7 +140,7 @@ def swept():
 
 
 @pytest.mark.parametrize("member", [0, 2])
-def test_a_member_is_the_single_run(swept, member):
+def test_a_member_equals_the_single_run(swept, member):
     _, states, metrics = swept
     seed, rate, temperature = [(0, 0.1, 1.0), None, (9, 0.05, 2.0)][member]
     single = config(seed=seed)
@@ -161,7 +162,7 @@ def test_members_differ_and_are_compiled_once(swept):
     assert program.step._cache_size() == 1
 
 
-def test_a_part_of_the_members_gives_the_same(swept):
+def test_a_subset_of_members_gives_the_same(swept):
     table = {"seed": (0, 5, 9), RATE: (0.1, 0.02, 0.05), TEMPERATURE: (1.0, 4.0, 2.0)}
     _, states, _ = train(build(config(sweep=table, sweep_mode="zip")), members=(1, 2))
     assert_close(states.params, row(swept[1].params, np.array([1, 2])))
@@ -169,10 +170,10 @@ def test_a_part_of_the_members_gives_the_same(swept):
 
 @pytest.fixture(scope="module")
 def frozen():
-    """Two members that share one frozen teacher, or have a copy each."""
-    said = config(sweep={RATE: (0.1, 0.02)})
-    said["roles"]["teacher"].update(terms={}, from_variant="first")
-    said["variants"] = {
+    """Train two members that share one frozen teacher, or have a copy each."""
+    settings = config(sweep={RATE: (0.1, 0.02)})
+    settings["roles"]["teacher"].update(terms={}, from_variant="first")
+    settings["variants"] = {
         "first": {
             "roles.student": None,
             "roles.teacher.terms": {"ce": {}},
@@ -180,15 +181,15 @@ def frozen():
         },
         "kd": {},
     }
-    run = build(said)
+    run = build(settings)
     run = run._replace(variants=run.variants[1:])
     model, batch = run.variants[0].players["teacher"].model, {"image": np.zeros((1, 6, 6, 1), "f4")}
     variables = jax.jit(model.init)(jax.random.key(8), batch)
     copies = sweep.stack([variables, variables])
     return (
         variables,
-        train(run, given={"teacher": (variables, False)}),
-        train(run, given={"teacher": (copies, True)}),
+        train(run, initial={"teacher": (variables, False)}),
+        train(run, initial={"teacher": (copies, True)}),
     )
 
 
@@ -205,14 +206,14 @@ def test_a_frozen_teacher_is_not_stacked(frozen):
     assert stacked_state.params["teacher"]["fc"]["kernel"].shape[0] == 2
 
 
-def test_a_shared_teacher_teaches_as_copies_do(frozen):
+def test_a_shared_teacher_equals_copies(frozen):
     _, (_, shared, metrics), (_, copies, expected) = frozen
     assert_close(shared.params["student"], copies.params["student"])
     assert_close(metrics, expected)
     assert not np.allclose(*shared.params["student"]["fc"]["kernel"])
 
 
-def test_one_seed_is_one_order_of_the_data(frozen):
+def test_one_data_seed_is_one_order_of_the_data(frozen):
     _, (program, state, _), _ = frozen
     assert program.axes.key is None
     assert state.key.shape == ()
@@ -220,10 +221,10 @@ def test_one_seed_is_one_order_of_the_data(frozen):
 
 @pytest.fixture(scope="module")
 def common_order():
-    said = config(sweep={"seed": (0, 5)})
-    said["data"] = {**said["data"], "seed": 3}
-    said["roles"]["teacher"].update(terms={}, checkpoint=None, from_variant="first")
-    said["variants"] = {
+    settings = config(sweep={"seed": (0, 5)})
+    settings["data"] = {**settings["data"], "seed": 3}
+    settings["roles"]["teacher"].update(terms={}, checkpoint=None, from_variant="first")
+    settings["variants"] = {
         "first": {
             "roles.student": None,
             "roles.teacher.terms": {"ce": {}},
@@ -231,25 +232,25 @@ def common_order():
         },
         "kd": {},
     }
-    run = build(said)
+    run = build(settings)
     run = run._replace(variants=run.variants[1:])
     model, batch = run.variants[0].players["teacher"].model, {"image": np.zeros((1, 6, 6, 1), "f4")}
     return run, jax.jit(model.init)(jax.random.key(8), batch)
 
 
-def test_members_of_a_common_order_are_the_single_runs(common_order):
+def test_members_with_a_common_order_equal_single_runs(common_order):
     run, teacher = common_order
-    _, states, metrics = train(run, given={"teacher": (teacher, False)})
+    _, states, metrics = train(run, initial={"teacher": (teacher, False)})
     assert not np.allclose(*states.params["student"]["fc"]["kernel"])  # other initial weights
     for member in (0, 1):
-        _, alone, expected = train(run, (member,), given={"teacher": (teacher, False)})
+        _, alone, expected = train(run, (member,), initial={"teacher": (teacher, False)})
         assert_close(row(states.params["student"], member), row(alone.params["student"], 0))
         assert_close(row(metrics, member), row(expected, 0))
 
 
 @pytest.mark.parametrize(("seed", "passes"), [(3, 1), (None, 2)])
-def test_a_frozen_teacher_sees_a_common_order_once(common_order, seed, passes):
-    """The teacher's product is [images, pixels] x [pixels, hidden] once, or for each member."""
+def test_a_frozen_teacher_runs_once_for_a_common_order(common_order, seed, passes):
+    """The teacher's product is [images, pixels] x [pixels, hidden], once or for each member."""
     run, teacher = common_order
     data = run.config.data.model_copy(update={"seed": seed})
     run = run._replace(config=run.config.model_copy(update={"data": data}))
@@ -257,11 +258,11 @@ def test_a_frozen_teacher_sees_a_common_order_once(common_order, seed, passes):
         run, MemberGroup(run.variants[0], (0, 1)), {"teacher": (teacher, False)}
     )
     batch = next(device_batches(run, program, 0))
-    found = str(jax.make_jaxpr(program.step)(program.layout.place(state), batch))
-    assert found.count("f32[16,12]") > 0 if passes == 1 else "f32[16,12]" not in found
+    actual = str(jax.make_jaxpr(program.step)(program.layout.place(state), batch))
+    assert actual.count("f32[16,12]") > 0 if passes == 1 else "f32[16,12]" not in actual
     assert batch["id"].shape == ((16,) if passes == 1 else (2, 16))
 
 
-def test_a_common_order_is_seeded_by_a_whole_number():
+def test_the_seed_of_a_common_order_is_an_integer():
     with pytest.raises(UserError, match=r"data\.seed is -1; it must be >= 0"):
         build(config(data={"name": "synthetic", "seed": -1}))

@@ -1,7 +1,7 @@
-"""Studies: computations over many settings whose result is a figure with its numbers.
+"""Studies: computations over many settings that return the numbers of a figure.
 
-A study is a function of its settings that returns a `StudyResult`; an experiment file names it and
-gives the settings. numpy in float64 on the host; nothing here trains, reads files or draws.
+A study is a function of its settings that returns a `StudyResult`; an experiment file has its name
+and settings. It computes with numpy in float64 on the host, and does not train, read files or draw.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ __all__ = ["STUDIES", "StudyResult", "StudySpec", "as_json", "network_bounds", "
 
 
 class StudySpec(NamedTuple):
-    """A study's settings, a dataclass whose fields are config keys, and its function of them."""
+    """A study: its settings, a dataclass whose fields are config keys, and a function of them."""
 
     settings: type
     compute: Callable[[Any], StudyResult]

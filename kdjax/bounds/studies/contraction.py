@@ -2,7 +2,7 @@
 
 Three kinds of noise, each in training and at test time: dropout on the units of a hidden layer,
 DropConnect on the matrix before it, Gaussian noise on its (bounded) activations. Closed forms are
-compared with tiny networks of equal size, enumerated exactly.
+compared with tiny networks of equal size that are enumerated exactly.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class ContractionSettings:
     `depths`: hidden layers; `widths`: of the panel of one layer; `drop`: q of dropout and
     DropConnect; `noise`: s of Gaussian noise on activations in [-1, 1]; `levels`: values that a
     weight takes; `size`: n of the bound; `label_information`: I(Y_i; W) of every sample in nats, 0
-    where a label alone tells nothing about the weights, as for the mean estimator; `tiny`: widths
+    if a label and the weights are independent, as for the mean estimator; `tiny`: widths
     of sign networks to enumerate, input first, 1 last; `tiny_size`: their n;
     `tiny_inverse_temperature`: their a.
     """
@@ -70,8 +70,8 @@ def contraction(settings: ContractionSettings) -> StudyResult:
     """Compute coefficients and finite-space bounds, and enumerate tiny networks.
 
     Raises:
-        UserError: tiny networks that differ in their number of weights, a budget too small for
-            one unit a layer, and as the formulas.
+        UserError: tiny networks with different numbers of weights, a budget too small for one unit
+            in each layer, or an error of the formulas.
     """
     depths, widths, inputs = settings.depths, settings.widths, settings.inputs
     check_integer("depths", list(depths), 1)
@@ -115,7 +115,7 @@ def layout(depth: int, weights: int, inputs: int) -> Layout:
     Hidden layers have one width, or the first ones are wider by one.
 
     Raises:
-        UserError: not even a width of one fits.
+        UserError: a width of one does not fit.
 
     >>> layout(2, 40, 4)
     Layout(hidden=(4, 4), weights=36)
@@ -137,7 +137,7 @@ def _count(widths: Sequence[int]) -> int:
 
 
 def coefficient(kind: str, hidden: Sequence[int], inputs: int, drop: float, noise: float) -> float:
-    """Return an upper value of a network's coefficient: the product over its hidden layers."""
+    """Return an upper bound of a network's coefficient: the product over its hidden layers."""
     width = np.array(hidden)
     if kind == "dropout":
         layers = bounds.dropout_contraction(drop, width)

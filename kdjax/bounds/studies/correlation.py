@@ -1,7 +1,7 @@
 """Rank correlation of students grouped by settings: overall, between and within settings.
 
-Students of one setting (a method with its hyperparameters) differ by their seed alone and are
-correlated, so the bootstrap draws settings with replacement, never single students.
+Students of one setting (a method with its hyperparameters) differ only by their seed and are
+correlated, so the bootstrap resamples settings, not single students.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -24,7 +24,7 @@ class Interval(NamedTuple):
 
 
 class Correlation(NamedTuple):
-    """Spearman's coefficients with intervals; NaN where one is not defined.
+    """Spearman's coefficients with intervals; undefined ones are NaN.
 
     `overall` of all students; `between` of the settings' means; `within` of ranks taken inside
     each setting, pooled.
@@ -65,11 +65,11 @@ def spearman_by_setting(
             `control` regressed out.
 
     Returns:
-        A Correlation a column. The intervals are percentiles; they hold for settings like these, on
-        the same data.
+        A Correlation for each column. The intervals are percentiles; they are valid for similar
+        settings on the same data.
 
     Raises:
-        UserError: lengths that disagree, fewer than three settings, non-finite numbers.
+        UserError: different lengths, fewer than three settings, non-finite numbers.
     """
     check_integer("draws", draws, 1)
     partial = control is not None

@@ -1,4 +1,4 @@
-"""Study of one tiny learner, enumerated exactly: all bounds of its chain of inequalities."""
+"""Study of one tiny learner by exact enumeration: all bounds of its chain of inequalities."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class LaboratorySettings:
 
 
 def laboratory(settings: LaboratorySettings) -> StudyResult:
-    """Enumerate one sign network and list its true gen and every bound in order; all exact.
+    """Enumerate one sign network and list its true gen and every bound in order, all exactly.
 
     Raises:
         UserError: as `sign_network` and `enumerate_learner`.

@@ -1,4 +1,4 @@
-"""Study of trained students: how well bounds, and other quantities, track the loss gap.
+"""Study of trained students: correlation of bounds and other quantities with the loss gap.
 
 Students of one setting (a variant with its swept values) differ by their seed; see `correlation`
 for the intervals.
@@ -33,12 +33,12 @@ def tracking(
 
     Args:
         networks: all networks of a run.
-        chosen: variant -> members that the validation split chose, one a seed; the first variant
+        chosen: variant -> members selected on validation, one for each seed; the first variant
             is the baseline.
         role: whose networks.
         draws: bootstrap draws of settings.
         seed: of these draws.
-        least: fewer students are refused.
+        least: minimum number of students.
 
     Returns:
         StudyResult; `broken` names students whose gap exceeds their bound.
@@ -96,7 +96,7 @@ def _selected(group: Sequence[NetworkBounds], members: Sequence[int]) -> list[Ne
 
 
 def _candidates(students: Sequence[NetworkBounds]) -> dict[str, list[float]]:
-    """Return what may track the gap: bounds, their factors, and quantities without test data."""
+    """Return candidates to correlate with the gap: bounds, their factors, training quantities."""
     columns: dict[str, Callable[[NetworkBounds], float]] = {
         "bound at the funnel": lambda n: n.bound,
         "bound at the input": lambda n: n.layers[0].bound,
@@ -122,7 +122,7 @@ def _cloud(
 
 
 def _levels(selected: Groups) -> Panel:
-    """Draw the mean bound by layer of the selected students of each variant."""
+    """Return the mean bound by layer of the selected students of each variant."""
     lines = []
     names: list[str] = []
     for variant, group in selected.items():
@@ -133,7 +133,7 @@ def _levels(selected: Groups) -> Panel:
 
 
 def _coefficients(correlations: Mapping[str, Correlation]) -> Panel:
-    """Draw three points a candidate, with half widths of the intervals as errors."""
+    """Return three points for each candidate, with half widths of the intervals as errors."""
     lines = []
     for index, level in enumerate(("overall", "between", "within")):
         intervals: list[Interval] = [getattr(c, level) for c in correlations.values()]
@@ -214,7 +214,7 @@ def _ratio_at_equal_values(
 
 
 def _funnel_table(groups: Groups) -> Table:
-    """Count students by funnel layer, also by that of the sliced lower value."""
+    """Count students by funnel layer, also by that of the sliced lower bound."""
     names = list(
         dict.fromkeys(x.name for group in groups.values() for n in group for x in n.layers)
     )

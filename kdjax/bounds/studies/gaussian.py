@@ -24,7 +24,7 @@ LOSS_LIPSCHITZ = 1.0  # of the ramp
 
 
 class Gaps(NamedTuple):
-    """gen of both losses: means over data sets, and standard errors of these means."""
+    """Generalization errors of both losses: means over data sets, with standard errors."""
 
     zero_one: float
     zero_one_error: float
@@ -45,7 +45,7 @@ class _Point(NamedTuple):
 class GaussianSettings:
     """Layers and data of the four panels.
 
-    `seed`: of layers and data sets; `widths`: d_0 (input) to d_L; `size`: n where it does not vary;
+    `seed`: of layers and data sets; `widths`: d_0 (input) to d_L; `size`: n if it does not vary;
     `signal`: |mu|; `deviation`: s; `sizes`: n of the second panel; `ranks`: of a single random
     projection, third panel; `gains`: factors of every layer, fourth panel; `draws`: data sets of
     the Monte Carlo estimate.

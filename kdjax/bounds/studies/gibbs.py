@@ -1,4 +1,4 @@
-"""Study of the enumerated Gibbs algorithm: exact gen and its bounds against n and temperature."""
+"""Study of the Gibbs algorithm by enumeration: exact gen and bounds against n and temperature."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ ROWS = (
 
 @dataclasses.dataclass(frozen=True)
 class GibbsSettings:
-    """Arguments of `bounds.sign_network`, two of them varied.
+    """Arguments of `bounds.sign_network`; two of them vary.
 
     `sizes`: n at `inverse_temperature`; `temperatures`: inverse temperatures a at `size`.
     """
@@ -42,7 +42,7 @@ class GibbsSettings:
 
 
 def gibbs(settings: GibbsSettings) -> StudyResult:
-    """Enumerate a sign network under the Gibbs posterior for several n and a; all exact.
+    """Enumerate a sign network under the Gibbs posterior for several n and a, exactly.
 
     Raises:
         UserError: as `sign_network` and `enumerate_learner`.

@@ -1,4 +1,4 @@
-"""Results of a study: numbers in panels and tables, which JSON can hold and a report can draw."""
+"""Results of a study: numbers in panels and tables, as JSON and for the figures of a report."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ class Line(NamedTuple):
 class Panel(NamedTuple):
     """Axes with their curves; `log` names the axes with a logarithmic scale, "x", "y", "xy".
 
-    `ticks`: names of the whole numbers 0, 1, ... on the x axis.
+    `ticks`: names of the integers 0, 1, ... on the x axis.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""Preparation of pictures with boxes inside the compiled step: mirror, normalise, random bits."""
+"""Preparation of images with boxes inside the compiled step: mirror, normalise, random bits."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,9 +16,9 @@ def prepare_boxes(spec: Spec, *, augment: str = "none") -> Callable[..., dict[st
     """Return the function (batch, key=None) that makes a raw batch ready for a detector.
 
     "image" becomes float32, normalised, 0 in the padding; with a key and augment "flip" half of the
-    pictures are mirrored, boxes too. "draw" uint32 [batch] seeds the regions that a detector
-    samples. It depends on the key and the picture's id alone, so that it is the same on one device
-    and on several.
+    images are mirrored, with their boxes. "draw" uint32 [batch] seeds the regions that a detector
+    samples. It depends only on the key and the image's id, so it is the same on one device and on
+    several.
 
     Raises:
         UserError: on another augmentation.
@@ -51,7 +51,7 @@ def prepare_boxes(spec: Spec, *, augment: str = "none") -> Callable[..., dict[st
 def _mirror(
     image: jax.Array, box: jax.Array, width: jax.Array, chosen: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Mirror chosen pictures within their width; padding is not moved."""
+    """Mirror selected images within their width; padding is not moved."""
     width = jnp.round(width)[:, None]
     columns = jnp.arange(image.shape[2])
     mirrored = jnp.where(columns < width, width.astype(jnp.int32) - 1 - columns, columns)

@@ -1,6 +1,6 @@
 """Preparation of a batch inside the compiled step: gather, crop, flip, normalise.
 
-The host passes raw pixels (or only row numbers). All functions are pure, work under jit, vmap (one
+The host passes raw pixels or only row numbers. All functions are pure, work under jit, vmap (one
 key per sweep member) and pmap, and derive the randomness of every example from one key.
 """
 
@@ -51,10 +51,10 @@ def random_crop_flip(
 ) -> Array:
     """Shift every image by up to `padding` pixels, filled with black, and mirror half of them.
 
-    The offset is uniform over the (2 padding + 1)^2 crops of the zero-padded image, the mirror
-    a fair coin, independent for each example. They depend on the key and on the example's id alone,
-    so that a batch is augmented equally on one device and on several. Zero is a black *raw* pixel:
-    normalise afterwards.
+    The offset is uniform over the (2 padding + 1)^2 crops of the zero-padded image, and mirroring
+    has probability 1/2, independently for each example. Both depend only on the key and on the
+    example's id, so the augmentation of a batch is equal on one device and on several. Zero is a
+    black *raw* pixel: normalise afterwards.
 
     Args:
         images: [batch, height, width, channel], any dtype.
@@ -83,7 +83,7 @@ def random_crop_flip(
         mirrored = drawn[:, 2, None] % 2 == 1
         columns = jnp.where(mirrored, columns[:, ::-1], columns)
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    # One gather: on the CPU 1.6 times faster than a vmapped slice, 13 times than a chain of selects
+    # one gather: on the CPU 1.6 times faster than a vmapped slice, 13 times than a chain of selects
     example = jnp.arange(batch)[:, None, None]
     index = (example, rows[:, :, None], columns[:, None, :])
     return padded.at[index].get(mode="promise_in_bounds")
@@ -92,22 +92,22 @@ def random_crop_flip(
 def prepare(
     spec: Spec, *, augment: str = "none", padding: int = PADDING, eval_crop: float = EVAL_CROP
 ) -> Callable[..., dict[str, Any]]:
-    """Return the function (batch, key=None) that makes a raw batch ready for a model.
+    """Return the function (batch, key=None) that prepares a raw batch for a model.
 
     The result has "image" (of pairs "view" too) float32 normalised by the spec, "label" int32,
     "mask" float32 (ones if the batch has none) and every other entry of the batch unchanged. It
-    augments only with a key, so the same function serves evaluation. A batch with "size" int32
-    [batch, 2] holds uncropped pictures, resized to a canvas (see `resized_crop`): a crop reduces
+    augments only with a key, so evaluation uses the same function. A batch with "size" int32
+    [batch, 2] has uncropped images, resized to a canvas (see `resized_crop`): a crop reduces
     them to the spec's shape, a random one with a key, else the central one. Other images must have
-    that shape. `boxes.prepare_boxes` prepares pictures with boxes. Batches of text, whose
+    that shape. `boxes.prepare_boxes` prepares images with boxes. Batches of text, whose
     spec has `inputs`, are not changed.
 
     Args:
         spec: of the data set.
         augment: "none", "flip" (mirror), "crop" (random shift), "crop_flip" (shift and mirror) or
-            "resized_crop_flip" (random box of 8 to 100 per cent of the area, resize, mirror).
+            "resized_crop_flip" (random box of 8 to 100 % of the area, resize, mirror).
         padding: the largest shift in pixels.
-        eval_crop: side of a canvas' central crop over the picture's shorter side.
+        eval_crop: side of a canvas' central crop over the image's shorter side.
 
     Raises:
         UserError: on an unknown `augment`, or any for text; the returned function raises on an
@@ -154,7 +154,7 @@ def prepare(
 
 
 def _unchanged(batch: Batch, key: Array | None = None) -> dict[str, Any]:
-    """Return a batch of text, which the host prepares completely."""
+    """Return a batch of text unchanged: the host has prepared it."""
     del key
     return {name: jnp.asarray(value) for name, value in batch.items()}
 
@@ -162,8 +162,8 @@ def _unchanged(batch: Batch, key: Array | None = None) -> dict[str, Any]:
 def lookup(arrays: Mapping[str, Any] | None, batch: Batch) -> dict[str, Any]:
     """Fill a batch that holds only "id" with the rows of a device-resident training split.
 
-    A batch with images is returned unchanged, and so is any batch when `arrays` is None: one step
-    serves small and streamed sets.
+    A batch with images is returned unchanged, and any batch if `arrays` is None, so the same step
+    works for small and streamed sets.
 
     Args:
         arrays: `Source.arrays`, on the device.

@@ -1,14 +1,14 @@
-"""Random resized crops inside the compiled step, as ImageNet networks are trained on.
+"""Random resized crops inside the compiled step, as for ImageNet networks.
 
-The host cannot crop (each sweep member and each epoch draws other crops), and pictures of several
-sizes have no static shape. The host therefore resizes each picture to one square, the *canvas*,
-without keeping its aspect ratio, and passes the true size. A box of the picture is a box of its
-canvas, stretched differently along the two axes, and resampling to the network's input undoes the
-stretch. Nothing is cut off or padded. The cost is a second interpolation: details finer than the
-canvas are lost, so that crops smaller than about half of a picture are a little softer than crops
-of the original.
+The host cannot crop, because the crops differ between sweep members and epochs, and images of
+several sizes have no static shape. The host therefore resizes each image to one square, the
+*canvas*, without preserving its aspect ratio, and passes the true size. A box of the image is a box
+of its canvas with different scales on the two axes; resampling to the network's input inverts the
+scales. No pixels are cut off or padded. The cost is a second interpolation: details finer than the
+canvas are lost, so crops smaller than about half of an image are slightly blurrier than crops of
+the original.
 
-A box is (top, left, height, width) in fractions of the picture.
+A box is (top, left, height, width) in fractions of the image.
 """
 
 from collections.abc import Sequence
@@ -19,21 +19,21 @@ from jax import Array
 
 AREA = (0.08, 1.0)  # of the crop, as a fraction of the picture; Szegedy et al. 2014 (1409.4842)
 ASPECT = (3 / 4, 4 / 3)  # of the crop, width / height in true pixels; the same
-_ATTEMPTS = 10  # the first that fits is used, as in the common implementations
+_ATTEMPTS = 10  # number of tries; the first that fits is used, as in the common implementations
 
 
 def random_boxes(key: Array, sizes: Array) -> Array:
-    """Draw one crop for each picture: area uniform, aspect log-uniform, place uniform.
+    """Sample one crop for each image: area uniform, aspect log-uniform, position uniform.
 
-    w = sqrt(area W H aspect), h = sqrt(area W H / aspect); of ten draws the first with w <= W and
-    h <= H counts, and after ten misfits the largest central box of an allowed aspect does.
+    w = sqrt(area W H aspect), h = sqrt(area W H / aspect). The first of ten samples with w <= W and
+    h <= H is used; if none fits, the largest central box of an allowed aspect.
 
     Args:
-        key: [batch], one for each picture; consumed.
+        key: [batch], one for each image; consumed.
         sizes: [batch, 2], true heights and widths.
 
     Returns:
-        [batch, 4] float32, fractions of the picture.
+        [batch, 4] float32, fractions of the image.
 
     Source: Szegedy et al. 2014 (arXiv 1409.4842), section 6; ten draws are a convention.
     """
@@ -63,7 +63,7 @@ def central_boxes(sizes: Array, shape: Sequence[int], crop: float) -> Array:
         crop: a fraction in (0, 1], commonly .875.
 
     Returns:
-        [batch, 4] float32, fractions of the picture.
+        [batch, 4] float32, fractions of the image.
     """
     relative = shape[1] / shape[0] / _aspects(sizes)
     extent = crop * jax.vmap(_largest)(relative)
@@ -71,10 +71,10 @@ def central_boxes(sizes: Array, shape: Sequence[int], crop: float) -> Array:
 
 
 def resample(images: Array, boxes: Array, shape: Sequence[int]) -> Array:
-    """Cut a box out of each canvas and resize it to one shape, bilinearly with antialiasing.
+    """Crop a box of each canvas and resize it to one shape, bilinearly with antialiasing.
 
-    The triangle filter is as wide as an output pixel (an input pixel, when enlarging) and, as in
-    Pillow's `resize(box=...)`, sees pixels beyond the box but not beyond the picture.
+    The triangle filter is as wide as an output pixel (when enlarging, an input pixel). As in
+    Pillow's `resize(box=...)`, it uses pixels beyond the box but not beyond the image.
 
     Args:
         images: [batch, height, width, channel].
@@ -109,10 +109,10 @@ def resized_crop_flip(
     sizes: Array | None = None,
     ids: Array | None = None,
 ) -> Array:
-    """Cut a random box out of every picture, resize it, and mirror half of them.
+    """Crop a random box of every image, resize it, and mirror half of them.
 
-    Box and mirror depend on the key and on the example's id alone, so that a batch is augmented
-    equally on one device and on several.
+    Box and mirror depend only on the key and on the example's id, so the augmentation of a batch
+    is equal on one device and on several.
 
     Args:
         images: [batch, height, width, channel], canvases, any dtype.
@@ -145,5 +145,5 @@ def _aspects(sizes: Array) -> Array:
 
 
 def _largest(relative: Array) -> Array:
-    """Return height and width, in fractions, of the largest box of an aspect over the picture's."""
+    """Return height and width, in fractions, of the largest box of an aspect over the image's."""
     return jnp.stack([jnp.minimum(1.0, 1 / relative), jnp.minimum(1.0, relative)])

@@ -1,8 +1,8 @@
-"""Pairs of views that share hidden factors: an endless stream whose mutual information is known.
+"""Pairs of views that share latent factors: an endless stream with known mutual information.
 
-A `PairSet` draws pairs and renders them; `build` turns it into a `Source`. Drawings of characters
-are here: factor i is a character of alphabet i, tile i of the first view is a drawing of it, and
-tile i of the second view a drawing of the next character. Other sets are in `views`.
+A `PairSet` samples pairs and renders them; `build` makes a `Source` of it. This module has drawings
+of characters: factor i is a character of alphabet i, tile i of the first view is a drawing of it,
+and tile i of the second view is a drawing of the next character. Other sets are in `scenes`.
 """
 
 import math
@@ -21,8 +21,8 @@ from kdjax.types import EvalBatches, Source, Spec, TrainBatches
 
 LAYOUTS = ("grid", "stacked")
 SPLITS = ("train", "validation", "test")
-_STREAM, _POOL, _EVALUATION, _CUT = 0xA1, 0xA2, 0xA3, 0xA4  # separate their random streams
-_MOMENTS_SAMPLE = 1024  # pairs behind mean and std
+_STREAM, _POOL, _EVALUATION, _CUT = 0xA1, 0xA2, 0xA3, 0xA4  # separate random streams
+_MOMENTS_SAMPLE = 1024  # pairs for mean and std
 _IDS = 2**31  # int32
 
 Keys = np.ndarray  # int [n, ...]: describes a pair
@@ -52,7 +52,7 @@ def of_drawings(drawn: omniglot.Drawings, options: PairOptions, splitting: Split
 
     Factors are uniform and independent, so that the mutual information is sum_i ln(size_i): a
     drawing determines its character, and given the characters the two drawings are independent.
-    Every character's drawings are divided over the splits, in one order: with Omniglot by drawer.
+    Every character's drawings are divided over the splits in the same order: by writer in Omniglot.
 
     Args:
         drawn: alphabets by size; the first `tiles` are used.
@@ -60,11 +60,11 @@ def of_drawings(drawn: omniglot.Drawings, options: PairOptions, splitting: Split
         splitting: divides the drawings of every character.
 
     Raises:
-        UserError: fewer alphabets than tiles, fewer characters than `characters`, a layout that
-            does not exist, a tile size that does not divide, a split without drawings.
+        UserError: fewer alphabets than tiles, fewer characters than `characters`, an unknown
+            layout, a tile size that does not divide, a split without drawings.
 
     Source: the task of Ozair et al. 2019 (arXiv 1903.11780); grids that are not square and the
-        division by drawer are choices of kdjax.
+        split by writer are choices of kdjax.
     """
     count = len(drawn.alphabets)
     if not 1 <= options.tiles <= count:
@@ -138,7 +138,7 @@ def _tables(
 
 
 def parts(count: int, options: SplitOptions, where: str) -> dict[str, np.ndarray]:
-    """Divide `count` examples over the splits: positions, ascending, equal for equal counts.
+    """Divide `count` examples over the splits; return ascending positions, equal for equal counts.
 
     Raises:
         UserError: a split would be empty.
@@ -161,7 +161,7 @@ def parts(count: int, options: SplitOptions, where: str) -> dict[str, np.ndarray
 
 
 def check_layout(layout: str) -> None:
-    """Refuse a layout that does not exist."""
+    """Raise an error for an unknown layout."""
     if layout not in LAYOUTS:
         raise UserError(f"data.layout is {layout!r}; there are {', '.join(LAYOUTS)}")
 
@@ -177,7 +177,7 @@ def arrange(tiles: np.ndarray, layout: str) -> np.ndarray:
 
 
 def check(options: PairOptions, batching: BatchOptions, splitting: SplitOptions) -> None:
-    """Refuse counts out of range.
+    """Raise an error for counts out of range.
 
     Raises:
         UserError: naming the config key.
@@ -196,9 +196,9 @@ def check(options: PairOptions, batching: BatchOptions, splitting: SplitOptions)
 def build(pairs: PairSet, options: PairOptions, batching: BatchOptions, split_seed: int) -> Source:
     """Return the `Source` of a set of pairs; `check` has accepted the options.
 
-    Training is an endless stream of fresh pairs, or with `pool` epochs of that many, drawn once by
-    the run's seed. The splits "train" (pairs of the training drawings, on which probes are fitted),
-    "validation" and "test" hold `eval_pairs` each, the same for every seed.
+    Training is an endless stream of new pairs, or with `pool` epochs of that many pairs, sampled
+    once by the run's seed. The splits "train" (pairs of the training drawings, to fit probes),
+    "validation" and "test" have `eval_pairs` each, equal for every seed.
     """
     sample = np.random.default_rng((split_seed, _CUT + 1))
     image, _, _ = pairs.make(pairs.draw["train"](sample, _MOMENTS_SAMPLE))

@@ -12,7 +12,7 @@ from kdjax.data.images.tfds import open_split
 from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
 
 FILE_KEYS = ("images_28", "alphabet", "character")
-SIDE = 28  # pixels to which tfds' 105 x 105 are reduced
+SIDE = 28  # pixels; tfds' 105 x 105 are reduced to this
 
 
 class Drawings(NamedTuple):
@@ -37,7 +37,7 @@ def omniglot(path: str | None) -> Drawings:
             that are unique over alphabets); or tfds's data_dir, None being its default.
 
     Raises:
-        UserError: no such file or set, keys that are missing, sizes that differ.
+        UserError: no such file or set, missing keys, different sizes.
     """
     if path is not None and path.endswith(".npz"):
         return _from_file(path)
@@ -63,7 +63,7 @@ def digits(path: str | None, alphabets: int) -> Drawings:
         alphabets: number of them.
 
     Raises:
-        UserError: as `readers.npz`; pictures in colour.
+        UserError: as `readers.npz`; colour images.
     """
     image_set = readers.digits() if path is None else readers.npz(path, None, needs_test=False)
     (image, label), where = image_set.train, image_set.where
@@ -115,7 +115,7 @@ def _grouped(
 
 
 def resized(picture: np.ndarray, side: int) -> np.ndarray:
-    """Resize a picture uint8 [height, width(, channel)] to side x side, averaging over areas."""
+    """Resize an image uint8 [height, width(, channel)] to side x side, averaging over areas."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BOX), np.uint8)
@@ -140,7 +140,7 @@ def shrunk(image: np.ndarray, side: int | None, where: str) -> np.ndarray:
 
 
 def character_rows(drawings: Drawings, characters: np.ndarray) -> list[np.ndarray]:
-    """Return the rows of each character's drawings, in the order of the set (of drawers)."""
+    """Return the rows of each character's drawings in the order of the set (by writer)."""
     order: Any = np.argsort(drawings.character, kind="stable")
     label = drawings.character[order]
     starts, ends = (np.searchsorted(label, characters, side=side) for side in ("left", "right"))

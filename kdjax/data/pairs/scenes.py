@@ -23,9 +23,9 @@ GetPicture = Callable[[int], np.ndarray]  # row -> uint8 [height, width, channel
 def synthetic_pairs(options: PairOptions, seed: int) -> PairSet:
     """Render d = `tiles` factors of l = `characters` (10) values by fixed random features.
 
-    The first view shows z, the second (z + 1) mod l: each value of each factor has a random pattern
-    of its own in each view, the patterns are added, and a tanh bounds them. Every z gives another
-    image, so that the mutual information is d ln l.
+    The first view shows z, the second (z + 1) mod l. Each value of each factor has a separate
+    random pattern in each view; an image is the tanh of the sum of its patterns. Different z give
+    different images, so the mutual information is d ln l.
 
     Raises:
         UserError: no factor, or fewer than two values.
@@ -62,21 +62,21 @@ def multiview(
     options: PairOptions,
     splitting: SplitOptions,
 ) -> PairSet:
-    """Pair two pictures of one scene: they differ in the last factor, the orientation, alone.
+    """Pair two images of one scene that differ only in the last factor, the orientation.
 
     Scenes are divided over the splits. If the set has every scene in every orientation, the mutual
-    information is the scene's, sum of ln(size), plus ln(k / (k - 1)) of k orientations: the second
-    one differs from the first.
+    information is that of the scene, the sum of ln(size), plus ln(k / (k - 1)) for k orientations,
+    since the second orientation differs from the first.
 
     Args:
-        get: a picture by row.
-        latents: int [n, factors] of all pictures, the orientation last.
+        get: an image by row.
+        latents: int [n, factors] of all images, the orientation last.
         sizes: values of each factor.
         options: `tile_size` is the side of a view.
         splitting: divides the scenes.
 
     Raises:
-        UserError: no scene has two pictures.
+        UserError: no scene has two images.
     """
     scene = np.asarray(np.ravel_multi_index(tuple(latents[:, :-1].T), sizes[:-1]))
     order = np.argsort(scene, kind="stable")
@@ -115,14 +115,14 @@ def multiview(
 def shapes3d(options: PairOptions, splitting: SplitOptions) -> PairSet:
     """Return MultiviewShapes3D from a prepared tfds `shapes3d`; see `multiview`.
 
-    All 480,000 pictures are decoded once for their labels: minutes.
+    All 480,000 images are decoded once for their labels, which takes minutes.
 
     Raises:
         UserError: tfds has not prepared it.
     """
     source = open_split("shapes3d", options.path, "train")
     keys = (*SCENE, "label_orientation")
-    rows = (source[row] for row in range(len(source)))  # without TensorFlow no entry can be skipped
+    rows = (source[row] for row in range(len(source)))  # without TensorFlow all entries are decoded
     latents = np.array([[int(row[key]) for key in keys] for row in rows])
     return multiview(partial(_picture, source), latents, SHAPES, options, splitting)
 
@@ -130,12 +130,12 @@ def shapes3d(options: PairOptions, splitting: SplitOptions) -> PairSet:
 def halves(
     get: dict[str, tuple[GetPicture, np.ndarray]], factors: int, options: PairOptions
 ) -> PairSet:
-    """Pair the left and the right half of a picture; its binary attributes are the factors.
+    """Pair the left and the right half of an image; its binary attributes are the factors.
 
     Args:
-        get: by split, a picture by row, and the attributes int [n, factors].
+        get: by split, an image by row, and the attributes int [n, factors].
         factors: number of attributes.
-        options: `tile_size` is the side of the uncut picture, even.
+        options: `tile_size` is the side of the full image, even.
 
     Raises:
         UserError: an odd side.
@@ -167,7 +167,7 @@ def halves(
 def celeb_a(options: PairOptions) -> PairSet:
     """Return SplitCelebA from a prepared tfds `celeb_a`: 40 attributes; see `halves`.
 
-    All pictures are decoded once for their labels: minutes.
+    All images are decoded once for their labels, which takes minutes.
 
     Raises:
         UserError: tfds has not prepared it.

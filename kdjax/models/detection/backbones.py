@@ -26,7 +26,7 @@ _STAGES = {
 def make_backbone(
     name: str, options: Mapping[str, Any], *, dtype: Any, axis_name: str | None
 ) -> nn.Module:
-    """Make a network whose features "stage1" to "stage4" have strides 4 to 32.
+    """Return a network whose features "stage1" to "stage4" have strides 4 to 32.
 
     Raises:
       UserError: another network, or an unknown option.
@@ -42,7 +42,7 @@ def make_backbone(
 
 
 def frozen_parts(name: str, *, norm: bool, stages: int) -> Callable[[tuple[str, ...]], bool]:
-    """Make a predicate of paths that is True for parameters of a detector that do not train.
+    """Return a predicate of paths that is True for the frozen parameters of a detector.
 
     Args:
       name: of the backbone.
@@ -91,7 +91,7 @@ def with_backbone(detector: Variables, backbone: Variables) -> Variables:
 
     Args:
       detector: its variables.
-      backbone: variables of the classifier; its last layers, which a backbone lacks, are ignored.
+      backbone: variables of the classifier; its last layers are ignored.
 
     Returns:
       Variables like the detector's.

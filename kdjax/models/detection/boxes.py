@@ -17,7 +17,7 @@ from kdjax.types import Array
 RATIOS = (0.5, 1.0, 2.0)  # height over width, arXiv 1506.01497 section 3.1.1
 # upper limit of a size's logarithm: no box grows by more than 1000 / 16 in one step
 LARGEST = math.log(1000.0 / 16.0)
-_SMALLEST = 1e-3  # pixels: smaller widths are raised to it, so that logarithms stay finite
+_SMALLEST = 1e-3  # pixels: minimum width, so that logarithms are finite
 
 
 def areas(boxes: Array) -> Array:

@@ -1,15 +1,15 @@
 """Faster R-CNN with a feature pyramid (arXiv 1506.01497, 1612.03144) as a `kdjax.types.Model`.
 
 A batch with "box" is for training: the rows of the outputs are regions sampled around its boxes. A
-batch without is for detection, so that evaluation cannot see the true boxes.
+batch without "box" is for detection, so evaluation cannot use the true boxes.
 
     "image" [batch, height, width, channel], sides multiples of 32; "size" [batch, 2], the height
-    and width of the picture inside (by default all of it); "box" [batch, m, 4] in pixels,
+    and width of the image inside its padding (default: all of it); "box" [batch, m, 4] in pixels,
     "box_label" int [batch, m], "box_mask" and "crowd" [batch, m], "draw" uint32 [batch] (the seed
-    of each picture's sampled regions)
+    of each image's sampled regions)
 
 A batch may have "region", "region_label", "region_mask" and "region_target", taken from the outputs
-of another detector: then the box head classifies those, and two players have equal rows.
+of another detector. Then the box head classifies these regions, and two players have equal rows.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ from kdjax.models.detection.proposals import Limits, anchor_rows, detect, propos
 from kdjax.models.detection.roi_align import CANONICAL, levels_of, roi_align
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
-# what two players may share
+# entries that two players may share
 REGION_KEYS = ("region", "region_label", "region_mask", "region_target")
 BINS = 7
 
@@ -50,7 +50,7 @@ class DetectorOptions:
     # the backbone's batch norm does not train, as is usual with ImageNet weights; its scale and
     # shift are stats of the model too
     frozen_norm: bool = False
-    frozen_stages: int = 0  # first stages that are stats too; 2 are the stem and stage 1
+    frozen_stages: int = 0  # number of first stages that are stats too; 2: the stem and stage 1
     pyramid_width: int = 256  # channels of the levels
     box_width: int = 1024  # of the box head's feature
     anchor_sizes: Any = (32.0, 64.0, 128.0, 256.0, 512.0)  # in pixels, one for each level
@@ -71,7 +71,7 @@ class _Plan(NamedTuple):
 
 
 def faster_rcnn(options: DetectorOptions) -> Model:
-    """Make a two-stage detector.
+    """Return a two-stage detector.
 
     Outputs of a training batch: `logits` [rows, classes] with rows = batch * regions, "pooled"
     [rows, box_width], "row_label" and "row_mask" [rows], "box_delta" and "box_target" [rows, 4];
@@ -81,7 +81,7 @@ def faster_rcnn(options: DetectorOptions) -> Model:
     detections, 7]: left, top, right, bottom, score, class, 1 if it is real.
 
     Raises:
-      UserError: an option with an impossible value.
+      UserError: an option with an invalid value.
     """
     limits, dtype = _limits(options.limits or {}), options.dtype
     if len(options.anchor_sizes) != len(STRIDES):
@@ -196,7 +196,7 @@ def _rows(
     shared: Mapping[str, Array],
     features: Mapping[str, Array],
 ) -> Outputs:
-    """Compute the outputs of regions with known classes; rows of all pictures concatenated."""
+    """Compute the outputs of regions with known classes; rows of all images are concatenated."""
     count = batch["image"].shape[0]
     pictures = batch.get("mask", jnp.ones(count, jnp.float32))[:, None]
     masked = {name: features[name] * pictures for name in features if name.endswith("_mask")}

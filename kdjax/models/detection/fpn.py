@@ -1,6 +1,6 @@
 """Networks of a detector: a backbone's feature pyramid (arXiv 1612.03144) and two heads.
 
-The functions between them (anchors, proposals, sampling) are in `proposals`.
+The functions between these networks (anchors, proposals, sampling) are in `proposals`.
 """
 
 from collections.abc import Sequence

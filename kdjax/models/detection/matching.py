@@ -13,7 +13,7 @@ from kdjax.models.detection.boxes import cover, iou
 from kdjax.types import Array
 
 FOREGROUND, BACKGROUND, IGNORED = 1, 0, -1
-_CROWDED = 0.5  # of a region's area inside a crowd: then it is neither object nor background
+_CROWDED = 0.5  # of a region's area inside a crowd; such a region is neither object nor background
 
 
 class GroundTruth(NamedTuple):

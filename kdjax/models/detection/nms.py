@@ -10,10 +10,10 @@ from kdjax.types import Array
 def suppress(
     boxes: Array, scores: Array, groups: Array, *, size: int, threshold: float
 ) -> tuple[Array, Array]:
-    """Select boxes greedily: take the best remaining one and drop all that it overlaps too much.
+    """Select boxes greedily: take the best remaining box and drop all boxes that it suppresses.
 
-    A box suppresses those of its own group whose IoU with it exceeds `threshold`. In a tie
-    of scores the lower index wins. The cost is `size` times n, without a matrix [n, n]; the loop
+    A box suppresses the boxes of its group whose IoU with it exceeds `threshold`. Among equal
+    scores the lower index is first. The cost is `size` times n, without a matrix [n, n]; the loop
     ends when no box remains.
 
     Args:

@@ -21,11 +21,11 @@ DETECTION = 7  # numbers of a detection: left, top, right, bottom, score, class,
 class Limits(NamedTuple):
     """Numbers of regions and thresholds; the defaults are the usual ones for COCO."""
 
-    before: int = 1000  # proposals a level, before suppression
-    proposals: int = 1000  # an image, after it
-    anchors: int = 256  # training anchors of the proposal network, an image
-    regions: int = 512  # training regions of the box head, an image
-    anchor_share: float = 0.5  # of foreground, at most
+    before: int = 1000  # proposals for each level, before suppression
+    proposals: int = 1000  # proposals for each image, after suppression
+    anchors: int = 256  # training anchors of the proposal network for each image
+    regions: int = 512  # training regions of the box head for each image
+    anchor_share: float = 0.5  # maximum share of foreground
     region_share: float = 0.25
     proposal_overlap: float = 0.7  # of suppression
     detections: int = 100  # an image
@@ -59,7 +59,7 @@ def propose(
         groups.append(jnp.full(best.shape, level))
         start = end
     box = clip(jnp.concatenate(boxes), size)
-    # NaN of a diverged network must not rank first
+    # NaNs of a diverged network must not rank first
     valid = (areas(box) > 0) & jnp.isfinite(box).all(axis=-1)
     score = jnp.where(valid, jnp.concatenate(scores), -jnp.inf)
     group, overlap = jnp.concatenate(groups), limits.proposal_overlap

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from kdjax.models.detection.boxes import areas
 from kdjax.types import Array
 
-RATIO = 2  # points a bin and axis
+RATIO = 2  # points for each bin and axis
 TILE = 8  # pixels per side of a tile, to which the CPU's gradient is added at once
 CANONICAL = 224.0  # pixels: the size of a box read from the level of stride 16 (arXiv 1612.03144)
 
@@ -25,8 +25,8 @@ def levels_of(
 
     Args:
       boxes: in pixels.
-      strides: of the levels, each twice the one before.
-      canonical: the size in pixels that belongs to the level of `stride`.
+      strides: of the levels, each twice the previous one.
+      canonical: the size in pixels of boxes at the level of `stride`.
       stride: of that level.
     """
     size = jnp.sqrt(jnp.maximum(areas(boxes), 1e-6))  # no area: the finest level
@@ -75,7 +75,7 @@ def _points(low: Array, high: Array, stride: Array, length: Array, bins: int) ->
     last = (length - 1)[:, None]
     near = (at >= -1) & (at <= length[:, None])
     at = jnp.clip(at, 0, last)
-    first = jnp.clip(jnp.floor(at).astype(jnp.int32), 0, last)  # NaN becomes some whole number
+    first = jnp.clip(jnp.floor(at).astype(jnp.int32), 0, last)  # NaN becomes an integer
     second = jnp.minimum(first + 1, last)
     weight = at - first
     return first, second, jnp.where(near, 1 - weight, 0.0), jnp.where(near, weight, 0.0)
@@ -121,7 +121,7 @@ def _forward(geometry, features, boxes, levels):
 
 def _backward(geometry, residuals, gradient: Array):
     boxes, levels = residuals
-    # one image after the other: the number of iterations is that of its own tiles
+    # one image after the other: the number of iterations depends on its tiles
     spread = jax.custom_batching.sequential_vmap(functools.partial(_spread, geometry))
     return spread(gradient, boxes, levels), jnp.zeros_like(boxes), None
 
@@ -129,7 +129,7 @@ def _backward(geometry, residuals, gradient: Array):
 def _spread(geometry, gradient: Array, boxes: Array, levels: Array) -> tuple[Array, ...]:
     """Apply the transpose of `_read`; returns [height, width, channel] by level.
 
-    One canvas holds all levels, one below the other. Tiles cover the pixels that a box reads, and
+    One canvas has all levels, one below the other. Tiles cover the pixels that a box reads, and
     each iteration adds the gradient of one box to one tile: two small products.
     """
     sizes, _, bins, dtype = geometry

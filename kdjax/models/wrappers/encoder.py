@@ -3,7 +3,7 @@
 from kdjax.errors import UserError
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
-EMBEDDING = "embedding"  # the feature that critics and probes read
+EMBEDDING = "embedding"  # the feature for critics and probes
 
 
 def as_encoder(model: Model, *, entry: str = "image") -> Model:

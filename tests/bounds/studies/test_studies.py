@@ -1,4 +1,4 @@
-"""Studies: their numbers against simulation, enumeration and scipy; what is refused."""
+"""Studies against simulation, enumeration and scipy, and their errors."""
 
 import itertools
 import json
@@ -29,13 +29,13 @@ def compute(name, **arguments):
 
 
 def sheet(result, title):
-    """Rows of a table as dicts."""
+    """Return the rows of a table as dicts."""
     table = next(s for s in result.sheets if s.title == title)
     return [dict(zip(table.header, row, strict=True)) for row in table.rows]
 
 
-def test_gaps_against_whole_data_sets():
-    """Nothing in closed form here: data sets, their training losses and fresh points are drawn."""
+def test_gaps_against_simulated_data_sets():
+    """The reference draws data sets, their training losses and fresh points."""
     rng = np.random.default_rng(0)
     n, deviation, sets, fresh = 6, 1.3, 20_000, 20
     mean, product = np.array([0.8, 0.0, -0.3]), rng.normal(size=(2, 3))
@@ -45,28 +45,28 @@ def test_gaps_against_whole_data_sets():
     head = estimate @ product.T
     head /= np.linalg.norm(head, axis=1, keepdims=True)
     margin = labels * np.einsum("sk,sik->si", head, x @ product.T)
-    found = gaps(product, mean, deviation, n, 20_000, rng)
-    for loss, said, error in (
-        (margin < 0, found.zero_one, found.zero_one_error),
-        (np.clip(1 - margin, 0, 1), found.ramp, found.ramp_error),
+    actual = gaps(product, mean, deviation, n, 20_000, rng)
+    for loss, computed, error in (
+        (margin < 0, actual.zero_one, actual.zero_one_error),
+        (np.clip(1 - margin, 0, 1), actual.ramp, actual.ramp_error),
     ):
         each = loss[:, n:].mean(axis=1) - loss[:, :n].mean(axis=1)
         spread = math.hypot(each.std() / sets**0.5, error)
-        assert abs(each.mean() - said) < 4 * spread
-        assert said > 20 * spread  # so that the comparison says something
+        assert abs(each.mean() - computed) < 4 * spread
+        assert computed > 20 * spread  # otherwise the comparison is empty
 
 
-def test_the_ramp_of_a_normal_margin():
+def test_ramp_loss_of_a_normal_margin():
     for mean, deviation in ((0.3, 0.5), (-2.0, 1.5), (3.0, 1.2)):
         law = stats.norm(mean, deviation)
         slope = integrate.quad(lambda z, law=law: (1 - z) * law.pdf(z), 0, 1)[0]
-        found = _ramp(np.array([mean]), np.array([deviation]))
-        assert found == pytest.approx(law.cdf(0) + slope, abs=1e-10)
+        actual = _ramp(np.array([mean]), np.array([deviation]))
+        assert actual == pytest.approx(law.cdf(0) + slope, abs=1e-10)
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
 @given(seed=SEEDS, n=st.integers(2, 30), signal=st.floats(0.1, 3), deviation=st.floats(0.2, 3))
-def test_gaussian_bounds_hold_and_are_the_closed_forms(seed, n, signal, deviation):
+def test_gaussian_bounds_hold_and_match_closed_forms(seed, n, signal, deviation):
     rng = np.random.default_rng(seed)
     widths = [int(w) for w in rng.integers(1, 6, 4)]
     result = compute(
@@ -96,7 +96,7 @@ def test_gaussian_bounds_hold_and_are_the_closed_forms(seed, n, signal, deviatio
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(depth=st.integers(1, 12), inputs=st.integers(1, 9), more=st.integers(0, 300))
-def test_layouts_use_up_their_weights(depth, inputs, more):
+def test_layouts_use_all_weights(depth, inputs, more):
     weights = inputs + depth + more
     net = layout(depth, weights, inputs)
 
@@ -143,8 +143,8 @@ def test_contraction_at_equal_size(depth):
         layout(5, 4, 3)
 
 
-def test_gibbs_by_counting():
-    """One input bit, one weight of two signs, n = 1: eight cases, written down."""
+def test_gibbs_against_manual_enumeration():
+    """One input bit, one weight of two signs, n = 1: eight cases by hand."""
     a, noise = 3.0, 0.1
     result = compute(
         "gibbs",
@@ -176,31 +176,31 @@ def test_correlations_against_scipy():
     x, y, z = rng.integers(0, 9, (3, 40)).astype(float)  # with ties
     assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
     names = np.repeat(np.arange(8), 5)
-    found = by_setting(x, y, list(names), draws=50)
-    assert found.overall[0] == pytest.approx(stats.spearmanr(x, y).statistic)
+    actual = by_setting(x, y, list(names), draws=50)
+    assert actual.overall[0] == pytest.approx(stats.spearmanr(x, y).statistic)
     means = [[v[names == k].mean() for k in range(8)] for v in (x, y)]
-    assert found.between[0] == pytest.approx(stats.spearmanr(*means).statistic)
+    assert actual.between[0] == pytest.approx(stats.spearmanr(*means).statistic)
     partial = by_setting(x, y, list(names), draws=50, control=z).overall[0]
     ranks = [stats.rankdata(v) for v in (x, y, z)]
     design = np.column_stack([np.ones(40), ranks[2]])
     left = [r - design @ np.linalg.lstsq(design, r, rcond=None)[0] for r in ranks[:2]]
     assert partial == pytest.approx(np.corrcoef(*left)[0, 1])
-    for low, high in (found.overall[1:], found.between[1:], found.within[1:]):
+    for low, high in (actual.overall[1:], actual.between[1:], actual.within[1:]):
         assert -1 <= low < high <= 1
 
 
-def test_within_and_between_may_disagree():
-    """Simpson: settings rise together, students of one setting go against it."""
+def test_correlations_within_and_between_settings_may_disagree():
+    """Simpson's paradox: positive correlation across settings, negative within a setting."""
     at = np.repeat(np.arange(6.0), 5)
     inner = np.tile(np.arange(5.0), 6)
-    found = by_setting(10 * at + inner, 10 * at - inner, list(at), draws=200)
-    assert found.between[0] == pytest.approx(1)
-    assert found.within == pytest.approx((-1, -1, -1))
-    assert found.overall[0] > 0.9
+    actual = by_setting(10 * at + inner, 10 * at - inner, list(at), draws=200)
+    assert actual.between[0] == pytest.approx(1)
+    assert actual.within == pytest.approx((-1, -1, -1))
+    assert actual.overall[0] > 0.9
 
 
-def test_the_interval_draws_settings():
-    """Copies of a student add nothing: the interval is that of the settings alone."""
+def test_interval_resamples_settings():
+    """Copies of a student do not change the interval, which resamples settings."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 12))
     once = by_setting(x, y, range(12), draws=400)
@@ -217,7 +217,7 @@ def test_the_interval_draws_settings():
 
 
 def students(count=6, seeds=5):
-    """What a diagnosis says of two methods with `count` learning rates each."""
+    """Return the diagnosis of two methods with `count` learning rates each."""
     rng = np.random.default_rng(0)
     networks = []
     for variant, rate, seed in itertools.product(("alone", "kd"), range(count), range(seeds)):
@@ -228,15 +228,15 @@ def students(count=6, seeds=5):
             for name, tail in (("input", 3.0), ("logits", 1.0))
         ]
         layers = [{**layer, "bound": 2 * layer["tail"] * last} for layer in layers]
-        about = {"variant": variant, "role": "student", "member": rate * seeds + seed}
+        member = {"variant": variant, "role": "student", "member": rate * seeds + seed}
         values = {"rate": float(rate), "seed": seed}
         numbers = {"gap": gap, "label_cost": last, "losses": {"train": 1 / last}, "held": True}
-        record = {**about, "values": values, "layers": layers, "funnel": "logits", **numbers}
+        record = {**member, "values": values, "layers": layers, "funnel": "logits", **numbers}
         networks.append(network_bounds(record))
     return networks
 
 
-def test_tracking_of_made_up_students():
+def test_tracking_of_synthetic_students():
     networks = students()
     chosen = {"alone": range(5), "kd": range(5, 10)}
     result = tracking(networks, chosen, draws=100)
@@ -267,36 +267,40 @@ def test_tracking_of_made_up_students():
         tracking(networks, {"alone": range(5)}, draws=9)
 
 
-def test_the_laboratory_from_the_command_line(tmp_path, capsys):
-    said = ["study", "--config=experiments/bounds_laboratory.py", f"--out={tmp_path / 'out'}"]
-    said += ["--config.widths=(2, 1, 1)", "--config.size=2", "--config.inverse_temperature=inf"]
-    assert cli.main(said) == 0
+def test_enumeration_from_the_command_line(tmp_path, capsys):
+    arguments = ["study", "--config=experiments/bounds_laboratory.py", f"--out={tmp_path / 'out'}"]
+    arguments += [
+        "--config.widths=(2, 1, 1)",
+        "--config.size=2",
+        "--config.inverse_temperature=inf",
+    ]
+    assert cli.main(arguments) == 0
     table = capsys.readouterr().out
     assert "|gen|" in table
     assert "KL bound 2" in table
-    found = json.loads((tmp_path / "out" / "study.json").read_text())
-    assert found["config"]["widths"] == [2, 1, 1]
-    assert "Gibbs bound" not in [row[0] for row in found["sheets"][0]["rows"]]  # it is ERM
+    actual = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert actual["config"]["widths"] == [2, 1, 1]
+    assert "Gibbs bound" not in [row[0] for row in actual["sheets"][0]["rows"]]  # it is ERM
     assert (tmp_path / "out" / "figure.svg").read_text().startswith("<svg")
     assert "| quantity | must be |" in (tmp_path / "out" / "tables.md").read_text()
 
 
 def test_students_from_the_command_line(tmp_path, capsys):
-    """One program trains thirty students; their bounds are compared with their gaps."""
+    """One program trains thirty students; the study compares their bounds with their gaps."""
     rates = {"roles.*.optimizer.learning_rate": (0.01, 0.05, 0.2), "seed": tuple(range(10))}
     config = experiment(tmp_path, base(num_steps=3, sweep=rates))
     assert cli.main(["study", f"--config={config}", f"--out={tmp_path / 'o'}", "--samples=10"]) == 0
-    found = json.loads((tmp_path / "o" / "study.json").read_text())
-    assert found["title"] == "Bounds of 30 students in 3 settings"
+    actual = json.loads((tmp_path / "o" / "study.json").read_text())
+    assert actual["title"] == "Bounds of 30 students in 3 settings"
     assert (tmp_path / "o" / "run" / "metrics.jsonl").exists()
     assert "What tracks the gap" in capsys.readouterr().out
 
 
-def test_what_is_wrong_is_said_in_one_line(tmp_path, capsys):
+def test_errors_are_one_line(tmp_path, capsys):
     def of(**changes):
-        said = {"study": "laboratory", "widths": (1, 1), "size": 1, "inverse_temperature": 1.0}
-        said |= {"label_noise": 0.1, "drop": 0.0, "levels": (-1.0, 1.0), **changes}
-        return experiment(tmp_path, {k: v for k, v in said.items() if v is not None})
+        arguments = {"study": "laboratory", "widths": (1, 1), "size": 1, "inverse_temperature": 1.0}
+        arguments |= {"label_noise": 0.1, "drop": 0.0, "levels": (-1.0, 1.0), **changes}
+        return experiment(tmp_path, {k: v for k, v in arguments.items() if v is not None})
 
     def wrong(config, *words, flags=()):
         argv = ["study", f"--config={config}", f"--out={tmp_path / 'out'}", *flags]

@@ -1,4 +1,4 @@
-"""What the compiled step does to a batch."""
+"""Augmentation and normalisation of a batch inside the compiled step."""
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +22,16 @@ def crops(image, padding):
 
 
 class TestRandomCropFlip:
-    def test_every_result_is_a_crop_of_its_own_image(self):
+    def test_every_result_is_a_crop_of_its_image(self):
         result = np.asarray(
             data.random_crop_flip(jnp.asarray(IMAGES), jax.random.key(0), padding=2)
         )
         assert result.dtype == np.uint8
         chosen, mirrored = [], []
-        for image, got in zip(IMAGES, result, strict=True):
+        for image, crop in zip(IMAGES, result, strict=True):
             plain, flipped = crops(image, 2), crops(image, 2)[:, :, ::-1]
-            straight = (plain == got).all((1, 2, 3))
-            turned = (flipped == got).all((1, 2, 3))
+            straight = (plain == crop).all((1, 2, 3))
+            turned = (flipped == crop).all((1, 2, 3))
             assert straight.any() or turned.any()
             chosen.append(int((straight | turned).argmax()))
             mirrored.append(bool(turned.any()))
@@ -45,7 +45,7 @@ class TestRandomCropFlip:
         table = crops(image[0], 1)
         counts = [(np.asarray(result) == crop).all((1, 2, 3)).sum() for crop in table]
         assert sum(counts) == 4500
-        # chi-squared with 8 degrees of freedom stays below 26.1 in 999 of 1,000 draws
+        # chi-squared with 8 degrees of freedom is below 26.1 in 999 of 1,000 draws
         assert sum((count - 500) ** 2 / 500 for count in counts) < 26.1
 
     def test_no_padding_and_no_flip_is_the_identity(self):
@@ -58,10 +58,10 @@ class TestRandomCropFlip:
         result = np.asarray(
             data.random_crop_flip(jnp.asarray(IMAGES), jax.random.key(2), padding=0)
         )
-        for image, got in zip(IMAGES, result, strict=True):
-            assert np.array_equal(got, image) or np.array_equal(got, image[:, ::-1])
+        for image, crop in zip(IMAGES, result, strict=True):
+            assert np.array_equal(crop, image) or np.array_equal(crop, image[:, ::-1])
 
-    def test_key_decides(self):
+    def test_results_depend_on_the_key_only(self):
         first, again, other = (
             np.asarray(data.random_crop_flip(jnp.asarray(IMAGES), jax.random.key(k)))
             for k in (0, 0, 1)
@@ -69,7 +69,7 @@ class TestRandomCropFlip:
         assert np.array_equal(first, again)
         assert not np.array_equal(first, other)
 
-    def test_refuses_a_single_image(self):
+    def test_a_single_image_is_an_error(self):
         with pytest.raises(ValueError, match=r"\(8, 6, 3\) must be \[batch"):
             data.random_crop_flip(jnp.asarray(IMAGES[0]), jax.random.key(0))
 
@@ -78,7 +78,7 @@ BATCH = {"image": IMAGES, "label": np.zeros(64, np.int64), "id": np.arange(64)}
 
 
 class TestPrepare:
-    def test_normalises_and_completes(self):
+    def test_normalises_and_adds_missing_fields(self):
         result = data.prepare(SPEC)(BATCH)
         reference = (IMAGES.astype(np.float64) / 255 - SPEC.mean) / SPEC.std
         # float32 division, subtraction, division: a few units of 6e-8 at values up to 4
@@ -115,19 +115,19 @@ class TestPrepare:
         assert np.array_equal(image, data.normalize(shifted, SPEC.mean, SPEC.std, SPEC.scale))
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float16])
-    def test_any_pixel_type(self, dtype):
+    def test_any_pixel_dtype(self, dtype):
         batch = {"image": IMAGES.astype(dtype), "label": np.zeros(64)}
         image = data.prepare(SPEC, augment="crop_flip")(batch, jax.random.key(0))["image"]
         reference = data.prepare(SPEC, augment="crop_flip")(BATCH, jax.random.key(0))["image"]
         assert np.array_equal(image, reference)
 
-    def test_eager_is_jit_is_vmap_over_keys(self):
+    def test_eager_equals_jit_and_vmap_over_keys(self):
         prepare = data.prepare(SPEC, augment="crop_flip")
         keys = jax.random.split(jax.random.key(0), 3)
         batch = {name: jnp.asarray(value) for name, value in BATCH.items()}
         members = jax.jit(jax.vmap(prepare, in_axes=(None, 0)))(batch, keys)["image"]
         one = jax.jit(prepare)(batch, keys[1])["image"]
-        # compiled division may fuse into a multiplication: the last bit
+        # compiled division may become a multiplication: the last bit differs
         assert np.allclose(prepare(batch, keys[1])["image"], one, atol=1e-6)
         assert np.allclose(members[1], one, atol=1e-6)
         assert not np.array_equal(members[0], members[1])
@@ -140,7 +140,7 @@ class TestPrepare:
         single = prepare({"image": IMAGES, "label": np.zeros(64)}, keys[0])["image"]
         assert np.allclose(image, single, atol=1e-6)
 
-    def test_refuses(self):
+    def test_errors(self):
         with pytest.raises(UserError, match=r"data\.augment is 'flips'; choose from none, "):
             data.prepare(SPEC, augment="flips")
         with pytest.raises(
@@ -153,13 +153,13 @@ ARRAYS = {"image": jnp.asarray(IMAGES), "label": jnp.arange(64)}
 
 
 class TestLookup:
-    def test_gathers_inside_the_step(self):
+    def test_images_are_gathered_inside_the_step(self):
         ids = np.array([5, 0, 63], np.int32)
         batch = jax.jit(data.lookup)(ARRAYS, {"id": ids})
         assert np.array_equal(batch["image"], IMAGES[ids])
         assert batch["label"].tolist() == ids.tolist() == batch["id"].tolist()
 
-    def test_whole_batches_pass(self):
+    def test_complete_batches_are_unchanged(self):
         batch = {"id": np.zeros(2, np.int32), "image": IMAGES[:2]}
         assert data.lookup(ARRAYS, batch)["image"] is batch["image"]
         assert data.lookup(None, {"id": batch["id"]}) == {"id": batch["id"]}
@@ -168,15 +168,15 @@ class TestLookup:
 class TestText:
     SPEC = SPEC._replace(inputs={"input_ids": ((8,), "int32")}, vocab_size=9, task="glue/sst2")
 
-    def test_stays_as_it_is(self):
+    def test_text_is_unchanged(self):
         batch = {"input_ids": np.ones((2, 8), np.int32), "label": np.array([0.5, 1.0], np.float32)}
         for key in (None, jax.random.key(0)):
-            found = data.prepare(self.SPEC)(batch, key)
-            assert {name: x.dtype for name, x in found.items()} == {
+            result = data.prepare(self.SPEC)(batch, key)
+            assert {name: x.dtype for name, x in result.items()} == {
                 name: x.dtype for name, x in batch.items()
             }
-            assert all(np.array_equal(found[name], batch[name]) for name in batch)
+            assert all(np.array_equal(result[name], batch[name]) for name in batch)
 
-    def test_is_not_augmented(self):
+    def test_text_is_not_augmented(self):
         with pytest.raises(UserError, match=r"data\.augment is 'crop'.*text is not augmented"):
             data.prepare(self.SPEC, augment="crop")

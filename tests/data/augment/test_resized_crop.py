@@ -26,7 +26,7 @@ BATCH = {"image": CANVASES, "label": np.zeros(16, np.int32), "id": np.arange(16)
 
 
 def triangle(length, start, extent, count):
-    """Weights [count, length] of a triangle filter over the pixels of a line, in float64."""
+    """Return the weights [count, length] of a triangle filter over a line of pixels, in float64."""
     step = extent / count
     width = max(step, 1.0)
     table = np.zeros((count, length))
@@ -44,7 +44,7 @@ def cut(image, box, shape):
     return np.einsum("ij,jkc,lk->ilc", rows, image.astype(np.float64), columns)
 
 
-BOXES = [  # top, left, height, width: everything; shrunk; enlarged; each along one axis; a corner
+BOXES = [  # top, left, height, width: full; shrunk; enlarged; each along one axis; a corner
     (0, 0, 1, 1),
     (0.1, 0.2, 0.8, 0.75),
     (0.3, 0.4, 0.2, 0.15),
@@ -61,7 +61,7 @@ class TestResample:
 
     @pytest.mark.parametrize("number", range(len(BOXES)))
     def test_against_float64(self, results, number):
-        # float32 places of samples: 1e-6 of 30 pixels, times up to 255 between neighbours
+        # float32 sample positions: 1e-6 of 30 pixels, times up to 255 between neighbours
         assert np.allclose(results[number], cut(NOISE, BOXES[number], (9, 7)), atol=0.02)
 
     @pytest.mark.parametrize("number", range(len(BOXES)))
@@ -69,25 +69,25 @@ class TestResample:
         top, left, height, width = BOXES[number] * np.array([24, 30, 24, 30])
         box = (left, top, left + width, top + height)
         picture = Image.fromarray(NOISE).resize((7, 9), Image.Resampling.BILINEAR, box=box)
-        # Pillow rounds to whole numbers after each of the two axes
+        # Pillow rounds to integers after each axis
         assert np.abs(results[number] - np.asarray(picture, np.float64)).max() <= 1.01
 
-    def test_a_canvas_shows_what_the_picture_shows(self):
-        """Cut from the squeezed picture or from the picture: the same but for fine detail."""
+    def test_crops_of_the_canvas_and_of_the_image_agree(self):
+        """A crop of the squeezed image equals a crop of the image except for fine detail."""
         y, x = np.mgrid[0:60, 0:90] / 60
         smooth = np.stack([np.sin(3 * x), np.cos(2 * y), x * y], -1)
         picture = np.uint8(127 + 100 * smooth / np.abs(smooth).max())
         squeezed, size = decode.squeeze(picture, 3, 40)
         assert (squeezed.shape, size) == ((40, 40, 3), (60, 90))
         box = (0.2, 0.1, 0.5, 0.6)
-        got = resized_crop.resample(squeezed[None], jnp.array([box]), (24, 28))[0]
-        assert np.abs(np.asarray(got) - cut(picture, box, (24, 28))).max() < 2  # of 200
+        actual = resized_crop.resample(squeezed[None], jnp.array([box]), (24, 28))[0]
+        assert np.abs(np.asarray(actual) - cut(picture, box, (24, 28))).max() < 2  # of 200
 
 
 def rejection(height, width, count, seed):
-    """Areas (as shares), aspects and tops (as shares of their range) as commonly sampled."""
+    """Sample areas (as shares), aspects and tops (as shares of their range) by rejection."""
     rng = np.random.default_rng(seed)
-    found = []
+    boxes = []
     for _ in range(count):
         for _ in range(10):
             area = height * width * rng.uniform(0.08, 1)
@@ -98,13 +98,13 @@ def rejection(height, width, count, seed):
         else:
             aspect = np.clip(width / height, 3 / 4, 4 / 3)
             h, w = min(height, width / aspect), min(width, height * aspect)
-        found.append((h * w / height / width, w / h))
-    return np.array(found).T
+        boxes.append((h * w / height / width, w / h))
+    return np.array(boxes).T
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    """Boxes of 3,000 pictures of each size: many fit at once, few fit, none fits."""
+    """Return boxes of 3,000 images of each size: most boxes fit, few fit, none fits."""
     sizes = [(375, 500), (100, 1000), (1000, 10)]
     keys = jax.random.split(jax.random.key(5), (3, 3000))
     draw = jax.jit(jax.vmap(resized_crop.random_boxes))
@@ -114,14 +114,14 @@ def drawn():
 
 class TestRandomBoxes:
     @pytest.mark.parametrize("size", [(375, 500), (100, 1000)])
-    def test_areas_and_aspects_are_those_of_rejection_sampling(self, drawn, size):
+    def test_areas_and_aspects_match_rejection_sampling(self, drawn, size):
         boxes = drawn[size]
-        ours = boxes[:, 2] * boxes[:, 3], boxes[:, 3] * size[1] / (boxes[:, 2] * size[0])
-        for mine, theirs in zip(ours, rejection(*size, 3000, seed=1), strict=True):
-            # rounded, because misfits share one value and float32 moves it
-            assert stats.ks_2samp(mine.round(4), theirs.round(4)).pvalue > 1e-3
+        actual = boxes[:, 2] * boxes[:, 3], boxes[:, 3] * size[1] / (boxes[:, 2] * size[0])
+        for sample, expected in zip(actual, rejection(*size, 3000, seed=1), strict=True):
+            # rounded, because boxes that do not fit share one value, which float32 changes
+            assert stats.ks_2samp(sample.round(4), expected.round(4)).pvalue > 1e-3
 
-    def test_boxes_lie_in_the_picture_and_in_their_ranges(self, drawn):
+    def test_boxes_are_inside_the_image_and_their_ranges(self, drawn):
         for size, boxes in drawn.items():
             assert boxes.min() >= 0
             assert (boxes[:, :2] + boxes[:, 2:]).max() <= 1 + 1e-6
@@ -131,19 +131,19 @@ class TestRandomBoxes:
         assert 0.08 - 1e-6 <= area.min() < 0.09
         assert area.max() > 0.9
 
-    def test_places_are_uniform(self, drawn):
+    def test_positions_are_uniform(self, drawn):
         boxes = drawn[375, 500]
         for axis in (0, 1):
             free = 1 - boxes[:, 2 + axis]
             place = boxes[free > 1e-3, axis] / free[free > 1e-3]
             assert stats.kstest(place, "uniform").pvalue > 1e-3
 
-    def test_where_nothing_fits_the_centre_is_taken(self, drawn):
+    def test_the_centre_is_used_if_no_box_fits(self, drawn):
         assert np.allclose(drawn[1000, 10], [(1 - 0.01 * 4 / 3) / 2, 0, 0.01 * 4 / 3, 1], atol=1e-6)
 
 
 class TestCentralBoxes:
-    def test_is_resize_and_central_crop(self):
+    def test_matches_resize_and_central_crop(self):
         sizes = jnp.array([(400, 600), (600, 400), (50, 50)])
         boxes = resized_crop.central_boxes(sizes, (224, 224), 0.875)
         short = 0.875 * 400
@@ -152,8 +152,8 @@ class TestCentralBoxes:
             assert np.allclose(box, [*expected, short / height, short / width], atol=1e-6)
         assert np.allclose(boxes[2], [0.0625, 0.0625, 0.875, 0.875])
 
-    def test_the_host_shows_the_same_part(self):
-        """`fit` is what validation sees; the middle of the two agrees but for fine detail."""
+    def test_host_and_device_crop_the_same_part(self):
+        """`fit` is the crop of validation; both agree in the middle except for fine detail."""
         y, x = np.mgrid[0:64, 0:96] / 64
         picture = np.uint8(np.stack([100 * x, 200 * y, 80 * (x + y)], -1))
         host = decode.fit(picture, 3, View(28, 0.875))
@@ -165,49 +165,49 @@ class TestCentralBoxes:
 
 
 class TestPrepare:
-    def test_mirrors_half_and_each_example_has_its_own_box(self):
+    def test_half_are_mirrored_and_each_example_has_its_box(self):
         left_to_right = np.broadcast_to(np.linspace(0, 255, 12)[None, :, None], (64, 12, 12, 3))
         crop = jax.jit(resized_crop.resized_crop_flip, static_argnames="shape")
-        found = np.asarray(crop(left_to_right, jax.random.key(0), shape=(8, 8)))
-        rising = (np.diff(found, axis=2) > -1e-3).all((1, 2, 3))
-        falling = (np.diff(found, axis=2) < 1e-3).all((1, 2, 3))
+        images = np.asarray(crop(left_to_right, jax.random.key(0), shape=(8, 8)))
+        rising = (np.diff(images, axis=2) > -1e-3).all((1, 2, 3))
+        falling = (np.diff(images, axis=2) < 1e-3).all((1, 2, 3))
         assert (rising ^ falling).all()
         assert 16 < falling.sum() < 48  # 4 standard deviations around half
-        assert len(np.unique(np.sort(found[:, 0, [0, -1], 0].round(1), axis=1), axis=0)) > 60
+        assert len(np.unique(np.sort(images[:, 0, [0, -1], 0].round(1), axis=1), axis=0)) > 60
 
-    def test_any_division_over_devices_gives_the_same(self):
+    def test_results_do_not_depend_on_the_devices(self):
         prepare = data.prepare(SPEC, augment="resized_crop_flip")
         key = jax.random.key(3)
-        whole = jax.jit(prepare)(BATCH, key)
-        assert set(whole) == {"image", "label", "id", "mask"}
-        assert whole["image"].shape == (16, 8, 8, 3)
+        single = jax.jit(prepare)(BATCH, key)
+        assert set(single) == {"image", "label", "id", "mask"}
+        assert single["image"].shape == (16, 8, 8, 3)
         divided = {name: x.reshape(8, 2, *x.shape[1:]) for name, x in BATCH.items()}
         mapped = jax.pmap(prepare, in_axes=(0, None))(divided, key)["image"]
         mesh = NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
         placed = jax.jit(prepare)(jax.device_put(BATCH, mesh), key)["image"]
         for other in (mapped.reshape(16, 8, 8, 3), placed):
-            assert np.allclose(other, whole["image"], atol=1e-4)  # sums in another order
+            assert np.allclose(other, single["image"], atol=1e-4)  # different order of summation
         order = np.argsort(RNG.random(16))
         again = jax.jit(prepare)({name: x[order] for name, x in BATCH.items()}, key)["image"]
-        assert np.allclose(again, np.asarray(whole["image"])[order], atol=1e-4)
+        assert np.allclose(again, np.asarray(single["image"])[order], atol=1e-4)
 
-    def test_members_draw_their_own(self):
+    def test_members_have_different_draws(self):
         prepare = data.prepare(SPEC, augment="resized_crop_flip")
         keys = jax.random.split(jax.random.key(0), 2)
         members = jax.jit(jax.vmap(prepare, in_axes=(None, 0)))(BATCH, keys)["image"]
         assert np.allclose(members[1], jax.jit(prepare)(BATCH, keys[1])["image"], atol=1e-4)
         assert not np.allclose(members[0], members[1], atol=0.1)
 
-    def test_without_a_key_the_centre(self):
-        found = jax.jit(data.prepare(SPEC, eval_crop=0.75))(BATCH)["image"]
+    def test_no_key_gives_the_central_crop(self):
+        images = jax.jit(data.prepare(SPEC, eval_crop=0.75))(BATCH)["image"]
         height, width = SIZES[5]
         short = 0.75 * min(height, width)
         extent = short / height, short / width
         box = ((1 - extent[0]) / 2, (1 - extent[1]) / 2, *extent)
         expected = (cut(CANVASES[5], box, (8, 8)) / 255 - SPEC.mean) / SPEC.std
-        assert np.allclose(found[5], expected, atol=1e-3)
+        assert np.allclose(images[5], expected, atol=1e-3)
 
-    def test_images_without_sizes_are_their_own_canvas(self):
+    def test_images_without_sizes_fill_the_canvas(self):
         prepare = data.prepare(SPEC, augment="resized_crop_flip")
         batch = {"image": CANVASES[:, :8, :8], "label": np.zeros(16)}
         plain = data.prepare(SPEC)(batch)["image"]
@@ -216,7 +216,7 @@ class TestPrepare:
         assert moved.shape == plain.shape
         assert not np.allclose(moved, plain, atol=0.1)
 
-    def test_a_batch_of_another_shape_is_refused(self):
+    def test_a_batch_of_another_shape_is_an_error(self):
         batch = {"image": CANVASES, "label": np.zeros(16)}
         with pytest.raises(UserError, match=r"\(12, 12, 3\) but the data set's spec says"):
             data.prepare(SPEC, augment="resized_crop_flip")(batch, jax.random.key(0))
@@ -229,11 +229,11 @@ def wide(row):
 class TestSource:
     @pytest.fixture(scope="class")
     def source(self):
-        found = fakes.records(labelled=False, get=wide)
-        found = found._replace(view=View(4, 0.875, 5), test=streaming.Records(wide, 7))
-        return streaming.build(found, BatchOptions(6, 4), SplitOptions(validation=5))
+        records = fakes.records(labelled=False, get=wide)
+        records = records._replace(view=View(4, 0.875, 5), test=streaming.Records(wide, 7))
+        return streaming.build(records, BatchOptions(6, 4), SplitOptions(validation=5))
 
-    def test_training_batches_hold_whole_pictures(self, source):
+    def test_training_batches_have_full_images(self, source):
         assert source.arrays is None
         assert source.spec.shape == (4, 4, 3)
         batches = source.train(3, 0)
@@ -252,7 +252,7 @@ class TestSource:
         shapes = [(b["image"].shape, b["size"].shape) for b in source.evals["train"]()]
         assert set(shapes) == {((4, 5, 5, 3), (4, 2))}
 
-    def test_a_folder_of_pictures(self, tmp_path):
+    def test_a_folder_of_images(self, tmp_path):
         fakes.write_pictures(tmp_path, size=(9, 15))
         source = fakes.load(
             "folder", path=str(tmp_path), batch_size=4, image_size=7, augment="resized_crop_flip"
@@ -283,7 +283,7 @@ class TestSource:
             ),
         ],
     )
-    def test_refuses(self, tmp_path, arguments, pattern):
+    def test_errors(self, tmp_path, arguments, pattern):
         fakes.write_pictures(tmp_path)
         with pytest.raises(UserError, match=pattern) as caught:
             fakes.load("folder", path=str(tmp_path), batch_size=4, **arguments)

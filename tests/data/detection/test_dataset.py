@@ -1,4 +1,4 @@
-"""Pictures with boxes: what is read, refused and counted; order; what the step does to them."""
+"""Images with boxes: reading, errors, counts, order, and augmentation in the step."""
 
 import json
 import warnings
@@ -34,26 +34,26 @@ def same(a, b):
 
 
 def test_a_folder(folder):
-    found = data.read_detection(*options(folder))
-    spec = found.source.spec
+    dataset = data.read_detection(*options(folder))
+    spec = dataset.source.spec
     assert spec.class_names == ("red", "blue", "background")
     assert (spec.shape, spec.num_classes, spec.task) == ((64, 64, 3), 3, "detection")
-    assert found.source.size == {"train": 6, "validation": 2, "test": 3}
-    assert {split: len(rows) for split, rows in found.photos.items()} == found.source.size
-    batch = next(found.source.evals["test"]())
+    assert dataset.source.size == {"train": 6, "validation": 2, "test": 3}
+    assert {split: len(rows) for split, rows in dataset.photos.items()} == dataset.source.size
+    batch = next(dataset.source.evals["test"]())
     for name, (shape, dtype) in spec.inputs.items():
         assert batch[name].shape == (2, *shape)
         assert batch[name].dtype == dtype
-    # the first picture of the val split is 48 x 64 with one box, the second 64 x 40 with two
+    # the first image of the val split is 48 x 64 with one box, the second 64 x 40 with two
     assert batch["size"].tolist() == [[48, 64], [64, 40]]
     assert batch["label"].tolist() == [1, 2]
     assert batch["box_mask"].sum(1).tolist() == [1, 2]
 
 
-def test_boxes_lie_on_what_they_name(folder):
-    """After resizing: inside a box is its colour, the padding is black."""
-    found = data.read_detection(*options(folder, image_size=96))
-    for batch in found.source.evals["train"]():
+def test_boxes_match_their_objects(folder):
+    """After resizing, the inside of a box has its colour and the padding is black."""
+    dataset = data.read_detection(*options(folder, image_size=96))
+    for batch in dataset.source.evals["train"]():
         for row in range(2):
             height, width = (int(x) for x in batch["size"][row])
             assert max(height, width) == 96
@@ -68,7 +68,7 @@ def test_boxes_lie_on_what_they_name(folder):
                 )
 
 
-def test_a_zip_is_the_folder(folder, tmp_path):
+def test_a_zip_equals_the_folder(folder, tmp_path):
     archive = tmp_path / "set.zip"
     with zipfile.ZipFile(archive, "w") as out:
         for file in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -106,7 +106,7 @@ def test_the_order_depends_on_seed_and_step_alone(folder):
     stream.close()
 
 
-def test_every_picture_is_judged_once(folder):
+def test_every_image_is_evaluated_once(folder):
     source = data.read_detection(*options(folder, judge_train=True)).source
     for split, size in source.size.items():
         batches = list(source.evals[split]())
@@ -116,10 +116,10 @@ def test_every_picture_is_judged_once(folder):
     assert source.size["test_train"] == source.size["train"]
 
 
-def test_the_step_mirrors_normalises_and_draws(folder):
-    found = data.read_detection(*options(folder))
-    spec = found.source.spec
-    batch = next(found.source.evals["test"]())
+def test_the_step_mirrors_normalises_and_samples(folder):
+    dataset = data.read_detection(*options(folder))
+    spec = dataset.source.spec
+    batch = next(dataset.source.evals["test"]())
     prepare = data.prepare(spec, augment="flip")
     plain = prepare(batch)
     np.testing.assert_array_equal(plain["box"], batch["box"])
@@ -133,17 +133,17 @@ def test_the_step_mirrors_normalises_and_draws(folder):
         turned = prepare(batch, jax.random.key(seed))
         for row, (height, width) in enumerate(batch["size"].astype(int)):
             image = np.asarray(turned["image"][row, :height, :width])
-            whole = np.asarray(plain["image"][row, :height, :width])
-            mirrored = not np.array_equal(image, whole)
+            original = np.asarray(plain["image"][row, :height, :width])
+            mirrored = not np.array_equal(image, original)
             seen.add(mirrored)
-            np.testing.assert_array_equal(image, whole[:, ::-1] if mirrored else whole)
+            np.testing.assert_array_equal(image, original[:, ::-1] if mirrored else original)
             box, old = np.asarray(turned["box"][row]), batch["box"][row]
             if mirrored:
                 old = np.stack([width - old[:, 2], old[:, 1], width - old[:, 0], old[:, 3]], 1)
             real = batch["box_mask"][row] > 0
             np.testing.assert_allclose(box[real], old[real])
     assert seen == {True, False}
-    # what a picture draws is its own, whatever batch it is in
+    # an image's random draws do not depend on its batch
     half = {name: value[1:] for name, value in batch.items()}
     key = jax.random.key(5)
     assert prepare(half, key)["draw"][0] == prepare(batch, key)["draw"][1]
@@ -151,15 +151,18 @@ def test_the_step_mirrors_normalises_and_draws(folder):
         data.prepare(spec, augment="crop")
 
 
-def test_flip_alone_serves_classifiers_too():
+def test_flip_alone_works_for_classifiers():
     spec = fakes.load("digits", batch_size=4).spec
     batch = {"image": jnp.arange(128.0).reshape(2, 8, 8, 1), "label": jnp.zeros(2, int)}
     prepare = data.prepare(spec, augment="flip")
     plain = np.asarray(prepare(batch)["image"])
     for seed in range(3):
-        for image, whole in zip(prepare(batch, jax.random.key(seed))["image"], plain, strict=True):
-            kept, turned = np.array_equal(image, whole), np.array_equal(image, whole[:, ::-1])
-            assert kept or turned
+        for image, original in zip(
+            prepare(batch, jax.random.key(seed))["image"], plain, strict=True
+        ):
+            unchanged = np.array_equal(image, original)
+            turned = np.array_equal(image, original[:, ::-1])
+            assert unchanged or turned
 
 
 def spoil(split, said, *, note=None, image=None, category=None, drop=None, of="train"):
@@ -170,11 +173,11 @@ def spoil(split, said, *, note=None, image=None, category=None, drop=None, of="t
             said[name][0].update(change or {})
             said[name][0] = {k: v for k, v in said[name][0].items() if v != "gone"}
         if drop:
-            del said[drop]
+            del instances[drop]
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"note": {"category_id": 99}}, "category 99"),
         ({"note": {"image_id": 99}}, "image 99, which"),
@@ -198,7 +201,7 @@ def spoil(split, said, *, note=None, image=None, category=None, drop=None, of="t
         ),
     ],
 )
-def test_annotations_that_mean_nothing_are_refused(tmp_path, change, said):
+def test_invalid_annotations_are_errors(tmp_path, change, message):
     path = tiny_coco.write(tmp_path, change=lambda split, table: spoil(split, table, **change))
     with pytest.raises(UserError, match=said) as caught:
         read_coco(str(path))
@@ -255,37 +258,37 @@ def test_boxes_of_a_rotated_picture(tmp_path, frame):
 
 
 def test_boxes_outside_or_without_area_are_counted(tmp_path):
-    def change(split, said):
+    def change(split, instances):
         if split == "train":
-            first = said["annotations"][0]
+            first = instances["annotations"][0]
             boxes = ([-10, -10, 30, 30], [1000, 5, 10, 10], [5, 5, 0, 10], [5, 5, -3, 10])
             more = [{**first, "id": 100 + n, "bbox": list(b)} for n, b in enumerate(boxes)]
-            said["annotations"] += more
+            instances["annotations"] += more
 
     path = tiny_coco.write(tmp_path, change=change)
     with pytest.warns(UserWarning, match="boxes") as caught:
-        found = read_coco(str(path))
-    said = str(caught[0].message)
+        dataset = read_coco(str(path))
+    message = str(caught[0].message)
     for part in (
         "1 boxes outside of their picture were dropped",
         "1 boxes were cut at the edge of their picture",
         "2 boxes without area were dropped",
     ):
-        assert part in said
-    for photo in found.train:
+        assert part in message
+    for photo in dataset.train:
         height, width = photo.size
         assert (photo.box >= 0).all()
         assert (photo.box <= [width, height, width, height]).all()
 
 
-def test_more_boxes_than_padding_are_counted_and_the_largest_kept(folder):
+def test_boxes_beyond_the_padding_are_counted_and_the_largest_stay(folder):
     with pytest.warns(UserWarning, match="more than data.max_boxes = 1"):
-        found = data.read_detection(*options(folder, max_boxes=1))
-    batch = next(found.source.evals["test"]())
+        dataset = data.read_detection(*options(folder, max_boxes=1))
+    batch = next(dataset.source.evals["test"]())
     assert batch["box"].shape == (2, 1, 4)
-    photo = found.photos["test"][1]
-    kept = photo.box[np.argmax(photo.area)]
-    np.testing.assert_allclose(batch["box"][1, 0], kept)  # that picture is 64 high already
+    photo = dataset.photos["test"][1]
+    largest = photo.box[np.argmax(photo.area)]
+    np.testing.assert_allclose(batch["box"][1, 0], largest)  # this image is already 64 high
 
 
 def test_unreadable_pictures_are_named_before_training_or_skipped(tmp_path):
@@ -305,14 +308,14 @@ def test_unreadable_pictures_are_named_before_training_or_skipped(tmp_path):
     assert source.size == {"train": 5, "validation": 2, "test": 1}
 
 
-def test_a_picture_of_another_size_is_refused(tmp_path):
+def test_an_image_of_another_size_is_an_error(tmp_path):
     path = tiny_coco.write(tmp_path, change=lambda s, t: spoil(s, t, image={"width": 60}))
     with pytest.raises(UserError, match="boxes would not fit"):
         data.read_detection(*options(path))
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"image_size": 100}, "set a multiple of 32"),
         ({"image_size": None}, "data.image_size is None"),
@@ -321,36 +324,36 @@ def test_a_picture_of_another_size_is_refused(tmp_path):
         ({"batch_size": 99}, "batch_size is 99"),
     ],
 )
-def test_impossible_options(folder, changed, said):
-    with pytest.raises(UserError, match=said):
+def test_invalid_options_are_errors(folder, changed, message):
+    with pytest.raises(UserError, match=message):
         data.read_detection(*options(folder, **changed))
 
 
-def test_no_such_layout(tmp_path):
-    for path, said in (
+def test_an_unknown_layout_is_an_error(tmp_path):
+    for path, message in (
         ("", "is not set"),
         (tmp_path / "none", "does not exist"),
         (tmp_path, "no ann"),
     ):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             read_coco(str(path))
     (tmp_path / "bad.zip").write_bytes(b"PK nothing")
     with pytest.raises(UserError, match="not a readable zip file"):
         read_coco(str(tmp_path / "bad.zip"))
 
 
-def test_a_split_without_any_box_is_refused(tmp_path):
-    def change(split, said):
-        said["annotations"] = []
+def test_a_split_without_boxes_is_an_error(tmp_path):
+    def change(split, instances):
+        instances["annotations"] = []
 
     path = tiny_coco.write(tmp_path, change=change)
     with pytest.raises(UserError, match="no picture of the training split has a box"):
         data.read_detection(*options(path))
 
 
-def test_coco_as_it_is_written_gives_no_warning(folder):
+def test_valid_coco_gives_no_warning(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = read_coco(str(folder))
-    said = json.loads((folder / "annotations" / "instances_train.json").read_text())
-    assert sum(len(photo.box) for photo in found.train) == len(said["annotations"])
+        dataset = read_coco(str(folder))
+    instances = json.loads((folder / "annotations" / "instances_train.json").read_text())
+    assert sum(len(photo.box) for photo in dataset.train) == len(instances["annotations"])

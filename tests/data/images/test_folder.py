@@ -1,4 +1,4 @@
-"""Folders of pictures, and the public archive of Tiny ImageNet."""
+"""Folders of images, and the public archive of Tiny ImageNet."""
 
 import numpy as np
 import pytest
@@ -13,13 +13,13 @@ def images(source, split):
 
 
 class TestFolder:
-    def test_flat_layout_is_split_by_us(self, tmp_path):
+    def test_a_flat_layout_is_split_at_random(self, tmp_path):
         fakes.write_pictures(tmp_path, count=8)
         source = fakes.load("folder", path=str(tmp_path), batch_size=4)
         assert source.size == {"train": 16, "validation": 2, "test": 6}
         assert source.spec.class_names == ("ant", "bee", "cat")
-        told = np.concatenate([images(source, split)[:, 0, 0, 0] for split in source.size])
-        assert sorted(told) == sorted(10 * c + n for c in range(3) for n in range(8))
+        classes = np.concatenate([images(source, split)[:, 0, 0, 0] for split in source.size])
+        assert sorted(classes) == sorted(10 * c + n for c in range(3) for n in range(8))
 
     @pytest.mark.parametrize("other", ["val", "test", "validation"])
     def test_two_folders(self, tmp_path, other):
@@ -53,22 +53,22 @@ class TestFolder:
         for split in on.size:
             assert np.array_equal(images(on, split), images(off, split))
 
-    def test_grey_pictures_have_one_channel(self, tmp_path):
+    def test_grey_images_have_one_channel(self, tmp_path):
         fakes.write_pictures(tmp_path, mode="L")
         assert fakes.load("folder", path=str(tmp_path), batch_size=4).spec.shape == (8, 8, 1)
 
-    def test_resizes_and_keeps_the_centre(self, tmp_path):
+    def test_resizes_and_crops_the_centre(self, tmp_path):
         fakes.write_pictures(tmp_path)
         wide = np.zeros((10, 30, 3), np.uint8)
         wide[:, 10:20] = 200
         Image.fromarray(wide).save(tmp_path / "ant" / "0.png")
         source = fakes.load("folder", path=str(tmp_path), batch_size=4, image_size=10, validation=0)
-        whole = np.concatenate([images(source, split) for split in source.size])
-        assert whole.shape == (18, 10, 10, 3)
-        assert any(np.all(image == 200) for image in whole)
+        pixels = np.concatenate([images(source, split) for split in source.size])
+        assert pixels.shape == (18, 10, 10, 3)
+        assert any(np.all(image == 200) for image in pixels)
 
     @pytest.mark.parametrize("on_device", [True, False])
-    def test_sizes_must_agree(self, tmp_path, on_device):
+    def test_different_sizes_are_an_error(self, tmp_path, on_device):
         fakes.write_pictures(tmp_path)
         Image.new("RGB", (9, 8)).save(tmp_path / "cat" / "5.png")
 
@@ -79,7 +79,7 @@ class TestFolder:
         with pytest.raises(UserError, match=r"shape \(8, 9, 3\).*set data\.image_size"):
             read()
 
-    def test_refuses(self, tmp_path):
+    def test_errors(self, tmp_path):
         def refused(pattern):
             with pytest.raises(UserError, match=pattern):
                 fakes.load("folder", path=str(tmp_path), batch_size=2)
@@ -199,8 +199,8 @@ def archive(root, classes=3):
     def picture(file, label, grey=False):
         file.parent.mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(0, 40, (64, 64, 3), dtype=np.uint8) + 60 * label
-        shown = Image.fromarray(pixels[..., 0] if grey else pixels)
-        shown.save(file, quality=95)
+        image = Image.fromarray(pixels[..., 0] if grey else pixels)
+        image.save(file, quality=95)
 
     lines = []
     for label, wnid in enumerate(wnids):
@@ -210,7 +210,7 @@ def archive(root, classes=3):
         picture(base / "val" / "images" / f"val_{label}.JPEG", label)
         lines.append(f"val_{label}.JPEG\t{wnid}\t0\t0\t62\t62")
     (base / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
-    (base / "wnids.txt").write_text("\n".join(reversed(wnids)) + "\n")  # the order that counts
+    (base / "wnids.txt").write_text("\n".join(reversed(wnids)) + "\n")  # the order of the class ids
     return wnids
 
 
@@ -221,7 +221,7 @@ class TestTinyImagenet:
         assert source.size == {"train": 12, "validation": 3, "test": 3}
         assert source.spec.shape == (64, 64, 3)
         assert source.spec.class_names == tuple(reversed(wnids))
-        for split in source.size:  # brightness tells the class: images keep their labels
+        for split in source.size:  # brightness encodes the class: images keep their labels
             for batch in source.evals[split]():
                 brightness = batch["image"].mean((1, 2, 3)) // 60
                 assert np.array_equal(2 - brightness, batch["label"])

@@ -22,15 +22,15 @@ def take(batches, count):
 
 
 class TestSplits:
-    def test_is_a_partition_that_keeps_class_shares(self):
+    def test_splits_are_a_partition_with_equal_class_shares(self):
         label = np.repeat([0, 1, 2], [70, 20, 10])
-        held, kept = stratified(label, 23, seed=3)
-        assert np.array_equal(np.sort(np.concatenate([held, kept])), np.arange(100))
+        held, rest = stratified(label, 23, seed=3)
+        assert np.array_equal(np.sort(np.concatenate([held, rest])), np.arange(100))
         assert len(held) == 23
         counts = np.bincount(label[held], minlength=3)
         assert np.all(np.abs(counts - 23 * np.array([0.7, 0.2, 0.1])) < 1)
 
-    def test_is_a_function_of_the_seed(self):
+    def test_splits_depend_on_the_seed(self):
         label = np.arange(60) % 3
         first, again, other = (stratified(label, 12, seed)[0] for seed in (1, 1, 2))
         assert np.array_equal(first, again)
@@ -39,7 +39,7 @@ class TestSplits:
     @pytest.mark.parametrize(
         ("value", "count"), [(0.1, 5), (0.0, 0), (0, 0), (7, 7), (0.001, 1), (0.5, 25)]
     )
-    def test_share_of_fifty(self, value, count):
+    def test_a_share_of_fifty(self, value, count):
         assert share(value, 50, "data.validation") == count
 
     def test_a_class_keeps_its_last_training_example(self):
@@ -91,13 +91,13 @@ class TestSplits:
         from sklearn.datasets import load_digits
 
         reference = load_digits()["data"]
-        assert np.array_equal(  # the same multiset of images: nothing lost, nothing twice
+        assert np.array_equal(  # the same multiset of images: none missing, none twice
             everything[np.lexsort(everything.T)], reference[np.lexsort(reference.T)]
         )
 
-    def test_limit_keeps_the_other_splits_and_the_shares(self, npz):
-        whole, small = (fakes.load("npz", path=npz, batch_size=4, limit=n) for n in (None, 12))
-        assert small.size == {**whole.size, "train": 12}
+    def test_limit_changes_neither_the_other_splits_nor_the_shares(self, npz):
+        full, small = (fakes.load("npz", path=npz, batch_size=4, limit=n) for n in (None, 12))
+        assert small.size == {**full.size, "train": 12}
         assert small.arrays is not None
         assert np.bincount(small.arrays["label"]).tolist() == [3, 3, 3, 3]
 
@@ -111,7 +111,7 @@ class TestTrain:
             assert all(set(b) == {"id"} for b in take(source.train(0, 5), 2))
             assert ids[0].dtype == np.int32
 
-    def test_any_step_can_be_the_first(self, npz):
+    def test_batches_can_start_at_any_step(self, npz):
         source = fakes.load("npz", path=npz, batch_size=7)
         walked = take(source.train(0, 3), 40)
         for step in (0, 1, 4, 5, 17, 39):
@@ -124,7 +124,7 @@ class TestTrain:
         ]
         assert len({tuple(order) for order in orders}) == 4
 
-    def test_whole_batches_off_the_device_are_the_same(self, npz):
+    def test_batches_from_the_host_are_the_same(self, npz):
         on, off = (fakes.load("npz", path=npz, batch_size=8, on_device=d) for d in (True, False))
         assert off.arrays is None
         assert on.arrays is not None
@@ -135,7 +135,7 @@ class TestTrain:
         assert batch["mask"].tolist() == [1.0] * 8
 
     @pytest.mark.parametrize(("step", "seed"), [(-1, 0), (0, -1)])
-    def test_refuses_negative_numbers(self, npz, step, seed):
+    def test_negative_numbers_are_errors(self, npz, step, seed):
         with pytest.raises(UserError, match=">= 0"):
             next(fakes.load("npz", path=npz, batch_size=8).train(step, seed))
 
@@ -156,7 +156,7 @@ class TestEvals:
         assert np.array_equal(image, fakes.arrays()["x_test"])
         assert np.concatenate([b["id"] for b in batches])[real].tolist() == list(range(13))
 
-    def test_no_validation_split_when_none_is_wanted(self, npz):
+    def test_no_validation_split_at_zero(self, npz):
         source = fakes.load("npz", path=npz, batch_size=4, validation=0)
         assert set(source.evals) == set(source.size) == {"train", "test"}
         assert source.size["train"] == 40
@@ -170,11 +170,11 @@ class TestSpec:
         assert np.allclose(source.spec.mean, stats.describe(pixels).mean, rtol=1e-12)
         assert np.allclose(source.spec.std, stats.tstd(pixels, ddof=0), rtol=1e-12)
 
-    def test_chunks_do_not_show(self, monkeypatch):
+    def test_moments_do_not_depend_on_chunks(self, monkeypatch):
         image = fakes.arrays()["x_train"]
-        whole = channel_moments(image, 255.0)
+        expected = channel_moments(image, 255.0)
         monkeypatch.setattr("kdjax.data.images.in_memory._CHUNK", 7)
-        assert np.allclose(channel_moments(image, 255.0), whole, rtol=1e-12)
+        assert np.allclose(channel_moments(image, 255.0), expected, rtol=1e-12)
 
     def test_constant_channel_normalises_to_zero(self):
         mean, std = channel_moments(np.full((3, 2, 2, 1), 9, np.uint8), 1.0)
@@ -193,7 +193,7 @@ class TestSynthetic:
         assert source.arrays is not None
         assert set(source.arrays["label"]) == set(range(17))
 
-    def test_nearest_class_mean_learns_it(self):
+    def test_nearest_class_mean_classifies_it(self):
         source = fakes.load("synthetic", batch_size=8)
         assert source.arrays is not None
         image, label = source.arrays["image"] / 255, source.arrays["label"]
@@ -203,7 +203,7 @@ class TestSynthetic:
         assert (distance.argmin(1) == test["label"]).mean() > 0.9
 
     @pytest.mark.parametrize("bad", [{"shape": (8, 8)}, {"num_classes": 1}])
-    def test_refuses(self, bad):
+    def test_errors(self, bad):
         with pytest.raises(UserError, match=r"^data\."):
             fakes.load("synthetic", batch_size=8, **bad)
 

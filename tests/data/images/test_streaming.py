@@ -22,9 +22,9 @@ SPLITS = SplitOptions(validation=5)
 
 
 def take(batches, count):
-    taken = [next(batches) for _ in range(count)]
+    result = [next(batches) for _ in range(count)]
     batches.close()
-    return taken
+    return result
 
 
 def same(left, right):
@@ -63,18 +63,18 @@ class TestStream:
         ):
             assert same(left, right)
 
-    def test_a_worker_reports_a_mistake_of_the_user(self):
+    def test_a_worker_reports_a_user_error(self):
         fetch = partial(fakes.fail_from, 13)
         with pytest.raises(UserError, match="example 13 is bad"):
             list(streaming.stream_batches(fetch, 0, 24, 6, workers=1))
 
-    def test_a_worker_that_dies_is_told(self):
+    def test_a_dead_worker_is_reported(self):
         batches = streaming.build(fakes.records(), replace(OFF, workers=1), SPLITS).train(0, 3)
         next(batches)
         (worker,) = multiprocessing.active_children()
         worker.kill()
         with pytest.raises(RunError, match=r"exit code -9.*lower data\.workers, and the same comm"):
-            list(itertools.islice(batches, 10_000))  # what it had made already is still given
+            list(itertools.islice(batches, 10_000))  # batches prepared before are still delivered
 
     def test_evals_cover_each_split_once(self):
         source = streaming.build(fakes.records(), OFF, SPLITS)
@@ -99,7 +99,7 @@ class TestStream:
         source = streaming.build(fakes.records(labelled=False), OFF, SPLITS)
         assert source.size["validation"] == 5
 
-    def test_bad_label_names_the_example(self):
+    def test_an_error_for_a_bad_label_names_the_example(self):
         with pytest.raises(UserError, match=r"fake: example 7 has label 3, out of range \[0, 3\)"):
             streaming.build(fakes.records(get=fakes.label_out_of_range), OFF, SPLITS)
 
@@ -131,9 +131,9 @@ class TestTfds:
             batch = next(batches)
             assert set(batch) == ({"id"} if on_device else {"image", "label", "id", "mask"})
             batches.close()
-            (whole,) = source.evals["test"]()
-            assert whole["image"].dtype == np.uint8
-            assert whole["mask"].sum() == 30
+            (test_batch,) = source.evals["test"]()
+            assert test_batch["image"].dtype == np.uint8
+            assert test_batch["mask"].sum() == 30
 
     def test_mocked_imagenet_needs_a_size(self, tmp_path):
         with tfds.testing.mock_data(num_examples=12):
@@ -144,7 +144,7 @@ class TestTfds:
         assert source.spec.num_classes == 1000
 
     @pytest.mark.parametrize("name", ["cifar10", "imagenet_resized/64x64", "imagenet2012"])
-    def test_not_on_disk(self, tmp_path, name):
+    def test_missing_files_are_an_error(self, tmp_path, name):
         with pytest.raises(UserError) as caught:
             fakes.load(name, path=str(tmp_path), batch_size=4, image_size=64)
         message = str(caught.value)
@@ -152,12 +152,12 @@ class TestTfds:
         assert f"is not in data.path={tmp_path}" in message
         assert f"tfds build {name} --data_dir={tmp_path} --file_format=array_record" in message
 
-    def test_unknown_name(self):
+    def test_an_unknown_name_is_an_error(self):
         with pytest.raises(UserError, match=r"did you mean cifar10\?.*digits, npz") as caught:
             fakes.load("cifar_10", batch_size=4)
         assert "\n" not in str(caught.value)
 
-    def test_unknown_config(self, tmp_path):
+    def test_an_unknown_config_is_an_error(self, tmp_path):
         with pytest.raises(UserError, match=r"imagenet_resized/7x7.*64x64") as caught:
             fakes.load("imagenet_resized/7x7", path=str(tmp_path), batch_size=4)
         assert "\n" not in str(caught.value)

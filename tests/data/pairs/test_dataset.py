@@ -1,4 +1,4 @@
-"""Pairs of views: what is drawn, from whose drawings, how often alike, and what is refused."""
+"""Pairs of views: sampling, splits by writer, mutual information, and errors."""
 
 import math
 from functools import partial
@@ -15,12 +15,12 @@ from kdjax.data.pairs.dataset import SPLITS
 from kdjax.errors import UserError
 from tests.data import fakes
 
-SIZES = {5: 3, 2: 6, 9: 4}  # alphabet -> characters, not in order of size
+SIZES = {5: 3, 2: 6, 9: 4}  # alphabet -> number of characters, not in order of size
 DRAWERS = 10
 
 
 def write(path, **changes):
-    """Drawings of 4 x 4 pixels: the first tells the character, the second the drawer."""
+    """Write drawings of 4 x 4 pixels; the first two encode the character and the writer."""
     alphabet, character, image, number = [], [], [], 0
     for name, size in SIZES.items():
         for _ in range(size):
@@ -31,8 +31,13 @@ def write(path, **changes):
                 character.append(number)
                 image.append(picture)
             number += 1
-    whole = {"images_28": np.stack(image), "alphabet": alphabet, "character": character, **changes}
-    np.savez(path, **{key: value for key, value in whole.items() if value is not None})
+    contents = {
+        "images_28": np.stack(image),
+        "alphabet": alphabet,
+        "character": character,
+        **changes,
+    }
+    np.savez(path, **{key: value for key, value in contents.items() if value is not None})
     return str(path)
 
 
@@ -51,9 +56,9 @@ def same(left, right):
 
 
 def everything(batches):
-    found = list(batches())
-    real = np.concatenate([b["mask"] for b in found]) > 0
-    return {key: np.concatenate([b[key] for b in found])[real] for key in found[0]}
+    parts = list(batches())
+    real = np.concatenate([b["mask"] for b in parts]) > 0
+    return {key: np.concatenate([b[key] for b in parts])[real] for key in parts[0]}
 
 
 class TestDrawings:
@@ -65,7 +70,7 @@ class TestDrawings:
         fewer = data.load_pairs("omniglot", *options(file, tiles=2, characters=3))
         assert fewer.spec.latents == (3, 3)
 
-    def test_the_view_shows_the_next_character_drawn_by_anyone(self, file):
+    def test_the_view_has_the_next_character_by_any_writer(self, file):
         source = data.load_pairs("omniglot", *options(file, tiles=2, layout="stacked"))
         first = np.array([3, 9])  # ids of the two largest alphabets' first characters
         drawers = set()
@@ -76,15 +81,15 @@ class TestDrawings:
             np.testing.assert_array_equal(batch["image"][:, 0, 0], first + z)
             np.testing.assert_array_equal(batch["view"][:, 0, 0], first + (z + 1) % [6, 4])
             drawers |= set(zip(*(batch[k][:, 0, 1, 0] for k in ("image", "view")), strict=True))
-        assert len(drawers) > 20  # of 49 pairs of the seven drawers in training
+        assert len(drawers) > 20  # of 49 pairs of the seven training writers
 
     def test_no_drawing_is_in_two_splits(self, file):
         source = data.load_pairs("omniglot", *options(file, eval_pairs=400))
         seen = {}
         for split in SPLITS:
-            found = everything(source.evals[split])
-            assert len(found["label"]) == source.size[split] or split == "train"
-            seen[split] = set(np.concatenate([found[k][:, 0, 1, 0] for k in ("image", "view")]))
+            actual = everything(source.evals[split])
+            assert len(actual["label"]) == source.size[split] or split == "train"
+            seen[split] = set(np.concatenate([actual[k][:, 0, 1, 0] for k in ("image", "view")]))
         stream = [next(source.train(step, 0)) for step in range(60)]
         assert {int(v) for b in stream for v in b["image"][:, 0, 1, 0]} == seen["train"]
         assert not seen["train"] & (seen["validation"] | seen["test"])
@@ -109,9 +114,9 @@ class TestDrawings:
         np.add.at(counts, tuple(z.T), 1)
         expected = 24000 / 24
         statistic = ((counts - expected) ** 2 / expected).sum()
-        assert statistic < 49.7  # chi-square with 23 degrees of freedom: one in a thousand
+        assert statistic < 49.7  # chi-square with 23 degrees of freedom, p = .001
 
-    def test_a_pool_is_walked_through(self, file):
+    def test_a_pool_is_traversed_in_epochs(self, file):
         source = data.load_pairs("omniglot", *options(file, pool=13))
         assert source.size["train"] == 13
         walk = source.train(0, 0)
@@ -119,12 +124,12 @@ class TestDrawings:
         again = [next(walk) for _ in range(20)]
         ids = np.concatenate([b["id"] for b in epoch])
         assert len(set(ids.tolist())) == 12
-        shown = {}
+        views_by_id = {}
         for batch in [*epoch, *again]:
             for number, image, view in zip(batch["id"], batch["image"], batch["view"], strict=True):
                 pair = (image.tobytes(), view.tobytes())
-                assert shown.setdefault(int(number), pair) == pair
-        assert set(shown) == set(range(13))
+                assert views_by_id.setdefault(int(number), pair) == pair
+        assert set(views_by_id) == set(range(13))
         other = next(source.train(0, 1))
         assert not same(other, epoch[0])
 
@@ -140,9 +145,9 @@ class TestDrawings:
         assert pairs.arrange(tiles, "stacked").shape == (1, 2, 2, 6)
 
     def test_tiles_shrink_by_averaging(self, file):
-        whole = data.load_pairs("omniglot", *options(file))
+        dataset = data.load_pairs("omniglot", *options(file))
         small = data.load_pairs("omniglot", *options(file, tile_size=2))
-        image = next(whole.train(0, 0))["image"].astype(float)
+        image = next(dataset.train(0, 0))["image"].astype(float)
         mean = image.reshape(6, 2, 2, 2, 2, 1).mean((2, 4))
         np.testing.assert_allclose(next(small.train(0, 0))["image"], mean, atol=0.5)
 
@@ -161,10 +166,10 @@ class TestDrawings:
 
     def test_mocked_tfds_omniglot(self, tmp_path):
         with tfds.testing.mock_data(num_examples=8):
-            found = omniglot.omniglot(str(tmp_path))
-        assert found.image.shape == (16, 28, 28)
-        assert found.image.dtype == np.uint8
-        assert len(found.alphabets[0]) >= len(found.alphabets[-1])
+            actual = omniglot.omniglot(str(tmp_path))
+        assert actual.image.shape == (16, 28, 28)
+        assert actual.image.dtype == np.uint8
+        assert len(actual.alphabets[0]) >= len(actual.alphabets[-1])
 
     def test_real_drawings(self):
         path = fakes.SHARED / "omniglot_8alphabets.npz"
@@ -181,15 +186,15 @@ class TestOthers:
     def test_categories(self):
         source = data.load_pairs("pairs_synthetic", *options(tiles=2, characters=3))
         assert source.spec.mutual_information == pytest.approx(2 * math.log(3))
-        found = everything(source.evals["train"])
+        actual = everything(source.evals["train"])
         seen = {}
-        for z, image, view in zip(found["label"], found["image"], found["view"], strict=True):
+        for z, image, view in zip(actual["label"], actual["image"], actual["view"], strict=True):
             key = tuple(z.tolist())
             assert seen.setdefault(key, (image.tobytes(), view.tobytes()))[0] == image.tobytes()
-        assert len({image for image, _ in seen.values()}) == 9  # no two factors look alike
+        assert len({image for image, _ in seen.values()}) == 9  # the factors have different codes
         assert len({view for _, view in seen.values()}) == 9
 
-    def test_two_views_of_a_scene_differ_in_orientation_alone(self):
+    def test_two_views_of_a_scene_differ_in_orientation_only(self):
         sizes = (2, 3, 4)
         latents = np.stack(np.unravel_index(np.arange(24), sizes), axis=1)[::-1]
 
@@ -197,12 +202,12 @@ class TestOthers:
             return np.full((4, 4, 3), row, np.uint8)
 
         small, _, splitting = options(validation=1, test=1, tile_size=4)
-        found = views.multiview(get, latents, sizes, small, splitting)
+        actual = views.multiview(get, latents, sizes, small, splitting)
         expected = math.log(2 * 3) + math.log(4 / 3)
-        assert found.mutual_information == pytest.approx(expected)
+        assert actual.mutual_information == pytest.approx(expected)
         scenes = {}
         for split in SPLITS:
-            image, view, z = found.make(found.draw[split](np.random.default_rng(0), 300))
+            image, view, z = actual.make(actual.draw[split](np.random.default_rng(0), 300))
             first, second = (latents[v[:, 0, 0, 0]] for v in (image, view))
             np.testing.assert_array_equal(first, z)
             np.testing.assert_array_equal(first[:, :-1], second[:, :-1])
@@ -219,8 +224,8 @@ class TestOthers:
         picture = np.arange(6 * 6 * 3, dtype=np.uint8).reshape(6, 6, 3)
         attributes = np.array([[0, 1], [1, 1]])
         get = {split: (lambda row: picture + row, attributes) for split in SPLITS}
-        found = views.halves(get, 2, data.PairOptions(tile_size=6))
-        image, view, z = found.make(found.draw["test"](np.random.default_rng(0), 40))
+        actual = views.halves(get, 2, data.PairOptions(tile_size=6))
+        image, view, z = actual.make(actual.draw["test"](np.random.default_rng(0), 40))
         assert image.shape == view.shape == (40, 6, 3, 3)
         np.testing.assert_array_equal(np.concatenate([image, view], 2)[0] - picture, z[0, 0])
         assert {tuple(row) for row in z.tolist()} == {(0, 1), (1, 1)}
@@ -234,7 +239,7 @@ class TestOthers:
             assert faces.spec.shape == (16, 8, 3)
             assert next(faces.train(0, 0))["view"].shape == (6, 16, 8, 3)
             with pytest.raises(UserError, match="no scene is there in two orientations"):
-                data.load_pairs("shapes3d", *options(str(tmp_path)))  # a dozen of 32,000 scenes
+                data.load_pairs("shapes3d", *options(str(tmp_path)))  # 12 of 32,000 scenes
 
 
 @pytest.mark.parametrize(
@@ -253,7 +258,7 @@ class TestOthers:
         ("pairs_synthetic", {"characters": 1}, "two values or more"),
     ],
 )
-def test_refused_in_one_line(file, name, changes, words):
+def test_errors_are_one_line(file, name, changes, words):
     with pytest.raises(UserError, match=words) as caught:
         data.load_pairs(name, *options(file if name == "omniglot" else None, **changes))
     assert "\n" not in str(caught.value)
@@ -268,13 +273,13 @@ def test_refused_in_one_line(file, name, changes, words):
         ({"character": np.arange(130) % 60}, "a character is in two alphabets"),
     ],
 )
-def test_files_that_are_refused(tmp_path, changes, words):
+def test_invalid_files_are_errors(tmp_path, changes, words):
     path = write(tmp_path / "bad.npz", **changes)
     with pytest.raises(UserError, match=words):
         data.load_pairs("omniglot", *options(path))
 
 
-def test_no_file_at_all(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     missing = partial(data.load_pairs, "omniglot")
     with pytest.raises(UserError, match=r"data.path is .*, which cannot be read"):
         missing(*options(str(tmp_path / "none.npz")))

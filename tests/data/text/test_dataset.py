@@ -1,4 +1,4 @@
-"""Sources of text: splits, padding to few lengths, order, restart, and what is refused."""
+"""Text sources: splits, padding to few lengths, order, restart, and errors."""
 
 import re
 import warnings
@@ -21,7 +21,7 @@ LENGTHS = (8, 12, 16, 32)
 
 
 def sentence(row):
-    """Return a text of 3 + row % 11 words that names its row: 5 to 15 tokens with both ends."""
+    """Return a text of 3 + row % 11 words that encodes its row: 5 to 15 tokens with both ends."""
     return " ".join([*str(row // 100), *str(row // 10 % 10), *str(row % 10)] + ["a"] * (row % 11))
 
 
@@ -67,14 +67,14 @@ def take(batches, count):
 
 
 def check_rows(batch):
-    """Every row of a batch is its text: ids, padding, types and label."""
+    """Check that every row of a batch matches its text: ids, padding, types and label."""
     for ids, mask, types, label in zip(
         *(batch[k] for k in ("input_ids", "attention_mask", "token_type_ids", "label")), strict=True
     ):
         size = mask.sum()
         row = row_of(ids)
-        wanted = [2, *(VOCABULARY.index(word) for word in sentence(row).split()), 3]
-        assert ids[:size].tolist() == wanted
+        expected = [2, *(VOCABULARY.index(word) for word in sentence(row).split()), 3]
+        assert ids[:size].tolist() == expected
         assert not ids[size:].any()
         assert mask.tolist() == [1] * size + [0] * (len(ids) - size)
         assert not types.any()
@@ -101,14 +101,14 @@ class TestClassify:
             longest = batch["attention_mask"].sum(1).max()
             assert batch["input_ids"].shape == (8, min(n for n in LENGTHS if n >= longest))
 
-    def test_an_epoch_has_every_example_once(self, source):
+    def test_an_epoch_contains_every_example_once(self, source):
         walked = take(source.train(0, 3), 22)
         for epoch in (walked[:11], walked[11:]):
             ids = np.concatenate([batch["id"] for batch in epoch])
             assert len(set(ids.tolist())) == 88
         assert not np.array_equal(walked[0]["id"], walked[11]["id"])
 
-    def test_an_id_is_one_example(self, source):
+    def test_an_id_identifies_one_example(self, source):
         texts = {}
         for batch in [*source.evals["train"](), *take(source.train(0, 3), 11)]:
             for number, ids in zip(batch["id"], batch["input_ids"], strict=True):
@@ -123,8 +123,8 @@ class TestClassify:
         assert not np.array_equal(take(source.train(0, 4), 1)[0]["id"], walked[0]["id"])
 
     def test_batches_hold_similar_lengths(self, options, source):
-        def spread(found):
-            sizes = [b["attention_mask"].sum(1) for b in take(found.train(0, 0), 11)]
+        def spread(batches):
+            sizes = [b["attention_mask"].sum(1) for b in take(batches.train(0, 0), 11)]
             return np.mean([np.ptp(size) for size in sizes]), [size.mean() for size in sizes]
 
         grouped, means = spread(source)
@@ -155,29 +155,31 @@ class TestClassify:
         assert positive in (2, 3), "25 of 103 are positive: 2.4 of 10"
 
     def test_limit(self, options):
-        found = read_text(**{**options, "limit": 20}).source
-        assert found.size == {"train": 20, "validation": 10, "test": 23}
+        dataset = read_text(**{**options, "limit": 20}).source
+        assert dataset.size == {"train": 20, "validation": 10, "test": 23}
 
     def test_a_vocabulary_is_trained_on_the_training_split(self, options):
         small = {**options, "vocabulary": None, "vocabulary_size": 40}
-        found, again = (read_text(**small) for _ in range(2))
-        words = tokenize.words(found.tokenizer)
+        dataset, again = (read_text(**small) for _ in range(2))
+        words = tokenize.words(dataset.tokenizer)
         assert words == tokenize.words(again.tokenizer)
-        assert found.source.spec.vocab_size == len(words)
+        assert dataset.source.spec.vocab_size == len(words)
         assert {"a", *"0123456789"} <= set(words)
 
-    def test_the_development_file_gives_a_test_split(self, options):
-        found = read_text(**{**options, "train_file": "dev", "batch_size": 2}).source
-        assert found.size == {"train": 15, "validation": 2, "test": 6}
-        rows = [row_of(i) for s in found.size for b in found.evals[s]() for i in b["input_ids"]]
+    def test_the_development_file_is_the_test_split(self, options):
+        dataset = read_text(**{**options, "train_file": "dev", "batch_size": 2}).source
+        assert dataset.size == {"train": 15, "validation": 2, "test": 6}
+        rows = [row_of(i) for s in dataset.size for b in dataset.evals[s]() for i in b["input_ids"]]
         assert set(rows) == set(range(200, 223))
 
     def test_regression(self, tmp_path, folder):
         lines = "".join(f"a\tb\t{n / 4}\n" for n in range(20))
         path = write(tmp_path, "glue/stsb", "sentence1\tsentence2\tscore\n" + lines)
-        found = read_text(task="glue/stsb", path=path, vocabulary=str(folder), batch_size=4).source
-        assert (found.spec.num_classes, found.spec.class_names) == (1, ("score",))
-        batch = next(found.train(0, 0))
+        dataset = read_text(
+            task="glue/stsb", path=path, vocabulary=str(folder), batch_size=4
+        ).source
+        assert (dataset.spec.num_classes, dataset.spec.class_names) == (1, ("score",))
+        batch = next(dataset.train(0, 0))
         assert batch["label"].dtype == np.float32
         assert set(batch["label"].tolist()) <= {n / 4 for n in range(20)}
         assert batch["input_ids"][0, :5].tolist() == [2, 5, 3, 6, 3]
@@ -186,50 +188,50 @@ class TestClassify:
 
 class TestChoices:
     def test_batches(self, options):
-        found = read_text(**{**options, "form": "choices"}).source
-        assert found.spec.inputs == {
+        dataset = read_text(**{**options, "form": "choices"}).source
+        assert dataset.spec.inputs == {
             "input_ids": ((32,), "int32"),
             "attention_mask": ((32,), "int32"),
             "choice_ids": ((2, 2), "int32"),
             "choice_mask": ((2, 2), "int32"),
         }
-        batch = next(found.train(0, 0))
-        assert set(batch) == {*found.spec.inputs, "label", "id", "mask"}
+        batch = next(dataset.train(0, 0))
+        assert set(batch) == {*dataset.spec.inputs, "label", "id", "mask"}
         assert batch["choice_ids"].shape == (8, 2, 2)
         assert batch["choice_ids"].dtype == batch["choice_mask"].dtype == np.int32
 
-    def test_answers_of_all_splits_are_as_long(self, tmp_path, folder):
+    def test_answers_of_all_splits_have_the_same_length(self, tmp_path, folder):
         row = {"premise": "a.", "choice1": "b", "choice2": "c", "question": "cause", "label": 0}
         write_json(tmp_path, "super_glue/copa", [row] * 4, ["train"])
         path = write_json(
             tmp_path, "super_glue/copa", [{**row, "choice1": "b c d e", "label": 1}], ["val"]
         )
         keys = {"vocabulary": str(folder), "form": "choices", "batch_size": 2, "validation": 1}
-        found = read_text(task="super_glue/copa", path=path, **keys).source
-        batch, (test,) = next(found.train(0, 0)), found.evals["test"]()
+        dataset = read_text(task="super_glue/copa", path=path, **keys).source
+        batch, (test,) = next(dataset.train(0, 0)), dataset.evals["test"]()
         assert batch["choice_ids"][0].tolist() == [[6, 3, 0, 0, 0], [7, 3, 0, 0, 0]]
         assert test["choice_ids"][0].tolist() == [[6, 7, 8, 9, 3], [7, 3, 0, 0, 0]]
         assert np.array_equal(test["choice_mask"], test["choice_ids"] > 0)
-        assert found.spec.inputs["choice_ids"] == ((2, 5), "int32")
+        assert dataset.spec.inputs["choice_ids"] == ((2, 5), "int32")
 
-    def test_a_regression_has_none(self):
+    def test_a_regression_has_no_choices(self):
         with pytest.raises(UserError, match="form is 'choices' but glue/stsb is a regression"):
             read_text(task="glue/stsb", form="choices", batch_size=1)
 
 
 class TestGroups:
-    def test_passages_stay_whole_and_questions_are_told(self, tmp_path, folder):
+    def test_passages_stay_in_one_split_and_questions_have_ids(self, tmp_path, folder):
         rows = [{**MULTIRC, "idx": number} for number in range(10)]
         path = write_json(tmp_path, "super_glue/multirc", rows)
         keys = {"batch_size": 3, "eval_batch_size": 4, "vocabulary": str(folder), "validation": 3}
-        found = read_text(task="super_glue/multirc", path=path, **keys)
-        assert found.source.size == {"train": 21, "validation": 9, "test": 30}
-        order = np.concatenate([b["id"][b["mask"] > 0] for b in found.source.evals["test"]()])
-        for groups, number in zip(found.groups["test"], order, strict=True):
+        dataset = read_text(task="super_glue/multirc", path=path, **keys)
+        assert dataset.source.size == {"train": 21, "validation": 9, "test": 30}
+        order = np.concatenate([b["id"][b["mask"] > 0] for b in dataset.source.evals["test"]()])
+        for groups, number in zip(dataset.groups["test"], order, strict=True):
             assert groups == 2 * (number // 3) + (number % 3 == 2)
 
 
-class TestRefuses:
+class TestErrors:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
@@ -250,15 +252,15 @@ class TestRefuses:
             ({"limit": 0}, r"data\.limit is 0"),
         ],
     )
-    def test_options(self, options, change, message):
+    def test_invalid_options_are_errors(self, options, change, message):
         with pytest.raises(UserError, match=message):
             read_text(**{**options, **change})
 
-    def test_steps_before_the_first(self, source):
+    def test_negative_steps_are_errors(self, source):
         with pytest.raises(UserError, match="seed is 0 and step -1"):
             next(source.train(-1, 0))
 
-    def test_texts_that_are_too_long(self, options):
+    def test_cut_texts_give_a_warning(self, options):
         # A row has 5 + row % 11 tokens.
         short = {**options, "max_length": 12, "lengths": None}
         with pytest.raises(UserError, match=r"\d+ of 93 in train.* longer than .* = 12 tokens"):
@@ -266,20 +268,20 @@ class TestRefuses:
         with pytest.warns(
             UserWarning, match=r"\d+ of 23 in test are longer than 12 tokens"
         ) as caught:
-            found = read_text(**short)
+            dataset = read_text(**short)
         counts = re.findall(r"(\d+) of \d+ in (\w+)", str(caught[0].message))
         truncated = {split: int(count) for count, split in counts}
         assert truncated["test"] == sum(row % 11 >= 8 for row in range(200, 223))
         both = truncated["train"] + truncated["validation"]
         assert both == sum(row % 11 >= 8 for row in range(103))
-        assert next(found.source.train(0, 0))["input_ids"].shape[1] <= 12
+        assert next(dataset.source.train(0, 0))["input_ids"].shape[1] <= 12
 
-    def test_nothing_is_said_where_all_fit(self, options):
+    def test_no_warning_if_all_texts_fit(self, options):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             read_text(**options)
 
-    def test_a_text_without_tokens(self, tmp_path):
+    def test_an_empty_text_is_an_error(self, tmp_path):
         import tokenizers as library
 
         library.Tokenizer(library.models.WordLevel({"a": 0}, unk_token="a")).save(
@@ -296,7 +298,7 @@ def test_real_rte(form):
     if not folder.is_dir():
         pytest.skip("needs RTE and BERT's vocabulary in ../shared")
     with pytest.warns(UserWarning, match="33 of 277 in test" if form == "classify" else "in test"):
-        found = read_text(
+        dataset = read_text(
             task="glue/rte",
             path=str(folder),
             form=form,
@@ -304,8 +306,8 @@ def test_real_rte(form):
             eval_batch_size=32,
             vocabulary=str(SHARED / "bert_uncased_vocab.txt"),
         ).source
-    assert found.size == {"train": 2241, "validation": 249, "test": 277}
-    shapes = {batch["input_ids"].shape for batch in take(found.train(0, 0), 140)}
+    assert dataset.size == {"train": 2241, "validation": 249, "test": 277}
+    shapes = {batch["input_ids"].shape for batch in take(dataset.train(0, 0), 140)}
     assert shapes <= {(16, length) for length in (32, 64, 96, 128)}
-    label = np.concatenate([b["label"][b["mask"] > 0] for b in found.evals["test"]()])
+    label = np.concatenate([b["label"][b["mask"] > 0] for b in dataset.evals["test"]()])
     assert label.sum() == 131

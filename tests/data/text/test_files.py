@@ -32,7 +32,7 @@ WSC = {
     "target": {"span1_text": "Al", "span1_index": 2, "span2_text": "him", "span2_index": 5},
     "label": True,
 }
-# examples of the development file, and how many have class 1, counted with zcat, cut and grep
+# examples of the development file, and those of class 1, counted with zcat, cut and grep
 REAL = {
     "glue/cola": ("glue", 1043, 721),
     "glue/sst2": ("glue", 872, 444),
@@ -80,15 +80,15 @@ class TestTable:
             assert task.prompt.count("{" + task.long + "}") == 1
             assert task.prompt.endswith("Answer:")
         if task.header:
-            wanted = text_tasks.fields(task.first, task.second, task.prompt)
-            assert {task.label, *wanted} <= set(task.header)
+            expected = text_tasks.fields(task.first, task.second, task.prompt)
+            assert {task.label, *expected} <= set(task.header)
 
     @pytest.mark.parametrize("name", [name for name in TASKS if name.startswith("glue/")])
-    def test_is_as_tfds_has_it(self, name, tmp_path):
+    def test_fields_match_tfds(self, name, tmp_path):
         task = TASKS[name]
         features = text_files._builder(name, str(tmp_path)).info.features
-        wanted = text_tasks.fields(task.first, task.second, task.prompt)
-        assert set(wanted) == set(features) - {"idx", "label"}
+        expected = text_tasks.fields(task.first, task.second, task.prompt)
+        assert set(expected) == set(features) - {"idx", "label"}
         if task.bounds is None:
             assert features["label"].names == list(task.class_names)
 
@@ -102,17 +102,17 @@ class TestTable:
 
 class TestGlue:
     def test_cola_has_no_header_and_quotes_are_literal(self, tmp_path):
-        found = text_files.read(TASKS["glue/cola"], write(tmp_path, "glue/cola", COLA))
-        assert [(e.fields["sentence"], e.label) for e in found.train] == [
+        examples = text_files.read(TASKS["glue/cola"], write(tmp_path, "glue/cola", COLA))
+        assert [(e.fields["sentence"], e.label) for e in examples.train] == [
             ("Birds sing.", 1),
             ('Birds "sings.', 0),
         ]
 
     @pytest.mark.parametrize("inside", [True, False])
-    def test_mrpc_in_its_own_folder_or_beside_others(self, tmp_path, inside):
+    def test_mrpc_in_a_folder_or_among_other_files(self, tmp_path, inside):
         path = write(tmp_path, "glue/mrpc", MRPC)
-        found = text_files.read(TASKS["glue/mrpc"], f"{path}/MRPC" if inside else path)
-        (example,) = found.evals["test"]
+        examples = text_files.read(TASKS["glue/mrpc"], f"{path}/MRPC" if inside else path)
+        (example,) = examples.evals["test"]
         assert example.fields == {"sentence1": "It 's late .", "sentence2": '" Late it is .'}
         assert example.label == 1
 
@@ -121,8 +121,8 @@ class TestGlue:
         write(tmp_path, "glue/mnli", line.format("p", "neutral"), ["train"])
         write(tmp_path, "glue/mnli", line.format("q", "entailment"), ["dev_matched"])
         path = write(tmp_path, "glue/mnli", line.format("r", "contradiction"), ["dev_mismatched"])
-        found = text_files.read(TASKS["glue/mnli"], path)
-        both = {**found.evals, "train": found.train}
+        examples = text_files.read(TASKS["glue/mnli"], path)
+        both = {**examples.evals, "train": examples.train}
         assert {name: (e.fields["hypothesis"], e.label) for name, (e,) in both.items()} == {
             "train": ("A p.", 1),
             "test": ("A q.", 0),
@@ -140,8 +140,8 @@ class TestGlue:
 
     def test_a_line_ends_with_a_line_feed_only(self, tmp_path):
         text = "sentence\tlabel\r\none\u2028two\x85three\t1\r\n"
-        found = text_files.read(TASKS["glue/sst2"], write(tmp_path, "glue/sst2", text))
-        assert found.train[0].fields["sentence"] == "one\u2028two\x85three"
+        examples = text_files.read(TASKS["glue/sst2"], write(tmp_path, "glue/sst2", text))
+        assert examples.train[0].fields["sentence"] == "one\u2028two\x85three"
 
 
 QQP = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
@@ -194,23 +194,23 @@ class TestBrokenRows:
 
 
 class TestSuperGlue:
-    def test_multirc_is_an_example_an_answer(self, tmp_path):
+    def test_multirc_has_an_example_for_each_answer(self, tmp_path):
         path = write_json(tmp_path, "super_glue/multirc", [MULTIRC])
-        found = text_files.read(TASKS["super_glue/multirc"], path).train
-        assert [e.label for e in found] == [1, 0, 0]
-        assert [e.group for e in found] == [(4, 9), (4, 9), (4, 10)]
-        assert {e.unit for e in found} == {4}
-        assert text_tasks.sides(TASKS["super_glue/multirc"], found[1].fields) == (
+        examples = text_files.read(TASKS["super_glue/multirc"], path).train
+        assert [e.label for e in examples] == [1, 0, 0]
+        assert [e.group for e in examples] == [(4, 9), (4, 9), (4, 10)]
+        assert {e.unit for e in examples} == {4}
+        assert text_tasks.sides(TASKS["super_glue/multirc"], examples[1].fields) == (
             "Ann ran.",
             "Who? Bob",
         )
 
-    @pytest.mark.parametrize(("index", "wanted"), [(5, '*him,"*'), (0, '*him,"*')])
-    def test_wsc_marks_the_pronoun(self, tmp_path, index, wanted):
+    @pytest.mark.parametrize(("index", "expected"), [(5, '*him,"*'), (0, '*him,"*')])
+    def test_wsc_marks_the_pronoun(self, tmp_path, index, expected):
         row = {**WSC, "target": {**WSC["target"], "span2_index": index}}
         path = write_json(tmp_path, "super_glue/wsc", [row])
         (example,) = text_files.read(TASKS["super_glue/wsc"], path).train
-        assert example.fields["marked"] == f'Tom saw Al. "I know {wanted} he said.'
+        assert example.fields["marked"] == f'Tom saw Al. "I know {expected} he said.'
         assert example.label == 1
 
     def test_copa_answers_are_its_choices(self, tmp_path):
@@ -221,7 +221,7 @@ class TestSuperGlue:
         text = "".join(text_tasks.prompt(TASKS["super_glue/copa"], example.fields))
         assert text == "It fell.\nQuestion: What was the cause of this?\nAnswer:"
 
-    def test_which_file_is_trained_on(self, tmp_path):
+    def test_the_training_file_can_be_selected(self, tmp_path):
         row = {"question": "is it", "passage": "It is.", "label": True}
         task = TASKS["super_glue/boolq"]
         path = write_json(tmp_path, "super_glue/boolq", [row], ["train32", "val"])
@@ -230,13 +230,13 @@ class TestSuperGlue:
         with pytest.raises(UserError, match=r"holds train32, train400; set data\.train_file"):
             text_files.read(task, path)
         assert len(text_files.read(task, path, "train400").train) == 2
-        found = text_files.read(task, path, "val")
-        assert (len(found.train), dict(found.evals)) == (1, {})
+        examples = text_files.read(task, path, "val")
+        assert (len(examples.train), dict(examples.evals)) == (1, {})
         with pytest.raises(UserError, match="no file 'train7'; it has train32, train400, val"):
             text_files.read(task, path, "train7")
 
 
-class TestRefuses:
+class TestErrors:
     @pytest.mark.parametrize(
         ("task", "text", "message"),
         [
@@ -271,9 +271,9 @@ class TestRefuses:
         with pytest.raises(UserError, match=message):
             text_files.read(TASKS[task], write_json(tmp_path, task, [row]))
 
-    def test_damaged_files(self, tmp_path):
+    def test_damaged_files_are_errors(self, tmp_path):
         path = write_json(tmp_path, "super_glue/cb", [{}])
-        (tmp_path / "CB/train.jsonl").write_text("{")  # goes before the gzipped one
+        (tmp_path / "CB/train.jsonl").write_text("{")  # has precedence over the gzipped file
         with pytest.raises(UserError, match=r"train\.jsonl line 1 is not JSON"):
             text_files.read(TASKS["super_glue/cb"], path)
         (tmp_path / "CB/train.jsonl").unlink()
@@ -293,9 +293,11 @@ class TestRefuses:
 class TestTfds:
     def test_mocked_sst2(self, tmp_path):
         with tfds.testing.mock_data(num_examples=7):
-            found = text_files.read(TASKS["glue/sst2"], None)
-        assert len(found.train) == len(found.evals["test"]) == 7
-        assert all(isinstance(e.fields["sentence"], str) and e.label in (0, 1) for e in found.train)
+            examples = text_files.read(TASKS["glue/sst2"], None)
+        assert len(examples.train) == len(examples.evals["test"]) == 7
+        assert all(
+            isinstance(e.fields["sentence"], str) and e.label in (0, 1) for e in examples.train
+        )
 
     def test_unfolded_rows(self):
         task = TASKS["super_glue/multirc"]
@@ -314,7 +316,7 @@ class TestTfds:
         with pytest.raises(UserError, match=r"tfds, example 0: label is -1"):
             text_files._stored(task, [{**rows[0], "label": -1}], "tfds")
 
-    def test_not_on_disk(self, tmp_path):
+    def test_missing_files_are_an_error(self, tmp_path):
         (tmp_path / "glue").mkdir()
         with pytest.raises(UserError, match=r"run: tfds build glue/sst2"):
             text_files.read(TASKS["glue/sst2"], str(tmp_path))
@@ -330,8 +332,8 @@ def test_real_files(name):
     if not folder.is_dir():
         pytest.skip("needs the data in ../shared")
     kind = "dev.tsv.gz" if family == "glue" else "val.jsonl.gz"
-    found = text_files.read_file(task, folder / kind)
-    assert len(found) == size
-    assert all(all(e.fields.values()) for e in found)
+    examples = text_files.read_file(task, folder / kind)
+    assert len(examples) == size
+    assert all(all(e.fields.values()) for e in examples)
     if positive is not None:
-        assert sum(e.label == 1 for e in found) == positive
+        assert sum(e.label == 1 for e in examples) == positive

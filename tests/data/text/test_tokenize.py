@@ -1,4 +1,4 @@
-"""WordPiece against BERT's own tokens, cutting, trained vocabularies, other tokenizers."""
+"""WordPiece against BERT's tokens, truncation, trained vocabularies, other tokenizers."""
 
 import json
 import sys
@@ -14,8 +14,8 @@ from kdjax.errors import UserError
 
 ROOT = Path(__file__).parents[3]
 SHARED = ROOT / "../shared"
-# 54 hand-made texts by transformers 4.57.6's BertTokenizer, uncased; the vocabulary is the part of
-# BERT's that they use, in its order (greedy longest match is the same with fewer unused pieces).
+# 54 handwritten texts tokenized by transformers 4.57.6's BertTokenizer, uncased; the vocabulary is
+# the part of BERT's that they use, in its order (unused pieces do not change the longest match).
 GOLDEN = json.loads((ROOT / "tests/golden/wordpiece.json").read_text(encoding="utf-8"))
 SMALL = [*tokenize.SPECIAL, *"abcdefgh", *(f"##{c}" for c in "abcdefgh")]
 TEXTS = ["the cat sat on the mat", "a cat and a hat", "the Hat of the cats", "naïve café 東京!"]
@@ -27,11 +27,11 @@ def row(encoded, number):
 
 
 class TestWordpiece:
-    @pytest.mark.parametrize("wanted", GOLDEN["rows"], ids=lambda found: found["kind"])
-    def test_equals_bert(self, wanted):
+    @pytest.mark.parametrize("golden", GOLDEN["rows"], ids=lambda actual: actual["kind"])
+    def test_equals_bert(self, golden):
         tokenizer = tokenize.from_words(GOLDEN["vocabulary"])
-        found = tokenize.encode(tokenizer, [tuple(wanted["texts"])], max_length=128)
-        assert row(found, 0) == (wanted["ids"], wanted["types"])
+        actual = tokenize.encode(tokenizer, [tuple(golden["texts"])], max_length=128)
+        assert row(actual, 0) == (golden["ids"], golden["types"])
 
     def test_equals_bert_on_every_golden_row(self):
         golden, vocabulary = SHARED / "golden/transformers", SHARED / "data/bert_uncased_vocab.txt"
@@ -40,14 +40,14 @@ class TestWordpiece:
         sentences = json.loads((golden / "sentences.json").read_text(encoding="utf-8"))
         tokens = np.load(golden / "tokens.npz")
         texts = [(r["text"],) if r["pair"] is None else (r["text"], r["pair"]) for r in sentences]
-        found = tokenize.encode(tokenize.wordpiece(vocabulary), texts, max_length=128)
+        actual = tokenize.encode(tokenize.wordpiece(vocabulary), texts, max_length=128)
         assert len(sentences) == 200
         for number in range(len(sentences)):
-            ids, types = row(found, number)
+            ids, types = row(actual, number)
             assert ids == tokens["input_ids"][number, : len(ids)].tolist()
             assert types == tokens["token_type_ids"][number, : len(ids)].tolist()
             assert len(ids) == tokens["attention_mask"][number].sum()
-        assert np.array_equal(found.cut, tokens["full_length"] > 128)
+        assert np.array_equal(actual.cut, tokens["full_length"] > 128)
 
     def test_literal_special_tokens_are_text(self):
         tokenizer = tokenize.from_words([*SMALL, "[", "]", "sep"])
@@ -58,8 +58,8 @@ class TestWordpiece:
     def test_texts_beyond_one_chunk_keep_their_order(self, monkeypatch):
         monkeypatch.setattr(tokenize, "_CHUNK", 2)
         tokenizer = tokenize.from_words(SMALL)
-        found = tokenize.encode(tokenizer, [("a " * n,) for n in range(7)], max_length=16)
-        assert np.diff(found.start).tolist() == [n + 2 for n in range(7)]
+        actual = tokenize.encode(tokenizer, [("a " * n,) for n in range(7)], max_length=16)
+        assert np.diff(actual.start).tolist() == [n + 2 for n in range(7)]
 
 
 CASED = [*tokenize.SPECIAL, "Ann", "ann", "met", "é", "e", "##lan", "東", "東京"]
@@ -154,35 +154,35 @@ class TestSettings:
 
 class TestCutting:
     @pytest.mark.parametrize(("first", "second"), [(3, 4), (20, 4), (4, 20), (13, 13), (30, 9)])
-    def test_a_pair_loses_from_its_longer_side(self, first, second):
+    def test_the_longer_text_of_a_pair_is_truncated(self, first, second):
         tokenizer = tokenize.from_words(SMALL)
-        found = tokenize.encode(tokenizer, [("a " * first, "b " * second)], max_length=16)
-        ids, types = row(found, 0)
-        kept = (ids.count(5), ids.count(6))
-        assert bool(found.cut[0]) == (first + second > 13)
+        actual = tokenize.encode(tokenizer, [("a " * first, "b " * second)], max_length=16)
+        ids, types = row(actual, 0)
+        counts = (ids.count(5), ids.count(6))
+        assert bool(actual.cut[0]) == (first + second > 13)
         assert len(ids) == min(16, first + second + 3)
-        assert types == [0] * (kept[0] + 2) + [1] * (kept[1] + 1)
-        for own, other, size in ((*kept, first), (*kept[::-1], second)):
+        assert types == [0] * (counts[0] + 2) + [1] * (counts[1] + 1)
+        for own, other, size in ((*counts, first), (*counts[::-1], second)):
             assert own == size or own >= other - 1, "the shorter side was cut"
 
-    def test_a_single_text_loses_its_end(self):
-        found = tokenize.encode(tokenize.from_words(SMALL), [("a b c d e f g h",)], max_length=6)
-        assert row(found, 0)[0] == [2, 5, 6, 7, 8, 3]
+    def test_the_end_of_a_single_text_is_truncated(self):
+        actual = tokenize.encode(tokenize.from_words(SMALL), [("a b c d e f g h",)], max_length=6)
+        assert row(actual, 0)[0] == [2, 5, 6, 7, 8, 3]
 
-    def test_a_prompt_loses_the_end_of_its_long_part(self):
+    def test_the_end_of_the_long_part_of_a_prompt_is_truncated_first(self):
         tokenizer = tokenize.from_words(SMALL)
         prompts = [Prompt("a ", "b c d e", " f g"), Prompt("a ", "b", " f g")]
-        found = tokenize.encode_prompts(tokenizer, prompts, max_length=7)
-        assert row(found, 0)[0] == [2, 5, 6, 7, 10, 11, 3]  # a, b c, f g
-        assert row(found, 1)[0] == [2, 5, 6, 10, 11, 3]
-        assert found.cut.tolist() == [True, False]
+        actual = tokenize.encode_prompts(tokenizer, prompts, max_length=7)
+        assert row(actual, 0)[0] == [2, 5, 6, 7, 10, 11, 3]  # a, b c, f g
+        assert row(actual, 1)[0] == [2, 5, 6, 10, 11, 3]
+        assert actual.cut.tolist() == [True, False]
 
-    def test_then_the_start_of_the_rest(self):
+    def test_the_start_of_the_rest_of_a_prompt_is_truncated_next(self):
         prompts = [Prompt("a ", "b c", " d e f")]
-        found = tokenize.encode_prompts(tokenize.from_words(SMALL), prompts, max_length=4)
-        assert row(found, 0)[0] == [2, 9, 10, 3]  # e f
+        actual = tokenize.encode_prompts(tokenize.from_words(SMALL), prompts, max_length=4)
+        assert row(actual, 0)[0] == [2, 9, 10, 3]  # e f
 
-    def test_answers_are_closed_and_padded(self):
+    def test_answers_have_an_end_token_and_padding(self):
         tokenizer = tokenize.from_words(SMALL)
         ids, mask = tokenize.encode_answers(tokenizer, [("a", "bc d"), ("d", "a")])
         assert ids.tolist() == [
@@ -194,7 +194,7 @@ class TestCutting:
 
 
 class TestTraining:
-    def test_reads_back_as_it_was_saved(self, tmp_path):
+    def test_a_saved_vocabulary_is_read_back_unchanged(self, tmp_path):
         trained = tokenize.train_wordpiece(TEXTS, 80)
         file = tokenize.save(trained, tmp_path / "new")
         assert file.name == "vocab.txt"
@@ -203,27 +203,27 @@ class TestTraining:
             assert tokenize.words(again) == tokenize.words(trained)
             assert again[1:] == trained[1:]
 
-    def test_knows_its_texts(self):
+    def test_training_texts_have_no_unknown_tokens(self):
         trained = tokenize.train_wordpiece(TEXTS, 80)
-        found = tokenize.encode(trained, [(text,) for text in TEXTS], max_length=64)
+        actual = tokenize.encode(trained, [(text,) for text in TEXTS], max_length=64)
         words = tokenize.words(trained)
         assert words[:5] == tokenize.SPECIAL
         assert len(words) <= 80
-        assert 1 not in found.ids
+        assert 1 not in actual.ids
         assert {"the", "cat"} <= set(words)
         assert "##!" not in words, "punctuation stands alone"
 
-    def test_a_small_vocabulary_keeps_the_commonest_characters(self):
+    def test_a_small_vocabulary_has_the_most_frequent_characters(self):
         trained = tokenize.train_wordpiece(TEXTS, 32)
         assert trained.vocab_size <= 32
         assert {"a", "t", "h", "e"} <= set(tokenize.words(trained))
 
-    def test_trains_the_same_every_time(self):
-        # The library alone does not: each of its hash maps has an order of its own.
+    def test_training_is_deterministic(self):
+        # The library alone is not deterministic: the order of its hash maps varies.
         first, *others = (tokenize.words(tokenize.train_wordpiece(TEXTS, 60)) for _ in range(6))
-        assert all(found == first for found in others)
+        assert all(actual == first for actual in others)
 
-    def test_too_small(self):
+    def test_a_vocabulary_that_is_too_small_is_an_error(self):
         with pytest.raises(UserError, match="vocabulary_size is 8; it must be >= 32"):
             tokenize.train_wordpiece(TEXTS, 8)
 
@@ -233,38 +233,38 @@ class TestFromFile:
     def folder(self, tmp_path):
         import tokenizers as library
 
-        made = library.Tokenizer(library.models.BPE())
-        made.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
-        made.decoder = library.decoders.ByteLevel()
+        tokenizer = library.Tokenizer(library.models.BPE())
+        tokenizer.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = library.decoders.ByteLevel()
         trainer = library.trainers.BpeTrainer(
             vocab_size=300,
             show_progress=False,
             special_tokens=["<|endoftext|>"],
             initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
         )
-        made.train_from_iterator(TEXTS, trainer)
-        made.enable_padding(length=50)  # as some published files have it
-        made.enable_truncation(2)
-        made.save(str(tmp_path / "tokenizer.json"))
+        tokenizer.train_from_iterator(TEXTS, trainer)
+        tokenizer.enable_padding(length=50)  # as in some published files
+        tokenizer.enable_truncation(2)
+        tokenizer.save(str(tmp_path / "tokenizer.json"))
         return tmp_path
 
     def test_bytes(self, folder):
         tokenizer = tokenize.from_file(folder)
         assert (tokenizer.pad_id, tokenizer.end_id, tokenizer.plain) == (0, 0, False)
-        found = tokenize.encode_prompts(tokenizer, [Prompt("", TEXTS[3], "")], max_length=64)
-        assert tokenizer.encoder.decode(found.ids.tolist()) == TEXTS[3]
+        actual = tokenize.encode_prompts(tokenizer, [Prompt("", TEXTS[3], "")], max_length=64)
+        assert tokenizer.encoder.decode(actual.ids.tolist()) == TEXTS[3]
         ids, mask = tokenize.encode_answers(tokenizer, [("hat", "the cat")])
         answer = ids[0, 1][mask[0, 1] > 0]
         assert tokenizer.encoder.decode(answer.tolist()) == " the cat"
         assert answer[-1] == tokenizer.end_id
 
-    def test_saves_itself(self, folder, tmp_path):
+    def test_a_tokenizer_is_saved_unchanged(self, folder, tmp_path):
         tokenizer = tokenize.from_file(folder / "tokenizer.json")
         file = tokenize.save(tokenizer, tmp_path / "copy")
         assert tokenize.words(tokenize.from_file(file)) == tokenize.words(tokenizer)
 
 
-class TestRefuses:
+class TestErrors:
     @pytest.mark.parametrize(
         ("lines", "message"),
         [
@@ -284,7 +284,7 @@ class TestRefuses:
         with pytest.raises(UserError, match=r"data\.tokenizer=.* give a tokenizer\.json"):
             tokenize.from_file(tmp_path / "none")
 
-    def test_foreign_files(self, tmp_path):
+    def test_other_files_are_errors(self, tmp_path):
         (tmp_path / "tokenizer.json").write_text("{}")
         with pytest.raises(UserError, match=r"is not a tokenizer\.json"):
             tokenize.from_file(tmp_path)
@@ -292,7 +292,7 @@ class TestRefuses:
         with pytest.raises(UserError, match="cannot be read"):
             tokenize.wordpiece(tmp_path)
 
-    def test_without_the_library(self, monkeypatch):
+    def test_a_missing_library_is_an_error(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "tokenizers", None)
         with pytest.raises(UserError, match=r"pip install 'kdjax\[text\]'"):
             tokenize.from_words(SMALL)

@@ -1,4 +1,4 @@
-"""Six methods on tiny networks, and what the tests of methods and training share."""
+"""Six methods on tiny networks, and helpers of the tests of methods and training."""
 
 import functools
 
@@ -22,7 +22,7 @@ def term(name, *, toward=(), **options):
 
 
 def network(kind, role, axis_name=None):
-    """ "cnn" has batch norm, "mlp" has none; the teacher is the wider one."""
+    """Return a network: "cnn" has batch norm, "mlp" has none; the teacher is the wider one."""
     wide = role == "teacher"
     if kind == "mlp":
         return models.build("mlp", num_classes=CLASSES, hidden=(12,) if wide else (8,))
@@ -31,7 +31,7 @@ def network(kind, role, axis_name=None):
 
 
 def players(method, kind="cnn", axis_name=None):
-    """The table of a method, with the scalars of specs and published defaults."""
+    """Return the table of a method with published default scalars."""
     t, s = ("teacher",), ("student",)
     extra = {
         "alone": ({}, {}),
@@ -50,7 +50,7 @@ def players(method, kind="cnn", axis_name=None):
         ),
     }
     extra["switokd"] = extra["dml"]
-    names = ("correlation", "relational_distance")  # both couple the examples of a batch
+    names = ("correlation", "relational_distance")  # both terms couple the examples of a batch
     extra["coupled"] = ({}, {name: term(name, toward=t) for name in names})
     pause = (switokd_pause, "student") if method == "switokd" else None
     own = dict(zip(("teacher", "student"), extra[method], strict=True))
@@ -66,7 +66,7 @@ def players(method, kind="cnn", axis_name=None):
 
 
 def hparams(table, learning_rate=0.1, weight_decay=1e-3):
-    """What a config would make: the terms' scalars and the optimizer's, for roles that train."""
+    """Return hparams as from a config: scalars of terms and optimizers of the trained roles."""
     rates = {"learning_rate": learning_rate, "weight_decay": weight_decay}
     return {
         role: {
@@ -100,12 +100,12 @@ def _init(kind):
 
 
 def make_variables(kind, seed=0):
-    """All methods have the same networks, hence one compiled init a kind."""
+    """Initialise the networks; all methods share them, so init is compiled once for each kind."""
     return jax.device_get(_init(kind)(jax.random.key(seed), batch()))
 
 
 def start(name, kind="cnn"):
-    """The state before the first step, on the host."""
+    """Return the initial state on the host."""
     table, variables = players(name, kind), make_variables(kind)
     params = {role: v.params for role, v in variables.items()}
     stats = {role: v.stats for role, v in variables.items()}
@@ -140,7 +140,7 @@ def evaluator(table):
 
 
 def logits(table, variables, b):
-    """Logits in float64, by role, as the loss sees them."""
+    """Return the logits of the loss in float64 by role."""
     return {
         role: np.asarray(
             p.model.apply(variables[role], b, train=bool(p.terms), key=None)[0].logits, np.float64
@@ -150,14 +150,14 @@ def logits(table, variables, b):
 
 
 def scaled(variables, role, factor):
-    """Variables with a role's last layer multiplied: a surer network."""
+    """Scale the last layer of a role, which makes its network more confident."""
     fc = variables[role].params["fc"]
     params = {**variables[role].params, "fc": {**fc, "kernel": fc["kernel"] * np.float32(factor)}}
     return {**variables, role: variables[role]._replace(params=params)}
 
 
 def same(a, b):
-    """Bit for bit."""
+    """Return whether two trees are equal bit for bit."""
     return all(
         np.array_equal(np.asarray(x), np.asarray(y))
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)

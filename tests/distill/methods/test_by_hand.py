@@ -1,4 +1,4 @@
-"""Every method's loss against the definition in float64 numpy, and where gradients must not go."""
+"""Every method's loss against its definition in float64 numpy, and stopped gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def log_softmax(z):
 
 
 def kl(target, own, temperature=1.0):
-    """KL(target || own) of logits, per example."""
+    """Return KL(target || own) of logits, per example."""
     p, q = log_softmax(target / temperature), log_softmax(own / temperature)
     return (np.exp(p) * (p - q)).sum(-1)
 
@@ -36,21 +36,21 @@ def entropy(z):
     return -(np.exp(log_softmax(z)) * log_softmax(z)).sum(-1)
 
 
-def found(method):
-    """Losses and metrics of a method on MLPs, with the logits they were computed from."""
+def evaluate_method(method):
+    """Return losses and metrics of a method on MLPs, and their logits."""
     table, variables, batch = tables.players(method, "mlp"), tables.make_variables("mlp"), BATCH
     total, _, aux = tables.evaluator(table)(variables, batch)
     return total, aux, tables.logits(table, variables, batch), batch["label"]
 
 
-def test_alone():
-    total, aux, z, label = found("alone")
+def test_alone_is_cross_entropy():
+    total, aux, z, label = evaluate_method("alone")
     assert np.allclose(total, ce(z["teacher"], label).mean() + ce(z["student"], label).mean())
     right = np.mean(z["student"].argmax(-1) == label)
     assert np.allclose(aux.metrics["student/accuracy"], right)
 
 
-def test_offline_distillation_weighs_as_hinton():
+def test_offline_distillation_has_hintons_weights():
     table = tables.players("kd", "mlp")
     toward = {"toward": ("teacher",), "scalars": {"temperature": 4.0, "weight": 0.9}}
     student = {
@@ -70,7 +70,7 @@ def test_offline_distillation_weighs_as_hinton():
     assert "teacher/accuracy" in aux.metrics
 
 
-def test_mutual_learning_averages_over_three_peers():
+def test_mutual_learning_averages_over_the_peers():
     roles = ("a", "b", "c")
     table = {}
     for width, role in enumerate(roles, start=6):
@@ -88,7 +88,7 @@ def test_mutual_learning_averages_over_three_peers():
 
 
 def test_bdkd():
-    total, aux, z, label = found("bdkd")
+    total, aux, z, label = evaluate_method("bdkd")
     t, s = z["teacher"], z["student"]
     forward = np.where(entropy(t) > entropy(s), 2.0, 1.0)
     reverse = np.where(entropy(s) > entropy(t), 2.0, 1.0)
@@ -103,7 +103,7 @@ def test_bdkd():
 
 
 def test_kdcl():
-    _, aux, z, label = found("kdcl")
+    _, aux, z, label = evaluate_method("kdcl")
     both = np.stack([z["teacher"], z["student"]])
     of_label = np.take_along_axis(both, np.broadcast_to(label, (2, 16))[..., None], -1)
     target = (both - of_label).min(0)
@@ -134,7 +134,7 @@ def test_switokd_signal():
 
 
 @pytest.mark.parametrize("method", tables.METHODS)
-def test_no_gradient_leaks(method):
+def test_no_gradient_reaches_other_roles(method):
     table = tables.players(method, "mlp")
     variables, batch = tables.make_variables("mlp"), BATCH
     scalars = jax.tree.map(jnp.float32, tables.hparams(table))
@@ -179,7 +179,7 @@ class TestTemperatureSquared:
         assert np.allclose(total, factor * raw)
 
     def test_gradient_keeps_its_scale(self):
-        # T^2 KL tends to a quadratic form in the logits: its gradient no longer depends on T
+        # T^2 KL tends to a quadratic form in the logits, whose gradient does not depend on T
         norms = []
         for temperature in (20.0, 80.0):
             table = self.table(temperature, None)
@@ -191,7 +191,7 @@ class TestTemperatureSquared:
             )
         assert norms[0] == pytest.approx(norms[1], rel=0.1)
 
-    def test_refused_without_a_temperature(self):
+    def test_scaling_without_a_temperature_is_an_error(self):
         with pytest.raises(UserError, match="temperature_squared"):
             tables.term("ce", scale_by_temperature_squared=True)
 
@@ -228,14 +228,14 @@ def test_ramp_multiplies_the_term():
 
 
 @pytest.mark.parametrize("method", ["kdcl", "switokd", "bdkd"])
-def test_mask_is_slicing(method):
+def test_a_mask_equals_slicing(method):
     table = tables.players(method, "mlp")
-    variables, whole, evaluate = tables.make_variables("mlp"), BATCH, tables.evaluator(table)
-    sliced = {name: value[:11] for name, value in whole.items()}
-    padded = {**whole, "mask": np.where(np.arange(16) < 11, 1, 0).astype(np.float32)}
-    padded["image"] = whole["image"].copy()
+    variables, full, evaluate = tables.make_variables("mlp"), BATCH, tables.evaluator(table)
+    sliced = {name: value[:11] for name, value in full.items()}
+    padded = {**full, "mask": np.where(np.arange(16) < 11, 1, 0).astype(np.float32)}
+    padded["image"] = full["image"].copy()
     padded["image"][11:] = np.nan
-    padded["label"] = np.where(np.arange(16) < 11, whole["label"], -1).astype(np.int32)
+    padded["label"] = np.where(np.arange(16) < 11, full["label"], -1).astype(np.int32)
     total, grads, aux = evaluate(variables, sliced)
     total_padded, grads_padded, aux_padded = evaluate(variables, padded)
     for a, b in zip(

@@ -1,4 +1,4 @@
-"""What one step moves and what it leaves alone, bit for bit; one trace; what is refused."""
+"""Arrays that one step updates and does not, bit for bit; one trace; errors."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from tests.distill.methods import tables
 
 @pytest.fixture(scope="module")
 def stepped():
-    """Name of a method -> the states before and after two steps, and the last metrics."""
+    """Return, by method, the states before and after two steps and the last metrics."""
     known = {}
 
     def run(name):
@@ -28,7 +28,7 @@ def stepped():
 
 
 @pytest.mark.parametrize("name", tables.METHODS)
-def test_all_that_trains_moves(stepped, name):
+def test_all_trained_roles_are_updated(stepped, name):
     before, after, metrics = stepped(name)
     assert int(after.step) == 2
     assert all(np.isfinite(value) for value in metrics.values())
@@ -50,7 +50,7 @@ def test_frozen_teacher_is_bit_identical(stepped):
     assert tables.same(before.stats["teacher"], after.stats["teacher"])
 
 
-def test_frozen_teacher_sees_its_stored_statistics():
+def test_frozen_teacher_uses_its_running_statistics():
     table = tables.players("kd")
     variables, batch = tables.make_variables("cnn"), tables.batch()
     _, _, aux = tables.evaluator(table)(variables, batch)
@@ -60,7 +60,7 @@ def test_frozen_teacher_sees_its_stored_statistics():
     assert np.allclose(aux.metrics["teacher/accuracy"], right)
 
 
-def test_state_keeps_key_and_hparams(stepped):
+def test_key_and_hparams_do_not_change(stepped):
     before, after, _ = stepped("bdkd")
     assert jnp.array_equal(jax.random.key_data(before.key), jax.random.key_data(after.key))
     assert tables.same(before.hparams, after.hparams)
@@ -86,7 +86,7 @@ def test_one_trace_for_all_values():
 class TestSwitokd:
     @pytest.fixture(scope="class")
     def run(self):
-        """Step from one and the same state on a batch of either mode; momentum is not zero."""
+        """Step from the same state on a batch of each mode; momentum is not zero."""
         table, batch, state = tables.players("switokd"), tables.batch(), tables.start("switokd")
         variables = tables.scaled(tables.make_variables("cnn"), "teacher", 20)
         rng = np.random.default_rng(0)
@@ -96,17 +96,17 @@ class TestSwitokd:
         params = {role: v.params for role, v in variables.items()}
         state, z = state._replace(params=params, opt=opt), tables.logits(table, variables, batch)
         step = jax.jit(tables.step("switokd"))
-        found = {}
+        results = {}
         for mode, choose in (("expert", np.argmax), ("learning", np.argmin)):
             label = choose(z["teacher"], -1).astype(np.int32)
             signal = losses.switch_signal(z["student"], z["teacher"], label)
             assert bool(signal.expert) == (mode == "expert")
-            found[mode] = step(state, {**batch, "label": label})
-        return jax.device_get(state), found
+            results[mode] = step(state, {**batch, "label": label})
+        return jax.device_get(state), results
 
-    def test_expert_mode_pauses_the_teacher_exactly(self, run):
-        before, found = run
-        after, metrics = found["expert"]
+    def test_expert_mode_leaves_the_teacher_bit_identical(self, run):
+        before, results = run
+        after, metrics = results["expert"]
         assert metrics["teacher/active"] == 0
         for part in ("params", "stats", "opt"):
             old, new = getattr(before, part), getattr(after, part)
@@ -114,9 +114,9 @@ class TestSwitokd:
             assert not tables.same(old["student"], new["student"]), part
         assert metrics["teacher/grad_norm"] > 0, "it would have moved"
 
-    def test_learning_mode_moves_both(self, run):
-        before, found = run
-        after, metrics = found["learning"]
+    def test_learning_mode_updates_both(self, run):
+        before, results = run
+        after, metrics = results["learning"]
         assert metrics["teacher/active"] == 1
         for part in ("params", "stats", "opt"):
             for role in ("teacher", "student"):
@@ -124,12 +124,12 @@ class TestSwitokd:
                 assert not tables.same(old, new), (part, role)
 
 
-class TestRefusals:
+class TestErrors:
     def model(self):
         return tables.network("mlp", "student")
 
     @pytest.mark.parametrize("peer", ["teecher", "student"])
-    def test_toward_must_be_another_player(self, peer):
+    def test_toward_must_name_another_player(self, peer):
         own = {"forward_kl": tables.term("forward_kl", toward=(peer,))}
         table = {"student": Player(self.model(), own), "teacher": Player(self.model(), {})}
         with pytest.raises(ValueError, match=rf"student: forward_kl .*'{peer}'.*\(teacher\)"):
@@ -177,7 +177,7 @@ class TestRefusals:
             co_train({"teacher": Player(self.model(), {})})
 
     @pytest.mark.parametrize(
-        ("options", "says"),
+        ("options", "message"),
         [
             ({"name": "forward_kl"}, "needs `toward`"),
             ({"name": "ce", "toward": ("teacher",)}, "remove `toward`"),
@@ -200,6 +200,6 @@ class TestRefusals:
             ),
         ],
     )
-    def test_terms(self, options, says):
-        with pytest.raises(ValueError, match=says):
+    def test_invalid_terms_are_errors(self, options, message):
+        with pytest.raises(ValueError, match=message):
             tables.term(**options)

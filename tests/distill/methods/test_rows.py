@@ -1,6 +1,6 @@
-"""Players whose rows are not the examples: labels and masks of rows, and what players share.
+"""Players whose rows are not examples: labels and masks of rows, and shared regions.
 
-The networks here are linear, with rows that a detector would have: two regions an example.
+The networks are linear and have rows like a detector: two regions for each example.
 """
 
 import jax
@@ -25,7 +25,7 @@ def batch_of():
 
 
 def regional(offset=0.0):
-    """Judges the regions of its batch, shifted by `offset` where it draws them itself."""
+    """Return a network on the regions of its batch, or on its own regions, shifted by `offset`."""
 
     def init(key, batch):
         return Variables({"w": jax.random.normal(key, (WIDTH, CLASSES))}, {})
@@ -52,9 +52,9 @@ def regional(offset=0.0):
 def value(players, key=0):
     method = co_train(players)
     batch = batch_of()
-    found = method.init(jax.random.key(key), batch)
-    params = {role: v.params for role, v in found.items()}
-    stats = {role: v.stats for role, v in found.items()}
+    variables = method.init(jax.random.key(key), batch)
+    params = {role: v.params for role, v in variables.items()}
+    stats = {role: v.stats for role, v in variables.items()}
     hparams = {role: player_hparams(p, learning_rate=0.1) for role, p in players.items()}
     total, aux = method.loss(params, stats, batch, hparams, jax.random.key(1))
     return total, aux, params
@@ -68,13 +68,13 @@ def test_terms_average_over_real_rows():
     )
     label = np.arange(8) % CLASSES
     each = np.log(np.exp(z).sum(1)) - z[np.arange(8), label]
-    kept = [0, 2, 3, 4, 5]  # row 1 is not real, the last example is masked
-    np.testing.assert_allclose(total, each[kept].mean(), rtol=1e-5)
-    right = (z.argmax(1) == label)[kept].mean()
+    real = [0, 2, 3, 4, 5]  # row 1 is not real, the last example is masked
+    np.testing.assert_allclose(total, each[real].mean(), rtol=1e-5)
+    right = (z.argmax(1) == label)[real].mean()
     np.testing.assert_allclose(aux.metrics["student/accuracy"], right, rtol=1e-6)
 
 
-def test_a_term_may_look_at_rows_of_another_kind():
+def test_a_term_may_use_other_rows():
     players = {
         "student": Player(
             regional(), {"binary_cross_entropy": terms.make_term(terms.binary_cross_entropy())}
@@ -86,15 +86,15 @@ def test_a_term_may_look_at_rows_of_another_kind():
     np.testing.assert_allclose(total, (each[0] + each[2]) / 2, rtol=1e-5)
 
 
-def test_a_guest_sees_what_it_is_shown_and_sends_nothing_back():
+def test_a_guest_uses_given_regions_and_returns_no_gradient():
     kl = lambda peer: {"forward_kl": terms.make_term(terms.forward_kl(), toward=(peer,))}  # noqa: E731
     shares = ("student", ("region",))
     players = {
-        "teacher": Player(regional(5.0), kl("student"), shares=shares),  # named first, judges last
+        "teacher": Player(regional(5.0), kl("student"), shares=shares),  # evaluated last
         "student": Player(regional(1.0), kl("teacher")),
     }
     total, aux, params = value(players)
-    rows = batch_of()["x"].reshape(-1, WIDTH) + 1.0  # the student's, for both
+    rows = batch_of()["x"].reshape(-1, WIDTH) + 1.0  # the student's regions for both
     seen = aux.outputs["teacher"].features["pooled"]
     np.testing.assert_allclose(seen[:6], rows[:6])  # the last example is masked
     z = {role: rows @ params[role]["w"] for role in params}
@@ -105,13 +105,13 @@ def test_a_guest_sees_what_it_is_shown_and_sends_nothing_back():
     assert total > 0
 
 
-def test_regions_come_from_a_player_that_draws_its_own():
+def test_regions_come_from_a_player_that_samples_them():
     ce = {"ce": terms.make_term(terms.cross_entropy())}
-    for shares, said in (
+    for shares, expected in (
         ({"a": ("b", ("region",)), "b": ("a", ("region",))}, "takes them from another role"),
         ({"a": ("c", ("region",)), "b": None}, "which is not another player"),
         ({"a": ("a", ("region",)), "b": None}, "which is not another player"),
     ):
         players = {role: Player(regional(), ce, shares=shares[role]) for role in shares}
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=expected):
             co_train(players)

@@ -1,4 +1,4 @@
-"""A critic beside two players: against float64, over devices, in sweeps, after a stop."""
+"""A critic between two players: against float64, over devices, in sweeps, after a stop."""
 
 import functools
 
@@ -30,7 +30,7 @@ def batch(seed=0, count=16):
 
 
 def problem(name="kd", between=PAIR, axis_name=None, schedules=None):
-    """Method, optimizers and hparams of a table of players with CRD's critic."""
+    """Return method, optimizers and hparams of a table of players with CRD's critic."""
     table = tables.players(name, "mlp", axis_name)
     critic = critics.contrast(LABELS, width=WIDTH, num_negatives=NEGATIVES)
     method = with_critic(
@@ -54,7 +54,7 @@ def _start():
 
 
 def start():
-    return _start()._replace(key=jax.random.key(3))  # a step consumes its state, the key as well
+    return _start()._replace(key=jax.random.key(3))  # a step donates its state, including the key
 
 
 LAYOUTS = {
@@ -66,7 +66,7 @@ LAYOUTS = {
 
 @functools.cache
 def after(layout):
-    """State and metrics after three steps, on the host; batches overlap."""
+    """Return state and metrics on the host after three steps; batches overlap."""
     place = LAYOUTS[layout]()
     method, tx, _ = problem(axis_name=place.axis_name)
     step, state = place.compile_step(make_step(method, tx, place.axis_name)), place.place(start())
@@ -79,7 +79,7 @@ def after(layout):
     return state._replace(key=jax.random.key_data(state.key)), place.read(metrics)
 
 
-def test_heads_student_and_memory_move_and_the_frozen_teacher_does_not():
+def test_heads_student_and_memory_change_and_the_teacher_does_not():
     before, (state, metrics) = start(), after("one")
     assert set(state.opt) == {"student", "crd"}
     for side in PAIR:
@@ -101,8 +101,8 @@ def test_heads_student_and_memory_move_and_the_frozen_teacher_does_not():
 
 
 @pytest.mark.parametrize("layout", ["pmap", "mesh"])
-def test_eight_devices_are_one(layout):
-    """Float32 sums in another order: after three steps a few 1e-6 at values of order 1."""
+def test_eight_devices_equal_one(layout):
+    """Float32 sums in another order differ by a few 1e-6 after three steps at values of order 1."""
     one, eight = after("one"), after(layout)
     for (path, a), b in zip(
         jax.tree_util.tree_flatten_with_path(eight)[0], jax.tree.leaves(one), strict=True
@@ -123,7 +123,7 @@ def gradients(name="kd", between=PAIR, ramped=False):
 
 
 def pieces(state, b):
-    """What a hand-written step starts from, in float64: features, heads, memory, choices."""
+    """Return the inputs of a step by hand in float64: features, heads, memory, sampled rows."""
     table = tables.players("kd", "mlp")
     seen = {
         role: table[role]
@@ -132,30 +132,30 @@ def pieces(state, b):
         for role in PAIR
     }
     heads = [state.params["crd"][side] for side in PAIR]
-    kept = jax.tree.map(jnp.asarray, state.stats["crd"])
+    memory = jax.tree.map(jnp.asarray, state.stats["crd"])
     drawn = contrastive._negatives(
-        role_key(jax.random.key(5), "crd"), jnp.asarray(b["id"]), kept, NEGATIVES
+        role_key(jax.random.key(5), "crd"), jnp.asarray(b["id"]), memory, NEGATIVES
     )
     chosen = np.concatenate([b["id"][:, None], drawn], axis=1)
     arrays = [*(seen[r] for r in PAIR), *(h[n] for h in heads for n in ("kernel", "bias"))]
-    return references.float64(*arrays), references.float64(kept.student, kept.teacher), chosen
+    return references.float64(*arrays), references.float64(memory.student, memory.teacher), chosen
 
 
 def by_hand(f_s, f_t, w_s, b_s, w_t, b_t, *, remembered, chosen, z):
-    """CRD of each example, from features on, in float64; z are the two normalizers."""
+    """Return CRD of each example from its features in float64; z are the two normalizers."""
     return references.contrast(
         f_s @ w_s + b_s, f_t @ w_t + b_t, *remembered, chosen, z, NEGATIVES, NUMBERS["temperature"]
     )
 
 
 def normalizers(f_s, f_t, w_s, b_s, w_t, b_t, *, remembered, chosen):
-    found = []
+    actual = []
     pairs = ((f_s @ w_s + b_s, remembered[1]), (f_t @ w_t + b_t, remembered[0]))
     for v, other in pairs:
         v = v / np.linalg.norm(v, axis=1, keepdims=True)
         scores = np.einsum("bd,bnd->bn", v, other[chosen])
-        found.append(np.mean(np.exp(scores / NUMBERS["temperature"])))
-    return found
+        actual.append(np.mean(np.exp(scores / NUMBERS["temperature"])))
+    return actual
 
 
 def run(state, b, numbers, step=0, **kind):
@@ -169,7 +169,7 @@ def scalars(weight=0.8):
     return jax.tree.map(jnp.float32, numbers)
 
 
-def test_value_and_gradients_are_those_of_a_step_by_hand():
+def test_value_and_gradients_match_a_step_by_hand():
     state, b = start(), batch()
     arrays, remembered, chosen = pieces(state, b)
     z = normalizers(*arrays, remembered=remembered, chosen=chosen)
@@ -195,7 +195,7 @@ def test_value_and_gradients_are_those_of_a_step_by_hand():
     }.items():
         np.testing.assert_allclose(grads["crd"][side][name], slope(position), **close)
         assert not np.any(without["crd"][side][name])
-    # the student's part: the slope at its features, pulled back through its own network
+    # the student's gradient: that at its features, pulled back through its network
     model = tables.players("kd", "mlp")["student"].model
 
     def features(params):
@@ -207,7 +207,7 @@ def test_value_and_gradients_are_those_of_a_step_by_hand():
     assert all(not np.any(x) for x in jax.tree.leaves(grads["teacher"]))
 
 
-def test_masked_rows_count_for_nothing():
+def test_masked_rows_have_no_effect():
     state, b = start(), batch()
     b["mask"] = np.float32(np.arange(len(b["id"])) < 10)
     arrays, remembered, chosen = pieces(state, b)
@@ -221,7 +221,7 @@ def test_masked_rows_count_for_nothing():
     assert np.all(np.any(old[b["id"][:10]] != new[b["id"][:10]], axis=1))
 
 
-def test_the_second_player_is_detached_even_if_it_trains_and_a_ramp_multiplies():
+def test_the_second_player_is_detached_and_a_ramp_applies():
     kind = {"name": "dml", "ramped": True}
     _, _, numbers = problem("dml")
     numbers = jax.tree.map(jnp.float32, numbers)
@@ -246,12 +246,12 @@ def test_two_critics_share_one_state():
         critic = critics.contrast(LABELS, width=3, num_negatives=2)
         method = with_critic(method, name, CriticRole(critic, pair), models)
     assert method.trains == ("teacher", "student", "one", "two")
-    found = jax.eval_shape(method.init, jax.random.key(0), batch())
-    widths = {side: p["kernel"].shape for side, p in found["two"].params.items()}
+    actual = jax.eval_shape(method.init, jax.random.key(0), batch())
+    widths = {side: p["kernel"].shape for side, p in actual["two"].params.items()}
     assert widths == {"student": (12, 3), "teacher": (8, 3)}
 
 
-def test_memory_estimate_counts_the_memory():
+def test_memory_estimate_includes_the_memory_bank():
     def estimate(width):
         table = tables.players("kd", "mlp")
         critic = critics.contrast(LABELS, width=width, num_negatives=NEGATIVES)
@@ -267,7 +267,7 @@ def test_memory_estimate_counts_the_memory():
 
 
 class TestErrors:
-    def test_of_with_critic(self):
+    def test_errors_of_with_critic(self):
         with pytest.raises(ValueError, match=r"crd.between is \('student', 'x'\); .*of teacher"):
             problem(between=("student", "x"))
         with pytest.raises(ValueError, match="must name two players"):
@@ -296,9 +296,9 @@ class TestErrors:
         with pytest.raises(UserError, match=r"roles.crd needs batch\['id'\], but the batch has im"):
             run(start(), b, scalars())
 
-    def test_of_the_numbers(self):
+    def test_errors_of_the_scalars(self):
         critic = critics.contrast(LABELS)
-        for terms, says in (
+        for terms, message in (
             ({}, "no terms, so that the critic trains nobody; it has contrast"),
             ({"ce": {}}, "terms.ce: this critic has no such term; it has contrast"),
             (
@@ -308,17 +308,17 @@ class TestErrors:
             ({"contrast": {"temperature": 0.0}}, "terms.contrast.temperature is 0; it must be > 0"),
             ({"contrast": {"momentum": 1.0}}, r"momentum is 1; it must be in \[0, 1\)"),
         ):
-            with pytest.raises(UserError, match=says):
+            with pytest.raises(UserError, match=message):
                 critic_hparams(critic, terms, learning_rate=0.1)
 
     @pytest.mark.parametrize(
-        ("labels", "options", "says"),
+        ("labels", "options", "message"),
         [
             (np.zeros(4, int), {}, "all training examples are of one class"),
             (LABELS, {"num_negatives": 0}, "num_negatives is 0; it must be a whole number >= 1"),
             (LABELS, {"width": 2.5}, "width is 2.5; it must be a whole number >= 1"),
         ],
     )
-    def test_of_contrast(self, labels, options, says):
-        with pytest.raises(UserError, match=says):
+    def test_errors_of_contrast(self, labels, options, message):
+        with pytest.raises(UserError, match=message):
             critics.contrast(labels, **options)

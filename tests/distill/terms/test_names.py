@@ -1,13 +1,13 @@
-"""Names of terms: a term bears its loss's name."""
+"""Names of terms: a term has its loss's name."""
 
 from kdjax import losses
 from kdjax.distill import terms
 
 ALIASES = {"ce": "cross_entropy"}
-PLACES = ("label_", "anchor_", "box_")  # where two terms share a loss, the place goes first
+PLACES = ("label_", "anchor_", "box_")  # if two terms share a loss, the name starts with the place
 
 
-def test_a_term_bears_its_losss_name():
+def test_a_term_has_its_losss_name():
     names = [ALIASES.get(name, name) for name in terms.TERM_SPECS]
     for place in PLACES:
         names = [name.removeprefix(place) for name in names]

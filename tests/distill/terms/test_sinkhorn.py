@@ -1,4 +1,4 @@
-"""Terms of transport inside a method: the published weight, all devices, what is logged."""
+"""Transport terms inside a method: published weight, devices, logged metrics."""
 
 import functools
 import pathlib
@@ -18,7 +18,7 @@ POSITIONS, WORDS = 3, 5
 
 
 def table_of_logits(name):
-    """A network whose parameters are its logits."""
+    """Return a network whose parameters are its logits."""
     return Model(
         lambda key, batch: Variables({}, {}),
         lambda variables, batch, *, train, key=None: (Outputs(variables.params[name], {}), {}),
@@ -26,7 +26,7 @@ def table_of_logits(name):
 
 
 def linear(role):
-    """Logits of examples, and of the three tokens of each, linear in the input."""
+    """Return a network with logits of examples and of three tokens each, linear in the input."""
 
     def apply(variables, batch, *, train, key=None):
         z = batch["x"] @ variables.params["w"]
@@ -44,7 +44,7 @@ def term(name, *, toward=("teacher",), scalars=None, weight=1.0, schedule=None, 
 
 
 def evaluate(own, batch, params, model, *, axis_name=None, step=0):
-    """Loss, gradient in the student's parameters, metrics."""
+    """Return loss, gradient in the student's parameters, and metrics."""
     players = {"teacher": Player(model("teacher"), {}), "student": Player(model("student"), own)}
     method = co_train(players, axis_name=axis_name)
     hparams = {r: player_hparams(p, learning_rate=0.1) for r, p in players.items()}
@@ -54,12 +54,12 @@ def evaluate(own, batch, params, model, *, axis_name=None, step=0):
         return method.loss(both, {k: {} for k in both}, batch, hparams, jax.random.key(0), step)
 
     (value, aux), grad = jax.value_and_grad(loss, has_aux=True)(params["student"])
-    found = value, grad, dict(aux.metrics)
-    return found if axis_name is None else jax.lax.psum(found, axis_name)
+    result = value, grad, dict(aux.metrics)
+    return result if axis_name is None else jax.lax.psum(result, axis_name)
 
 
 @pytest.mark.parametrize("case", ["B4_C3_normal", "B4_C100_extremenoisy"])
-def test_the_published_weight_is_the_published_loss(case):
+def test_the_published_weight_gives_the_published_loss(case):
     s, t = (jnp.asarray(GOLDEN[f"{case}/{k}"], jnp.float32) for k in ("student", "teacher"))
     own = {"sinkhorn": term("sinkhorn", weight=1e-3)}
     params = {"teacher": {"teacher": t}, "student": {"student": s}}
@@ -73,7 +73,7 @@ def test_the_published_weight_is_the_published_loss(case):
 
 
 def batch_of(count, seed=0):
-    """Examples of which some are padding, tokens of which some are."""
+    """Return a batch in which some examples and some tokens are padding."""
     r = np.random.default_rng(seed)
     real = np.arange(count) % 5 != 3
     return {
@@ -98,7 +98,7 @@ OWN = {
 }
 
 
-def test_eight_devices_see_one_batch():
+def test_eight_devices_share_the_global_batch():
     own, batch, params = {k: make() for k, make in OWN.items()}, batch_of(16), weights()
     one = jax.jit(lambda b: evaluate(own, b, params, linear))(batch)
     split = {k: v.reshape(8, 2, *v.shape[1:]) for k, v in batch.items()}
@@ -111,25 +111,26 @@ def test_eight_devices_see_one_batch():
         np.testing.assert_allclose(b[3], a, rtol=2e-5, atol=2e-5)
 
 
-def test_padding_of_examples_and_tokens_is_cut_out():
+def test_padding_of_examples_and_tokens_has_no_effect():
     own = {"sinkhorn": term("sinkhorn"), "tokens": term("sinkhorn", layer="token_logits")}
     batch, params = batch_of(8), weights()
-    kept = {k: v[batch["mask"] > 0] for k, v in batch.items()}
+    unpadded = {k: v[batch["mask"] > 0] for k, v in batch.items()}
     run = jax.jit(lambda b: evaluate(own, b, params, linear)[2])
-    whole, short = run(batch), run(kept)
+    padded, short = run(batch), run(unpadded)
     real = batch["token_mask"][batch["mask"] > 0].reshape(-1) > 0
     flat = [
-        (kept["x"] @ params[role]["w"]).reshape(-1, WORDS)[real] for role in ("student", "teacher")
+        (unpadded["x"] @ params[role]["w"]).reshape(-1, WORDS)[real]
+        for role in ("student", "teacher")
     ]
     rows = {"label": np.zeros(len(flat[0]), np.int32)}
     logits = {"student": {"student": flat[0]}, "teacher": {"teacher": flat[1]}}
     alone = {"sinkhorn": term("sinkhorn")}
     value, _, _ = jax.jit(lambda x: evaluate(alone, rows, x, table_of_logits))(logits)
-    np.testing.assert_allclose(whole["student/sinkhorn/raw"], short["student/sinkhorn/raw"], 1e-5)
-    np.testing.assert_allclose(whole["student/tokens/raw"], value, 1e-5)
+    np.testing.assert_allclose(padded["student/sinkhorn/raw"], short["student/sinkhorn/raw"], 1e-5)
+    np.testing.assert_allclose(padded["student/tokens/raw"], value, 1e-5)
 
 
-def test_what_is_logged_is_the_mean_over_the_peers():
+def test_logged_metrics_are_means_over_the_peers():
     own = {"sinkhorn": term("sinkhorn", toward=("teacher", "other"))}
     z = np.random.default_rng(0).normal(size=(3, 4, 3)).astype("f4") * 6
     params = {k: {k: x} for k, x in zip(("teacher", "other", "student"), z, strict=True)}
@@ -148,7 +149,7 @@ def test_what_is_logged_is_the_mean_over_the_peers():
 
 
 class TestAnneal:
-    def test_temperature_and_its_square_go_down_in_a_straight_line(self):
+    def test_temperature_and_its_square_decrease_linearly(self):
         z = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("f4")
         params = {"teacher": {"teacher": z[0]}, "student": {"student": z[1]}}
         batch = {"label": np.zeros(4, np.int32)}
@@ -182,7 +183,7 @@ class TestAnneal:
             ),
         ],
     )
-    def test_refusals(self, name, schedule, text):
+    def test_schedule_errors(self, name, schedule, text):
         with pytest.raises(UserError, match=text):
             term(name, schedule=schedule)
 
@@ -196,15 +197,15 @@ class TestAnneal:
     ],
 )
 @pytest.mark.parametrize("name", ["sinkhorn", "sinkhorn_divergence"])
-def test_refusals(name, static, text):
+def test_option_errors(name, static, text):
     with pytest.raises(UserError, match=text):
         terms.TERM_SPECS[name](**static)
 
 
 class TestConfig:
-    def build(self, **said):
+    def build(self, **scalars):
         network = {"model": {"name": "mlp", "hidden": (4,)}}
-        student = {"ce": {}, **{name: {"toward": "teacher", **x} for name, x in said.items()}}
+        student = {"ce": {}, **{name: {"toward": "teacher", **x} for name, x in scalars.items()}}
         roles = {
             "teacher": {**network, "terms": {"ce": {}}},
             "student": {**network, "terms": student},
@@ -218,16 +219,16 @@ class TestConfig:
             sinkhorn={"num_iters": 5, "epsilon": 0.2, "weight": 1e-3},
             soft_cross_entropy={"temperature": 4.0, "anneal": anneal},
         )
-        found = run.variants[0].players["student"].terms
+        result = run.variants[0].players["student"].terms
         right = {"weight": 1e-3, "temperature": 2.0, "epsilon": 0.2}
-        assert dict(found["sinkhorn"].scalars) == right
-        assert found["soft_cross_entropy"].temperature_schedule == terms.TemperatureSchedule(
+        assert dict(result["sinkhorn"].scalars) == right
+        assert result["soft_cross_entropy"].temperature_schedule == terms.TemperatureSchedule(
             1.0, 30
         )
-        assert found["sinkhorn"].temperature_schedule is None
+        assert result["sinkhorn"].temperature_schedule is None
 
     @pytest.mark.parametrize(
-        ("name", "said", "text"),
+        ("name", "scalars", "text"),
         [
             ("sinkhorn", {"num_iters": 0}, "num_iters is 0; it must be >= 1"),
             ("sinkhorn", {"epsilon": 0.0}, "epsilon is 0; it must be > 0"),
@@ -235,6 +236,6 @@ class TestConfig:
             ("forward_kl", {"anneal": {"to": 1.0}}, r"anneal\.steps is 0; it must be >= 1"),
         ],
     )
-    def test_refusals_name_the_term(self, name, said, text):
+    def test_errors_name_the_term(self, name, scalars, text):
         with pytest.raises(UserError, match=rf"^config: roles\.student\.terms\.{name}: {text}"):
-            self.build(**{name: said})
+            self.build(**{name: scalars})

@@ -1,4 +1,4 @@
-"""Terms on the tokens of a language model: real tokens of an example, then examples, by numpy."""
+"""Terms on a language model's tokens against numpy: means over real tokens, then examples."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ SIDES = ("student", "teacher")
 def outputs(seed):
     r = np.random.default_rng(seed)
     logits = 2 * r.normal(size=(BATCH, POSITIONS, WORDS)).astype("f4")
-    logits[MASK == 0] = np.nan  # whatever is there must not be seen
+    logits[MASK == 0] = np.nan  # padding must have no effect
     return Outputs(
         jnp.zeros((BATCH, 2)),
         {
@@ -30,7 +30,7 @@ def outputs(seed):
 
 
 def by_hand(name, student, teacher, temperature):
-    """The value of one token."""
+    """Return the value of one token."""
     s, t = (
         log_softmax(np.float64(z.features["token_logits"]) / temperature, axis=-1)
         for z in (student, teacher)
@@ -63,34 +63,34 @@ def test_mean_over_the_real_tokens(name):
         seen = student._replace(features={**student.features, "token_logits": logits})
         return spec.loss_fn(seen, (teacher,), {}, scalars)
 
-    found = value(student.features["token_logits"])
+    actual = value(student.features["token_logits"])
     each = by_hand(name, student, teacher, temperature)
     right = [each[0][MASK[0] > 0].mean(), each[1, 0], 0.0]
-    np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(actual, right, rtol=1e-5, atol=1e-6)
     seen = {a for a, _ in spec.layers}
     assert seen == {"token_logits", "token_mask"} | ({"token_targets"} if name == "ce" else set())
 
 
-def test_no_layer_is_the_logits():
+def test_an_empty_layer_is_the_logits():
     r = np.random.default_rng(0)
     s, t = (r.normal(size=(BATCH, 2)).astype("f4") for _ in SIDES)
     spec = terms.TERM_SPECS["soft_cross_entropy"]()
     assert spec.layers == ()
     assert not spec.scale_by_temperature_squared
-    found = spec.loss_fn(Outputs(s, {}), (Outputs(t, {}),), {}, {"temperature": 2.0})
+    actual = spec.loss_fn(Outputs(s, {}), (Outputs(t, {}),), {}, {"temperature": 2.0})
     right = -(np.exp(log_softmax(t / 2, axis=-1)) * log_softmax(s / 2, axis=-1)).sum(-1)
-    np.testing.assert_allclose(found, right, rtol=1e-5)
+    np.testing.assert_allclose(actual, right, rtol=1e-5)
 
 
 def test_regressions():
     s, t, label = np.array([[1.0], [3.0]]), np.array([[0.5], [-1.0]]), np.array([0.0, 5.0])
     student, teachers = Outputs(jnp.asarray(s), {}), (Outputs(jnp.asarray(t), {}),)
     mse, error = terms.TERM_SPECS["logit_mse"](), terms.TERM_SPECS["label_logit_mse"]()
-    found = mse.loss_fn(student, teachers, {}, {"temperature": 2.0})
-    np.testing.assert_allclose(found, ((s - t)[:, 0] / 2) ** 2, rtol=1e-6)
+    actual = mse.loss_fn(student, teachers, {}, {"temperature": 2.0})
+    np.testing.assert_allclose(actual, ((s - t)[:, 0] / 2) ** 2, rtol=1e-6)
     assert not mse.scale_by_temperature_squared
-    found = error.loss_fn(student, (), {"label": label}, {})
-    np.testing.assert_allclose(found, (s[:, 0] - label) ** 2, rtol=1e-6)
+    actual = error.loss_fn(student, (), {"label": label}, {})
+    np.testing.assert_allclose(actual, (s[:, 0] - label) ** 2, rtol=1e-6)
     grad = jax.grad(lambda z: jnp.sum(error.loss_fn(Outputs(z, {}), (), {"label": label}, {})))(
         student.logits
     )
@@ -98,6 +98,6 @@ def test_regressions():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_another_layer_is_refused(name):
+def test_another_layer_is_an_error(name):
     with pytest.raises(UserError, match=r"layer is 'pooled'; it must be '' .* or 'token_logits'"):
         terms.TERM_SPECS[name](layer="pooled")

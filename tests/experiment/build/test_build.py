@@ -1,4 +1,4 @@
-"""From a config to an experiment: its forms, and what is made once."""
+"""build: forms of a config, and objects that are created once."""
 
 import pytest
 from ml_collections import ConfigDict
@@ -28,7 +28,7 @@ def test_a_config_in_any_form(form):
     (variant,) = experiment.variants
     assert isinstance(experiment.config, Config)
     assert experiment.config == resolve.from_dict(TABLE)
-    assert variant.config is experiment.config  # completed once
+    assert variant.config is experiment.config  # completed only once
     assert variant.config.roles["student"].terms["feature_mse"].peers == ("teacher",)
 
 
@@ -39,7 +39,7 @@ def test_each_variant_has_its_config():
     assert set(second.config.roles["student"].terms) == set(second.players["student"].terms)
 
 
-def test_terms_and_methods_are_made_once(monkeypatch):
+def test_terms_and_methods_are_created_once(monkeypatch):
     calls = []
     define = terms.TERM_SPECS["feature_mse"]
 

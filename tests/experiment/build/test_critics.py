@@ -1,4 +1,4 @@
-"""Critics from a config: sweeps, checkpoints, an earlier variant's teacher, what is refused."""
+"""Critics from a config: sweeps, checkpoints, an earlier variant's teacher, errors."""
 
 import json
 import pathlib
@@ -22,7 +22,7 @@ from kdjax.report.results import MemberResult
 from kdjax.train import checkpoint
 
 RATE, TEMPERATURE = "roles.*.optimizer.learning_rate", "roles.crd.terms.contrast.temperature"
-# the same sums in another order of multiplication: a member in a stack is a batched product
+# a stacked member is a batched product: the same sums in another order
 CLOSE = {"rtol": 5e-5, "atol": 5e-6}
 
 
@@ -63,13 +63,13 @@ def train(run, steps=3):
     return jax.device_get(state._replace(key=jax.random.key_data(state.key))), metrics
 
 
-def test_a_member_of_a_sweep_is_the_single_run():
+def test_a_member_of_a_sweep_equals_the_single_run():
     table = {"seed": (0, 5), RATE: (0.1, 0.02), TEMPERATURE: (0.3, 0.7)}
     states, metrics = train(build(config(sweep=table, sweep_mode="zip")))
-    said = config(crd(terms={"contrast": {"weight": 0.8, "temperature": 0.7}}), seed=5)
-    for role in said["roles"].values():
+    settings = config(crd(terms={"contrast": {"weight": 0.8, "temperature": 0.7}}), seed=5)
+    for role in settings["roles"].values():
         role["optimizer"] = {"learning_rate": 0.02}
-    alone, expected = train(build(said))
+    alone, expected = train(build(settings))
     for part in ("params", "stats", "opt", "hparams"):
         pairs = zip(
             jax.tree.leaves(getattr(states, part)),
@@ -83,10 +83,10 @@ def test_a_member_of_a_sweep_is_the_single_run():
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing may catch it."""
+    """Simulates a kill; no code may catch it."""
 
 
-def test_stop_and_resume_is_uninterrupted_bit_for_bit(tmp_path):
+def test_stop_and_resume_equals_an_uninterrupted_run(tmp_path):
     run, folders = build(config()), [tmp_path / "whole", tmp_path / "parts"]
 
     def killed(step, seed):
@@ -105,14 +105,14 @@ def test_stop_and_resume_is_uninterrupted_bit_for_bit(tmp_path):
     lines = []
     running.train(run, folders[1], lines.append)
     assert lines == ["default: resumed from step 2"]
-    found = []
+    outcomes = []
     for folder in folders:
         part = member_groups(run, run.variants[0], folder)[0]
         state = load_group_state(run, part, {}, print)
         assert state.stats["crd"].started.all()
         assert set(state.params) == {"teacher", "student", "crd"}
-        found.append((checkpoint.digest(state), (folder / "metrics.jsonl").read_text()))
-    assert found[0] == found[1]
+        outcomes.append((checkpoint.digest(state), (folder / "metrics.jsonl").read_text()))
+    assert outcomes[0] == outcomes[1]
     outcome = json.loads((checkpoint_dir(part) / "done.json").read_text())
     results = outcome["members"][0]["results"]["test"]
     assert "agreement" in results, "two players, the critic apart"
@@ -121,13 +121,13 @@ def test_stop_and_resume_is_uninterrupted_bit_for_bit(tmp_path):
 
 
 def frozen(**changes):
-    """The teacher of an earlier variant, frozen and cached."""
-    said = config(**changes)
+    """Return a config with the frozen, cached teacher of an earlier variant."""
+    settings = config(**changes)
     over = {"teacher": {"terms": {"ce": None}, "from_variant": "alone", "cache": True}}
-    return {**said, "variants": {"alone": {"roles": {"crd": None}}, "crd": {"roles": over}}}
+    return {**settings, "variants": {"alone": {"roles": {"crd": None}}, "crd": {"roles": over}}}
 
 
-def test_a_frozen_cached_teacher_shows_the_critics_layer():
+def test_a_cached_teacher_includes_the_critics_layer():
     alone, following = build(frozen()).variants
     assert not alone.critics
     assert set(alone.hparams[0]) == {"teacher", "student"}
@@ -137,22 +137,22 @@ def test_a_frozen_cached_teacher_shows_the_critics_layer():
     assert following.parameters["crd"] == (12 + 1) * 4 + (8 + 1) * 4
 
 
-def test_the_experiment_has_a_critic_in_two_of_its_rows():
+def test_the_experiment_has_a_critic_in_two_variants():
     file = pathlib.Path(__file__).parents[3] / "experiments" / "digits_crd.py"
-    found = build(overrides.read(f"{file}:smoke", ["--config.devices=1"]).config).variants
-    rows = {variant.name: list(variant.critics) for variant in found}
+    variants = build(overrides.read(f"{file}:smoke", ["--config.devices=1"]).config).variants
+    rows = {variant.name: list(variant.critics) for variant in variants}
     assert rows == {"alone": [], "kd": [], "crd": ["crd"], "kd_crd": ["crd"]}
 
 
-def test_a_sweep_may_name_the_critics_numbers():
+def test_a_sweep_may_name_the_critics_scalars():
     table = {RATE: (0.1, 0.3), "roles.crd.terms.contrast.weight": (0.5, 1.0)}
     members = build(config(sweep=table)).variants[0].hparams
-    found = [(h["crd"]["optimizer"]["learning_rate"], h["student"]["optimizer"]["learning_rate"],
+    values = [(h["crd"]["optimizer"]["learning_rate"], h["student"]["optimizer"]["learning_rate"],
               h["crd"]["terms"]["contrast"]["weight"]) for h in members]  # fmt: skip
-    assert found == [(a, a, w) for a in (0.1, 0.3) for w in (0.5, 1.0)]
+    assert values == [(a, a, w) for a in (0.1, 0.3) for w in (0.5, 1.0)]
 
 
-def test_players_that_a_critic_stands_between_are_one_choice():
+def test_players_of_a_critic_are_selected_together():
     def member(number, student, teacher):
         results = {"student/accuracy": student, "teacher/accuracy": teacher}
         results |= {"student/nll": 1.0, "teacher/nll": 1.0}
@@ -167,26 +167,26 @@ def test_players_that_a_critic_stands_between_are_one_choice():
     assert choose(members, "teacher", table, select, [("student", "teacher")]).members == (0,)
 
 
-def test_labels_of_a_streamed_set_are_those_by_id():
+def test_labels_of_a_streamed_set_are_by_id():
     source = build(config()).source
     assert source.arrays is not None
     streamed = experiment_critics.training_labels(source._replace(arrays=None))
     np.testing.assert_array_equal(streamed, source.arrays["label"])
 
 
-def test_names_of_terms_are_nobody_elses():
+def test_names_of_critic_terms_are_distinct():
     assert set(critics.names()) == {"contrast", "dependency"}
     assert not set(critics.term_scalars()) & set(terms.TERM_SPECS)
     assert critics.describe("contrast").startswith("CRD: ")
 
 
-def test_a_completed_config_holds_the_scalars_of_the_critics_terms():
-    found = configs.to_dict(configs.from_dict(config()))["roles"]["crd"]["terms"]["contrast"]
-    assert {"weight": 0.8, "temperature": 0.3, "momentum": 0.5}.items() <= found.items()
+def test_a_completed_config_has_the_critics_scalars():
+    scalars = configs.to_dict(configs.from_dict(config()))["roles"]["crd"]["terms"]["contrast"]
+    assert {"weight": 0.8, "temperature": 0.3, "momentum": 0.5}.items() <= scalars.items()
 
 
 @pytest.mark.parametrize(
-    ("critic", "says"),
+    ("critic", "message"),
     [
         (crd(between=("student", "techer")), r"roles.crd.between is \('student', 'techer'\); it m"),
         (crd(between=("student", "crd")), "must name two players of teacher, student"),
@@ -209,24 +209,24 @@ def test_a_completed_config_holds_the_scalars_of_the_critics_terms():
         (crd(optimizer={"name": "sdg"}), r"roles.crd.optimizer.name is 'sdg'; it must be sgd"),
     ],
 )  # fmt: skip
-def test_refusals(critic, says):
-    with pytest.raises(UserError, match=says) as caught:
+def test_errors(critic, message):
+    with pytest.raises(UserError, match=message) as caught:
         build(config(critic))
     assert str(caught.value).startswith("config: ")
     assert "\n" not in str(caught.value)
 
 
-def test_refusals_that_need_more_than_the_critics_table(monkeypatch):
+def test_errors_across_roles(monkeypatch):
     with pytest.raises(UserError, match=r"roles\.crd\.terms\.contrast\.temperature is 0; it must"):
         build(config(sweep={TEMPERATURE: (0.1, 0.0)}))
-    said = frozen()
-    said["variants"]["crd"]["roles"]["crd"] = {"between": ("teacher", "student")}
+    settings = frozen()
+    settings["variants"]["crd"]["roles"]["crd"] = {"between": ("teacher", "student")}
     with pytest.raises(UserError, match=r"variants.crd: roles.crd.between .* teacher is frozen"):
-        build(said)
-    said = config()
-    said["roles"]["student"]["terms"]["forward_kl"] = {"toward": "crd"}
+        build(settings)
+    settings = config()
+    settings["roles"]["student"]["terms"]["forward_kl"] = {"toward": "crd"}
     with pytest.raises(UserError, match="forward_kl looks toward 'crd', which is not another play"):
-        build(said)
+        build(settings)
     monkeypatch.setattr(experiment_critics, "training_labels", lambda source: np.zeros(9, np.int32))
     with pytest.raises(UserError, match=r"roles\.crd\.model: all training examples are of one"):
         build(config())

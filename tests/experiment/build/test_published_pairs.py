@@ -22,17 +22,17 @@ def config(method, arg=""):
     return overrides.read(f"{ROOT / f'cifar100_{method}.py'}:{arg}", ["--config.devices=1"]).config
 
 
-def features(said):
-    """Names and shapes of a network's features, without the batch."""
-    options = {key: value for key, value in said.items() if key != "name"}
-    model = models.build(said["name"], num_classes=100, **options)
+def features(model_options):
+    """Return the names and shapes of a network's features, without the batch axis."""
+    options = {key: value for key, value in model_options.items() if key != "name"}
+    model = models.build(model_options["name"], num_classes=100, **options)
     variables = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
     outputs, _ = jax.eval_shape(lambda v, b: model.apply(v, b, train=False), variables, IMAGES)
     return {name: x.shape[1:] for name, x in outputs.features.items()}
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_levels_and_widths_are_those_of_the_networks(pair):
+def test_levels_and_widths_match_the_networks(pair):
     roles = config("reviewkdpp", pair)["roles"]
     own, peer = (features(roles[role]["model"]) for role in ("student", "teacher"))
     adapters, terms = roles["student"]["adapters"], roles["student"]["terms"]
@@ -48,7 +48,7 @@ def test_levels_and_widths_are_those_of_the_networks(pair):
     assert terms["norm_direction"]["own_layer"] == through
 
 
-# weights, steps of an epoch and learning rate as published: pair -> terms of the student
+# published weights, steps of an epoch and learning rates: pair -> the student's terms
 PUBLISHED = {
     ("kd", "res56_20"): ({"ce": 0.1, "forward_kl": 0.9}, 742, 0.05, 0),
     ("dist", "res32x4_shv1"): ({"ce": 1.0, "correlation": 2.0}, 742, 0.01, 0),
@@ -66,12 +66,12 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("row", PUBLISHED, ids="-".join)
-def test_settings_are_the_published_ones(row):
+def test_settings_are_as_published(row):
     weights, epoch, rate, ramp = PUBLISHED[row]
-    said = config(*row)
-    student = said["roles"]["student"]
+    settings = config(*row)
+    student = settings["roles"]["student"]
     assert {name: term["weight"] for name, term in student["terms"].items()} == weights
-    assert said["num_steps"] == 240 * epoch
+    assert settings["num_steps"] == 240 * epoch
     assert student["optimizer"]["learning_rate"] == rate
     assert student["optimizer"]["nesterov"] == row[0].endswith("pp")
     assert student["optimizer"]["weight_decay"] == 5e-4
@@ -82,7 +82,7 @@ def test_settings_are_the_published_ones(row):
         assert term["ramp"]["steps"] == ramped * epoch, name
         if "temperature" in term:
             assert term["temperature"] == 4.0
-    assert not said["roles"]["teacher"]["terms"]
+    assert not settings["roles"]["teacher"]["terms"]
 
 
 def test_dkd_has_the_published_alpha_and_beta():
@@ -90,22 +90,22 @@ def test_dkd_has_the_published_alpha_and_beta():
         ("dkd", (1, 1, 1, 1, 1, 1), (2, 6, 8, 8, 8, 8)),
         ("dkdpp", (2.5, 1, 2, 0.5, 0.5, 0.5), (4, 6, 8, 8, 8, 6)),
     ):
-        found = [config(method, p)["roles"]["student"]["terms"]["decoupled_kl"] for p in PAIRS]
-        assert [term["alpha"] for term in found] == list(alphas)
-        assert [term["beta"] for term in found] == list(betas)
+        terms = [config(method, p)["roles"]["student"]["terms"]["decoupled_kl"] for p in PAIRS]
+        assert [term["alpha"] for term in terms] == list(alphas)
+        assert [term["beta"] for term in terms] == list(betas)
 
 
 @pytest.mark.parametrize("file", [*(f"cifar100_{m}" for m in METHODS), "imagenet_kdpp"])
-def test_an_unknown_pair_is_answered_with_the_known_ones(file):
+def test_the_error_for_an_unknown_pair_lists_the_pairs(file):
     known = "r34_r18, r50_mv1" if file == "imagenet_kdpp" else ", ".join(PAIRS)
     with pytest.raises(UserError, match=f"no pair 'res56'; there are {known} and smoke"):
         overrides.read(f"{ROOT / file}.py:res56", [])
 
 
 def test_reviewkdpp_trains_from_its_teacher(tmp_path):
-    """Adapters of both kinds, class means and a frozen teacher, from the file to the outcome."""
-    said = {**config("reviewkdpp", "smoke"), "tensorboard": False, "log_every": 1}
-    run = build(said)
+    """Train from the experiment file: both kinds of adapters, class means and a frozen teacher."""
+    settings = {**config("reviewkdpp", "smoke"), "tensorboard": False, "log_every": 1}
+    run = build(settings)
     assert set(run.variants[1].players["student"].terms) == {
         "ce",
         "hierarchical_context",

@@ -1,4 +1,4 @@
-"""Bounds of real runs: distances, the invariant, the command, mistakes."""
+"""Bounds of real runs: distances, the invariant, the command, errors."""
 
 import json
 import shutil
@@ -46,7 +46,7 @@ def test_distances_by_hand():
         measure(x * np.nan, u, (same, same), 1.0)
 
 
-def test_wide_layers_are_measured_like_narrow_ones(monkeypatch):
+def test_wide_and_narrow_layers_are_measured_alike(monkeypatch):
     rng = np.random.default_rng(0)
     layers = [{"a": rng.normal(size=(9, 5)) + 3, "b": rng.normal(size=(9, 2))} for _ in range(2)]
     labels = rng.integers(0, 3, (2, 9))
@@ -85,7 +85,7 @@ def test_the_invariant_holds_for_random_networks(seed):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A student cnn beside a teacher mlp, two seeds."""
+    """Train a cnn as student and an mlp as teacher, two seeds."""
     folder = tmp_path_factory.mktemp("bounds")
     config = base(
         num_steps=6,
@@ -126,8 +126,8 @@ def test_a_run_is_diagnosed_from_the_command_line(trained, capsys):
     assert (trained / "page.html").read_text().count("bounds by layer") == 2  # table and figure
 
 
-def test_a_network_from_a_file_is_diagnosed_beside_the_student(trained, tmp_path, monkeypatch):
-    """Once for all variants, with chosen layers, into a folder of its own."""
+def test_a_network_from_a_file_is_diagnosed_with_the_student(trained, tmp_path, monkeypatch):
+    """The network is diagnosed once for all variants, at selected layers, in another folder."""
     argv = ["export", f"--workdir={trained}", "--role=teacher", f"--out={tmp_path / 'teacher'}"]
     assert cli.main(argv) == 0
     config = base(
@@ -156,7 +156,7 @@ def test_a_damaged_file_of_bounds_is_named(trained, capsys, monkeypatch, tmp_pat
     refused(capsys, ["report", tmp_path, f"--out={tmp_path / 'x.html'}"], "bounds.json is damaged")
 
 
-def test_mistakes_are_refused_in_one_line(trained, tmp_path, capsys):
+def test_errors_are_one_line(trained, tmp_path, capsys):
     workdir = f"--workdir={trained}"
     refused(capsys, ["bounds", workdir, "--layers=middle"], "no layer 'middle'", "input, ")
     refused(
@@ -168,8 +168,8 @@ def test_mistakes_are_refused_in_one_line(trained, tmp_path, capsys):
     refused(capsys, ["bounds", f"--workdir={tmp_path / 'none'}"], "none")
 
 
-def test_adapters_and_class_means_are_no_part_of_the_network(tmp_path, monkeypatch):
-    """The bounds of a student are those of its network without the additions of terms."""
+def test_bounds_exclude_adapters_and_class_means(tmp_path, monkeypatch):
+    """The bounds of a student are those of its network without adapters and class means."""
     term = {"toward": "teacher", "own_layer": "wide"}
     config = base(
         num_steps=2,
@@ -199,7 +199,7 @@ def test_adapters_and_class_means_are_no_part_of_the_network(tmp_path, monkeypat
         ]
 
 
-def test_members_that_diverged_are_left_out(trained, tmp_path, capsys):
+def test_diverged_members_are_excluded(trained, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(trained, copy)
     (done,) = copy.rglob("done.json")

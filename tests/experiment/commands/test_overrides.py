@@ -1,4 +1,4 @@
-"""An experiment file and its overrides: types kept, order kept, dotted sweeps."""
+"""An experiment file and its overrides: types, order, dotted sweeps."""
 
 import pathlib
 import sys
@@ -52,7 +52,7 @@ def at(table, path):
     return table
 
 
-def test_the_file_alone(file):
+def test_a_file_without_overrides(file):
     title, config = overrides.read(str(file), [])
     assert title == "What it is."
     assert config["num_steps"] == 50
@@ -73,7 +73,7 @@ def test_a_plain_dict_keeps_its_order(tmp_path):
     assert list(config["variants"]) == ["z", "y", "x"]
 
 
-def test_a_file_without_docstring_is_called_by_its_name(tmp_path):
+def test_a_file_without_docstring_is_titled_by_its_name(tmp_path):
     path = tmp_path / "plain.py"
     path.write_text("def get_config(arg=''):\n    return {'roles': {}}\n")
     assert overrides.read(str(path), []).title == "plain"
@@ -87,7 +87,7 @@ B = "roles.alpha.terms.balanced_kl."
     [
         ("num_steps", "12", 12),
         ("seed", "3", 3),
-        ("data.limit", "100", 100),  # unset in the file, yet it knows its type
+        ("data.limit", "100", 100),  # unset in the file, but its type is known
         ("data.path", "some/where.npz", "some/where.npz"),
         ("data.path", "3", "3"),
         ("data.on_device", "False", False),
@@ -97,7 +97,7 @@ B = "roles.alpha.terms.balanced_kl."
         ("tensorboard", "false", False),
         ("tensorboard", "True", True),
         ("parallel", "mesh", "mesh"),
-        (B + "temperature", "4", 4.0),  # a number with a point in the file stays one
+        (B + "temperature", "4", 4.0),  # a float in the file stays a float
         (B + "temperature", "4.5", 4.5),
         (B + "weight", "1e-3", 1e-3),
         (B + "temperature_squared", "false", False),
@@ -136,7 +136,7 @@ def test_a_sweep_may_be_changed_and_added_by_its_dotted_path(file):
             overrides.read(str(file), [f"--config.sweep.{rate}={wrong}"])
 
 
-def test_the_last_of_two_overrides_counts(file):
+def test_the_last_of_two_overrides_applies(file):
     flags = ["--config.num_steps=3", "--config.num_steps=4"]
     assert overrides.read(str(file), flags).config["num_steps"] == 4
 
@@ -156,7 +156,7 @@ def test_variants_can_be_overridden(tmp_path):
         overrides.read(str(path), ["--config.variants.a.roles.alfa.checkpoint=x"])
 
 
-def test_reading_leaves_no_flag_behind(file):
+def test_reading_defines_no_global_flag(file):
     from absl import flags as absl_flags
 
     before = set(absl_flags.FLAGS)
@@ -164,7 +164,7 @@ def test_reading_leaves_no_flag_behind(file):
     assert set(absl_flags.FLAGS) == before
 
 
-def test_a_relative_path_is_taken_from_here(file, monkeypatch):
+def test_a_relative_path_is_relative_to_the_working_directory(file, monkeypatch):
     monkeypatch.chdir(file.parent)
     assert overrides.read("mine.py", []).config["num_steps"] == 50
     assert pathlib.Path("mine.py").exists()

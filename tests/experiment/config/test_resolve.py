@@ -1,4 +1,4 @@
-"""Configs: merging, defaults, variants, refusals, differences."""
+"""Configs: merging, defaults, variants, errors, differences."""
 
 import copy
 import json
@@ -36,7 +36,7 @@ def example():
         ({"a": {"b": 1}}, {"a": None}, {"a": None}),
         ({"a": {"b": 1}}, {"a.b": None}, {"a": {"b": None}}),
         ({"a": (1, 2)}, {"a": (3,)}, {"a": (3,)}),
-        # the keys of a sweep are dotted paths themselves: not taken apart
+        # the keys of a sweep are dotted paths and are not split
         ({"sweep": {"x.y": (1,)}}, {"sweep": {"z.w": (2,)}}, {"sweep": {"x.y": (1,), "z.w": (2,)}}),
         ({"sweep": {"x.y": (1,)}}, {"sweep": {"x.y": (3, 4)}}, {"sweep": {"x.y": (3, 4)}}),
         ({"sweep": {"x.y": (1,), "z": (2,)}}, {"sweep": {"x.y": None}}, {"sweep": {"z": (2,)}}),
@@ -49,7 +49,7 @@ def test_merge(base, over, right):
     assert (base, over) == originals
 
 
-def test_merge_shares_nothing():
+def test_merge_copies_its_inputs():
     base, over = {"a": {"b": [1]}}, {"c": {"d": [2]}}
     merged = resolve.merge(base, over)
     merged["a"]["b"].append(9)
@@ -62,7 +62,7 @@ def completed(mapping):
     return resolve.to_dict(resolve.from_dict(mapping))
 
 
-def test_every_default_is_filled_in():
+def test_every_default_is_set():
     full = completed(example())
     assert full["num_steps"] == 7
     assert list(full) == list(schema.Config.model_fields)
@@ -77,7 +77,7 @@ def test_every_default_is_filled_in():
     }
 
 
-def test_attributes_and_dicts_hold_the_same():
+def test_attributes_and_dicts_are_the_same():
     full = resolve.from_dict(example())
     student = full.roles["student"]
     assert full.num_steps == 7
@@ -92,7 +92,7 @@ def test_attributes_and_dicts_hold_the_same():
     assert resolve.from_dict(json.loads(json.dumps(resolve.to_dict(full)))).num_steps == 7
 
 
-def test_completing_is_idempotent_and_leaves_its_input_alone():
+def test_completing_is_idempotent_and_does_not_change_its_input():
     config = example()
     once = completed(config)
     assert config == example()
@@ -116,7 +116,7 @@ def test_none_removes_a_role_and_a_term():
     assert full["roles"]["student"]["adapters"] == full["roles"]["teacher"]["terms"] == {}
 
 
-def test_variants_are_laid_over_the_rest():
+def test_variants_override_the_rest():
     config = {
         **example(),
         "variants": {"a": {}, "b": {"roles.teacher.terms": {"ce": None}}, "c": None},
@@ -193,7 +193,7 @@ def test_a_variant_may_sweep_more_or_less():
         ("roles.student.terms.ce.weight", "x", "terms.ce.weight is 'x'; it must be of type float"),
     ],
 )
-def test_wrong_configs_are_refused(path, value, message):
+def test_invalid_configs_are_errors(path, value, message):
     with pytest.raises(UserError) as caught:
         resolve.from_dict(resolve.merge(completed(example()), {path: value}))
     assert message in str(caught.value)
@@ -203,7 +203,7 @@ def test_wrong_configs_are_refused(path, value, message):
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("roles.student.optimizer.learning_rate", 1),  # a whole number is a number
+        ("roles.student.optimizer.learning_rate", 1),  # an integer is a valid float
         ("roles.student.optimizer.clip_norm", 5),
         ("roles.student.optimizer.schedule.boundaries", [1, 2]),
         ("roles.student.terms.forward_kl.toward", ["teacher"]),
@@ -214,11 +214,11 @@ def test_wrong_configs_are_refused(path, value, message):
         ("data.shape", [8, 8, 1]),
     ],
 )
-def test_values_that_pass(path, value):
+def test_valid_values(path, value):
     resolve.from_dict(resolve.merge(completed(example()), {path: value}))
 
 
-def test_an_unknown_key_comes_before_a_wrong_value():
+def test_an_unknown_key_is_reported_before_a_wrong_value():
     with pytest.raises(
         UserError, match=r"^here: unknown key data\.nam; did you mean data\.name\?$"
     ):

@@ -1,4 +1,4 @@
-"""The schema: every key is declared with a meaning, and its choices are those that exist."""
+"""The schema: every key is declared with a meaning and existing choices."""
 
 from dataclasses import fields
 from typing import get_args
@@ -40,7 +40,7 @@ def test_paths_are_distinct():
     ],
     ids=lambda table: type(table).__name__,
 )
-def test_defaults_keep_their_own_rules(table):
+def test_defaults_are_valid(table):
     assert type(table).model_validate(table.model_dump()) == table
 
 
@@ -65,14 +65,14 @@ def test_choices_are_the_known_names(path, names):
 
 
 @pytest.mark.parametrize("name", RAMPS)
-def test_a_ramp_of_every_shape(name):
+def test_every_kind_of_ramp(name):
     single = {"boundaries": (1,), "factors": (0.0, 1.0)} if name == "piecewise" else {"steps": 2}
     schedule = schedules.weight_schedule("ce", schema.WeightRamp(name=name, **single))
     assert schedule is not None
     assert 0 <= schedule(1) <= 1
 
 
-def test_an_adapter_of_every_kind():
+def test_every_kind_of_adapter():
     kinds = {
         kind
         for table in ("LinearAdapter", "NormDirectionAdapter", "FusionAdapter")
@@ -109,9 +109,9 @@ def test_keys_of_one_kind_of_data_are_marked(kind, options):
         ("roles.a.pause.name", str),
         ("roles.a.terms.b.toward", object),
         ("roles.a.terms.b.temperature_squared", bool),
-        ("roles.a.terms.b.temperature", None),  # left to the term
+        ("roles.a.terms.b.temperature", None),  # checked by the term
         ("roles.a.model.hidden", None),
-        ("roles.a.adapters.b.width", None),  # its kind is not known here
+        ("roles.a.adapters.b.width", None),  # unknown kind
         ("roles.a", None),
         ("sweep.seed", None),
         ("variants.a.num_steps", None),

@@ -1,4 +1,4 @@
-"""Class means of a frozen network: what they are, and how a run uses and keeps them."""
+"""Class means of a frozen network: their values, and their use and storage in a run."""
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ from tests.data import fakes
 
 
 def source(**options):
-    said = {"shape": (4, 4, 1), "num_classes": 3, "batch_size": 16, "eval_batch_size": 16}
-    return fakes.load("synthetic", validation=0.2, **{**said, **options})
+    settings = {"shape": (4, 4, 1), "num_classes": 3, "batch_size": 16, "eval_batch_size": 16}
+    return fakes.load("synthetic", validation=0.2, **{**settings, **options})
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +26,19 @@ def network():
     return model, variables
 
 
-def test_they_are_the_means_in_float64(network):
+def test_class_means_match_float64(network):
     model, variables = network
-    found = source()
-    prepare = data.prepare(found.spec)
-    batch = prepare({k: jnp.asarray(v) for k, v in found.arrays.items()})
+    dataset = source()
+    prepare = data.prepare(dataset.spec)
+    batch = prepare({k: jnp.asarray(v) for k, v in dataset.arrays.items()})
     features = np.asarray(model.apply(variables, batch, train=False)[0].features["pooled"])
-    labels = found.arrays["label"]
+    labels = dataset.arrays["label"]
     expected = [features[labels == c].astype(np.float64).mean(axis=0) for c in range(3)]
-    np.testing.assert_allclose(class_means(model, variables, found), expected, rtol=1e-5)
+    np.testing.assert_allclose(class_means(model, variables, dataset), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("augment", ["none", "crop_flip"])
-def test_devices_and_batch_size_change_nothing(network, augment):
+def test_class_means_do_not_depend_on_devices_or_batch_size(network, augment):
     one = class_means(*network, source(), MeansOptions(augment=augment))
     layout = parallel.pmap_data(8, stacked_batch=False)
     eight = class_means(
@@ -51,23 +51,23 @@ def test_devices_and_batch_size_change_nothing(network, augment):
 
 
 def test_a_class_without_examples_is_named(network):
-    found = source()
-    lacking = {k: v[found.arrays["label"] != 1] for k, v in found.arrays.items()}
+    dataset = source()
+    lacking = {k: v[dataset.arrays["label"] != 1] for k, v in dataset.arrays.items()}
 
     def batches():
         size = len(lacking["label"])
         extra = {"id": np.arange(size, dtype=np.int32), "mask": np.ones(size, np.float32)}
         yield {**lacking, **extra}
 
-    found = found._replace(evals={**found.evals, "train": batches})
-    name = found.spec.class_names[1]
+    dataset = dataset._replace(evals={**dataset.evals, "train": batches})
+    name = dataset.spec.class_names[1]
     with pytest.raises(UserError, match=f"no training examples of class {name}"):
-        class_means(*network, found)
+        class_means(*network, dataset)
     with pytest.raises(UserError, match="no layer 'stage9'"):
         class_means(*network, source(), MeansOptions("stage9"))
 
 
-def test_they_are_computed_once_for_a_network_and_its_data(network, tmp_path):
+def test_class_means_are_computed_once_for_a_network_and_its_data(network, tmp_path):
     calls = []
 
     def compute():
@@ -84,7 +84,7 @@ def test_they_are_computed_once_for_a_network_and_its_data(network, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["other width", "cut"])
-def test_a_file_that_does_not_fit_is_named(damage, network, tmp_path):
+def test_the_error_for_a_mismatched_file_names_it(damage, network, tmp_path):
     compute = lambda: np.ones((3, 5), np.float32)  # noqa: E731
     cached_class_means(tmp_path, network[1], {}, compute, (3, 5))
     (file,) = (tmp_path / "class_means").glob("*.npz")
@@ -132,7 +132,7 @@ def config(**student):
     }
 
 
-def test_nd_trains_from_each_seeds_own_teacher_and_keeps_its_means(tmp_path):
+def test_nd_uses_the_teacher_and_the_means_of_each_seed(tmp_path):
     (tmp_path / "run").mkdir()
     outcomes = train(build(config()), tmp_path / "run", lambda _: None)
     assert [outcome.name for outcome in outcomes] == ["alone", "nd"]
@@ -141,15 +141,15 @@ def test_nd_trains_from_each_seeds_own_teacher_and_keeps_its_means(tmp_path):
     assert "student/norm_direction/raw" in lines
 
 
-def test_a_teacher_that_trains_has_no_class_means():
-    said = config()
-    said["variants"]["nd"]["roles"]["teacher"] = {}
+def test_a_trained_teacher_has_no_class_means():
+    settings = config()
+    settings["variants"]["nd"]["roles"]["teacher"] = {}
     with pytest.raises(UserError, match="class means are of a frozen network, but teacher trains"):
-        build(said)
+        build(settings)
 
 
-def test_widths_that_differ_ask_for_an_adapter():
-    said = config(own_layer="pooled")
-    del said["roles"]["student"]["adapters"]
+def test_different_widths_need_an_adapter():
+    settings = config(own_layer="pooled")
+    del settings["roles"]["student"]["adapters"]
     with pytest.raises(UserError, match=r"'pooled' of student is \(4,\).*'pooled' of teacher is"):
-        build(said)
+        build(settings)

@@ -1,4 +1,4 @@
-"""The Wasserstein dependency as a distillation term: who moves, where, and what is refused."""
+"""The Wasserstein dependency as a distillation term: updates, devices, sweeps, errors."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ PENALTY = "roles.wdm.terms.dependency.penalty"
 
 
 def config(model=None, weight=1.0, penalty=10.0, **changes):
-    """A student and a teacher that both learn, and a critic between them."""
+    """Return a config: a trained student, a trained teacher and a critic between them."""
     return {
         "num_steps": 3,
         "batch_size": 16,
@@ -38,8 +38,8 @@ def config(model=None, weight=1.0, penalty=10.0, **changes):
     }
 
 
-def train(said, steps=3):
-    run = build(said)
+def train(settings, steps=3):
+    run = build(settings)
     members = tuple(range(len(run.variants[0].members)))
     program, state = make_program(run, MemberGroup(run.variants[0], members), {})
     first = jax.device_get((state.params, state.stats))
@@ -60,15 +60,15 @@ def train(said, steps=3):
     ],
     ids=["dual", "wpc-penalty", "wpc-bjorck", "cpc"],
 )
-def test_student_and_critic_both_ascend_and_the_teacher_is_not_moved_by_it(model):
-    """All terms but the dependency have weight 0: what moves, moves by it."""
-    said = config(model, penalty=1e-3)
+def test_student_and_critic_ascend_and_the_teacher_gets_no_gradient(model):
+    """All terms but the dependency have weight 0, so every update comes from it."""
+    settings = config(model, penalty=1e-3)
     for role in ("student", "teacher"):
-        said["roles"][role]["terms"]["ce"] = {"weight": 0.0}
-    for role in said["roles"].values():
+        settings["roles"][role]["terms"]["ce"] = {"weight": 0.0}
+    for role in settings["roles"].values():
         role["optimizer"] = {"name": "sgd", "learning_rate": 0.05, "weight_decay": 0.0}
-    said["data"]["limit"] = 16  # every batch is the same 16 examples
-    (params, _), state, seen = train(said, steps=8)
+    settings["data"]["limit"] = 16  # every batch has the same 16 examples
+    (params, _), state, seen = train(settings, steps=8)
     estimates = [float(metrics["wdm/estimate"][0]) for metrics in seen]
     assert estimates[-1] > estimates[0]
     jax.tree.map(np.testing.assert_array_equal, params["teacher"], state.params["teacher"])
@@ -81,7 +81,7 @@ def test_student_and_critic_both_ascend_and_the_teacher_is_not_moved_by_it(model
     assert ("wdm/penalty" in seen[0]) == (model["kind"] == "concat")
 
 
-def test_a_member_of_a_sweep_is_the_single_run():
+def test_a_member_of_a_sweep_equals_the_single_run():
     model = {"kind": "concat", "objective": "wpc"}
     table = {"seed": (0, 5), WEIGHT: (1.0, 0.5), PENALTY: (10.0, 2.0)}
     _, states, many = train(config(model, sweep=table, sweep_mode="zip"))
@@ -101,13 +101,13 @@ def test_a_member_of_a_sweep_is_the_single_run():
 @pytest.mark.parametrize(
     "kind", [pytest.param("bilinear_spectral", marks=pytest.mark.long), "concat"]
 )
-def test_eight_devices_are_one(kind):
-    """Negatives are those of the global batch, and the critic's statistics stay the same."""
-    found = []
+def test_eight_devices_equal_one(kind):
+    """Negatives come from the global batch, and the critic's statistics are equal."""
+    results = []
     for devices in (1, 8):
         _, state, seen = train(config({"kind": kind}, devices=devices, parallel="pmap"))
-        found.append((state, seen[-1]))
-    (one, said), (eight, same) = found
+        results.append((state, seen[-1]))
+    (one, metrics), (eight, same) = results
     for role in ("student", "wdm"):
         for tree, other in ((one.params, eight.params), (one.stats, eight.stats)):
             pairs = zip(jax.tree.leaves(tree[role]), jax.tree.leaves(other[role]), strict=True)
@@ -116,11 +116,11 @@ def test_eight_devices_are_one(kind):
                 np.testing.assert_allclose(y, x, rtol=2e-4, atol=2e-5)
     for name in ("wdm/estimate", "wdm/loss"):
         value = np.ravel(same[name])[0]
-        np.testing.assert_allclose(value, np.ravel(said[name])[0], rtol=2e-4, atol=2e-5)
+        np.testing.assert_allclose(value, np.ravel(metrics[name])[0], rtol=2e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("settings", "words"),
     [
         (config({"objective": "wdm"}), "roles.wdm.model: objective is 'wdm'"),
         (config({"bound": "none"}), "grows without limit"),
@@ -132,9 +132,9 @@ def test_eight_devices_are_one(kind):
         (config({"kind": "concat"}, penalty=-1.0), "penalty"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(said, words):
+def test_errors_are_one_line(settings, words):
     with pytest.raises(UserError) as caught:
-        build(said)
+        build(settings)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""A detector in runs: on many devices, in a sweep, stopped and resumed."""
+"""A detector in a run: on many devices, in a sweep, stopped and resumed."""
 
 import functools
 import json
@@ -20,8 +20,8 @@ from kdjax.report.results import to_json
 from kdjax.types import Variables
 from tests.data import tiny_coco
 
-# float32 sums in another order, amplified by batch norms over few and narrow maps: two steps of SGD
-# move the parameters by about .1, and a missing sum over devices would show at that size
+# float32 sums in another order, amplified by batch norms over few and narrow maps; two steps of SGD
+# change the parameters by about .1, so a missing sum over devices would exceed the tolerance
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}
 DEVICES = 8
 LEARNING = {"ce": {}, "box_smooth_l1": {}, "binary_cross_entropy": {}, "anchor_smooth_l1": {}}
@@ -63,7 +63,7 @@ def config(path, **changes):
 
 @functools.cache
 def after(path, members, devices=1, steps=2):
-    """State and metrics of some members after a few steps, on the host."""
+    """Return state and metrics of some members on the host after a few steps."""
     run = build(config(path, devices=devices, members_over_devices=False))
     program, state = make_program(run, MemberGroup(run.variants[0], members), {})
     state, batches = program.layout.place(state), device_batches(run, program, 0)
@@ -78,14 +78,14 @@ def path(tmp_path_factory):
     return str(tiny_coco.write(tmp_path_factory.mktemp("coco"), {"train": 10, "val": 3}))
 
 
-def assert_close(found, expected):
-    flat = jax.tree_util.tree_flatten_with_path(found)[0]
+def assert_close(actual, expected):
+    flat = jax.tree_util.tree_flatten_with_path(actual)[0]
     for (where, a), b in zip(flat, jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, err_msg=jax.tree_util.keystr(where), **CLOSE)
 
 
 @pytest.mark.long
-def test_members_of_a_sweep_are_single_runs(path):
+def test_members_of_a_sweep_equal_single_runs(path):
     (state, metrics), (one, alone) = after(path, (0, 1)), after(path, (1,))
     second = lambda tree: jax.tree.map(lambda x: np.asarray(x)[1:], tree)  # noqa: E731
     assert_close(second(metrics), alone)
@@ -94,22 +94,22 @@ def test_members_of_a_sweep_are_single_runs(path):
 
 
 @pytest.mark.long
-def test_many_devices_are_one(path):
-    """Draws of regions included: they depend on the picture, not on the device."""
+def test_many_devices_equal_one(path):
+    """Sampled regions are equal too: they depend on the image, not on the device."""
     (state, metrics), (one, alone) = after(path, (1,), DEVICES), after(path, (1,))
     assert_close(metrics, alone)
     assert_close(state.params, one.params)
     assert_close(state.stats, one.stats)
 
 
-def test_class_means_are_over_regions_background_included(path):
+def test_class_means_are_over_regions_and_include_background(path):
     run = build(config(path))
     _program, state = make_program(run, MemberGroup(run.variants[0], (1,)), {})
     variables = jax.tree.map(lambda x: x[0], (state.params["student"], state.stats["student"]))
     model = run.variants[0].players["student"].model
     means = class_means(model, Variables(*variables), run.source, MeansOptions(augment="flip"))
     assert means.shape == (3, 8)
-    # by hand: all rows of all pictures
+    # by hand: all rows of all images
     total, count = np.zeros((3, 8)), np.zeros(3)
     find = jax.jit(lambda b: model.apply(Variables(*variables), b, train=False)[0])
     for batch in run.source.evals["train"]():
@@ -123,13 +123,13 @@ def test_class_means_are_over_regions_background_included(path):
 
 
 @pytest.mark.long
-def test_a_stopped_run_ends_as_one_that_went_on(path, tmp_path):
-    """Bit for bit, average precision and all."""
+def test_a_resumed_run_equals_an_uninterrupted_one(path, tmp_path):
+    """The results are equal bit for bit, including average precision."""
     pytest.importorskip("pycocotools", reason="the last step measures average precision")
-    said = config(path, sweep={"seed": (1,)}, eval_every=3)
-    said["data"]["judge_train"] = True
-    whole = running.train(build(said), tmp_path / "whole", lambda line: None)
-    run = build(said)
+    settings = config(path, sweep={"seed": (1,)}, eval_every=3)
+    settings["data"]["judge_train"] = True
+    uninterrupted = running.train(build(settings), tmp_path / "whole", lambda line: None)
+    run = build(settings)
     source = run.source
 
     def train(step, seed):
@@ -142,28 +142,28 @@ def test_a_stopped_run_ends_as_one_that_went_on(path, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         running.train(stopped, tmp_path / "part", lambda line: None)
     lines: list[str] = []
-    again = running.train(build(said), tmp_path / "part", lines.append)
+    again = running.train(build(settings), tmp_path / "part", lines.append)
     assert any("resumed from step 2" in line for line in lines)
-    assert to_json(whole[0].members) == to_json(again[0].members)  # a NaN is null
+    assert to_json(uninterrupted[0].members) == to_json(again[0].members)  # NaN is written as null
     texts = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "part")]
     assert texts[0] == texts[1]
     scored = [json.loads(line) for line in texts[0].splitlines()]
     curve = [line for line in scored if line["split"] == "test_train"]
-    assert [line["step"] for line in curve] == [3, 4]  # while training, and at its end
+    assert [line["step"] for line in curve] == [3, 4]  # during training, and at its end
     assert all(0 <= line["student/ap50"] <= 1 for line in curve)
-    results = whole[0].members[0].results["test"]
+    results = uninterrupted[0].members[0].results["test"]
     assert {"student/ap", "student/ap50", "student/detection_ece"} <= set(results)
 
 
 @pytest.mark.parametrize("guide", ["nobody", "student"])
-def test_regions_of_nobody(path, guide):
+def test_regions_of_an_unknown_role_are_an_error(path, guide):
     table = config(path)
     table["roles"] = {"student": {**table["roles"]["student"], "regions": guide}}
     with pytest.raises(UserError, match=f"regions looks toward '{guide}'"):
         build(table)
 
 
-def test_regions_are_of_detection_alone():
+def test_regions_need_detection_data():
     table = {
         "data": {"name": "digits"},
         "roles": {"student": {"model": {"name": "mlp"}, "terms": {"ce": {}}, "regions": "other"}},
@@ -173,7 +173,7 @@ def test_regions_are_of_detection_alone():
 
 
 @pytest.mark.parametrize(
-    ("where", "change", "said"),
+    ("where", "change", "settings"),
     [
         (
             "student",
@@ -187,29 +187,31 @@ def test_regions_are_of_detection_alone():
         ("select", {"metric": "accuracy"}, "select.metric is 'accuracy'; there are ap, ap50"),
     ],
 )
-def test_what_cannot_be_is_said_in_one_line(path, where, change, said):
+def test_errors_are_one_line(path, where, change, settings):
     table = config(path)
     holder = table["roles"] if where == "student" else table
     holder[where] = {**holder[where], **change}
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=settings):
         build(table)
 
 
 def classifier(folder, width, run):
-    """An export of a classifier, all ones, that has seen images as the run's are normalised."""
-    said = {"name": "ResNet10", "stem": "imagenet", "width": width}
-    options = {key: said[key] for key in ("stem", "width")}
-    model = models.build(said["name"], num_classes=5, **options)
+    """Export a classifier of ones with the run's normalisation."""
+    settings = {"name": "ResNet10", "stem": "imagenet", "width": width}
+    options = {key: settings[key] for key in ("stem", "width")}
+    model = models.build(settings["name"], num_classes=5, **options)
     image = {"image": jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)}
     shapes = jax.eval_shape(model.init, jax.random.key(0), image)
     spec = run.source.spec
-    about = {"model": said, "num_classes": 5, "shape": (32, 32, 3), "scale": 255.0}
-    about |= {"mean": spec.mean, "std": spec.std}
-    model_export.save(folder, jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes), about)
+    metadata = {"model": settings, "num_classes": 5, "shape": (32, 32, 3), "scale": 255.0}
+    metadata |= {"mean": spec.mean, "std": spec.std}
+    model_export.save(
+        folder, jax.tree.map(lambda x: np.ones(x.shape, np.float32), shapes), metadata
+    )
     return str(folder)
 
 
-def test_a_backbone_starts_as_a_classifier_and_each_seed_draws_its_heads(path, tmp_path):
+def test_a_backbone_starts_from_a_classifier_and_heads_from_the_seed(path, tmp_path):
     table = config(path)
     plain = build(table)
     table["roles"]["student"]["backbone"] = classifier(tmp_path / "right", 2, plain)
@@ -237,7 +239,7 @@ def test_a_detector_needs_boxes():
         build(table)
 
 
-def test_keys_of_detection_are_refused_elsewhere():
+def test_detection_keys_need_detection_data():
     table = {
         "data": {"name": "digits", "max_boxes": 7},
         "roles": {"student": {"model": {"name": "mlp"}, "terms": {"ce": {}}}},

@@ -1,4 +1,4 @@
-"""A trained network leaves a run and enters the next one, or anybody's program, unchanged."""
+"""An exported network is unchanged in the next run and in user code."""
 
 import json
 import pathlib
@@ -22,9 +22,9 @@ TEMPERATURE = "roles.student.terms.balanced_kl.temperature"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A sweep of two; the student has an adapter and batch norm: (workdir, report, out)."""
+    """Train a sweep of two, a student with adapter and batch norm: (workdir, report, out)."""
     folder = tmp_path_factory.mktemp("trained")
-    said = base(
+    settings = base(
         num_steps=12,
         roles__student__model={"name": "cnn", "widths": (4, 6)},
         roles__student__adapters={
@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
         roles__student__terms__relational_distance={"toward": "teacher", "own_layer": "nd"},
         sweep={TEMPERATURE: (1.0, 3.0)},
     )
-    config = experiment(folder, said)
+    config = experiment(folder, settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
         assert cli.main(train(config, folder / "run")) == 0
@@ -55,10 +55,13 @@ def export(workdir, role, out, *flags):
     assert cli.main(argv) == 0
 
 
-def images_of(said):
-    """Raw images and labels of the test split, from the export's own numbers."""
+def images_of(metadata):
+    """Return raw images and labels of the test split, from the export's metadata."""
     source = fakes.load(
-        "synthetic", batch_size=8, shape=tuple(said["shape"]), num_classes=said["num_classes"]
+        "synthetic",
+        batch_size=8,
+        shape=tuple(metadata["shape"]),
+        num_classes=metadata["num_classes"],
     )
     rows = [
         {key: value[batch["mask"] > 0] for key, value in batch.items()}
@@ -68,26 +71,26 @@ def images_of(said):
 
 
 @pytest.mark.parametrize(("role", "member"), [("teacher", 0), ("student", 1)])
-def test_restored_logits_score_as_the_run_says(role, member, trained):
+def test_restored_logits_have_the_scores_of_the_run(role, member, trained):
     _, report, folder = trained
-    model, variables, about = model_export.restore(folder / role)
-    images, labels = images_of(about)
-    mean, std = np.array(about["mean"]), np.array(about["std"])
-    batch = {"image": ((images / about["scale"] - mean) / std).astype(np.float32)}
+    model, variables, metadata = model_export.restore(folder / role)
+    images, labels = images_of(metadata)
+    mean, std = np.array(metadata["mean"]), np.array(metadata["std"])
+    batch = {"image": ((images / metadata["scale"] - mean) / std).astype(np.float32)}
     outputs, stats = jax.jit(lambda v, b: model.apply(v, b, train=False))(variables, batch)
     assert jax.tree.all(jax.tree.map(np.array_equal, stats, variables.stats))
     right = report["variants"][0]["members"][member]["results"]["test"]
     assert np.mean(np.argmax(outputs.logits, -1) == labels) == pytest.approx(
         right[f"{role}/accuracy"], abs=1e-7
     )
-    # float32, compiled differently
+    # float32 of another compilation
     nll = np.mean(calibration.negative_log_likelihood(outputs.logits, labels))
     assert nll == pytest.approx(right[f"{role}/nll"], rel=2e-5)
     ece = calibration.expected_calibration_error(outputs.logits, labels)
     assert ece == pytest.approx(right[f"{role}/ece"], rel=1e-4)
 
 
-def test_exported_arrays_are_those_of_the_checkpoint(trained):
+def test_exported_arrays_equal_the_checkpoint(trained):
     workdir, _, folder = trained
     _, state, _ = read_state(workdir / "checkpoints" / "default" / "0-1")
     for role, member in (("teacher", 0), ("student", 1)):
@@ -101,7 +104,7 @@ def test_exported_arrays_are_those_of_the_checkpoint(trained):
             assert np.array_equal(flat[name], stacked[member])
 
 
-def test_adapters_are_left_out(trained):
+def test_adapters_are_not_exported(trained):
     _, _, folder = trained
     flat = models.from_safetensors(folder / "student" / "model.safetensors")
     assert not [name for name in flat if "adapter" in name or "network" in name]
@@ -111,19 +114,19 @@ def test_adapters_are_left_out(trained):
     models.restore(template, flat)
 
 
-def test_what_config_json_says(trained):
+def test_contents_of_config_json(trained):
     _, _, folder = trained
-    said = json.loads((folder / "student" / "config.json").read_text())
-    assert said["format"] == model_export.FORMAT
-    assert said["model"] == {"name": "cnn", "widths": [4, 6]}
-    assert (said["role"], said["variant"], said["member"]) == ("student", "default", 1)
-    assert said["values"] == {"seed": 0, TEMPERATURE: 3.0}
-    assert (said["shape"], said["num_classes"]) == ([4, 4, 1], 3)
-    assert len(said["mean"]) == len(said["std"]) == 1
-    assert said["scale"] == 255
+    metadata = json.loads((folder / "student" / "config.json").read_text())
+    assert metadata["format"] == model_export.FORMAT
+    assert metadata["model"] == {"name": "cnn", "widths": [4, 6]}
+    assert (metadata["role"], metadata["variant"], metadata["member"]) == ("student", "default", 1)
+    assert metadata["values"] == {"seed": 0, TEMPERATURE: 3.0}
+    assert (metadata["shape"], metadata["num_classes"]) == ([4, 4, 1], 3)
+    assert len(metadata["mean"]) == len(metadata["std"]) == 1
+    assert metadata["scale"] == 255
 
 
-def test_the_chosen_member_is_the_default(trained, tmp_path):
+def test_the_selected_member_is_the_default(trained, tmp_path):
     workdir, report, _ = trained
     chosen = report["variants"][0]["chosen"]["student"]["members"][0]
     export(workdir, "student", tmp_path / "default")
@@ -136,14 +139,14 @@ def test_the_chosen_member_is_the_default(trained, tmp_path):
     assert default == same != other
 
 
-def frozen(folder, given: pathlib.Path):
-    said = base(
-        num_steps=4, roles__teacher__terms={}, roles__teacher__checkpoint=str(given), seed=5
+def frozen(folder, teacher: pathlib.Path):
+    settings = base(
+        num_steps=4, roles__teacher__terms={}, roles__teacher__checkpoint=str(teacher), seed=5
     )
-    return experiment(folder, said)
+    return experiment(folder, settings)
 
 
-def test_an_export_is_the_next_run_s_frozen_teacher(trained, tmp_path, no_page):
+def test_an_export_can_be_the_frozen_teacher_of_a_run(trained, tmp_path, no_page):
     _, before, folder = trained
     config = frozen(tmp_path, folder / "teacher")
     assert cli.main(train(config, tmp_path / "run")) == 0
@@ -158,9 +161,9 @@ def test_an_export_is_the_next_run_s_frozen_teacher(trained, tmp_path, no_page):
         assert new[f"teacher/{name}"] == pytest.approx(old[f"teacher/{name}"], rel=1e-6)
     _, state, record = read_state(tmp_path / "run" / "checkpoints" / "default" / "0-0")
     params = state.params if hasattr(state, "params") else state["params"]
-    assert list(params) == ["student"]  # the teacher stands there by its hash
+    assert list(params) == ["student"]  # the teacher is recorded by its hash
     assert list(record["frozen"]) == ["teacher"]
-    # and it leaves this run again, bit for bit
+    # and it is exported again, bit for bit
     export(tmp_path / "run", "teacher", tmp_path / "again")
     first, again = (
         models.from_safetensors(f / "model.safetensors")
@@ -170,7 +173,7 @@ def test_an_export_is_the_next_run_s_frozen_teacher(trained, tmp_path, no_page):
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
-def test_a_teacher_that_was_exchanged_meanwhile_is_refused(trained, tmp_path, no_page, capsys):
+def test_a_replaced_teacher_is_an_error(trained, tmp_path, no_page, capsys):
     _, _, folder = trained
     shutil.copytree(folder / "teacher", tmp_path / "given")
     config = frozen(tmp_path, tmp_path / "given")
@@ -184,40 +187,40 @@ def test_a_teacher_that_was_exchanged_meanwhile_is_refused(trained, tmp_path, no
     refused(capsys, argv, "roles.teacher", "not those that this run began with")
 
 
-def test_training_goes_on_from_an_export(trained, tmp_path, no_page):
-    """With a learning rate of 0 the role ends as it was given."""
+def test_training_continues_from_an_export(trained, tmp_path, no_page):
+    """With a learning rate of 0 the role equals its initial weights."""
     _, _, folder = trained
-    given = folder / "teacher"
-    said = base(num_steps=2, roles__teacher__checkpoint=str(given), roles__student=None)
-    said["roles"]["teacher"]["optimizer"] = {"learning_rate": 0.0}
-    assert cli.main(train(experiment(tmp_path, said), tmp_path / "run")) == 0
+    teacher = folder / "teacher"
+    settings = base(num_steps=2, roles__teacher__checkpoint=str(teacher), roles__student=None)
+    settings["roles"]["teacher"]["optimizer"] = {"learning_rate": 0.0}
+    assert cli.main(train(experiment(tmp_path, settings), tmp_path / "run")) == 0
     export(tmp_path / "run", "teacher", tmp_path / "again")
     first, again = (
-        models.from_safetensors(f / "model.safetensors") for f in (given, tmp_path / "again")
+        models.from_safetensors(f / "model.safetensors") for f in (teacher, tmp_path / "again")
     )
     assert all(np.array_equal(first[name], again[name]) for name in first)
 
 
-def test_restore_names_what_is_wrong(trained, tmp_path):
+def test_errors_of_restore_name_the_problem(trained, tmp_path):
     with pytest.raises(UserError, match=r"config\.json"):
         model_export.restore(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UserError, match=model_export.FORMAT):
         model_export.restore(tmp_path)
-    said = json.loads((trained[2] / "student" / "config.json").read_text())
-    said["model"]["widths"] = [4, 7]
-    (tmp_path / "config.json").write_text(json.dumps(said))
+    metadata = json.loads((trained[2] / "student" / "config.json").read_text())
+    metadata["model"]["widths"] = [4, 7]
+    (tmp_path / "config.json").write_text(json.dumps(metadata))
     shutil.copy(trained[2] / "student" / "model.safetensors", tmp_path)
     with pytest.raises(UserError, match="of another shape"):
         model_export.restore(tmp_path)
-    said.pop("num_classes")
-    (tmp_path / "config.json").write_text(json.dumps(said))
+    metadata.pop("num_classes")
+    (tmp_path / "config.json").write_text(json.dumps(metadata))
     with pytest.raises(UserError, match="num_classes"):
         model_export.restore(tmp_path)
 
 
-def test_other_data_than_a_teacher_has_seen_is_refused(tmp_path):
-    """Size, classes and normalisation are compared; the remedy can be typed as it stands."""
+def test_data_that_differs_from_the_teachers_is_an_error(tmp_path):
+    """Size, classes and normalisation are compared; the error contains the flags that fix it."""
     config = {
         "num_steps": 2,
         "batch_size": 8,
@@ -232,8 +235,8 @@ def test_other_data_than_a_teacher_has_seen_is_refused(tmp_path):
     spec = build(alone).source.spec
     model = models.build("mlp", num_classes=3, hidden=(4,))
     variables = model.init(jax.random.key(0), {"image": jnp.zeros((1, 4, 4, 1))})
-    about = {"model": {"name": "mlp", "hidden": (4,)}, **spec._asdict()}
-    model_export.save(tmp_path, variables, about)
+    metadata = {"model": {"name": "mlp", "hidden": (4,)}, **spec._asdict()}
+    model_export.save(tmp_path, variables, metadata)
     build(config)
     for change, text in [
         ({"shape": (2, 8, 1)}, r"has seen images of \(4, 4, 1\), but the data has \(2, 8, 1\)"),
@@ -246,7 +249,7 @@ def test_other_data_than_a_teacher_has_seen_is_refused(tmp_path):
             build({**config, "data": {**config["data"], **change}})
 
 
-def test_a_format_that_is_not_the_networks_is_refused(trained, tmp_path, capsys):
+def test_a_format_of_another_network_is_an_error(trained, tmp_path, capsys):
     workdir, *_ = trained
     argv = ["export", f"--workdir={workdir}", "--role=student", f"--out={tmp_path / 'x'}"]
     refused(capsys, [*argv, "--format=huggingface"], "--format=huggingface", "cnn", "gpt_neo")

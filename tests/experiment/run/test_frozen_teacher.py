@@ -1,4 +1,4 @@
-"""A frozen network's cache: the same training, without its forward pass."""
+"""The cache of a frozen network: equal training without its forward pass."""
 
 import json
 
@@ -52,7 +52,7 @@ def config(*, cache, augment="none", frozen=True):
     }
 
 
-def test_the_cache_changes_nothing_but_the_work(tmp_path):
+def test_the_cache_does_not_change_the_results(tmp_path):
     lines = []
     for cache in (False, True):
         (tmp_path / str(cache)).mkdir()
@@ -69,7 +69,7 @@ def test_the_cache_changes_nothing_but_the_work(tmp_path):
 
 
 def test_the_network_is_not_in_the_cached_step():
-    """The teacher's convolutions are gone from the program, not merely unused."""
+    """The traced step does not contain the teacher's convolutions."""
     from kdjax.data import example_batch
 
     counts = []
@@ -87,7 +87,7 @@ def test_the_network_is_not_in_the_cached_step():
     assert counts[1] < counts[0]
 
 
-def test_where_a_cache_would_be_wrong_it_is_refused():
+def test_an_invalid_cache_is_an_error():
     with pytest.raises(UserError, match="each view of an image has outputs of its own"):
         build(config(cache=True, augment="crop_flip"))
     with pytest.raises(UserError, match="but teacher trains: its outputs change"):

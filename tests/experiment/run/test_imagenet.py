@@ -39,25 +39,25 @@ BASE["data"]["augment"] = "resized_crop_flip"
 
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory):
-    """What each way of dividing the same run over devices writes."""
+    """Return the metrics of the same run for each layout over devices."""
     ways = {
         "one": {"devices": 1},
         "pmap": {"parallel": "pmap"},
         "mesh in bfloat16": {"parallel": "mesh", "precision": "bfloat16"},
     }
-    found = {}
+    results = {}
     for name, over in ways.items():
         folder = tmp_path_factory.mktemp("imagenet")
-        said = {**BASE, **over, "data": {**BASE["data"], "path": str(folder)}}
+        settings = {**BASE, **over, "data": {**BASE["data"], "path": str(folder)}}
         with tfds.testing.mock_data(num_examples=40), pytest.MonkeyPatch.context() as patch:
             patch.setattr(cli, "_show", lambda report: None)
-            assert cli.main(train(experiment(folder, said), folder / "run")) == 0
+            assert cli.main(train(experiment(folder, settings), folder / "run")) == 0
         text = (folder / "run" / "metrics.jsonl").read_text()
-        found[name] = [json.loads(line) for line in text.splitlines()]
-    return found
+        results[name] = [json.loads(line) for line in text.splitlines()]
+    return results
 
 
-def test_it_trains_and_evaluates(metrics):
+def test_imagenet_trains_and_evaluates(metrics):
     for rows in metrics.values():
         seen = {(row["split"], row["step"]) for row in rows}
         assert {("train", 1), ("train", 2), ("validation", 2), ("test", 2)} <= seen
@@ -67,32 +67,32 @@ def test_it_trains_and_evaluates(metrics):
         assert all(5 < row["student/ce/raw"] < 12 for row in rows if row["split"] == "train")
 
 
-def test_eight_devices_are_one(metrics):
+def test_eight_devices_equal_one(metrics):
     for one, many in zip(metrics["one"], metrics["pmap"], strict=True):
         for name in ("student/ce/raw", "student/nll", "student/grad_norm"):
             if name in one:
-                # the mean of 16 float32 losses in another order, and two steps of it
+                # the mean of 16 float32 losses in another order, over two steps
                 assert many[name] == pytest.approx(one[name], rel=1e-4)
 
 
-def test_bfloat16_is_near_float32(metrics):
+def test_bfloat16_is_close_to_float32(metrics):
     for one, half in zip(metrics["one"], metrics["mesh in bfloat16"], strict=True):
         if one["split"] == "train":
-            # 8 bits of mantissa in two layers of a net whose loss is about 7
+            # 8 bits of mantissa in two layers of a network whose loss is about 7
             assert half["student/ce/raw"] == pytest.approx(one["student/ce/raw"], rel=0.02)
             assert half["student/ce/raw"] != one["student/ce/raw"]
 
 
 def test_label_smoothing_can_be_swept():
     path = "roles.student.terms.ce.label_smoothing"
-    said = {
+    settings = {
         **BASE,
         "devices": 1,
         "data": {"name": "synthetic", "shape": (4, 4, 1), "num_classes": 5},
         "roles": {"student": {"model": {"name": "mlp", "hidden": (3,)}, "terms": {"ce": {}}}},
         "sweep": {path: (0.0, 0.3)},
     }
-    run = build.build(said)
+    run = build.build(settings)
     variant, batch = run.variants[0], run.prepare_eval(next(run.source.evals["test"]()))
     method, key = variant.method(None), jax.random.key(0)
     start = method.init(key, batch)["student"]
@@ -100,18 +100,18 @@ def test_label_smoothing_can_be_swept():
     outputs, _ = variant.players["student"].model.apply(start, batch, train=True)
     log_p = special.log_softmax(np.asarray(outputs.logits, np.float64), axis=-1)
     real, label = np.asarray(batch["mask"]) > 0, np.asarray(batch["label"])
-    found = jax.tree.map(lambda *x: jnp.stack([jnp.float32(v) for v in x]), *variant.hparams)
-    losses, _ = jax.vmap(lambda h: method.loss(params, stats, batch, h, key))(found)
+    results = jax.tree.map(lambda *x: jnp.stack([jnp.float32(v) for v in x]), *variant.hparams)
+    losses, _ = jax.vmap(lambda h: method.loss(params, stats, batch, h, key))(results)
     for loss, e in zip(losses, (0.0, 0.3), strict=True):
         target = (1 - e) * np.eye(5)[label] + e / 5
         assert float(loss) == pytest.approx(-(target * log_p).sum(-1)[real].mean(), rel=1e-5)
     with pytest.raises(UserError, match=r"ce\.label_smoothing is 1; it must be in"):
-        build.build({**said, "sweep": {path: (1.0,)}})
+        build.build({**settings, "sweep": {path: (1.0,)}})
 
 
-def test_bfloat16_is_of_the_computation_only():
-    """By shapes alone, nothing compiled: what a step keeps and reports is float32."""
-    said = {
+def test_bfloat16_is_for_computation_only():
+    """State and metrics are float32; the test traces shapes and compiles nothing."""
+    settings = {
         **BASE,
         "devices": 1,
         "precision": "bfloat16",
@@ -124,7 +124,7 @@ def test_bfloat16_is_of_the_computation_only():
             }
         },
     }
-    run = build.build(said)
+    run = build.build(settings)
     variant = run.variants[0]
     method = variant.method(None)
     raw = data.example_batch(run.source, 4)
@@ -136,8 +136,8 @@ def test_bfloat16_is_of_the_computation_only():
     )
     step = make_step(method, variant.optimizers, prepare=run.prepare_train)
     program, (new, reported) = jax.make_jaxpr(step, return_shape=True)(state, raw)
-    kept = (new.params, new.stats, new.opt, new.hparams, reported)
-    kinds = {leaf.dtype for leaf in jax.tree.leaves(kept)}
+    kept_by_step = (new.params, new.stats, new.opt, new.hparams, reported)
+    kinds = {leaf.dtype for leaf in jax.tree.leaves(kept_by_step)}
     assert kinds <= {jnp.dtype("float32"), jnp.dtype("int32")}
     convolved = [line for line in str(program).splitlines() if "= conv_general_dilated" in line]
     assert len(convolved) > 17

@@ -1,4 +1,4 @@
-"""Representation learning by dependency: who moves, by what, where, and what is refused."""
+"""Representation learning by dependency: updates, penalty, devices, sweeps, errors."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ LAYERS = {"own_layer": "embedding", "peer_layer": "embedding"}
 
 
 def config(critic=None, encoder=None, penalty=10.0, **changes):
-    """Two perceptrons, a view each, of two factors of four values."""
+    """Return a config of two MLPs, one for each view, with two factors of four values."""
 
     def player(entry):
         network = {"name": "mlp", "hidden": (12,), "embedding": 6, **(encoder or {})}
@@ -66,16 +66,16 @@ SPECTRAL = (
 )
 
 
-def test_encoders_that_only_a_critic_moves_may_compute_again(monkeypatch):
-    """Their `remat` takes hold although they have no terms of their own."""
+def test_encoders_without_terms_may_use_remat(monkeypatch):
+    """`remat` applies to encoders that are trained by a critic only."""
     wrapped = []
     monkeypatch.setattr(
         models, "with_remat", lambda model, real=models.with_remat: wrapped.append(1) or real(model)
     )
-    said = config()
+    settings = config()
     for role in ROLES[:2]:
-        said["roles"][role]["remat"] = True
-    build(said)
+        settings["roles"][role]["remat"] = True
+    build(settings)
     assert len(wrapped) == 2
 
 
@@ -89,10 +89,10 @@ def test_encoders_that_only_a_critic_moves_may_compute_again(monkeypatch):
     ids=["cpc", "dual-penalty", "wpc-spectral"],
 )
 def test_both_encoders_and_the_critic_ascend(critic, encoder):
-    said = config(critic, encoder, penalty=1e-3, **{"data": {**config()["data"], "pool": 16}})
-    for role in said["roles"].values():
+    settings = config(critic, encoder, penalty=1e-3, **{"data": {**config()["data"], "pool": 16}})
+    for role in settings["roles"].values():
         role["optimizer"] = {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.0}
-    (params, _), state, seen = train(said, steps=12)
+    (params, _), state, seen = train(settings, steps=12)
     estimates = [float(metrics["critic/estimate"][0]) for metrics in seen]
     assert estimates[-1] > estimates[0] + 0.005
     for role in ROLES:
@@ -102,8 +102,8 @@ def test_both_encoders_and_the_critic_ascend(critic, encoder):
     assert not any("accuracy" in name for name in seen[0])
 
 
-def test_the_penalty_is_that_of_the_slope_in_both_images():
-    """Against the definition, one pair at a time, and it moves the encoders."""
+def test_the_penalty_is_of_the_slope_in_both_images():
+    """The penalty equals its definition, one pair at a time, and updates the encoders."""
     network = models.build("mlp", num_classes=3, hidden=(5,))
     encoders = [models.as_encoder(network, entry=entry) for entry in ("image", "view")]
     options = critics.DependencyOptions(
@@ -150,7 +150,7 @@ def test_the_penalty_is_that_of_the_slope_in_both_images():
         a, b = jax.grad(f, argnums=(0, 1))(image, view)
         return np.sqrt(float(jnp.sum(a**2) + jnp.sum(b**2)))
 
-    # in the last place of its range: joint points need no draw
+    # at the joint points, which are not sampled
     joint = critics.dependency(options._replace(at="joint"))
     _, aux = dependency(*encoders, joint).loss(params, stats, batch, hparams, key)
     slopes = [slope(x, y) for x, y in zip(batch["image"], batch["view"], strict=True)]
@@ -161,8 +161,8 @@ def test_the_penalty_is_that_of_the_slope_in_both_images():
 
 
 @pytest.mark.parametrize("kind", ["spectral", "bjorck"])
-def test_a_lipschitz_system_does_not_stretch(kind):
-    """Encoders and critic: certified, and no pair is found that stretches."""
+def test_a_lipschitz_system_has_slopes_of_at_most_one(kind):
+    """Encoders and critic have certificates, and a search finds no steeper pair."""
     network = models.build("lipschitz_mlp", num_classes=6, hidden=(12,), kind=kind)
     scorer = models.pair_critic.build(f"bilinear_{kind}", width=8, radius=4.0)
     rng = np.random.default_rng(0)
@@ -189,11 +189,13 @@ def test_a_lipschitz_system_does_not_stretch(kind):
     assert np.max(np.abs(moved) / length) < 1 + 2e-3
 
 
-def test_a_member_of_a_sweep_is_the_single_run():
+def test_a_member_of_a_sweep_equals_the_single_run():
     table = {"seed": (0, 5), RATE: (0.1, 0.02), PENALTY: (10.0, 2.0)}
     many, single = config(sweep=table, sweep_mode="zip"), config(penalty=2.0, seed=5)
-    for said in (many, single):
-        for role in said["roles"].values():  # Adam would blow up the rounding of small gradients
+    for settings in (many, single):
+        for role in settings[
+            "roles"
+        ].values():  # Adam would amplify the rounding of small gradients
             role["optimizer"] = {"name": "sgd", "learning_rate": 0.02}
     _, states, many = train(many)
     _, alone, one = train(single)
@@ -209,16 +211,16 @@ def test_a_member_of_a_sweep_is_the_single_run():
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 (simulated) devices")
-def test_eight_devices_are_one():
-    """Negatives and the penalty's points are those of the global batch."""
-    found = []
+def test_eight_devices_equal_one():
+    """Negatives and the penalty's points come from the global batch."""
+    results = []
     for devices in (1, 8):
-        said = config(devices=devices)
-        for role in said["roles"].values():
+        settings = config(devices=devices)
+        for role in settings["roles"].values():
             role["optimizer"] = {"name": "sgd", "learning_rate": 0.05}
-        _, state, seen = train(said, steps=2)
-        found.append((state, seen[-1]))
-    (one, said), (eight, same) = found
+        _, state, seen = train(settings, steps=2)
+        results.append((state, seen[-1]))
+    (one, settings), (eight, same) = results
     for role in ROLES:
         pairs = zip(
             jax.tree.leaves(one.params[role]), jax.tree.leaves(eight.params[role]), strict=True
@@ -228,10 +230,10 @@ def test_eight_devices_are_one():
             np.testing.assert_allclose(y, x, rtol=2e-4, atol=2e-5)
     for name in ("critic/estimate", "critic/penalty", "critic/loss"):
         value = np.ravel(same[name])[0]
-        np.testing.assert_allclose(value, np.ravel(said[name])[0], rtol=2e-4, atol=2e-5)
+        np.testing.assert_allclose(value, np.ravel(settings[name])[0], rtol=2e-4, atol=2e-5)
 
 
-def test_a_run_is_scored_and_resumes_to_the_same_bits(tmp_path):
+def test_a_run_is_scored_and_resumes_bit_for_bit(tmp_path):
     run = build(config(eval_every=2))
     running.train(run, tmp_path / "whole", lambda _: None)
     with pytest.raises(Killed):
@@ -243,22 +245,22 @@ def test_a_run_is_scored_and_resumes_to_the_same_bits(tmp_path):
     outcome = running.evaluate(run, tmp_path / "whole", lines.append)[0]
     results = outcome.members[0].results
     for split in ("validation", "test"):
-        said = results[split]
-        factors = [said[f"encoder_x/probe_accuracy_{i}"] for i in (0, 1)]
-        np.testing.assert_allclose(said["encoder_x/probe_accuracy"], np.mean(factors))
-        assert 0.2 < said["encoder_x/probe_accuracy"] <= 1
-        assert said["critic/estimate"] <= said["critic/ceiling"] == pytest.approx(np.log(16))
-        assert said["critic/mutual_information"] == pytest.approx(2 * np.log(4))
+        scores = results[split]
+        factors = [scores[f"encoder_x/probe_accuracy_{i}"] for i in (0, 1)]
+        np.testing.assert_allclose(scores["encoder_x/probe_accuracy"], np.mean(factors))
+        assert 0.2 < scores["encoder_x/probe_accuracy"] <= 1
+        assert scores["critic/estimate"] <= scores["critic/ceiling"] == pytest.approx(np.log(16))
+        assert scores["critic/mutual_information"] == pytest.approx(2 * np.log(4))
 
 
 def changed(role, **changes):
-    said = config()
-    said["roles"][role] = {**said["roles"][role], **changes}
-    return said
+    settings = config()
+    settings["roles"][role] = {**settings["roles"][role], **changes}
+    return settings
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("settings", "words"),
     [
         (config({"kind": "bilinear_bjorck"}), "bound is 'none', which stretches"),
         (
@@ -284,13 +286,13 @@ def changed(role, **changes):
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(said, words):
+def test_errors_are_one_line(settings, words):
     with pytest.raises(UserError, match=words) as caught:
-        build(said)
+        build(settings)
     assert "\n" not in str(caught.value)
 
 
-def test_keys_and_inputs_of_pairs_are_refused_elsewhere():
+def test_keys_and_inputs_of_pairs_need_pairs():
     digits = {
         "data": {"name": "digits", "tiles": 4},
         "roles": {"student": {"model": {"name": "mlp"}, "terms": {"ce": {}}}},

@@ -1,6 +1,6 @@
-"""Whole runs on texts: BERT, T5 and GPT-Neo with SinKD; stopped, exported, divided, refused.
+"""Runs on text: BERT, T5 and GPT-Neo with SinKD; resume, export, devices, errors.
 
-Tolerances: float32 sums in another order.
+Tolerances are those of float32 sums in another order.
 """
 
 import json
@@ -28,7 +28,7 @@ from tests.train.test_resume import Killed, ending, interrupted, kill
 
 TASKS = {"bert": "glue/mrpc", "t5": "super_glue/boolq", "gpt_neo": "super_glue/copa"}
 OWN = {"bert": "f1", "t5": "accuracy", "gpt_neo": "accuracy"}
-# the other two in full: `make test-long`; their networks and data have tests of their own
+# the other two run in `make test-long`; their networks and data have separate tests
 KINDS = ["bert", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("t5", "gpt_neo"))]
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -45,10 +45,10 @@ def sinkd(layer=""):
 
 
 def config(folder, kind="bert", task=None, **changes):
-    """Four steps of two networks; the student learns by KD and transport as well."""
+    """Return a config of four steps; the student also minimises KD and transport."""
     task = task or TASKS[kind]
     layer = "" if kind == "bert" else "token_logits"
-    said = {
+    settings = {
         "num_steps": 4,
         "batch_size": 8,
         "eval_batch_size": 16,
@@ -74,30 +74,30 @@ def config(folder, kind="bert", task=None, **changes):
         },
         "sweep": {"seed": (0, 1)},
     }
-    for role in said["roles"].values():
+    for role in settings["roles"].values():
         role["optimizer"] = {"name": "adamw", "learning_rate": 1e-2, "clip_norm": 1.0}
-    return {**said, **changes}
+    return {**settings, **changes}
 
 
 @pytest.fixture(scope="module")
-def whole(request, tmp_path_factory):
-    """An uninterrupted run of each kind, made once: (run, workdir, outcome, data folder)."""
-    made = {}
+def uninterrupted(request, tmp_path_factory):
+    """Train each kind once, uninterrupted: (run, workdir, outcome, data folder)."""
+    cache = {}
 
     def make(kind):
-        if kind not in made:
+        if kind not in cache:
             folder = tmp_path_factory.mktemp(kind)
             run = build(config(folder / "data", kind))
             (outcome,) = running.train(run, folder / "run", print)
-            made[kind] = (run, folder / "run", outcome, folder / "data")
-        return made[kind]
+            cache[kind] = (run, folder / "run", outcome, folder / "data")
+        return cache[kind]
 
     return make
 
 
 @kinds
-def test_a_run_logs_every_step_and_member(kind, whole):
-    _, workdir, _, _ = whole(kind)
+def test_a_run_logs_every_step_and_member(kind, uninterrupted):
+    _, workdir, _, _ = uninterrupted(kind)
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["split"] == "train"]
     assert [(line["step"], line["seed"]) for line in steps] == [
@@ -108,7 +108,7 @@ def test_a_run_logs_every_step_and_member(kind, whole):
             assert line[f"{name}/raw"] > 0
         weighted = line["student/sinkhorn/weighted"]
         assert weighted == pytest.approx(0.01 * line["student/sinkhorn/raw"], rel=1e-6)
-        # rows of the plan may be off, never by more than the whole mass of one
+        # the error of a row of the plan is at most the mass of the row
         assert 0 <= line["student/sinkhorn/row_error"] < 1
         assert line["student/sinkhorn/iterations"] == 5
     assert steps[0]["student/ce/raw"] != steps[1]["student/ce/raw"]
@@ -122,8 +122,8 @@ def test_a_run_logs_every_step_and_member(kind, whole):
 
 
 @kinds
-def test_kill_and_resume_is_uninterrupted(kind, whole, tmp_path):
-    run, workdir, _, folder = whole(kind)
+def test_kill_and_resume_equals_an_uninterrupted_run(kind, uninterrupted, tmp_path):
+    run, workdir, _, folder = uninterrupted(kind)
     with pytest.raises(Killed):
         running.train(interrupted(run, 3, kill), tmp_path, print)
     lines = []
@@ -133,24 +133,24 @@ def test_kill_and_resume_is_uninterrupted(kind, whole, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def exported(whole, tmp_path_factory):
-    """The folder of an exported role of a run."""
-    made = {}
+def exported(uninterrupted, tmp_path_factory):
+    """Return the folder of an exported role."""
+    cache = {}
 
     def make(kind, role):
-        if (kind, role) not in made:
-            run, workdir, *_ = whole(kind)
-            made[kind, role] = out = tmp_path_factory.mktemp("export") / role
+        if (kind, role) not in cache:
+            run, workdir, *_ = uninterrupted(kind)
+            cache[kind, role] = out = tmp_path_factory.mktemp("export") / role
             story = load_results(run, workdir, print)
             export_run.from_workdir(run, story, ExportRequest(role, member=1), out)
-        return made[kind, role]
+        return cache[kind, role]
 
     return make
 
 
 @kinds
-def test_a_restored_export_answers_as_the_run_did(kind, whole, exported):
-    run, _, outcome, _ = whole(kind)
+def test_a_restored_export_has_the_outputs_of_the_run(kind, uninterrupted, exported):
+    run, _, outcome, _ = uninterrupted(kind)
     model, variables, _ = model_export.restore(exported(kind, "student"), run.source.spec)
     answer = jax.jit(lambda batch: model.apply(variables, batch, train=False)[0].logits)
     logits, labels = [], []
@@ -160,28 +160,34 @@ def test_a_restored_export_answers_as_the_run_did(kind, whole, exported):
         labels.append(batch["label"][real])
     logits, labels = np.concatenate(logits), np.concatenate(labels)
     chosen = special.log_softmax(logits, axis=-1)[np.arange(len(labels)), labels]
-    said = outcome.members[1].results["test"]
-    assert said["student/nll"] == pytest.approx(-chosen.mean(), rel=2e-5)
-    assert said["student/accuracy"] == pytest.approx(np.mean(logits.argmax(-1) == labels), abs=1e-6)
+    scores = outcome.members[1].results["test"]
+    assert scores["student/nll"] == pytest.approx(-chosen.mean(), rel=2e-5)
+    assert scores["student/accuracy"] == pytest.approx(
+        np.mean(logits.argmax(-1) == labels), abs=1e-6
+    )
 
 
-def test_an_export_keeps_its_vocabulary(whole, exported):
-    kept = tokenize.wordpiece(exported("bert", "teacher"))
-    assert tokenize.words(kept) == tokenize.words(whole("bert")[0].data.dataset.tokenizer)
+def test_an_export_keeps_its_vocabulary(uninterrupted, exported):
+    tokenizer = tokenize.wordpiece(exported("bert", "teacher"))
+    assert tokenize.words(tokenizer) == tokenize.words(
+        uninterrupted("bert")[0].data.dataset.tokenizer
+    )
 
 
 @kinds
-def test_an_export_in_hugging_faces_format_starts_a_run(kind, whole, exported, tmp_path):
-    run, workdir, _, folder = whole(kind)
+def test_a_run_can_start_from_an_export_in_hugging_face_format(
+    kind, uninterrupted, exported, tmp_path
+):
+    run, workdir, _, folder = uninterrupted(kind)
     story = load_results(run, workdir, print)
     request = ExportRequest("student", member=1, form="huggingface")
     export_run.from_workdir(run, story, request, tmp_path / "hf")
-    said = config(folder, kind)
-    said["roles"]["student"]["checkpoint"] = str(tmp_path / "hf")
-    (variant,) = build(said).variants
-    _, ours, _ = model_export.restore(exported(kind, "student"), run.source.spec)
+    settings = config(folder, kind)
+    settings["roles"]["student"]["checkpoint"] = str(tmp_path / "hf")
+    (variant,) = build(settings).variants
+    _, variables, _ = model_export.restore(exported(kind, "student"), run.source.spec)
     assert variant.new_heads == ()
-    jax.tree.map(np.testing.assert_array_equal, variant.initial_variables["student"], ours)
+    jax.tree.map(np.testing.assert_array_equal, variant.initial_variables["student"], variables)
     with pytest.raises(UserError, match=r"already holds .*name a new folder"):
         export_run.from_workdir(run, story, request, tmp_path / "hf")
 
@@ -195,9 +201,9 @@ def test_each_seed_draws_its_own_head_of_a_read_network(whole, exported, tmp_pat
     save_file({name: x for name, x in tensors.items() if not name.startswith("classifier")}, path)
 
     def start(members, **changes):
-        said = config(folder, "bert", **changes)
-        said["roles"]["student"]["checkpoint"] = str(tmp_path / "hf")
-        (variant,) = build(said).variants
+        settings = config(folder, "bert", **changes)
+        settings["roles"]["student"]["checkpoint"] = str(tmp_path / "hf")
+        (variant,) = build(settings).variants
         assert variant.new_heads == ("student",)
         variables, stacked = RunResults(run, tmp_path, print).initial_weights(
             MemberGroup(variant, tuple(members))
@@ -216,30 +222,33 @@ def test_each_seed_draws_its_own_head_of_a_read_network(whole, exported, tmp_pat
 
 @pytest.mark.long
 def test_a_regression_has_correlations_and_no_accuracy(tmp_path, monkeypatch):
-    said = config(tmp_path / "data", task="glue/stsb", select={"metric": "pearson"})
-    said["sweep"] = {}
-    said["roles"]["teacher"]["terms"] = {"label_logit_mse": {}}
+    settings = config(tmp_path / "data", task="glue/stsb", select={"metric": "pearson"})
+    settings["sweep"] = {}
+    settings["roles"]["teacher"]["terms"] = {"label_logit_mse": {}}
     soft = {"toward": "teacher", "temperature": 2.0}
-    said["roles"]["student"]["terms"] = {"label_logit_mse": {}, "logit_mse": soft}
+    settings["roles"]["student"]["terms"] = {"label_logit_mse": {}, "logit_mse": soft}
     monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
-    assert cli.main(train(experiment(tmp_path, said), tmp_path / "run")) == 0
+    assert cli.main(train(experiment(tmp_path, settings), tmp_path / "run")) == 0
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     (member,) = report["variants"][0]["members"]
-    found = member["results"]["test"]
+    scores = member["results"]["test"]
     for role in ("teacher", "student"):
-        assert -1 <= found[f"{role}/pearson"] <= 1
-        assert found[f"{role}/mse"] > 0
-    assert not [name for name in found if "accuracy" in name or "ece" in name]
+        assert -1 <= scores[f"{role}/pearson"] <= 1
+        assert scores[f"{role}/mse"] > 0
+    assert not [name for name in scores if "accuracy" in name or "ece" in name]
 
 
 def after(folder, kind, devices, parallel):
-    """Params and metrics after two steps of a program."""
-    said = config(folder, kind, devices=devices, parallel=parallel, sweep={})
-    for role in said["roles"].values():
+    """Return params and metrics after two steps of a program."""
+    settings = config(folder, kind, devices=devices, parallel=parallel, sweep={})
+    for role in settings["roles"].values():
         role["model"]["dropout"] = 0.0  # masks differ by device
-        role["optimizer"] = {"name": "sgd", "learning_rate": 0.1}  # Adam's first step is a sign
-    said["roles"]["student"]["terms"]["sinkhorn"]["weight"] = 1.0
-    run = build(said)
+        role["optimizer"] = {
+            "name": "sgd",
+            "learning_rate": 0.1,
+        }  # Adam's first step is a sign
+    settings["roles"]["student"]["terms"]["sinkhorn"]["weight"] = 1.0
+    run = build(settings)
     program, state = make_program(run, MemberGroup(run.variants[0], (0,)), {})
     state, batches = program.layout.place(state), device_batches(run, program, 0)
     for _ in range(2):
@@ -249,16 +258,16 @@ def after(folder, kind, devices, parallel):
 
 @pytest.mark.long
 @pytest.mark.parametrize(("kind", "parallel"), [("bert", "mesh"), ("t5", "pmap")])
-def test_eight_devices_transport_as_one(kind, parallel, tmp_path):
-    """Also between tokens, whose numbers differ by device."""
+def test_transport_on_eight_devices_equals_one(kind, parallel, tmp_path):
+    """This includes transport between tokens, whose number differs between devices."""
     one, eight = (after(tmp_path, kind, devices, parallel) for devices in (1, 8))
     assert jax.tree.structure(one) == jax.tree.structure(eight)
     for (path, a), b in zip(jax.tree.leaves_with_path(eight), jax.tree.leaves(one), strict=True):
         np.testing.assert_allclose(a, b, rtol=5e-5, atol=5e-6, err_msg=jax.tree_util.keystr(path))
 
 
-def epsilon(said):
-    said["roles"]["student"]["terms"]["sinkhorn"]["epsilon"] = 0.0
+def epsilon(settings):
+    settings["roles"]["student"]["terms"]["sinkhorn"]["epsilon"] = 0.0
 
 
 BAD = {
@@ -273,20 +282,20 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_is_wrong_is_said_in_one_line(name, tmp_path, capsys):
-    said = config(tmp_path / "data")
+def test_errors_are_one_line(name, tmp_path, capsys):
+    settings = config(tmp_path / "data")
     change, words = BAD[name]
-    change(said)
-    refused(capsys, train(experiment(tmp_path, said), tmp_path / "run"), words)
+    change(settings)
+    refused(capsys, train(experiment(tmp_path, settings), tmp_path / "run"), words)
 
 
-def test_a_teacher_of_other_words_is_refused(exported, tmp_path, capsys):
-    said = config(tmp_path / "data")
-    teacher = said["roles"]["teacher"]
+def test_a_teacher_with_another_vocabulary_is_an_error(exported, tmp_path, capsys):
+    settings = config(tmp_path / "data")
+    teacher = settings["roles"]["teacher"]
     teacher |= {"terms": {}, "checkpoint": str(exported("bert", "teacher"))}
-    build(said)
+    build(settings)
     words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "ann", "bob")
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
-    said["data"]["vocabulary"] = str(tmp_path / "vocab.txt")
+    settings["data"]["vocabulary"] = str(tmp_path / "vocab.txt")
     words = ("roles.teacher.checkpoint", "another vocabulary", "data.vocabulary")
-    refused(capsys, train(experiment(tmp_path, said), tmp_path / "run"), *words)
+    refused(capsys, train(experiment(tmp_path, settings), tmp_path / "run"), *words)

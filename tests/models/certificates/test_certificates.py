@@ -1,4 +1,4 @@
-"""Networks taken apart: the parts are the network, and no pair of inputs beats their constants."""
+"""Certificates: parts compose to the network, and no pair of inputs exceeds their constants."""
 
 import importlib
 
@@ -16,7 +16,7 @@ from kdjax.types import Variables
 
 OTHERS = ("bert", "t5", "gpt_neo", "faster_rcnn")
 IMAGES = [n for n in models.names() if n not in OTHERS] + ["wrn_22_3"]
-# One of each family and option; what is wide and deep for good is made small by its tables.
+# One of each family and option; wide and deep families are reduced by their tables.
 FAMILIES = {
     "mlp": ("mlp", {"hidden": (7, 5)}, (4, 3, 2)),
     "mlp without hidden layers": ("mlp", {"hidden": ()}, (4, 3, 2)),
@@ -52,12 +52,12 @@ def small(monkeypatch):
     monkeypatch.setattr(layers, "WORK", 1e6)
     monkeypatch.setattr(layers, "ITERATIONS", 4)
     for path, value in SMALL.items():
-        module, table = path.split(".")  # not as one path: models.vgg is a function there
+        module, table = path.split(".")  # set separately: models.vgg is a function
         monkeypatch.setattr(importlib.import_module(f"kdjax.models.vision.{module}"), table, value)
 
 
 def network(name, shape, **options):
-    """Random weights and batch norms that have seen something, drawn by numpy (no compilation)."""
+    """Return a network with random weights and statistics from numpy (no compilation)."""
     model = models.build(name, num_classes=3, **options)
     shapes = jax.eval_shape(model.init, jax.random.key(0), {"image": jnp.zeros((1, *shape))})
     rng = np.random.default_rng(0)
@@ -74,7 +74,7 @@ def network(name, shape, **options):
 
 
 def run(name, variables, shape, images):
-    """What every layer of a network's parts gives, [examples, ...]."""
+    """Return the output of every layer of a network's parts, [examples, ...]."""
     seen = [("input", images)]
     for layer, part in certificates.decompose(name, variables, shape):
         seen.append((layer, part.apply(seen[-1][1])))
@@ -83,7 +83,7 @@ def run(name, variables, shape, images):
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_parts_are_the_network_and_no_two_inputs_beat_them(family):
+def test_parts_compose_to_the_network_and_bound_its_slopes(family):
     name, options, shape = FAMILIES[family]
     model, variables = network(name, shape, **options)
     rng = np.random.default_rng(1)
@@ -115,7 +115,7 @@ def test_the_parts_are_the_network_and_no_two_inputs_beat_them(family):
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_every_network_of_images_has_parts_by_the_names_of_its_features(name):
+def test_every_image_network_has_parts_named_by_its_features(name):
     shape = (8, 8, 3)
     model = models.build(name, num_classes=3)
     batch = {"image": jnp.zeros((1, *shape))}
@@ -123,44 +123,44 @@ def test_every_network_of_images_has_parts_by_the_names_of_its_features(name):
     outputs, _ = jax.eval_shape(lambda v: model.apply(v, batch, train=False), shapes)
     want = {k: x.shape[1:] for k, x in {**outputs.features, "logits": outputs.logits}.items()}
     ones = jax.tree.map(lambda x: np.broadcast_to(np.float32(1), x.shape), shapes)
-    found, size = {}, shape
+    sizes, size = {}, shape
     for layer, part in certificates.decompose(name, ones, shape):
-        found[layer] = size = maps.out_shape(part, size)
-    assert found == want
+        sizes[layer] = size = maps.out_shape(part, size)
+    assert sizes == want
 
 
 def matrix_of(part, shape):
-    """The matrix of a linear map (what it gives at zero taken away), column by column."""
+    """Return the matrix of an affine map without its offset, column by column."""
     count = int(np.prod(shape))
     basis = jnp.eye(count).reshape(count, *shape)
-    made = np.float64(part.apply(basis)) - np.float64(part.apply(jnp.zeros((1, *shape))))
-    return made.reshape(count, -1).T
+    columns = np.float64(part.apply(basis)) - np.float64(part.apply(jnp.zeros((1, *shape))))
+    return columns.reshape(count, -1).T
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize(("window", "size"), [(1, (4, 3)), (3, (5, 4)), (3, (1, 2)), (7, (4, 5))])
-def test_norms_of_convolutions_beside_svd(window, size, groups, stride):
+def test_norms_of_convolutions_against_svd(window, size, groups, stride):
     rng = np.random.default_rng(window)
     kernel = rng.normal(size=(window, window, 4 // groups, 8))
     part = layers.convolution(Variables({"conv": {"kernel": kernel}}, {}), "conv", stride=stride)
     truth = np.linalg.norm(matrix_of(part, (*size, 4)), 2)  # float32 entries
-    told = {"stride": stride, "groups": groups}
-    assert bounds.convolution_norm_exact(kernel, size, **told) == pytest.approx(truth, rel=1e-5)
-    upper = bounds.convolution_bound(kernel, size, **told)
+    settings = {"stride": stride, "groups": groups}
+    assert bounds.convolution_norm_exact(kernel, size, **settings) == pytest.approx(truth, rel=1e-5)
+    upper = bounds.convolution_bound(kernel, size, **settings)
     assert truth * (1 - 1e-6) <= upper <= truth * (1 + 1e-5 if window == 1 else 4.0)
     assert part.constant((*size, 4)) == pytest.approx(truth, rel=1e-5)
 
 
-def test_a_large_image_is_nearly_a_torus():
+def test_a_large_image_is_nearly_periodic():
     kernel = np.random.default_rng(3).normal(size=(3, 3, 2, 3))
     exact = bounds.convolution_norm_exact(kernel, (14, 14))
     assert exact <= bounds.convolution_bound(kernel, (14, 14)) <= 1.03 * exact
 
 
 @pytest.mark.parametrize("limits", [(0, 1e12), (0, 0)])
-def test_large_layers_have_upper_values(monkeypatch, limits):
-    """By frequency, and by power iteration."""
+def test_large_layers_have_upper_bounds(monkeypatch, limits):
+    """The bounds come from frequencies and from power iteration."""
     for name, value in zip(("EXACT", "WORK"), limits, strict=True):
         monkeypatch.setattr(layers, name, value)
     kernel = np.random.default_rng(4).normal(size=(3, 3, 3, 4))
@@ -173,17 +173,19 @@ def test_pools_and_batch_norms():
     average = layers.average_pool(3, 2)
     exact = np.linalg.norm(matrix_of(average, (5, 4, 2)), 2)
     assert average.constant((5, 4, 2)) == pytest.approx(exact, rel=1e-5)
-    whole = np.linalg.norm(matrix_of(maps.GLOBAL_AVERAGE, (5, 4, 2)), 2)
-    assert maps.GLOBAL_AVERAGE.constant((5, 4, 2)) == pytest.approx(whole, rel=1e-5)
-    # a lone bright pixel in four overlapping windows attains the constant of the max-pool
+    pool_norm = np.linalg.norm(matrix_of(maps.GLOBAL_AVERAGE, (5, 4, 2)), 2)
+    assert maps.GLOBAL_AVERAGE.constant((5, 4, 2)) == pytest.approx(pool_norm, rel=1e-5)
+    # a single bright pixel in four overlapping windows attains the constant of the max-pool
     spot = jnp.zeros((1, 5, 5, 1)).at[0, 1, 1].set(1.0)
     pool = maps.max_pool(3, 2)
     apart = pool.apply(spot) - pool.apply(jnp.zeros_like(spot))
     assert float(jnp.linalg.norm(apart)) == pytest.approx(pool.constant((5, 5, 1)))
     rng = np.random.default_rng(5)
-    said = {k: np.float32(rng.uniform(0.5, 2, 3)) for k in ("scale", "bias")}
-    kept = {k: np.float32(rng.uniform(0.5, 2, 3)) for k in ("mean", "var")}
-    at = Variables({"bn": said, "conv": {"kernel": rng.normal(size=(3, 3, 2, 3))}}, {"bn": kept})
+    affine = {k: np.float32(rng.uniform(0.5, 2, 3)) for k in ("scale", "bias")}
+    moments = {k: np.float32(rng.uniform(0.5, 2, 3)) for k in ("mean", "var")}
+    at = Variables(
+        {"bn": affine, "conv": {"kernel": rng.normal(size=(3, 3, 2, 3))}}, {"bn": moments}
+    )
     norm = layers.batch_norm(at, "bn")
     assert norm.constant((2, 2, 3)) == pytest.approx(np.linalg.norm(matrix_of(norm, (2, 2, 3)), 2))
     folded = layers.convolution(at, "conv", "bn")
@@ -207,7 +209,7 @@ def test_rules_of_sums_and_joins():
             assert truth == pytest.approx(constant, rel=1e-6)
 
 
-def test_texts_have_no_constants():
+def test_text_networks_have_no_certificate():
     with pytest.raises(UserError, match="layers of a bert"):
         certificates.layer_constants("bert", Variables({}, {}), (8,))
     with pytest.raises(UserError, match="variables of a resnet8 lack the layer 'conv1'"):

@@ -1,4 +1,4 @@
-"""Boxes against loops in float64 and, for what is a round trip, against themselves."""
+"""Boxes against loops in float64, and round trips."""
 
 import math
 
@@ -19,7 +19,7 @@ def draw(seed, count, extent=50.0):
 
 
 def overlap(a, b):
-    """One pair, in plain floats."""
+    """Return the intersection area of one pair, in plain floats."""
     wide = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     tall = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     return wide * tall
@@ -42,8 +42,8 @@ def test_boxes_without_area_overlap_nothing():
     empty = jnp.array([[3.0, 3.0, 3.0, 3.0], [5.0, 2.0, 4.0, 9.0]])
     full = jnp.array([[0.0, 0.0, 10.0, 10.0]])
     assert boxes.areas(empty).tolist() == [0, 0]
-    for found in (boxes.iou(empty, full), boxes.iou(empty, empty), boxes.cover(empty, full)):
-        assert np.asarray(found).tolist() == np.zeros(found.shape).tolist()
+    for overlaps in (boxes.iou(empty, full), boxes.iou(empty, empty), boxes.cover(empty, full)):
+        assert np.asarray(overlaps).tolist() == np.zeros(overlaps.shape).tolist()
     gradient = jax.grad(lambda x: jnp.sum(boxes.iou(x, full) + boxes.cover(x, full)))(empty)
     assert np.isfinite(gradient).all()
 
@@ -70,7 +70,7 @@ def test_coding_against_its_formula_and_back():
     check_grads(lambda d: boxes.decode(d, r, weights), (deltas,), 1, rtol=1e-2)
 
 
-def test_coding_is_finite_without_area_and_growth_is_cut():
+def test_coding_is_finite_without_area_and_growth_is_clipped():
     flat = jnp.array([[5.0, 5.0, 5.0, 5.0]])
     assert np.isfinite(boxes.encode(flat, flat)).all()
     assert np.isfinite(boxes.encode(jnp.array([[0.0, 0.0, 9.0, 9.0]]), flat)).all()
@@ -84,8 +84,8 @@ def test_clip():
 
 
 def test_anchors_by_hand():
-    found = boxes.anchors(2, 3, stride=8, size=32.0, ratios=(0.25, 1.0))
-    assert found.shape == (12, 4)
+    anchors = boxes.anchors(2, 3, stride=8, size=32.0, ratios=(0.25, 1.0))
+    assert anchors.shape == (12, 4)
     expected = []
     for row in range(2):
         for column in range(3):
@@ -94,6 +94,6 @@ def test_anchors_by_hand():
                 wide = 32 * 32 / tall
                 x, y = 8 * column, 8 * row
                 expected.append([x - wide / 2, y - tall / 2, x + wide / 2, y + tall / 2])
-    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(anchors, expected)
     with pytest.raises(UserError, match="must be positive"):
         boxes.anchors(2, 2, stride=4, size=0.0)

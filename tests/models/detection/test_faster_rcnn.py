@@ -1,4 +1,4 @@
-"""The two-stage detector: what its rows are, what is hidden from it, what is frozen."""
+"""The two-stage detector: its rows, its inputs in evaluation, its frozen parts."""
 
 import functools
 
@@ -38,7 +38,7 @@ def batch_of(seed=0):
         "size": jnp.array([[64, 64], [64, 60]], jnp.float32),
         "box": jnp.stack([jnp.array(box)] * PICTURES),
         "box_label": jnp.array([[0, 2, 0]] * PICTURES, jnp.int32),
-        "box_mask": jnp.array([[1, 1, 0], [0, 0, 0]], jnp.float32),  # the second has none
+        "box_mask": jnp.array([[1, 1, 0], [0, 0, 0]], jnp.float32),  # the second image has no boxes
         "crowd": jnp.zeros((PICTURES, 3), jnp.float32),
         "draw": jnp.array([1, 2], jnp.uint32),
         "label": jnp.zeros(PICTURES, jnp.int32),
@@ -51,7 +51,7 @@ def without_boxes(batch):
 
 
 @functools.cache
-def made(**options):
+def build(**options):
     model = models.build("faster_rcnn", **SMALL, **options)
     quick = {"xla_backend_optimization_level": 1}
     init = jax.jit(model.init, compiler_options=quick)
@@ -59,9 +59,9 @@ def made(**options):
 
 
 @functools.cache
-def learned():
-    """Outputs and gradients of one batch to learn from, compiled once for all tests."""
-    model, variables = made()
+def train_step():
+    """Return outputs and gradients of one training batch, compiled once for all tests."""
+    model, variables = build()
 
     def total(params, batch):
         outputs, stats = model.apply(Variables(params, variables.stats), batch, train=True)
@@ -73,8 +73,8 @@ def learned():
     return grads, outputs, stats
 
 
-def test_rows_of_a_batch_to_learn_from():
-    _, outputs, stats = learned()
+def test_rows_of_a_training_batch():
+    _, outputs, stats = train_step()
     rows = PICTURES * LIMITS["regions"]
     features = outputs.features
     assert outputs.logits.shape == (rows, 4)
@@ -84,26 +84,26 @@ def test_rows_of_a_batch_to_learn_from():
     label = np.asarray(features["row_label"]).reshape(PICTURES, -1)
     assert set(label[0].tolist()) <= {0, 2, 3}
     assert {0, 2} <= set(label[0].tolist())  # true boxes are among the regions
-    assert (label[1] == 3).all()  # a picture without boxes is background
+    assert (label[1] == 3).all()  # an image without boxes is background
     anchor = np.asarray(features["anchor_label"]).reshape(PICTURES, -1)
     assert anchor[0].sum() > 0
     assert anchor[1].sum() == 0
-    # batch norm moved
+    # batch norm statistics change
     assert any(
-        jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), stats, made()[1].stats))
+        jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), stats, build()[1].stats))
     )
 
 
 def test_every_parameter_has_a_gradient():
-    grads, _, _ = learned()
+    grads, _, _ = train_step()
     flat = jax.tree_util.tree_flatten_with_path(grads)[0]
     still = ["/".join(str(k.key) for k in path) for path, g in flat if not np.any(np.asarray(g))]
-    # no box here is large enough for that level, and few of the anchors drawn are on it
+    # no box is large enough for that level, and few sampled anchors are on it
     assert set(still) <= {"pyramid/output4/kernel", "pyramid/output4/bias"}
 
 
-def test_targets_bring_a_region_to_its_box():
-    _, outputs, _ = learned()
+def test_targets_map_a_region_to_its_box():
+    _, outputs, _ = train_step()
     features, scene = outputs.features, batch_of()
     regions = features["region"].reshape(-1, 4)
     rows = np.flatnonzero(np.asarray(features["row_label"]) == 2)
@@ -111,27 +111,27 @@ def test_targets_bring_a_region_to_its_box():
     np.testing.assert_allclose(features["box_target"][rows], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_batch_without_boxes_is_detected_in_and_evaluation_keeps_stats():
-    model, variables = made()
+def test_detection_without_boxes_and_unchanged_statistics():
+    model, variables = build()
     find = jax.jit(lambda v, b: model.apply(v, b, train=False))
     outputs, stats = find(variables, without_boxes(batch_of()))
-    found = np.asarray(outputs.features["detections"])
-    assert found.shape == (PICTURES, LIMITS["detections"], 7)
-    real = found[found[..., 6] > 0]
-    assert len(real) > 0  # scores near 1 / 4 are above the least one
+    detections = np.asarray(outputs.features["detections"])
+    assert detections.shape == (PICTURES, LIMITS["detections"], 7)
+    real = detections[detections[..., 6] > 0]
+    assert len(real) > 0  # scores near 1 / 4 are above the minimum score
     assert (real[:, 2] > real[:, 0]).all()
     assert (real[:, :4] >= 0).all()
-    assert (found[1, :, 2] <= 60).all()
-    assert (np.diff(found[..., 4], axis=1) <= 0).all()
+    assert (detections[1, :, 2] <= 60).all()
+    assert (np.diff(detections[..., 4], axis=1) <= 0).all()
     jax.tree.map(np.testing.assert_array_equal, stats, variables.stats)
 
 
-def test_a_guest_judges_the_regions_it_is_given():
-    model, variables = made()
-    _, outputs, _ = learned()
-    given = {name: outputs.features[name] for name in models.REGION_KEYS}
+def test_a_guest_uses_given_regions():
+    model, variables = build()
+    _, outputs, _ = train_step()
+    regions = {name: outputs.features[name] for name in models.REGION_KEYS}
     judge = jax.jit(lambda v, b: model.apply(v, b, train=False)[0])
-    guest = judge(variables, {**without_boxes(batch_of()), **given})
+    guest = judge(variables, {**without_boxes(batch_of()), **regions})
     assert "anchor_logits" not in guest.features
     for name in ("row_label", "row_mask", "box_target"):
         np.testing.assert_array_equal(guest.features[name], outputs.features[name])
@@ -151,21 +151,21 @@ def test_frozen_parts_are_statistics():
     _, stats = jax.eval_shape(lambda v, b: model.apply(v, b, train=True), shapes, batch_of())
     assert jax.tree.structure(stats) == jax.tree.structure(shapes.stats)
     plain = models.build("faster_rcnn", **SMALL)
-    whole = jax.eval_shape(plain.init, jax.random.key(0), batch_of())
+    variables = jax.eval_shape(plain.init, jax.random.key(0), batch_of())
     count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))  # noqa: E731
-    assert count(whole.params) == count(shapes.params) + count(shapes.stats["frozen"])
+    assert count(variables.params) == count(shapes.params) + count(shapes.stats["frozen"])
 
 
 @pytest.mark.parametrize("frozen", [False, True])
-def test_weights_of_a_classifier_go_under_the_heads(frozen):
+def test_weights_of_a_classifier_fill_the_backbone(frozen):
     stages = {"frozen_norm": frozen, "frozen_stages": 2 if frozen else 0}
     detector = models.build("faster_rcnn", **SMALL, **stages)
     classifier = models.build("ResNet10", num_classes=5, stem="imagenet", width=4)
     make = lambda m, fill: jax.tree.map(  # noqa: E731
         lambda x: np.full(x.shape, fill), jax.eval_shape(m.init, jax.random.key(0), batch_of())
     )
-    found = models.with_backbone(make(detector, 0.0), make(classifier, 1.0))
-    leaves = jax.tree_util.tree_flatten_with_path(found)[0]
+    merged = models.with_backbone(make(detector, 0.0), make(classifier, 1.0))
+    leaves = jax.tree_util.tree_flatten_with_path(merged)[0]
     for path, leaf in leaves:
         assert (leaf == (1.0 if "backbone" in jax.tree_util.keystr(path) else 0.0)).all(), path
     other = make(models.build("ResNet10", num_classes=5, stem="imagenet", width=8), 1.0)
@@ -184,7 +184,7 @@ def test_every_backbone_has_the_strides_of_the_pyramid():
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"backbone": "vgg8"}, "backbone is 'vgg8'"),
         ({"backbone_options": {"depth": 3}}, "backbone_options.depth"),
@@ -196,13 +196,13 @@ def test_every_backbone_has_the_strides_of_the_pyramid():
         ({"num_classes": 1}, "2 classes"),
     ],
 )
-def test_impossible_options(options, said):
-    with pytest.raises(UserError, match=said):
+def test_invalid_options_are_errors(options, message):
+    with pytest.raises(UserError, match=message):
         models.build("faster_rcnn", **{**SMALL, **options})
 
 
-def test_images_that_do_not_halve():
-    model, _ = made()
+def test_image_sizes_must_be_multiples_of_the_stride():
+    model, _ = build()
     with pytest.raises(UserError, match="multiples of 32"):
         jax.eval_shape(model.init, jax.random.key(0), {"image": jnp.zeros((1, 60, 64, 3))})
 
@@ -220,7 +220,7 @@ def test_proposals_are_the_best_and_distinct_and_a_nan_is_none():
     anchors = (jnp.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 20, 40, 40], [5, 5, 5, 9.0]]),)
     logits = jnp.array([1.0, 2.0, 0.5, 9.0])
     box, real = propose(logits, jnp.zeros((4, 4)), anchors, jnp.array([30.0, 50.0]), limits)
-    assert real.tolist() == [True, True, False]  # one overlaps too much, one has hardly an area
+    assert real.tolist() == [True, True, False]  # one overlaps too much, one has almost no area
     np.testing.assert_allclose(box[:2], [[5, 5, 5.001, 9], [1, 0, 11, 10]], atol=1e-3)
     box, real = propose(logits, jnp.full((4, 4), jnp.nan), anchors, jnp.array([30.0, 50.0]), limits)
     assert not real.any()
@@ -230,11 +230,11 @@ def test_proposals_are_the_best_and_distinct_and_a_nan_is_none():
 def test_detections_are_suppressed_by_class():
     logits = jnp.log(jnp.array([[0.8, 0.1, 0.1], [0.6, 0.3, 0.1], [0.01, 0.01, 0.98]]))
     box = jnp.array([[0, 0, 10, 10], [0, 0, 10, 11], [20, 20, 30, 30.0]])
-    found = detect(
+    detections = detect(
         logits, jnp.zeros((3, 2, 4)), box, jnp.ones(3, bool), jnp.array([40.0, 40.0]), Limits()
     )
-    real = np.asarray(found)[np.asarray(found)[:, 6] > 0]
-    # class 0: the first suppresses the second; class 1: the second, better there, the first
+    real = np.asarray(detections)[np.asarray(detections)[:, 6] > 0]
+    # class 0: the first suppresses the second; class 1: the second has the higher score
     np.testing.assert_allclose(real[:, 4:6], [[0.8, 0], [0.3, 1]], rtol=1e-5)
     np.testing.assert_allclose(real[:, :4], [[0, 0, 10, 10], [0, 0, 10, 11]], atol=1e-4)
 
@@ -249,7 +249,7 @@ def test_crowds_are_neither_objects_nor_background():
     )
     box = jnp.array([[0, 0, 30, 30], [40, 40, 60, 60.0]])
     rows = region_rows(box, jnp.ones(2, bool), truth, jax.random.key(0), 3, Limits(regions=4))
-    kept = np.asarray(rows["region_mask"]) > 0
-    assert kept.sum() == 1
+    real = np.asarray(rows["region_mask"]) > 0
+    assert real.sum() == 1
     np.testing.assert_array_equal(rows["region"][0], box[1])
     assert rows["region_label"][0] == 3

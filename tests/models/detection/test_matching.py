@@ -17,7 +17,7 @@ def ratio(a, b):
 
 
 def by_hand(regions, boxes, single, crowds, low, high, keep_best):
-    """Labels of all regions, one after another."""
+    """Return the labels of all regions by a loop."""
     table = np.array(
         [[ratio(r, b) if ok else 0.0 for b, ok in zip(boxes, single, strict=True)] for r in regions]
     )
@@ -46,12 +46,12 @@ def test_match_against_loops(keep_best):
     crowds = [boxes[2]]
     at, expected = by_hand(regions, boxes, real & ~crowd, crowds, 0.3, 0.5, keep_best)
     assert label.tolist() == expected
-    assert set(expected) == {-1, 0, 1}  # the draw shows all three
+    assert set(expected) == {-1, 0, 1}  # all three labels occur
     chosen = np.array(expected) == 1
     assert np.asarray(index)[chosen].tolist() == at[chosen].tolist()
 
 
-def test_a_picture_without_boxes_is_background():
+def test_an_image_without_boxes_is_background():
     flags = jnp.zeros(3, bool)
     truth = ground_truth(jnp.zeros((3, 4)), flags, flags)
     _, label = match(jnp.array(draw(2, 6)), truth, low=0.3, high=0.7, keep_best=True)
@@ -71,7 +71,7 @@ def test_sample_takes_the_share_and_fills_with_background():
     assert real.all()
 
 
-def test_sample_says_what_is_missing():
+def test_sample_masks_missing_rows():
     label = jnp.array([1, 1, 0, -1, -1, -1, 0, 1])
     allowed = jnp.array([True] * 6 + [False] * 2)
     index, real = sample(label, jax.random.key(0), size=6, share=0.25, real=allowed)
@@ -79,17 +79,17 @@ def test_sample_says_what_is_missing():
     assert label[index[:2]].tolist() == [1, 0]
 
 
-def test_more_than_there_are_cannot_be_drawn():
+def test_sampling_more_than_available_is_an_error():
     with pytest.raises(UserError, match="9 regions are to be drawn of 5"):
         sample(jnp.zeros(5, int), jax.random.key(0), size=9, share=0.5)
 
 
 def test_sample_is_uniform():
-    """Each of 5 backgrounds is drawn in 2 of 5 cases: 400 draws, 4 standard deviations of .024."""
+    """Each of 5 backgrounds is sampled in 2 of 5 cases: 400 draws, 4 standard errors of .024."""
     label = jnp.array([0] * 5)
     draw_one = jax.vmap(lambda key: sample(label, key, size=2, share=0.5)[0])
-    found = np.asarray(draw_one(jax.random.split(jax.random.key(0), 400)))
-    share = np.array([(found == row).any(1).mean() for row in range(5)])
+    draws = np.asarray(draw_one(jax.random.split(jax.random.key(0), 400)))
+    share = np.array([(draws == row).any(1).mean() for row in range(5)])
     np.testing.assert_allclose(share, 0.4, atol=0.1)
 
 
@@ -121,7 +121,7 @@ def test_suppression_against_a_list(limit):
     assert int(real.sum()) == len(expected)
 
 
-def test_suppression_of_nothing_of_ties_and_of_flat_boxes():
+def test_suppression_of_no_boxes_ties_and_boxes_without_area():
     flat = jnp.zeros((3, 4))
     index, real = suppress(flat, jnp.full(3, -jnp.inf), jnp.zeros(3, int), size=2, threshold=0.5)
     assert not real.any()
@@ -130,7 +130,7 @@ def test_suppression_of_nothing_of_ties_and_of_flat_boxes():
     assert real.all()
 
 
-def test_suppression_maps_over_images():
+def test_suppression_under_vmap_over_images():
     boxes, rng = np.stack([draw(s, 20, 20.0) for s in (5, 6)]), np.random.default_rng(0)
     scores, groups = rng.uniform(size=(2, 20)), np.zeros((2, 20), int)
     one = lambda *x: suppress(*x, size=6, threshold=0.3)  # noqa: E731

@@ -17,21 +17,21 @@ from kdjax.types import Variables
 GOLDEN = pathlib.Path(__file__).parents[2] / "golden"
 DATA = pathlib.Path(__file__).parents[3] / "../shared/data"
 SHAPES = json.loads((GOLDEN / "vision_state_shapes.json").read_text())
-# Made in float64 by torch.nn.functional (PyTorch 2.13), written from the papers and the spec with
-# the tensor names below; network, options and the size of the images.
+# Golden outputs in float64 from torch.nn.functional (PyTorch 2.13), written from the papers with
+# the tensor names below: network, options and the size of the images.
 BY_TORCH = {
     "ShuffleV1": ("ShuffleV1", {}, 32),
     "MobileNetV1": ("MobileNetV1", {}, 64),
     "ResNet18_imagenet": ("ResNet18", {"stem": "imagenet"}, 64),
 }
 # Float32 through up to 60 layers against float64. In training the last stages of the MobileNets
-# are normalised over 8 numbers, and a small deviation divides what was rounded.
+# are normalised over 8 numbers; a small standard deviation amplifies the rounding.
 TOLERANCE = {"eval": 5e-6, "train": 2e-5}
 LOOSE = {"MobileNetV1": 3e-4, "MobileNetV2": 3e-4}
 
 
 def _weights(shapes):
-    """Regenerate the weights with which the golden outputs were made."""
+    """Regenerate the weights of the golden outputs."""
     tensors = {}
     for tensor, shape in shapes.items():
         noise = np.random.default_rng(zlib.crc32(tensor.encode())).normal(size=shape)
@@ -48,15 +48,15 @@ def _weights(shapes):
 
 
 def _zeros(name, options):
-    """Variables of a network without compiling anything."""
+    """Return variables of a network without compilation."""
     model = models.build(name, num_classes=100, **options)
     batch = {"image": jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)}
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
 
 
-def _relative(found, expected):
-    return np.abs(np.asarray(found) - expected).max() / np.abs(expected).max()
+def _relative(actual, expected):
+    return np.abs(np.asarray(actual) - expected).max() / np.abs(expected).max()
 
 
 def _check_golden(name, options, tensors, image, golden, label):
@@ -133,11 +133,11 @@ def test_real_teachers_agree_with_their_logits(name):
     batch = {"image": np.float32((images - mean) / std)}
     model = models.build(name, num_classes=10, shortcut="pad")
     variables = models.load_torch(name, np.load(path))
-    found = jax.jit(lambda v: model.apply(v, batch, train=False)[0].logits)(variables)
+    actual = jax.jit(lambda v: model.apply(v, batch, train=False)[0].logits)(variables)
     reference = np.load(DATA / "teachers/reference_logits.npz")
     expected = reference[f"{name}_cifar10_jpegft__x_test"][:32]
-    # float32 on both sides, in another order of summation
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    # both in float32, with another order of summation
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
 def test_wrappers_and_counters_in_a_checkpoint_are_ignored():
@@ -158,7 +158,7 @@ def test_other_names_of_the_last_layer_and_of_projections_are_read():
     assert all(map(np.array_equal, jax.tree.leaves(a), jax.tree.leaves(b)))
 
 
-def test_one_line_lists_all_that_is_wrong_with_a_checkpoint():
+def test_one_line_lists_all_errors_of_a_checkpoint():
     tensors = _weights(SHAPES["resnet20"])
     tensors["head.bias"] = tensors.pop("bn1.bias")
     tensors["conv1.weight"] = tensors["conv1.weight"][:8]
@@ -184,7 +184,7 @@ def _tiny():
 
 def test_safetensors_round_trip(tmp_path):
     model, batch, variables = _tiny()
-    # nested as an adapter nests, and a transposed view, whose buffer is in another order
+    # nested like an adapter, and a transposed view, whose buffer has another order
     params = {
         "network": variables.params,
         "adapter": {"kernel": np.float32([[1, 2, 3], [4, 5, 6]]).T},
@@ -208,7 +208,7 @@ def test_safetensors_round_trip(tmp_path):
     np.testing.assert_array_equal(again.params["fc"]["kernel"], variables.params["fc"]["kernel"])
 
 
-def test_restore_lists_all_that_is_wrong():
+def test_restore_lists_all_errors():
     _, _, variables = _tiny()
     tensors = models.flatten(variables)
     tensors["params/extra"] = tensors.pop("params/fc/bias")
@@ -234,6 +234,6 @@ def test_broken_files_are_named(tmp_path):
         models.to_safetensors(variables, tmp_path / "missing" / "model.safetensors")
 
 
-def test_a_slash_in_a_name_is_refused():
+def test_a_slash_in_a_name_is_an_error():
     with pytest.raises(UserError, match='holds a "/"'):
         models.flatten(Variables({"a/b": np.zeros(1)}, {}))

@@ -1,4 +1,4 @@
-"""Folders of the reference library: round trips, spellings, mistakes; fewer layers."""
+"""Folders of the reference library: round trips, old names, errors, layer selection."""
 
 import json
 import pathlib
@@ -32,20 +32,22 @@ def folder(name):
     found = OWN / name if (OWN / name).is_dir() else SHARED / name
     if not found.is_dir():
         pytest.skip(f"{name}: the reference networks are not beside this checkout")
-    return found
+    return path
 
 
 def tensors_of(path):
     return safetensors.numpy.load_file(path / "model.safetensors")
 
 
-def written(tmp_path, *, config=None, tensors=None):
-    """A copy of the small BERT with changes; None leaves a key or tensor out."""
-    said = {**json.loads((GOLDEN / "config.json").read_text()), **(config or {})}
-    found = {**tensors_of(GOLDEN), **(tensors or {})}
-    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in said.items() if v != "-"}))
-    kept = {k: np.ascontiguousarray(v) for k, v in found.items() if v is not None}
-    safetensors.numpy.save_file(kept, tmp_path / "model.safetensors")
+def write_folder(tmp_path, *, config=None, tensors=None):
+    """Write a copy of the small BERT with changes; None omits a key or tensor."""
+    settings = {**json.loads((GOLDEN / "config.json").read_text()), **(config or {})}
+    actual = {**tensors_of(GOLDEN), **(tensors or {})}
+    (tmp_path / "config.json").write_text(
+        json.dumps({k: v for k, v in settings.items() if v != "-"})
+    )
+    first_layers = {k: np.ascontiguousarray(v) for k, v in actual.items() if v is not None}
+    safetensors.numpy.save_file(first_layers, tmp_path / "model.safetensors")
     return tmp_path
 
 
@@ -84,7 +86,7 @@ def test_writing_back_gives_the_same_tensors(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_built_network_comes_back_with_its_options(name, tmp_path):
+def test_a_network_is_read_back_with_its_options(name, tmp_path):
     variables = init(name)
     options = SMALL[name] | ({"num_classes": 2} if name == "bert" else {})
     models.save_huggingface(tmp_path, {"name": name, **options}, variables)
@@ -135,22 +137,22 @@ def test_both_writers_configs_of_an_untied_head(tmp_path):
     newer = json.loads((path / "config.transformers5.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(newer))
     (tmp_path / "model.safetensors").write_bytes((path / "model.safetensors").read_bytes())
-    assert newer["tie_word_embeddings"]  # the file of weights says otherwise
+    assert newer["tie_word_embeddings"]  # the weight file differs
     newer_variables, variables = (models.load_huggingface(f)[1] for f in (tmp_path, path))
     jax.tree.map(np.testing.assert_array_equal, newer_variables, variables)
     assert "lm_head" in variables.params
-    # a copy of the embedding is no head of its own
+    # a copy of the embedding is not a separate head
     tensors = tensors_of(path)
     tensors["lm_head.weight"] = tensors["shared.weight"].copy()
     safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
     assert "lm_head" not in models.load_huggingface(tmp_path)[1].params
-    said = {**newer, "tie_word_embeddings": False}
-    (tmp_path / "config.json").write_text(json.dumps(said))
+    settings = {**newer, "tie_word_embeddings": False}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match=r"missing: lm_head\.weight"):
         models.load_huggingface(tmp_path)
 
 
-def test_old_spellings_buffers_and_headless_files(tmp_path):
+def test_old_names_buffers_and_files_without_head(tmp_path):
     before = tensors_of(GOLDEN)
     norm = "bert.embeddings.LayerNorm"
     changed = {
@@ -161,8 +163,8 @@ def test_old_spellings_buffers_and_headless_files(tmp_path):
         "bert.embeddings.position_ids": np.arange(32)[None],
     }
     _, expected = models.load_huggingface(GOLDEN)
-    _, found = models.load_huggingface(written(tmp_path, tensors=changed))
-    jax.tree.map(np.testing.assert_array_equal, expected, found)
+    _, actual = models.load_huggingface(write_folder(tmp_path, tensors=changed))
+    jax.tree.map(np.testing.assert_array_equal, expected, actual)
 
     bare = {key.removeprefix("bert."): x for key, x in before.items() if "classifier" not in key}
     safetensors.numpy.save_file(bare, tmp_path / "model.safetensors")
@@ -203,7 +205,7 @@ def test_tensors_that_do_not_fit_are_listed_in_one_line(tmp_path):
         f"{key}.weight": np.zeros((24, 40), np.float32),
     }
     with pytest.raises(UserError) as caught:
-        models.load_huggingface(written(tmp_path, tensors=changed))
+        models.load_huggingface(write_folder(tmp_path, tensors=changed))
     line = str(caught.value)
     assert "\n" not in line
     assert "missing: bert.pooler.dense.bias" in line
@@ -227,13 +229,13 @@ def test_tensors_that_do_not_fit_are_listed_in_one_line(tmp_path):
 )  # fmt: skip
 def test_configs_of_other_networks(config, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        models.load_huggingface(written(tmp_path, config=config))
+        models.load_huggingface(write_folder(tmp_path, config=config))
 
 
 def test_files_that_are_missing_or_damaged(tmp_path):
     with pytest.raises(UserError, match=r"config\.json: cannot be read"):
         models.load_huggingface(tmp_path)
-    path = written(tmp_path)
+    path = write_folder(tmp_path)
     (path / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"model\.safetensors: no such file"):
         models.load_huggingface(path)
@@ -244,19 +246,19 @@ def test_files_that_are_missing_or_damaged(tmp_path):
         models.load_huggingface(GOLDEN, num_classes=3)
 
 
-def test_saving_other_variables_is_refused(tmp_path):
+def test_saving_other_variables_is_an_error(tmp_path):
     _, variables = models.load_huggingface(GOLDEN)
     with pytest.raises(UserError, match="the variables are not those of this bert"):
         models.save_huggingface(tmp_path, {"name": "bert", "num_classes": 2}, variables)
     with pytest.raises(UserError, match='is known for "resnet8"'):
         models.save_huggingface(tmp_path, {"name": "resnet8"}, variables)
-    said = {"name": "bert", "num_classes": 2, "depth": 3}
+    settings = {"name": "bert", "num_classes": 2, "depth": 3}
     with pytest.raises(UserError, match='a bert has no option "depth"'):
-        models.save_huggingface(tmp_path, said, variables)
+        models.save_huggingface(tmp_path, settings, variables)
     assert not list(tmp_path.iterdir())
 
 
-# how the file of a network with its second layers only would be named: old number -> new one
+# names in the file of a network with only its second layers: old index -> new index
 @pytest.mark.parametrize(
     ("name", "pattern", "layers"),
     [
@@ -266,11 +268,11 @@ def test_saving_other_variables_is_refused(tmp_path):
         ("gpt_neo", r"(transformer\.h\.)(\d+)", (3, 1)),
     ],
 )
-def test_kept_layers_are_slices_of_the_file(name, pattern, layers, tmp_path):
+def test_selected_layers_are_slices_of_the_file(name, pattern, layers, tmp_path):
     path = folder(name)
     _, variables = models.load_huggingface(path)
-    found = models.select_layers(variables, layers)
-    count = len({key for key in found.params.get("encoder", found.params) if "layer" in key})
+    actual = models.select_layers(variables, layers)
+    count = len({key for key in actual.params.get("encoder", actual.params) if "layer" in key})
     old = list(layers or range(0, 4 if name == "gpt_neo" else 2, 2))
     assert count == len(old)
     config = json.loads((path / "config.json").read_text())
@@ -278,7 +280,7 @@ def test_kept_layers_are_slices_of_the_file(name, pattern, layers, tmp_path):
                if key in config}  # fmt: skip
     if name == "gpt_neo":
         config["attention_layers"] = [config["attention_layers"][i] for i in old]
-    models.save_huggingface(tmp_path, config, found)
+    models.save_huggingface(tmp_path, config, actual)
     expected = {}
     for key, tensor in tensors_of(path).items():
         match = re.search(pattern, key)
@@ -293,22 +295,22 @@ def test_kept_layers_are_slices_of_the_file(name, pattern, layers, tmp_path):
         np.testing.assert_array_equal(shallow[key], tensor, err_msg=key)
 
 
-def test_a_network_of_kept_layers_runs_as_its_first_layers():
+def test_a_network_of_selected_layers_equals_its_first_layers():
     deep = gpt_neo(GptNeoOptions(**SMALL["gpt_neo"], dropout=0.0))
     batch = {k: np.ones((2, 5), np.int32) for k in ("input_ids", "attention_mask")}
     variables = jax.jit(deep.init)(jax.random.key(0), batch)
-    kept = models.select_layers(variables, (0, 1))
+    first_layers = models.select_layers(variables, (0, 1))
     shallow = gpt_neo(GptNeoOptions(**{**SMALL["gpt_neo"], "num_layers": 2}, dropout=0.0))
     run = jax.jit(lambda m, v: m.apply(v, batch, train=False)[0].features, static_argnums=0)
     expected = run(deep, variables)["hidden_2"]
-    norm = kept.params["norm"]
+    norm = first_layers.params["norm"]
     centred = expected - expected.mean(-1, keepdims=True)
     scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5)
-    found = run(shallow, kept)["hidden_2"]
-    np.testing.assert_allclose(found, scaled * norm["scale"] + norm["bias"], atol=1e-5)
+    actual = run(shallow, first_layers)["hidden_2"]
+    np.testing.assert_allclose(actual, scaled * norm["scale"] + norm["bias"], atol=1e-5)
 
 
-def test_layers_that_cannot_be_kept():
+def test_invalid_layers_are_errors():
     variables = Variables({"layer0": {}, "layer1": {}}, {})
     with pytest.raises(UserError, match="layer 2 is not there: the network has 0 to 1"):
         models.select_layers(variables, (0, 2))

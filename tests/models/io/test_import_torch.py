@@ -1,4 +1,4 @@
-"""Weights from elsewhere become a checkpoint, and go back to PyTorch's names."""
+"""Import of PyTorch weights as a checkpoint, and export to PyTorch's names."""
 
 import json
 import pathlib
@@ -21,7 +21,7 @@ TEACHER = DATA / "teachers/resnet56_cifar10_jpegft.npz"
 
 @pytest.fixture
 def tensors():
-    """A small trained network as PyTorch would save it."""
+    """Return a small trained network in PyTorch's format."""
     model = models.build("resnet8", num_classes=10, shortcut="pad")
     batch = {"image": jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)}
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
@@ -30,16 +30,16 @@ def tensors():
     return models.to_torch("resnet8", variables)
 
 
-def test_import_and_back_is_exact(tmp_path, tensors, capsys):
+def test_import_and_export_are_exact(tmp_path, tensors, capsys):
     weights, out = tmp_path / "w.npz", tmp_path / "teacher"
     np.savez(weights, **{f"module.{name}": tensor for name, tensor in tensors.items()})
     flags = [f"--weights={weights}", f"--out={out}", "--mean=.5,.5,.5", "--std=.2,.2,.2"]
     assert main(["import", "--model=resnet8", *flags]) == 0
     assert "model.name=resnet8, model.shortcut=pad" in capsys.readouterr().err
-    about = json.loads((out / "config.json").read_text())
-    assert about["model"] == {"name": "resnet8", "shortcut": "pad"}
-    assert (about["num_classes"], about["shape"], about["scale"]) == (10, [32, 32, 3], 255)
-    assert (about["mean"], about["std"]) == ([0.5] * 3, [0.2] * 3)
+    metadata = json.loads((out / "config.json").read_text())
+    assert metadata["model"] == {"name": "resnet8", "shortcut": "pad"}
+    assert (metadata["num_classes"], metadata["shape"], metadata["scale"]) == (10, [32, 32, 3], 255)
+    assert (metadata["mean"], metadata["std"]) == ([0.5] * 3, [0.2] * 3)
     back = safetensors.numpy.load_file(write_torch(out))
     assert set(back) == set(tensors)
     for name, tensor in tensors.items():
@@ -54,7 +54,7 @@ def test_import_and_back_is_exact(tmp_path, tensors, capsys):
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"num_classes": 7}, "has 10 classes, but num_classes is 7"),
         ({"shape": (32, 32)}, r"shape is \(32, 32\)"),
@@ -66,16 +66,16 @@ def test_import_and_back_is_exact(tmp_path, tensors, capsys):
         ({"class_names": ("cat", "dog")}, "has 10 classes, but 2 names"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused(tmp_path, tensors, options, says):
+def test_mismatched_numbers_are_errors(tmp_path, tensors, options, message):
     np.savez(tmp_path / "w.npz", **tensors)
     out, num_classes = tmp_path / "out", options.get("num_classes")
     images = ImageFormat(**{name: x for name, x in options.items() if name != "num_classes"})
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=message):
         import_weights("resnet8", tmp_path / "w.npz", out, images, num_classes=num_classes)
     assert not out.exists()
 
 
-def test_tensors_that_do_not_fit_are_listed(tmp_path, tensors):
+def test_mismatched_tensors_are_listed(tmp_path, tensors):
     path = tmp_path / "w.npz"
     np.savez(path, **tensors)
     with pytest.raises(UserError, match=rf'{path}: the tensors are not those of "resnet14"; miss'):
@@ -88,7 +88,7 @@ def test_tensors_that_do_not_fit_are_listed(tmp_path, tensors):
         import_weights("resnet8", path, tmp_path / "out", ImageFormat())
 
 
-def test_mistakes_on_the_command_line_exit_with_2(tmp_path, tensors, capsys):
+def test_command_line_errors_exit_with_2(tmp_path, tensors, capsys):
     np.savez(tmp_path / "w.npz", **tensors)
     flags = ["import", "--model=resnet8", f"--weights={tmp_path / 'w.npz'}"]
     assert main([*flags, f"--out={tmp_path / 'out'}", "--shape=32x32x3"]) == 2
@@ -137,13 +137,13 @@ def test_a_real_teacher_imports_and_keeps_its_logits(tmp_path):
         pytest.skip(f"{TEACHER} is not here")
     images = ImageFormat(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     import_weights("resnet56", TEACHER, tmp_path / "teacher", images)
-    model, variables, about = model_export.restore(tmp_path / "teacher")
-    mean, std = np.array(about["mean"]), np.array(about["std"])
+    model, variables, metadata = model_export.restore(tmp_path / "teacher")
+    mean, std = np.array(metadata["mean"]), np.array(metadata["std"])
     arrays = np.load(DATA / "cifar10_jpeg_5k.npz")
     images, labels = arrays["x_test"][:200], arrays["y_test"][:200]
-    batch = {"image": np.float32((images / about["scale"] - mean) / std)}
-    found = jax.jit(lambda v: model.apply(v, batch, train=False)[0].logits)(variables)
+    batch = {"image": np.float32((images / metadata["scale"] - mean) / std)}
+    actual = jax.jit(lambda v: model.apply(v, batch, train=False)[0].logits)(variables)
     reference = np.load(DATA / "teachers/reference_logits.npz")
     expected = reference["resnet56_cifar10_jpegft__x_test"][:200]
-    np.testing.assert_allclose(found, expected, atol=1e-3)
-    assert np.mean(np.argmax(found, 1) == labels) == np.mean(np.argmax(expected, 1) == labels)
+    np.testing.assert_allclose(actual, expected, atol=1e-3)
+    assert np.mean(np.argmax(actual, 1) == labels) == np.mean(np.argmax(expected, 1) == labels)

@@ -1,4 +1,4 @@
-"""PyTorch's files: two real ones, and hostile, damaged or foreign ones made by hand.
+"""PyTorch files: two real ones, and malicious, damaged or other files written by hand.
 
 checkpoint_{zip,legacy}.pth were written by torch.save of PyTorch 2.13 from one dict: "epoch",
 "arch", "best_acc", "state_dict" (the tensors below), "optimizer" (of SGD) and "shape".
@@ -50,7 +50,7 @@ def _ints(*numbers):
 
 
 def _tensor(shape=(2,), strides=(1,), size=2, offset=0, kind="FloatStorage", tag="storage"):
-    """The instructions of one tensor, as torch.save writes them, with storage 0."""
+    """Return the instructions of one tensor as written by torch.save, with storage 0."""
     parts = [_name("torch._utils", "_rebuild_tensor_v2"), b"(("]
     parts += [_text(tag), _name("torch", kind), _text("0"), _text("cpu")]
     parts += [b"J" + struct.pack("<i", size), b"tQ", b"J" + struct.pack("<i", offset)]
@@ -73,30 +73,30 @@ def _file(path, program, numbers=b"\0" * 8, compression=zipfile.ZIP_STORED, **me
 
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
 def test_real_checkpoints_give_their_tensors(kind):
-    found = read_weights(GOLDEN / f"checkpoint_{kind}.pth")
-    assert list(found) == [f"module.{name}" for name in TENSORS]
+    actual = read_weights(GOLDEN / f"checkpoint_{kind}.pth")
+    assert list(actual) == [f"module.{name}" for name in TENSORS]
     for name, tensor in TENSORS.items():
-        assert found[f"module.{name}"].dtype == tensor.dtype
-        np.testing.assert_array_equal(found[f"module.{name}"], tensor)
-        assert not found[f"module.{name}"].flags.writeable or not tensor.size
+        assert actual[f"module.{name}"].dtype == tensor.dtype
+        np.testing.assert_array_equal(actual[f"module.{name}"], tensor)
+        assert not actual[f"module.{name}"].flags.writeable or not tensor.size
 
 
-def test_files_by_hand_are_read(tmp_path):
+def test_handwritten_files_are_read(tmp_path):
     numbers = np.float32([1, 2, 3, 4]).tobytes()
     program = _dict(a=_tensor((2, 1), (1, 7), 4, 1), b=_tensor((), (), 4, 3))
-    found = read_weights(_file(tmp_path / "a.pt", program, numbers, byteorder="little"))
-    np.testing.assert_array_equal(found["a"], [[2], [3]])
-    assert found["b"] == 4
+    actual = read_weights(_file(tmp_path / "a.pt", program, numbers, byteorder="little"))
+    np.testing.assert_array_equal(actual["a"], [[2], [3]])
+    assert actual["b"] == 4
 
 
 @pytest.mark.parametrize("key", ["state_dict", "model", "net"])
-def test_the_usual_wrappings_are_opened(tmp_path, key):
+def test_usual_nestings_are_read(tmp_path, key):
     inner = _dict(weight=_tensor())
     program = _dict(**{"epoch": b"K\x03", "ema": inner, key: inner, "optimizer": _dict(x=b"N")})
     assert list(read_weights(_file(tmp_path / "a.th", program))) == ["weight"]
 
 
-class Evil:
+class CodeRunner:
     def __init__(self, call, *arguments):
         self.call, self.arguments = call, arguments
 
@@ -105,9 +105,9 @@ class Evil:
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_what_a_pickle_would_call_is_refused_by_name_and_not_called(tmp_path, protocol):
+def test_calls_in_a_pickle_are_named_and_not_executed(tmp_path, protocol):
     mark = tmp_path / "called"
-    content = pickle.dumps({"a": Evil(open, str(mark), "w")}, protocol)
+    content = pickle.dumps({"a": CodeRunner(open, str(mark), "w")}, protocol)
     for container in ("zip", "legacy"):
         path = tmp_path / f"{container}.pth"
         if container == "zip":
@@ -153,16 +153,16 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_foreign_and_hostile_programs_are_one_clear_line(tmp_path, what):
-    program, says = REFUSED[what]
+def test_unknown_and_malicious_programs_are_one_line(tmp_path, what):
+    program, message = REFUSED[what]
     path = _file(tmp_path / "a.pth", program)
-    with pytest.raises(UserError, match=says) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read_weights(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
 
 
-def test_endless_and_oversized_programs_are_refused(tmp_path, monkeypatch):
+def test_endless_and_oversized_programs_are_errors(tmp_path, monkeypatch):
     monkeypatch.setattr("kdjax.models.io.pickle_reader._MAX_INSTRUCTIONS", 100)
     with pytest.raises(UserError, match="more than 100 instructions"):
         read_weights(_file(tmp_path / "a.pth", b"}" * 200))
@@ -171,7 +171,7 @@ def test_endless_and_oversized_programs_are_refused(tmp_path, monkeypatch):
         read_weights(_file(tmp_path / "a.pth", b"}" * 200))
 
 
-def test_foreign_archives_are_one_clear_line(tmp_path):
+def test_other_archives_are_one_line(tmp_path):
     path, program = tmp_path / "a.pth", _dict(a=_tensor())
     with pytest.raises(UserError, match="members are compressed"):
         read_weights(_file(path, program, compression=zipfile.ZIP_DEFLATED))
@@ -190,7 +190,7 @@ def test_foreign_archives_are_one_clear_line(tmp_path):
 @pytest.mark.parametrize("kind", ["zip", "legacy"])
 @given(data=st.data())
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_damage_never_ends_in_anything_but_a_user_error(tmp_path_factory, kind, data):
+def test_damaged_files_raise_only_user_errors(tmp_path_factory, kind, data):
     content = bytearray((GOLDEN / f"checkpoint_{kind}.pth").read_bytes())
     place = data.draw(st.integers(0, len(content) - 1))
     if data.draw(st.booleans()):
@@ -200,12 +200,12 @@ def test_damage_never_ends_in_anything_but_a_user_error(tmp_path_factory, kind, 
     path = tmp_path_factory.getbasetemp() / f"damaged_{kind}.pth"
     path.write_bytes(content)
     try:
-        found = read_weights(path)
+        actual = read_weights(path)
     except UserError as error:
         assert str(path) in str(error)  # noqa: PT017
         assert "\n" not in str(error)  # noqa: PT017
     else:
-        assert all(isinstance(tensor, np.ndarray) for tensor in found.values())
+        assert all(isinstance(tensor, np.ndarray) for tensor in actual.values())
 
 
 def test_other_kinds_of_files(tmp_path):
@@ -217,7 +217,7 @@ def test_other_kinds_of_files(tmp_path):
     (tmp_path / "d.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:-9])
     (tmp_path / "e.pth").write_bytes(b"\0\0\0\0")
     (tmp_path / "f.pth").write_bytes(b"")
-    for name, says in {
+    for name, message in {
         "b.npz": "no whole .npz file of plain arrays",
         "c.npz": "one array without a name",
         "d.npz": "no whole .npz",
@@ -227,12 +227,12 @@ def test_other_kinds_of_files(tmp_path):
         "g.npz": "no such file",
         "h.bin": "use a file of weights: .npz, .safetensors, .pth",
     }.items():
-        with pytest.raises(UserError, match=says) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             read_weights(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
 
 
-def test_a_pickle_of_something_else_is_no_checkpoint(tmp_path):
+def test_a_pickle_of_another_object_is_an_error(tmp_path):
     stream = io.BytesIO()
     pickle.dump([1, 2], stream, 2)
     (tmp_path / "a.pth").write_bytes(stream.getvalue())

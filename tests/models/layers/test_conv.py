@@ -8,7 +8,7 @@ from jax import lax
 
 from kdjax.models.layers.conv import conv2d
 
-# batch, size, in, out, kernel, stride, groups: every branch of the choice between lax and matrix
+# batch, size, in, out, kernel, stride, groups: every branch of the selection of lax or matrix
 # products (1x1, one input channel, strided, many taps) and odd sizes.
 CASES = {
     "plain": (2, (6, 6), 3, 4, 3, 1, 1),
@@ -38,11 +38,11 @@ def _arrays(case, members=(), seed=0):
     return jnp.float32(x), jnp.float32(kernel), options
 
 
-def _ours(options):
+def _kdjax(options):
     return lambda x, kernel: conv2d(x, kernel, **options)
 
 
-def _theirs(options):
+def _lax(options):
     return lambda x, kernel: lax.conv_general_dilated(
         x,
         kernel,
@@ -53,8 +53,8 @@ def _theirs(options):
     )
 
 
-def _close(found, expected):
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+def _close(actual, expected):
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert a.shape == b.shape
         assert a.dtype == b.dtype
         np.testing.assert_allclose(a, b, atol=TOLERANCE * float(jnp.abs(b).max()), rtol=0)
@@ -74,12 +74,12 @@ def _penalty_gradients(conv):
     return jax.grad(penalty, argnums=(0, 1))
 
 
-def test_padding_may_differ_by_side():
+def test_padding_may_differ_between_sides():
     rng = np.random.default_rng(2)
     x, kernel = (jnp.float32(rng.normal(size=s)) for s in ((2, 5, 6, 3), (3, 2, 3, 4)))
     options = {"strides": (1, 1), "padding": ((0, 2), (1, 0)), "groups": 1}
-    found, expected = (jax.jit(_gradients(f(options)))(x, kernel) for f in (_ours, _theirs))
-    _close(found, expected)
+    actual, expected = (jax.jit(_gradients(f(options)))(x, kernel) for f in (_kdjax, _lax))
+    _close(actual, expected)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -89,14 +89,14 @@ def test_value_and_gradients_equal_lax(case):
     def both(conv):
         return jax.jit(lambda x, k: (conv(x, k), _gradients(conv)(x, k)))(x, kernel)
 
-    _close(both(_ours(options)), both(_theirs(options)))
+    _close(both(_kdjax(options)), both(_lax(options)))
 
 
 @pytest.mark.parametrize("case", ["plain", "strided", "one_channel", "pointwise", "depthwise"])
 def test_second_derivatives_equal_lax(case):
     x, kernel, options = _arrays(case)
-    found = jax.jit(_penalty_gradients(_ours(options)))(x, kernel)
-    _close(found, jax.jit(_penalty_gradients(_theirs(options)))(x, kernel))
+    actual = jax.jit(_penalty_gradients(_kdjax(options)))(x, kernel)
+    _close(actual, jax.jit(_penalty_gradients(_lax(options)))(x, kernel))
 
 
 @pytest.mark.parametrize("case", ["plain", "strided", "pointwise", "depthwise"])
@@ -107,13 +107,13 @@ def test_vmap_of_gradients_equals_a_loop(case, axes):
     args = [a if axis == 0 else a[0] for a, axis in zip((x, kernel), axes, strict=True)]
 
     def both(x, kernel):
-        return _ours(options)(x, kernel), _gradients(_ours(options))(x, kernel)
+        return _kdjax(options)(x, kernel), _gradients(_kdjax(options))(x, kernel)
 
-    found = jax.jit(jax.vmap(both, in_axes=axes))(*args)
+    actual = jax.jit(jax.vmap(both, in_axes=axes))(*args)
     one = jax.jit(both)
     for i in range(members):
         pair = [a[i] if axis == 0 else a for a, axis in zip(args, axes, strict=True)]
-        _close(jax.tree.map(lambda leaf, i=i: leaf[i], found), one(*pair))
+        _close(jax.tree.map(lambda leaf, i=i: leaf[i], actual), one(*pair))
 
 
 @pytest.mark.parametrize("case", ["plain", "strided"])
@@ -125,20 +125,20 @@ def test_nested_vmap_and_gradient_of_vmap(case):
         outer = jax.vmap(inner, in_axes=(0, 0))
         return jax.grad(lambda x, k: jnp.sin(outer(x, k)).sum(), argnums=(0, 1))
 
-    _close(jax.jit(total(_ours(options)))(x, kernel), jax.jit(total(_theirs(options)))(x, kernel))
+    _close(jax.jit(total(_kdjax(options)))(x, kernel), jax.jit(total(_lax(options)))(x, kernel))
 
 
 def test_vmapped_second_derivatives():
     x, kernel, options = _arrays("strided", (2,))
-    found = jax.jit(jax.vmap(_penalty_gradients(_ours(options))))(x, kernel)
-    _close(found, jax.jit(jax.vmap(_penalty_gradients(_theirs(options))))(x, kernel))
+    actual = jax.jit(jax.vmap(_penalty_gradients(_kdjax(options))))(x, kernel)
+    _close(actual, jax.jit(jax.vmap(_penalty_gradients(_lax(options))))(x, kernel))
 
 
-def test_no_argument_with_members_gives_one_convolution():
+def test_vmap_without_batched_arguments_has_one_convolution():
     x, kernel, options = _arrays("plain")
 
     def member(scale):
-        return _ours(options)(x, kernel) * scale
+        return _kdjax(options)(x, kernel) * scale
 
     text = str(jax.make_jaxpr(jax.vmap(member))(jnp.ones(5)))
     assert text.count("conv_general_dilated[") == 1
@@ -146,8 +146,8 @@ def test_no_argument_with_members_gives_one_convolution():
 
 def test_pmap_of_vmap():
     x, kernel, options = _arrays("strided", (1, 2))
-    found = jax.pmap(jax.vmap(_gradients(_ours(options))))(x, kernel)
-    _close(found, jax.vmap(jax.vmap(_gradients(_theirs(options))))(x, kernel))
+    actual = jax.pmap(jax.vmap(_gradients(_kdjax(options))))(x, kernel)
+    _close(actual, jax.vmap(jax.vmap(_gradients(_lax(options))))(x, kernel))
 
 
 @pytest.mark.parametrize("case", ["plain", "strided", "pointwise", "depthwise"])
@@ -155,8 +155,8 @@ def test_bfloat16_stays_bfloat16_and_is_accurate(case):
     x, kernel, options = _arrays(case)
     low = [a.astype(jnp.bfloat16) for a in (x, kernel)]
     exact = [a.astype(jnp.float32) for a in low]
-    found = jax.jit(lambda *a: (_ours(options)(*a), _gradients(_ours(options))(*a)))(*low)
-    expected = _theirs(options)(*exact)
-    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(jnp.bfloat16)}
+    actual = jax.jit(lambda *a: (_kdjax(options)(*a), _gradients(_kdjax(options))(*a)))(*low)
+    expected = _lax(options)(*exact)
+    assert {leaf.dtype for leaf in jax.tree.leaves(actual)} == {jnp.dtype(jnp.bfloat16)}
     # one rounding of the result to 8 bits: 2^-8
-    np.testing.assert_allclose(np.float32(found[0]), expected, atol=2**-8 * abs(expected).max())
+    np.testing.assert_allclose(np.float32(actual[0]), expected, atol=2**-8 * abs(expected).max())

@@ -1,4 +1,4 @@
-"""The bridge to Flax."""
+"""Conversion of Flax modules."""
 
 import warnings
 
@@ -33,7 +33,7 @@ def _init(model, batch=BATCH):
     return jax.jit(model.init)(jax.random.key(0), batch)
 
 
-def test_a_bare_module_with_its_own_input_key():
+def test_a_module_with_another_input_key():
     model = models.from_linen(nn.Dense(3), input_key="x")
     batch = {"x": BATCH["image"]}
     variables = _init(model, batch)
@@ -51,7 +51,7 @@ def test_init_takes_shapes_for_a_batch():
     np.testing.assert_array_equal(variables.params["kernel"], _init(model).params["kernel"])
 
 
-def test_dropout_follows_the_key_in_training_only():
+def test_dropout_depends_on_the_key_in_training_only():
     model = models.from_linen(Dropped())
     variables = _init(model)
 
@@ -66,7 +66,7 @@ def test_dropout_follows_the_key_in_training_only():
     assert np.array_equal(logits(False, 0), model.apply(variables, BATCH, train=False)[0].logits)
 
 
-def test_a_tuple_of_arrays_and_a_missing_input_are_refused():
+def test_a_tuple_of_arrays_and_a_missing_input_are_errors():
     model = models.from_linen(Pair())
     with pytest.raises(UserError, match="Pair returns a tuple: return Outputs or logits"):
         model.apply(_init(model), BATCH, train=False)

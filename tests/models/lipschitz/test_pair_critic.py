@@ -1,6 +1,6 @@
-"""Lipschitz layers against golden arrays and SVD, and critics against a search for a steep pair.
+"""Lipschitz layers against golden arrays and SVD; critics against a search for steep pairs.
 
-Golden arrays are float64, ours float32: 20 iterations of Bjorck add roundings of 1e-7 each.
+Golden arrays are float64, kdjax's float32: 20 Bjorck iterations add roundings of 1e-7 each.
 """
 
 import functools
@@ -29,7 +29,7 @@ def points(seed, *widths, count=12):
 
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize("shape", ["4x4", "6x3"])
-def test_bjorck_iterations_are_the_golden_ones(shape, order):
+def test_bjorck_iterations_match_golden_values(shape, order):
     start = jnp.float32(GOLDEN[f"bjorck/{shape}/W"] / GOLDEN[f"bjorck/{shape}/sigma_max"])
     for number in (1, 5, 20):
         iterate = lipschitz.bjorck_iterations(start, order=order, num_iters=number)
@@ -38,54 +38,54 @@ def test_bjorck_iterations_are_the_golden_ones(shape, order):
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
-def test_bjorck_never_stretches_and_ends_near_the_polar_factor(order):
+def test_bjorck_norm_is_at_most_one_and_converges_to_the_polar_factor(order):
     kernel = jnp.float32(GOLDEN["bjorck/6x3/W"])
-    found = np.asarray(lipschitz.bjorck(kernel, order=order), np.float64)
-    assert np.linalg.norm(found, 2) <= 1 + 1e-6
-    np.testing.assert_allclose(found, GOLDEN["bjorck/6x3/polar"], atol=1e-4)
+    actual = np.asarray(lipschitz.bjorck(kernel, order=order), np.float64)
+    assert np.linalg.norm(actual, 2) <= 1 + 1e-6
+    np.testing.assert_allclose(actual, GOLDEN["bjorck/6x3/polar"], atol=1e-4)
     wide = jax.random.normal(KEY, (5, 9))
     assert np.linalg.norm(np.asarray(lipschitz.bjorck(wide, order=order)), 2) <= 1 + 1e-6
 
 
 @pytest.mark.parametrize(("groups", "size"), [(6, 2), (4, 3), (3, 4), (1, 12)])
-def test_group_sort_is_the_golden_one(groups, size):
+def test_group_sort_matches_golden_values(groups, size):
     expected = GOLDEN[f"groupsort/num_units{groups}_size{size}"]
-    found = lipschitz.group_sort(jnp.float32(GOLDEN["groupsort/x"]), size=size)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    actual = lipschitz.group_sort(jnp.float32(GOLDEN["groupsort/x"]), size=size)
+    np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
-def test_equal_neighbours_share_their_gradient():
+def test_equal_neighbours_share_the_gradient():
     weights = jnp.float32([1.0, 10.0] * 3)
     slope = jax.grad(lambda x: jnp.sum(weights * lipschitz.group_sort(x)))
-    found = slope(jnp.float32([3.0, 1.0, 2.0, 2.0, 0.0, 0.0]))
-    np.testing.assert_array_equal(found, [10.0, 1.0, 5.5, 5.5, 5.5, 5.5])
+    actual = slope(jnp.float32([3.0, 1.0, 2.0, 2.0, 0.0, 0.0]))
+    np.testing.assert_array_equal(actual, [10.0, 1.0, 5.5, 5.5, 5.5, 5.5])
 
 
 def test_spectral_dense_finds_the_largest_singular_value():
     kernel = jax.random.normal(KEY, (7, 4))
     vector = lipschitz.start_vector(jax.random.key(1), (4,))
-    found, after = lipschitz.spectral_dense(kernel, vector, num_iters=200)
-    np.testing.assert_allclose(np.linalg.norm(found, 2), 1, rtol=1e-5)
-    kept, same = lipschitz.spectral_dense(kernel, after, num_iters=0)
+    actual, after = lipschitz.spectral_dense(kernel, vector, num_iters=200)
+    np.testing.assert_allclose(np.linalg.norm(actual, 2), 1, rtol=1e-5)
+    norm, same = lipschitz.spectral_dense(kernel, after, num_iters=0)
     np.testing.assert_array_equal(same, after)
-    np.testing.assert_allclose(kept, found, rtol=1e-5)
+    np.testing.assert_allclose(norm, actual, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("strides", "padding"), [((1, 1), "SAME"), ((2, 2), "VALID")])
 def test_spectral_conv_is_the_norm_of_the_operator(strides, padding):
     kernel = jax.random.normal(KEY, (3, 3, 2, 3))
     vector = lipschitz.start_vector(jax.random.key(1), (6, 5, 2))
-    found, _ = lipschitz.spectral_conv(
+    actual, _ = lipschitz.spectral_conv(
         kernel, vector, strides=strides, padding=padding, num_iters=300
     )
     form = ("NHWC", "HWIO", "NHWC")
     operator = lambda x: jax.lax.conv_general_dilated(  # noqa: E731
-        x.reshape(1, 6, 5, 2), found, strides, padding, dimension_numbers=form
+        x.reshape(1, 6, 5, 2), actual, strides, padding, dimension_numbers=form
     ).ravel()
     matrix = jax.jacrev(operator)(jnp.zeros(60))
     np.testing.assert_allclose(np.linalg.norm(np.asarray(matrix, np.float64), 2), 1, rtol=1e-4)
-    flat = np.asarray(found).reshape(-1, 3)
-    assert np.linalg.norm(flat, 2) < 0.9  # the reshaped kernel's norm is another number
+    flat = np.asarray(actual).reshape(-1, 3)
+    assert np.linalg.norm(flat, 2) < 0.9  # the norm of the reshaped kernel differs
 
 
 @pytest.mark.parametrize("kind", critics.KINDS)
@@ -100,7 +100,7 @@ def test_pairs_are_the_diagonal_of_scores(kind):
     np.testing.assert_allclose(jnp.diagonal(scores[:7]), expected, rtol=2e-5, atol=2e-6)
 
 
-def test_pairs_of_different_lengths_are_refused():
+def test_pairs_of_different_lengths_are_errors():
     x, y = points(0, 3, 4, count=4)
     critic = critics.build("bilinear", width=4)
     variables = critic.init(KEY, x, y)
@@ -108,7 +108,7 @@ def test_pairs_of_different_lengths_are_refused():
         critic.pairs(variables, x, y[:1])
 
 
-def test_products_are_exact_whatever_the_default_of_the_device_is():
+def test_products_do_not_use_the_default_precision():
     x, y = points(0, 3, 4, count=4)
     critic = critics.build("bilinear_bjorck", width=4)
     variables = critic.init(KEY, x, y)
@@ -138,11 +138,11 @@ def test_no_pair_is_steeper_than_the_certificate(kind):
         ends = jax.tree.map(lambda p, g: p + 0.1 * g, ends, step(ends))
     steepest = float(jnp.max(steepness(ends)))
     assert steepest <= bound * (1 + 1e-4)
-    assert steepest > 0.1 * bound  # the search does climb
+    assert steepest > 0.1 * bound  # the search makes progress
     assert critics.measured_slope(critic, variables, x, y) <= bound * (1 + 1e-4)
 
 
-def test_what_has_no_bound_says_so():
+def test_unbounded_critics_have_no_certificate():
     x, y = points(0, 3, 3)
     critic = critics.build("bilinear", width=4)
     with pytest.raises(UserError, match=r"no Lipschitz constant.*bilinear_spectral"):
@@ -158,7 +158,7 @@ def test_what_has_no_bound_says_so():
 
 
 def trained(critic, x, y, steps):
-    """Ascend the dual objective, and return its value."""
+    """Maximise the dual objective and return its value."""
     variables, tx = critic.init(KEY, x, y), optax.adam(1e-2)
 
     def value(params, stats):
@@ -178,33 +178,33 @@ def trained(critic, x, y, steps):
     return float(losses.dual_dependency(critic.scores(after, x, y, train=False)[0])), after
 
 
-# spectral normalisation looks at the largest singular value only, so that the others shrink the
-# gradient; and one iteration a step lags behind a fast optimizer, which its certificate shows
+# spectral normalisation uses only the largest singular value, so the others reduce the gradient;
+# one power iteration for each step lags behind a fast optimizer, as the certificate shows
 @pytest.mark.parametrize(
     ("kind", "share", "most"), [("concat_bjorck", 0.9, 1 + 1e-5), ("concat_spectral", 0.75, 1.3)]
 )
-def test_a_trained_critic_comes_near_the_exact_dependency_and_never_above(kind, share, most):
+def test_a_trained_critic_approaches_the_exact_dependency_from_below(kind, share, most):
     symbols = jnp.float32([[0.0, 0.0], [1.0, 0.0], [0.0, 1.2]])
     x = jnp.tile(symbols, (4, 1))
     exact = bounds.dependency_exact(np.eye(3) / 3, symbols, symbols)
-    found, variables = trained(critics.build(kind, width=32, depth=2), x, x, 300)
+    actual, variables = trained(critics.build(kind, width=32, depth=2), x, x, 300)
     bound = critics.build(kind, width=32, depth=2).upper_bound(variables)
-    assert found <= exact * bound + 1e-3
-    assert found >= share * exact
+    assert actual <= exact * bound + 1e-3
+    assert actual >= share * exact
     assert bound < most
 
 
 @pytest.mark.long
-def test_a_gaussian_sample_stays_below_its_exact_value():
+def test_the_value_of_a_gaussian_sample_is_below_the_exact_value():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(40, 1))
     y = 0.9 * x + np.sqrt(1 - 0.81) * rng.normal(size=(40, 1))
-    found, variables = trained(
+    actual, variables = trained(
         critics.build("concat_bjorck", width=16, depth=2), jnp.float32(x), jnp.float32(y), 300
     )
     exact = bounds.dependency_of_sample(x, y)
-    assert 0.7 * exact < found <= exact + 1e-3
-    assert found <= bounds.gaussian_dependency_bracket(0.9).upper + 0.1  # of 40 pairs
+    assert 0.7 * exact < actual <= exact + 1e-3
+    assert actual <= bounds.gaussian_dependency_bracket(0.9).upper + 0.1  # of 40 pairs
     assert critics.measured_slope(
         critics.build("concat_bjorck", width=16, depth=2), variables, jnp.float32(x), jnp.float32(y)
     ) <= 1 + 1e-4  # fmt: skip

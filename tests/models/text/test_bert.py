@@ -1,4 +1,4 @@
-"""BERT: the reference library's numbers, precision, dropout, masks, mistakes."""
+"""BERT: the reference library's outputs, precision, dropout, masks, errors."""
 
 import pathlib
 
@@ -21,10 +21,10 @@ SIZES = {"vocab_size": 50, "num_layers": 2, "width": 16, "num_heads": 4, "max_le
 
 
 def folder(name):
-    found = GOLDEN / name if (GOLDEN / name).is_dir() else SHARED / name
-    if not found.is_dir():
+    path = GOLDEN / name if (GOLDEN / name).is_dir() else SHARED / name
+    if not path.is_dir():
         pytest.skip(f"{name}: the larger reference networks are not beside this checkout")
-    return found
+    return path
 
 
 def text(length=8, batch=3, seed=0):
@@ -57,7 +57,7 @@ def test_golden_outputs_and_gradients(name):
         return ((outputs.logits.reshape(labels.shape) - labels) ** 2).mean(), outputs
 
     (value, outputs), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables.params)
-    # the reference ran in float32 too: 1e-6 apart, where the mistakes it lists move 4e-5
+    # the reference is float32 too: 1e-6 apart; the mistakes it lists change 4e-5
     np.testing.assert_allclose(outputs.logits, golden["logits"], atol=1e-5)
     np.testing.assert_allclose(value, golden["loss"], rtol=1e-5)
     np.testing.assert_allclose(outputs.features["pooled"], golden["pooled_output"], atol=1e-5)
@@ -70,7 +70,7 @@ def test_golden_outputs_and_gradients(name):
 
 
 def reference(params, batch, heads):
-    """The network in float64, from the paper's formulas."""
+    """Return the outputs in float64, from the paper's formulas."""
     p = jax.tree.map(np.float64, params)
 
     def dense(x, at):
@@ -102,26 +102,26 @@ def reference(params, batch, heads):
 
 def test_built_network_equals_a_float64_forward(small):
     model, variables = small
-    # larger weights than at the start, so that every part shows in the logits
+    # larger weights than at initialisation, so that every part affects the logits
     params = jax.tree.map(lambda x: x * 8 if x.ndim == 2 else x + 0.1, variables.params)
-    found = jax.jit(lambda p, b: model.apply(Variables(p, {}), b, train=False)[0].logits)
+    actual = jax.jit(lambda p, b: model.apply(Variables(p, {}), b, train=False)[0].logits)
     batch = text()
     expected = reference(params, batch, 4)
     assert np.abs(expected).max() > 0.1
-    np.testing.assert_allclose(found(params, batch), expected, atol=1e-5)
+    np.testing.assert_allclose(actual(params, batch), expected, atol=1e-5)
 
 
-def test_parameters_by_hand(small):
+def test_parameter_count_by_hand(small):
     _, variables = small
     width, wide, embeddings = 16, 64, (50 + 12 + 2) * 16
     layer = 4 * (width * width + width) + 2 * width * wide + wide + width + 4 * width
     count = embeddings + 2 * width + 2 * layer + width * width + width + 3 * (width + 1)
     assert models.parameter_count(variables) == count
     kernel = np.asarray(variables.params["layer0"]["ffn_in"]["kernel"])
-    assert 0.018 < kernel.std() < 0.022  # .02, from 1,024 numbers
+    assert 0.018 < kernel.std() < 0.022  # .02, estimated from 1,024 numbers
 
 
-def test_padding_changes_nothing(small):
+def test_padding_has_no_effect(small):
     model, variables = small
     batch = text()
     longer = {k: np.pad(v, ((0, 0), (0, 4)), constant_values=0) for k, v in batch.items()}
@@ -143,7 +143,7 @@ def test_a_text_of_padding_only_is_finite(small):
     )
 
 
-def test_dropout_follows_the_key_and_only_in_training(small):
+def test_dropout_depends_on_the_key_in_training_only(small):
     model, variables = small
     run = jax.jit(
         lambda seed, train: model.apply(variables, text(), train=train, key=jax.random.key(seed)),
@@ -172,18 +172,18 @@ def test_bfloat16_keeps_parameters_and_logits_in_float32(small):
     assert outputs.features["hidden_1"].dtype == jnp.bfloat16
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
     exact = model.apply(variables, text(), train=False)[0].logits
-    # eight bits, in some ten roundings, of logits around .05
+    # about ten roundings to eight bits of logits around .05
     np.testing.assert_allclose(outputs.logits, exact, atol=5e-3)
 
 
-def test_drop_thins_by_the_rate_and_keeps_the_mean():
+def test_drop_zeroes_the_rate_and_preserves_the_mean():
     x = jnp.ones((301, 333))
-    found = np.asarray(attention.drop(x, 0.3, jax.random.key(3)))
-    kept = found > 0
+    actual = np.asarray(attention.drop(x, 0.3, jax.random.key(3)))
+    nonzero = actual > 0
     # four standard deviations of a mean of 100,233 draws
-    assert abs(kept.mean() - 0.7) < 4 * np.sqrt(0.21 / x.size)
-    np.testing.assert_allclose(found[kept], 1 / 0.7, rtol=1e-4)
-    rows = kept.mean(1)
+    assert abs(nonzero.mean() - 0.7) < 4 * np.sqrt(0.21 / x.size)
+    np.testing.assert_allclose(actual[nonzero], 1 / 0.7, rtol=1e-4)
+    rows = nonzero.mean(1)
     assert rows.std() == pytest.approx(np.sqrt(0.21 / 333), rel=0.25)
 
 
@@ -191,11 +191,11 @@ def test_gelu_value_and_gradients():
     x = np.linspace(-9, 9, 181)
     density = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
     value, slope = x * scipy.special.ndtr(x), scipy.special.ndtr(x) + x * density
-    given = jnp.asarray(x, jnp.float32)
-    np.testing.assert_allclose(attention.gelu(given), value, atol=2e-6)
+    inputs = jnp.asarray(x, jnp.float32)
+    np.testing.assert_allclose(attention.gelu(inputs), value, atol=2e-6)
     gradient = jax.vmap(jax.grad(attention.gelu))
-    np.testing.assert_allclose(gradient(given), slope, atol=2e-6)
-    second = jax.vmap(jax.grad(jax.grad(attention.gelu)))(given)
+    np.testing.assert_allclose(gradient(inputs), slope, atol=2e-6)
+    second = jax.vmap(jax.grad(jax.grad(attention.gelu)))(inputs)
     np.testing.assert_allclose(second, density * (2 - x**2), atol=2e-6)
 
 
@@ -209,12 +209,12 @@ def test_gelu_value_and_gradients():
         ({"depth": 3}, 'model "bert" has no option "depth"; it has: activation'),
     ],
 )
-def test_impossible_options(options, message):
+def test_invalid_options_are_errors(options, message):
     with pytest.raises(UserError, match=message):
         models.build("bert", num_classes=2, **{**SIZES, **options})
 
 
-def test_batches_that_do_not_fit(small):
+def test_invalid_batches_are_errors(small):
     model, variables = small
     with pytest.raises(UserError, match=r'bert reads batch\["token_type_ids"\]'):
         model.apply(variables, {k: text()[k] for k in INPUTS[:2]}, train=False)

@@ -1,4 +1,4 @@
-"""GPT-Neo: the reference library's numbers, an independent forward, padding, windows."""
+"""GPT-Neo: the reference library's outputs, an independent forward pass, padding, windows."""
 
 import math
 import pathlib
@@ -30,7 +30,7 @@ def text(seed=0):
 def small():
     model = gpt_neo(GptNeoOptions(**SIZES, dropout=0.2))
     variables = jax.jit(model.init)(jax.random.key(0), text())
-    # larger than at the start, so that attention shows in the logits
+    # larger than at initialisation, so that attention affects the logits
     params = jax.tree.map(lambda x: x * 12 if x.ndim == 2 else x + 0.1, variables.params)
     run = jax.jit(lambda b: model.apply(Variables(params, {}), b, train=False)[0])
     return model, params, run
@@ -52,12 +52,12 @@ def test_golden_outputs_and_gradients():
         return -(picked * (labels >= 0)).sum() / (labels >= 0).sum(), outputs
 
     (value, outputs), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables.params)
-    real = batch["attention_mask"] > 0  # what padding sees is an accident of the mask
+    real = batch["attention_mask"] > 0  # outputs at padding depend on the mask only
     np.testing.assert_allclose(outputs.logits[real], golden["logits"][real], atol=1e-4)
     np.testing.assert_allclose(value, golden["loss"], rtol=1e-5)
     for index, hidden in enumerate(golden["hidden_states"]):
-        found = outputs.features[f"hidden_{index}"]
-        np.testing.assert_allclose(found[real], hidden[real], atol=1e-4)
+        actual = outputs.features[f"hidden_{index}"]
+        np.testing.assert_allclose(actual[real], hidden[real], atol=1e-4)
     query = golden["grad.transformer.h.1.attn.attention.q_proj.weight"]
     np.testing.assert_allclose(grads["layer1"]["attention"]["query"]["kernel"].T, query, atol=1e-5)
     words = golden["grad.transformer.wte.weight"]
@@ -65,7 +65,7 @@ def test_golden_outputs_and_gradients():
 
 
 def reference(params, ids, heads, window, kinds):
-    """One text without padding in float64; logits and last states."""
+    """Return logits and last states of one text without padding in float64."""
     p = jax.tree.map(np.float64, params)
 
     def norm(x, at):
@@ -95,7 +95,7 @@ def reference(params, ids, heads, window, kinds):
     return x @ p["word"]["embedding"].T, x
 
 
-def test_equals_a_float64_forward_wherever_the_padding_is(small):
+def test_equals_a_float64_forward_for_any_padding_side(small):
     _, params, run = small
     ids = text()["input_ids"][1, :4]
     logits, states = reference(params, ids, 3, 3, ("global", "local"))
@@ -116,25 +116,25 @@ def test_a_full_length_row_and_the_window(small):
     logits, _ = reference(params, batch["input_ids"][0], 3, 3, ("global", "local"))
     np.testing.assert_allclose(run(batch).logits[0], logits, atol=2e-5)
     wide, _ = reference(params, batch["input_ids"][0], 3, 9, ("global", "local"))
-    assert np.abs(wide - logits).max() > 1e-2  # or the window could not be seen
+    assert np.abs(wide - logits).max() > 1e-2  # otherwise the window has no effect
 
 
-def test_asked_positions_and_choices_equal_the_whole(small):
+def test_logit_positions_and_choices_equal_the_full_output(small):
     _, _, run = small
     batch = text()
-    whole = run(batch)
-    asked = np.array([[0, 8], [3, 1], [5, 5]], np.int32)
-    found = run({**batch, "logit_positions": asked})
+    full = run(batch)
+    positions = np.array([[0, 8], [3, 1], [5, 5]], np.int32)
+    actual = run({**batch, "logit_positions": positions})
     for row in range(3):
-        np.testing.assert_allclose(found.logits[row], whole.logits[row][asked[row]], atol=1e-5)
-    last = whole.features["hidden_2"][np.arange(3), asked[:, 0]]
-    np.testing.assert_allclose(found.features["pooled"], last, atol=1e-5)
+        np.testing.assert_allclose(actual.logits[row], full.logits[row][positions[row]], atol=1e-5)
+    last = full.features["hidden_2"][np.arange(3), positions[:, 0]]
+    np.testing.assert_allclose(actual.features["pooled"], last, atol=1e-5)
     apart = run({name: x[:, None] for name, x in batch.items()})
     assert apart.features["hidden_1"].shape == (3, 1, 9, 12)
-    np.testing.assert_allclose(apart.logits[:, 0], whole.logits, atol=1e-5)
+    np.testing.assert_allclose(apart.logits[:, 0], full.logits, atol=1e-5)
 
 
-def test_only_padding_is_finite_with_gradients(small):
+def test_a_text_of_padding_only_has_finite_gradients(small):
     model, params, _ = small
     batch = {name: np.zeros((3, 9), np.int32) for name in text()}
 
@@ -174,6 +174,6 @@ def test_bfloat16_and_dropout():
         ({"activation": "silu"}, "gpt_neo: activation is 'silu'"),
     ],
 )
-def test_impossible_options(options, message):
+def test_invalid_options_are_errors(options, message):
     with pytest.raises(UserError, match=message):
         models.build("gpt_neo", num_classes=2, **{**SIZES, **options})

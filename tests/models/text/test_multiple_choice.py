@@ -1,4 +1,4 @@
-"""Classifiers by rank: the logits are log-probabilities of the answers, whatever the padding."""
+"""Classifiers by ranking: logits are log-probabilities of the answers for any padding."""
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,8 @@ LABELS = np.array([0, 1], np.int32)
 
 def padded(rows, length):
     ids, mask = np.zeros((2, len(rows), length), np.int32)
-    for row, found in enumerate(rows):
-        ids[row, : len(found)], mask[row, : len(found)] = found, 1
+    for row, tokens in enumerate(rows):
+        ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, 1
     return ids, mask
 
 
@@ -48,7 +48,7 @@ def built(name):
 
 
 def token_logits(name, variables, prompt, choice):
-    """The language model alone, one text at a time, without any padding: [tokens, vocabulary]."""
+    """Return the language model's logits of one text without padding: [tokens, vocabulary]."""
     if name == "t5":
         plain = t5(T5Options(**T5))
         inputs = {"input_ids": prompt, "decoder_input_ids": [0, *choice[:-1]]}
@@ -57,8 +57,8 @@ def token_logits(name, variables, prompt, choice):
     batch = {key: np.array([row], np.int32) for key, row in inputs.items()}
     batch["attention_mask"] = np.ones_like(batch["input_ids"])
     run = jax.jit(lambda v, b: plain.apply(v, b, train=False)[0].logits[0])
-    found = np.float64(run(variables, batch))
-    return found if name == "t5" else found[len(prompt) - 1 : -1]
+    actual = np.float64(run(variables, batch))
+    return actual if name == "t5" else actual[len(prompt) - 1 : -1]
 
 
 @pytest.mark.parametrize("name", ["t5", "gpt_neo"])
@@ -72,15 +72,15 @@ def test_logits_are_sums_of_log_probabilities(name):
             expected = sum(logs[d, token] for d, token in enumerate(choice))
             np.testing.assert_allclose(outputs.logits[row, k], expected, rtol=1e-5)
             if k == LABELS[row]:
-                found = outputs.features["token_logits"][row, : len(choice)]
-                np.testing.assert_allclose(found, logits, atol=2e-5)
+                actual = outputs.features["token_logits"][row, : len(choice)]
+                np.testing.assert_allclose(actual, logits, atol=2e-5)
     gold, mask = padded([pair[k] for pair, k in zip(CHOICES, LABELS, strict=True)], 3)
     np.testing.assert_array_equal(outputs.features["token_targets"], gold)
     np.testing.assert_array_equal(outputs.features["token_mask"], mask)
 
 
 @pytest.mark.parametrize("name", ["t5", "gpt_neo"])
-def test_features_keep_the_models_names_and_do_not_see_the_label(name):
+def test_features_have_the_models_names_and_do_not_depend_on_the_label(name):
     model, variables = built(name)
     batch = batch_of()
     run = jax.jit(lambda b: model.apply(variables, b, train=False)[0])
@@ -115,7 +115,7 @@ def test_gradient_of_the_gold_tokens_reaches_every_parameter(name):
         assert np.abs(leaf).max() > 0, path
 
 
-def test_a_choice_without_tokens_loses():
+def test_a_choice_without_tokens_is_ranked_last():
     model, variables = built("t5")
     batch = batch_of()
     batch["choice_mask"] = batch["choice_mask"] * np.array([1, 0], np.int32)[:, None]
@@ -124,7 +124,7 @@ def test_a_choice_without_tokens_loses():
     assert (logits[:, 0] > -1e3).all()
 
 
-def test_batches_that_do_not_fit():
+def test_invalid_batches_are_errors():
     model, variables = built("gpt_neo")
     batch = batch_of()
     with pytest.raises(UserError, match="built for 2 choices, but the batch has 1"):

@@ -1,4 +1,4 @@
-"""T5: the reference library's numbers, an independent forward, buckets, choices in one pass."""
+"""T5: the reference library's outputs, an independent forward pass, buckets, choices."""
 
 import math
 import pathlib
@@ -53,16 +53,16 @@ def test_golden_outputs_and_gradients(name):
         return -(picked * (labels >= 0)).sum() / (labels >= 0).sum(), outputs
 
     (value, outputs), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables.params)
-    limit = 2e-5 if name == "t5_v10" else 1e-4  # 2e-5 is float32 against float64 there
+    limit = 2e-5 if name == "t5_v10" else 1e-4  # 2e-5 is the difference of float32 and float64
     np.testing.assert_allclose(outputs.logits, golden["logits"], atol=limit)
     np.testing.assert_allclose(value, golden["loss"], rtol=1e-5)
     for stack in ("encoder", "decoder"):
         for index, hidden in enumerate(golden[f"{stack}_hidden_states"]):
-            found = outputs.features[f"{stack}_hidden_{index}"]
-            np.testing.assert_allclose(found, hidden, atol=1e-4)
+            actual = outputs.features[f"{stack}_hidden_{index}"]
+            np.testing.assert_allclose(actual, hidden, atol=1e-4)
     cross = golden["grad.decoder.block.1.layer.1.EncDecAttention.k.weight"]
-    found = grads["decoder"]["layer1"]["cross"]["key"]["kernel"]
-    np.testing.assert_allclose(found.T, cross, atol=1e-5)
+    actual = grads["decoder"]["layer1"]["cross"]["key"]["kernel"]
+    np.testing.assert_allclose(actual.T, cross, atol=1e-5)
     np.testing.assert_allclose(grads["word"]["embedding"], golden["grad.shared.weight"], atol=1e-4)
 
 
@@ -85,19 +85,19 @@ def test_golden_buckets(name):
     for stack in ("encoder", "decoder"):
         expected = golden[f"{stack}_relative_buckets"]
         sides = {"both_sides": stack == "encoder"}
-        found = relative_buckets(*expected.shape, buckets=8, max_distance=16, **sides)
-        np.testing.assert_array_equal(found, expected)
+        actual = relative_buckets(*expected.shape, buckets=8, max_distance=16, **sides)
+        np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("both_sides", [True, False])
 def test_buckets_by_exact_arithmetic(both_sides):
-    found = relative_buckets(300, 300, buckets=32, max_distance=128, both_sides=both_sides)
+    actual = relative_buckets(300, 300, buckets=32, max_distance=128, both_sides=both_sides)
     half = 16 if both_sides else 32
     for target, source in [(0, 0), (9, 0), (16, 0), (63, 0), (64, 0), (200, 1), (0, 5), (7, 90)]:
         distance = abs(source - target) if both_sides else max(target - source, 0)
         number = distance
         if distance >= half // 2:
-            # the largest k with distance >= exact * (128 / exact)^(k / exact), in whole numbers
+            # the largest k with distance >= exact * (128 / exact)^(k / exact), in integers
             exact, number = half // 2, half // 2
             while number < half - 1 and (distance / exact) ** exact * (1 + 1e-12) >= (
                 128 / exact
@@ -105,11 +105,11 @@ def test_buckets_by_exact_arithmetic(both_sides):
                 number += 1
         if both_sides and source > target:
             number += half
-        assert found[target, source] == number, (target, source)
+        assert actual[target, source] == number, (target, source)
 
 
 def reference(params, batch, heads, *, tied, gated):
-    """Both stacks in float64, from the paper's formulas; distances of at most 15 tokens."""
+    """Return the outputs of both stacks in float64 from the paper's formulas, up to 15 tokens."""
     p = jax.tree.map(np.float64, params)
 
     def norm(x, at):
@@ -225,6 +225,6 @@ def test_bfloat16_and_dropout():
         ({"dropout": -0.1}, "t5: dropout is -0.1"),
     ],
 )
-def test_impossible_options(options, message):
+def test_invalid_options_are_errors(options, message):
     with pytest.raises(UserError, match=message):
         models.build("t5", num_classes=2, **{**SIZES, **options})

@@ -1,4 +1,4 @@
-"""Adapters, against references in float64 NumPy; what they share with the network and what not."""
+"""Adapters against references in float64 NumPy, and their composition with the network."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ EPS = 1e-5
 
 
 class Levels(nn.Module):
-    """Features of known numbers: slices of the image, one of them normalised."""
+    """Returns known features: slices of the image, one of them normalised."""
 
     @nn.compact
     def __call__(self, x, train: bool = False):
@@ -31,7 +31,7 @@ NETWORK = models.from_linen(Levels())
 
 
 def started(model, batch=IMAGES):
-    """Variables with numbers everywhere, also where a fresh batch norm has 0 and 1."""
+    """Return random variables, also in place of a new batch norm's 0 and 1."""
     variables = jax.jit(model.init)(jax.random.key(1), batch)
     rng = np.random.default_rng(1)
     shift = lambda x: x + rng.uniform(0.1, 0.5, x.shape).astype(np.float32)  # noqa: E731
@@ -39,7 +39,7 @@ def started(model, batch=IMAGES):
 
 
 def normalised(x, params, stats=None):
-    """Batch norm by the batch (stats None) or by the running statistics, in float64."""
+    """Return batch norm by the batch (stats None) or by running statistics, in float64."""
     x, axes = np.float64(x), tuple(range(np.ndim(x) - 1))
     mean = x.mean(axes) if stats is None else np.float64(stats["mean"])
     variance = x.var(axes) if stats is None else np.float64(stats["var"])
@@ -51,8 +51,8 @@ def tree(variables, name):
     return jax.tree.map(np.asarray, own)
 
 
-def close(found, right):
-    np.testing.assert_allclose(found, right, rtol=2e-5, atol=2e-5)
+def close(actual, right):
+    np.testing.assert_allclose(actual, right, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("layer", ["pooled", "high"])
@@ -70,7 +70,7 @@ class TestNormDirection:
         adapter = models.norm_direction_adapter(layer="pooled", width=7, dropout=dropout)
         return models.with_adapters(NETWORK, {"nd": adapter})
 
-    def test_it_is_batch_norm_and_a_linear_map(self):
+    def test_norm_direction_is_batch_norm_and_a_linear_map(self):
         model = self.model(0.0)
         variables = started(model)
         apply = jax.jit(model.apply, static_argnames="train")
@@ -81,10 +81,10 @@ class TestNormDirection:
             y = normalised(x, params["bn"], None if train else stats["batch_stats"]["bn"])
             right = y @ params["linear"]["kernel"] + params["linear"]["bias"]
             close(outputs.features["nd"], right)
-            kept = jax.tree.map(np.asarray, moved["adapters"]["nd"]["batch_stats"]["bn"])
+            running = jax.tree.map(np.asarray, moved["adapters"]["nd"]["batch_stats"]["bn"])
             old = stats["batch_stats"]["bn"]
             mean = 0.9 * old["mean"] + 0.1 * x.mean(0) if train else old["mean"]
-            close(kept["mean"], mean)
+            close(running["mean"], mean)
 
     def test_dropout_zeroes_half_of_the_channels_and_doubles_the_rest(self):
         model = self.model(0.5)
@@ -93,15 +93,15 @@ class TestNormDirection:
         eye = {"kernel": jnp.eye(2, 7), "bias": jnp.zeros(7)}
         variables.params["adapters"]["nd"]["linear"] = eye
         apply = jax.jit(lambda key: model.apply(variables, IMAGES, train=True, key=key)[0])
-        kept = []
+        running = []
         for seed in range(40):
-            found = np.asarray(apply(jax.random.key(seed)).features["nd"])[:, :2]
+            actual = np.asarray(apply(jax.random.key(seed)).features["nd"])[:, :2]
             x = apply(jax.random.key(seed)).features["pooled"]
             y = normalised(x, params["bn"])
-            close(found, np.where(found == 0, 0, 2 * y))
-            kept.append(found != 0)
-        assert 0.4 < np.mean(kept) < 0.6  # 400 draws: 4 standard deviations
-        assert not np.array_equal(kept[0], kept[1])
+            close(actual, np.where(actual == 0, 0, 2 * y))
+            running.append(actual != 0)
+        assert 0.4 < np.mean(running) < 0.6  # 400 draws: 4 standard deviations
+        assert not np.array_equal(running[0], running[1])
 
 
 def resized(x, size):
@@ -110,7 +110,7 @@ def resized(x, size):
 
 
 def convolved(x, kernel):
-    """A 3x3 or 1x1 convolution with zeros around, as a sum over taps, in float64."""
+    """Return a zero-padded 3x3 or 1x1 convolution as a sum over taps, in float64."""
     k = kernel.shape[0] // 2
     x = np.pad(np.float64(x), ((0, 0), (k, k), (k, k), (0, 0)))
     height, width = x.shape[1] - 2 * k, x.shape[2] - 2 * k
@@ -119,8 +119,8 @@ def convolved(x, kernel):
 
 
 def fused(levels, sizes, params):
-    """ReviewKD's levels by their formula, shallow to deep, from the published description."""
-    deeper, found = None, []
+    """Return ReviewKD's levels by the published formula, shallow to deep."""
+    deeper, actual = None, []
     for level, (x, size) in reversed(list(enumerate(zip(levels, sizes, strict=True), start=1))):
         reduce, expand = (params[f"{kind}{level}"]["kernel"] for kind in ("reduce", "expand"))
         x = normalised(convolved(x, reduce), params[f"reduce{level}_bn"])
@@ -131,8 +131,8 @@ def fused(levels, sizes, params):
             z = 1 / (1 + np.exp(-z))
             x = x * z[..., :1] + deeper * z[..., 1:]
         x = deeper = resized(x, size)
-        found.insert(0, normalised(convolved(x, expand), params[f"expand{level}_bn"]))
-    return found
+        actual.insert(0, normalised(convolved(x, expand), params[f"expand{level}_bn"]))
+    return actual
 
 
 class TestFusion:
@@ -148,7 +148,7 @@ class TestFusion:
         outputs, stats = jax.jit(lambda v, b: model.apply(v, b, train=True))(variables, IMAGES)
         return variables, outputs.features, stats
 
-    def test_it_is_the_published_fusion(self, run):
+    def test_fusion_matches_the_published_formula(self, run):
         variables, features, _ = run
         params, _ = tree(variables, "review")
         pooled = np.asarray(features["pooled"])[:, None, None]
@@ -158,22 +158,22 @@ class TestFusion:
         close(features["review2"], two)
         close(features["review3"], three[:, 0, 0])
 
-    def test_its_statistics_move(self, run):
+    def test_fusion_updates_its_statistics(self, run):
         variables, _, stats = run
         _, old = tree(variables, "review")
         for x, y in zip(jax.tree.leaves(old), jax.tree.leaves(stats["adapters"]), strict=True):
             assert not np.array_equal(x, y)
 
     @pytest.mark.parametrize(("deepest", "mid"), [(8, 8), (960, 512)])
-    def test_mid_follows_the_deepest_layer(self, deepest, mid):
+    def test_mid_width_is_that_of_the_deepest_layer(self, deepest, mid):
         model = models.build("cnn", num_classes=3, widths=(4, deepest))
-        said = {"layers": ("stage1", "pooled"), "widths": (4, 4), "sizes": (4, 1)}
-        model = models.with_adapters(model, {"review": models.fusion_adapter(**said)})
+        options = {"layers": ("stage1", "pooled"), "widths": (4, 4), "sizes": (4, 1)}
+        model = models.with_adapters(model, {"review": models.fusion_adapter(**options)})
         shapes = jax.eval_shape(model.init, jax.random.key(0), IMAGES)
         assert shapes.params["adapters"]["review"]["reduce1"]["kernel"].shape == (1, 1, 4, mid)
 
 
-def test_nearest_takes_pixel_floor_of_i_m_over_n():
+def test_nearest_uses_pixel_floor_of_i_m_over_n():
     x = jnp.arange(3.0).reshape(1, 3, 1, 1)
     assert nearest(x, (6, 1)).ravel().tolist() == [0, 0, 1, 1, 2, 2]
     assert nearest(x, (5, 1)).ravel().tolist() == [0, 0, 1, 1, 2]
@@ -187,7 +187,7 @@ TABLE = {
 
 
 class TestComposition:
-    def test_the_network_is_as_without_them(self):
+    def test_adapters_do_not_change_the_network(self):
         model, key = models.with_adapters(NETWORK, TABLE), jax.random.key(3)
         both, alone = (jax.jit(m.init)(key, IMAGES) for m in (model, NETWORK))
         assert set(both.params) == set(both.stats) == {"network", "adapters"}
@@ -202,7 +202,7 @@ class TestComposition:
         assert jax.tree.all(jax.tree.map(np.array_equal, a[1]["network"], b[1]))
         assert model.apply(both, IMAGES, train=False)[1] is both.stats
 
-    def test_an_adapter_starts_alike_whatever_stands_beside_it(self):
+    def test_initialisation_does_not_depend_on_other_adapters(self):
         one = {"wide": TABLE["wide"]}
         a, b = (
             jax.jit(models.with_adapters(NETWORK, t).init)(jax.random.key(3), IMAGES)
@@ -226,7 +226,7 @@ class TestComposition:
 
 
 @pytest.mark.skipif(jax.device_count() < 8, reason="needs 8 (simulated) devices")
-def test_statistics_are_those_of_all_devices():
+def test_statistics_are_over_all_devices():
     adapters = {
         "nd": lambda axis: models.norm_direction_adapter(
             layer="pooled", width=6, dropout=0.0, axis_name=axis
@@ -235,7 +235,7 @@ def test_statistics_are_those_of_all_devices():
             layers=("high",), widths=(3,), sizes=(4,), axis_name=axis
         ),
     }
-    frozen = NETWORK._replace(apply=lambda v, b, **said: NETWORK.apply(v, b, train=False))
+    frozen = NETWORK._replace(apply=lambda v, b, **options: NETWORK.apply(v, b, train=False))
     one, many = (
         models.with_adapters(frozen, {name: make(axis) for name, make in adapters.items()})
         for axis in (None, "data")
@@ -245,9 +245,9 @@ def test_statistics_are_those_of_all_devices():
     right, stats = jax.jit(lambda v, b: one.apply(v, b, train=True))(variables, batch)
     parts = jax.tree.map(lambda x: x.reshape(8, 2, *x.shape[1:]), batch)
     step = lambda v, b: many.apply(v, b, train=True)  # noqa: E731
-    found, moved = jax.pmap(step, axis_name="data", in_axes=(None, 0))(variables, parts)
+    actual, moved = jax.pmap(step, axis_name="data", in_axes=(None, 0))(variables, parts)
     for name in ("nd", "review1"):
-        joined = np.asarray(found.features[name]).reshape(right.features[name].shape)
+        joined = np.asarray(actual.features[name]).reshape(right.features[name].shape)
         np.testing.assert_allclose(joined, right.features[name], rtol=1e-4, atol=1e-4)
     for x, y in zip(
         jax.tree.leaves(moved["adapters"]), jax.tree.leaves(stats["adapters"]), strict=True
@@ -257,8 +257,8 @@ def test_statistics_are_those_of_all_devices():
 
 
 def levels(**changes):
-    said = {"layers": ("low", "pooled"), "widths": (3, 4), "sizes": (8, 1)}
-    return models.fusion_adapter(**{**said, **changes})
+    options = {"layers": ("low", "pooled"), "widths": (3, 4), "sizes": (8, 1)}
+    return models.fusion_adapter(**{**options, **changes})
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def levels(**changes):
         (lambda: levels(mid=-2), "mid is -2"),
     ],
 )
-def test_impossible_numbers(make, words):
+def test_invalid_numbers_are_errors(make, words):
     with pytest.raises(UserError, match=words):
         make()
 
@@ -299,6 +299,6 @@ def test_impossible_numbers(make, words):
         ),
     ],
 )
-def test_layers_that_do_not_suit(table, words):
+def test_invalid_layers_are_errors(table, words):
     with pytest.raises(UserError, match=words):
         jax.eval_shape(models.with_adapters(NETWORK, table).init, jax.random.key(0), IMAGES)
