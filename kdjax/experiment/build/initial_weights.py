@@ -16,7 +16,6 @@ from kdjax.experiment.build.roles import Roles
 from kdjax.experiment.config.schema import Role
 from kdjax.models.io import class_order, huggingface
 from kdjax.models.io import export as model_export
-from kdjax.models.io import huggingface
 from kdjax.types import Batch, Model, Spec, Variables
 
 

@@ -89,8 +89,6 @@ def save_huggingface(
     if name == "t5":
         tied = "lm_head" not in variables.params
         options["tied"] = config["tie_word_embeddings"] = tied
-        if "scale_decoder_outputs" in config:
-            config["scale_decoder_outputs"] = tied
     expected = convert.flatten(_template(_build(name, options)))
     arrays = convert.flatten(variables)
     shapes = {path: tuple(leaf.shape) for path, leaf in expected.items()}

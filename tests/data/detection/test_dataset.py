@@ -165,15 +165,15 @@ def test_flip_alone_works_for_classifiers():
             assert unchanged or turned
 
 
-def spoil(split, said, *, note=None, image=None, category=None, drop=None, of="train"):
+def spoil(split, tables, *, note=None, image=None, category=None, drop=None, of="train"):
     """Change the first annotation, picture or category of a split, or drop a table."""
     if split == of:
         changes = {"annotations": note, "images": image, "categories": category}
         for name, change in changes.items():
-            said[name][0].update(change or {})
-            said[name][0] = {k: v for k, v in said[name][0].items() if v != "gone"}
+            tables[name][0].update(change or {})
+            tables[name][0] = {k: v for k, v in tables[name][0].items() if v != "gone"}
         if drop:
-            del instances[drop]
+            del tables[drop]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def spoil(split, said, *, note=None, image=None, category=None, drop=None, of="t
 )
 def test_invalid_annotations_are_errors(tmp_path, change, message):
     path = tiny_coco.write(tmp_path, change=lambda split, table: spoil(split, table, **change))
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read_coco(str(path))
     assert "\n" not in str(caught.value)
 

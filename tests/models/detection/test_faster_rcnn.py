@@ -209,7 +209,7 @@ def test_image_sizes_must_be_multiples_of_the_stride():
 
 @pytest.mark.parametrize(("entry", "missing"), [("box", "box_label"), ("region", "region_label")])
 def test_a_training_batch_without_an_entry_is_refused_by_name(entry, missing):
-    model, variables = made()
+    model, variables = build()
     batch = {"image": jnp.zeros((1, 64, 64, 3)), entry: jnp.zeros((1, 2, 4))}
     with pytest.raises(UserError, match=rf'in training reads batch\["{missing}"\]'):
         jax.eval_shape(lambda v: model.apply(v, batch, train=True), variables)

@@ -29,8 +29,8 @@ SMALL = {
 
 
 def folder(name):
-    found = OWN / name if (OWN / name).is_dir() else SHARED / name
-    if not found.is_dir():
+    path = OWN / name if (OWN / name).is_dir() else SHARED / name
+    if not path.is_dir():
         pytest.skip(f"{name}: the reference networks are not beside this checkout")
     return path
 
