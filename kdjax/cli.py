@@ -2,7 +2,9 @@
 
 import argparse
 import errno
+import os
 import shlex
+import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdjax.errors import RunError, UserError
 from kdjax.train import distributed
-from kdjax.train.process_settings import configure_process
+from kdjax.train.process_settings import configure_process, missing_platforms
 
 if TYPE_CHECKING:
     from kdjax.experiment.build.plan import Experiment
@@ -33,12 +35,15 @@ Knowledge distillation beyond one KL: train networks beside each other, from a c
   python -m kdjax list [config]
 
 The same train command resumes a run that was stopped. Exit status: 0 done, 2 a mistake in the
-config, a flag or a file (one line says which), 1 a run that failed.
+config, a flag or a file (one line says which), 1 a run that failed, 75 a run that a signal stopped
+and that is saved, 130 interrupted before there was anything to save.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status."""
+    if argv is None:
+        signal.signal(signal.SIGINT, _exit_at_once)  # the training loop has a handler of its own
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
@@ -46,19 +51,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown argument {rest[0]}")
     try:
         configure_process()
-        return args.run(args, rest, "python -m kdjax " + shlex.join(argv))
+        status = args.run(args, rest, "python -m kdjax " + shlex.join(argv))
+        sys.stdout.flush()
+        return status
     except UserError as error:
         _say(f"kdjax: {error}")
         return 2
     except RunError as error:
         _say(f"kdjax: {error}")
-        return 1
+        return error.exit_status
+    except (RuntimeError, AssertionError):
+        missing = missing_platforms()
+        if missing is None:
+            raise
+        _say(f"kdjax: JAX_PLATFORMS={missing}: this machine has no such device; unset it")
+        return 2
+    except BrokenPipeError:  # the reader of the output has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:  # a full disk may show in any file
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         where = error.filename or "a file"
         _say(f"kdjax: {where} cannot be written ({error.strerror}); make room and try again")
         return 1
+
+
+def _exit_at_once(number: int, frame: object) -> None:
+    """End on Ctrl-C; an exception would surface in the middle of an import as any other error."""
+    os.write(2, b"kdjax: interrupted\n")
+    os._exit(128 + number)
 
 
 def _parser() -> ArgumentParser:
@@ -75,15 +97,15 @@ def _parser() -> ArgumentParser:
 
     train = add("train", _train, "train from a config, or resume; prints and writes a report")
     train.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="an experiment")
-    train.add_argument("--workdir", required=True, type=Path, help="where everything is written")
+    train.add_argument("--workdir", required=True, type=_path, help="where everything is written")
     _add_distributed(train)
     train.epilog = "Any --config.key=value overrides the experiment; `list` names the keys."
     evaluate = add("eval", _eval, "score a trained workdir again, from its checkpoints")
-    evaluate.add_argument("--workdir", required=True, type=Path)
+    evaluate.add_argument("--workdir", required=True, type=_path)
     export = add("export", _export, "write a trained network as model.safetensors + config.json")
-    export.add_argument("--workdir", required=True, type=Path)
+    export.add_argument("--workdir", required=True, type=_path)
     export.add_argument("--role", required=True, help="teacher, student, ...")
-    export.add_argument("--out", required=True, type=Path, help="a new folder")
+    export.add_argument("--out", required=True, type=_path, help="a new folder")
     export.add_argument("--variant", help="which variant (default: the only one)")
     export.add_argument("--member", type=int, help="default: the chosen one of the first seed")
     export.add_argument(
@@ -95,16 +117,18 @@ def _parser() -> ArgumentParser:
     )
     weights = add("import", _import, "write PyTorch's weights as a checkpoint that a role can take")
     weights.add_argument("--model", required=True, help="one of `list`, as resnet56")
-    weights.add_argument("--weights", required=True, metavar="FILE", help=".npz .safetensors .pth")
-    weights.add_argument("--out", required=True, type=Path, help="a new folder")
+    weights.add_argument(
+        "--weights", required=True, type=_path, metavar="FILE", help=".npz .safetensors .pth"
+    )
+    weights.add_argument("--out", required=True, type=_path, help="a new folder")
     weights.add_argument("--shape", default="32,32,3", help="height,width,channels of its images")
     weights.add_argument("--mean", help="by channel, as .485,.456,.406; the images' normalisation")
     weights.add_argument("--std", help="by channel; given with --mean")
     weights.add_argument("--scale", default="255", help="what images are divided by first")
     _add_bounds(add)
     report = add("report", _report, "one page (.html) or its tables (.md) for several workdirs")
-    report.add_argument("workdirs", nargs="+", type=Path)
-    report.add_argument("--out", type=Path, default=Path("report.html"))
+    report.add_argument("workdirs", nargs="+", type=_path)
+    report.add_argument("--out", type=_path, default=Path("report.html"))
     names = add("list", _list, "models, losses, data sets, optimizers, experiments and config keys")
     names.add_argument("topic", nargs="?", choices=("config",), help="every key, in full")
     return parser
@@ -124,17 +148,24 @@ def _add_distributed(train: ArgumentParser) -> None:
 
 def _add_bounds(add: Callable[[str, Any, str], ArgumentParser]) -> None:
     diagnose = add("bounds", _bounds, "generalization bounds by layer of a finished run's networks")
-    diagnose.add_argument("--workdir", required=True, type=Path)
+    diagnose.add_argument("--workdir", required=True, type=_path)
     diagnose.add_argument("--layers", default="", help="by name, commas between (default: all)")
     diagnose.add_argument("--samples", type=int, default=500, help="training and test examples")
     diagnose.add_argument("--members", choices=("chosen", "all"), default="chosen")
-    diagnose.add_argument("--out", type=Path, help="a folder (default: workdir and its report)")
+    diagnose.add_argument("--out", type=_path, help="a folder (default: workdir and its report)")
     study = add("study", _study, "a figure with its numbers: bounds beside what they bound")
     study.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="an experiment")
-    study.add_argument("--out", required=True, type=Path, help="a folder")
+    study.add_argument("--out", required=True, type=_path, help="a folder")
     study.add_argument(
         "--samples", type=int, default=250, help="of a diagnosis of trained networks"
     )
+
+
+def _path(text: str) -> Path:
+    """Read a path of the command line, where ~ is the home folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a path")
+    return Path(os.path.expanduser(text))
 
 
 def _train(args: Namespace, overrides: Sequence[str], command: str) -> int:
@@ -244,9 +275,13 @@ def _study(args: Namespace, overrides: Sequence[str], command: str) -> int:
 
 def _report(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.report import html, markdown
+    from kdjax.report.records import finished_runs
 
+    finished, others = finished_runs(args.workdirs)
+    for line in others:
+        _say(f"left out: {line}")
     combine = markdown.combine if args.out.suffix == ".md" else html.combine
-    _say(f"report: {combine(args.workdirs, args.out)}")
+    _say(f"report: {combine(finished, args.out)}")
     return 0
 
 

@@ -147,7 +147,7 @@ def init_detector_heads(
 def is_huggingface(path: str | Path) -> bool:
     """Return whether a folder's config.json names a model_type."""
     try:
-        description = json.loads((Path(path) / "config.json").read_text())
+        description = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(description, Mapping) and "model_type" in description

@@ -64,7 +64,7 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a file that `write_json` wrote; a damaged one is refused."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, error) from error
 
@@ -167,7 +167,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
     """
     path = workdir / "config.json"
     try:
-        return json.loads(path.read_text())["config"]
+        return json.loads(path.read_text(encoding="utf-8"))["config"]
     except FileNotFoundError:
         raise UserError(f"workdir {workdir} holds no config.json; is it a kdjax run?") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
