@@ -223,46 +223,19 @@ def _export(args: Namespace, overrides: Sequence[str], command: str) -> int:
 
 
 def _import(args: Namespace, overrides: Sequence[str], command: str) -> int:
-    from kdjax.models.io import import_torch
+    from kdjax.experiment.commands.weights import import_weights
 
-    images = import_torch.ImageFormat(
-        shape=[int(x) for x in _numbers("--shape", args.shape) or ()],
-        mean=_numbers("--mean", args.mean),
-        std=_numbers("--std", args.std),
-        scale=(_numbers("--scale", args.scale) or [0.0])[0],
-    )
-    summary = import_torch.import_weights(args.model, args.weights, args.out, images)
-    _say(f"{args.model} -> {args.out}: {summary}")
+    images = {name: getattr(args, name) for name in ("shape", "mean", "std", "scale")}
+    import_weights(args.model, args.weights, args.out, _say, **images)
     return 0
 
 
-def _numbers(flag: str, text: str | None) -> list[float] | None:
-    try:
-        return None if text is None else [float(x) for x in text.split(",")]
-    except ValueError:
-        raise UserError(f"{flag}={text}: use numbers with commas between them") from None
-
-
 def _bounds(args: Namespace, overrides: Sequence[str], command: str) -> int:
-    from kdjax.experiment.commands.diagnose import DiagnosisOptions, diagnose
-    from kdjax.report import bounds_tables, html
-    from kdjax.report.results import BoundsSummary
-    from kdjax.report.table import show
+    from kdjax.experiment.commands.diagnose import DiagnosisOptions, write_bounds
 
     layers = [name for name in args.layers.split(",") if name]
     options = DiagnosisOptions(layers=layers, samples=args.samples, members=args.members)
-    networks = tuple(diagnose(_read_run(args.workdir), args.workdir, _say, options))
-    out = args.out or args.workdir
-    files = bounds_tables.write_bounds(out, BoundsSummary(command=command, networks=networks))
-    if args.out is None and (out / "report.json").exists():
-        files += [html.write(out)]
-    show(bounds_tables.bounds_table(networks))
-    _say(f"bounds: {', '.join(map(str, files))}")
-    violated = [f"{n.variant} {n.role}" for n in networks if not n.held]
-    if violated:
-        raise RunError(
-            f"the loss gap of {', '.join(violated)} exceeds its bound: please report this"
-        )
+    write_bounds(_read_run(args.workdir), args.workdir, args.out, options, command, _say)
     return 0
 
 

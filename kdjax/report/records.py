@@ -47,7 +47,7 @@ def _describe_unfinished(workdir: Path) -> str:
         return f"{workdir} is not finished; the command that began it goes on"
     if (workdir / "study.json").exists():
         return f"{workdir} holds a study, which has its own tables.md and figure.svg"
-    return f"{workdir} is not a workdir of `kdjax train`"
+    return f"{workdir} holds no report.json; name a workdir of `kdjax train`"
 
 
 def read_report(workdir: Path | str) -> RunSummary:

@@ -22,9 +22,8 @@ def configure_process() -> None:
     """Configure this process for a command; a second call changes nothing."""
     malloc.keep_memory()
     codecs.register_error("kdjax", _replace_sign)
-    sys.stdout, sys.stderr = (
-        x or open(os.devnull, "w") for x in (sys.stdout, sys.stderr)
-    )  # closed
+    # the shell may have closed them
+    sys.stdout, sys.stderr = (stream or io.StringIO() for stream in (sys.stdout, sys.stderr))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="kdjax")

@@ -177,5 +177,5 @@ def test_runs_that_are_not_finished_are_left_out(trained, tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in lines] == ["left out"] * 3 + ["report"]
     assert "holds a study" in lines[1]
-    assert "is not a workdir" in lines[2]
+    assert "holds no report.json" in lines[2]
     assert (tmp_path / "all.md").read_text().count("## ") == 1

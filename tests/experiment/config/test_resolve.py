@@ -243,7 +243,7 @@ def test_paths_begin_at_home(monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     config = resolve.from_dict({"data.path": "~/x", "roles.a.checkpoint": "~/y"})
     assert (config.data.path, config.roles["a"].checkpoint) == ("/home/me/x", "/home/me/y")
-    with pytest.raises(UserError, match="data.path is ''; it must be a path that is not empty"):
+    with pytest.raises(UserError, match=r"data\.path is ''; it must be a path that is not empty"):
         resolve.from_dict({"data.path": ""})
 
 
