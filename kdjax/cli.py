@@ -269,8 +269,10 @@ def _list(args: Namespace, overrides: Sequence[str], command: str) -> int:
 
 def _show(report: "RunSummary") -> None:
     from kdjax.report import tables
+    from kdjax.report.records import RunRecord, with_titles
     from kdjax.report.table import show
 
+    report = with_titles(RunRecord("", report)).report
     for table in tables.everything(report):
         show(table)
     paired = tables.differences(report)

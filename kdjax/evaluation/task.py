@@ -77,6 +77,7 @@ class Task(NamedTuple):
       panels: (evaluation, title -> split -> samples) -> what the report draws.
       save_files: (dataset, folder) -> None: writes what a network needs beside its weights.
       check_installed: refuses to begin where the metrics' libraries are missing.
+      unit: the name of its examples, for the speed of training.
       rows_are_examples: False of a detector, whose rows are regions that it draws anew each time:
         outputs cannot be cached, critics cannot compare them, `regions` may be shared.
       has_bounds: the constants of its networks are known, so that `kdjax bounds` works.
@@ -104,6 +105,7 @@ class Task(NamedTuple):
     )
     save_files: Callable[[Any, Path], None] = lambda dataset, folder: None
     check_installed: Callable[[], object] = lambda: None
+    unit: str = "images"
     rows_are_examples: bool = True
     has_bounds: bool = False
 

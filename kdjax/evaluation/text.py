@@ -118,6 +118,7 @@ def with_benchmark(task: Task) -> Task:
         test_metrics=test_metrics,
         describe_network=describe_network,
         save_files=save_files,
+        unit="sequences",
         has_bounds=False,
     )
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,23 @@ def read_records(workdirs: Sequence[Path | str]) -> list[RunRecord]:
     if not workdirs:
         raise UserError("no workdir given: name at least one, `kdjax report runs/*`")
     return [RunRecord(Path(w).resolve().name, read_report(w), _read_bounds(w)) for w in workdirs]
+
+
+def with_titles(record: RunRecord) -> RunRecord:
+    """Return a record whose variants bear their titles as names, unless two are alike."""
+    report, bounds = record.report, record.bounds
+    names = {variant.name: variant.title or variant.name for variant in report.variants}
+    if len(set(names.values())) < len(names):
+        return record
+    variants = tuple(replace(v, name=names[v.name], title=v.name) for v in report.variants)
+    metrics = [
+        {**line, "variant": names.get(line["variant"], "")} if "variant" in line else line
+        for line in record.metrics
+    ]
+    if bounds is not None:
+        networks = (replace(n, variant=names.get(n.variant, n.variant)) for n in bounds.networks)
+        bounds = replace(bounds, networks=tuple(networks))
+    return RunRecord(record.name, replace(report, variants=variants), bounds, metrics)
 
 
 def finished_runs(workdirs: Sequence[Path]) -> tuple[list[Path], list[str]]:

@@ -264,6 +264,7 @@ class Select(_Table):
 class Config(_Table):
     """A whole experiment."""
 
+    title: str = _key("", "Name of a variant in reports.")
     seed: Natural = _key(0, "Seed of initial weights, dropout, order and augmentation.")
     num_steps: Positive = _key(1000, "Steps of the run.")
     batch_size: Positive = _key(128, "Examples of a step, over all devices.")

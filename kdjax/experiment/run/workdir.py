@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,6 +31,8 @@ MAY_CHANGE = (
     "steps_per_dispatch",
     "tensorboard",
 )
+
+_TITLE = re.compile(r"(variants\.[^.]+\.)?title: ")  # of reports
 
 
 def versions() -> dict[str, str]:
@@ -143,7 +146,7 @@ def adopt(workdir: Path, config: Config, command: str) -> None:
             {key: value for key, value in table.items() if key not in MAY_CHANGE}
             for table in (old, plain(config))
         )
-        changed = differences(fixed, new)
+        changed = [line for line in differences(fixed, new) if not _TITLE.match(line)]
         if changed:
             raise UserError(
                 f"workdir {workdir} holds a run with another config: {'; '.join(changed)}. "
