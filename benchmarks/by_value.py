@@ -18,13 +18,18 @@ import numpy as np
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("report", type=Path)
+    parser.add_argument("report", type=lambda text: Path(text).expanduser())
     parser.add_argument("--metric", nargs="+", default=["student/accuracy", "student/ece"])
     parser.add_argument("--split", default="test", choices=("validation", "test"))
     args = parser.parse_args()
     opened = gzip.open if args.report.suffix == ".gz" else open
     with opened(args.report, "rt") as file:
         variants = json.load(file)["variants"]
+    rows = [member["results"][args.split] for v in variants for member in v["members"]]
+    known = sorted({name for row in rows for name in row})
+    for metric in args.metric:
+        if metric not in known:
+            parser.error(f"--metric {metric}: not in {args.split}; there are {', '.join(known)}")
     print("| variant | values | seeds |", " | ".join(args.metric), "|")
     print("|---|---|---:|" + "---:|" * len(args.metric))
     for variant in variants:

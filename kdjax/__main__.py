@@ -2,6 +2,11 @@
 
 import sys
 
-from kdjax.cli import main
+try:
+    from kdjax.cli import main
 
-sys.exit(main())
+    status = main()
+except KeyboardInterrupt:  # also while modules are imported
+    sys.stderr.write("kdjax: interrupted\n")
+    status = 130
+sys.exit(status)

@@ -2,7 +2,9 @@
 
 import argparse
 import errno
+import os
 import shlex
+import signal
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdjax.errors import RunError, UserError
 from kdjax.train import distributed
-from kdjax.train.process_settings import configure_process
+from kdjax.train.process_settings import configure_process, missing_platforms
 
 if TYPE_CHECKING:
     from kdjax.experiment.build.plan import Experiment
@@ -33,12 +35,15 @@ Knowledge distillation beyond one KL: train networks beside each other, from a c
   python -m kdjax list [config]
 
 The same train command resumes a run that was stopped. Exit status: 0 done, 2 a mistake in the
-config, a flag or a file (one line says which), 1 a run that failed.
+config, a flag or a file (one line says which), 1 a run that failed, 75 a run that a signal stopped
+and that is saved, 130 interrupted before there was anything to save.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status."""
+    if argv is None:
+        signal.signal(signal.SIGINT, _exit_at_once)  # the training loop has a handler of its own
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
@@ -46,19 +51,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown argument {rest[0]}")
     try:
         configure_process()
-        return args.run(args, rest, "python -m kdjax " + shlex.join(argv))
+        status = args.run(args, rest, "python -m kdjax " + shlex.join(argv))
+        sys.stdout.flush()
+        return status
     except UserError as error:
         _say(f"kdjax: {error}")
         return 2
     except RunError as error:
         _say(f"kdjax: {error}")
-        return 1
+        return error.exit_status
+    except (RuntimeError, AssertionError):
+        missing = missing_platforms()
+        if missing is None:
+            raise
+        _say(f"kdjax: JAX_PLATFORMS={missing}: this machine has no such device; unset it")
+        return 2
+    except BrokenPipeError:  # the reader of the output has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:  # a full disk may show in any file
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         where = error.filename or "a file"
         _say(f"kdjax: {where} cannot be written ({error.strerror}); make room and try again")
         return 1
+
+
+def _exit_at_once(number: int, frame: object) -> None:
+    """End on Ctrl-C; an exception would surface in the middle of an import as any other error."""
+    os.write(2, b"kdjax: interrupted\n")
+    os._exit(128 + number)
 
 
 def _parser() -> ArgumentParser:
@@ -83,7 +105,7 @@ def _parser() -> ArgumentParser:
     export = add("export", _export, "write a trained network as model.safetensors + config.json")
     _add_workdir(export)
     export.add_argument("--role", required=True, help="teacher, student, ...")
-    export.add_argument("--out", required=True, type=Path, help="a new folder")
+    export.add_argument("--out", required=True, type=_path, help="a new folder")
     export.add_argument("--variant", help="which variant (default: the only one)")
     export.add_argument("--member", type=int, help="default: the chosen one of the first seed")
     export.add_argument(
@@ -96,10 +118,10 @@ def _parser() -> ArgumentParser:
     weights = add("import", _import, "write PyTorch's weights as a checkpoint that a role can take")
     weights.add_argument("--model", required=True, help="one of `list`, as resnet56")
     weights.add_argument(
-        "--weights", required=True, metavar="FILE", help=".npz .pth .safetensors ..."
+        "--weights", required=True, type=_path, metavar="FILE", help=".npz .pth .safetensors ..."
     )
     weights.add_argument("--key", help="of one state dict among several, or a prefix of its names")
-    weights.add_argument("--out", required=True, type=Path, help="a new folder")
+    weights.add_argument("--out", required=True, type=_path, help="a new folder")
     weights.add_argument("--shape", default="32,32,3", help="height,width,channels of its images")
     weights.add_argument("--mean", help="by channel, as .485,.456,.406; the images' normalisation")
     weights.add_argument("--std", help="by channel; given with --mean")
@@ -107,15 +129,15 @@ def _parser() -> ArgumentParser:
     weights.add_argument("--classes", help="names in the order of the outputs, as cat,dog")
     _add_bounds(add)
     report = add("report", _report, "one page (.html) or its tables (.md) for several workdirs")
-    report.add_argument("workdirs", nargs="+", type=Path)
-    report.add_argument("--out", type=Path, default=Path("report.html"))
+    report.add_argument("workdirs", nargs="+", type=_path)
+    report.add_argument("--out", type=_path, default=Path("report.html"))
     names = add("list", _list, "models, losses, data sets, optimizers, experiments and config keys")
     names.add_argument("topic", nargs="?", choices=("config",), help="every key, in full")
     return parser
 
 
 def _add_workdir(command: ArgumentParser) -> None:
-    command.add_argument("--workdir", required=True, type=Path, help="the folder of the run")
+    command.add_argument("--workdir", required=True, type=_path, help="the folder of the run")
     text = "go on although the data are not those that the run began with"
     command.add_argument("--allow-changed-data", action="store_true", help=text)
 
@@ -138,13 +160,20 @@ def _add_bounds(add: Callable[[str, Any, str], ArgumentParser]) -> None:
     diagnose.add_argument("--layers", default="", help="by name, commas between (default: all)")
     diagnose.add_argument("--samples", type=int, default=500, help="training and test examples")
     diagnose.add_argument("--members", choices=("chosen", "all"), default="chosen")
-    diagnose.add_argument("--out", type=Path, help="a folder (default: workdir and its report)")
+    diagnose.add_argument("--out", type=_path, help="a folder (default: workdir and its report)")
     study = add("study", _study, "a figure with its numbers: bounds beside what they bound")
     study.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="an experiment")
-    study.add_argument("--out", required=True, type=Path, help="a folder")
+    study.add_argument("--out", required=True, type=_path, help="a folder")
     study.add_argument(
         "--samples", type=int, default=250, help="of a diagnosis of trained networks"
     )
+
+
+def _path(text: str) -> Path:
+    """Read a path of the command line, where ~ is the home folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a path")
+    return Path(os.path.expanduser(text))
 
 
 def _train(args: Namespace, overrides: Sequence[str], command: str) -> int:
@@ -204,47 +233,19 @@ def _export(args: Namespace, overrides: Sequence[str], command: str) -> int:
 
 
 def _import(args: Namespace, overrides: Sequence[str], command: str) -> int:
-    from kdjax.models.io import import_torch
+    from kdjax.experiment.commands.weights import import_weights
 
-    images = import_torch.ImageFormat(
-        shape=[int(x) for x in _numbers("--shape", args.shape) or ()],
-        mean=_numbers("--mean", args.mean),
-        std=_numbers("--std", args.std),
-        scale=(_numbers("--scale", args.scale) or [0.0])[0],
-        class_names=[name.strip() for name in args.classes.split(",")] if args.classes else (),
-    )
-    summary = import_torch.import_weights(args.model, args.weights, args.out, images, key=args.key)
-    _say(f"{args.model} -> {args.out}: {summary}")
+    images = {name: getattr(args, name) for name in ("shape", "mean", "std", "scale", "classes")}
+    import_weights(args.model, args.weights, args.out, _say, key=args.key, **images)
     return 0
 
 
-def _numbers(flag: str, text: str | None) -> list[float] | None:
-    try:
-        return None if text is None else [float(x) for x in text.split(",")]
-    except ValueError:
-        raise UserError(f"{flag}={text}: use numbers with commas between them") from None
-
-
 def _bounds(args: Namespace, overrides: Sequence[str], command: str) -> int:
-    from kdjax.experiment.commands.diagnose import DiagnosisOptions, diagnose
-    from kdjax.report import bounds_tables, html
-    from kdjax.report.results import BoundsSummary
-    from kdjax.report.table import show
+    from kdjax.experiment.commands.diagnose import DiagnosisOptions, write_bounds
 
     layers = [name for name in args.layers.split(",") if name]
     options = DiagnosisOptions(layers=layers, samples=args.samples, members=args.members)
-    networks = tuple(diagnose(_read_run(args), args.workdir, _say, options))
-    out = args.out or args.workdir
-    files = bounds_tables.write_bounds(out, BoundsSummary(command=command, networks=networks))
-    if args.out is None and (out / "report.json").exists():
-        files += [html.write(out)]
-    show(bounds_tables.bounds_table(networks))
-    _say(f"bounds: {', '.join(map(str, files))}")
-    violated = [f"{n.variant} {n.role}" for n in networks if not n.held]
-    if violated:
-        raise RunError(
-            f"the loss gap of {', '.join(violated)} exceeds its bound: please report this"
-        )
+    write_bounds(_read_run(args), args.workdir, args.out, options, command, _say)
     return 0
 
 
@@ -257,9 +258,13 @@ def _study(args: Namespace, overrides: Sequence[str], command: str) -> int:
 
 def _report(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.report import html, markdown
+    from kdjax.report.records import finished_runs
 
+    finished, others = finished_runs(args.workdirs)
+    for line in others:
+        _say(f"left out: {line}")
     combine = markdown.combine if args.out.suffix == ".md" else html.combine
-    _say(f"report: {combine(args.workdirs, args.out)}")
+    _say(f"report: {combine(finished, args.out)}")
     return 0
 
 
@@ -274,8 +279,10 @@ def _list(args: Namespace, overrides: Sequence[str], command: str) -> int:
 
 def _show(report: "RunSummary") -> None:
     from kdjax.report import tables
+    from kdjax.report.records import RunRecord, with_titles
     from kdjax.report.table import show
 
+    report = with_titles(RunRecord("", report)).report
     for table in tables.everything(report):
         show(table)
     paired = tables.differences(report)

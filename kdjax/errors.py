@@ -33,6 +33,8 @@ class UserError(ValueError):
 class RunError(RuntimeError):
     """A run that cannot go on (a non-finite loss, say): one clear line, exit status 1."""
 
+    exit_status = 1
+
 
 @contextmanager
 def prefix_errors(prefix: str) -> Iterator[None]:

@@ -232,3 +232,30 @@ def test_the_process_has_the_exit_status(tmp_path):
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert str(tmp_path) in done.stderr
+
+
+@pytest.mark.parametrize("moment", ["configure_process", "_parser"])
+def test_an_interrupt_outside_training_is_one_line(moment):
+    code = f"""
+import os, signal, sys
+from kdjax import cli
+sys.argv = ["kdjax", "list"]
+cli.{moment} = lambda: os.kill(os.getpid(), signal.SIGINT)
+sys.exit(cli.main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"kdjax: interrupted\n")
+
+
+def test_a_platform_that_is_not_there(tmp_path):
+    argv = train(experiment(tmp_path, base()), tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, "-m", "kdjax", *argv],
+        env={**os.environ, "JAX_PLATFORMS": "cuda"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.decode().splitlines() == [
+        "kdjax: JAX_PLATFORMS=cuda: this machine has no such device; unset it"
+    ]

@@ -220,4 +220,5 @@ TASK = Task(
     describe_network=describe_network,
     read_entry=read_entry,
     estimates=critic_estimates,
+    unit="pairs",
 )

@@ -33,10 +33,14 @@ class Member(Protocol):
 
 
 class Choice(NamedTuple):
-    """Swept values without the seed, and the members that have them, in seed order."""
+    """Swept values without the seed, the members that have them, in seed order, and the judge.
+
+    The judge is the role by whose metric they were chosen.
+    """
 
     values: Mapping[str, Any]
     members: tuple[int, ...]
+    judge: str
 
 
 class Selection(NamedTuple):
@@ -94,7 +98,7 @@ def choose(
     finite = tuple(member.member for member in groups[best] if member.diverged is None)
     if not finite:
         raise RunError("every member has diverged; sweep lower learning rates")
-    return Choice(dict(best), finite)
+    return Choice(dict(best), finite, judge)
 
 
 def _mean(group: Sequence[Member], role: str, metric: str) -> float:

@@ -79,6 +79,7 @@ class Task(NamedTuple):
       check_files: (dataset, folder) -> None: refuses a network whose files beside its weights are
         not those of the data.
       check_installed: refuses to begin where the metrics' libraries are missing.
+      unit: the name of its examples, for the speed of training.
       rows_are_examples: False of a detector, whose rows are regions that it draws anew each time:
         outputs cannot be cached, critics cannot compare them, `regions` may be shared.
       has_bounds: the constants of its networks are known, so that `kdjax bounds` works.
@@ -107,6 +108,7 @@ class Task(NamedTuple):
     save_files: Callable[[Any, Path], None] = lambda dataset, folder: None
     check_files: Callable[[Any, Path], None] = lambda dataset, folder: None
     check_installed: Callable[[], object] = lambda: None
+    unit: str = "images"
     rows_are_examples: bool = True
     has_bounds: bool = False
 

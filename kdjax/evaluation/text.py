@@ -118,6 +118,7 @@ def with_benchmark(task: Task) -> Task:
         describe_network=describe_network,
         save_files=lambda dataset, folder: save_tokenizer(dataset.tokenizer, folder),
         check_files=lambda dataset, folder: check_tokenizer(dataset.tokenizer, folder),
+        unit="sequences",
         has_bounds=False,
     )
 

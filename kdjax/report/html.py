@@ -7,7 +7,7 @@ from typing import Any
 
 from kdjax.report import bounds_tables, detections, metrics_log, plots, summary_text, tables
 from kdjax.report.metric_format import format_value
-from kdjax.report.records import RunRecord, read_records, write_text
+from kdjax.report.records import RunRecord, read_records, with_titles, write_text
 from kdjax.report.results import RunSummary
 from kdjax.report.statistics import diverged, main_metrics, roles_of, short_names, sweep_grid
 from kdjax.report.style import STYLE
@@ -35,6 +35,7 @@ def combine(workdirs: Sequence[Path | str], out: Path | str) -> Path:
 
 def page(records: Sequence[RunRecord]) -> str:
     """Return the page of one run or several."""
+    records = [with_titles(record) for record in records]
     title = f"{len(records)} runs" if len(records) > 1 else _title(records[0])
     return render(
         "page.html.j2",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kdjax.report import bounds_tables, summary_text, tables
-from kdjax.report.records import RunRecord, read_records, write_text
+from kdjax.report.records import RunRecord, read_records, with_titles, write_text
 from kdjax.report.table import Table
 from kdjax.report.template import render
 
@@ -22,7 +22,7 @@ def combine(workdirs: Sequence[Path | str], out: Path | str) -> Path:
             "summary": summary_text.summary(record.report),
             "tables": _tables(record),
         }
-        for record in read_records(workdirs)
+        for record in map(with_titles, read_records(workdirs))
     ]
     return write_text(out, render("runs.md.j2", runs=runs))
 

@@ -64,3 +64,24 @@ def format_mean(value: Mean, column: Column) -> str:
 def format_value(value: Any) -> str:
     """Format a swept value: 0.01, 4, adamw."""
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# header of a column -> its meaning, for the glossary of a page
+MEANINGS = {
+    "accuracy %": "share of examples whose most probable class is right",
+    "ECE %": "expected calibration error: mean distance of confidence and accuracy over bins",
+    "NLL": "negative log-likelihood of the labels, in nats; lower is better",
+    "Brier": "squared distance of the probabilities to the label; lower is better",
+    "fitted T": "temperature that minimises the NLL on the validation split",
+    "ECE % at T": "expected calibration error after division of the logits by the fitted T",
+    "seeds": 'seeds in the mean; "4 of 5" if one of them has no finite value',
+    "pairs": "seeds that both variants have",
+    "higher/equal/lower": "number of seeds in which the first column is higher, equal or lower",
+    "minimises": "the loss of the role, a sum of its terms; T is a temperature",
+    "weights from": "origin of weights that do not start at random",
+    "probe accuracy %": "accuracy of linear probes of the hidden factors, on frozen features",
+    "AP %": "mean average precision over IoU .50 to .95",
+    "AP50 %": "average precision at IoU .5",
+    "AP75 %": "average precision at IoU .75",
+    "detection ECE %": "expected calibration error of the scores of detections at IoU .5",
+}

@@ -169,10 +169,11 @@ def reliability(before: ReliabilityBins, after: ReliabilityBins | None, title: s
             _reliability_panel(grid[0, index], grid[1, index], bins, name)
         grid[0, 0].set_ylabel("accuracy")
         grid[1, 0].set_ylabel("examples, %")
-        grid[0, 0].legend(loc="upper left", handlelength=1.2)
+        handles, labels = grid[0, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=1.2)
         figure.suptitle(title, fontsize=11)
 
-    return svg(draw, f"Reliability diagram: {title}", (4.8, 3.7) if after else (3.0, 3.7))
+    return svg(draw, f"Reliability diagram: {title}", (4.8, 3.9) if after else (3.0, 3.9))
 
 
 def _reliability_panel(top: Axes, bottom: Axes, bins: ReliabilityBins, name: str) -> None:

@@ -16,9 +16,19 @@ class Progress:
     """
 
     def __init__(
-        self, total: int, *, label: str, console: Console | None = None, interval: float = 10.0
+        self,
+        total: int,
+        *,
+        label: str,
+        unit: str = "images",
+        console: Console | None = None,
+        interval: float = 10.0,
     ) -> None:
-        """Prepare for `total` steps; lines are at least `interval` seconds apart."""
+        """Prepare for `total` steps; lines are at least `interval` seconds apart.
+
+        `unit`: what the data are, for the speed.
+        """
+        self._unit = unit
         self._total = total
         self._label = label
         self._console = console or Console(stderr=True)
@@ -56,11 +66,11 @@ class Progress:
         elif self._pending:
             self.say(self._pending)
 
-    def update(self, step: int, fields: Mapping[str, float], images_per_second: float) -> None:
+    def update(self, step: int, fields: Mapping[str, float], speed: float) -> None:
         """Show that `step` steps are done, with `fields` such as loss and accuracy."""
         now = time.monotonic()
         parts = [f"{name} {value:.4g}" for name, value in fields.items()]
-        parts.append(f"{images_per_second:,.0f} images/s")
+        parts.append(f"{speed:,.0f} {self._unit}/s")
         if self._first is None:
             self._first = (step, now)
         elif step > self._first[0]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,44 @@ def read_records(workdirs: Sequence[Path | str]) -> list[RunRecord]:
     return [RunRecord(Path(w).resolve().name, read_report(w), _read_bounds(w)) for w in workdirs]
 
 
+def with_titles(record: RunRecord) -> RunRecord:
+    """Return a record whose variants bear their titles as names, unless two are alike."""
+    report, bounds = record.report, record.bounds
+    names = {variant.name: variant.title or variant.name for variant in report.variants}
+    if len(set(names.values())) < len(names):
+        return record
+    variants = tuple(replace(v, name=names[v.name], title=v.name) for v in report.variants)
+    metrics = [
+        {**line, "variant": names.get(line["variant"], "")} if "variant" in line else line
+        for line in record.metrics
+    ]
+    if bounds is not None:
+        networks = (replace(n, variant=names.get(n.variant, n.variant)) for n in bounds.networks)
+        bounds = replace(bounds, networks=tuple(networks))
+    return RunRecord(record.name, replace(report, variants=variants), bounds, metrics)
+
+
+def finished_runs(workdirs: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """Return the workdirs that hold a report, and a line for each of the others.
+
+    Raises:
+      UserError: none of them holds one.
+    """
+    finished = [workdir for workdir in workdirs if (workdir / "report.json").exists()]
+    others = [_describe_unfinished(workdir) for workdir in workdirs if workdir not in finished]
+    if not finished:
+        raise UserError("; ".join(others))
+    return finished, others
+
+
+def _describe_unfinished(workdir: Path) -> str:
+    if (workdir / "config.json").exists() and (workdir / "metrics.jsonl").exists():
+        return f"{workdir} is not finished; the command that began it goes on"
+    if (workdir / "study.json").exists():
+        return f"{workdir} holds a study, which has its own tables.md and figure.svg"
+    return f"{workdir} holds no report.json; name a workdir of `kdjax train`"
+
+
 def read_report(workdir: Path | str) -> RunSummary:
     """Read and check `workdir/report.json`.
 
@@ -37,7 +76,7 @@ def read_report(workdir: Path | str) -> RunSummary:
     """
     path = Path(workdir) / "report.json"
     try:
-        return from_json(RunSummary, json.loads(path.read_text()))
+        return from_json(RunSummary, json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); name a workdir of `kdjax train`"

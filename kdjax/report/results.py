@@ -40,10 +40,14 @@ class MemberResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Swept values chosen on the validation split, and the members (one a seed) that have them."""
+    """Swept values chosen on the validation split, and the members (one a seed) that have them.
+
+    `judge`: the role by whose metric they were chosen; older reports do not name it.
+    """
 
     values: Mapping[str, Any]
     members: tuple[int, ...]
+    judge: Annotated[str | None, _UNLESS_EMPTY] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +75,12 @@ class PlayerSummary:
     parameters: int | None = None
     trains: bool = True
     source: str | None = None
+    loss: Annotated[str | None, _UNLESS_EMPTY] = None  # the terms that it minimises, as a formula
 
 
 @dataclass(frozen=True, kw_only=True)
 class VariantResult:
-    """Scores of a variant's members and the choices among them, by role.
+    """Scores of a variant's members and the choices among them, by role; `title` is for reports.
 
     `reliability` pools the bins of the chosen members. `seconds` (the time of training) and
     `detections` (split -> role -> photographs -> rows of left, top, right, bottom, score, class)
@@ -83,6 +88,7 @@ class VariantResult:
     """
 
     name: str
+    title: Annotated[str, _UNLESS_EMPTY] = ""
     roles: Annotated[Mapping[str, PlayerSummary], Field(min_length=1)]
     members: tuple[MemberResult, ...]
     chosen: Mapping[str, Choice] = field(default_factory=dict)

@@ -113,7 +113,7 @@ def extra_splits(report: RunSummary) -> tuple[str, ...]:
 
 def baseline_of(report: RunSummary) -> VariantResult:
     """Return the variant to compare others with: "alone" if there is one, else the first."""
-    alone = [variant for variant in report.variants if variant.name == "alone"]
+    alone = [v for v in report.variants if "alone" in (v.name, v.title)]
     return (*alone, *report.variants)[0]
 
 

@@ -53,9 +53,18 @@ def _describe_selection(report: RunSummary) -> str:
     names = " and ".join(short_names(over).values())
     was = "was" if len(over) == 1 else "were"
     metric = column_of(selection.metric).title.removesuffix(" %")
+    followers: dict[tuple[str, str], list[str]] = {}
+    for variant in report.variants:
+        for role, choice in variant.chosen.items():
+            if variant.roles[role].trains and choice.judge not in (None, role):
+                followers.setdefault((role, choice.judge or ""), []).append(variant.name)
+    shared = "".join(
+        f"; the {role} of {', '.join(variants)} learns together with the {judge} and has its choice"
+        for (role, judge), variants in followers.items()
+    )
     return (
-        f"{last}. For each variant and role, {names} {was} chosen by the mean {metric} on the"
-        f" {selection.split} split, not on the test split."
+        f"{last}. For each variant, {names} {was} chosen by the mean {metric} on the"
+        f" {selection.split} split, not on the test split{shared}."
     )
 
 

@@ -9,6 +9,8 @@ from rich.console import Console
 
 from kdjax.report.template import render
 
+BOLD_NOTE = "Bold: the best mean of a role, whatever its distance to the next; not for ECE."
+
 
 class Table(NamedTuple):
     """Text cells: `text_columns` leading columns are words, the others numbers.
@@ -54,7 +56,8 @@ def show(table: Table, *, file: IO[str] | None = None) -> None:
             )
         )
     console.print(grid)
-    for note in table.notes:
+    is_bold = console.color_system and any(c < len(table.header) for _, c in table.bold)
+    for note in table.notes if is_bold else (n for n in table.notes if n != BOLD_NOTE):
         console.print(note, markup=False, soft_wrap=True)
 
 

@@ -1,5 +1,6 @@
 """The tables of a report: results, paired differences, players, several runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,12 +15,13 @@ from kdjax.report.statistics import (
     extra_splits,
     main_metrics,
     mean_over_seeds,
+    number,
     paired,
     roles_of,
     short_names,
     summarise,
 )
-from kdjax.report.table import Table
+from kdjax.report.table import BOLD_NOTE, Table
 
 
 def results(report: RunSummary, split: str = "test") -> Table:
@@ -46,23 +48,30 @@ def results(report: RunSummary, split: str = "test") -> Table:
         (
             variant.name,
             role if variant.roles[role].trains else f"{role} (frozen)",
+            *(format_mean(means[row, column], column) for column in columns[:1]),
             *(_choice(variant, role, path) for path in swept),
             _seeds(variant, role, [means[row, column].n for column in columns]),
-            *(format_mean(means[row, column], column) for column in columns),
+            *(format_mean(means[row, column], column) for column in columns[1:]),
         )
         for row, (role, variant) in enumerate(pairs)
     ]
-    header = ("variant", "role", *swept.values(), "seeds")
+    # the first metric stands beside the name, also in a narrow window
+    titles = [column.title for column in columns]
+    header = ("variant", "role", *titles[:1], *swept.values(), "seeds", *titles[1:])
+    places = [2, *range(len(header) - len(columns) + 1, len(header))]
     groups = frozenset(r for r in range(1, len(pairs)) if pairs[r][0] != pairs[r - 1][0])
-    bold = _best(means, columns, [role for role, _ in pairs], len(header))
-    spread = ("Bold: the best mean of a role, whatever its distance to the next; not for ECE.",)
+    bold = _best(means, dict(zip(columns, places, strict=False)), [role for role, _ in pairs])
     return Table(
         title=f"{split}, mean ± sd over seeds",
-        header=(*header, *(column.title for column in columns)),
+        header=header,
         rows=tuple(rows),
         text_columns=2,
         bold=bold,
-        notes=(*(spread if bold else ()), *_divergence_notes(report)),
+        notes=(
+            *((BOLD_NOTE,) if bold else ()),
+            *_divergence_notes(report),
+            *_breakdown_notes(pairs, columns, split),
+        ),
         rules=groups if len(report.variants) > 1 else frozenset(),
     )
 
@@ -105,21 +114,22 @@ def differences(report: RunSummary, role: str = "student", split: str = "test") 
 
 
 def players(report: RunSummary) -> Table:
-    """Tabulate each player: model, trained or frozen, origin of the weights, parameters."""
+    """Tabulate each player: model, loss, origin of the weights, parameters."""
     rows = [
         (
             variant.name,
             role,
             player.model,
             "trained" if player.trains else "frozen",
+            player.loss or "-",
             player.source or "-",
             f"{player.parameters:,}" if player.parameters else "-",
         )
         for variant in report.variants
         for role, player in variant.roles.items()
     ]
-    header = ("variant", "role", "model", "", "weights from", "parameters")
-    return Table("Players", header, tuple(rows), text_columns=5)
+    header = ("variant", "role", "model", "", "minimises", "weights from", "parameters")
+    return Table("Players", header, tuple(rows), text_columns=6)
 
 
 def overview(reports: Sequence[tuple[str, RunSummary]], split: str = "test") -> Table:
@@ -138,9 +148,9 @@ def overview(reports: Sequence[tuple[str, RunSummary]], split: str = "test") -> 
 
 
 def _choice(variant: VariantResult, role: str, path: str) -> str:
-    return format_value(
-        variant.chosen[role].values.get(path, "-") if role in variant.chosen else "-"
-    )
+    if role not in variant.chosen or not variant.roles[role].trains:
+        return "-"
+    return format_value(variant.chosen[role].values.get(path, "-"))
 
 
 def _seeds(variant: VariantResult, role: str, counts: Sequence[int]) -> str:
@@ -150,20 +160,17 @@ def _seeds(variant: VariantResult, role: str, counts: Sequence[int]) -> str:
 
 
 def _best(
-    means: Mapping[tuple[int, Column], Mean],
-    columns: Sequence[Column],
-    roles: Sequence[str],
-    first: int,
+    means: Mapping[tuple[int, Column], Mean], places: Mapping[Column, int], roles: Sequence[str]
 ) -> frozenset[tuple[int, int]]:
     """Return the cells with the best mean of their role; a role of one row has none."""
     best = set()
     for role in set(roles):
         rows = [row for row, other in enumerate(roles) if other == role]
-        for index, column in enumerate(columns):
+        for column, place in places.items():
             scores = {r: column.sign * means[r, column].mean for r in rows if means[r, column].n}
             if column.sign and len(rows) > 1 and scores:
                 top = max(scores.values())
-                best |= {(r, first + index) for r, score in scores.items() if score == top}
+                best |= {(r, place) for r, score in scores.items() if score == top}
     return frozenset(best)
 
 
@@ -182,3 +189,21 @@ def _divergence_notes(report: RunSummary) -> list[str]:
         f" {members[0].diverged}"
         for name, members in by_variant.items()
     ]
+
+
+def _breakdown_notes(
+    pairs: Sequence[tuple[str, VariantResult]], columns: Sequence[Column], split: str
+) -> list[str]:
+    """Count the seeds whose accuracy is below half of the best seed's."""
+    notes = []
+    for role, variant in pairs if any(c.metric == "accuracy" for c in columns) else ():
+        members = chosen_members(variant, role)
+        scores = [number(m.results.get(split, {}).get(f"{role}/accuracy")) for m in members]
+        top = max((score for score in scores if math.isfinite(score)), default=math.nan)
+        low = sum(score < top / 2 for score in scores)
+        if low:
+            notes.append(
+                f"{variant.name} {role}: {low} of {len(scores)} seeds broke down (accuracy below"
+                " half of the best seed's)."
+            )
+    return notes

@@ -5,6 +5,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from kdjax.report.metric_format import MEANINGS
+
 
 def render(template: str, **context: Any) -> str:
     """Fill in a file of `templates/`."""
@@ -21,6 +23,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals["meanings"] = MEANINGS
     environment.filters["markdown"] = _escape_markdown
     return environment
 

@@ -65,7 +65,9 @@ class Hooks(NamedTuple):
 
 
 class Stopped(RunError):
-    """The process received a signal to stop; the state of `step` has been saved."""
+    """The process was asked to end; the state is saved, so that the same command resumes."""
+
+    exit_status = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class DivergenceTracker:
@@ -209,7 +211,9 @@ def fit(
             if saving:
                 hooks.save(state)
             if stopping and not last:
-                raise Stopped(f"stopped at step {number}, which is saved")
+                raise Stopped(
+                    f"stopped at step {number}, which is saved; the same command goes on from there"
+                )
             start_time = time.perf_counter()
     return state
 

@@ -4,11 +4,12 @@ Only the command line applies them; importing kdjax changes none. This file impo
 memory must be configured before jax starts threads.
 """
 
+import codecs
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -20,11 +21,24 @@ _ORBAX = f"{os.sep}orbax{os.sep}"
 def configure_process() -> None:
     """Configure this process for a command; a second call changes nothing."""
     malloc.keep_memory()
+    codecs.register_error("kdjax", _replace_sign)
+    # the shell may have closed them
+    sys.stdout, sys.stderr = (stream or io.StringIO() for stream in (sys.stdout, sys.stderr))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="kdjax")
     # Orbax logs the traceback of an error in its threads and also raises the error.
     logging.getLogger("absl").addFilter(_is_not_from_orbax)
     if not isinstance(sys.unraisablehook, _UnraisableHook):
         sys.unraisablehook = _UnraisableHook(sys.unraisablehook)
-    _cache_compiled_programs()
+    _configure_jax()
+
+
+def _replace_sign(error: UnicodeError) -> tuple[str, int]:
+    """Replace what the encoding of a terminal lacks: "+-" for "±", "?" for other signs."""
+    assert isinstance(error, UnicodeEncodeError)
+    signs = error.object[error.start : error.end]
+    return "".join("+-" if sign == "±" else "?" for sign in signs), error.end
 
 
 def _is_not_from_orbax(record: logging.LogRecord) -> bool:
@@ -52,12 +66,29 @@ def _passes_through_orbax(traceback: TracebackType | None) -> bool:
     return False
 
 
-def _cache_compiled_programs() -> None:
-    """Cache compiled programs between runs, unless the user has configured the cache."""
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
+def _configure_jax() -> None:
+    """Keep compiled programs between runs, unless the user has chosen a place or none.
+
+    The code of kdjax and of its libraries promotes types and ranks: the settings that forbid it are
+    for a user's own code.
+    """
     import jax
 
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    jax.config.update("jax_compilation_cache_dir", str(home / "kdjax" / "jax"))
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    jax.config.update("jax_numpy_rank_promotion", "allow")
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or folder.startswith("~"):  # no home folder
+        return
+    jax.config.update("jax_compilation_cache_dir", os.path.join(folder, "kdjax", "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def missing_platforms() -> str | None:
+    """Return the platforms that JAX was told to use if it cannot; None if it can."""
+    import jax
+
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):
+        return jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
+    return None

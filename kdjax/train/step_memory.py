@@ -81,9 +81,8 @@ def memory_of(device: Any) -> int:
 
 
 def describe(cost: Cost) -> str:
-    """Return a line that names the parts of a cost."""
-    parts = (f"{name} {size(value)}" for name, value in cost._asdict().items())
-    return f"a step takes {size(cost.total)} of each device: {', '.join(parts)}"
+    """Return a short line about a cost."""
+    return f"a step takes {size(cost.total)} of each device, {size(cost.working)} of it temporary"
 
 
 def warning(cost: Cost, available: int) -> str:

@@ -56,7 +56,7 @@ def grid(*accuracies):
 def test_the_best_mean_over_seeds_wins():
     members = grid((0.9, 0.1), (0.7, 0.6), (0.2, 0.2))
     choice = selection.choose(members, "student", MUTUAL, SELECT)
-    assert choice == selection.Choice({RATE: 0.2}, (2, 3))
+    assert choice == selection.Choice({RATE: 0.2}, (2, 3), "student")
     assert selection.by_seed(members, choice.members) == {0: 2, 1: 3}
 
 
@@ -157,3 +157,10 @@ def test_the_description_of_the_rule():
     assert selection.make_selection("teacher", None, metrics).metric == "accuracy"
     with pytest.raises(UserError, match=r"select\.metric is 'loss'; there are accuracy, "):
         selection.make_selection("a", "loss", metrics)
+
+
+def test_the_judge_of_a_choice_is_named():
+    members = grid((0.9, 0.9), (0.1, 0.1))
+    assert selection.choose(members, "teacher", MUTUAL, SELECT).judge == "student"
+    own = {"student": player(), "teacher": player()}
+    assert selection.choose(members, "teacher", own, SELECT).judge == "teacher"

@@ -52,7 +52,7 @@ def test_killed_repeatedly(uninterrupted, tmp_path):
         assert (undisturbed / "metrics.jsonl").read_bytes().startswith(lines), moment
         assert not (tmp_path / "run" / "report.json").exists()
     stopped = run(argv, "term", 10)
-    assert stopped.returncode == 0, stopped.stderr
+    assert stopped.returncode == 75, stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert "is saved; the same command goes on from there" in stopped.stderr
     saved = newest(tmp_path / "run" / "checkpoints" / "kd" / "0-3")

@@ -154,6 +154,7 @@ def test_a_report_that_is_not_writable(trained, tmp_path, capsys):
         (["export", "--workdir=x", "--role=student"], "--out"),
         (["export", "--workdir=x", "--role=student", "--out=y", "--member=one"], "--member"),
         (["report"], "workdirs"),
+        (["eval", "--workdir="], "--workdir: is empty"),
     ],
 )
 def test_an_unknown_command(argv, word, capsys):
@@ -161,3 +162,20 @@ def test_an_unknown_command(argv, word, capsys):
         cli.main(argv)
     assert stopped.value.code == 2
     assert word in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_runs_that_are_not_finished_are_left_out(trained, tmp_path, capsys):
+    stopped, study, other = (tmp_path / name for name in ("stopped", "study", "other"))
+    for folder, names in ((stopped, ("config", "metrics")), (study, ("study",)), (other, ())):
+        folder.mkdir()
+        for name in names:
+            (folder / f"{name}.json").write_text("{}")
+    (stopped / "metrics.json").rename(stopped / "metrics.jsonl")
+    refused(capsys, ["report", stopped], str(stopped), "is not finished", keep=tmp_path)
+    argv = ["report", stopped, trained[1], study, other, f"--out={tmp_path}/all.md"]
+    assert cli.main(list(map(str, argv))) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["left out"] * 3 + ["report"]
+    assert "holds a study" in lines[1]
+    assert "holds no report.json" in lines[2]
+    assert (tmp_path / "all.md").read_text().count("## ") == 1

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from kdjax.errors import UserError
-from kdjax.report import html, summary_text
-from kdjax.report.records import RunRecord
+from kdjax.report import html, statistics, summary_text
+from kdjax.report.records import RunRecord, with_titles
 from kdjax.report.results import RunSummary, from_json
 
 # HTML elements without an end tag.
@@ -197,3 +197,23 @@ def test_the_summary_names_the_selection_and_does_not_overclaim(report):
 def test_report_never_imports_jax():
     code = "import sys; from kdjax.report import html; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_titles_stand_for_names(report):
+    metrics = [{"step": 1, "split": "train", "variant": "bdkd", "student/loss": 1.0}]
+    for variant, title in zip(report["variants"], ("CE", "KD", "BD-KD"), strict=True):
+        variant["title"] = title
+    record = with_titles(RunRecord("a", from_json(RunSummary, report), metrics=metrics))
+    assert statistics.variant_names(record.report) == ["CE", "KD", "BD-KD"]
+    assert statistics.baseline_of(record.report).name == "CE"  # called alone in the config
+    assert record.metrics[0]["variant"] == "BD-KD"
+    report["variants"][0]["title"] = "KD"
+    same = RunRecord("a", from_json(RunSummary, report))
+    assert with_titles(same) == same
+
+
+def test_the_summary_names_the_roles_that_share_a_choice(report):
+    for role in ("student", "teacher"):
+        report["variants"][2]["chosen"][role]["judge"] = "student"
+    text = summary_text.summary(from_json(RunSummary, report))
+    assert "the teacher of bdkd learns together with the student and has its choice." in text

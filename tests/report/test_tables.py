@@ -11,7 +11,7 @@ from kdjax.errors import UserError
 from kdjax.report import statistics, tables
 from kdjax.report.records import read_report
 from kdjax.report.results import RunSummary, from_json
-from kdjax.report.table import as_html, as_markdown, show
+from kdjax.report.table import BOLD_NOTE, as_html, as_markdown, show
 
 typed = functools.partial(from_json, RunSummary)
 
@@ -24,7 +24,7 @@ def _test_values(report, variant, role, metric):
 
 def test_results_are_the_mean_and_sample_sd(report):
     table = tables.results(typed(report))
-    assert table.header[:5] == ("variant", "role", "learning_rate", "seeds", "accuracy %")
+    assert table.header[:5] == ("variant", "role", "accuracy %", "learning_rate", "seeds")
     assert [row[:2] for row in table.rows] == [
         ("alone", "student"), ("kd", "student"), ("bdkd", "student"),
         ("alone", "teacher"), ("kd", "teacher (frozen)"), ("bdkd", "teacher"),
@@ -36,7 +36,8 @@ def test_results_are_the_mean_and_sample_sd(report):
             values = scale * _test_values(report, row[0], row[1].split()[0], metric)
             expected = f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
             assert row[table.header.index(title)] == expected
-        assert row[3] == "3"
+        assert row[4] == "3"
+        assert (row[3] == "-") == ("frozen" in row[1])
     assert table.rules == {3}
 
 
@@ -49,7 +50,7 @@ def test_the_best_mean_of_a_role_is_bold(report):
             means = [_test_values(report, name, role, metric).mean() for name in names]
             bold = {row for row, c in table.bold if c == column and first <= row < first + 3}
             assert bold == {first + best(means)}
-    assert not {c for _, c in table.bold} & {table.header.index("fitted T"), 0, 1, 2, 3}
+    assert not {c for _, c in table.bold} & {table.header.index("fitted T"), 0, 1, 3, 4}
 
 
 def test_sweep_grid_averages_over_seeds(report):
@@ -107,12 +108,12 @@ def test_diverged_members_are_excluded_and_named(report):
         scores.update(dict.fromkeys(scores, None))
     table = tables.results(typed(report))
     row = table.rows[1]
-    assert row[3] == "2 of 3"
+    assert row[4] == "2 of 3"
     rest = [
         variant["members"][m]["results"]["test"]["student/accuracy"]
         for m in variant["chosen"]["student"]["members"][1:]
     ]
-    assert row[4] == f"{100 * np.mean(rest):.2f} ± {100 * np.std(rest, ddof=1):.2f}"
+    assert row[2] == f"{100 * np.mean(rest):.2f} ± {100 * np.std(rest, ddof=1):.2f}"
     assert any("kd: 1 diverged" in note and "step 12" in note for note in table.notes)
     pairs = tables.differences(typed(report))
     assert pairs is not None
@@ -123,8 +124,8 @@ def test_one_variant_one_member_one_role(build_report):
     report = build_report(("default",), roles=("student",), sweep={}, seeds=1)
     table = tables.results(typed(report))
     value = report["variants"][0]["members"][0]["results"]["test"]["student/accuracy"]
-    assert table.header[:4] == ("variant", "role", "seeds", "accuracy %")
-    assert table.rows[0][:4] == ("default", "student", "1", f"{100 * value:.2f}")
+    assert table.header[:4] == ("variant", "role", "accuracy %", "seeds")
+    assert table.rows[0][:4] == ("default", "student", f"{100 * value:.2f}", "1")
     assert not table.bold
     assert tables.differences(typed(report)) is None
     assert (
@@ -157,6 +158,8 @@ def test_files_have_complete_lines(report):
     table = tables.results(typed(report))
     show(table, file=out)
     assert all(cell in out.getvalue() for row in table.rows for cell in row)
+    assert BOLD_NOTE in table.notes
+    assert BOLD_NOTE not in out.getvalue()  # a file has no bold
 
 
 def test_the_overview_has_a_row_for_each_run_and_variant(report, build_report):
@@ -215,3 +218,20 @@ def test_a_further_test_split_has_a_table_of_its_own(report):
     assert first.bold == second.bold
     assert any("diverged" in note for note in first.notes)
     assert second.notes == ()
+
+
+def test_seeds_that_break_down_are_counted(report):
+    variant = report["variants"][2]
+    low = variant["chosen"]["teacher"]["members"][1]
+    variant["members"][low]["results"]["test"]["teacher/accuracy"] = 0.05
+    notes = tables.results(typed(report)).notes
+    assert [note for note in notes if "broke down" in note] == [
+        "bdkd teacher: 1 of 3 seeds broke down (accuracy below half of the best seed's)."
+    ]
+
+
+def test_the_loss_of_a_player_and_the_meaning_of_its_column(report):
+    report["variants"][0]["roles"]["student"]["loss"] = "ce + T^2 balanced_kl(teacher, T = 2)"
+    table = tables.players(typed(report))
+    assert "ce + T^2 balanced_kl(teacher, T = 2)" in {row[4] for row in table.rows}
+    assert '" title="the loss of the role, ' in as_html(table)

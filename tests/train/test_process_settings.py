@@ -1,8 +1,12 @@
 """Settings of the process: imports change none, and the hook hides only orbax's errors."""
 
+import io
+import os
 import subprocess
 import sys
 import types
+
+import jax
 
 from kdjax.train import process_settings
 
@@ -37,3 +41,27 @@ def test_the_hook_hides_only_errors_of_orbax(monkeypatch):
     for error in (unraisable("/site-packages/orbax/checkpoint/reader.py"), other):
         sys.unraisablehook(error)
     assert reported == [other]
+
+
+def test_a_terminal_without_the_signs_gets_others(monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", None)  # closed by the shell
+    process_settings.configure_process()
+    out.write("é 1 ± 2")
+    assert out.buffer.getvalue() == b"? 1 +- 2"
+    assert sys.stderr.write("lost")
+
+
+def test_settings_of_jax_that_would_stop_a_command(monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # no HOME, no entry in passwd
+    before = jax.config.jax_compilation_cache_dir
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        jax.config.update("jax_numpy_dtype_promotion", "strict")
+        jax.config.update("jax_numpy_rank_promotion", "raise")
+        process_settings.configure_process()
+        assert jax.config.jax_numpy_dtype_promotion == "standard"
+        assert jax.config.jax_numpy_rank_promotion == "allow"
+    assert jax.config.jax_compilation_cache_dir == before

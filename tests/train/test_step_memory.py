@@ -56,9 +56,8 @@ def events_during(call):
 
 def test_lines():
     cost = step_memory.Cost(3 * 2**20, 2**20, 512, 10 * 2**30)
-    assert step_memory.describe(cost) == (
-        "a step takes 10 GiB of each device: parameters 3 MiB, optimizer 1 MiB, inputs 512 B, "
-        "working 10 GiB"
+    assert (
+        step_memory.describe(cost) == "a step takes 10 GiB of each device, 10 GiB of it temporary"
     )
     assert not step_memory.warning(cost, 11 * 2**30)
     warning = step_memory.warning(cost, 2 * 2**30)

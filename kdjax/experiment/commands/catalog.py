@@ -96,6 +96,6 @@ def _title(define: Callable[..., Any]) -> str:
 
 def _heading(path: Path) -> str:
     try:
-        return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0]
+        return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
     except (SyntaxError, ValueError) as error:
         return f"(cannot be read: {error})"

@@ -22,12 +22,14 @@ from scipy.special import logsumexp
 from kdjax import bounds, models
 from kdjax.bounds.layer_distances import LayerDistances, layer_distances
 from kdjax.data import unpad_batch
-from kdjax.errors import UserError
+from kdjax.errors import RunError, UserError
 from kdjax.experiment.build import models as experiment_models
 from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run.train import RunResults, load_results
 from kdjax.models import certificates
-from kdjax.report.results import LayerBound, NetworkBounds
+from kdjax.report import bounds_tables, html
+from kdjax.report.results import BoundsSummary, LayerBound, NetworkBounds
+from kdjax.report.table import show
 from kdjax.types import Batch, Variables
 
 RHO = math.sqrt(2)  # Lipschitz constant of cross-entropy in the logits
@@ -67,6 +69,33 @@ def check_samples(samples: int) -> None:
     """Refuse fewer than two samples."""
     if samples < 2:
         raise UserError(f"--samples={samples}; it must be at least 2")
+
+
+def write_bounds(
+    experiment: Experiment,
+    folder: Path,
+    out: Path | None,
+    options: DiagnosisOptions,
+    command: str,
+    say: Callable[[str], None],
+) -> None:
+    """Diagnose a run and write bounds.json and bounds.svg: beside its report, or into `out`.
+
+    Raises:
+      RunError: a loss gap that exceeds its bound.
+    """
+    networks = tuple(diagnose(experiment, folder, say, options))
+    summary = BoundsSummary(command=command, networks=networks)
+    files = bounds_tables.write_bounds(out or folder, summary)
+    if out is None and (folder / "report.json").exists():
+        files += [html.write(folder)]
+    show(bounds_tables.bounds_table(networks))
+    say(f"bounds: {', '.join(map(str, files))}")
+    violated = [f"{n.variant} {n.role}" for n in networks if not n.held]
+    if violated:
+        raise RunError(
+            f"the loss gap of {', '.join(violated)} exceeds its bound: please report this"
+        )
 
 
 def diagnose(

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -36,11 +37,11 @@ def read(file: str, overrides: Sequence[str]) -> LoadedConfig:
     Raises:
       UserError: no such file, a file that fails, an unknown key, a value of the wrong type.
     """
-    path, _, arg = file.partition(":")
-    title, mapping = _load(Path(path), arg)
+    path, arg = _split(file)
+    title, mapping = _load(path, arg)
     if "study" in mapping:
         raise UserError(f"--config: {path} trains nothing; run it by `python -m kdjax study`")
-    config = resolve.to_dict(resolve.from_dict(mapping, path))
+    config = resolve.to_dict(resolve.from_dict(mapping, str(path)))
     sweeps = [text for text in overrides if text.startswith(SWEEP)]
     config["sweep"] |= dict(map(_parse_sweep, sweeps))
     rest = [text for text in overrides if text not in sweeps]
@@ -53,9 +54,14 @@ def read_study(file: str, overrides: Sequence[str]) -> LoadedConfig | None:
     Raises:
       UserError: as `read`.
     """
-    path, _, arg = file.partition(":")
-    title, settings = _load(Path(path), arg)
+    title, settings = _load(*_split(file))
     return LoadedConfig(title, _override(settings, overrides)) if "study" in settings else None
+
+
+def _split(file: str) -> tuple[Path, str]:
+    """Split `FILE.py:ARG`; a folder's name may hold a colon, and ~ is the home folder."""
+    path, suffix, arg = file.partition(".py:")
+    return Path(os.path.expanduser(path + suffix.removesuffix(":"))), arg
 
 
 def _load(path: Path, arg: str) -> tuple[str, dict[str, Any]]:

@@ -21,7 +21,6 @@ from kdjax.experiment.run import train as training
 from kdjax.experiment.run import workdir
 from kdjax.report import study_figures as drawing
 from kdjax.report.table import as_markdown, show
-from kdjax.train.loop import Stopped
 
 Say = Callable[[str], None]
 
@@ -113,10 +112,7 @@ def _track_gaps(
     experiment = build(config)
     with workdir.occupy(folder):
         workdir.adopt(folder, experiment.config, command, experiment.source.digest)
-        try:
-            results = training.train(experiment, folder, say)
-        except Stopped as stopped:
-            raise RunError(f"{stopped}; the same command goes on from there") from stopped
+        results = training.train(experiment, folder, say)
     role = experiment.config.select.role
     chosen = {result.name: result.chosen[role].members for result in results}
     say(f"measuring the layers of every network on {samples} + {samples} examples")

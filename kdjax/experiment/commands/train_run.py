@@ -10,7 +10,6 @@ from kdjax.experiment.run import train as training
 from kdjax.experiment.run import workdir
 from kdjax.report.results import RunSummary, to_json
 from kdjax.train import multihost
-from kdjax.train.loop import Stopped
 
 
 def train_run(
@@ -24,19 +23,18 @@ def train_run(
     """Train a config in a workdir, or resume, and write report.json and report.html.
 
     Returns:
-      The content of report.json; None in a run that a signal stopped, and in all processes but the
-      first, which alone prints and writes.
+      The content of report.json; None in all processes but the first, which alone prints and
+      writes.
+
+    Raises:
+      Stopped: a signal stopped the run, whose state is saved.
     """
     first = multihost.is_first()
     say = say if first else _say_nothing
     experiment = build(loaded.config)
     source, allow = experiment.source, allow_changed_data
     with workdir.open_run(folder, experiment.config, command, source, allow_changed_data=allow):
-        try:
-            results = training.train(experiment, folder, say)
-        except Stopped as stopped:
-            say(f"{stopped}; the same command goes on from there")
-            return None
+        results = training.train(experiment, folder, say)
         report = make_report(
             experiment, results, title=loaded.title, command=command, complete=True
         )

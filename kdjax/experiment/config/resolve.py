@@ -7,6 +7,7 @@ set by a flag. Roles, terms and adapters are open tables with a fixed set of key
 import copy
 import functools
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -59,6 +60,11 @@ def from_dict(mapping: Mapping[str, Any], where: str = "config") -> Config:
     Raises:
       UserError: one line with the key, and the nearest known key or what would be right.
     """
+    for name in _entries(mapping.get("variants")) or ():
+        if not re.fullmatch(r"[^./\\]+", name):
+            raise UserError(
+                f"{where}: variants holds {name!r}; a name must not be empty or hold '.' or '/'"
+            )
     plain = merge({}, mapping)
     for role in _entries(plain.get("roles")).values():
         for name, term in _entries(role.get("terms")).items():
@@ -105,7 +111,9 @@ def _refusal(error: ValidationError, plain: Mapping[str, Any]) -> str:
         known = first.get("ctx", {})["expected_tags"].replace("'", "")
         return f"{place.path}.kind is {value['kind']!r}; there are {known}"
     kinds = {e["type"] for e in errors if schema_lookup.locate(e["loc"]).path == place.path}
-    if kinds & set(_OUT_OF_BOUNDS):
+    if "string_too_short" in kinds:
+        right = "a path that is not empty"
+    elif kinds & set(_OUT_OF_BOUNDS):
         finite = "finite" if "finite_number" in kinds else ""
         right = " and ".join(filter(None, (schema_lookup.bounds_text(place.schema), finite)))
     elif first["type"] in ("model_type", "dict_type"):

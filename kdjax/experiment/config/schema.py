@@ -5,10 +5,19 @@ taken for a float, and a list for a tuple. `resolve.from_dict` completes and che
 `schema_lookup.declared` lists the declarations.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+)
 
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -35,6 +44,10 @@ Names = Annotated[tuple[str, ...], _List]
 Sizes = Annotated[tuple[int | Annotated[tuple[int, int], _List], ...], _List]
 
 
+# ~ is the home folder
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -57,7 +70,7 @@ class Data(_Table):
     """The data set, its splits, and what happens to its examples."""
 
     name: str = _key("", "Data set; `kdjax list` names them.")
-    path: str | None = _key(None, "File or folder of the data.")
+    path: FilePath | None = _key(None, "File or folder of the data.")
     validation: Share = _key(0.1, "Fraction or count of training examples that validate.")
     test: Share | None = _key(None, "Fraction or count that tests, if the set ships no test split.")
     split_seed: Natural = _key(0, "Seed of the splits.")
@@ -89,10 +102,10 @@ class Data(_Table):
     form: Literal["classify", "choices"] = _key(
         "classify", "Label the text, or rank written answers.", of="text"
     )
-    train_file: str | None = _key(None, "Training file, if not train.", of="text")
-    vocabulary: str | None = _key(None, "A vocab.txt. None: trained on the texts.", of="text")
+    train_file: FilePath | None = _key(None, "Training file, if not train.", of="text")
+    vocabulary: FilePath | None = _key(None, "A vocab.txt. None: trained on the texts.", of="text")
     vocabulary_size: Positive = _key(8000, "Size of a trained vocabulary.", of="text")
-    tokenizer: str | None = _key(None, "A tokenizer.json instead of WordPiece.", of="text")
+    tokenizer: FilePath | None = _key(None, "A tokenizer.json instead of WordPiece.", of="text")
     max_length: Annotated[int, Field(ge=8)] = _key(128, "Tokens of the longest text.", of="text")
     lengths: Ints | None = _key(None, "Lengths of padded batches. None: quarters.", of="text")
     window: Positive = _key(16, "Batches that are sorted by length together.", of="text")
@@ -224,9 +237,9 @@ class Role(_Table):
 
     model: Model = _key(Model(), "Network and its options.")
     input: str = _key("image", "Entry of a batch to read; view is the second of a pair.")
-    checkpoint: str | None = _key(None, "Folder of an export whose weights it starts from.")
+    checkpoint: FilePath | None = _key(None, "Folder of an export whose weights it starts from.")
     from_variant: str | None = _key(None, "Earlier variant whose weights it starts from.")
-    backbone: str | None = _key(None, "Export of a classifier that a detector's backbone is.")
+    backbone: FilePath | None = _key(None, "Export of a classifier that a detector's backbone is.")
     regions: str | None = _key(None, "Role whose regions a detector judges. None: its own.")
     keep_layers: Ints = _key((), "Layers to keep of the transformer that is read. (): all.")
     remat: bool = _key(False, "Recompute activations in the backward pass: less memory.")
@@ -253,6 +266,7 @@ class Select(_Table):
 class Config(_Table):
     """A whole experiment."""
 
+    title: str = _key("", "Name of a variant in reports.")
     seed: Natural = _key(0, "Seed of initial weights, dropout, order and augmentation.")
     num_steps: Positive = _key(1000, "Steps of the run.")
     batch_size: Positive = _key(128, "Examples of a step, over all devices.")

@@ -59,11 +59,14 @@ class TrainHooks:
         config, layout = self.experiment.config, self.program.layout
         start, total = int(state.step), config.num_steps
         label = self.group.variant.name if self.named else "train"
+        count = len(self.group.members)
+        shown = f"{label}, median of {count} members" if count > 1 else label
+        unit = self.experiment.task.unit
         every = loop.Every(
             config.log_every, config.eval_every, config.checkpoint_every, config.grad_norm_every
         )
         console = None if multihost.is_first() else Console(quiet=True)
-        with Progress(total, label=label, console=console) as progress:
+        with Progress(total, label=shown, unit=unit, console=console) as progress:
             hooks = loop.Hooks(
                 step=self.program.step,
                 multi_step=self.program.multi_step,
@@ -116,13 +119,13 @@ class TrainHooks:
             )
 
     def progress_values(self, values: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Return loss and accuracy of the selecting role, averaged over the finite members."""
+        """Return loss and accuracy of the selecting role, the median of the finite members."""
         players, role = self.group.variant.players, self.experiment.selection.role
         role = role if role in players else next(iter(players))
         rows = range(len(self.group.members))
         finite = [row for row in rows if row not in self.tracker.diverged] or list(rows)
         return {
-            name: float(np.mean(values[f"{role}/{name}"][finite]))
+            f"{role} {name}": float(np.median(values[f"{role}/{name}"][finite]))
             for name in ("loss", "accuracy")
             if f"{role}/{name}" in values
         }

@@ -25,6 +25,7 @@ from kdjax.experiment.build.initial_weights import (
 from kdjax.experiment.build.plan import Experiment, InitialWeights, Variant
 from kdjax.experiment.run import workdir
 from kdjax.experiment.run.frozen_teacher import attach_frozen_extras
+from kdjax.experiment.run.loss_formula import loss_formula
 from kdjax.experiment.run.member_groups import (
     MemberGroup,
     checkpoint_dir,
@@ -184,11 +185,13 @@ def merge_groups(
     chosen, reliability = {}, {}
     for role in variant.players:
         choice = selection.choose(members, role, variant.players, experiment.selection, pairs)
-        chosen[role] = Choice(values=choice.values, members=tuple(choice.members))
+        chosen[role] = Choice(**choice._asdict())
         if role in groups[0].bins:  # a regression has none
             reliability[role] = _pool([group.bins[role] for group in groups], choice.members)
+    title = variant.config.title  # one for all variants would tell them from each other no more
     return VariantResult(
         name=variant.name,
+        title=title if title != experiment.config.title or variant.name == "default" else "",
         roles={role: _summarize_player(variant, role) for role in variant.players},
         members=members,
         chosen=chosen,
@@ -221,6 +224,7 @@ def _summarize_player(variant: Variant, role: str) -> PlayerSummary:
         parameters=variant.parameters[role],
         trains=variant.players[role].trains,
         source=source,
+        loss=loss_formula(variant, role) or None,
     )
 
 

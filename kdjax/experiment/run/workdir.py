@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import warnings
 from collections.abc import Iterator, Mapping
@@ -32,6 +33,8 @@ MAY_CHANGE = (
     "steps_per_dispatch",
     "tensorboard",
 )
+
+_TITLE = re.compile(r"(variants\.[^.]+\.)?title: ")  # of reports
 
 
 def versions() -> dict[str, str]:
@@ -66,7 +69,7 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a file that `write_json` wrote; a damaged one is refused."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, error) from error
 
@@ -167,7 +170,7 @@ def adopt(
             {key: value for key, value in table.items() if key not in MAY_CHANGE}
             for table in (old, plain(config))
         )
-        changed = differences(fixed, new)
+        changed = [line for line in differences(fixed, new) if not _TITLE.match(line)]
         if changed:
             raise UserError(
                 f"workdir {workdir} holds a run with another config: {'; '.join(changed)}. "
@@ -215,7 +218,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
 def _read(workdir: Path) -> dict[str, Any]:
     path = workdir / "config.json"
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         return {**content, "config": content["config"]}
     except FileNotFoundError:
         raise UserError(f"workdir {workdir} holds no config.json; is it a kdjax run?") from None

@@ -180,3 +180,13 @@ def test_an_experiment_may_import_its_siblings_from_anywhere(tmp_path, monkeypat
     monkeypatch.chdir("/")
     assert overrides.read(str(folder / "one.py"), []).config["num_steps"] == 7
     assert str(tmp_path) not in sys.path
+
+
+def test_a_path_with_a_colon_and_one_from_home(tmp_path, monkeypatch):
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    (folder / "mine.py").write_text(FILE)
+    monkeypatch.setenv("HOME", str(folder))
+    for path in (folder / "mine.py", "~/mine.py"):
+        assert overrides.read(str(path), []).config["num_steps"] == 50
+        assert overrides.read(f"{path}:short", []).config["num_steps"] == 5

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import pytest
 
@@ -236,3 +237,17 @@ def test_differences_are_the_leaves_that_differ():
     ]
     assert resolve.differences(old, old) == []
     assert resolve.differences({"a": {"b": 1}}, {"a": 2}) == ["a: {'b': 1} -> 2"]
+
+
+def test_paths_begin_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    config = resolve.from_dict({"data.path": "~/x", "roles.a.checkpoint": "~/y"})
+    assert (config.data.path, config.roles["a"].checkpoint) == ("/home/me/x", "/home/me/y")
+    with pytest.raises(UserError, match=r"data\.path is ''; it must be a path that is not empty"):
+        resolve.from_dict({"data.path": ""})
+
+
+@pytest.mark.parametrize("name", ["v1.5", "a/b", "..", ""])
+def test_a_variant_must_have_a_name_of_one_part(name):
+    with pytest.raises(UserError, match=re.escape(f"variants holds {name!r}")):
+        resolve.from_dict({"variants": {name: {"seed": 1}}})
