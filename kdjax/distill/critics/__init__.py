@@ -21,6 +21,7 @@ __all__ = [
     "DependencyOptions",
     "build",
     "contrast",
+    "default_options",
     "dependency",
     "describe",
     "layers",
@@ -74,7 +75,7 @@ def build(name: str, options: Mapping[str, Any], labels: Labels) -> Critic:
     Raises:
       UserError: unknown name or option, or a value that the critic refuses.
     """
-    known = _options(name)
+    known = default_options(name)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise UserError(f"critic {name!r} has no option {unknown[0]!r}; it has {', '.join(known)}")
@@ -86,11 +87,16 @@ def build(name: str, options: Mapping[str, Any], labels: Labels) -> Critic:
 
 def layers(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
     """Return the feature of each of the two players that a critic reads."""
-    values = {**_options(name), **options}
+    values = {**default_options(name), **options}
     return values["own_layer"], values["peer_layer"]
 
 
-def _options(name: str) -> dict[str, Any]:
+def default_options(name: str) -> dict[str, Any]:
+    """Return the options of a critic with their defaults.
+
+    Raises:
+      UserError: an unknown name.
+    """
     if name not in _KINDS:
         raise UserError(f"no critic is called {name!r}; there are {', '.join(_KINDS)}")
     parameters = inspect.signature(_KINDS[name].options).parameters

@@ -65,9 +65,7 @@ def _term_keys() -> Iterator[tuple[str, str]]:
         scalars = terms.TERM_SPECS[name]().scalars if name in terms.TERM_SPECS else {}
         entries = [
             f"{key} = {json.dumps(default)} "
-            + _kind(
-                type(default).__name__, _interval(scalars[key].domain) if key in scalars else ""
-            )
+            + _kind(type(default).__name__, interval(scalars[key].domain) if key in scalars else "")
             for key, default in options.items()
         ]
         if entries:
@@ -92,7 +90,7 @@ def _wrap(label: str, text: str) -> list[str]:
     return [line.replace(_NO_BREAK, " ") for line in lines]
 
 
-def _interval(domain: tuple[float, float] | None) -> str:
+def interval(domain: tuple[float, float] | None) -> str:
     """Describe an open interval; one that begins below 0 holds 0, as in `terms.check_domain`."""
     if domain is None:
         return ""
