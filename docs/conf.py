@@ -40,6 +40,8 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
+html_use_index = False
+html_domain_indices = False
 html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
