@@ -4,7 +4,7 @@
         --metric agreement student/accuracy --split test
 
 Reads the report.json (or .gz) of any run and prints a Markdown table, a row for each variant and
-combination of swept values. The remarks under README's tables are read off such tables.
+combination of swept values. The remarks in docs/results.md are read off such tables.
 """
 
 import argparse

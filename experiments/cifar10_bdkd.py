@@ -1,7 +1,7 @@
 """BD-KD on CIFAR-10, full size: a wide ResNet and its narrow sister learn together.
 
 The argument is TEACHER,STUDENT (default wrn_16_8,wrn_16_1). Data: tfds `cifar10`, prepared once
-on disk (see README, "Data").
+on disk (see docs/own_data.md).
 
     python -m kdjax train --config=experiments/cifar10_bdkd.py --workdir=runs/cifar10_bdkd
 

@@ -9,7 +9,7 @@ of 32 x 32 images will do. Teacher: a CNN with 5.4 times the student's parameter
 
 Every method sweeps the learning rate (4 values x 3 seeds, one program); validation chooses.
 
-Expected time: about 25 minutes on 2 CPU cores. Expected result: README, "Results".
+Expected time: about 25 minutes on 2 CPU cores. Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict

@@ -15,7 +15,7 @@ Every row sweeps the learning rate (2 values x 3 seeds, one program); validation
 members see one order and one augmentation (`data.seed`), so that the teacher runs once for them.
 `cifar10_jpeg_offline.py:resnet20` takes a larger student, `...:kd,kdpp` some of the rows.
 
-Expected time: an hour and a half on 2 CPU cores. Expected result: see the README.
+Expected time: an hour and a half on 2 CPU cores. Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@ validation heat map of the report; the test split decides nothing.
     python -m kdjax train --config=experiments/cifar10_jpeg_sweep.py \
         --config.data.path=cifar10_jpeg_5k.npz --workdir=runs/cifar10_jpeg_sweep
 
-Expected time: about 12 minutes on 2 CPU cores. Expected result: README, "Results".
+Expected time: about 12 minutes on 2 CPU cores. Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict

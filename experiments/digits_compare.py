@@ -9,7 +9,7 @@ Every method sweeps the learning rate (5 values x 10 seeds, one compiled program
 distillation term multiplies the gradient and a common rate would favour one method; the
 validation split chooses. KD's teacher is the one of "alone", seed by seed.
 
-Expected time: about 2 minutes on 2 CPU cores. Expected result: see README, "Results".
+Expected time: about 2 minutes on 2 CPU cores. Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,7 @@ export; the teacher's outputs are computed once for each image.
 
     python -m kdjax train --config=experiments/digits_offline.py --workdir=runs/digits_offline
 
-Expected time: 2 minutes on 2 CPU cores. Expected result: see README, "Results".
+Expected time: 2 minutes on 2 CPU cores. Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict

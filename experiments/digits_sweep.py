@@ -5,7 +5,7 @@ compiled step; the report shows the grid as a heat map.
 
     python -m kdjax train --config=experiments/digits_sweep.py --workdir=runs/digits_sweep
 
-Expected time: half a minute on 2 CPU cores. Expected result: see README, "Results".
+Expected time: half a minute on 2 CPU cores. Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict

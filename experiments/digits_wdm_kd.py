@@ -9,7 +9,7 @@ dependency, nobody frozen. The critic learns beside the student, at its rate.
 
     python -m kdjax train --config=experiments/digits_wdm_kd.py --workdir=runs/digits_wdm
 
-Expected time: three minutes on 2 CPU cores. Expected result: README, "Results".
+Expected time: three minutes on 2 CPU cores. Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict

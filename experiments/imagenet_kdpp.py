@@ -3,7 +3,7 @@
 CE + kd KL (T = 1, rising over 5 epochs) + nd ND, weights below; 100 epochs, batch 512, SGD .9,
 learning rate .2, x.1 at 30, 60 and 90, weight decay 1e-4: the published recipe, in bfloat16.
 10,000 of the training images validate. Data: tfds `imagenet2012`, prepared once on disk (see
-README, "Data") and decoded by worker processes. Class means of the teacher are measured in one
+docs/own_data.md) and decoded by worker processes. Class means of the teacher are measured in one
 pass before training; MobileNetV1's feature is narrower than ResNet-50's, so ND looks through batch
 norm, dropout and a linear map, dropped at export. The argument is one of the pairs below (default
 r34_r18).

@@ -6,7 +6,7 @@ The argument is the network: ResNet18, ResNet34 or ResNet50 (default ResNet34). 
 weight decay 1e-4, in bfloat16 (parameters, batch statistics, logits and losses stay float32).
 Label smoothing is off, as in the published numbers. 10,000 of the training images validate; the
 official validation set is the test split. Data: tfds `imagenet2012`, prepared once on disk (see
-README, "Data") and decoded by worker processes: `python benchmarks/input.py` tells how many the
+docs/own_data.md) and decoded by worker processes: `python benchmarks/input.py` tells how many the
 machine needs (data.workers).
 
     python -m kdjax train --config=experiments/imagenet_resnet.py:ResNet34 \

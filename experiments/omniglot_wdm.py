@@ -23,7 +23,7 @@ slope in the features alone (wpc_features). For a figure see benchmarks/dependen
 
 Every variant sweeps the learning rate (2 values x 3 seeds, one program); validation chooses.
 
-Expected time: 5 minutes on 2 CPU cores, beside other work. Expected result: README, "Results".
+Expected time: 5 minutes on 2 CPU cores, beside other work. Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict

@@ -17,7 +17,7 @@ below pre-trained ones: the comparison is among the losses.
 
 Expected time: 9 to 10 minutes on 2 CPU cores.
 
-Expected result: README, "Results".
+Expected result: docs/results.md.
 """
 
 from ml_collections import ConfigDict

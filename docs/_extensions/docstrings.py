@@ -9,7 +9,9 @@ from sphinx.application import Sphinx
 _SECTION = re.compile(r"(Args|Returns|Raises|Yields):$")
 
 
-def _process_docstring(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]):
+def _process_docstring(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
+):
     """Escape the signs of reStructuredText, and make a field of the section "Returns"."""
     escaped, in_doctest, section = [], False, ""
     for line in lines:

@@ -1,4 +1,4 @@
-"""Pages of reference that the code writes itself: keys, commands, losses, networks, metrics."""
+"""Reference pages that are generated from the code: keys, commands, losses, networks."""
 
 import argparse
 import json
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from sphinx.application import Sphinx
 
-from kdjax import cli, evaluation, models
+from kdjax import cli, models
 from kdjax.distill import critics, terms
-from kdjax.experiment.commands import catalog, catalog_entry
+from kdjax.experiment.commands import catalog_entry
 from kdjax.experiment.config import schema_lookup
 
 FOLDER = Path(__file__).resolve().parents[1] / "_generated"
@@ -34,11 +34,11 @@ def config() -> Iterator[str]:
     for key in schema_lookup.declared():
         table, _, name = key.path.rpartition(".")
         kind = ", ".join(filter(None, (key.type, key.bounds)))
-        row = (_code(name), _code(json.dumps(key.default)), kind, key.meaning)
+        row = (_code(name), key.meaning, _code(json.dumps(key.default)), kind)
         sections.setdefault(table, []).append(row)
     for table, rows in sections.items():
         yield f"## {f'`{table}`' if table else 'The run'}"
-        yield from _table(("key", "default", "type and bounds", "meaning"), rows)
+        yield from _table(("key", "meaning", "default", "type and bounds"), rows)
 
 
 def commands() -> Iterator[str]:
