@@ -10,6 +10,12 @@ os.environ["PYTHONPATH"] = str(ROOT)  # notebooks run in a process of their own
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 
+# the kernel reads this instead of the user's own IPython configuration
+PROFILE = ROOT / "build" / "ipython" / "profile_default"
+PROFILE.mkdir(parents=True, exist_ok=True)
+(PROFILE / "ipython_kernel_config.json").write_text('{"IPKernelApp": {"log_level": 40}}')
+os.environ["IPYTHONDIR"] = str(PROFILE.parent)
+
 import kdjax  # noqa: E402  after the path is set
 
 project = "kdjax"
