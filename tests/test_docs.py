@@ -3,11 +3,13 @@
 import pathlib
 import re
 import tomllib
+import types
 
 import pytest
 
 import kdjax
 from kdjax.distill import critics, terms
+from kdjax.experiment.build.build import build
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -77,6 +79,25 @@ def test_the_catalogue_has_the_defaults(name):
     for scalar, entry in terms.TERM_SPECS[name]().scalars.items():
         if row and "as `sinkhorn`" not in row:
             assert re.search(rf"`{scalar}`( \w)? {entry.default:g}\b", row), (name, scalar)
+
+
+def python_block(path, word):
+    """The first Python block of a page that holds a word."""
+    blocks = re.findall(r"^```python\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL)
+    return next(block for block in blocks if word in block)
+
+
+def test_the_configs_of_readme_and_sweeps_build():
+    names = {}
+    exec(python_block(ROOT / "README.md", "def get_config"), names)
+    base = {**names["get_config"](), "devices": 1}
+    assert list(build(base).variants[0].players) == ["teacher", "student"]
+    for role in base["roles"].values():
+        role["terms"] = {"ce": {}}
+    config = types.SimpleNamespace(**base)
+    exec(python_block(DOCS / "sweeps.md", "config.variants"), {"config": config})
+    counts = {v.name: len(v.members) for v in build(vars(config)).variants}
+    assert counts == {"alone": 9, "kd": 27, "smaller": 9}
 
 
 def test_one_version():
