@@ -8,14 +8,7 @@ from kdjax.models.io.huggingface import load_huggingface, save_huggingface
 from kdjax.models.layers.from_linen import from_linen
 from kdjax.models.lipschitz import pair_critic
 from kdjax.models.lipschitz.mlp import lipschitz_mlp_bound
-from kdjax.models.registry import (
-    build,
-    default_options,
-    load_torch,
-    names,
-    parameter_count,
-    torch_options,
-)
+from kdjax.models.registry import build, load_torch, names, parameter_count, torch_options
 from kdjax.models.text.layer_selection import select_layers
 from kdjax.models.text.multiple_choice import ENCODE_ONCE, REPEAT_PROMPT, PromptFormat, with_choices
 from kdjax.models.wrappers.adapters import (
@@ -42,7 +35,6 @@ __all__ = [
     "attach_cache",
     "attach_class_means",
     "build",
-    "default_options",
     "flatten",
     "from_linen",
     "from_safetensors",

@@ -116,7 +116,7 @@ def default_options(name: str) -> dict[str, Any]:
     factory = _factory(name)
     fixed = factory.keywords if isinstance(factory, functools.partial) else {}
     declared = inspect.signature(_OPTIONS.get(name, factory)).parameters
-    left_out = {*fixed, "num_classes"}
+    left_out = {*fixed, "num_classes", "name", "parent"}  # the last two are Flax's
     return {key: entry.default for key, entry in declared.items() if key not in left_out}
 
 

@@ -21,7 +21,6 @@ __all__ = [
     "DependencyOptions",
     "build",
     "contrast",
-    "default_options",
     "dependency",
     "describe",
     "layers",
@@ -54,6 +53,15 @@ def describe(name: str) -> str:
     return (_KINDS[name].factory.__doc__ or "").strip().split("\n")[0]
 
 
+def default_options(name: str) -> dict[str, Any]:
+    """Return the options of a critic with their defaults.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    return _options(name)
+
+
 def term_scalars() -> dict[str, dict[str, float]]:
     """List the terms of all critics, with the defaults of their scalars."""
     return {
@@ -75,7 +83,7 @@ def build(name: str, options: Mapping[str, Any], labels: Labels) -> Critic:
     Raises:
       UserError: unknown name or option, or a value that the critic refuses.
     """
-    known = default_options(name)
+    known = _options(name)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise UserError(f"critic {name!r} has no option {unknown[0]!r}; it has {', '.join(known)}")
@@ -87,16 +95,11 @@ def build(name: str, options: Mapping[str, Any], labels: Labels) -> Critic:
 
 def layers(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
     """Return the feature of each of the two players that a critic reads."""
-    values = {**default_options(name), **options}
+    values = {**_options(name), **options}
     return values["own_layer"], values["peer_layer"]
 
 
-def default_options(name: str) -> dict[str, Any]:
-    """Return the options of a critic with their defaults.
-
-    Raises:
-      UserError: an unknown name.
-    """
+def _options(name: str) -> dict[str, Any]:
     if name not in _KINDS:
         raise UserError(f"no critic is called {name!r}; there are {', '.join(_KINDS)}")
     parameters = inspect.signature(_KINDS[name].options).parameters

@@ -13,6 +13,7 @@ from kdjax.distill import critics, terms
 from kdjax.errors import UserError, did_you_mean
 from kdjax.experiment.commands import catalog
 from kdjax.experiment.config.resolve import term_options
+from kdjax.models import registry
 
 SIDE = 64  # height and width of the images for which layers are listed
 CLASSES = 10
@@ -67,7 +68,7 @@ def _critic(name: str) -> Iterator[str]:
 
 
 def _network(name: str) -> Iterator[str]:
-    options = models.default_options(name)
+    options = registry.default_options(name)
     for key in ("axis_name", "dtype"):  # set by the keys `parallel` and `precision`
         options.pop(key, None)
     yield f"{name}: a network, roles.<role>.model.name"
