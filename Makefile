@@ -1,11 +1,12 @@
-# make run: install and train digits_compare. make test: the suite. make check: linters, all tests.
+# make run: from nothing to numbers. make test: the test suite. make docs: the site, in build/docs.
+# make check: all that CI runs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: run test test-long test-faults check lint install bench clean
+.PHONY: run test test-long test-faults check lint docs install bench clean
 
 run: install
 	$(BIN)/python -m kdjax train --config=experiments/digits_compare.py --workdir=runs/digits
@@ -21,12 +22,17 @@ test-long: install
 test-faults: install
 	$(BIN)/python -m pytest -n 2 -m long tests/faults
 
-check: lint test test-long
+check: lint docs test test-long
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# Warnings are errors. Two pages are notebooks, which the build executes: a minute or two.
+docs: install
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "open build/docs/index.html"
 
 install: $(READY)
 
@@ -60,4 +66,4 @@ bench: install
 	$(if $(BENCH_DATA),$(BIN)/python benchmarks/peer.py --data=$(BENCH_DATA) --epochs=10)
 
 clean:
-	rm -rf $(VENV) .cache runs build dist
+	rm -rf $(VENV) .cache runs build dist docs/_generated

@@ -1,7 +1,7 @@
 """BD-KD on CIFAR-100 with the pairs of the published tables of online distillation.
 
 The argument is TEACHER,STUDENT (default wrn_16_2,resnet20). Data: tfds `cifar100`, prepared on
-disk (see docs/guides/data.md).
+disk (see docs/own_data.md).
 
     python -m kdjax train --config=experiments/cifar100_bdkd.py --workdir=runs/cifar100_bdkd
     python -m kdjax train --config=experiments/cifar100_bdkd.py:resnet32x4,resnet8x4 --workdir=...

@@ -1,7 +1,7 @@
 """BD-KD on CIFAR-10: a wide ResNet and a narrow one are trained together.
 
 The argument is TEACHER,STUDENT (default wrn_16_8,wrn_16_1). Data: tfds `cifar10`, prepared on
-disk (see docs/guides/data.md).
+disk (see docs/own_data.md).
 
     python -m kdjax train --config=experiments/cifar10_bdkd.py --workdir=runs/cifar10_bdkd
 

@@ -3,7 +3,7 @@
 CE + kd KL (T = 1, rising over 5 epochs) + nd ND, weights below; 100 epochs, batch 512, SGD .9,
 learning rate .2, x.1 at 30, 60 and 90, weight decay 1e-4: the published recipe, in bfloat16.
 10,000 of the training images are held out for validation. Data: tfds `imagenet2012`, prepared on
-disk (see docs/guides/data.md) and decoded by worker processes. The teacher's class means are
+disk (see docs/own_data.md) and decoded by worker processes. The teacher's class means are
 measured in one pass before training. MobileNetV1's feature is narrower than ResNet-50's, so ND
 compares through an adapter of batch norm, dropout and a linear map, which is dropped at export.
 The argument is one of the pairs below (default r34_r18).

@@ -6,7 +6,7 @@ The argument is the network: ResNet18, ResNet34 or ResNet50 (default ResNet34). 
 weight decay 1e-4, in bfloat16 (parameters, batch statistics, logits and losses are float32). Label
 smoothing is off, as in the published numbers. 10,000 of the training images are held out for
 validation; the official validation set is the test split. Data: tfds `imagenet2012`, prepared on
-disk (see docs/guides/data.md) and decoded by worker processes (data.workers); `python
+disk (see docs/own_data.md) and decoded by worker processes (data.workers); `python
 benchmarks/input.py` measures how many the machine needs.
 
     python -m kdjax train --config=experiments/imagenet_resnet.py:ResNet34 \

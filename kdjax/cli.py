@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdjax import __version__
 from kdjax.errors import RunError, UserError
 from kdjax.train import distributed
 from kdjax.train.process_settings import configure_process, missing_platforms
@@ -32,7 +33,7 @@ Knowledge distillation beyond one KL: train networks beside each other, from a c
   python -m kdjax bounds --workdir=runs/x
   python -m kdjax study --config=experiments/bounds_gaussian.py --out=runs/bounds_gaussian
   python -m kdjax report runs/* --out=report.html
-  python -m kdjax list [config]
+  python -m kdjax list [config | NAME]
 
 The same train command resumes a run that was stopped. Exit status: 0 done, 2 a mistake in the
 config, a flag or a file (one line says which), 1 a run that failed, 75 a run that a signal stopped
@@ -88,6 +89,7 @@ def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="python -m kdjax", description=HELP, formatter_class=form, allow_abbrev=False
     )
+    parser.add_argument("--version", action="version", version=f"kdjax {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, run: Any, text: str) -> ArgumentParser:
@@ -131,8 +133,7 @@ def _parser() -> ArgumentParser:
     report = add("report", _report, "one page (.html) or its tables (.md) for several workdirs")
     report.add_argument("workdirs", nargs="+", type=_path)
     report.add_argument("--out", type=_path, default=Path("report.html"))
-    names = add("list", _list, "models, losses, data sets, optimizers, experiments and config keys")
-    names.add_argument("topic", nargs="?", choices=("config",), help="every key, in full")
+    _add_list(add)
     return parser
 
 
@@ -140,6 +141,16 @@ def _add_workdir(command: ArgumentParser) -> None:
     command.add_argument("--workdir", required=True, type=_path, help="the folder of the run")
     text = "go on although the data are not those that the run began with"
     command.add_argument("--allow-changed-data", action="store_true", help=text)
+
+
+def _add_list(add: Callable[[str, Any, str], ArgumentParser]) -> None:
+    names = add("list", _list, "models, losses, data sets, optimizers, experiments and config keys")
+    names.add_argument(
+        "topic",
+        nargs="?",
+        metavar="config | NAME",
+        help="config: every key, in full; a NAME, as forward_kl or resnet20: its options",
+    )
 
 
 def _add_distributed(train: ArgumentParser) -> None:
@@ -269,10 +280,14 @@ def _report(args: Namespace, overrides: Sequence[str], command: str) -> int:
 
 
 def _list(args: Namespace, overrides: Sequence[str], command: str) -> int:
-    from kdjax.experiment.commands import catalog
+    from kdjax.experiment.commands import catalog, catalog_entry
 
-    in_full = args.topic == "config"
-    text = catalog.config_keys() if in_full else catalog.vocabulary(Path("experiments"))
+    if args.topic == "config":
+        text = catalog.config_keys()
+    elif args.topic:
+        text = catalog_entry.describe(args.topic)
+    else:
+        text = catalog.vocabulary(Path("experiments"))
     sys.stdout.write(text + "\n")
     return 0
 

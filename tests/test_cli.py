@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import kdjax
 from kdjax import cli, models
 from kdjax.distill import terms
 from kdjax.report.results import to_json
@@ -164,6 +165,20 @@ def test_list_config_prints_the_schema(capsys):
         assert re.search(row, out), row
     assert max(map(len, out.splitlines())) <= 100
     assert "models: " not in out
+
+
+def test_list_describes_a_name(capsys):
+    assert cli.main(["list", "balanced_kl"]) == 0
+    assert "emphasis = 2.0" in capsys.readouterr().out
+    assert cli.main(["list", "balancd_kl"]) == 2
+    assert "did you mean balanced_kl" in capsys.readouterr().err
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"kdjax {kdjax.__version__}\n"
 
 
 def test_list_works_in_any_folder(capsys, monkeypatch, tmp_path):

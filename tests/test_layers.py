@@ -161,3 +161,12 @@ def test_reports_and_errors_run_without_jax():
     code = "; ".join(["import sys", *lines, "sys.exit('jax' in sys.modules)"])
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     assert done.returncode == 0, "something that report imports brings jax"
+
+
+def test_the_package_imports_its_rooms_when_they_are_used():
+    code = (
+        "import sys, kdjax; before = 'jax' in sys.modules; kdjax.losses.forward_kl; "
+        "assert set(dir(kdjax)) >= {'losses', 'models'}; sys.exit(before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert done.returncode == 0, "`import kdjax` brings jax, or lacks a room"

@@ -86,14 +86,11 @@ def build(name: str, *, num_classes: int, **options: Any) -> Model:
     >>> parameter_count(variables)
     2410
     """
-    factory = _factory(name)
-    fixed = factory.keywords if isinstance(factory, functools.partial) else {}
-    declared = inspect.signature(_OPTIONS.get(name, factory)).parameters
-    valid = set(declared) - set(fixed) - {"num_classes", "name", "parent"}  # the last two: Flax's
+    factory, known = _factory(name), default_options(name)
     for option in options:
-        if option not in valid:
-            known = ", ".join(sorted(valid))
-            raise UserError(f'model "{name}" has no option "{option}"; it has: {known}')
+        if option not in known:
+            names_known = ", ".join(sorted(known))
+            raise UserError(f'model "{name}" has no option "{option}"; it has: {names_known}')
     if num_classes < 1:
         raise UserError(f'model "{name}": num_classes is {num_classes}: use at least 1')
     options["dtype"] = compute_dtype(options.get("dtype"))
@@ -106,6 +103,22 @@ def build(name: str, *, num_classes: int, **options: Any) -> Model:
         options["num_classes"] = num_classes
     network = factory(**options)
     return network if isinstance(network, Model) else from_linen(network)
+
+
+def default_options(name: str) -> dict[str, Any]:
+    """Return the options of a network with their defaults, without `num_classes`.
+
+    Raises:
+      UserError: an unknown name.
+
+    >>> default_options("cnn")
+    {'widths': (16, 32, 64), 'dtype': None, 'axis_name': None}
+    """
+    factory = _factory(name)
+    fixed = factory.keywords if isinstance(factory, functools.partial) else {}
+    declared = inspect.signature(_OPTIONS.get(name, factory)).parameters
+    left_out = {*fixed, "num_classes", "name", "parent"}  # the last two are Flax's
+    return {key: entry.default for key, entry in declared.items() if key not in left_out}
 
 
 def names() -> list[str]:

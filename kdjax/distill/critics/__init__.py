@@ -53,6 +53,15 @@ def describe(name: str) -> str:
     return (_KINDS[name].factory.__doc__ or "").strip().split("\n")[0]
 
 
+def default_options(name: str) -> dict[str, Any]:
+    """Return the options of a critic with their defaults.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    return _options(name)
+
+
 def term_scalars() -> dict[str, dict[str, float]]:
     """List the terms of all critics, with the defaults of their scalars."""
     return {

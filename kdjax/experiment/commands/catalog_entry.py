@@ -1,0 +1,106 @@
+"""The description of one name of a config: a loss, a critic or a network."""
+
+import inspect
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdjax import models
+from kdjax.distill import critics, terms
+from kdjax.distill.terms.spec import domain_text
+from kdjax.errors import UserError, did_you_mean
+from kdjax.experiment.config.resolve import term_options
+from kdjax.models import registry
+
+SIDE = 64  # height and width of the images for which layers are listed
+CLASSES = 10
+_TEACHERS = {
+    "none": "It compares with labels only.",
+    "each": "It compares with each role of `toward` and averages.",
+    "all": "It compares with all roles of `toward` at once.",
+}
+
+
+def describe(name: str) -> str:
+    """Return the lines of `kdjax list NAME`.
+
+    Raises:
+      UserError: an unknown name, with the nearest one.
+    """
+    tables = (
+        (terms.TERM_SPECS, _term),
+        (critics.names(), _critic),
+        (models.names(), _network),
+    )
+    for names, lines in tables:
+        if name in names:
+            return "\n".join(lines(name))
+    hint = did_you_mean(name, [entry for names, _ in tables for entry in names])
+    raise UserError(
+        f"no loss, critic or network is called {name!r}; {hint}`python -m kdjax list` names all"
+    )
+
+
+def _term(name: str) -> Iterator[str]:
+    spec = terms.TERM_SPECS[name]()
+    yield f"{name}: a loss, roles.<role>.terms.{name}"
+    yield f"  {_summary(terms.TERM_SPECS[name])}"
+    yield f"  {_TEACHERS[spec.teachers]}"
+    if spec.coupled:
+        yield "  It compares the examples of a batch with each other."
+    if spec.class_means is not None:
+        yield "  It needs the class means of a frozen teacher, which the run measures."
+    yield "  keys and defaults:"
+    bounds = {key: domain_text(scalar) for key, scalar in spec.scalars.items()}
+    yield from _defaults({"weight": 1.0, **term_options()[name]}, bounds)
+    squared = "yes" if spec.scale_by_temperature_squared else "no"
+    yield f"  multiplied by T^2 by default: {squared}"
+
+
+def _critic(name: str) -> Iterator[str]:
+    yield f"{name}: a critic, roles.<role>.model.name with roles.<role>.between"
+    yield f"  {critics.describe(name)}"
+    yield "  options and defaults:"
+    yield from _defaults(critics.default_options(name))
+
+
+def _network(name: str) -> Iterator[str]:
+    options = registry.default_options(name)
+    for key in ("axis_name", "dtype"):  # set by the keys `parallel` and `precision`
+        options.pop(key, None)
+    yield f"{name}: a network, roles.<role>.model.name"
+    yield "  options and defaults:"
+    yield from _defaults(options)
+    variables, features = _trace(name)
+    yield f"  parameters with {CLASSES} classes: {models.parameter_count(variables):,}"
+    yield f"  layers, for one image of {SIDE} x {SIDE} x 3 or one text of 16 tokens:"
+    yield from (f"    {layer} {list(value.shape)}" for layer, value in features.items())
+
+
+def _trace(name: str) -> tuple[Any, Mapping[str, Any]]:
+    """Return the shapes of a network's variables and of its features; nothing is computed."""
+    ids = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (1, 16))
+    ids |= dict.fromkeys(("choice_ids", "choice_mask"), (1, CLASSES, 4))
+    batch = {key: jax.ShapeDtypeStruct(shape, jnp.int32) for key, shape in ids.items()}
+    batch["image"] = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+    model = models.build(name, num_classes=CLASSES)
+    variables = jax.eval_shape(model.init, jax.random.key(0), batch)
+
+    def apply(variables: Any, batch: Any) -> Any:
+        return model.apply(variables, batch, train=False)[0].features
+
+    return variables, jax.eval_shape(apply, variables, batch)
+
+
+def _defaults(options: Mapping[str, Any], bounds: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Yield a line for each key, with its default and its bounds."""
+    for key, default in options.items():
+        bound = (bounds or {}).get(key)
+        yield f"    {key} = {json.dumps(default, default=str)}{f'  ({bound})' if bound else ''}"
+
+
+def _summary(function: Any) -> str:
+    return (inspect.getdoc(function) or "").split("\n")[0]
