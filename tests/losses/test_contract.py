@@ -174,7 +174,7 @@ ROWS = {
     "total_variation": Row(pair),
     "weighted_kl": Row(pair),
     "activation_boundary": Row(maps, harsh=({},), one_axis=True),
-    "adaptive_kl": Row(pair, harsh=tuple({**t, "from_tail": b} for t in HARSH for b in (False, True))),
+    "adaptive_kl": Row(pair, harsh=(*HARSH, *({**t, "from_tail": True} for t in HARSH))),
     "class_activation": Row(
         maps, harsh=({}, {"normalize": True}, {"binarize": True}), one_axis=True
     ),

@@ -45,7 +45,8 @@ def check_parts(config: Config, devices: int) -> None:
                 f"roles.{role}.pause is decided on a whole batch, which accumulate = {parts} "
                 "never sees; set accumulate = 1"
             )
-        if parts > 1 and table.terms and all(map(_has_steps, table.terms.values())):
+        waits = table.terms and not table.between and all(map(_has_steps, table.terms.values()))
+        if parts > 1 and waits:
             raise UserError(
                 f"roles.{role} waits while all its terms are off (from_step, until_step), which "
                 f"accumulate = {parts} does not allow; set accumulate = 1"
