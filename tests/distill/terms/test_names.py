@@ -4,7 +4,12 @@ from kdjax import losses
 from kdjax.distill import terms
 
 ALIASES = {"ce": "cross_entropy"}
-PLACES = ("label_", "anchor_", "box_")  # where two terms share a loss, the place goes first
+PLACES = (
+    "label_",
+    "anchor_",
+    "box_",
+    "view_",
+)  # where two terms share a loss, the place goes first
 
 
 def test_a_term_bears_its_losss_name():
