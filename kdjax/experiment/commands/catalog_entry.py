@@ -53,9 +53,9 @@ def _term(name: str) -> Iterator[str]:
         yield "  It compares the examples of a batch with each other."
     if spec.class_means is not None:
         yield "  It needs the class means of a frozen teacher, which the run measures."
-    yield "  keys and defaults, beside weight = 1.0:"
+    yield "  keys and defaults:"
     bounds = {key: catalog.interval(scalar.domain) for key, scalar in spec.scalars.items()}
-    yield from _defaults(term_options()[name], bounds)
+    yield from _defaults({"weight": 1.0, **term_options()[name]}, bounds)
     squared = "yes" if spec.scale_by_temperature_squared else "no"
     yield f"  multiplied by T^2 by default: {squared}"
 
