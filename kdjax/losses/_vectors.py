@@ -20,6 +20,11 @@ def norm(x: Array) -> Array:
     return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
 
 
+def deviation(x: Array) -> Array:
+    """Return the standard deviation over the last axis, with n - 1 in its denominator."""
+    return norm(x - jnp.mean(x, axis=-1, keepdims=True)) / max(x.shape[-1] - 1, 1) ** 0.5
+
+
 def ratio(numerator: Array, denominator: Array) -> Array:
     """Divide by a denominator >= 0; 0 with gradient 0 where the denominator is 0."""
     safe = jnp.where(denominator > 0, denominator, 1.0)

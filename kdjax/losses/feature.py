@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from kdjax.errors import UserError
 from kdjax.losses._checks import check_labels, check_pair, check_positive
+from kdjax.losses._maps import pool
 from kdjax.losses._types import Features, Labels, Number, PerExample
 from kdjax.losses._vectors import norm, ratio, rows, unit
 from kdjax.types import Array
@@ -206,22 +207,5 @@ def hierarchical_context(
         if cells < min(height, width):
             weight /= 2
             weights += weight
-            total += weight * jnp.mean(rows(_pool(gap, cells)) ** 2, axis=-1)
+            total += weight * jnp.mean(rows(pool(gap, (cells, cells))) ** 2, axis=-1)
     return total / weights
-
-
-def _pool(maps: Array, cells: int) -> Array:
-    """Average over cells x cells windows, which overlap where the size is no multiple of cells."""
-    batch, height, width, channels = maps.shape
-    if height % cells == 0 and width % cells == 0:
-        windows = maps.reshape(batch, cells, height // cells, cells, width // cells, channels)
-        return jnp.mean(windows, axis=(2, 4))
-    down, across = _windows(cells, height), _windows(cells, width)
-    return jnp.einsum("ih,bhwc,jw->bijc", down, maps, across, precision=jax.lax.Precision.HIGHEST)
-
-
-def _windows(cells: int, size: int) -> Array:
-    """Return the averaging matrix: window i is floor(i size/cells) .. ceil((i+1) size/cells)."""
-    i, position = jnp.arange(cells)[:, None], jnp.arange(size)
-    inside = (position >= i * size // cells) & (position < -(-(i + 1) * size // cells))
-    return inside / jnp.sum(inside, axis=1, keepdims=True)

@@ -6,15 +6,20 @@ receive gradients; float32; finite where examples coincide or are 0. Different b
 features without a second axis are refused with a UserError.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Float
 
-from kdjax.losses._checks import check_batches
-from kdjax.losses._types import Features, Scalar
-from kdjax.losses._vectors import gram, huber, ratio, rows, squared_distances, unit
+from kdjax.losses._checks import check_batches, check_count, check_pair, check_positive
+from kdjax.losses._types import Features, Number, Scalar
+from kdjax.losses._vectors import gram, huber, norm, ratio, rows, squared_distances, unit
 from kdjax.types import Array
 
 _EPSILON = 1e-7  # in PKT's logarithm, the reference implementation's
+_VARIANCE_EPSILON = 1e-4  # SRD's batch norm, the reference implementation's
 
 
 def similarity_preserving(student_features: Features, teacher_features: Features) -> Scalar:
@@ -127,3 +132,106 @@ def probabilistic_knowledge_transfer(
 def _neighbour_probabilities(x: Array) -> Array:
     similarity = (gram(unit(x)) + 1) / 2
     return ratio(similarity, jnp.sum(similarity, axis=-1, keepdims=True))
+
+
+def correlation_congruence(
+    student_embedding: Float[ArrayLike, "batch width"],
+    teacher_embedding: Float[ArrayLike, "batch width"],
+) -> Float[Array, ""]:
+    """CC between neighbours in the batch: mean_i sum_c d_ic d_(i+1)c, d = |s - t|.
+
+    Returns:
+        []; couples the batch, whose order matters. 0 for a batch of one.
+
+    Raises:
+        UserError: shapes that differ or are not [batch, width].
+
+    Source: Peng et al. 2019 (arXiv 1904.01802), as a public implementation reads it.
+
+    >>> print(correlation_congruence(jnp.ones((3, 2)), jnp.zeros((3, 2))))
+    2.0
+    """
+    check_pair(student_embedding, teacher_embedding, "embeddings", "[batch, width]")
+    gap = jnp.abs(rows(student_embedding) - rows(teacher_embedding))
+    return jnp.sum(gap[:-1] * gap[1:]) / max(len(gap) - 1, 1)
+
+
+def kernel_correlation_congruence(
+    student_embedding: Float[ArrayLike, "batch width"],
+    teacher_embedding: Float[ArrayLike, "batch width"],
+    *,
+    gamma: Number = 0.4,
+    order: int = 2,
+) -> Float[Array, ""]:
+    """CC by a Gaussian kernel's Taylor series: ||K_s - K_t||_F / batch^2.
+
+    K_ij = e^(-2 gamma) sum_{p <= order} (2 gamma)^p <x_i, x_j>^p / p!, for rows of length 1; rows
+    are not normalised here.
+
+    Args:
+        student_embedding: x.
+        teacher_embedding: of any width.
+        gamma: > 0.
+        order: of the series, >= 1.
+
+    Returns:
+        []; couples the batch. Where the kernels are equal the gradient is 0.
+
+    Raises:
+        UserError: other batch sizes, or no second axis, gamma <= 0, order < 1.
+
+    Source: Peng et al. 2019 (arXiv 1904.01802), equation 8.
+
+    >>> print(kernel_correlation_congruence(jnp.eye(3), jnp.eye(3)[::-1]))
+    0.0
+    """
+    check_batches(student_embedding, teacher_embedding)
+    check_positive("gamma", gamma)
+    check_count("order", order)
+
+    def kernel(embedding: ArrayLike) -> Array:
+        products = gram(rows(embedding))
+        series = (products**p * (2 * gamma) ** p / math.factorial(p) for p in range(1, order + 1))
+        return jnp.exp(-2.0 * gamma) * sum(series, jnp.ones_like(products))
+
+    gap = kernel(student_embedding) - kernel(teacher_embedding)
+    return norm(gap.reshape(-1)) / gap.size
+
+
+def log_sum_distance(
+    student_embedding: Float[ArrayLike, "batch width"],
+    teacher_embedding: Float[ArrayLike, "batch width"],
+    *,
+    exponent: Number = 4.0,
+) -> Float[Array, ""]:
+    """SRD: 2 log sum |a_s - a_t|^exponent, columns of a standardized over the batch.
+
+    Args:
+        student_embedding: a_s, a linear projector's, of the teacher's width.
+        teacher_embedding: a_t.
+        exponent: > 0.
+
+    Returns:
+        []; couples the batch. Equal embeddings give about -175, without gradient.
+
+    Raises:
+        UserError: shapes that differ or are not [batch, width], exponent <= 0.
+
+    Source: Miles and Mikolajczyk 2023 (arXiv 2303.11098), equation 12 with the scale of a public
+    implementation.
+
+    >>> x = jnp.array([[0.0], [2.0]])
+    >>> print(log_sum_distance(x, -x).round(2))  # 2 log(2 * 2^4), up to the epsilon
+    6.93
+    """
+    check_pair(student_embedding, teacher_embedding, "embeddings", "[batch, width]")
+    check_positive("exponent", exponent)
+    gap = jnp.abs(_standardised(student_embedding) - _standardised(teacher_embedding))
+    total = jnp.sum(jnp.where(gap > 0, jnp.where(gap > 0, gap, 1.0) ** exponent, 0.0))
+    return 2 * jnp.log(jnp.maximum(total, jnp.finfo(jnp.float32).tiny))
+
+
+def _standardised(embedding: ArrayLike) -> Array:
+    x = rows(embedding)
+    variance = jnp.var(x, axis=0)
+    return (x - jnp.mean(x, axis=0)) / jnp.sqrt(variance + _VARIANCE_EPSILON)

@@ -19,9 +19,12 @@ from kdjax.models.wrappers.adapters import (
     with_adapters,
 )
 from kdjax.models.wrappers.class_means import attach_class_means, strip_wrappers, with_class_means
+from kdjax.models.wrappers.connector import connector_adapter
 from kdjax.models.wrappers.encoder import EMBEDDING, as_encoder
 from kdjax.models.wrappers.output_cache import ROW, attach_cache, with_cache
+from kdjax.models.wrappers.parameters import with_parameters
 from kdjax.models.wrappers.remat import with_remat
+from kdjax.models.wrappers.second_view import VIEW, with_second_view
 
 __all__ = [
     "EMBEDDING",
@@ -29,12 +32,14 @@ __all__ = [
     "REGION_KEYS",
     "REPEAT_PROMPT",
     "ROW",
+    "VIEW",
     "Adapter",
     "PromptFormat",
     "as_encoder",
     "attach_cache",
     "attach_class_means",
     "build",
+    "connector_adapter",
     "flatten",
     "from_linen",
     "from_safetensors",
@@ -60,5 +65,7 @@ __all__ = [
     "with_cache",
     "with_choices",
     "with_class_means",
+    "with_parameters",
     "with_remat",
+    "with_second_view",
 ]

@@ -86,6 +86,37 @@ def penalty(x, y):
     return losses.gradient_penalty(critic, x, y, sides=2, mix=mix, permutation=permutation)
 
 
+def with_scale(rng, scale):
+    return *maps(rng, scale), logits(rng, scale)[0]
+
+
+def with_kernel(rng, scale):
+    return *pair(rng, scale), logits(rng, scale)[:CLASSES]
+
+
+def two_views(rng, scale):
+    return *pair(rng, scale), *pair(rng, scale)
+
+
+def layered(name, **options):
+    """Of two consecutive layers, the second half as large."""
+    layers = lambda x: (x, x[:, ::2, ::2])  # noqa: E731
+    return lambda s, t: getattr(losses, name)(layers(s), layers(t), **options)
+
+
+def of_regions(name):
+    regions = lambda z: jnp.stack([z, z[:, ::-1]], axis=1)  # noqa: E731
+    return lambda s, t, y, **k: getattr(losses, name)(regions(s), regions(t), y, **k)
+
+
+def of_answers(name):
+    """Of answers of one token, the second of two."""
+    tokens = lambda z: jnp.stack([z, 2 * z], axis=1)  # noqa: E731
+    answer = jnp.array([[-1, 0]] * BATCH)
+    call = functools.partial(getattr(losses, name), skip_student_eos=False)
+    return lambda s, t: call(tokens(s), tokens(t), answer, answer)
+
+
 class Row(NamedTuple):
     inputs: Callable[..., tuple]
     smooth: tuple[int, ...] = (0, 1)
@@ -142,8 +173,52 @@ ROWS = {
     ),
     "total_variation": Row(pair),
     "weighted_kl": Row(pair),
+    "activation_boundary": Row(maps, harsh=({},), one_axis=True),
+    "adaptive_kl": Row(pair, harsh=(*HARSH, *({**t, "from_tail": True} for t in HARSH))),
+    "class_activation": Row(
+        maps, harsh=({}, {"normalize": True}, {"binarize": True}), one_axis=True
+    ),
+    "correlation_congruence": Row(pair, couples=True, harsh=({},)),
+    "factor_transfer": Row(pair, harsh=({},), one_axis=True),
+    "flow_of_solution": Row(
+        maps, harsh=({},), one_axis=True, call=layered("flow_of_solution")
+    ),
+    "kernel_correlation_congruence": Row(pair, couples=True, harsh=({},)),
+    "log_sum_distance": Row(pair, couples=True, harsh=({},)),
+    "margin_relu_distance": Row(
+        with_scale, smooth=(0, 1, 2), axes=(0, 0, None), harsh=({},), one_axis=True
+    ),
+    "multi_level_kl": Row(two_views, smooth=(0, 1, 2, 3), axes=(0, 0, 0, 0), couples=True),
+    "multi_level_transport": Row(
+        pair, couples=True, harsh=({},), call=of_answers("multi_level_transport")
+    ),
+    "negative_margin": Row(
+        pair, harsh=({},), call=lambda *a: jnp.sum(losses.negative_margin(*a), axis=-1)
+    ),
+    "neuron_selectivity": Row(maps, harsh=({},), one_axis=True),
+    "regional_decoupled_kl": Row(
+        labelled_pair, one_axis=True, call=of_regions("regional_decoupled_kl")
+    ),
+    "regional_kl": Row(labelled_pair, one_axis=True, call=of_regions("regional_kl")),
+    "singular_vectors": Row(
+        maps, smooth=(0,), harsh=({},), one_axis=True,
+        call=layered("singular_vectors", channels=True),
+    ),
+    "skew_forward_kl": Row(pair, harsh=(*HARSH, {"alpha": 1e-3}, {"alpha": 0.999})),
+    "skew_reverse_kl": Row(pair, harsh=(*HARSH, {"alpha": 1e-3}, {"alpha": 0.999})),
+    "softmax_regression": Row(
+        with_kernel, smooth=(0, 1, 2), harsh=({},), one_axis=True
+    ),
+    "spatial_factor_transfer": Row(maps, harsh=({},), one_axis=True),
+    "standardized_kl": Row(pair),
+    "universal_logit_distance": Row(
+        pair, harsh=({},), one_axis=True, call=of_answers("universal_logit_distance")
+    ),
+    "variational_information": Row(
+        with_scale, smooth=(0, 1, 2), axes=(0, 0, None), harsh=({},), one_axis=True
+    ),
 }  # fmt: skip
-NOT_LOSSES = {"contrast_init"}
+NOT_LOSSES = {"contrast_init", "match_maps", "region_logits"}
 NAMES = sorted(
     n for n in set(losses.__all__) - NOT_LOSSES if not inspect.isclass(getattr(losses, n))
 )

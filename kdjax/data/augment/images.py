@@ -90,7 +90,12 @@ def random_crop_flip(
 
 
 def prepare(
-    spec: Spec, *, augment: str = "none", padding: int = PADDING, eval_crop: float = EVAL_CROP
+    spec: Spec,
+    *,
+    augment: str = "none",
+    padding: int = PADDING,
+    eval_crop: float = EVAL_CROP,
+    second_view: bool = False,
 ) -> Callable[..., dict[str, Any]]:
     """Return the function (batch, key=None) that prepares a raw batch for a model.
 
@@ -108,25 +113,20 @@ def prepare(
             "resized_crop_flip" (random box of 8 to 100 % of the area, resize, mirror).
         padding: the largest shift in pixels.
         eval_crop: side of a canvas' central crop over the image's shorter side.
+        second_view: with a key, add "view", a second augmentation of the same images.
 
     Raises:
-        UserError: on an unknown `augment`, or any for text; the returned function raises on an
-            image whose shape is not the spec's.
+        UserError: on an unknown `augment`, any for text, or a second view without one; the
+            returned function raises on an image whose shape is not the spec's.
     """
-    if augment not in AUGMENTS:
-        raise UserError(f"data.augment is {augment!r}; choose from {', '.join(AUGMENTS)}")
+    _check_augment(spec, augment, second_view)
     if spec.task == TASK:
         return prepare_boxes(spec, augment=augment)
     if spec.inputs:
-        if augment != "none":
-            raise UserError(f"data.augment is {augment!r}, but text is not augmented; use none")
         return _unchanged
-
-    if spec.latents and augment != "none":
-        raise UserError(f"data.augment is {augment!r}, but pairs are not augmented; use none")
     pixels = (spec.mean, spec.std, spec.scale)
 
-    def prepare_batch(batch: Batch, key: Array | None = None) -> dict[str, Any]:
+    def augmented(batch: Batch, key: Array | None) -> Array:
         image, sizes = jnp.asarray(batch["image"]), batch.get("size")
         if sizes is None and tuple(image.shape[1:]) != tuple(spec.shape):
             raise UserError(
@@ -141,16 +141,40 @@ def prepare(
         elif key is not None and augment != "none":
             flip, shift = "flip" in augment, padding if "crop" in augment else 0
             image = random_crop_flip(image, key, ids=batch.get("id"), padding=shift, flip=flip)
+        return normalize(image, *pixels)
+
+    def prepare_batch(batch: Batch, key: Array | None = None) -> dict[str, Any]:
+        image, view = augmented(batch, key), {}
+        if spec.latents:
+            view = {"view": normalize(jnp.asarray(batch["view"]), *pixels)}
+        elif second_view and key is not None:
+            view = {"view": augmented(batch, jax.random.fold_in(key, 1))}
         mask = batch["mask"] if "mask" in batch else jnp.ones(image.shape[0], jnp.float32)
         return {
             **{name: value for name, value in batch.items() if name != "size"},
-            "image": normalize(image, *pixels),
-            **({"view": normalize(jnp.asarray(batch["view"]), *pixels)} if spec.latents else {}),
+            "image": image,
+            **view,
             "label": jnp.asarray(batch["label"], jnp.int32),
             "mask": jnp.asarray(mask, jnp.float32),
         }
 
     return prepare_batch
+
+
+def _check_augment(spec: Spec, augment: str, second_view: bool) -> None:
+    if augment not in AUGMENTS:
+        raise UserError(f"data.augment is {augment!r}; choose from {', '.join(AUGMENTS)}")
+    if second_view and (augment == "none" or spec.task == TASK):
+        raise UserError(
+            f"data.augment is {augment!r}, but a term compares two views of an image; set "
+            "data.augment=crop_flip"
+        )
+    for kind, fields in (("text", spec.inputs), ("pairs", spec.latents)):
+        if fields and augment != "none" and spec.task != TASK:
+            verb = "is" if kind == "text" else "are"
+            raise UserError(
+                f"data.augment is {augment!r}, but {kind} {verb} not augmented; use none"
+            )
 
 
 def _unchanged(batch: Batch, key: Array | None = None) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Critics by name: comparisons of two players that have parameters of their own.
 
 To add one, write a factory that returns a `terms.Critic` in a file of its own, and a line in
-`_KINDS`. Every critic has the options `own_layer` and `peer_layer`.
+`_KINDS`. Every critic has the options `own_layer` and `peer_layer`, or `own_layers` and
+`peer_layers`.
 """
 
 import inspect
@@ -12,8 +13,14 @@ import numpy as np
 
 from kdjax.distill.critics import crd as _contrast
 from kdjax.distill.critics import dependency as _dependency
+from kdjax.distill.critics import regression as _regression
 from kdjax.distill.critics.crd import contrast
 from kdjax.distill.critics.dependency import DependencyOptions, dependency
+from kdjax.distill.critics.regression import (
+    correlation_congruence,
+    factor_transfer,
+    variational_information,
+)
 from kdjax.distill.terms import Critic, Scalar
 from kdjax.errors import UserError
 
@@ -21,11 +28,14 @@ __all__ = [
     "DependencyOptions",
     "build",
     "contrast",
+    "correlation_congruence",
     "dependency",
     "describe",
+    "factor_transfer",
     "layers",
     "names",
     "term_scalars",
+    "variational_information",
 ]
 
 Labels = Callable[[], np.ndarray]
@@ -40,6 +50,13 @@ class _Kind(NamedTuple):
 _KINDS = {
     "contrast": _Kind(contrast, contrast, _contrast.TERMS),
     "dependency": _Kind(dependency, DependencyOptions, _dependency.TERMS),
+    "variational_information": _Kind(
+        variational_information, variational_information, _regression.INFORMATION_TERMS
+    ),
+    "factor_transfer": _Kind(factor_transfer, factor_transfer, _regression.FACTOR_TERMS),
+    "correlation_congruence": _Kind(
+        correlation_congruence, correlation_congruence, _regression.CONGRUENCE_TERMS
+    ),
 }
 
 
@@ -88,15 +105,20 @@ def build(name: str, options: Mapping[str, Any], labels: Labels) -> Critic:
     if unknown:
         raise UserError(f"critic {name!r} has no option {unknown[0]!r}; it has {', '.join(known)}")
     kind = _KINDS[name]
+    if kind.options is not kind.factory:
+        return kind.factory(kind.options(**options))
     if "labels" in inspect.signature(kind.factory).parameters:
         return kind.factory(labels(), **options)
-    return kind.factory(kind.options(**options))
+    return kind.factory(**options)
 
 
-def layers(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the feature of each of the two players that a critic reads."""
+def layers(name: str, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the features of each of the two players that a critic reads."""
     values = {**_options(name), **options}
-    return values["own_layer"], values["peer_layer"]
+    own, peer = (
+        values.get(f"{side}_layers", (values.get(f"{side}_layer"),)) for side in ("own", "peer")
+    )
+    return tuple(own), tuple(peer)
 
 
 def _options(name: str) -> dict[str, Any]:

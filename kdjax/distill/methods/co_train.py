@@ -27,7 +27,7 @@ from kdjax.distill.methods.collectives import (
     rows,
     select_features,
 )
-from kdjax.distill.terms import Term, class_means_name
+from kdjax.distill.terms import StepWindow, Term, class_means_name
 from kdjax.errors import check_entries, check_layer
 from kdjax.types import Array, Aux, Batch, Method, Model, Outputs, Scalars, Variables
 
@@ -53,6 +53,13 @@ class Player(NamedTuple):
     def trains(self) -> bool:
         """True unless the player is frozen."""
         return bool(self.terms) or self.trained_by_critic
+
+    @property
+    def windows(self) -> tuple[StepWindow, ...]:
+        """The steps of all terms, if each has some: outside of them the player waits."""
+        schedules = [term.weight_schedule for term in self.terms.values()]
+        windows = tuple(s for s in schedules if isinstance(s, StepWindow))
+        return windows if len(windows) == len(schedules) else ()
 
 
 class _Forward(NamedTuple):
@@ -255,15 +262,18 @@ def _accuracies(forward: _Forward) -> dict[str, Array]:
 
 
 def _active(players: Mapping[str, Player], forward: _Forward) -> dict[str, Array]:
-    """Return for each role with a pause rule whether it takes this step."""
+    """Return for each role with a pause rule, or with steps for all terms, whether it steps."""
     active = {}
     for role, player in players.items():
+        if windows := player.windows:
+            active[role] = jnp.any(jnp.stack([w.is_open(forward.step) for w in windows]))
         if player.pause is not None:
             pause, watched = player.pause
             logits = forward.detached[role].logits, forward.detached[watched].logits
             own, other = (Outputs(z, {}) for z in gather(logits, forward.axis_name))
             labels = label_and_mask(rows(forward.detached[role], forward.batch))
-            active[role] = ~pause(own, other, gather(labels, forward.axis_name))
+            waits = pause(own, other, gather(labels, forward.axis_name))
+            active[role] = ~waits & active.get(role, True)
     return active
 
 

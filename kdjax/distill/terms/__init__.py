@@ -9,6 +9,7 @@ from kdjax.distill.terms.features import (
     class_mean_cosine,
     class_means_name,
     feature_mse,
+    log_sum_distance,
     norm_direction,
     probabilistic_knowledge_transfer,
     relational_angle,
@@ -17,6 +18,7 @@ from kdjax.distill.terms.features import (
     stepwise_norm,
 )
 from kdjax.distill.terms.logits import (
+    adaptive_kl,
     balanced_kl,
     correlation,
     cross_entropy,
@@ -27,15 +29,45 @@ from kdjax.distill.terms.logits import (
     least_cross_entropy_kl,
     logit_mse,
     minimum_logit_kl,
+    multi_level_kl,
     reverse_kl,
+    skew_forward_kl,
+    skew_reverse_kl,
     soft_cross_entropy,
+    standardized_kl,
     total_variation,
+    view_cross_entropy,
     weighted_kl,
 )
+from kdjax.distill.terms.maps import (
+    activation_boundary,
+    class_activation,
+    flow_of_solution,
+    margin_relu_distance,
+    neuron_selectivity,
+    regional_decoupled_kl,
+    regional_kl,
+    singular_vectors,
+    softmax_regression,
+)
 from kdjax.distill.terms.review import hierarchical_context
-from kdjax.distill.terms.schedules import TemperatureSchedule, WeightSchedule, sigmoid_schedule
+from kdjax.distill.terms.schedules import (
+    StepWindow,
+    TemperatureSchedule,
+    WeightSchedule,
+    sigmoid_schedule,
+)
 from kdjax.distill.terms.sinkhorn import sinkhorn, sinkhorn_divergence
-from kdjax.distill.terms.spec import Scalar, Term, TermSpec, check_domain, make_term
+from kdjax.distill.terms.spec import (
+    VIEW_LOGITS,
+    Scalar,
+    Term,
+    TermSpec,
+    check_domain,
+    make_term,
+    parameter_name,
+)
+from kdjax.distill.terms.tokens import multi_level_transport, universal_logit_distance
 
 TERM_SPECS: Mapping[str, Callable[..., TermSpec]] = {
     "ce": cross_entropy,
@@ -67,14 +99,34 @@ TERM_SPECS: Mapping[str, Callable[..., TermSpec]] = {
     "binary_cross_entropy": binary_cross_entropy,
     "anchor_smooth_l1": anchor_smooth_l1,
     "box_smooth_l1": box_smooth_l1,
+    "standardized_kl": standardized_kl,
+    "skew_forward_kl": skew_forward_kl,
+    "skew_reverse_kl": skew_reverse_kl,
+    "adaptive_kl": adaptive_kl,
+    "multi_level_kl": multi_level_kl,
+    "view_cross_entropy": view_cross_entropy,
+    "universal_logit_distance": universal_logit_distance,
+    "multi_level_transport": multi_level_transport,
+    "flow_of_solution": flow_of_solution,
+    "neuron_selectivity": neuron_selectivity,
+    "singular_vectors": singular_vectors,
+    "activation_boundary": activation_boundary,
+    "margin_relu_distance": margin_relu_distance,
+    "log_sum_distance": log_sum_distance,
+    "softmax_regression": softmax_regression,
+    "class_activation": class_activation,
+    "regional_kl": regional_kl,
+    "regional_decoupled_kl": regional_decoupled_kl,
 }
 
 __all__ = [  # and the functions of TERM_SPECS
     "TERM_SPECS",
+    "VIEW_LOGITS",
     "Critic",
     "InputPenalty",
     "PlayerInputs",
     "Scalar",
+    "StepWindow",
     "TemperatureSchedule",
     "Term",
     "TermSpec",
@@ -83,5 +135,6 @@ __all__ = [  # and the functions of TERM_SPECS
     "class_means_name",
     "feature_width",
     "make_term",
+    "parameter_name",
     "sigmoid_schedule",
 ]

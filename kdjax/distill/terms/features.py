@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.distill.terms.spec import Scalar, Teachers, TermSpec
+from kdjax.distill.terms.spec import POSITIVE, Scalar, Teachers, TermSpec
 from kdjax.types import Array, Batch, Outputs, Scalars
 
 STAGES = ("stage1", "stage2", "stage3")
@@ -53,6 +53,17 @@ def probabilistic_knowledge_transfer(
 ) -> TermSpec:
     """PKT: probabilities of being neighbours in a batch."""
     return _relation(losses.probabilistic_knowledge_transfer, own_layer, peer_layer)
+
+
+def log_sum_distance(own_layer: str = "pooled", peer_layer: str = "pooled") -> TermSpec:
+    """SRD: log sum of differences of standardized columns; a linear adapter, beside forward_kl."""
+
+    def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
+        pair = student.features[own_layer], teachers[0].features[peer_layer]
+        return losses.log_sum_distance(*pair, **scalars)
+
+    scalars = {"exponent": Scalar(4.0, POSITIVE)}
+    return TermSpec(loss_fn, scalars, coupled=True, layers=((own_layer, peer_layer),))
 
 
 def _pair(loss: Callable[[Array, Array], Array], own_layer: str, peer_layer: str) -> TermSpec:

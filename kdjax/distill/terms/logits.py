@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.distill.terms.spec import POSITIVE, UNIT, Scalar, Teachers, TermSpec
+from kdjax.distill.terms.spec import POSITIVE, UNIT, VIEW_LOGITS, Scalar, Teachers, TermSpec
 from kdjax.distill.terms.tokens import TARGETS, example_means, logits_at, pairwise, token_features
 from kdjax.types import Array, Batch, Outputs, Scalars
 
@@ -85,6 +85,57 @@ def weighted_kl() -> TermSpec:
     """BD-KD's ablations: forward and reverse KL at fixed weights, times T^2."""
     scalars = {"forward_weight": Scalar(1.0), "reverse_weight": Scalar(1.0)}
     return _divergence(losses.weighted_kl, scalars=scalars, scale_by_temperature_squared=True)
+
+
+def standardized_kl() -> TermSpec:
+    """Logit standardization: KL(teacher || student) of z-scores, times T^2; T 2, weight 9."""
+    scalars = {"weight": Scalar(9.0), "temperature": Scalar(2.0, POSITIVE)}
+    return _divergence(losses.standardized_kl, scalars=scalars, scale_by_temperature_squared=True)
+
+
+def skew_forward_kl(layer: str = "") -> TermSpec:
+    """KL(teacher || mixture), a share `alpha` of the teacher in the mixture, times T^2."""
+    scalars = {"alpha": Scalar(0.1, UNIT)}
+    return _divergence(
+        losses.skew_forward_kl, layer, scalars=scalars, scale_by_temperature_squared=True
+    )
+
+
+def skew_reverse_kl(layer: str = "") -> TermSpec:
+    """KL(student || mixture), a share `alpha` of the student in the mixture, times T^2."""
+    scalars = {"alpha": Scalar(0.1, UNIT)}
+    return _divergence(
+        losses.skew_reverse_kl, layer, scalars=scalars, scale_by_temperature_squared=True
+    )
+
+
+def adaptive_kl(layer: str = "", from_tail: bool = False) -> TermSpec:
+    """AKL: forward KL for the teacher's head, reverse for its tail, times T^2."""
+
+    def loss(student: Array, teacher: Array, *, temperature: Any) -> Array:
+        return losses.adaptive_kl(student, teacher, from_tail=from_tail, temperature=temperature)
+
+    return _divergence(loss, layer, scale_by_temperature_squared=True)
+
+
+def multi_level_kl() -> TermSpec:
+    """MLLD: two views at five temperatures, instances, classes and batches; weight .9."""
+
+    def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
+        views = student.features[VIEW_LOGITS], teachers[0].features[VIEW_LOGITS]
+        return losses.multi_level_kl(student.logits, teachers[0].logits, *views, **scalars)
+
+    scalars = {"weight": Scalar(0.9), "temperature": Scalar(4.0, POSITIVE)}
+    return TermSpec(loss_fn, scalars, coupled=True, layers=((VIEW_LOGITS, VIEW_LOGITS),))
+
+
+def view_cross_entropy() -> TermSpec:
+    """Cross-entropy of the second view, which MLLD adds to that of the first."""
+
+    def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
+        return losses.cross_entropy(student.features[VIEW_LOGITS], batch["label"])
+
+    return TermSpec(loss_fn, {}, teachers="none", layers=((VIEW_LOGITS, VIEW_LOGITS),))
 
 
 def correlation() -> TermSpec:

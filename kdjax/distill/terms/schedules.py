@@ -29,3 +29,24 @@ def sigmoid_schedule(steps: int) -> WeightSchedule:
         return jnp.exp(-5.0 * (1.0 - jnp.minimum(step, steps) / steps) ** 2)
 
     return schedule
+
+
+class StepWindow(NamedTuple):
+    """A weight's factor that is 0 outside the steps from_step <= step < until_step.
+
+    `ramp` is the factor inside, a function of step - from_step; None is 1.
+    """
+
+    from_step: int
+    until_step: int | None = None
+    ramp: WeightSchedule | None = None
+
+    def is_open(self, step: ArrayLike) -> Array:
+        """Return whether the step lies inside."""
+        until = jnp.inf if self.until_step is None else self.until_step
+        return (jnp.asarray(step) >= self.from_step) & (jnp.asarray(step) < until)
+
+    def __call__(self, step: ArrayLike) -> Array:
+        """Return the factor of a step."""
+        factor = 1.0 if self.ramp is None else self.ramp(jnp.asarray(step) - self.from_step)
+        return jnp.where(self.is_open(step), factor, 0.0)

@@ -21,6 +21,14 @@ POSITIVE = (0.0, math.inf)  # open intervals
 UNIT = (0.0, 1.0)
 
 
+VIEW_LOGITS = "view_logits"  # the feature that holds the logits of an image's second view
+
+
+def parameter_name(path: str) -> str:
+    """Return the name of the feature that holds a parameter."""
+    return f"params/{path}"
+
+
 class Scalar(NamedTuple):
     """A number that a config or a sweep may set; `domain` is an open interval, or None."""
 
@@ -37,7 +45,9 @@ class TermSpec(NamedTuple):
     time, averaged) or "all" (at once). `scale_by_temperature_squared`: the gradient of the loss
     falls as 1/T^2, so that the term multiplies by T^2 by default. `layers`: pairs (student,
     teacher) of features that it reads; `match`: such a pair has one "shape", the same shape but
-    for channels ("space"), or nothing in common ("free").
+    for channels ("space"), or nothing in common ("free"). `own_parameters` and `parameters`: paths
+    of the student's and the teachers' parameters that it reads as features
+    under `parameter_name(path)`.
     """
 
     loss_fn: LossFn
@@ -48,6 +58,8 @@ class TermSpec(NamedTuple):
     layers: tuple[tuple[str, str], ...] = ()
     match: Literal["shape", "space", "free"] = "shape"
     class_means: str | None = None  # the teacher's layer whose class means it needs
+    own_parameters: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
     rows: str = "row"  # whose labels and mask it takes, where the outputs bring several
 
     @property

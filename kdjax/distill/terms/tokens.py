@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
-from kdjax.distill.terms.spec import LossFn, Teachers
+from kdjax import losses
+from kdjax.distill.terms.spec import LossFn, Scalar, Teachers, TermSpec
 from kdjax.errors import UserError
 from kdjax.types import Array, Batch, Outputs, Scalars
 
@@ -62,3 +63,31 @@ def flat_rows(outputs: Outputs, batch: Batch, layer: str) -> tuple[Array, Array]
     logits = outputs.features[layer]
     real = (outputs.features[MASK] > 0) & (batch["mask"] > 0)[:, None]
     return logits.reshape(-1, logits.shape[-1]), real.reshape(-1)
+
+
+def universal_logit_distance(skip_student_eos: bool = True) -> TermSpec:
+    """ULD: sorted probabilities of the answers' tokens, of any two vocabularies; weight 1.5."""
+    return _answers(losses.universal_logit_distance, skip_student_eos, coupled=False)
+
+
+def multi_level_transport(skip_student_eos: bool = True) -> TermSpec:
+    """Multi-Level-OT: probabilities of the answers' most frequent tokens; weight 1.5."""
+    return _answers(losses.multi_level_transport, skip_student_eos, coupled=True)
+
+
+def _answers(loss: Callable[..., Array], skip_student_eos: bool, *, coupled: bool) -> TermSpec:
+    def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
+        (s, s_labels), (t, t_labels) = (_shifted(o) for o in (student, teachers[0]))
+        return loss(s, t, s_labels, t_labels, skip_student_eos=skip_student_eos)
+
+    layers = token_features(TOKENS, targets=True)
+    weight = {"weight": Scalar(1.5)}
+    return TermSpec(loss_fn, weight, layers=layers, match="free", coupled=coupled)
+
+
+def _shifted(outputs: Outputs) -> tuple[Array, Array]:
+    """Return logits and labels of which the place before a label predicts it."""
+    logits, mask, targets = (outputs.features[name] for name in (TOKENS, MASK, TARGETS))
+    labels = jnp.where(mask > 0, targets, -1)
+    padded = jnp.pad(logits, ((0, 0), (0, 1), (0, 0)))
+    return padded, jnp.pad(labels, ((0, 0), (1, 0)), constant_values=-1)

@@ -50,8 +50,6 @@ def build(config: Any) -> Experiment:
     base = config if isinstance(config, Config) else resolve.from_dict(plain)
     check_devices(base)
     data = experiment_data.load(base)
-    prepare_train, prepare_eval = experiment_data.prepare(base, data.source)
-    batch = jax.eval_shape(prepare_eval, example_batch(data.source))
     labels = functools.cache(lambda: experiment_critics.training_labels(data.source))
     roles: dict[str, Roles] = {}
     for name, table in resolve.variants(plain).items():
@@ -59,6 +57,9 @@ def build(config: Any) -> Experiment:
         with prefix_errors(f"{_where(name)}: "):
             roles[name] = resolve_roles(completed)
     check_adapters(roles)
+    two = any(r.reads_second_view(role) for r in roles.values() for role in r.players)
+    prepare_train, prepare_eval = experiment_data.prepare(base, data.source, second_view=two)
+    batch = jax.eval_shape(prepare_eval, example_batch(data.source))
     variants: list[Variant] = []
     for name, roles_of_variant in roles.items():
         earlier = [variant.name for variant in variants]

@@ -25,7 +25,7 @@ def make_critic(role: str, config: Config, labels: Callable[[], np.ndarray]) -> 
     ramps = {
         name: ramp
         for name, term in table.terms.items()
-        if (ramp := weight_schedule(f"{where}.terms.{name}", term.ramp)) is not None
+        if (ramp := weight_schedule(f"{where}.terms.{name}", term)) is not None
     }
     _check_networks(role, config)
     first, second = table.between

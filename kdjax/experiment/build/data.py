@@ -27,7 +27,9 @@ _FILES = "coco, folder"
 _NOT_OF_COCO = ("test", "canvas", "eval_crop", "shape", "num_classes")
 
 
-def prepare(config: Config, source: Source) -> tuple[Prepare, Callable[[Batch], Batch]]:
+def prepare(
+    config: Config, source: Source, *, second_view: bool = False
+) -> tuple[Prepare, Callable[[Batch], Batch]]:
     """Return two functions from raw batches to prepared ones: of training (with a key), evaluation.
 
     Raises:
@@ -38,6 +40,7 @@ def prepare(config: Config, source: Source) -> tuple[Prepare, Callable[[Batch], 
         source.spec,
         augment=config.data.augment,
         eval_crop=config.data.eval_crop or data.EVAL_CROP,
+        second_view=second_view,
     )
 
     def train(batch: Batch, key: Array) -> Batch:

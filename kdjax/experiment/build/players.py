@@ -30,7 +30,7 @@ def make_player(role: str, roles: Roles, data: TaskData, model: Model) -> Player
 def extend_network(
     role: str, roles: Roles, data: TaskData, network: Model, axis_name: str | None
 ) -> Model:
-    """Add to a network its cache, class means, recomputation and adapters.
+    """Add to a network its cache, class means, second view, recomputation and adapters.
 
     Raises:
       UserError: a cache of outputs that change, or an adapter that refuses its keys.
@@ -48,6 +48,10 @@ def extend_network(
             name=terms.class_means_name(layer),
             num_classes=data.source.spec.num_classes,
         )
+    if roles.reads_second_view(role):
+        model = models.with_second_view(model, name=terms.VIEW_LOGITS)
+    if paths := {terms.parameter_name(path): path for path in roles.parameters(role)}:
+        model = models.with_parameters(model, paths)
     if table.remat and roles.learns(role):
         model = models.with_remat(model)
     adapters = {}
@@ -58,16 +62,20 @@ def extend_network(
     return models.with_adapters(model, adapters) if adapters else model
 
 
-def _make_adapter(
-    table: schema.LinearAdapter | schema.NormDirectionAdapter | schema.FusionAdapter,
-    precision: str,
-    axis_name: str | None,
-) -> models.Adapter:
+def _make_adapter(table: schema.Adapter, precision: str, axis_name: str | None) -> models.Adapter:
     if isinstance(table, schema.LinearAdapter):
         return models.linear_adapter(layer=table.layer, width=table.width)
     if isinstance(table, schema.NormDirectionAdapter):
         return models.norm_direction_adapter(
             layer=table.layer, width=table.width, dropout=table.dropout, axis_name=axis_name
+        )
+    if isinstance(table, schema.ConnectorAdapter):
+        return models.connector_adapter(
+            layers=table.layers,
+            widths=table.widths,
+            relu=table.relu,
+            dtype=PRECISIONS[precision],
+            axis_name=axis_name,
         )
     return models.fusion_adapter(
         layers=table.layers,

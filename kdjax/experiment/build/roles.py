@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from kdjax.distill import critics
-from kdjax.distill.terms import TERM_SPECS, Term, TermSpec, make_term
+from kdjax.distill.terms import TERM_SPECS, VIEW_LOGITS, Term, TermSpec, make_term
 from kdjax.errors import UserError, prefix_errors
 from kdjax.experiment.build import schedules
 from kdjax.experiment.build.validate import check_scalars
@@ -39,7 +39,7 @@ class Roles(NamedTuple):
         for critic in (self.config.roles[name] for name in self.critics):
             if role in critic.between:
                 pair = critics.layers(critic.model.name, critic.model.options)
-                layers.append(pair[critic.between.index(role)])
+                layers += pair[critic.between.index(role)]
         layers += [peer for spec in self._specs_toward(role) for _, peer in spec.layers]
         return tuple(dict.fromkeys(layers))
 
@@ -52,11 +52,22 @@ class Roles(NamedTuple):
         read = {*self.layers_read(role), *own}
         features = {
             name: tuple(f"{name}{level}" for level in range(1, len(adapter.layers) + 1))
-            if isinstance(adapter, schema.FusionAdapter)
+            if isinstance(adapter, (schema.FusionAdapter, schema.ConnectorAdapter))
             else (name,)
             for name, adapter in self.config.roles[role].adapters.items()
         }
         return {name: layers for name, layers in features.items() if read & set(layers)}
+
+    def reads_second_view(self, role: str) -> bool:
+        """Return whether a term reads a player's logits of the second view of an image."""
+        own = [layer for term in self.terms[role].values() for layer, _ in term.spec.layers]
+        return VIEW_LOGITS in {*own, *self.layers_read(role)}
+
+    def parameters(self, role: str) -> tuple[str, ...]:
+        """Return the paths of a player's parameters that some term reads."""
+        paths = [path for term in self.terms[role].values() for path in term.spec.own_parameters]
+        paths += [path for spec in self._specs_toward(role) for path in spec.parameters]
+        return tuple(dict.fromkeys(paths))
 
     def means_layer(self, role: str) -> str | None:
         """Return the layer of a player whose class means another player's term needs, if any."""
@@ -134,7 +145,7 @@ def _make_term(where: str, name: str, table: schema.Term) -> Term:
     layer_keys = inspect.signature(define).parameters
     layers = {key: value for key, value in table.options.items() if key in layer_keys}
     scalars = {key: value for key, value in table.options.items() if key not in layer_keys}
-    ramp = schedules.weight_schedule(where, table.ramp)
+    schedule = schedules.weight_schedule(where, table)
     check_scalars(where, scalars)
     with prefix_errors(f"{where}: "):
         return make_term(
@@ -142,7 +153,7 @@ def _make_term(where: str, name: str, table: schema.Term) -> Term:
             toward=table.peers,
             scalars={**scalars, "weight": table.weight},
             scale_by_temperature_squared=table.temperature_squared,
-            weight_schedule=ramp,
+            weight_schedule=schedule,
             temperature_schedule=schedules.temperature_schedule(table.anneal),
         )
 

@@ -6,7 +6,7 @@ import optax
 
 from kdjax.distill import terms
 from kdjax.errors import UserError
-from kdjax.experiment.config.schema import TemperatureAnneal, WeightRamp
+from kdjax.experiment.config.schema import TemperatureAnneal, Term, WeightRamp
 
 
 def learning_rate_schedule(
@@ -48,7 +48,23 @@ def learning_rate_schedule(
     return optax.join_schedules([rise, main], [warmup_steps])
 
 
-def weight_schedule(where: str, ramp: WeightRamp) -> optax.Schedule | None:
+def weight_schedule(where: str, term: Term) -> terms.WeightSchedule | None:
+    """Make the schedule of a term's weight from its ramp and its steps; None if it is constant.
+
+    Raises:
+      UserError: numbers that make no schedule.
+    """
+    ramp = _ramp(where, term.ramp)
+    if not term.from_step and term.until_step is None:
+        return ramp
+    if term.until_step is not None and term.until_step <= term.from_step:
+        raise UserError(
+            f"{where}.until_step is {term.until_step}; it must be > from_step = {term.from_step}"
+        )
+    return terms.StepWindow(term.from_step, term.until_step, ramp)
+
+
+def _ramp(where: str, ramp: WeightRamp) -> optax.Schedule | None:
     """Make the schedule of a term's `ramp`; None if it names none.
 
     Args:

@@ -8,7 +8,7 @@ import jax
 
 from kdjax.distill import CriticRole, Player
 from kdjax.errors import UserError, is_number, prefix_errors
-from kdjax.experiment.config.schema import Config
+from kdjax.experiment.config.schema import Config, Term
 from kdjax.types import Batch, Method, Outputs, Variables
 
 
@@ -45,6 +45,16 @@ def check_parts(config: Config, devices: int) -> None:
                 f"roles.{role}.pause is decided on a whole batch, which accumulate = {parts} "
                 "never sees; set accumulate = 1"
             )
+        waits = table.terms and not table.between and all(map(_has_steps, table.terms.values()))
+        if parts > 1 and waits:
+            raise UserError(
+                f"roles.{role} waits while all its terms are off (from_step, until_step), which "
+                f"accumulate = {parts} does not allow; set accumulate = 1"
+            )
+
+
+def _has_steps(term: Term) -> bool:
+    return bool(term.from_step) or term.until_step is not None
 
 
 def check_scalars(where: str, scalars: Mapping[str, Any]) -> None:

@@ -183,6 +183,10 @@ class Term(_OpenTable):
     weight: float = _key(1.0, "Factor on the mean over the batch.")
     temperature_squared: bool | None = _key(None, "Multiply by T^2. None: as usual for the loss.")
     ramp: WeightRamp = _key(WeightRamp(), "Factor on the weight.")
+    from_step: Natural = _key(0, "First step that counts it; its ramp starts there.")
+    until_step: Natural | None = _key(
+        None, "First step without it. A role waits while all its terms are off."
+    )
     anneal: TemperatureAnneal = _key(TemperatureAnneal(), "Change of the temperature.")
 
     @property
@@ -218,6 +222,15 @@ class FusionAdapter(_Table):
     mid: Natural = _key(0, "Channels of the fused levels. 0: the deepest layer's, at most 512.")
 
 
+class ConnectorAdapter(_Table):
+    """A 1x1 convolution and batch norm on each of several maps."""
+
+    kind: Literal["connector"] = _key("connector", "1x1 convolution, batch norm (AB, OFD, SRRL).")
+    layers: Names = _key((), "Maps to read; must be set.")
+    widths: Ints = _key((), "Channels to make of each map; must be set.")
+    relu: bool = _key(False, "Whether a ReLU follows.")
+
+
 def _kind(adapter: Any) -> Any:
     if isinstance(adapter, Mapping):
         return adapter.get("kind", "linear")
@@ -227,7 +240,8 @@ def _kind(adapter: Any) -> Any:
 Adapter = Annotated[
     Annotated[LinearAdapter, Tag("linear")]
     | Annotated[NormDirectionAdapter, Tag("norm_direction")]
-    | Annotated[FusionAdapter, Tag("fusion")],
+    | Annotated[FusionAdapter, Tag("fusion")]
+    | Annotated[ConnectorAdapter, Tag("connector")],
     Discriminator(_kind),
 ]
 

@@ -180,3 +180,19 @@ class TestText:
     def test_text_is_not_augmented(self):
         with pytest.raises(UserError, match=r"data\.augment is 'crop'.*text is not augmented"):
             data.prepare(self.SPEC, augment="crop")
+
+
+def test_a_second_view_is_another_augmentation_of_the_same_images():
+    batch = {"image": IMAGES, "label": np.zeros(64, np.int32)}
+    one = data.prepare(SPEC, augment="crop_flip")(batch, jax.random.key(0))
+    prepare = data.prepare(SPEC, augment="crop_flip", second_view=True)
+    two = prepare(batch, jax.random.key(0))
+    assert np.array_equal(one["image"], two["image"])
+    assert two["view"].shape == two["image"].shape
+    assert not np.array_equal(two["view"], two["image"])
+    assert "view" not in prepare(batch)  # evaluation has one view
+
+
+def test_a_second_view_needs_an_augmentation():
+    with pytest.raises(UserError, match=r"data.augment is 'none', but a term compares two views"):
+        data.prepare(SPEC, second_view=True)

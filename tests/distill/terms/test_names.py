@@ -4,7 +4,8 @@ from kdjax import losses
 from kdjax.distill import terms
 
 ALIASES = {"ce": "cross_entropy"}
-PLACES = ("label_", "anchor_", "box_")  # if two terms share a loss, the name starts with the place
+# if two terms share a loss, the name starts with the place
+PLACES = ("label_", "anchor_", "box_", "view_")
 
 
 def test_a_term_has_its_losss_name():

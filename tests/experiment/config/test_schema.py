@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from kdjax import data
 from kdjax.data.pairs import dataset
+from kdjax.errors import UserError
 from kdjax.experiment.build import models, players, schedules
 from kdjax.experiment.config import schema, schema_lookup
 from kdjax.train import optimizer
@@ -37,6 +38,7 @@ def test_paths_are_distinct():
         schema.LinearAdapter(),
         schema.NormDirectionAdapter(),
         schema.FusionAdapter(),
+        schema.ConnectorAdapter(),
     ],
     ids=lambda table: type(table).__name__,
 )
@@ -67,15 +69,23 @@ def test_choices_are_the_known_names(path, names):
 @pytest.mark.parametrize("name", RAMPS)
 def test_every_kind_of_ramp(name):
     single = {"boundaries": (1,), "factors": (0.0, 1.0)} if name == "piecewise" else {"steps": 2}
-    schedule = schedules.weight_schedule("ce", schema.WeightRamp(name=name, **single))
+    ramp = schema.WeightRamp(name=name, **single)
+    schedule = schedules.weight_schedule("ce", schema.Term(ramp=ramp))
     assert schedule is not None
     assert 0 <= schedule(1) <= 1
+    later = schedules.weight_schedule("ce", schema.Term(ramp=ramp, from_step=3, until_step=5))
+    assert [float(later(step)) for step in (2, 4, 5)] == [0, float(schedule(1)), 0]
+
+
+def test_steps_of_a_term_in_order():
+    with pytest.raises(UserError, match=r"ce.until_step is 3; it must be > from_step = 3"):
+        schedules.weight_schedule("ce", schema.Term(from_step=3, until_step=3))
 
 
 def test_every_kind_of_adapter():
     kinds = {
         kind
-        for table in ("LinearAdapter", "NormDirectionAdapter", "FusionAdapter")
+        for table in ("LinearAdapter", "NormDirectionAdapter", "FusionAdapter", "ConnectorAdapter")
         for kind in get_args(getattr(schema, table).model_fields["kind"].annotation)
     }
     for kind in kinds:

@@ -1,0 +1,168 @@
+"""Losses of the relations between consecutive layers, one number an example.
+
+Student and teacher are sequences of as many maps [batch, height, width, channel], from shallow to
+deep. All is computed in float32 and stays finite at zero maps.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from kdjax.errors import UserError
+from kdjax.losses._checks import check_count
+from kdjax.losses._maps import channel_rows, map_pair, match
+from kdjax.losses._vectors import products, ratio, rows, unit
+from kdjax.types import Array
+
+Maps = Sequence[Float[ArrayLike, "batch _ _ _"]]
+
+_CANDIDATES = 3  # KDSVD's student vectors beyond the teacher's, the reference implementation's
+_BREADTH = 8.0  # of KDSVD's kernel
+
+
+def flow_of_solution(student_maps: Maps, teacher_maps: Maps) -> Float[Array, " batch"]:
+    """FSP: mean (G_s - G_t)^2, G_ab = mean_j low_ja high_jb of two consecutive layers; summed.
+
+    Of two consecutive maps of a network the taller is averaged down to the other's size. Channels
+    must be those of the teacher.
+
+    Returns:
+        [batch].
+
+    Raises:
+        UserError: fewer than two maps, not as many on both sides, no maps, other channels.
+
+    Source: Yim et al. 2017 (CVPR), equations 1 and 2.
+
+    >>> maps = [jnp.ones((1, 4, 4, 2)), jnp.ones((1, 2, 2, 3))]
+    >>> print(flow_of_solution(maps, [0 * m for m in maps]))
+    [1.]
+    """
+    pairs = _pairs(student_maps, teacher_maps, channels=True)
+
+    def flow(low: Array, high: Array) -> Array:
+        low, high = (channel_rows(m) for m in match(low, high))
+        return products(low, high) / low.shape[-1]
+
+    return sum(
+        (
+            jnp.mean(rows(flow(s_low, s_high) - flow(t_low, t_high)) ** 2, axis=-1)
+            for (s_low, t_low), (s_high, t_high) in pairwise(pairs)
+        ),
+        jnp.zeros(pairs[0][0].shape[0]),
+    )
+
+
+def singular_vectors(
+    student_maps: Maps, teacher_maps: Maps, *, count: int = 1, channels: bool = False
+) -> Float[Array, " batch"]:
+    """KDSVD: the same of kernels between leading singular vectors, R_ij = exp(-(v_i - u_j)^2 / 8).
+
+    v and u are right singular vectors of consecutive layers, each map a matrix of (channel,
+    height) x width. The teacher's first `count`, times their share of the singular values, have
+    their largest entry positive. The student's are those of its first count + 3 that have the
+    largest |cosine| with them, turned to a positive cosine, times the teacher's share. The loss is
+    sum (R_s - R_t)^2 over the entries, the vectors and the pairs of layers. The teacher is
+    detached.
+
+    Args:
+        student_maps: channels may differ from the teacher's.
+        teacher_maps: of the same widths.
+        count: number of vectors.
+        channels: take maps as (height, width) x channel; channels must then be the teacher's, and
+            widths may differ.
+
+    Returns:
+        [batch]; where singular values coincide the gradient lacks the turn between their vectors.
+
+    Raises:
+        UserError: fewer than two maps, not as many on both sides, no maps, vectors of other lengths
+            than the teacher's, count < 1.
+
+    Source: Lee, Kim, Song 2018 (arXiv 1807.06819), section 3; scale and sign of public
+    implementations.
+
+    >>> maps = [jnp.ones((1, 4, 4, 2)), jnp.ones((1, 4, 4, 3))]
+    >>> print(singular_vectors(maps, maps))
+    [0.]
+    """
+    check_count("count", count)
+    pairs = _pairs(student_maps, teacher_maps, channels=channels)
+    aligned = [_aligned_vectors(*pair, count, channels) for pair in pairs]
+
+    def kernel(low: Array, high: Array) -> Array:
+        return jnp.exp(-((high[:, :, None] - low[:, None]) ** 2) / _BREADTH)
+
+    return sum(
+        (
+            jnp.sum(rows(kernel(s_low, s_high) - kernel(t_low, t_high)) ** 2, axis=-1)
+            for (s_low, t_low), (s_high, t_high) in pairwise(aligned)
+        ),
+        jnp.zeros(pairs[0][0].shape[0]),
+    )
+
+
+def _pairs(student: Maps, teacher: Maps, *, channels: bool) -> list[tuple[Array, Array]]:
+    if len(student) != len(teacher) or len(student) < 2:
+        raise UserError(
+            f"maps: student has {len(student)} and teacher {len(teacher)}; both must have as many, "
+            "and at least two"
+        )
+    return [map_pair(s, t, channels=channels) for s, t in zip(student, teacher, strict=True)]
+
+
+def _aligned_vectors(
+    student: Array, teacher: Array, count: int, channels: bool
+) -> tuple[Array, Array]:
+    """Return student and teacher vectors [batch, length, count] of one layer."""
+    s, t = (_matrices(maps, channels) for maps in (student, jax.lax.stop_gradient(teacher)))
+    if s.shape[-1] != t.shape[-1]:
+        axis = "channels" if channels else "width"
+        raise UserError(
+            f"maps: student {student.shape} and teacher {teacher.shape} must be of one {axis}"
+        )
+    _, values, t_rows = jnp.linalg.svd(t, full_matrices=False)
+    t_rows, share = t_rows[:, :count], unit(values[:, :count])
+    peak = jnp.argmax(jnp.abs(t_rows), axis=-1, keepdims=True)
+    t_rows = t_rows * jnp.where(jnp.take_along_axis(t_rows, peak, axis=-1) < 0, -1.0, 1.0)
+    s_rows = _right_vectors(s)[:, : count + _CANDIDATES]
+    cosines = products(t_rows, s_rows)
+    nearest = jnp.argmax(jnp.abs(cosines), axis=-1, keepdims=True)
+    sign = jnp.where(jnp.take_along_axis(cosines, nearest, axis=-1) < 0, -1.0, 1.0)
+    s_rows = jnp.take_along_axis(s_rows, nearest, axis=1) * sign
+    return tuple(jnp.swapaxes(v * share[..., None], 1, 2) for v in (s_rows, t_rows))
+
+
+def _matrices(maps: Array, channels: bool) -> Array:
+    columns = maps.shape[-1] if channels else maps.shape[2]
+    if not channels:
+        maps = maps.transpose(0, 3, 1, 2)
+    return maps.reshape(maps.shape[0], -1, columns)
+
+
+@jax.custom_jvp
+def _right_vectors(matrices: Array) -> Array:
+    """Return the right singular vectors of [batch, n, m] matrices as rows, largest value first."""
+    return jnp.linalg.svd(matrices, full_matrices=False)[2]
+
+
+@_right_vectors.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    left, values, right = jnp.linalg.svd(primals[0], full_matrices=False)
+    # JAX's own derivative divides by the gaps of the values, which may be 0.
+    change = jnp.einsum("bni,bnm->bim", left, tangents[0], precision=jax.lax.Precision.HIGHEST)
+    turn = products(change, right)  # U' dA V
+    scaled = values[:, :, None] * turn
+    gap = values[:, None] ** 2 - values[:, :, None] ** 2
+    apart = jnp.abs(gap) > 1e-6 * values[:, :1, None] ** 2
+    inside = jnp.where(
+        apart, (scaled + jnp.swapaxes(scaled, 1, 2)) / jnp.where(apart, gap, 1.0), 0.0
+    )
+    tangent = products(jnp.swapaxes(inside, 1, 2), jnp.swapaxes(right, 1, 2))
+    outside = change - products(turn, jnp.swapaxes(right, 1, 2))
+    sizable = jnp.where(values > 1e-6 * values[:, :1], values, 0.0)
+    return right, tangent + ratio(outside, sizable[:, :, None])

@@ -1,0 +1,116 @@
+"""Divergences for language models, one number a token: skewed and adaptive KL.
+
+Logits are [batch, positions, vocabulary], or any leading axes; the generalized Jensen-Shannon
+divergence is `jensen_shannon`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from kdjax.losses._checks import check_open_fraction
+from kdjax.losses._log_space import kl, log_pair
+from kdjax.losses._types import Number
+from kdjax.losses._vectors import ratio
+from kdjax.types import Array
+
+_MASS = 0.5  # of the head, Wu et al. 2024
+
+
+def skew_forward_kl(
+    student_logits: Float[ArrayLike, "*batch classes"],
+    teacher_logits: Float[ArrayLike, "*batch classes"],
+    *,
+    alpha: Number = 0.1,
+    temperature: Number = 1.0,
+) -> Float[Array, "*batch"]:
+    """KL(teacher || m), m = alpha p_t + (1 - alpha) p_s.
+
+    Returns:
+        [*batch], nats, at most -log alpha.
+
+    Raises:
+        UserError: shapes that differ, alpha outside (0, 1), temperature <= 0.
+
+    Source: Ko et al. 2024 (arXiv 2402.03898), equation 3, without T^2.
+
+    >>> print(skew_forward_kl(jnp.array([0.0, 500.0]), jnp.array([500.0, 0.0])).round(2))
+    2.3
+    """
+    check_open_fraction("alpha", alpha)
+    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
+    return kl(log_t, _log_mixture(log_t, log_s, alpha))
+
+
+def skew_reverse_kl(
+    student_logits: Float[ArrayLike, "*batch classes"],
+    teacher_logits: Float[ArrayLike, "*batch classes"],
+    *,
+    alpha: Number = 0.1,
+    temperature: Number = 1.0,
+) -> Float[Array, "*batch"]:
+    """KL(student || m), m = alpha p_s + (1 - alpha) p_t.
+
+    Returns:
+        [*batch], nats, at most -log alpha.
+
+    Raises:
+        UserError: shapes that differ, alpha outside (0, 1), temperature <= 0.
+
+    Source: Ko et al. 2024 (arXiv 2402.03898), section 3.1, without T^2.
+
+    >>> print(skew_reverse_kl(jnp.array([0.0, 500.0]), jnp.array([500.0, 0.0])).round(2))
+    2.3
+    """
+    check_open_fraction("alpha", alpha)
+    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
+    return kl(log_s, _log_mixture(log_s, log_t, alpha))
+
+
+def _log_mixture(log_p: Array, log_q: Array, share: Number) -> Array:
+    """Return log(share p + (1 - share) q)."""
+    return jnp.logaddexp(log_p + jnp.log(share), log_q + jnp.log1p(-jnp.asarray(share)))
+
+
+def adaptive_kl(
+    student_logits: Float[ArrayLike, "*batch classes"],
+    teacher_logits: Float[ArrayLike, "*batch classes"],
+    *,
+    from_tail: bool = False,
+    temperature: Number = 1.0,
+) -> Float[Array, "*batch"]:
+    """AKL: g KL(teacher || student) + (1 - g) KL(student || teacher), g the head's share.
+
+    The head is the teacher's most probable words up to a mass of 1/2, at least one; g is its share
+    of sum |p_t - p_s|, detached.
+
+    Args:
+        student_logits: z_s.
+        teacher_logits: z_t.
+        from_tail: the tail is the least probable words up to a mass of 1/2, the head the rest.
+        temperature: T > 0.
+
+    Returns:
+        [*batch], nats; 0 without gradient at equal probabilities.
+
+    Raises:
+        UserError: shapes that differ, temperature <= 0.
+
+    Source: Wu et al. 2024 (arXiv 2404.02657), equations 8 to 10, without T^2.
+
+    >>> z = jnp.array([0.0, 1.0, 3.0])
+    >>> print(adaptive_kl(z, z))
+    0.0
+    """
+    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
+    p_t = jax.lax.stop_gradient(jnp.exp(log_t))
+    gap = jnp.abs(p_t - jax.lax.stop_gradient(jnp.exp(log_s)))
+    order = jnp.argsort(p_t if from_tail else -p_t, axis=-1)
+    ordered, gap = (jnp.take_along_axis(x, order, axis=-1) for x in (p_t, gap))
+    first = jnp.cumsum(ordered, axis=-1) <= _MASS
+    head = ~first if from_tail else first.at[..., 0].set(True)
+    total = jnp.sum(gap, axis=-1)
+    head_share = ratio(jnp.sum(jnp.where(head, gap, 0.0), axis=-1), total)
+    tail_share = ratio(jnp.sum(jnp.where(head, 0.0, gap), axis=-1), total)
+    return head_share * kl(log_t, log_s) + tail_share * kl(log_s, log_t)

@@ -1,0 +1,84 @@
+"""Losses of maps, consecutive layers and the classifier: where references have no number."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kdjax import losses
+from kdjax.errors import UserError
+
+RNG = np.random.default_rng(0)
+MAPS = jnp.asarray(RNG.normal(size=(2, 4, 4, 3)), jnp.float32)
+
+
+def finite_gradient(loss, *args):
+    return np.all(np.isfinite(np.asarray(jax.grad(lambda x: jnp.sum(loss(x, *args[1:])))(args[0]))))
+
+
+def test_equal_singular_values_have_a_gradient():
+    layers = [jnp.tile(jnp.eye(4)[None, :, :, None], (1, 1, 1, 3))] * 2
+    loss = lambda x: jnp.sum(losses.singular_vectors([x, 2 * x], layers))  # noqa: E731
+    assert np.all(np.isfinite(jax.grad(loss)(layers[0])))
+
+
+def test_equal_embeddings_have_a_gradient():
+    x = MAPS[:, 0, 0]
+    for loss in (
+        losses.log_sum_distance,
+        losses.kernel_correlation_congruence,
+        losses.correlation_congruence,
+        losses.adaptive_kl,
+    ):
+        assert finite_gradient(loss, x, x)
+    assert losses.correlation_congruence(x[:1], 2 * x[:1]) == 0  # one example has no neighbour
+
+
+def test_a_margin_of_a_constant_channel_is_its_own_negative_part():
+    margins = losses.negative_margin(jnp.zeros(2), jnp.array([3.0, -2.0]))
+    assert margins.tolist() == [0, -2]
+
+
+def test_an_answer_without_a_label_counts_as_nothing():
+    z, none = MAPS[:, 0], jnp.full((2, 4), -100)
+    assert losses.universal_logit_distance(z, 2 * z, none, none).tolist() == [0, 0]
+
+
+def test_region_weights_compare_a_region_with_the_image():
+    teacher = jnp.array([[[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]]])
+    student, labels = jnp.zeros((1, 3, 2)), jnp.array([0])
+    values = losses.forward_kl(student, teacher, temperature=4.0)[0]
+    expected = (values[0] + values[1] + 2 * values[2]) / 3
+    np.testing.assert_allclose(losses.regional_kl(student, teacher, labels), [expected], rtol=1e-6)
+
+
+@pytest.mark.usefixtures("without_jaxtyping")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: losses.neuron_selectivity(MAPS, MAPS[:1]), "of one batch"),
+        (
+            lambda: losses.margin_relu_distance(MAPS, MAPS[..., :2], jnp.zeros(3)),
+            "as many channels",
+        ),
+        (lambda: losses.margin_relu_distance(MAPS, MAPS, jnp.zeros(2)), r"margin: shape \(2,\)"),
+        (lambda: losses.variational_information(MAPS, MAPS, jnp.zeros(2)), r"log_scale: shape"),
+        (lambda: losses.flow_of_solution([MAPS], [MAPS]), "at least two"),
+        (lambda: losses.singular_vectors([MAPS] * 2, [MAPS[:, :, :2]] * 2), "of one width"),
+        (lambda: losses.class_activation(MAPS, MAPS, resolution=0), "resolution"),
+        (lambda: losses.softmax_regression(MAPS, MAPS, jnp.zeros((2, 5))), "kernel: shape"),
+        (lambda: losses.region_logits(MAPS, grids=(0,)), "grids"),
+        (lambda: losses.skew_forward_kl(MAPS, MAPS, alpha=1.0), "alpha"),
+        (
+            lambda: losses.regional_kl(MAPS[:, 0], MAPS[:, 0], jnp.zeros(3, jnp.int32)),
+            "labels: shape",
+        ),
+        (
+            lambda: losses.universal_logit_distance(MAPS, MAPS, jnp.zeros(2), jnp.zeros(2)),
+            "student .* and teacher .* must be",
+        ),
+    ],
+)
+def test_errors(call, message):
+    with pytest.raises(UserError, match=message):
+        call()
