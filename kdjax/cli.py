@@ -30,7 +30,7 @@ Knowledge distillation beyond one KL: train networks beside each other, from a c
   python -m kdjax bounds --workdir=runs/x
   python -m kdjax study --config=experiments/bounds_gaussian.py --out=runs/bounds_gaussian
   python -m kdjax report runs/* --out=report.html
-  python -m kdjax list [config]
+  python -m kdjax list [config | losses]
 
 The same train command resumes a run that was stopped. Exit status: 0 done, 2 a mistake in the
 config, a flag or a file (one line says which), 1 a run that failed.
@@ -106,7 +106,7 @@ def _parser() -> ArgumentParser:
     report.add_argument("workdirs", nargs="+", type=Path)
     report.add_argument("--out", type=Path, default=Path("report.html"))
     names = add("list", _list, "models, losses, data sets, optimizers, experiments and config keys")
-    names.add_argument("topic", nargs="?", choices=("config",), help="every key, in full")
+    names.add_argument("topic", nargs="?", choices=("config", "losses"), help="keys in full")
     return parser
 
 
@@ -253,8 +253,8 @@ def _report(args: Namespace, overrides: Sequence[str], command: str) -> int:
 def _list(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.experiment.commands import catalog
 
-    in_full = args.topic == "config"
-    text = catalog.config_keys() if in_full else catalog.vocabulary(Path("experiments"))
+    topics = {"config": catalog.config_keys, "losses": catalog.loss_names}
+    text = topics[args.topic]() if args.topic else catalog.vocabulary(Path("experiments"))
     sys.stdout.write(text + "\n")
     return 0
 
