@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 EPOCHS, DECAYS, RAMP = 240, (150, 180, 210), 20
 IMAGES = 47_500  # of 50,000
+LABELS = ("ce", "view_cross_entropy")  # terms that compare with labels
 THREE = ("stage1_pre", "stage2_pre", "stage3_pre", "pooled")
 FOUR = ("stage1_pre", "stage2_pre", "stage3_pre", "stage4_pre", "pooled")
 
@@ -110,7 +111,7 @@ def experiment(
         data |= {"name": "synthetic", "shape": (8, 8, 3), "num_classes": 10, "validation": 0.2}
     options = pair.get("options", {"teacher": {}, "student": {}})
     toward = {
-        name: {**({} if name == "ce" else {"toward": "teacher"}), **terms[name]} for name in terms
+        name: {**({} if name in LABELS else {"toward": "teacher"}), **terms[name]} for name in terms
     }
     config = ConfigDict(
         {

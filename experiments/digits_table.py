@@ -1,4 +1,4 @@
-"""All methods of the CIFAR-100 tables on digits: each one learns, at its published weight.
+"""All methods of the CIFAR-100 tables on digits, at their published weights.
 
 Two convolutional networks of two layers; the teacher is trained first ("alone") and frozen, and
 each row follows the teacher of its own seed for as many steps. Images are mirrored at random, so
@@ -6,7 +6,11 @@ that MLLD has two views. FSP, AB and FT first train for a tenth of the steps on 
 
     python -m kdjax train --config=experiments/digits_table.py --workdir=runs/digits_table
 
-Expected time: not measured. Expected result: not yet run.
+Expected time: 49 minutes on 2 CPU cores that had ten other jobs, nearly all of it compiling 26
+programs. Expected result: experiments/results/digits_table. The student has 95.0 % (sd 0.9 over 3
+seeds) alone, 95.7 (0.3) with AB, 95.5 (0.3) with ND, 95.4 with KD and OFD: nothing is apart from
+"alone". Weights were made for maps of 32 x 32 images: FT has 84.3 and SDD-DKD 89.3 (beta 8), and
+AT, CAT-KD and MLLD fail at this learning rate; at 0.01 they have 63.3, 93.2 and 95.3 (0.5).
 """
 
 from ml_collections import ConfigDict

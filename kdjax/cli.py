@@ -33,7 +33,7 @@ Knowledge distillation beyond one KL: train networks beside each other, from a c
   python -m kdjax bounds --workdir=runs/x
   python -m kdjax study --config=experiments/bounds_gaussian.py --out=runs/bounds_gaussian
   python -m kdjax report runs/* --out=report.html
-  python -m kdjax list [config | NAME]
+  python -m kdjax list [config | losses | NAME]
 
 The same train command resumes a run that was stopped. Exit status: 0 done, 2 a mistake in the
 config, a flag or a file (one line says which), 1 a run that failed, 75 a run that a signal stopped
@@ -148,8 +148,8 @@ def _add_list(add: Callable[[str, Any, str], ArgumentParser]) -> None:
     names.add_argument(
         "topic",
         nargs="?",
-        metavar="config | NAME",
-        help="config: every key, in full; a NAME, as forward_kl or resnet20: its options",
+        metavar="config | losses | NAME",
+        help="config: every key, in full; losses: each in a line; a NAME, as forward_kl or resnet20: its options",
     )
 
 
@@ -284,6 +284,8 @@ def _list(args: Namespace, overrides: Sequence[str], command: str) -> int:
 
     if args.topic == "config":
         text = catalog.config_keys()
+    elif args.topic == "losses":
+        text = catalog.loss_names()
     elif args.topic:
         text = catalog_entry.describe(args.topic)
     else:

@@ -152,6 +152,8 @@ def test_list_contains_all_names(capsys, monkeypatch):
 
 
 def test_list_config_prints_the_schema(capsys):
+    assert cli.main(["list", "losses"]) == 0
+    assert "\n  margin_relu_distance" in capsys.readouterr().out
     assert cli.main(["list", "config"]) == 0
     out, err = capsys.readouterr()
     assert not err

@@ -50,7 +50,7 @@ def softmax_regression(
     Raises:
         UserError: other batches or widths, a kernel of another width, a weight < 0.
 
-    Source: Yang et al. 2021 (ICLR), equations 3 and 6.
+    Source: Yang et al. 2021 (ICLR).
 
     >>> print(softmax_regression(jnp.ones((1, 2)), jnp.zeros((1, 2)), jnp.ones((2, 5))))
     [5.]
@@ -89,7 +89,7 @@ def class_activation(
     Raises:
         UserError: no maps, other batches or classes, resolution < 1.
 
-    Source: Guo et al. 2023 (arXiv 2304.12777), equations 5 and 6.
+    Source: Guo et al. 2023 (arXiv 2304.12777).
 
     >>> print(class_activation(jnp.ones((1, 4, 4, 3)), jnp.zeros((1, 8, 8, 3))))
     [1.]
@@ -116,7 +116,7 @@ def region_logits(
     Raises:
         UserError: no maps, a grid below 1.
 
-    Source: Wei, Luo, Luo 2024 (arXiv 2403.13512), equation 4.
+    Source: Wei, Luo, Luo 2024 (arXiv 2403.13512)
 
     >>> region_logits(jnp.ones((1, 8, 8, 10))).shape
     (1, 21, 10)
@@ -151,7 +151,7 @@ def regional_kl(
     Raises:
         UserError: shapes that disagree, labels that are not integers, temperature <= 0.
 
-    Source: Wei, Luo, Luo 2024 (arXiv 2403.13512), equations 6 to 9, without T^2.
+    Source: Wei, Luo, Luo 2024 (arXiv 2403.13512), without T^2.
 
     >>> z = jnp.zeros((1, 5, 3))
     >>> print(regional_kl(z, z, jnp.array([1])))
@@ -179,7 +179,7 @@ def regional_decoupled_kl(
     Raises:
         UserError: as `regional_kl` and `decoupled_kl`.
 
-    Source: Wei, Luo, Luo 2024 (arXiv 2403.13512), section 3.3, without T^2.
+    Source: Wei, Luo, Luo 2024 (arXiv 2403.13512), without T^2.
 
     >>> z = jnp.zeros((1, 5, 3))
     >>> print(regional_decoupled_kl(z, z, jnp.array([1])))

@@ -36,7 +36,7 @@ def flow_of_solution(student_maps: Maps, teacher_maps: Maps) -> Float[Array, " b
     Raises:
         UserError: fewer than two maps, not as many on both sides, no maps, other channels.
 
-    Source: Yim et al. 2017 (CVPR), equations 1 and 2.
+    Source: Yim et al. 2017 (CVPR).
 
     >>> maps = [jnp.ones((1, 4, 4, 2)), jnp.ones((1, 2, 2, 3))]
     >>> print(flow_of_solution(maps, [0 * m for m in maps]))
@@ -83,7 +83,7 @@ def singular_vectors(
         UserError: fewer than two maps, not as many on both sides, no maps, vectors of other lengths
             than the teacher's, count < 1.
 
-    Source: Lee, Kim, Song 2018 (arXiv 1807.06819), section 3; scale and sign of public
+    Source: Lee, Kim, Song 2018 (arXiv 1807.06819); scale and sign of public
     implementations.
 
     >>> maps = [jnp.ones((1, 4, 4, 2)), jnp.ones((1, 4, 4, 3))]
@@ -134,7 +134,8 @@ def _aligned_vectors(
     nearest = jnp.argmax(jnp.abs(cosines), axis=-1, keepdims=True)
     sign = jnp.where(jnp.take_along_axis(cosines, nearest, axis=-1) < 0, -1.0, 1.0)
     s_rows = jnp.take_along_axis(s_rows, nearest, axis=1) * sign
-    return tuple(jnp.swapaxes(v * share[..., None], 1, 2) for v in (s_rows, t_rows))
+    s_rows, t_rows = (jnp.swapaxes(v * share[..., None], 1, 2) for v in (s_rows, t_rows))
+    return s_rows, t_rows
 
 
 def _matrices(maps: Array, channels: bool) -> Array:

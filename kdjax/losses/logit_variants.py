@@ -33,7 +33,7 @@ def standardized_kl(
     Raises:
         UserError: shapes that differ, temperature <= 0.
 
-    Source: Sun et al. 2024 (arXiv 2403.01427), equations 9 and 10, without T^2.
+    Source: Sun et al. 2024 (arXiv 2403.01427), without T^2.
 
     >>> z = jnp.array([1.0, 2.0, 4.0])
     >>> print(abs(standardized_kl(5 * z + 3, z)) < 1e-6)
@@ -80,7 +80,7 @@ def multi_level_kl(
     Raises:
         UserError: shapes that differ or are not [batch, classes], temperature <= 0.
 
-    Source: Jin, Wang, Lin 2023 (CVPR), equations 3 to 9; shares, scales and the first view at
+    Source: Jin, Wang, Lin 2023 (CVPR); shares, scales and the first view at
     temperatures 2 and 6 are the published code's.
 
     >>> z = jnp.array([[1.0, 2.0, 4.0], [0.0, 1.0, 0.0]])

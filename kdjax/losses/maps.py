@@ -54,8 +54,7 @@ def neuron_selectivity(
     Raises:
         UserError: no maps, or other batches.
 
-    Source: Huang and Wang 2017 (arXiv 1707.01219), equation 5 with the polynomial kernel of
-    degree 2.
+    Source: Huang and Wang 2017 (arXiv 1707.01219), with the polynomial kernel of degree 2.
 
     >>> maps = jnp.array([[[[1.0, 0.0]], [[0.0, 1.0]]]])  # two channels, each of one position
     >>> print(neuron_selectivity(maps, maps), neuron_selectivity(maps, maps[..., :1]))
@@ -81,7 +80,7 @@ def factor_transfer(
     Raises:
         UserError: the shapes differ, or there is no second axis.
 
-    Source: Kim, Park, Kwak 2018 (arXiv 1802.04977), equation 3 with p = 1.
+    Source: Kim, Park, Kwak 2018 (arXiv 1802.04977), with p = 1.
 
     >>> print(factor_transfer(jnp.eye(2), 3 * jnp.eye(2)))
     [0. 0.]
@@ -128,7 +127,7 @@ def activation_boundary(
     Raises:
         UserError: the shapes differ or are no maps, margin <= 0.
 
-    Source: Heo et al. 2019 (arXiv 1811.03233), equation 5, squared.
+    Source: Heo et al. 2019 (arXiv 1811.03233), squared as in public code.
 
     >>> print(activation_boundary(jnp.zeros((1, 1, 1, 2)), jnp.ones((1, 1, 1, 2))))
     [2.]
@@ -161,7 +160,7 @@ def variational_information(
     Raises:
         UserError: the shapes differ.
 
-    Source: Ahn et al. 2019 (arXiv 1904.05835), equation 6.
+    Source: Ahn et al. 2019 (arXiv 1904.05835)
 
     >>> print(variational_information(jnp.ones((1, 4)), jnp.ones((1, 4)), jnp.zeros(4)).round(4))
     [-0.1832]
@@ -199,7 +198,7 @@ def margin_relu_distance(
     Raises:
         UserError: no maps, other batches or channels, a margin of another shape.
 
-    Source: Heo et al. 2019 (arXiv 1904.01866), equations 1 and 4.
+    Source: Heo et al. 2019 (arXiv 1904.01866).
 
     >>> s, t = jnp.array([[[[-3.0, -3.0]]]]), jnp.array([[[[-5.0, 1.0]]]])
     >>> print(margin_relu_distance(s, t, jnp.array([-1.0, -1.0])))
@@ -230,7 +229,7 @@ def negative_margin(
     Raises:
         UserError: the shapes differ.
 
-    Source: Heo et al. 2019 (arXiv 1904.01866), equation 5; the fallback of the published code.
+    Source: Heo et al. 2019 (arXiv 1904.01866); the fallback of the published code.
 
     >>> [round(float(m), 3) for m in negative_margin(jnp.ones(2), jnp.array([0.0, 9.0]))]
     [-0.798, -3.0]

@@ -180,7 +180,7 @@ def kernel_correlation_congruence(
     Raises:
         UserError: other batch sizes, or no second axis, gamma <= 0, order < 1.
 
-    Source: Peng et al. 2019 (arXiv 1904.01802), equation 8.
+    Source: Peng et al. 2019 (arXiv 1904.01802).
 
     >>> print(kernel_correlation_congruence(jnp.eye(3), jnp.eye(3)[::-1]))
     0.0
@@ -217,8 +217,7 @@ def log_sum_distance(
     Raises:
         UserError: shapes that differ or are not [batch, width], exponent <= 0.
 
-    Source: Miles and Mikolajczyk 2023 (arXiv 2303.11098), equation 12 with the scale of a public
-    implementation.
+    Source: Miles and Mikolajczyk 2023 (arXiv 2303.11098), the scale of a public implementation.
 
     >>> x = jnp.array([[0.0], [2.0]])
     >>> print(log_sum_distance(x, -x).round(2))  # 2 log(2 * 2^4), up to the epsilon

@@ -53,7 +53,7 @@ def universal_logit_distance(
     Raises:
         UserError: shapes that disagree, labels that are not integers.
 
-    Source: Boizard et al. 2024 (arXiv 2402.12030), equation 5.
+    Source: Boizard et al. 2024 (arXiv 2402.12030)
 
     >>> z, answer = jnp.zeros((1, 3, 4)), jnp.array([[-1, 0, 0]])
     >>> print(universal_logit_distance(z, z[..., :2], answer, answer))
@@ -100,7 +100,7 @@ def multi_level_transport(
     Raises:
         UserError: shapes that disagree, labels that are not integers.
 
-    Source: Cui et al. 2024 (arXiv 2412.14528), equations 4 to 11; the scales of the published code.
+    Source: Cui et al. 2024 (arXiv 2412.14528); the scales of the published code.
 
     >>> z, answer = jnp.zeros((1, 3, 4)), jnp.array([[-1, 0, 0]])
     >>> print(multi_level_transport(z, z, answer, answer, level_weights=(1, 0, 0)))

@@ -88,7 +88,7 @@ def factor_transfer(
     Raises:
       UserError: rate not in (0, 1]; by init, a layer that is no map.
 
-    Source: Kim, Park, Kwak 2018 (arXiv 1802.04977), section 3.
+    Source: Kim, Park, Kwak 2018 (arXiv 1802.04977)
 
     >>> sorted(factor_transfer().terms)
     ['factor_transfer', 'paraphrase', 'spatial_factor_transfer']

@@ -24,16 +24,12 @@ def vocabulary(folder: Path) -> str:
     Args:
       folder: of experiments; files whose names begin with "_" are parts of others.
     """
-    losses = {name: _title(define) for name, define in terms.TERM_SPECS.items()}
     experiments = {path.as_posix(): _heading(path) for path in sorted(folder.glob("[!_]*.py"))}
     defaults = [f"  {key.path} = {json.dumps(key.default)}" for key in schema_lookup.declared()]
     lines = [
         *_wrap("models: ", ", ".join(models.names())),
-        *_section("losses (terms of a role):", losses),
-        *_section(
-            "critics (roles between two others):",
-            {name: critics.describe(name) for name in critics.names()},
-        ),
+        "",
+        loss_names(),
         "",
         *_wrap("data sets: ", ", ".join(data.known())),
         *_wrap("optimizers: ", ", ".join(optimizer.DIRECTIONS)),
@@ -43,6 +39,14 @@ def vocabulary(folder: Path) -> str:
         *defaults,
     ]
     return "\n".join(lines)
+
+
+def loss_names() -> str:
+    """Return the lines of `kdjax list losses`: every term and critic, described in a line."""
+    losses = {name: _title(define) for name, define in terms.TERM_SPECS.items()}
+    described = {name: critics.describe(name) for name in critics.names()}
+    lines = _section("losses (terms of a role):", losses)
+    return "\n".join([*lines, *_section("critics (roles between two others):", described)][1:])
 
 
 def config_keys() -> str:

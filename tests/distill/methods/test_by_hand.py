@@ -10,7 +10,7 @@ from kdjax import models
 from kdjax.distill import Player, co_train
 from kdjax.errors import UserError
 from kdjax.experiment.build.schedules import weight_schedule
-from kdjax.experiment.config.schema import WeightRamp
+from kdjax.experiment.config.schema import Term, WeightRamp
 from tests.distill.methods import tables
 
 BATCH = tables.batch(5)
@@ -207,7 +207,7 @@ RAMPS = {
 @pytest.mark.parametrize("name", RAMPS)
 def test_ramp_follows_its_formula(name):
     table = WeightRamp(name=name, steps=10, boundaries=(3, 6), factors=(1.0, 0.5, 0.0))
-    ramp = weight_schedule("term", table)
+    ramp = weight_schedule("term", Term(ramp=table))
     for step, value in RAMPS[name].items():
         assert float(ramp(jnp.int32(step))) == pytest.approx(value, abs=1e-6)
 

@@ -175,7 +175,10 @@ def test_labels_of_a_streamed_set_are_by_id():
 
 
 def test_names_of_critic_terms_are_distinct():
-    assert set(critics.names()) == {"contrast", "dependency"}
+    assert set(critics.names()) == {
+        "contrast", "correlation_congruence", "dependency", "factor_transfer",
+        "variational_information",
+    }  # fmt: skip
     assert not set(critics.term_scalars()) & set(terms.TERM_SPECS)
     assert critics.describe("contrast").startswith("CRD: ")
 
