@@ -276,3 +276,10 @@ def test_a_platform_that_is_not_there(tmp_path):
     assert done.stderr.decode().splitlines() == [
         "kdjax: JAX_PLATFORMS=cuda: this machine has no such device; unset it"
     ]
+
+
+def test_the_report_holds_the_loss_of_a_role_and_who_chose(trained):
+    both, offline = trained[1].variants
+    assert both.roles["student"].loss == "ce + T^2 balanced_kl(teacher, T swept)"
+    assert offline.roles["teacher"].loss is None
+    assert both.chosen["teacher"].judge == "student"

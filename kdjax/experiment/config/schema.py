@@ -280,7 +280,6 @@ class Select(_Table):
 class Config(_Table):
     """A whole experiment."""
 
-    title: str = _key("", "Name of a variant in reports.")
     seed: Natural = _key(0, "Seed of initial weights, dropout, order and augmentation.")
     num_steps: Positive = _key(1000, "Steps of the run.")
     batch_size: Positive = _key(128, "Examples of a step, over all devices.")
@@ -299,6 +298,7 @@ class Config(_Table):
     precision: Literal["float32", "bfloat16"] = _key("float32", "Type of the computation.")
     tensorboard: bool = _key(True, "Write TensorBoard events.")
     ece_bins: Positive = _key(15, "Bins of the expected calibration error.")
+    title: str = _key("", "Name of a variant in reports.")
     data: Data = _key(Data(), "Data set.")
     roles: Annotated[dict[str, Role], _Removable] = _key({}, "Name -> player or critic.")
     variants: dict[str, dict[str, Any] | None] = _key({}, "Name -> keys that it overrides.")

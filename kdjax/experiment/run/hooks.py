@@ -60,13 +60,13 @@ class TrainHooks:
         start, total = int(state.step), config.num_steps
         label = self.group.variant.name if self.named else "train"
         count = len(self.group.members)
-        shown = f"{label}, median of {count} members" if count > 1 else label
+        heading = f"{label}, median of {count} members" if count > 1 else label
         unit = self.experiment.task.unit
         every = loop.Every(
             config.log_every, config.eval_every, config.checkpoint_every, config.grad_norm_every
         )
         console = None if multihost.is_first() else Console(quiet=True)
-        with Progress(total, label=shown, unit=unit, console=console) as progress:
+        with Progress(total, label=heading, unit=unit, console=console) as progress:
             hooks = loop.Hooks(
                 step=self.program.step,
                 multi_step=self.program.multi_step,

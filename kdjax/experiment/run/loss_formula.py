@@ -1,33 +1,42 @@
 """The loss of a role as a formula, from its terms, for the report."""
 
+from kdjax.distill.terms import Term
 from kdjax.experiment.build.plan import Variant
 
 
 def loss_formula(variant: Variant, role: str) -> str:
     """Return what a role minimises: "ce + 0.5 T^2 forward_kl(teacher, T = 4)"; "" if nothing.
 
-    A swept number is written as its name. A critic's term names the critic.
+    Scalars with default values are left out, but for temperatures. A critic's term names the
+    critic.
     """
-    summands = []
-    for name, term in variant.players[role].terms.items():
-        numbers = {key: _number(variant, role, name, key, x) for key, x in term.scalars.items()}
-        if term.temperature_schedule is not None:
-            numbers["temperature"] += f" to {term.temperature_schedule.to:g}"
-        factors = [numbers.pop("weight")]
-        factors += ["ramp"] * (term.weight_schedule is not None)
-        factors += ["T^2"] * term.scale_by_temperature_squared
-        named = [f"{'T' if key == 'temperature' else key} = {x}" for key, x in numbers.items()]
-        inside = ", ".join([*term.toward, *named])
-        factors.append(f"{name}({inside})" if inside else name)
-        summands.append(" ".join(factor for factor in factors if factor != "1"))
+    terms = variant.players[role].terms
+    summands = [_summand(variant, role, name, term) for name, term in terms.items()]
     for critic, comparison in variant.critics.items():
         learners = comparison.between if comparison.moves == "both" else comparison.between[:1]
         summands += [f"{critic}.{name}" for name in comparison.terms if role in learners]
     return " + ".join(summands)
 
 
-def _number(variant: Variant, role: str, term: str, key: str, value: float) -> str:
-    tail = f".terms.{term}.{key}"
-    paths = {f"roles.{role}{tail}", f"roles.*{tail}"} & set(variant.members[0])
-    swept = any(len({member[path] for member in variant.members}) > 1 for path in paths)
-    return key if swept else f"{value:g}"
+def _summand(variant: Variant, role: str, name: str, term: Term) -> str:
+    numbers = []
+    for key, scalar in term.spec.scalars.items():
+        label, value = "T" if key == "temperature" else key, term.scalars[key]
+        if _is_swept(variant, role, f"{name}.{key}"):
+            numbers.append(f"{label} swept")
+        elif key == "temperature" and term.temperature_schedule is not None:
+            numbers.append(f"{label} = {value:g} to {term.temperature_schedule.to:g}")
+        elif key == "temperature" or value != scalar.default:
+            numbers.append(f"{label} = {value:g}")
+    inside = ", ".join([*term.toward, *numbers])
+    weight = term.scalars["weight"]
+    factors = ["weight"] if _is_swept(variant, role, f"{name}.weight") else [f"{weight:g}"]
+    factors = [] if factors == ["1"] else factors
+    factors += ["ramp"] * (term.weight_schedule is not None)
+    factors += ["T^2"] * term.scale_by_temperature_squared
+    return " ".join([*factors, f"{name}({inside})" if inside else name])
+
+
+def _is_swept(variant: Variant, role: str, path: str) -> bool:
+    paths = {f"roles.{owner}.terms.{path}" for owner in (role, "*")} & set(variant.members[0])
+    return any(len({member[path] for member in variant.members}) > 1 for path in paths)
