@@ -80,7 +80,7 @@ def convolution_norm_exact(
     """
     weights = _by_group(kernel, shape, stride, groups)
     window, (group, out, into) = weights.shape[:2], weights.shape[2:]
-    outputs = [-(-size // stride) + (not k % 2) for size, k in zip(shape, window, strict=True)]
+    outputs = [(size - k % 2) // stride + 1 for size, k in zip(shape, window, strict=True)]
     table = (group, *outputs, out, *shape, into)
     if np.prod(table) > _ENTRIES:
         raise UserError(

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from kdjax.losses._checks import check_pair, check_positive
 from kdjax.losses._types import Number
 from kdjax.types import Array
 
@@ -14,23 +13,11 @@ def log_probabilities(logits: ArrayLike, temperature: Number = 1.0) -> Array:
     return jax.nn.log_softmax(jnp.asarray(logits, jnp.float32) / temperature, axis=-1)
 
 
-def log_pair(student: ArrayLike, teacher: ArrayLike, temperature: Number) -> tuple[Array, Array]:
-    """Check student, teacher and temperature, and return the log-probabilities of both."""
-    check_pair(student, teacher)
-    check_positive("temperature", temperature)
-    return log_probabilities(student, temperature), log_probabilities(teacher, temperature)
-
-
 def expectation(log_p: Array, values: Array) -> Array:
     """Return sum_c p_c values_c; a class of probability 0 may hold an infinite or NaN value."""
     p = jnp.exp(log_p)
     # Masked before the product: 0 * inf would be NaN in the value and again in the gradient.
     return jnp.sum(p * jnp.where(p > 0, values, 0.0), axis=-1)
-
-
-def kl(log_p: Array, log_q: Array) -> Array:
-    """Return KL(p || q) in nats from log-probabilities."""
-    return expectation(log_p, log_p - log_q)
 
 
 def pick(values: Array, labels: ArrayLike) -> Array:

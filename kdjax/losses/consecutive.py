@@ -134,8 +134,8 @@ def _aligned_vectors(
     nearest = jnp.argmax(jnp.abs(cosines), axis=-1, keepdims=True)
     sign = jnp.where(jnp.take_along_axis(cosines, nearest, axis=-1) < 0, -1.0, 1.0)
     s_rows = jnp.take_along_axis(s_rows, nearest, axis=1) * sign
-    s_rows, t_rows = (jnp.swapaxes(v * share[..., None], 1, 2) for v in (s_rows, t_rows))
-    return s_rows, t_rows
+    weight = share[..., None]
+    return jnp.swapaxes(s_rows * weight, 1, 2), jnp.swapaxes(t_rows * weight, 1, 2)
 
 
 def _matrices(maps: Array, channels: bool) -> Array:

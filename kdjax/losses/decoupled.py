@@ -9,7 +9,8 @@ from jax.typing import ArrayLike
 
 from kdjax.errors import UserError
 from kdjax.losses._checks import check_labels, check_not_negative, check_pair, check_positive
-from kdjax.losses._log_space import kl, pick
+from kdjax.losses._comparison import kl, logit_pair, shift_of
+from kdjax.losses._log_space import pick
 from kdjax.losses._types import Labels, Logits, Number, PerExample, Scalar
 from kdjax.losses._vectors import norm
 from kdjax.types import Array
@@ -54,28 +55,29 @@ def decoupled_kl(
     >>> print(loss.round())  # 2/3 of the teacher's mass is where the student has e^-499.3
     332.0
     """
-    check_pair(student_logits, teacher_logits)
+    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
     check_labels(student_logits, labels)
     check_not_negative("alpha", alpha)
     check_not_negative("beta", beta)
-    check_positive("temperature", temperature)
-    if jnp.shape(student_logits)[-1] < 2:
-        raise UserError(f"logits: {jnp.shape(student_logits)} must have at least two classes")
-    target_s, others_s = _split(student_logits, labels, temperature)
-    target_t, others_t = _split(teacher_logits, labels, temperature)
-    return alpha * kl(target_t, target_s) + beta * kl(others_t, others_s)
-
-
-def _split(logits: ArrayLike, labels: ArrayLike, temperature: Number) -> tuple[Array, Array]:
-    """Log of (p_y, 1 - p_y), and of the other classes renormalised, -inf at the label."""
-    z = jnp.asarray(logits, jnp.float32) / temperature
-    is_label = jnp.arange(z.shape[-1]) == jnp.asarray(labels)[..., None]
+    if s.shape[-1] < 2:
+        raise UserError(f"logits: {s.shape} must have at least two classes")
+    is_label = jnp.arange(s.shape[-1]) == jnp.asarray(labels)[..., None]
     # The label is left out of the sums. Subtracting a large constant from it, as is usual, loses
     # all digits of the other classes, and 1 - p_y is 0 where p_y rounds to 1.
-    others = jnp.where(is_label, -jnp.inf, z)
-    log_odds = pick(z, labels) - jax.nn.logsumexp(others, axis=-1)
-    target = jnp.stack([jax.nn.log_sigmoid(log_odds), jax.nn.log_sigmoid(-log_odds)], axis=-1)
-    return target, jax.nn.log_softmax(others, axis=-1)
+    others_s, others_t = (jnp.where(is_label, -jnp.inf, z) for z in (s, t))
+    between = jnp.where(is_label, 0.0, difference)
+    log_odds = pick(difference, labels) - shift_of(others_t, others_s, between)
+    target_s, target_t, target_difference = (
+        jnp.stack([x, jnp.zeros_like(x)], axis=-1)
+        for x in (_log_odds(s, others_s, labels), _log_odds(t, others_t, labels), log_odds)
+    )
+    target = kl(target_t, target_s, target_difference)
+    return alpha * target + beta * kl(others_t, others_s, between)
+
+
+def _log_odds(logits: Array, others: Array, labels: ArrayLike) -> Array:
+    """Return log p_y / (1 - p_y) from the logits, and from those with -inf at the label."""
+    return pick(logits, labels) - jax.nn.logsumexp(others, axis=-1)
 
 
 def correlation(

@@ -2,15 +2,17 @@
 
 Student first, teacher second, logits in, one float32 number an example out: a sum over classes,
 in nats, never averaged over the batch and never multiplied by T^2 (the term that uses a loss does
-both). `p = softmax(z / T)`. All is computed in float32 log space: values and gradients stay finite
-for T in [0.05, 20] and logits up to 1e4 in size, whatever their dtype; a class with a logit of -inf
-on both sides contributes nothing. Nothing is detached unless a function says so. Shapes that differ
-and a temperature that is not a finite number > 0 are refused with a UserError.
+both). `p = softmax(z / T)`. All is computed in float32: values and gradients stay finite for T from
+0.05 on and logits up to 1e4 in size, whatever their dtype, and keep their digits where T is high or
+both sides nearly agree; a class with a logit of -inf on both sides contributes nothing. Nothing is
+detached unless a function says so. Shapes that differ and a temperature that is not a finite number
+> 0 are refused with a UserError.
 """
 
 import jax
 import jax.numpy as jnp
 
+from kdjax.losses import _comparison
 from kdjax.losses._checks import (
     check_fraction,
     check_labels,
@@ -19,7 +21,8 @@ from kdjax.losses._checks import (
     check_pair,
     check_positive,
 )
-from kdjax.losses._log_space import expectation, kl, log_pair, log_probabilities, pick
+from kdjax.losses._comparison import kl, logit_pair
+from kdjax.losses._log_space import expectation, log_probabilities, pick
 from kdjax.losses._types import Labels, Logits, Number, PerExample
 
 
@@ -77,8 +80,8 @@ def forward_kl(
     >>> print(float(forward_kl(student, teacher)))
     0.6931471824645996
     """
-    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
-    return kl(log_t, log_s)
+    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
+    return kl(t, s, difference)
 
 
 def soft_cross_entropy(
@@ -94,8 +97,9 @@ def soft_cross_entropy(
     >>> print(float(soft_cross_entropy(jnp.zeros(2), jnp.zeros(2))))
     0.6931471824645996
     """
-    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
-    return expectation(log_t, -log_s)
+    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
+    log_t = log_probabilities(t)
+    return kl(t, s, difference) + expectation(log_t, -log_t)
 
 
 def reverse_kl(
@@ -110,8 +114,8 @@ def reverse_kl(
     >>> print(float(reverse_kl(student, teacher)))
     0.6931471824645996
     """
-    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
-    return kl(log_s, log_t)
+    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
+    return kl(s, t, -difference)
 
 
 def jensen_shannon(
@@ -146,18 +150,8 @@ def jensen_shannon(
     0.6931471824645996
     """
     check_open_fraction("weight", weight)
-    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
-    # log(p / m) from the log ratio alone: exactly 0 at p_s = p_t, and expm1 never overflows.
-    # `where`, not abs and min: their subgradients at equal probabilities would be wrong.
-    ruled_out = jnp.isneginf(log_s) & jnp.isneginf(log_t)
-    ratio = jnp.where(ruled_out, 0.0, log_t - log_s)
-    teacher_above = ratio >= 0
-    share = jnp.where(teacher_above, 1 - weight, weight)
-    above = -jnp.log1p(share * jnp.expm1(jnp.where(teacher_above, -ratio, ratio)))
-    teacher_over_mixture = jnp.where(teacher_above, above, ratio + above)
-    student_over_mixture = jnp.where(teacher_above, above - ratio, above)
-    teacher_part = expectation(log_t, teacher_over_mixture)
-    return weight * teacher_part + (1 - weight) * expectation(log_s, student_over_mixture)
+    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
+    return _comparison.jensen_shannon(t, s, difference, jnp.asarray(weight, jnp.float32))
 
 
 def total_variation(
@@ -172,8 +166,8 @@ def total_variation(
     >>> print(float(total_variation(student, teacher)))
     0.5
     """
-    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
-    return 0.5 * jnp.sum(jnp.abs(jnp.exp(log_s) - jnp.exp(log_t)), axis=-1)
+    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
+    return _comparison.total_variation(t, s, difference)
 
 
 def weighted_kl(
@@ -200,8 +194,8 @@ def weighted_kl(
     """
     check_not_negative("forward_weight", forward_weight)
     check_not_negative("reverse_weight", reverse_weight)
-    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
-    return forward_weight * kl(log_t, log_s) + reverse_weight * kl(log_s, log_t)
+    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
+    return forward_weight * kl(t, s, difference) + reverse_weight * kl(s, t, -difference)
 
 
 def balanced_kl(
@@ -245,9 +239,9 @@ def balanced_kl(
     teacher_entropy = entropy(teacher_logits, temperature=entropy_temperature)
     forward_weight = jnp.where(teacher_entropy > student_entropy, emphasis, 1.0)
     reverse_weight = jnp.where(student_entropy > teacher_entropy, emphasis, 1.0)
-    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
-    forward = jax.lax.stop_gradient(forward_weight) * kl(log_t, log_s)
-    return forward + jax.lax.stop_gradient(reverse_weight) * kl(log_s, log_t)
+    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
+    forward = jax.lax.stop_gradient(forward_weight) * kl(t, s, difference)
+    return forward + jax.lax.stop_gradient(reverse_weight) * kl(s, t, -difference)
 
 
 def logit_mse(

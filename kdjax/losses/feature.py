@@ -182,9 +182,10 @@ def hierarchical_context(
 ) -> Float[Array, " batch"]:
     """ReviewKD's HCL of one level: weighted mean squared differences of a pyramid of pooled maps.
 
-    The full map has weight 1; averaged over 4 x 4, 2 x 2 and 1 x 1 cells (those smaller than the
-    map) it has weights 1/2, 1/4, 1/8, in this order; the sum is divided by that of the weights.
-    Add up the losses of several levels.
+    The full map has weight 1; averaged over 4 x 4, 2 x 2 and 1 x 1 cells (those fewer than its
+    rows; columns do not count, and may be pooled into more cells than there are) it has weights
+    1/2, 1/4, 1/8, in this order; the sum is divided by that of the weights. Add up the losses of
+    several levels.
 
     Returns:
         [batch] float32.
@@ -201,10 +202,9 @@ def hierarchical_context(
     check_pair(student_features, teacher_features, "features", axes)
     # Pooling is linear: pool the difference, not the two maps.
     gap = jnp.asarray(student_features, jnp.float32) - jnp.asarray(teacher_features, jnp.float32)
-    height, width = gap.shape[1:3]
     total, weight, weights = jnp.mean(rows(gap) ** 2, axis=-1), 1.0, 1.0
     for cells in (4, 2, 1):
-        if cells < min(height, width):
+        if cells < gap.shape[1]:
             weight /= 2
             weights += weight
             total += weight * jnp.mean(rows(pool(gap, (cells, cells))) ** 2, axis=-1)

@@ -155,3 +155,31 @@ def test_divergence_of_representation_and_class():
     truth = 0.75 * np.log(0.75 / 0.5) + 0.25 * (np.log(0.25 / 0.5) + 1 / 2)
     actual = bounds.knn_kl_by_class(x, y, x_classes, y_classes, k=5)
     assert actual == pytest.approx(truth, abs=0.1)  # hundreds of samples
+
+
+def dense_convolution(kernel, shape, stride):
+    """The matrix of a convolution with kernel // 2 zeros on each side, from its definition."""
+    window, pads = kernel.shape[:2], [k // 2 for k in kernel.shape[:2]]
+    counts = [(n + 2 * p - k) // stride + 1 for n, p, k in zip(shape, pads, window, strict=True)]
+    columns = []
+    for index in np.ndindex(*shape, kernel.shape[2]):
+        image = np.zeros((*shape, kernel.shape[2]))
+        image[index] = 1
+        padded = np.pad(image, [(p, p) for p in pads] + [(0, 0)])
+        out = [
+            np.tensordot(padded[i * stride :, j * stride :][: window[0], : window[1]], kernel, 3)
+            for i, j in np.ndindex(*counts)
+        ]
+        columns.append(np.ravel(out))
+    return np.stack(columns, 1)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("window", [(2, 2), (4, 4), (2, 3), (3, 3), (6, 1)])
+@pytest.mark.parametrize("shape", [(5, 4), (7, 7), (1, 3)])
+def test_norms_of_convolutions_of_even_kernels(window, shape, stride):
+    kernel = np.random.default_rng(sum(window)).normal(size=(*window, 2, 3))
+    truth = np.linalg.norm(dense_convolution(kernel, shape, stride), 2)
+    exact = bounds.convolution_norm_exact(kernel, shape, stride=stride)
+    assert exact == pytest.approx(truth, rel=1e-12)
+    assert bounds.convolution_bound(kernel, shape, stride=stride) >= truth * (1 - 1e-12)

@@ -59,6 +59,15 @@ class TestDecoupled:
         close(value, GOLDEN[f"{name}/f64/value"], 2e-4 if loose else 1e-5)
         close(grad, GOLDEN[f"{name}/f64/grad_s"], 2e-4 if loose else 1e-5)
 
+    @pytest.mark.parametrize("temperature", [100.0, 1e4])
+    def test_high_temperatures_keep_their_digits(self, temperature):
+        s, t, labels = logits(3)
+        # The reference in float64 is exact to 1e-16, of values near 1e-3 and 1e-7.
+        expected = references.decoupled_kl(s, t, labels, temperature=temperature)
+        ours = losses.decoupled_kl(s, t, labels, temperature=temperature)
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)
+        assert np.all(np.asarray(losses.decoupled_kl(s, s, labels, temperature=temperature)) >= 0)
+
     def test_against_numpy_in_both_arguments(self):
         s, t, labels = logits()
         keywords = {"alpha": 0.5, "beta": 3.0, "temperature": 1.5}
@@ -145,6 +154,15 @@ class TestCorrelation:
         value, grad = jax.jit(jax.value_and_grad(loss))(s)
         close(value, GOLDEN[f"{name}/f64/value"])
         close(grad, GOLDEN[f"{name}/f64/grad_s"])
+
+    @pytest.mark.parametrize("temperature", [100.0, 1e4])
+    def test_high_temperatures_keep_their_digits(self, temperature):
+        s, t, labels = logits(3)
+        # The reference in float64 is exact to 1e-16, of values near 1e-3 and 1e-7.
+        expected = references.decoupled_kl(s, t, labels, temperature=temperature)
+        ours = losses.decoupled_kl(s, t, labels, temperature=temperature)
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)
+        assert np.all(np.asarray(losses.decoupled_kl(s, s, labels, temperature=temperature)) >= 0)
 
     def test_against_numpy_in_both_arguments(self):
         s, t, _ = logits(4)

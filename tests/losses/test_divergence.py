@@ -1,5 +1,7 @@
 """Divergences against scipy in float64, and their identities."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -158,6 +160,87 @@ class TestIdentities:
         for a, b in zip(with_it[1], without[1], strict=True):
             close(a[:, :-1], b)
             assert np.all(np.asarray(a[:, -1]) == 0)
+
+
+def extended(s, t, temperature):
+    """Values and student gradients in extended precision: KL, reverse, JS, total variation."""
+    a, b = (np.asarray(z, np.longdouble) / np.longdouble(temperature) for z in (s, t))
+    p, q = (np.exp(z - np.log(np.exp(z).sum(-1, keepdims=True))) for z in (a, b))
+
+    def divergence(x, y):
+        return (x * np.log(x / y)).sum(-1)
+
+    def centred(x):
+        return p * (x - (p * x).sum(-1, keepdims=True)) / temperature
+
+    m = (p + q) / 2
+    return {
+        losses.forward_kl: (divergence(q, p), (p - q) / temperature),
+        losses.reverse_kl: (divergence(p, q), centred(np.log(p / q))),
+        losses.weighted_kl: (
+            divergence(q, p) + divergence(p, q),
+            (p - q) / temperature + centred(np.log(p / q)),
+        ),
+        losses.jensen_shannon: (
+            (divergence(p, m) + divergence(q, m)) / 2,
+            centred(np.log(p / m)) / 2,
+        ),
+        losses.total_variation: (np.abs(p - q).sum(-1) / 2, centred(np.sign(p - q)) / 2),
+    }
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _values_and_gradient(function, s, t, temperature):
+    def total(a):
+        each = function(a, t, temperature=temperature)
+        return jnp.sum(each), each
+
+    grad, each = jax.grad(total, has_aux=True)(s)
+    return each, grad
+
+
+def values_and_gradient(*args):
+    return [np.asarray(x, np.float64) for x in _values_and_gradient(*args)]
+
+
+class TestDigits:
+    """float32 values of size T^-2 or less, against extended precision."""
+
+    @pytest.mark.parametrize("near", [False, True])
+    @pytest.mark.parametrize("temperature", [1.0, 100.0, 1e4])
+    def test_high_temperatures_and_nearly_equal_logits(self, temperature, near):
+        s, t = pair(11)
+        t = s + (1e-4 if temperature == 1 else 1e-2) * t if near else t
+        for function, (value, grad) in extended(s, t, temperature).items():
+            each, ours = values_and_gradient(function, s, t, temperature)
+            expected = value.astype(float)
+            np.testing.assert_allclose(each, expected, rtol=1e-5, err_msg=function.__name__)
+            assert each.min() > 0
+            np.testing.assert_allclose(
+                ours, grad.astype(float), rtol=1e-4,
+                atol=1e-5 * float(np.abs(grad).max()), err_msg=function.__name__,
+            )  # fmt: skip
+
+    def test_soft_cross_entropy_has_the_gradient_of_the_divergence(self):
+        s, t = pair(12)
+        grad = jax.grad(lambda a: jnp.sum(losses.soft_cross_entropy(a, t, temperature=1e4)))(s)
+        expected = extended(s, t, 1e4)[losses.forward_kl][1].astype(float)
+        np.testing.assert_allclose(grad, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+    def test_total_variation_is_flat_where_both_agree(self):
+        s = jnp.round(8 * pair(13)[0]) / 8  # so that s + 3 is exact
+        for a, b in ((s, s), (s, s + 3.0)):
+            grads = jax.jit(jax.grad(lambda *z: jnp.sum(losses.total_variation(*z)), (0, 1)))(a, b)
+            assert max(np.abs(g).max() for g in grads) == 0
+        # the third class ties: only the other two have a slope
+        s, t = jnp.log(jnp.array([0.5, 0.25, 0.25])), jnp.log(jnp.array([0.25, 0.5, 0.25]))
+        sign, p = np.array([1.0, -1.0, 0.0]), softmax(s)
+        close(jax.grad(losses.total_variation)(s, t), 0.5 * p * (sign - (p * sign).sum()))
+
+    def test_second_derivatives(self):
+        s, t = pair(14, shape=(3,), scale=0.1)
+        hessian = jax.hessian(losses.forward_kl)(s, t)
+        close(hessian, np.diag(softmax(s)) - np.outer(softmax(s), softmax(s)))
 
 
 @jax.jit

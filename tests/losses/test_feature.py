@@ -150,6 +150,26 @@ def test_pyramid_of_a_zero_mean_difference_is_the_full_map_alone():
     close(losses.hierarchical_context(board, jnp.zeros_like(board)), [1 / 1.875])
 
 
+def pooled(x, cells):
+    """torch's adaptive average pooling of [batch, height, width, channel], window by window."""
+    spans = [
+        [slice(i * n // cells, -(-(i + 1) * n // cells)) for i in range(cells)]
+        for n in x.shape[1:3]
+    ]
+    return np.stack([np.stack([x[:, a, b].mean((1, 2)) for b in spans[1]], 1) for a in spans[0]], 1)
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 3, 2), (2, 3, 7, 2), (2, 8, 2, 1), (2, 2, 8, 1)])
+def test_pyramid_of_maps_that_are_not_square_goes_by_their_height(shape):
+    s, t = np.random.default_rng(1).normal(size=(2, *shape))
+    total, weight, weights = ((s - t) ** 2).mean((1, 2, 3)), 1.0, 1.0
+    for cells in (4, 2, 1):  # the published loop: levels of at least as many cells as rows are left
+        if cells < shape[1]:
+            weight, weights = weight / 2, weights + weight / 2
+            total += weight * ((pooled(s, cells) - pooled(t, cells)) ** 2).mean((1, 2, 3))
+    close(losses.hierarchical_context(jnp.float32(s), jnp.float32(t)), total / weights)
+
+
 @pytest.mark.usefixtures("without_jaxtyping")
 class TestErrors:
     def test_shapes(self):

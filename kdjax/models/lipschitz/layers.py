@@ -18,6 +18,11 @@ START = 50  # power iterations before the first step; one per step suffices for 
 _BJORCK = {1: (1.5, -0.5), 2: (15 / 8, -5 / 4, 3 / 8), 3: (35 / 16, -35 / 16, 21 / 16, -5 / 16)}
 
 
+def _matmul(a: Array, b: Array) -> Array:
+    """Multiply in full float32: the default of GPUs and TPUs breaks a certificate."""
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
 def start_vector(key: Array, shape: tuple[int, ...]) -> Array:
     """Draw a unit vector (of any number of axes) from which power iteration starts."""
     normal = jax.random.normal(key, shape)
@@ -60,10 +65,10 @@ def spectral_dense(kernel: Array, vector: Array, *, num_iters: int = 1) -> tuple
     fixed = lax.stop_gradient(kernel)
     u = vector
     for _ in range(num_iters):
-        u = _unit(fixed.T @ _unit(fixed @ u))
+        u = _unit(_matmul(fixed.T, _unit(_matmul(fixed, u))))
     u = lax.stop_gradient(u)
-    v = lax.stop_gradient(_unit(fixed @ u))
-    return kernel / _positive(v @ kernel @ u), u
+    v = lax.stop_gradient(_unit(_matmul(fixed, u)))
+    return kernel / _positive(_matmul(_matmul(v, kernel), u)), u
 
 
 def spectral_conv(
@@ -99,7 +104,8 @@ def spectral_conv(
     def conv(k: Array, image: Array) -> Array:
         form = ("NHWC", "HWIO", "NHWC")
         return lax.conv_general_dilated(
-            image[None], k, strides, padding, dimension_numbers=form
+            image[None], k, strides, padding, dimension_numbers=form,
+            precision=lax.Precision.HIGHEST,
         )[0]  # fmt: skip
 
     fixed = lax.stop_gradient(kernel)
@@ -116,7 +122,8 @@ def bjorck(kernel: Array, *, order: int = 1, num_iters: int = 20) -> Array:
 
     K is first divided by sqrt(max row sum x max column sum of |K|) >= its norm; then, for order 1,
     K <- 1.5 K - .5 K K'K. No singular value exceeds 1 (up to rounding); initially small ones are
-    still below 1 after few iterations. Differentiable through all iterations.
+    still below 1 after few iterations, and those of 0 grow from rounding errors after many.
+    Differentiable through all iterations.
 
     Args:
       kernel: [inputs, outputs].
@@ -136,37 +143,28 @@ def bjorck(kernel: Array, *, order: int = 1, num_iters: int = 20) -> Array:
         raise UserError(f"order: must be 1, 2 or 3, got {order!r}")
     if num_iters < 1:
         raise UserError(f"num_iters: must be >= 1, got {num_iters}")
-    size = jnp.abs(kernel)
+    # First by the largest entry: sums of entries near the ends of float32 would leave its range.
+    kernel = kernel / _positive(lax.stop_gradient(jnp.max(jnp.abs(kernel))))
+    size = lax.stop_gradient(jnp.abs(kernel))
     bound = jnp.sqrt(jnp.max(jnp.sum(size, 0)) * jnp.max(jnp.sum(size, 1)))
-    scaled = kernel / _positive(lax.stop_gradient(bound))
-    return bjorck_iterations(scaled, order=order, num_iters=num_iters)
+    return bjorck_iterations(kernel / _positive(bound), order=order, num_iters=num_iters)
 
 
 def bjorck_iterations(kernel: Array, *, order: int, num_iters: int) -> Array:
     """Iterate on a kernel whose singular values are at most 1; see `bjorck`.
 
-    Every iterate is K times a polynomial of G = K'K, so that only square matrices of the shorter
-    side are iterated.
+    Every iteration starts from K itself. Products of polynomials of K'K alone would cost less, but
+    they multiply the rounding errors of small singular values until these exceed 1.
     """
     tall = kernel if kernel.shape[0] >= kernel.shape[1] else kernel.T
-    gram = tall.T @ tall
-    product = factor = _polynomial(gram, order)
-    for _ in range(num_iters - 1):
-        gram = factor @ gram @ factor  # the matrices commute
-        factor = _polynomial(gram, order)
-        product = product @ factor
-    iterate = tall @ product
-    return iterate if tall is kernel else iterate.T
-
-
-def _polynomial(gram: Array, order: int) -> Array:
-    """Return the factor of one iteration, a polynomial of G = K'K with eigenvalues of at most 1."""
-    first, *rest = _BJORCK[order]
-    power, total = gram, first * jnp.eye(len(gram), dtype=gram.dtype)
-    for number, weight in enumerate(rest):
-        power = power @ gram if number else gram
-        total = total + weight * power
-    return total
+    for _ in range(num_iters):
+        gram = _matmul(tall.T, tall)
+        power, total = tall, _BJORCK[order][0] * tall
+        for weight in _BJORCK[order][1:]:
+            power = _matmul(power, gram)
+            total = total + weight * power
+        tall = total
+    return tall if kernel.shape[0] >= kernel.shape[1] else tall.T
 
 
 def group_sort(x: Array, *, size: int = 2) -> Array:

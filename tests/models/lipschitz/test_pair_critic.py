@@ -47,6 +47,39 @@ def test_bjorck_norm_is_at_most_one_and_converges_to_the_polar_factor(order):
     assert np.linalg.norm(np.asarray(lipschitz.bjorck(wide, order=order)), 2) <= 1 + 1e-6
 
 
+def harsh_kernels():
+    rng = np.random.default_rng(0)
+    yield "rank 2", rng.normal(size=(64, 2)) @ rng.normal(size=(2, 64))
+    yield "images to 64", rng.normal(size=(784, 64))
+    yield "wide", rng.normal(size=(16, 256))
+    yield "columns of sizes 1e-6 to 1e6", rng.normal(size=(96, 64)) * np.logspace(-6, 6, 64)
+    yield "tiny", 1e-30 * rng.normal(size=(32, 16))
+    yield "huge", 1e37 * rng.normal(size=(32, 16))
+    yield "zeros", np.zeros((8, 4))
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize(("name", "kernel"), harsh_kernels())
+def test_bjorck_of_harsh_kernels_never_stretches(name, kernel, order):
+    for count in (25, 100):
+        iterate = lipschitz.bjorck(jnp.float32(kernel), order=order, num_iters=count)
+        sizes = np.linalg.svd(np.asarray(iterate, np.float64), compute_uv=False)
+        assert sizes[0] <= 1 + 1e-6, (name, count)  # NaN fails, too
+        assert sizes[0] > 1 - 1e-6 or name == "zeros"
+
+
+def test_bjorck_of_a_large_kernel_of_rank_1():
+    iterate = lipschitz.bjorck(jnp.ones((1024, 1024)), num_iters=2)
+    np.testing.assert_allclose(iterate, np.full((1024, 1024), 1 / 1024), rtol=1e-5)
+
+
+def test_products_of_constrained_layers_are_in_full_float32():
+    kernel, vector = jnp.ones((4, 3)), jnp.ones(3) / 3**0.5
+    for function in (lipschitz.bjorck, lambda k: lipschitz.spectral_dense(k, vector)[0]):
+        text = str(jax.make_jaxpr(jax.grad(lambda k, f=function: jnp.sum(f(k))))(kernel))
+        assert text.count("dot_general") == text.count("Precision.HIGHEST, Precision.HIGHEST") > 0
+
+
 @pytest.mark.parametrize(("groups", "size"), [(6, 2), (4, 3), (3, 4), (1, 12)])
 def test_group_sort_matches_golden_values(groups, size):
     expected = GOLDEN[f"groupsort/num_units{groups}_size{size}"]

@@ -1,0 +1,174 @@
+"""Divergences of two distributions that keep their digits where the two are nearly equal.
+
+At a high temperature, or with copied weights, log p - log q is no larger than the rounding errors
+of both, and sum p (log p - log q) is a small difference of large summands. Here log(p / q) comes
+from the difference of the logits, and every class adds a number >= 0: with r = log(p / q),
+
+    KL(p || q) = sum (p r - p + q) = sum q (e^r r - e^r + 1),
+
+by a series for small r. Gradients are closed forms in p, q, p - q and r, with the same care.
+
+Distributions are logits over the last axis. `difference` is z_p - z_q, passed beside z_p and z_q
+because it is exact only before the division by a temperature.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from kdjax.losses._checks import check_pair, check_positive
+from kdjax.losses._types import Number
+from kdjax.types import Array
+
+_SERIES = 0.25  # up to this |r|, p r - p + q and e^r - 1 are sums of powers
+# Classes agree if |log(p / q)| is at most this part of the row's largest, plus what equal logits
+# leave where a compiler rounds the two sides differently.
+_TIE, _LEFT = 2.0**-22, 2.0**-40
+
+
+class LogitPair(NamedTuple):
+    """Logits of student and teacher, divided by T, and `difference`, (teacher - student) / T."""
+
+    student: Array
+    teacher: Array
+    difference: Array
+
+
+class _Comparison(NamedTuple):
+    p: Array
+    q: Array
+    ratio: Array  # log(p / q)
+    gap: Array  # p - q
+    shift: Array  # [..., 1]: log sum exp z_p - log sum exp z_q
+
+
+def logit_pair(student: ArrayLike, teacher: ArrayLike, temperature: Number) -> LogitPair:
+    """Check student, teacher and temperature, and return both as float32 logits of T = 1."""
+    check_pair(student, teacher)
+    check_positive("temperature", temperature)
+    s, t = (jnp.asarray(z, jnp.float32) for z in (student, teacher))
+    # A class may be ruled out by -inf on both sides: it differs by 0.
+    difference = jnp.where(s == t, 0.0, t - s)
+    return LogitPair(s / temperature, t / temperature, difference / temperature)
+
+
+def _softmax(logits: Array) -> tuple[Array, Array, Array]:
+    """Return the probabilities, and log sum exp [..., 1] in two parts; one exponential a class."""
+    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    exponentials = jnp.exp(logits - largest)
+    total = jnp.sum(exponentials, axis=-1, keepdims=True)
+    return exponentials / total, largest, jnp.log(total)
+
+
+def _beyond_linear(r: Array) -> Array:
+    """Return e^r - 1 - r for |r| <= 1/4, to float32's precision."""
+    series = 1 / 5040 * r + 1 / 720
+    for factor in (1 / 120, 1 / 24, 1 / 6, 1 / 2):
+        series = series * r + factor
+    return series * r * r
+
+
+def _series(r: Array) -> tuple[Array, Array]:
+    """Return if r is small, and r with 0 where it is not."""
+    small = jnp.abs(r) < _SERIES
+    return small, jnp.where(small, r, 0.0)
+
+
+def _summand(p: Array, q: Array, r: Array, gap: Array) -> Array:
+    """Return p r - (p - q) >= 0 of every class, r = log(p / q); p = 0 leaves q."""
+    small, safe = _series(r)
+    near = q * (safe * safe - _beyond_linear(safe) * (1 - safe))
+    return jnp.where(small, near, jnp.where(p > 0, p * r, 0.0) - gap)
+
+
+def _compare(p_logits: Array, q_logits: Array, difference: Array) -> _Comparison:
+    p, p_largest, p_rest = _softmax(p_logits)
+    q, q_largest, q_rest = _softmax(q_logits)
+    # In two steps: a large difference of the largest logits must not round away the rest.
+    shift = p_largest - q_largest
+    ratio = (difference - shift) - (p_rest - q_rest)
+    small, safe = _series(ratio)
+    gap = jnp.where(small, q * (safe + _beyond_linear(safe)), p - q)
+    # Probabilities sum to 1, so what p - q sums to is the rounding error of the shift.
+    error = jnp.sum(gap, axis=-1, keepdims=True)
+    return _Comparison(p, q, ratio - error, gap - p * error, shift + (p_rest - q_rest) + error)
+
+
+def shift_of(p_logits: Array, q_logits: Array, difference: Array) -> Array:
+    """Return log sum exp z_p - log sum exp z_q of nearly equal logits, without cancellation."""
+    return _compare(p_logits, q_logits, difference).shift[..., 0]
+
+
+def _along(gradients: tuple[Array, Array], tangents: tuple[Array, ...]) -> Array:
+    """Return the derivative along the tangents of both logits; that of `difference` is in them."""
+    return jnp.sum(gradients[0] * tangents[0] + gradients[1] * tangents[1], axis=-1)
+
+
+def _centred(p: Array, values: Array) -> Array:
+    """Return the gradient in the logits of sum p values, `values` held constant."""
+    return p * (values - jnp.sum(p * values, axis=-1, keepdims=True))
+
+
+@jax.custom_jvp
+def kl(p_logits: Array, q_logits: Array, difference: Array) -> Array:
+    """Return KL(p || q) in nats, never negative."""
+    both = _compare(p_logits, q_logits, difference)
+    return jnp.sum(_summand(both.p, both.q, both.ratio, both.gap), axis=-1)
+
+
+@kl.defjvp
+def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    both = _compare(*primals)
+    value = jnp.sum(_summand(both.p, both.q, both.ratio, both.gap), axis=-1)
+    in_p = jnp.where(both.p > 0, both.p * (both.ratio - value[..., None]), 0.0)
+    return value, _along((in_p, -both.gap), tangents)
+
+
+@jax.custom_jvp
+def jensen_shannon(p_logits: Array, q_logits: Array, difference: Array, weight: Array) -> Array:
+    """Return w KL(p || m) + (1 - w) KL(q || m), m = w p + (1 - w) q, never negative."""
+    return _to_mixture(_compare(p_logits, q_logits, difference), weight)[0]
+
+
+def _to_mixture(both: _Comparison, weight: Array) -> tuple[Array, ...]:
+    """Return the divergence, those of p and q from the mixture m, and log(p / m), log(q / m)."""
+    p, q, ratio, gap, _ = both
+    # From the log ratio alone, by expm1 of a number below 0, which never overflows. `where`, not
+    # abs and min: their subgradients at equal probabilities would be wrong.
+    p_above = ratio >= 0
+    share = jnp.where(p_above, 1 - weight, weight)
+    above = -jnp.log1p(share * jnp.expm1(jnp.where(p_above, -ratio, ratio)))
+    p_ratio = jnp.where(p_above, above, ratio + above)
+    q_ratio = jnp.where(p_above, above - ratio, above)
+    mixture = weight * p + (1 - weight) * q
+    of_p = jnp.sum(_summand(p, mixture, p_ratio, (1 - weight) * gap), axis=-1)
+    of_q = jnp.sum(_summand(q, mixture, q_ratio, -weight * gap), axis=-1)
+    return weight * of_p + (1 - weight) * of_q, of_p, of_q, p_ratio, q_ratio
+
+
+@jensen_shannon.defjvp
+def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    *logits, weight = primals
+    both = _compare(*logits)
+    value, of_p, of_q, p_ratio, q_ratio = _to_mixture(both, weight)
+    in_p = weight * _centred(both.p, jnp.where(both.p > 0, p_ratio, 0.0))
+    in_q = (1 - weight) * _centred(both.q, jnp.where(both.q > 0, q_ratio, 0.0))
+    return value, _along((in_p, in_q), tangents) + (of_p - of_q) * tangents[3]
+
+
+@jax.custom_jvp
+def total_variation(p_logits: Array, q_logits: Array, difference: Array) -> Array:
+    """Return 1/2 sum |p - q|; a class on which both agree has gradient 0."""
+    return 0.5 * jnp.sum(jnp.abs(_compare(p_logits, q_logits, difference).gap), axis=-1)
+
+
+@total_variation.defjvp
+def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    both = _compare(*primals)
+    size = jnp.abs(both.ratio)
+    agree = size <= _TIE * jnp.max(size, axis=-1, keepdims=True) + _LEFT
+    sign = jnp.where(agree, 0.0, 0.5 * jnp.sign(both.ratio))
+    value = 0.5 * jnp.sum(jnp.abs(both.gap), axis=-1)
+    return value, _along((_centred(both.p, sign), -_centred(both.q, sign)), tangents)
