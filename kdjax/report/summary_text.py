@@ -66,8 +66,8 @@ def _describe_selection(report: RunSummary) -> str:
     each = all(set(over) <= set(choice.values) for choice in choices)  # else some sweep less
     chosen = f"For each variant, {names}" if each else names
     return (
-        f"{last}. {chosen} {was} chosen by the mean {metric} on the {selection.split} split, not on the test"
-        f" split{shared}."
+        f"{last}. {chosen} {was} chosen by the mean {metric} on the {selection.split} split,"
+        f" not on the test split{shared}."
     )
 
 
