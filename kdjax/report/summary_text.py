@@ -62,9 +62,12 @@ def _describe_selection(report: RunSummary) -> str:
         f"; the {role} of {', '.join(variants)} learns together with the {judge} and has its choice"
         for (role, judge), variants in followers.items()
     )
+    choices = [choice for variant in report.variants for choice in variant.chosen.values()]
+    each = all(set(over) <= set(choice.values) for choice in choices)  # else some sweep less
+    chosen = f"For each variant, {names}" if each else names
     return (
-        f"{last}. For each variant, {names} {was} chosen by the mean {metric} on the"
-        f" {selection.split} split, not on the test split{shared}."
+        f"{last}. {chosen} {was} chosen by the mean {metric} on the {selection.split} split,"
+        f" not on the test split{shared}."
     )
 
 

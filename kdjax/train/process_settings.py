@@ -69,13 +69,14 @@ def _passes_through_orbax(traceback: TracebackType | None) -> bool:
 def _configure_jax() -> None:
     """Keep compiled programs between runs, unless the user has chosen a place or none.
 
-    The code of kdjax and of its libraries promotes types and ranks: the settings that forbid it are
-    for a user's own code.
+    The code of kdjax and of its libraries promotes types and ranks and moves arrays: the settings
+    that forbid it are for a user's own code.
     """
     import jax
 
     jax.config.update("jax_numpy_dtype_promotion", "standard")
     jax.config.update("jax_numpy_rank_promotion", "allow")
+    jax.config.update("jax_transfer_guard", "allow")
     folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or folder.startswith("~"):  # no home folder
         return

@@ -152,7 +152,8 @@ def test_a_network_from_a_file_is_diagnosed_with_the_student(trained, tmp_path, 
 
 def test_a_damaged_file_of_bounds_is_named(trained, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("kdjax.report.records.read_report", lambda workdir: {})
-    (tmp_path / "bounds.json").write_text("{}")
+    for name in ("bounds", "report"):
+        (tmp_path / f"{name}.json").write_text("{}")
     refused(capsys, ["report", tmp_path, f"--out={tmp_path / 'x.html'}"], "bounds.json is damaged")
 
 
