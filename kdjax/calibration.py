@@ -2,7 +2,8 @@
 
 An example is any element of `*batch`. The confidence is the largest softmax probability at T = 1.
 Equal-width bins are (lo, hi]. Every function takes `mask` ([*batch], 1 counts, 0 does not): only
-examples with mask 1 enter, and per-example results are 0 where the mask is 0. All is float32 and
+examples with mask 1 enter, and per-example results are 0 where the mask is 0; an error of no
+examples is NaN. All is float32 and
 may be jitted and vmapped. A label outside [0, classes) counts as misclassified, and gives NaN where
 its probability is needed. Shapes that disagree, labels that are not integers and num_bins < 1 are
 refused with a UserError.
@@ -101,9 +102,14 @@ def _bin(confidence: Array, correct: Array, counted: Array, inner_edges: Array) 
 
 
 def _weighted_gap(bins: Reliability) -> Array:
-    """Return sum_b n_b / N |accuracy - confidence|; 0 for no examples."""
+    """Return sum_b n_b / N |accuracy - confidence|."""
     gaps = bins.count * jnp.abs(bins.accuracy - bins.confidence)
-    return jnp.sum(gaps) / jnp.maximum(jnp.sum(bins.count), 1)
+    return jnp.sum(gaps) / _divisor(jnp.sum(bins.count))
+
+
+def _divisor(count: Array) -> Array:
+    """Return the number of examples as float32, NaN for none."""
+    return jnp.where(count > 0, count.astype(jnp.float32), jnp.nan)
 
 
 def accuracy(logits: Logits, labels: Labels, *, mask: Mask = None) -> PerExample:
@@ -193,7 +199,8 @@ def maximum_calibration_error(
     0.5
     """
     bins = reliability(logits, labels, num_bins=num_bins, mask=mask)
-    return jnp.max(jnp.abs(bins.accuracy - bins.confidence))  # an empty bin's gap is 0
+    largest = jnp.max(jnp.abs(bins.accuracy - bins.confidence))  # an empty bin's gap is 0
+    return jnp.where(jnp.sum(bins.count) > 0, largest, jnp.nan)
 
 
 def adaptive_calibration_error(
@@ -238,7 +245,7 @@ def classwise_calibration_error(
     gap = jnp.where(counted[:, None], jax.nn.one_hot(labels, p.shape[-1]) - p, 0.0)
     # n_b / N |accuracy_b - confidence_b| is |sum of gaps| / N: one scatter-add for all classes.
     sums = jnp.zeros((p.shape[-1], num_bins)).at[jnp.arange(p.shape[-1]), index].add(gap)
-    return jnp.mean(jnp.sum(jnp.abs(sums), axis=-1)) / jnp.maximum(jnp.sum(counted), 1)
+    return jnp.mean(jnp.sum(jnp.abs(sums), axis=-1)) / _divisor(jnp.sum(counted))
 
 
 def fit_temperature(logits: Logits, labels: Labels, *, mask: Mask = None) -> Scalar:

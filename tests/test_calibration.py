@@ -201,12 +201,20 @@ class TestContract:
             np.testing.assert_allclose(actual, jnp.stack(each), rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize("name", sorted(ROWS))
-    def test_finite_at_the_extremes_in_bfloat16_and_without_examples(self, name):
+    def test_finite_at_the_extremes_and_in_bfloat16(self, name):
         logits, labels = data(9, n=8)
         for z in (1e4 * jnp.sign(logits), logits.astype(jnp.bfloat16) * 1e4):
             assert np.all(np.isfinite(np.array(ROWS[name](z, labels))))
-        empty = ROWS[name](jnp.zeros((0, 3)), jnp.zeros(0, jnp.int32))
-        assert np.all(np.isfinite(np.array(empty)))
+
+    @pytest.mark.parametrize("name", sorted(ROWS))
+    def test_an_error_of_no_examples_is_nan_and_nothing_else_is(self, name):
+        logits, labels = data(9, n=8)
+        for empty in (
+            ROWS[name](jnp.zeros((0, 3)), jnp.zeros(0, jnp.int32)),
+            ROWS[name](logits, labels, mask=jnp.zeros(8)),
+        ):
+            is_error = ROWS[name] in BINNED
+            assert np.all((np.isnan if is_error else np.isfinite)(np.array(empty)))
 
 
 @pytest.mark.usefixtures("without_jaxtyping")

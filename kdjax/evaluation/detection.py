@@ -55,7 +55,8 @@ def detection_metrics(
     "ap" is the mean over IoU .5, .55, ..., .95, "ap50" and "ap75" at one, the last three by the
     objects' area (below 32^2, to 96^2, above, pixels of the picture); NaN if a split has no such
     object. "detection_ece" is the expected calibration error of the scores: a detection is correct
-    if COCO matches it with an object at IoU .5; those matched with crowds do not count.
+    if COCO matches it with an object at IoU .5; those matched with crowds do not count. It is NaN
+    if there is no detection.
 
     Args:
         detections: [pictures, detections, 7], as in `to_photo`.
@@ -91,9 +92,9 @@ def detection_metrics(
     values = [float(value) for value in evaluation.stats[: len(NAMES)]]
     metrics = {n: v if v >= 0 else float("nan") for n, v in zip(NAMES, values, strict=True)}
     bins = _reliability(evaluation.evalImgs, len(photos), num_bins)
-    total = max(bins["count"].sum(), 1)
-    gap = np.abs(bins["accuracy"] - bins["confidence"])
-    metrics["detection_ece"] = float((bins["count"] * gap).sum() / total)
+    total = bins["count"].sum()
+    gap = (bins["count"] * np.abs(bins["accuracy"] - bins["confidence"])).sum()
+    metrics["detection_ece"] = float(gap / total) if total else float("nan")
     return metrics, bins
 
 

@@ -75,7 +75,8 @@ def choose(
     A role that neither watches nor is watched ("alone") is chosen by its own metric; players that
     learn together are one choice, by the metric of `selection.role`; `compared` are the pairs that
     critics stand between. Ties go to the lower NLL.
-    Values with a diverged member are passed over while there are others.
+    Values with a member that diverged, or whose metric is not finite (the calibration error of a
+    detector that finds nothing), are passed over while there are others.
 
     Raises:
       RunError: every choice has diverged.
@@ -89,10 +90,12 @@ def choose(
         groups.setdefault(key, []).append(member)
 
     def rank(group: Sequence[Member]) -> tuple[float, float, float]:
-        num_diverged = sum(member.diverged is not None for member in group)
-        score = _mean(group, judge, selection.metric)
-        score = sign * score if math.isfinite(score) else math.inf  # none: last, whatever the sign
-        return num_diverged, score, _mean(group, judge, "nll")
+        scores = _finite(group, judge, selection.metric)
+        num_unusable = sum(
+            member.diverged is not None or member.member not in scores for member in group
+        )
+        score = sign * _mean(scores) if scores else math.inf  # none: last, whatever the sign
+        return num_unusable, score, _mean(_finite(group, judge, "nll"))
 
     best = min(groups, key=lambda key: rank(groups[key]))
     finite = tuple(member.member for member in groups[best] if member.diverged is None)
@@ -101,11 +104,15 @@ def choose(
     return Choice(dict(best), finite, judge)
 
 
-def _mean(group: Sequence[Member], role: str, metric: str) -> float:
-    scores = [member.results["validation"] for member in group]
-    values = [score.get(f"{role}/{metric}", score.get(metric)) for score in scores]
-    finite = [value for value in values if value is not None and math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else math.inf
+def _finite(group: Sequence[Member], role: str, metric: str) -> dict[int, float]:
+    """Return member -> its validation metric, of the members in which that is finite."""
+    scores = {member.member: member.results["validation"] for member in group}
+    values = {number: s.get(f"{role}/{metric}", s.get(metric)) for number, s in scores.items()}
+    return {n: value for n, value in values.items() if value is not None and math.isfinite(value)}
+
+
+def _mean(scores: Mapping[int, float]) -> float:
+    return sum(scores.values()) / len(scores) if scores else math.inf
 
 
 def _isolated(role: str, players: Mapping[str, Player]) -> bool:

@@ -23,9 +23,9 @@ from kdjax.losses._types import Number
 from kdjax.types import Array
 
 _SERIES = 0.25  # up to this |r|, p r - p + q and e^r - 1 are sums of powers
-# Classes agree if |log(p / q)| is at most this part of the row's largest, plus what equal logits
+# Classes agree if |log(p / q)| is at most this part of the total variation, plus what equal logits
 # leave where a compiler rounds the two sides differently.
-_TIE, _LEFT = 2.0**-22, 2.0**-40
+_TIE, _LEFT = 2.0**-20, 2.0**-40
 
 
 class LogitPair(NamedTuple):
@@ -41,6 +41,7 @@ class _Comparison(NamedTuple):
     q: Array
     ratio: Array  # log(p / q)
     gap: Array  # p - q
+    error: Array  # [..., 1]: of ratio, the same for all classes
     shift: Array  # [..., 1]: log sum exp z_p - log sum exp z_q
 
 
@@ -93,7 +94,13 @@ def _compare(p_logits: Array, q_logits: Array, difference: Array) -> _Comparison
     gap = jnp.where(small, q * (safe + _beyond_linear(safe)), p - q)
     # Probabilities sum to 1, so what p - q sums to is the rounding error of the shift.
     error = jnp.sum(gap, axis=-1, keepdims=True)
-    return _Comparison(p, q, ratio - error, gap - p * error, shift + (p_rest - q_rest) + error)
+    return _Comparison(p, q, ratio, gap, error, shift + (p_rest - q_rest) + error)
+
+
+def _corrected(*arguments: Array) -> _Comparison:
+    """Compare, and take the error from the ratio and from p - q."""
+    both = _compare(*arguments)
+    return both._replace(ratio=both.ratio - both.error, gap=both.gap - both.p * both.error)
 
 
 def shift_of(p_logits: Array, q_logits: Array, difference: Array) -> Array:
@@ -114,27 +121,32 @@ def _centred(p: Array, values: Array) -> Array:
 @jax.custom_jvp
 def kl(p_logits: Array, q_logits: Array, difference: Array) -> Array:
     """Return KL(p || q) in nats, never negative."""
-    both = _compare(p_logits, q_logits, difference)
-    return jnp.sum(_summand(both.p, both.q, both.ratio, both.gap), axis=-1)
+    return _kl(_compare(p_logits, q_logits, difference))
+
+
+def _kl(both: _Comparison) -> Array:
+    # The error enters in a known way: one pass over the classes is saved.
+    total, error = jnp.sum(_summand(*both[:4]), axis=-1), both.error[..., 0]
+    return jnp.maximum((total - error * error / 2) / (1 + error), 0.0)
 
 
 @kl.defjvp
 def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
     both = _compare(*primals)
-    value = jnp.sum(_summand(both.p, both.q, both.ratio, both.gap), axis=-1)
-    in_p = jnp.where(both.p > 0, both.p * (both.ratio - value[..., None]), 0.0)
-    return value, _along((in_p, -both.gap), tangents)
+    value = _kl(both)
+    in_p = jnp.where(both.p > 0, both.p * (both.ratio - (both.error + value[..., None])), 0.0)
+    return value, _along((in_p, both.p * both.error - both.gap), tangents)
 
 
 @jax.custom_jvp
 def jensen_shannon(p_logits: Array, q_logits: Array, difference: Array, weight: Array) -> Array:
     """Return w KL(p || m) + (1 - w) KL(q || m), m = w p + (1 - w) q, never negative."""
-    return _to_mixture(_compare(p_logits, q_logits, difference), weight)[0]
+    return _to_mixture(_corrected(p_logits, q_logits, difference), weight)[0]
 
 
 def _to_mixture(both: _Comparison, weight: Array) -> tuple[Array, ...]:
     """Return the divergence, those of p and q from the mixture m, and log(p / m), log(q / m)."""
-    p, q, ratio, gap, _ = both
+    p, q, ratio, gap = both[:4]
     # From the log ratio alone, by expm1 of a number below 0, which never overflows. `where`, not
     # abs and min: their subgradients at equal probabilities would be wrong.
     p_above = ratio >= 0
@@ -151,7 +163,7 @@ def _to_mixture(both: _Comparison, weight: Array) -> tuple[Array, ...]:
 @jensen_shannon.defjvp
 def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
     *logits, weight = primals
-    both = _compare(*logits)
+    both = _corrected(*logits)
     value, of_p, of_q, p_ratio, q_ratio = _to_mixture(both, weight)
     in_p = weight * _centred(both.p, jnp.where(both.p > 0, p_ratio, 0.0))
     in_q = (1 - weight) * _centred(both.q, jnp.where(both.q > 0, q_ratio, 0.0))
@@ -161,14 +173,13 @@ def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, A
 @jax.custom_jvp
 def total_variation(p_logits: Array, q_logits: Array, difference: Array) -> Array:
     """Return 1/2 sum |p - q|; a class on which both agree has gradient 0."""
-    return 0.5 * jnp.sum(jnp.abs(_compare(p_logits, q_logits, difference).gap), axis=-1)
+    return 0.5 * jnp.sum(jnp.abs(_corrected(p_logits, q_logits, difference).gap), axis=-1)
 
 
 @total_variation.defjvp
 def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    both = _compare(*primals)
-    size = jnp.abs(both.ratio)
-    agree = size <= _TIE * jnp.max(size, axis=-1, keepdims=True) + _LEFT
-    sign = jnp.where(agree, 0.0, 0.5 * jnp.sign(both.ratio))
+    both = _corrected(*primals)
     value = 0.5 * jnp.sum(jnp.abs(both.gap), axis=-1)
+    agree = jnp.abs(both.ratio) <= _TIE * value[..., None] + _LEFT
+    sign = jnp.where(agree, 0.0, 0.5 * jnp.sign(both.ratio))
     return value, _along((_centred(both.p, sign), -_centred(both.q, sign)), tangents)

@@ -92,7 +92,9 @@ def correlation(
 
     r is Pearson's correlation, with 1e-8 in its denominator: over the classes of an example, and
     over the examples for a class. It couples the batch: pass the gathered logits of all devices.
-    For a batch of one example the second part is exactly 1, without gradient.
+    For a batch of one example the second part is exactly 1, without gradient. Where a student's
+    probabilities are constant, as with a head of zeros, the 1e-8 alone bounds the gradient (a norm
+    of about 1e6, as published): start from another head, or set `clip_norm`.
 
     Args:
         student_logits: z_s.

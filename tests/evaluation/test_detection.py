@@ -46,9 +46,10 @@ def test_perfect_detections_have_ap_one_and_ece_from_scores():
     assert bins["count"].tolist() == [0] * 7 + [3, 0, 0]
 
 
-def test_no_detections_have_ap_zero():
+def test_nothing_found_has_precision_zero_and_no_calibration_error():
     values, bins = judge(packed([]), packed([]))
-    assert values["ap"] == values["ap50"] == values["detection_ece"] == 0
+    assert values["ap"] == values["ap50"] == 0
+    assert np.isnan(values["detection_ece"])
     assert bins["count"].sum() == 0
 
 

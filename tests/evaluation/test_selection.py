@@ -127,6 +127,18 @@ def test_values_with_a_diverged_member_are_not_selected():
     assert selection.choose(members, "student", MUTUAL, SELECT).members == (2, 3)
 
 
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_values_whose_metric_is_not_finite_are_never_the_best(nothing):
+    for lower, scores in ((True, (0.9, 0.9)), (False, (0.1, 0.1))):
+        select = SELECT._replace(higher_is_better=not lower)
+        for seeds in ((0,), (0, 1)):  # of one seed, which leaves a mean of the other, or of both
+            members = grid((0.5, 0.5), scores)
+            for seed in seeds:
+                members[seed] = change(members[seed], accuracy=nothing)
+            choice = selection.choose(members, "student", MUTUAL, select)
+            assert choice.members == (2, 3), (lower, seeds)
+
+
 def test_if_all_values_have_a_diverged_member_the_others_count():
     members = grid((0.9, 0.9), (0.5, 0.5))
     members[1] = change(members[1], diverged="step 3", accuracy=None)

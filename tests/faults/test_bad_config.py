@@ -198,6 +198,22 @@ FILES = {
         ramp(name="piecewise", boundaries=(2,), factors=(1.0,)),
         ("ramp.factors (1.0,)", "one factor more"),
     ),
+    "ramp that does not rise": (
+        ramp(name="piecewise", boundaries=(3, 2), factors=(1.0, 0.5, 0.0)),
+        ("terms.ce: ramp.boundaries is (3, 2)", "rising whole numbers"),
+    ),
+    "boundary before the run": (
+        {STUDENT + "optimizer": {"schedule": {"name": "step", "boundaries": (-1,)}}},
+        ("roles.student.optimizer.schedule.boundaries", "0"),
+    ),
+    "warm-up past the end": (
+        {STUDENT + "optimizer": {"schedule": {"warmup_steps": 10**6}}},
+        ("roles.student.optimizer: schedule.warmup_steps is 1000000", "num_steps"),
+    ),
+    "momentum of 1": (
+        {STUDENT + "optimizer": {"momentum": 1.0}},
+        ("roles.student.optimizer.momentum", "1"),
+    ),
     "pause": (
         {STUDENT + "pause": {"name": "nap", "watch": "teacher"}},
         ("roles.student.pause.name is 'nap'", "switokd"),

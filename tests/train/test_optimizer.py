@@ -169,6 +169,22 @@ def test_warmup_rises_then_the_schedule_continues(name):
             lambda: learning_rate_schedule("cosin", num_steps=3),
             "no schedule 'cosin'; there are constant",
         ),
+        *(
+            (
+                lambda steps=steps: learning_rate_schedule(
+                    "cosine", num_steps=3, warmup_steps=steps
+                ),
+                rf"schedule.warmup_steps is {steps}; .* from 0 to num_steps, 3",
+            )
+            for steps in (-1, 4, 0.5)
+        ),
+        *(
+            (
+                lambda steps=steps: learning_rate_schedule("step", num_steps=9, boundaries=steps),
+                "schedule.boundaries is .*; it must be rising whole numbers >= 0",
+            )
+            for steps in ((0.5,), (-1,), (4, 4), (5, 4))
+        ),
     ],
 )
 def test_errors(build, message):

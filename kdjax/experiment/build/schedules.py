@@ -28,8 +28,15 @@ def learning_rate_schedule(
       factor: for "step".
 
     Raises:
-      UserError: an unknown name.
+      UserError: an unknown name, a warm-up that is not in [0, num_steps], boundaries that are not
+        rising whole numbers >= 0.
     """
+    if warmup_steps != int(warmup_steps) or not 0 <= warmup_steps <= num_steps:
+        raise UserError(
+            f"schedule.warmup_steps is {warmup_steps}; it must be a whole number from 0 to "
+            f"num_steps, {num_steps}"
+        )
+    _check_boundaries("schedule", boundaries)
     rest = max(num_steps - warmup_steps, 1)
     if name == "constant":
         main = optax.constant_schedule(1.0)
@@ -93,12 +100,21 @@ def _ramp(where: str, ramp: WeightRamp) -> optax.Schedule | None:
 def _piecewise(
     where: str, boundaries: tuple[int, ...], factors: tuple[float, ...]
 ) -> optax.Schedule:
-    if len(factors) != len(boundaries) + 1 or list(boundaries) != sorted(boundaries):
+    _check_boundaries(f"{where}: ramp", boundaries)
+    if len(factors) != len(boundaries) + 1:
         raise UserError(
-            f"{where}: ramp.boundaries is {boundaries} and ramp.factors {factors}; boundaries must "
-            "rise, and there must be one factor more than boundaries"
+            f"{where}: ramp.boundaries is {boundaries} and ramp.factors {factors}; there must be "
+            "one factor more than boundaries"
         )
     return optax.join_schedules([optax.constant_schedule(f) for f in factors], boundaries)
+
+
+def _check_boundaries(where: str, boundaries: Sequence[int]) -> None:
+    valid = all(step == int(step) and step >= 0 for step in boundaries)
+    if not valid or list(boundaries) != sorted(set(boundaries)):
+        raise UserError(
+            f"{where}.boundaries is {tuple(boundaries)}; it must be rising whole numbers >= 0"
+        )
 
 
 def temperature_schedule(anneal: TemperatureAnneal) -> terms.TemperatureSchedule | None:

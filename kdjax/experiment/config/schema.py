@@ -39,6 +39,7 @@ def _without_none(table: Any) -> Any:
 _List = BeforeValidator(_as_tuple)
 _Removable = BeforeValidator(_without_none)
 Ints = Annotated[tuple[int, ...], _List]
+Steps = Annotated[tuple[Natural, ...], _List]
 Floats = Annotated[tuple[float, ...], _List]
 Names = Annotated[tuple[str, ...], _List]
 Sizes = Annotated[tuple[int | Annotated[tuple[int, int], _List], ...], _List]
@@ -130,7 +131,7 @@ class Schedule(_Table):
         "cosine", "Shape of the learning rate over the run."
     )
     warmup_steps: Natural = _key(0, "Steps of a linear rise from 0.")
-    boundaries: Ints = _key((), "Steps at which `step` multiplies by the factor.")
+    boundaries: Steps = _key((), "Steps at which `step` multiplies by the factor.")
     factor: NonNegative = _key(0.1, "Factor of `step`.")
 
 
@@ -142,7 +143,9 @@ class Optimizer(_Table):
     weight_decay: NonNegative = _key(
         0.0, "Weight decay; sgd, adam and rmsprop add it to the gradient."
     )
-    momentum: NonNegative = _key(0.9, "Momentum of sgd, b1 of adam and lion, decay of rmsprop.")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = _key(
+        0.9, "Momentum of sgd, b1 of adam and lion, decay of rmsprop."
+    )
     nesterov: bool = _key(False, "Nesterov's momentum, of sgd and adam.")
     clip_norm: Annotated[float, Field(gt=0)] | None = _key(
         None, "Largest norm of the role's gradient."
@@ -165,7 +168,7 @@ class WeightRamp(_Table):
         None, "Shape of the factor. None: constant 1."
     )
     steps: Natural = _key(0, "Steps of a smooth ramp.")
-    boundaries: Ints = _key((), "Steps at which `piecewise` changes.")
+    boundaries: Steps = _key((), "Steps at which `piecewise` changes.")
     factors: Floats = _key((), "Factors of `piecewise`, one more than boundaries.")
 
 
