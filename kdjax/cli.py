@@ -149,7 +149,7 @@ def _add_list(add: Callable[[str, Any, str], ArgumentParser]) -> None:
         "topic",
         nargs="?",
         metavar="config | losses | NAME",
-        help="config: every key, in full; losses: each in a line; a NAME, as forward_kl or resnet20: its options",
+        help="all config keys, all losses, or the options of forward_kl, resnet20, ...",
     )
 
 

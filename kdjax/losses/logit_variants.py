@@ -6,7 +6,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from kdjax.losses._checks import check_pair, check_positive
-from kdjax.losses._log_space import log_pair
+from kdjax.losses._log_space import log_probabilities
 from kdjax.losses._types import Number
 from kdjax.losses._vectors import deviation, gram
 from kdjax.losses.divergence import forward_kl
@@ -99,7 +99,7 @@ def multi_level_kl(
     view = sum((_scaled_kl(student_view, teacher_view, t) for t in own), jnp.float32(0))
     total = images * (first + again) + view + again
     for t in (*own, *fixed):
-        s, p = (jnp.exp(log_p) for log_p in log_pair(student_logits, teacher_logits, t))
+        s, p = (jnp.exp(log_probabilities(z, t)) for z in (student_logits, teacher_logits))
         total += classes * _gram_gap(s.T, p.T) + images * _gram_gap(s, p)
     return total
 

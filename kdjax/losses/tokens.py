@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from kdjax.losses._checks import check_open_fraction
-from kdjax.losses._log_space import kl, log_pair
+from kdjax.losses._checks import check_open_fraction, check_pair, check_positive
+from kdjax.losses._log_space import expectation, log_probabilities
 from kdjax.losses._types import Number
 from kdjax.losses._vectors import ratio
+from kdjax.losses.divergence import forward_kl, reverse_kl
 from kdjax.types import Array
 
 _MASS = 0.5  # of the head, Wu et al. 2024
@@ -39,8 +40,8 @@ def skew_forward_kl(
     2.3
     """
     check_open_fraction("alpha", alpha)
-    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
-    return kl(log_t, _log_mixture(log_t, log_s, alpha))
+    log_s, log_t = _log_pair(student_logits, teacher_logits, temperature)
+    return expectation(log_t, log_t - _log_mixture(log_t, log_s, alpha))
 
 
 def skew_reverse_kl(
@@ -64,8 +65,14 @@ def skew_reverse_kl(
     2.3
     """
     check_open_fraction("alpha", alpha)
-    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
-    return kl(log_s, _log_mixture(log_s, log_t, alpha))
+    log_s, log_t = _log_pair(student_logits, teacher_logits, temperature)
+    return expectation(log_s, log_s - _log_mixture(log_s, log_t, alpha))
+
+
+def _log_pair(student: ArrayLike, teacher: ArrayLike, temperature: Number) -> tuple[Array, Array]:
+    check_pair(student, teacher)
+    check_positive("temperature", temperature)
+    return log_probabilities(student, temperature), log_probabilities(teacher, temperature)
 
 
 def _log_mixture(log_p: Array, log_q: Array, share: Number) -> Array:
@@ -103,7 +110,7 @@ def adaptive_kl(
     >>> print(adaptive_kl(z, z))
     0.0
     """
-    log_s, log_t = log_pair(student_logits, teacher_logits, temperature)
+    log_s, log_t = _log_pair(student_logits, teacher_logits, temperature)
     p_t = jax.lax.stop_gradient(jnp.exp(log_t))
     gap = jnp.abs(p_t - jax.lax.stop_gradient(jnp.exp(log_s)))
     order = jnp.argsort(p_t if from_tail else -p_t, axis=-1)
@@ -113,4 +120,6 @@ def adaptive_kl(
     total = jnp.sum(gap, axis=-1)
     head_share = ratio(jnp.sum(jnp.where(head, gap, 0.0), axis=-1), total)
     tail_share = ratio(jnp.sum(jnp.where(head, 0.0, gap), axis=-1), total)
-    return head_share * kl(log_t, log_s) + tail_share * kl(log_s, log_t)
+    logits = student_logits, teacher_logits
+    forward, reverse = (f(*logits, temperature=temperature) for f in (forward_kl, reverse_kl))
+    return head_share * forward + tail_share * reverse
