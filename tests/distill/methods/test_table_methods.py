@@ -6,8 +6,7 @@ import pytest
 
 from experiments import digits_table
 from experiments._methods import METHODS
-from kdjax.distill import terms
-from kdjax.distill.methods import Player
+from kdjax.distill import Player, terms
 from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run.member_groups import MemberGroup
