@@ -18,7 +18,6 @@ from kdjax.train.process_settings import configure_process, missing_platforms
 
 if TYPE_CHECKING:
     from kdjax.experiment.build.plan import Experiment
-    from kdjax.report.results import RunSummary
 
 # Commands import what they need when they run: `--help` and `report` start without jax.
 
@@ -193,12 +192,13 @@ def _train(args: Namespace, overrides: Sequence[str], command: str) -> int:
         # after the processes have found each other: these imports may start jax
         from kdjax.experiment.commands import overrides as flags
         from kdjax.experiment.commands.train_run import train_run
+        from kdjax.report.tables import show_tables
 
         loaded = flags.read(args.config, overrides)
         allow = args.allow_changed_data
         report = train_run(loaded, args.workdir, command, _say, allow_changed_data=allow)
         if report is not None:
-            _show(report)
+            show_tables(report)
             _say(f"report: {args.workdir / 'report.html'}")
     return 0
 
@@ -217,6 +217,7 @@ def _read_run(args: Namespace) -> "Experiment":
 def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.experiment.commands.report_data import make_report
     from kdjax.experiment.run.train import evaluate
+    from kdjax.report.tables import show_tables
 
     experiment = _read_run(args)
     results = evaluate(experiment, args.workdir, _say)
@@ -224,7 +225,7 @@ def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
         raise UserError(f"workdir {args.workdir} holds no finished variant; train first")
     complete = len(results) == len(experiment.variants)
     title = str(args.workdir)
-    _show(make_report(experiment, results, title=title, command=command, complete=complete))
+    show_tables(make_report(experiment, results, title=title, command=command, complete=complete))
     return 0
 
 
@@ -292,19 +293,6 @@ def _list(args: Namespace, overrides: Sequence[str], command: str) -> int:
         text = catalog.vocabulary(Path("experiments"))
     sys.stdout.write(text + "\n")
     return 0
-
-
-def _show(report: "RunSummary") -> None:
-    from kdjax.report import tables
-    from kdjax.report.records import RunRecord, with_titles
-    from kdjax.report.table import show
-
-    report = with_titles(RunRecord("", report)).report
-    for table in tables.everything(report):
-        show(table)
-    paired = tables.differences(report)
-    if paired is not None:
-        show(paired)
 
 
 def _say(text: str) -> None:

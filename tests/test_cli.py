@@ -13,6 +13,7 @@ import kdjax
 from kdjax import cli, models
 from kdjax.distill import terms
 from kdjax.report.results import to_json
+from kdjax.report.tables import show_tables
 from tests.faults.commands import base, experiment, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -118,7 +119,7 @@ def test_eval_gives_the_numbers_of_the_report(trained, monkeypatch):
 
 
 def test_report_prints_a_table(trained, capsys):
-    cli._show(trained[1])
+    show_tables(trained[1])
     out = capsys.readouterr().out
     for word in ("both", "offline", "student", "teacher (frozen)", "accuracy", "ECE", "NLL"):
         assert word in out

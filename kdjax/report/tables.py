@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from kdjax.report.metric_format import COLUMNS, Column, column_of, format_mean, format_value
+from kdjax.report.records import RunRecord, with_titles
 from kdjax.report.results import MemberResult, RunSummary, VariantResult
 from kdjax.report.statistics import (
     Mean,
@@ -21,7 +22,7 @@ from kdjax.report.statistics import (
     short_names,
     summarise,
 )
-from kdjax.report.table import BOLD_NOTE, Table
+from kdjax.report.table import BOLD_NOTE, Table, show
 
 
 def results(report: RunSummary, split: str = "test") -> Table:
@@ -81,6 +82,15 @@ def everything(report: RunSummary) -> list[Table]:
     first, *others = (results(report, split) for split in ("test", *extra_splits(report)))
     new_notes = [tuple(n for n in table.notes if n not in first.notes) for table in others]
     return [first, *(t._replace(notes=n) for t, n in zip(others, new_notes, strict=True))]
+
+
+def show_tables(report: RunSummary) -> None:
+    """Print all tables of a run in the terminal."""
+    report = with_titles(RunRecord("", report)).report
+    for table in everything(report):
+        show(table)
+    if (paired := differences(report)) is not None:
+        show(paired)
 
 
 def differences(report: RunSummary, role: str = "student", split: str = "test") -> Table | None:

@@ -5,48 +5,30 @@ taken for a float, and a list for a tuple. `resolve.from_dict` completes and che
 `schema_lookup.declared` lists the declarations.
 """
 
-import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     Tag,
 )
 
-Positive = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Natural | NonNegative  # a fraction below 1, or a count
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _without_none(table: Any) -> Any:
-    """Drop the entries that a variant has set to None: that is how it removes a role or a term."""
-    if isinstance(table, dict):
-        return {name: entry for name, entry in table.items() if entry is not None}
-    return {} if table is None else table
-
-
-_List = BeforeValidator(_as_tuple)
-_Removable = BeforeValidator(_without_none)
-Ints = Annotated[tuple[int, ...], _List]
-Steps = Annotated[tuple[Natural, ...], _List]
-Floats = Annotated[tuple[float, ...], _List]
-Names = Annotated[tuple[str, ...], _List]
-Sizes = Annotated[tuple[int | Annotated[tuple[int, int], _List], ...], _List]
-
-
-# ~ is the home folder
-FilePath = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+from kdjax.experiment.config.key_types import (
+    FilePath,
+    Floats,
+    Ints,
+    Names,
+    Natural,
+    NonNegative,
+    Positive,
+    Removable,
+    Share,
+    Sizes,
+    Steps,
+)
 
 
 class _Table(BaseModel):
@@ -262,13 +244,13 @@ class Role(_Table):
     remat: bool = _key(False, "Recompute activations in the backward pass: less memory.")
     cache: bool = _key(False, "Compute the outputs of a frozen role once for each example.")
     optimizer: Optimizer = _key(Optimizer(), "Optimizer.")
-    terms: Annotated[dict[str, Term], _Removable] = _key(
+    terms: Annotated[dict[str, Term], Removable] = _key(
         {}, "Losses that it minimises. {}: it is frozen."
     )
     between: Names = _key((), "Two players; the role is then a critic.")
     moves: Literal["first", "both"] = _key("first", "Players of a critic that learn from it.")
     pause: Pause = _key(Pause(), "Rule by which it waits.")
-    adapters: Annotated[dict[str, Adapter], _Removable] = _key(
+    adapters: Annotated[dict[str, Adapter], Removable] = _key(
         {}, "Features that it makes for its terms."
     )
 
@@ -303,7 +285,7 @@ class Config(_Table):
     ece_bins: Positive = _key(15, "Bins of the expected calibration error.")
     title: str = _key("", "Name of a variant in reports.")
     data: Data = _key(Data(), "Data set.")
-    roles: Annotated[dict[str, Role], _Removable] = _key({}, "Name -> player or critic.")
+    roles: Annotated[dict[str, Role], Removable] = _key({}, "Name -> player or critic.")
     variants: dict[str, dict[str, Any] | None] = _key({}, "Name -> keys that it overrides.")
     sweep: dict[str, Any] = _key({}, "Path of a number -> list of its values.")
     sweep_mode: Literal["grid", "zip"] = _key("grid", "All combinations, or the i-th together.")

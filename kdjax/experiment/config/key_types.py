@@ -1,0 +1,35 @@
+"""Types of config keys: numbers with bounds, tuples that may be given as lists, paths."""
+
+import os
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+Positive = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Natural | NonNegative  # a fraction below 1, or a count
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _without_none(table: Any) -> Any:
+    """Drop the entries that a variant has set to None: that is how it removes a role or a term."""
+    if isinstance(table, dict):
+        return {name: entry for name, entry in table.items() if entry is not None}
+    return {} if table is None else table
+
+
+TupleOf = BeforeValidator(_as_tuple)
+Removable = BeforeValidator(_without_none)
+Ints = Annotated[tuple[int, ...], TupleOf]
+Steps = Annotated[tuple[Natural, ...], TupleOf]
+Floats = Annotated[tuple[float, ...], TupleOf]
+Names = Annotated[tuple[str, ...], TupleOf]
+Sizes = Annotated[tuple[int | Annotated[tuple[int, int], TupleOf], ...], TupleOf]
+
+
+# ~ is the home folder
+FilePath = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
