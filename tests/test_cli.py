@@ -12,8 +12,8 @@ import pytest
 import kdjax
 from kdjax import cli, models
 from kdjax.distill import terms
+from kdjax.report import tables
 from kdjax.report.results import to_json
-from kdjax.report.tables import show_tables
 from tests.faults.commands import base, experiment, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -34,7 +34,7 @@ def trained(tmp_path_factory):
     file = experiment(folder, config, title="Two ways.")
     reports = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "_show", reports.append)
+        patch.setattr(tables, "show_tables", reports.append)
         assert cli.main(train(file, folder / "run")) == 0
     return folder / "run", reports[0]
 
@@ -110,7 +110,7 @@ def test_eval_gives_the_numbers_of_the_report(trained, monkeypatch):
     workdir, report = trained
     before = (workdir / "metrics.jsonl").read_bytes()
     reports = []
-    monkeypatch.setattr(cli, "_show", reports.append)
+    monkeypatch.setattr(tables, "show_tables", reports.append)
     assert cli.main(["eval", f"--workdir={workdir}"]) == 0
     assert to_json(reports[0].variants) == to_json(report.variants)
     assert reports[0].selection == report.selection
@@ -119,7 +119,7 @@ def test_eval_gives_the_numbers_of_the_report(trained, monkeypatch):
 
 
 def test_report_prints_a_table(trained, capsys):
-    show_tables(trained[1])
+    tables.show_tables(trained[1])
     out = capsys.readouterr().out
     for word in ("both", "offline", "student", "teacher (frozen)", "accuracy", "ECE", "NLL"):
         assert word in out

@@ -12,6 +12,7 @@ from scipy import special
 from kdjax import cli, data
 from kdjax.errors import UserError
 from kdjax.experiment.build import build
+from kdjax.report import tables
 from kdjax.train.step import init_state, make_step
 from kdjax.types import Variables
 from tests.faults.commands import experiment, train
@@ -50,7 +51,7 @@ def metrics(tmp_path_factory):
         folder = tmp_path_factory.mktemp("imagenet")
         settings = {**BASE, **over, "data": {**BASE["data"], "path": str(folder)}}
         with tfds.testing.mock_data(num_examples=40), pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cli, "_show", lambda report: None)
+            patch.setattr(tables, "show_tables", lambda report: None)
             assert cli.main(train(experiment(folder, settings), folder / "run")) == 0
         text = (folder / "run" / "metrics.jsonl").read_text()
         results[name] = [json.loads(line) for line in text.splitlines()]
