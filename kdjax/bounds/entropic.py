@@ -40,8 +40,8 @@ def wasserstein_entropic(
 ) -> EntropicCost:
     """Upper value of the exact transport cost of two samples: sum_ij P_ij c_ij of Sinkhorn's plan.
 
-    Samples, weights and metric as in `wasserstein_exact`, all else as in `transport_entropic`; a
-    smaller `epsilon` is tighter and slower.
+    Samples, weights and metric are those of `wasserstein_exact`; other arguments, result and
+    errors as in `transport_entropic`. A smaller `epsilon` is tighter and slower.
 
     >>> print(round(wasserstein_entropic([0.0, 1.0], [1.0, 2.0], epsilon=0.05).value, 3))
     1.0

@@ -152,11 +152,15 @@ def _learn(
 
 
 def _kl(first: np.ndarray, second: np.ndarray) -> float:
-    """Return KL in nats; infinite where only `second` is 0."""
-    support = first > 0
+    """Return KL in nats; infinite where only `second` is 0.
+
+    A product of two marginals is at least the square of their joint probability. Where that square
+    underflows, a cell adds less than 1e-150 and is left out.
+    """
+    support = first > math.sqrt(np.finfo(float).tiny)
     if np.any(second[support] <= 0):
         return math.inf
-    terms = first[support] * np.log(first[support] / second[support])
+    terms = first[support] * (np.log(first[support]) - np.log(second[support]))
     return max(float(terms.sum()), 0.0)
 
 

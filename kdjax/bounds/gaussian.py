@@ -198,7 +198,7 @@ def gaussian_kl_bound(
 ) -> Result:
     """Upper bound of |gen| in the Gaussian example: sigma sqrt(r_l ln(n / (n - 1))).
 
-    Arguments, refusals and source as in `gaussian_layer_kl`; `sub_gaussian` in the unit of the
+    Arguments, source and errors as in `gaussian_layer_kl`; `sub_gaussian` in the unit of the
     loss (1/2 for the 0-1 loss).
 
     >>> print(round(float(gaussian_kl_bound(1, 10, sub_gaussian=0.5)), 6))
@@ -220,7 +220,7 @@ def gaussian_wasserstein_bound(
 ) -> Result:
     """Upper bound of |gen|: rho_0 max(1, tail_l) s ||A_l||_F sqrt(2 (1 - sqrt(1 - 1/n))).
 
-    Arguments, refusals and source as in `gaussian_layer_w2_squared`; the shape of
+    Arguments, source and errors as in `gaussian_layer_w2_squared`; the shape of
     `lipschitz_tail` (the product of ||W_j||_op over j > l) is that of the result.
 
     >>> print(round(float(gaussian_wasserstein_bound(1.0, 1.0, 2, 3.0, loss_lipschitz=1.0)), 6))

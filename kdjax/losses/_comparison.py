@@ -171,6 +171,24 @@ def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, A
 
 
 @jax.custom_jvp
+def kl_to_mixture(p_logits: Array, q_logits: Array, difference: Array, weight: Array) -> Array:
+    """Return KL(p || m), m = w p + (1 - w) q, never negative."""
+    return _to_mixture(_corrected(p_logits, q_logits, difference), weight)[1]
+
+
+@kl_to_mixture.defjvp
+def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
+    *logits, weight = primals
+    both = _corrected(*logits)
+    _, value, _, p_ratio, _ = _to_mixture(both, weight)
+    excess = jnp.expm1(p_ratio)  # p / m - 1
+    in_p = _centred(both.p, jnp.where(both.p > 0, p_ratio, 0.0) - weight * excess)
+    in_weight = -jnp.sum((1 + excess) * both.gap, axis=-1)
+    along = _along((in_p, (weight - 1) * _centred(both.q, excess)), tangents)
+    return value, along + in_weight * tangents[3]
+
+
+@jax.custom_jvp
 def total_variation(p_logits: Array, q_logits: Array, difference: Array) -> Array:
     """Return 1/2 sum |p - q|; a class on which both agree has gradient 0."""
     return 0.5 * jnp.sum(jnp.abs(_corrected(p_logits, q_logits, difference).gap), axis=-1)

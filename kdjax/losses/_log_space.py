@@ -20,6 +20,17 @@ def expectation(log_p: Array, values: Array) -> Array:
     return jnp.sum(p * jnp.where(p > 0, values, 0.0), axis=-1)
 
 
+def known_labels(labels: ArrayLike, classes: int) -> tuple[Array, Array]:
+    """Return if each label lies in [0, classes), and the labels with 0 where it does not.
+
+    A loss that is NaN there is computed from the second and replaced by the first: a padded row,
+    whose loss is masked, must not have a NaN gradient.
+    """
+    labels = jnp.asarray(labels)
+    known = (labels >= 0) & (labels < classes)
+    return known, jnp.where(known, labels, 0)
+
+
 def pick(values: Array, labels: ArrayLike) -> Array:
     """Return values[..., labels]; NaN for a label outside [0, classes), also a negative one."""
     # JAX would read -1 as the last class: a padding label must not count as a class.

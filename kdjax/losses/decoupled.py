@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from kdjax.errors import UserError
 from kdjax.losses._checks import check_labels, check_not_negative, check_pair, check_positive
 from kdjax.losses._comparison import kl, logit_pair, shift_of
-from kdjax.losses._log_space import pick
+from kdjax.losses._log_space import known_labels, pick
 from kdjax.losses._types import Labels, Logits, Number, PerExample, Scalar
 from kdjax.losses._vectors import norm
 from kdjax.types import Array
@@ -61,7 +61,8 @@ def decoupled_kl(
     check_not_negative("beta", beta)
     if s.shape[-1] < 2:
         raise UserError(f"logits: {s.shape} must have at least two classes")
-    is_label = jnp.arange(s.shape[-1]) == jnp.asarray(labels)[..., None]
+    known, labels = known_labels(labels, s.shape[-1])
+    is_label = jnp.arange(s.shape[-1]) == labels[..., None]
     # The label is left out of the sums. Subtracting a large constant from it, as is usual, loses
     # all digits of the other classes, and 1 - p_y is 0 where p_y rounds to 1.
     others_s, others_t = (jnp.where(is_label, -jnp.inf, z) for z in (s, t))
@@ -72,7 +73,7 @@ def decoupled_kl(
         for x in (_log_odds(s, others_s, labels), _log_odds(t, others_t, labels), log_odds)
     )
     target = kl(target_t, target_s, target_difference)
-    return alpha * target + beta * kl(others_t, others_s, between)
+    return jnp.where(known, alpha * target + beta * kl(others_t, others_s, between), jnp.nan)
 
 
 def _log_odds(logits: Array, others: Array, labels: ArrayLike) -> Array:

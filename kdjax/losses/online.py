@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from kdjax.errors import UserError
 from kdjax.losses._checks import check_labels, check_mask, check_pair
-from kdjax.losses._log_space import log_probabilities, pick
+from kdjax.losses._log_space import known_labels, log_probabilities, pick
 from kdjax.losses._types import Labels, Logits, Mask, Number, PerExample, Scalar
 from kdjax.losses.divergence import cross_entropy, forward_kl, total_variation
 from kdjax.types import Array
@@ -51,9 +51,10 @@ def minimum_logit_kl(
     False
     """
     networks = _detached_networks(own_logits, all_logits, labels)
+    known, labels = known_labels(labels, networks.shape[-1])
     label_logits = jax.vmap(pick, in_axes=(0, None))(networks, labels)
     target = jnp.min(networks - label_logits[..., None], axis=0)
-    return forward_kl(own_logits, target, temperature=temperature)
+    return jnp.where(known, forward_kl(own_logits, target, temperature=temperature), jnp.nan)
 
 
 def least_cross_entropy_kl(

@@ -7,25 +7,23 @@ divergence is `jensen_shannon`.
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Float
 
-from kdjax.losses._checks import check_open_fraction, check_pair, check_positive
-from kdjax.losses._log_space import expectation, log_probabilities
-from kdjax.losses._types import Number
+from kdjax.losses._checks import check_open_fraction
+from kdjax.losses._comparison import kl, kl_to_mixture, logit_pair
+from kdjax.losses._types import Logits, Number, PerExample
 from kdjax.losses._vectors import ratio
-from kdjax.losses.divergence import forward_kl, reverse_kl
 from kdjax.types import Array
 
 _MASS = 0.5  # of the head, Wu et al. 2024
 
 
 def skew_forward_kl(
-    student_logits: Float[ArrayLike, "*batch classes"],
-    teacher_logits: Float[ArrayLike, "*batch classes"],
+    student_logits: Logits,
+    teacher_logits: Logits,
     *,
     alpha: Number = 0.1,
     temperature: Number = 1.0,
-) -> Float[Array, "*batch"]:
+) -> PerExample:
     """KL(teacher || m), m = alpha p_t + (1 - alpha) p_s.
 
     Returns:
@@ -39,18 +37,17 @@ def skew_forward_kl(
     >>> print(skew_forward_kl(jnp.array([0.0, 500.0]), jnp.array([500.0, 0.0])).round(2))
     2.3
     """
-    check_open_fraction("alpha", alpha)
-    log_s, log_t = _log_pair(student_logits, teacher_logits, temperature)
-    return expectation(log_t, log_t - _log_mixture(log_t, log_s, alpha))
+    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
+    return _kl_to_mixture(t, s, difference, alpha)
 
 
 def skew_reverse_kl(
-    student_logits: Float[ArrayLike, "*batch classes"],
-    teacher_logits: Float[ArrayLike, "*batch classes"],
+    student_logits: Logits,
+    teacher_logits: Logits,
     *,
     alpha: Number = 0.1,
     temperature: Number = 1.0,
-) -> Float[Array, "*batch"]:
+) -> PerExample:
     """KL(student || m), m = alpha p_s + (1 - alpha) p_t.
 
     Returns:
@@ -64,29 +61,22 @@ def skew_reverse_kl(
     >>> print(skew_reverse_kl(jnp.array([0.0, 500.0]), jnp.array([500.0, 0.0])).round(2))
     2.3
     """
+    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
+    return _kl_to_mixture(s, t, -difference, alpha)
+
+
+def _kl_to_mixture(p: ArrayLike, q: ArrayLike, difference: Array, alpha: Number) -> Array:
     check_open_fraction("alpha", alpha)
-    log_s, log_t = _log_pair(student_logits, teacher_logits, temperature)
-    return expectation(log_s, log_s - _log_mixture(log_s, log_t, alpha))
-
-
-def _log_pair(student: ArrayLike, teacher: ArrayLike, temperature: Number) -> tuple[Array, Array]:
-    check_pair(student, teacher)
-    check_positive("temperature", temperature)
-    return log_probabilities(student, temperature), log_probabilities(teacher, temperature)
-
-
-def _log_mixture(log_p: Array, log_q: Array, share: Number) -> Array:
-    """Return log(share p + (1 - share) q)."""
-    return jnp.logaddexp(log_p + jnp.log(share), log_q + jnp.log1p(-jnp.asarray(share)))
+    return kl_to_mixture(p, q, difference, jnp.asarray(alpha, jnp.float32))
 
 
 def adaptive_kl(
-    student_logits: Float[ArrayLike, "*batch classes"],
-    teacher_logits: Float[ArrayLike, "*batch classes"],
+    student_logits: Logits,
+    teacher_logits: Logits,
     *,
     from_tail: bool = False,
     temperature: Number = 1.0,
-) -> Float[Array, "*batch"]:
+) -> PerExample:
     """AKL: g KL(teacher || student) + (1 - g) KL(student || teacher), g the head's share.
 
     The head is the teacher's most probable words up to a mass of 1/2, at least one; g is its share
@@ -110,9 +100,9 @@ def adaptive_kl(
     >>> print(adaptive_kl(z, z))
     0.0
     """
-    log_s, log_t = _log_pair(student_logits, teacher_logits, temperature)
-    p_t = jax.lax.stop_gradient(jnp.exp(log_t))
-    gap = jnp.abs(p_t - jax.lax.stop_gradient(jnp.exp(log_s)))
+    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
+    p_t, p_s = (jax.nn.softmax(jax.lax.stop_gradient(z)) for z in (t, s))
+    gap = jnp.abs(p_t - p_s)
     order = jnp.argsort(p_t if from_tail else -p_t, axis=-1)
     ordered, gap = (jnp.take_along_axis(x, order, axis=-1) for x in (p_t, gap))
     first = jnp.cumsum(ordered, axis=-1) <= _MASS
@@ -120,6 +110,4 @@ def adaptive_kl(
     total = jnp.sum(gap, axis=-1)
     head_share = ratio(jnp.sum(jnp.where(head, gap, 0.0), axis=-1), total)
     tail_share = ratio(jnp.sum(jnp.where(head, 0.0, gap), axis=-1), total)
-    logits = student_logits, teacher_logits
-    forward, reverse = (f(*logits, temperature=temperature) for f in (forward_kl, reverse_kl))
-    return head_share * forward + tail_share * reverse
+    return head_share * kl(t, s, difference) + tail_share * kl(s, t, -difference)

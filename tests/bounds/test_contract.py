@@ -30,7 +30,7 @@ def test_every_public_name_has_a_row():
 def test_docstrings_name_the_value(name):
     doc = inspect.getdoc(getattr(bounds, name)) or ""
     assert ">>>" in doc
-    assert "Raises:" in doc or "refusals" in doc
+    assert "Raises:" in doc or "errors as in" in doc
     assert any(words in doc for words in ROWS[name].words.split("|")), ROWS[name].words
 
 

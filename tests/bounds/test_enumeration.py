@@ -119,6 +119,17 @@ def test_every_inequality_on_sign_networks(widths, size, drop, noise, temperatur
         assert eta <= bounds.dropout_contraction(drop, width) + 1e-12
 
 
+@pytest.mark.parametrize("noise", [6e-219, 1e-160, 5e-324])
+def test_products_of_probabilities_that_underflow(noise):
+    options = {"size": 1, "inverse_temperature": math.inf, "drop": 0.0}
+    rows, exact = (
+        bounds.chain(bounds.sign_network([1, 1], label_noise=value, **options))
+        for value in (noise, 0.0)
+    )
+    assert not broken(rows)
+    np.testing.assert_allclose([r.value for r in rows], [r.value for r in exact], atol=1e-12)
+
+
 def test_a_wrong_value_is_detected():
     good = bounds.sign_network([2, 1], size=2, inverse_temperature=4.0)
     values = {row.name: row.value for row in bounds.chain(good)}

@@ -162,7 +162,7 @@ FILES = {
     "model option of no sense": ({STUDENT + "model__hidden": (0,)}, ("hidden is (0,)",)),
     "unknown loss": (
         {STUDENT + "terms__balanced": {}},
-        ("roles.student.terms.balanced", "there are anchor_smooth_l1, attention_transfer"),
+        ("roles.student.terms.balanced", "there are activation_boundary, adaptive_kl"),
     ),
     "toward nobody": ({BALANCED + "toward": None}, ("terms.balanced_kl", "toward")),
     "toward a missing role": (

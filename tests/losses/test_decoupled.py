@@ -124,9 +124,15 @@ class TestDecoupled:
         value = losses.decoupled_kl(s[:, :4], t[:, :4], labels)
         close(losses.decoupled_kl(*(z.at[:, 4].set(-jnp.inf) for z in (s, t)), labels), value)
 
-    def test_an_invalid_label_gives_nan(self):
-        out = losses.decoupled_kl(jnp.zeros((3, 4)), jnp.zeros((3, 4)), jnp.array([-1, 4, 3]))
+    def test_an_invalid_label_gives_nan_and_no_gradient_where_it_is_masked(self):
+        s, t, labels = logits(3)[0][:3], logits(4)[0][:3], jnp.array([-1, 10_000, 1])
+        out = losses.decoupled_kl(s, t, labels)
         assert np.isnan(out).tolist() == [True, True, False]
+        grad = jax.grad(
+            lambda z: jnp.where(labels == 1, losses.decoupled_kl(z, t, labels), 0).sum()
+        )
+        assert not np.any(grad(s)[:2])
+        close(grad(s)[2:], jax.grad(lambda z: losses.decoupled_kl(z, t[2], labels[2]))(s[2])[None])
 
     @pytest.mark.usefixtures("without_jaxtyping")
     def test_errors(self):
@@ -154,15 +160,6 @@ class TestCorrelation:
         value, grad = jax.jit(jax.value_and_grad(loss))(s)
         close(value, GOLDEN[f"{name}/f64/value"])
         close(grad, GOLDEN[f"{name}/f64/grad_s"])
-
-    @pytest.mark.parametrize("temperature", [100.0, 1e4])
-    def test_high_temperatures_keep_their_digits(self, temperature):
-        s, t, labels = logits(3)
-        # The reference in float64 is exact to 1e-16, of values near 1e-3 and 1e-7.
-        expected = references.decoupled_kl(s, t, labels, temperature=temperature)
-        ours = losses.decoupled_kl(s, t, labels, temperature=temperature)
-        np.testing.assert_allclose(ours, expected, rtol=1e-5)
-        assert np.all(np.asarray(losses.decoupled_kl(s, s, labels, temperature=temperature)) >= 0)
 
     def test_against_numpy_in_both_arguments(self):
         s, t, _ = logits(4)

@@ -39,6 +39,17 @@ def reference_target(function, every, labels):
 
 
 class TestKdcl:
+    def test_an_invalid_label_gives_nan_and_no_gradient_where_it_is_masked(self):
+        every, labels = networks()
+        labels = jnp.asarray(labels).at[0].set(-1)
+        value, grad = jax.value_and_grad(
+            lambda z: jnp.where(labels < 0, 0, losses.minimum_logit_kl(z, every, labels)).sum()
+        )(every[0])
+        assert np.isfinite(value)
+        assert np.isfinite(grad).all()
+        assert not np.any(grad[0])
+        assert np.isnan(losses.minimum_logit_kl(every[0], every, labels)[0])
+
     @pytest.mark.parametrize("function", KDCL)
     def test_value_and_gradient(self, function):
         every, labels = networks()

@@ -161,7 +161,8 @@ def test_a_diverged_member_is_reported_and_the_others_continue(tmp_path, capsys)
     assert "is not finite" in bad.diverged
     captured = capsys.readouterr()
     assert "member 1: step 2: " in captured.out + captured.err
-    assert outcome.chosen["student"] == Choice(values={RATE: 0.1}, members=(0,))
+    student = Choice(values={RATE: 0.1}, members=(0,), judge="student")
+    assert outcome.chosen["student"] == student
     alone = load_group_state(
         run, member_groups(run, run.variants[0], tmp_path)[0], {}, print
     ).params["student"]

@@ -192,7 +192,7 @@ class TestErrors:
             ),
             (
                 {"name": "jensen_shannon", "toward": ("t",), "scalars": {"mixture": 1.0}},
-                r"mixture is 1; it must be in \(0, 1\)",
+                "mixture is 1; it must be > 0 and < 1",
             ),
             (
                 {"name": "forward_kl", "toward": ("t",), "scalars": {"temperature": float("nan")}},

@@ -306,7 +306,7 @@ class TestErrors:
                 "no scalar 'tau' in this term; it has weight, temp",
             ),
             ({"contrast": {"temperature": 0.0}}, "terms.contrast.temperature is 0; it must be > 0"),
-            ({"contrast": {"momentum": 1.0}}, r"momentum is 1; it must be in \[0, 1\)"),
+            ({"contrast": {"momentum": 1.0}}, "momentum is 1; it must be >= 0 and < 1"),
         ):
             with pytest.raises(UserError, match=message):
                 critic_hparams(critic, terms, learning_rate=0.1)

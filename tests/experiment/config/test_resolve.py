@@ -239,10 +239,11 @@ def test_differences_are_the_leaves_that_differ():
     assert resolve.differences({"a": {"b": 1}}, {"a": 2}) == ["a: {'b': 1} -> 2"]
 
 
-def test_paths_begin_at_home(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
+def test_paths_begin_at_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
     config = resolve.from_dict({"data.path": "~/x", "roles.a.checkpoint": "~/y"})
-    assert (config.data.path, config.roles["a"].checkpoint) == ("/home/me/x", "/home/me/y")
+    paths = config.data.path, config.roles["a"].checkpoint
+    assert paths == (str(tmp_path / "x"), str(tmp_path / "y"))
     with pytest.raises(UserError, match=r"data\.path is ''; it must be a path that is not empty"):
         resolve.from_dict({"data.path": ""})
 

@@ -106,7 +106,7 @@ def test_label_smoothing_can_be_swept():
     for loss, e in zip(losses, (0.0, 0.3), strict=True):
         target = (1 - e) * np.eye(5)[label] + e / 5
         assert float(loss) == pytest.approx(-(target * log_p).sum(-1)[real].mean(), rel=1e-5)
-    with pytest.raises(UserError, match=r"ce\.label_smoothing is 1; it must be in"):
+    with pytest.raises(UserError, match=r"ce\.label_smoothing is 1; it must be >= 0 and < 1"):
         build.build({**settings, "sweep": {path: (1.0,)}})
 
 

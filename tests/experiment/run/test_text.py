@@ -192,8 +192,8 @@ def test_a_run_can_start_from_an_export_in_hugging_face_format(
         export_run.from_workdir(run, story, request, tmp_path / "hf")
 
 
-def test_each_seed_draws_its_own_head_of_a_read_network(whole, exported, tmp_path):
-    run, workdir, _, folder = whole("bert")
+def test_each_seed_draws_its_own_head_of_a_read_network(uninterrupted, exported, tmp_path):
+    run, workdir, _, folder = uninterrupted("bert")
     request = ExportRequest("student", member=1, form="huggingface")
     export_run.from_workdir(run, load_results(run, workdir, print), request, tmp_path / "hf")
     path = tmp_path / "hf" / "model.safetensors"
