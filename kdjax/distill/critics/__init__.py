@@ -70,15 +70,6 @@ def describe(name: str) -> str:
     return (_KINDS[name].factory.__doc__ or "").strip().split("\n")[0]
 
 
-def default_options(name: str) -> dict[str, Any]:
-    """Return the options of a critic with their defaults.
-
-    Raises:
-      UserError: an unknown name.
-    """
-    return _options(name)
-
-
 def term_scalars() -> dict[str, dict[str, float]]:
     """List the terms of all critics, with the defaults of their scalars."""
     return {
@@ -100,7 +91,7 @@ def build(name: str, options: Mapping[str, Any], labels: Labels) -> Critic:
     Raises:
       UserError: unknown name or option, or a value that the critic refuses.
     """
-    known = _options(name)
+    known = default_options(name)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise UserError(f"critic {name!r} has no option {unknown[0]!r}; it has {', '.join(known)}")
@@ -114,14 +105,15 @@ def build(name: str, options: Mapping[str, Any], labels: Labels) -> Critic:
 
 def layers(name: str, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the features of each of the two players that a critic reads."""
-    values = {**_options(name), **options}
+    values = {**default_options(name), **options}
     own, peer = (
         values.get(f"{side}_layers", (values.get(f"{side}_layer"),)) for side in ("own", "peer")
     )
     return tuple(own), tuple(peer)
 
 
-def _options(name: str) -> dict[str, Any]:
+def default_options(name: str) -> dict[str, Any]:
+    """Return the options of a critic with their defaults; an unknown name is refused."""
     if name not in _KINDS:
         raise UserError(f"no critic is called {name!r}; there are {', '.join(_KINDS)}")
     parameters = inspect.signature(_KINDS[name].options).parameters

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from kdjax import losses
 from kdjax.distill.terms import Critic, Scalar, feature_width
-from kdjax.distill.terms.spec import POSITIVE
-from kdjax.errors import UserError, check_count
+from kdjax.distill.terms.spec import POSITIVE, paired_layers
+from kdjax.errors import UserError, check_count, check_layer
 from kdjax.models.layers.layers import linear
 from kdjax.models.layers.regressors import Paraphraser, Regressor, Translator
 from kdjax.types import Array, Outputs, Variables
@@ -48,7 +48,7 @@ def variational_information(
     >>> variational_information(own_layers=("stage1",), peer_layers=("stage2",)).layers
     (('stage1', 'stage2'),)
     """
-    layers = _paired(own_layers, peer_layers)
+    layers = paired_layers(own_layers, peer_layers)
 
     def init(key: Array, student: Outputs, teacher: Outputs, batch) -> Variables:
         params = {}
@@ -101,7 +101,7 @@ def factor_transfer(
         return Translator((factors, factors, factors)), Paraphraser(factors)
 
     def init(key: Array, student: Outputs, teacher: Outputs, batch) -> Variables:
-        own, peer = (_map_shape(student, own_layer), _map_shape(teacher, peer_layer))
+        own, peer = _map_shape(student, own_layer), _map_shape(teacher, peer_layer)
         translator, paraphraser = networks(peer[-1])
         student_key, teacher_key = jax.random.split(key)
         collections = {
@@ -185,22 +185,13 @@ def correlation_congruence(
     return Critic(init, loss, CONGRUENCE_TERMS, (layers,), coupled=True)
 
 
-def _paired(own: Sequence[str], peer: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    if len(own) != len(peer):
-        raise UserError(
-            f"own_layers has {len(own)} names and peer_layers {len(peer)}; give as many of both"
-        )
-    return tuple(zip(own, peer, strict=True))
-
-
 def _map_shape(outputs: Outputs, layer: str) -> tuple[int, ...]:
     """Return the shape of a map of one example.
 
     Raises:
       UserError: no such layer, or no map.
     """
-    if layer not in outputs.features:
-        raise UserError(f"no layer {layer!r}; there are {', '.join(sorted(outputs.features))}")
+    check_layer("it reads maps", layer, outputs.features)
     shape = outputs.features[layer].shape
     if len(shape) != 4:
         raise UserError(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from kdjax.distill.terms.spec import Scalar
-from kdjax.errors import UserError
+from kdjax.errors import UserError, check_layer
 from kdjax.types import Array, Batch, Metrics, Outputs, PyTree, Scalars, Variables
 
 
@@ -89,9 +89,7 @@ def feature_width(outputs: Outputs, layer: str, critic: str) -> int:
     Raises:
       UserError: no such layer, or one of another rank.
     """
-    if layer not in outputs.features:
-        known = ", ".join(sorted(outputs.features)) or "none"
-        raise UserError(f"no layer {layer!r} for {critic}; there are {known}")
+    check_layer(critic, layer, outputs.features)
     shape = outputs.features[layer].shape
     if len(shape) != 2:
         raise UserError(f"{critic} reads [batch, features], but layer {layer!r} is {shape}")

@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.distill.terms.spec import POSITIVE, Scalar, Teachers, TermSpec
+from kdjax.distill.terms.spec import POSITIVE, Scalar, Teachers, TermSpec, paired_layers
 from kdjax.types import Array, Batch, Outputs, Scalars
 
 STAGES = ("stage1", "stage2", "stage3")
+
+Layers = tuple[tuple[str, str], ...]
 
 
 def feature_mse(own_layer: str = "pooled", peer_layer: str = "pooled") -> TermSpec:
@@ -24,13 +26,22 @@ def attention_transfer(
     own_layers: Sequence[str] = STAGES, peer_layers: Sequence[str] = STAGES
 ) -> TermSpec:
     """AT: attention maps of stages, summed over the stages; only their sizes must agree."""
-    pairs = tuple(zip(own_layers, peer_layers, strict=True))
+    layers = paired_layers(own_layers, peer_layers)
+    return TermSpec(summed(losses.attention_transfer, layers), {}, layers=layers, match="space")
+
+
+def summed(
+    loss: Callable[..., Array], layers: Layers, *, halved: bool = False
+) -> Callable[[Outputs, Teachers, Batch, Scalars], Array]:
+    """Sum a loss over pairs of layers; `halved`: each counts half of the next one."""
+    factors = [2.0 ** (i + 1 - len(layers)) if halved else 1.0 for i in range(len(layers))]
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
-        stages = [(student.features[s], teachers[0].features[t]) for s, t in pairs]
-        return jnp.sum(jnp.stack([losses.attention_transfer(s, t) for s, t in stages]), axis=0)
+        features = [(student.features[s], teachers[0].features[t]) for s, t in layers]
+        values = [f * loss(*pair, **scalars) for f, pair in zip(factors, features, strict=True)]
+        return jnp.sum(jnp.stack(values), axis=0)
 
-    return TermSpec(loss_fn, {}, layers=pairs, match="space")
+    return loss_fn
 
 
 def similarity_preserving(own_layer: str = "stage3", peer_layer: str = "stage3") -> TermSpec:

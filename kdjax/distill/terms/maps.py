@@ -9,25 +9,27 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.distill.terms.features import STAGES
-from kdjax.distill.terms.spec import POSITIVE, Scalar, Teachers, TermSpec, parameter_name
+from kdjax.distill.terms.features import STAGES, Layers, summed
+from kdjax.distill.terms.spec import (
+    POSITIVE,
+    Scalar,
+    Teachers,
+    TermSpec,
+    paired_layers,
+    parameter_name,
+)
 from kdjax.types import Array, Batch, Outputs, Scalars
 
 BEFORE_RELU = ("stage1_pre", "stage2_pre", "stage3_pre")
 LAST_NORMS = ("layer1_*/bn2", "layer2_*/bn2", "layer3_*/bn2")
-
-Layers = tuple[tuple[str, str], ...]
 
 
 def neuron_selectivity(
     own_layers: Sequence[str] = STAGES, peer_layers: Sequence[str] = STAGES
 ) -> TermSpec:
     """NST: channels as samples of where a network looks, summed over the stages; weight 50."""
-    layers = tuple(zip(own_layers, peer_layers, strict=True))
-
-    def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
-        return _sum_levels(losses.neuron_selectivity, layers, student, teachers)
-
+    layers = paired_layers(own_layers, peer_layers)
+    loss_fn = summed(losses.neuron_selectivity, layers)
     return TermSpec(loss_fn, {"weight": Scalar(50.0)}, layers=layers, match="free")
 
 
@@ -58,7 +60,7 @@ def _consecutive(
     peer_layers: Sequence[str],
     weight: float,
 ) -> TermSpec:
-    layers = tuple(zip(own_layers, peer_layers, strict=True))
+    layers = paired_layers(own_layers, peer_layers)
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         own = [student.features[s] for s, _ in layers]
@@ -72,13 +74,7 @@ def activation_boundary(
 ) -> TermSpec:
     """AB: signs of activations, a layer half the next one's weight; for a warm-up alone."""
     layers = _levels(own_layer, peer_layers)
-
-    def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
-        def loss(s: Array, t: Array) -> Array:
-            return losses.activation_boundary(s, t, **scalars)
-
-        return _sum_levels(loss, layers, student, teachers, halved=True)
-
+    loss_fn = summed(losses.activation_boundary, layers, halved=True)
     scalars = {"weight": Scalar(0.003), "margin": Scalar(1.0, POSITIVE)}
     return TermSpec(loss_fn, scalars, layers=layers)
 
@@ -105,7 +101,7 @@ def margin_relu_distance(
         def loss(s: Array, t: Array) -> Array:
             return losses.margin_relu_distance(s, t, next(margins))
 
-        return _sum_levels(loss, layers, student, teachers, halved=True)
+        return summed(loss, layers, halved=True)(student, teachers, batch, scalars)
 
     return TermSpec(
         loss_fn,
@@ -118,20 +114,6 @@ def margin_relu_distance(
 
 def _levels(own_layer: str, peer_layers: Sequence[str]) -> Layers:
     return tuple((f"{own_layer}{i}", name) for i, name in enumerate(peer_layers, start=1))
-
-
-def _sum_levels(
-    loss: Callable[[Array, Array], Array],
-    layers: Layers,
-    student: Outputs,
-    teachers: Teachers,
-    *,
-    halved: bool = False,
-) -> Array:
-    """Sum a loss over pairs of layers; `halved`: each counts half of the next one."""
-    values = [loss(student.features[s], teachers[0].features[t]) for s, t in layers]
-    factors = [2.0 ** (i + 1 - len(values)) if halved else 1.0 for i in range(len(values))]
-    return jnp.sum(jnp.stack([f * v for f, v in zip(factors, values, strict=True)]), axis=0)
 
 
 def softmax_regression(own_layer: str = "connector1", peer_layer: str = "pooled") -> TermSpec:

@@ -150,6 +150,15 @@ def check_domain(name: str, value: float, scalar: Scalar) -> None:
         raise UserError(f"{name} is {value:g}; it must be {domain_text(scalar)}")
 
 
+def paired_layers(own: Sequence[str], peer: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Pair the layers of two players; lists of unequal length are refused."""
+    if len(own) != len(peer):
+        raise UserError(
+            f"own_layers has {len(own)} names and peer_layers {len(peer)}; give as many of both"
+        )
+    return tuple(zip(own, peer, strict=True))
+
+
 def domain_text(scalar: Scalar) -> str:
     """Describe the domain of a scalar; one that begins just below 0 holds 0."""
     if scalar.domain is None:

@@ -199,7 +199,7 @@ def test_a_completed_config_has_the_critics_scalars():
         (crd(model={"name": "mlp"}), "roles.crd.model.name is 'mlp'; .* critic, .* contrast"),
         (crd(model={"name": "contrast", "num_negatives": 0}), "crd.model: num_negatives is 0; it"),
         (crd(model={"name": "contrast", "size": 3}), "has no option 'size'; it has width, num_neg"),
-        (crd(model={"name": "contrast", "own_layer": "x"}), "crd.model: no layer 'x' for contrast"),
+        (crd(model={"name": "contrast", "own_layer": "x"}), "contrast: no layer 'x'"),
         (crd(terms={}), "roles.crd: no terms, so that the critic trains nobody; it has contrast"),
         (crd(terms={"ce": {}}), "roles.crd: terms.ce: this critic has no such term"),
         (crd(terms={"contrast": {"tau": 1.0}}), "crd: terms.contrast: no scalar 'tau' in this t"),
