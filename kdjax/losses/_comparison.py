@@ -55,12 +55,18 @@ def logit_pair(student: ArrayLike, teacher: ArrayLike, temperature: Number) -> L
     return LogitPair(s / temperature, t / temperature, difference / temperature)
 
 
-def _softmax(logits: Array) -> tuple[Array, Array, Array]:
-    """Return the probabilities, and log sum exp [..., 1] in two parts; one exponential a class."""
+def _softmax(logits: Array) -> tuple[Array, Array, Array, Array]:
+    """Return the probabilities, the logits less their largest, it, and log sum exp less it."""
     largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
-    exponentials = jnp.exp(logits - largest)
+    below = logits - largest
+    exponentials = jnp.exp(below)
     total = jnp.sum(exponentials, axis=-1, keepdims=True)
-    return exponentials / total, largest, jnp.log(total)
+    return exponentials / total, below, largest, jnp.log(total)
+
+
+def _size(x: Array) -> Array:
+    """Return the largest finite magnitude of each row, [..., 1]."""
+    return jnp.max(jnp.where(jnp.isfinite(x), jnp.abs(x), 0.0), axis=-1, keepdims=True)
 
 
 def _beyond_linear(r: Array) -> Array:
@@ -71,26 +77,35 @@ def _beyond_linear(r: Array) -> Array:
     return series * r * r
 
 
-def _series(r: Array) -> tuple[Array, Array]:
-    """Return if r is small, and r with 0 where it is not."""
-    small = jnp.abs(r) < _SERIES
+def _series(p: Array, q: Array, r: Array) -> tuple[Array, Array]:
+    """Return if r = log(p / q) is small, and r with 0 where it is not.
+
+    Logits of 1e20 on one side round r away: then p and q themselves say that it is not small.
+    """
+    small = (jnp.abs(r) < _SERIES) & (jnp.abs(p - q) <= q / 2)
     return small, jnp.where(small, r, 0.0)
 
 
 def _summand(p: Array, q: Array, r: Array, gap: Array) -> Array:
     """Return p r - (p - q) >= 0 of every class, r = log(p / q); p = 0 leaves q."""
-    small, safe = _series(r)
+    small, safe = _series(p, q, r)
     near = q * (safe * safe - _beyond_linear(safe) * (1 - safe))
     return jnp.where(small, near, jnp.where(p > 0, p * r, 0.0) - gap)
 
 
 def _compare(p_logits: Array, q_logits: Array, difference: Array) -> _Comparison:
-    p, p_largest, p_rest = _softmax(p_logits)
-    q, q_largest, q_rest = _softmax(q_logits)
-    # In two steps: a large difference of the largest logits must not round away the rest.
+    p, p_below, p_largest, p_rest = _softmax(p_logits)
+    q, q_below, q_largest, q_rest = _softmax(q_logits)
     shift = p_largest - q_largest
-    ratio = (difference - shift) - (p_rest - q_rest)
-    small, safe = _series(ratio)
+    # The difference of the logits is exact where it is small beside them. Where it is not, as with
+    # logits of 1 and of 1e8, it rounds the smaller side away.
+    apart_by = jnp.max(jnp.abs(difference), axis=-1, keepdims=True) + jnp.abs(shift)
+    near = 8 * apart_by < _size(p_logits) + _size(q_logits)
+    ruled_out = jnp.isneginf(p_below) & jnp.isneginf(q_below)
+    separate = jnp.where(ruled_out, 0.0, p_below - q_below)
+    # In two steps: a large difference of the largest logits must not round away the rest.
+    ratio = jnp.where(near, difference - shift, separate) - (p_rest - q_rest)
+    small, safe = _series(p, q, ratio)
     gap = jnp.where(small, q * (safe + _beyond_linear(safe)), p - q)
     # Probabilities sum to 1, so what p - q sums to is the rounding error of the shift.
     error = jnp.sum(gap, axis=-1, keepdims=True)

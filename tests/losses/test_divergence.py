@@ -221,6 +221,38 @@ class TestDigits:
                 atol=1e-5 * float(np.abs(grad).max()), err_msg=function.__name__,
             )  # fmt: skip
 
+    @pytest.mark.parametrize("scales", [(1, 1e4), (1, 1e8), (1e4, 1e20), (1e30, 100), (1e30, 1e30)])
+    def test_sides_of_very_different_size(self, scales):
+        """As in a run that diverges: neither side is rounded away, and nothing overflows."""
+        rng = np.random.default_rng(17)
+        s, t = (jnp.array(scale * rng.normal(size=(200, 5)), jnp.float32) for scale in scales)
+        log_p, log_q = (special.log_softmax(np.asarray(z, np.float64), -1) for z in (s, t))
+        p, q = np.exp(log_p), np.exp(log_q)
+        skewed = np.logaddexp(log_q + np.log(0.1), log_p + np.log(0.9))
+        for function, expected in (
+            (losses.forward_kl, (q * (log_q - log_p)).sum(-1)),
+            (losses.reverse_kl, (p * (log_p - log_q)).sum(-1)),
+            (losses.total_variation, np.abs(p - q).sum(-1) / 2),
+            (losses.skew_forward_kl, (q * (log_q - skewed)).sum(-1)),
+            (lambda *a, **_: losses.skew_reverse_kl(*a[::-1]), (q * (log_q - skewed)).sum(-1)),
+        ):
+            each, grad = values_and_gradient(function, s, t, 1.0)
+            np.testing.assert_allclose(each, expected, rtol=1e-3, atol=1e-6)
+            assert np.isfinite(grad).all()
+
+    def test_skewed_kl_of_nearly_equal_logits(self):
+        s, t = pair(11)
+        t = s + 1e-4 * t
+        a, b = (np.asarray(z, np.longdouble) for z in (s, t))
+        p, q = (np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (a, b))
+        m = (q + 9 * p) / 10
+        each, grad = values_and_gradient(losses.skew_forward_kl, s, t, 1.0)
+        np.testing.assert_allclose(each, (q * np.log(q / m)).sum(-1).astype(float), rtol=1e-4)
+        ours = 0.9 * (p * ((q / m) * -1 - (p * -(q / m)).sum(-1, keepdims=True)))
+        np.testing.assert_allclose(
+            grad, ours.astype(float), rtol=1e-3, atol=1e-5 * float(np.abs(ours).max())
+        )
+
     def test_total_variation_is_flat_where_both_agree(self):
         s = jnp.round(8 * pair(13)[0]) / 8  # so that s + 3 is exact
         for a, b in ((s, s), (s, s + 3.0)):
