@@ -55,10 +55,13 @@ def format_mean(value: Mean, column: Column) -> str:
     """Format as "96.12 ± 0.31"; one seed has no sd, and "-" stands for no finite value."""
     if value.n == 0:
         return "-"
-    text = f"{column.scale * value.mean:.{column.digits}f}"
-    if math.isnan(value.sd):
-        return text
-    return f"{text} ± {column.scale * value.sd:.{column.digits}f}"
+    numbers = [value.mean] if math.isnan(value.sd) else [value.mean, value.sd]
+    return " ± ".join(_format_number(column.scale * x, column.digits) for x in numbers)
+
+
+def _format_number(value: float, digits: int) -> str:
+    """Format with fixed digits, or as 9.0e+05 from ten thousand on: a network that broke down."""
+    return f"{value:.{digits}f}" if abs(value) < 1e4 else f"{value:.1e}"
 
 
 def format_value(value: Any) -> str:

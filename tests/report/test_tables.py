@@ -9,6 +9,7 @@ import pytest
 
 from kdjax.errors import UserError
 from kdjax.report import statistics, tables
+from kdjax.report.metric_format import column_of, format_mean
 from kdjax.report.records import read_report
 from kdjax.report.results import RunSummary, from_json
 from kdjax.report.table import BOLD_NOTE, as_html, as_markdown, show
@@ -235,3 +236,9 @@ def test_the_loss_of_a_player_and_the_meaning_of_its_column(report):
     table = tables.players(typed(report))
     assert "ce + T^2 balanced_kl(teacher, T = 2)" in {row[4] for row in table.rows}
     assert '" title="the loss of the role, ' in as_html(table)
+
+
+def test_means_of_networks_that_broke_down_stay_short():
+    column = column_of("nll")
+    assert format_mean(statistics.mean_over_seeds([9e5, 9e5 + 2]), column) == "9.0e+05 ± 1.414"
+    assert format_mean(statistics.mean_over_seeds([0.1, 0.3]), column) == "0.200 ± 0.141"
