@@ -8,14 +8,16 @@ from the difference of the logits, and every class adds a number >= 0: with r = 
 
 by a series for small r. Gradients are closed forms in p, q, p - q and r, with the same care.
 
-Distributions are logits over the last axis. `difference` is z_p - z_q, passed beside z_p and z_q
-because it is exact only before the division by a temperature.
+Distributions are logits over the last axis. The difference of the logits, and of each from its
+largest, is taken before the division by a temperature, where it is exact for near numbers.
 """
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
 from kdjax.losses._checks import check_pair, check_positive
@@ -28,12 +30,26 @@ _SERIES = 0.25  # up to this |r|, p r - p + q and e^r - 1 are sums of powers
 _TIE, _LEFT = 2.0**-20, 2.0**-40
 
 
-class LogitPair(NamedTuple):
-    """Logits of student and teacher, divided by T, and `difference`, (teacher - student) / T."""
+class Side(NamedTuple):
+    """Logits of one distribution divided by T, and `below`: less the largest, divided by T."""
 
-    student: Array
-    teacher: Array
+    logits: Array
+    below: Array
+
+
+class LogitPair(NamedTuple):
+    """Two distributions p and q, `difference` (z_p - z_q) / T, and `shift`, that of the largest.
+
+    Derivatives of first order flow through the `logits` of both sides alone.
+    """
+
+    p: Side
+    q: Side
     difference: Array
+    shift: Array  # [..., 1]
+
+    def swapped(self) -> "LogitPair":
+        return LogitPair(self.q, self.p, -self.difference, -self.shift)
 
 
 class _Comparison(NamedTuple):
@@ -41,32 +57,28 @@ class _Comparison(NamedTuple):
     q: Array
     ratio: Array  # log(p / q)
     gap: Array  # p - q
-    error: Array  # [..., 1]: of ratio, the same for all classes
     shift: Array  # [..., 1]: log sum exp z_p - log sum exp z_q
 
 
 def logit_pair(student: ArrayLike, teacher: ArrayLike, temperature: Number) -> LogitPair:
-    """Check student, teacher and temperature, and return both as float32 logits of T = 1."""
+    """Check student, teacher and temperature, and return p of the teacher, q of the student."""
     check_pair(student, teacher)
     check_positive("temperature", temperature)
     s, t = (jnp.asarray(z, jnp.float32) for z in (student, teacher))
     # A class may be ruled out by -inf on both sides: it differs by 0.
-    difference = jnp.where(s == t, 0.0, t - s)
-    return LogitPair(s / temperature, t / temperature, difference / temperature)
+    return pair(t, s, jnp.where(s == t, 0.0, t - s), temperature)
 
 
-def _softmax(logits: Array) -> tuple[Array, Array, Array, Array]:
-    """Return the probabilities, the logits less their largest, it, and log sum exp less it."""
-    largest = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
-    below = logits - largest
-    exponentials = jnp.exp(below)
-    total = jnp.sum(exponentials, axis=-1, keepdims=True)
-    return exponentials / total, below, largest, jnp.log(total)
-
-
-def _size(x: Array) -> Array:
-    """Return the largest finite magnitude of each row, [..., 1]."""
-    return jnp.max(jnp.where(jnp.isfinite(x), jnp.abs(x), 0.0), axis=-1, keepdims=True)
+def pair(p: Array, q: Array, difference: Array, temperature: Number = 1.0) -> LogitPair:
+    """Return two distributions by float32 logits and the difference of these, all at T = 1."""
+    scale = 1 / jnp.asarray(temperature, jnp.float32)
+    top_p, top_q = (jax.lax.stop_gradient(jnp.max(z, axis=-1, keepdims=True)) for z in (p, q))
+    return LogitPair(
+        Side(p * scale, (p - top_p) * scale),
+        Side(q * scale, (q - top_q) * scale),
+        difference * scale,
+        (top_p - top_q) * scale,
+    )
 
 
 def _beyond_linear(r: Array) -> Array:
@@ -93,39 +105,34 @@ def _summand(p: Array, q: Array, r: Array, gap: Array) -> Array:
     return jnp.where(small, near, jnp.where(p > 0, p * r, 0.0) - gap)
 
 
-def _compare(p_logits: Array, q_logits: Array, difference: Array) -> _Comparison:
-    p, p_below, p_largest, p_rest = _softmax(p_logits)
-    q, q_below, q_largest, q_rest = _softmax(q_logits)
-    shift = p_largest - q_largest
-    # The difference of the logits is exact where it is small beside them. Where it is not, as with
-    # logits of 1 and of 1e8, it rounds the smaller side away.
-    apart_by = jnp.max(jnp.abs(difference), axis=-1, keepdims=True) + jnp.abs(shift)
-    near = 8 * apart_by < _size(p_logits) + _size(q_logits)
-    ruled_out = jnp.isneginf(p_below) & jnp.isneginf(q_below)
-    separate = jnp.where(ruled_out, 0.0, p_below - q_below)
-    # In two steps: a large difference of the largest logits must not round away the rest.
-    ratio = jnp.where(near, difference - shift, separate) - (p_rest - q_rest)
+def _compare(both: LogitPair) -> _Comparison:
+    (p_exp, q_exp) = (jnp.exp(side.below) for side in (both.p, both.q))
+    p_total, q_total = (jnp.sum(x, axis=-1, keepdims=True) for x in (p_exp, q_exp))
+    p, q = p_exp * (1 / p_total), q_exp * (1 / q_total)
+    rest = jnp.log(p_total) - jnp.log(q_total)
+    # Two ways to z_p - z_q less that of the largest logits, of which each rounds by a part of what
+    # it subtracts: sides of very different size need the second, near ones the first.
+    first = jnp.abs(both.difference) + jnp.abs(both.shift)
+    second = jnp.abs(both.p.below) + jnp.abs(both.q.below)
+    apart = jnp.where(first < second, both.difference - both.shift, both.p.below - both.q.below)
+    ratio = apart - rest
     small, safe = _series(p, q, ratio)
     gap = jnp.where(small, q * (safe + _beyond_linear(safe)), p - q)
-    # Probabilities sum to 1, so what p - q sums to is the rounding error of the shift.
+    # Probabilities sum to 1, so what p - q sums to is the rounding error of `rest`.
     error = jnp.sum(gap, axis=-1, keepdims=True)
-    return _Comparison(p, q, ratio, gap, error, shift + (p_rest - q_rest) + error)
+    return _Comparison(p, q, ratio - error, gap - p * error, both.shift + rest + error)
 
 
-def _corrected(*arguments: Array) -> _Comparison:
-    """Compare, and take the error from the ratio and from p - q."""
-    both = _compare(*arguments)
-    return both._replace(ratio=both.ratio - both.error, gap=both.gap - both.p * both.error)
-
-
-def shift_of(p_logits: Array, q_logits: Array, difference: Array) -> Array:
+def shift_of(both: LogitPair) -> Array:
     """Return log sum exp z_p - log sum exp z_q of nearly equal logits, without cancellation."""
-    return _compare(p_logits, q_logits, difference).shift[..., 0]
+    return _compare(both).shift[..., 0]
 
 
-def _along(gradients: tuple[Array, Array], tangents: tuple[Array, ...]) -> Array:
-    """Return the derivative along the tangents of both logits; that of `difference` is in them."""
-    return jnp.sum(gradients[0] * tangents[0] + gradients[1] * tangents[1], axis=-1)
+def _along(tangents: LogitPair, in_p: Array, in_q: Array) -> Array:
+    """Return the derivative along the tangents of both sides' logits, where they have one."""
+    sides = ((in_p, tangents.p.logits), (in_q, tangents.q.logits))
+    parts = [gradient * z for gradient, z in sides if not isinstance(z, SymbolicZero)]
+    return jnp.sum(sum(parts, jnp.zeros_like(in_p)), axis=-1)
 
 
 def _centred(p: Array, values: Array) -> Array:
@@ -134,34 +141,55 @@ def _centred(p: Array, values: Array) -> Array:
 
 
 @jax.custom_jvp
-def kl(p_logits: Array, q_logits: Array, difference: Array) -> Array:
+def kl(both: LogitPair) -> Array:
     """Return KL(p || q) in nats, never negative."""
-    return _kl(_compare(p_logits, q_logits, difference))
+    return jnp.maximum(jnp.sum(_summand(*_compare(both)[:4]), axis=-1), 0.0)
 
 
-def _kl(both: _Comparison) -> Array:
-    # The error enters in a known way: one pass over the classes is saved.
-    total, error = jnp.sum(_summand(*both[:4]), axis=-1), both.error[..., 0]
-    return jnp.maximum((total - error * error / 2) / (1 + error), 0.0)
-
-
-@kl.defjvp
-def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    both = _compare(*primals)
-    value = _kl(both)
-    in_p = jnp.where(both.p > 0, both.p * (both.ratio - (both.error + value[..., None])), 0.0)
-    return value, _along((in_p, both.p * both.error - both.gap), tangents)
+@functools.partial(kl.defjvp, symbolic_zeros=True)
+def _(primals: tuple[LogitPair], tangents: tuple[LogitPair]) -> tuple[Array, Array]:
+    p, q, ratio, gap, _ = _compare(*primals)
+    value = jnp.maximum(jnp.sum(_summand(p, q, ratio, gap), axis=-1), 0.0)
+    in_p = jnp.where(p > 0, p * (ratio - value[..., None]), 0.0)
+    return value, _along(*tangents, in_p, -gap)
 
 
 @jax.custom_jvp
-def jensen_shannon(p_logits: Array, q_logits: Array, difference: Array, weight: Array) -> Array:
+def kl_both_ways(both: LogitPair, weight: Array, swapped_weight: Array) -> Array:
+    """Return a KL(p || q) + b KL(q || p), never negative, a and b of each example."""
+    return _both_ways(_compare(both), weight, swapped_weight)[0]
+
+
+def _both_ways(compared: _Comparison, a: Array, b: Array) -> tuple[Array, Array, Array]:
+    p, q, ratio, gap, _ = compared
+    small, safe = _series(p, q, ratio)
+    back = jnp.where(small, q * _beyond_linear(safe), gap - jnp.where(q > 0, q * ratio, 0.0))
+    forward = jnp.sum(_summand(p, q, ratio, gap), axis=-1)
+    forward, back = (jnp.maximum(x, 0.0) for x in (forward, jnp.sum(back, axis=-1)))
+    return a * forward + b * back, forward, back
+
+
+@kl_both_ways.defjvp
+def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    both, a, b = primals
+    compared = _compare(both)
+    p, q, ratio, gap, _ = compared
+    value, forward, back = _both_ways(compared, a, b)
+    a, b = a[..., None], b[..., None]
+    in_p = a * jnp.where(p > 0, p * (ratio - forward[..., None]), 0.0) + b * gap
+    in_q = -a * gap - b * jnp.where(q > 0, q * (ratio + back[..., None]), 0.0)
+    return value, _along(tangents[0], in_p, in_q) + forward * tangents[1] + back * tangents[2]
+
+
+@jax.custom_jvp
+def jensen_shannon(both: LogitPair, weight: Array) -> Array:
     """Return w KL(p || m) + (1 - w) KL(q || m), m = w p + (1 - w) q, never negative."""
-    return _to_mixture(_corrected(p_logits, q_logits, difference), weight)[0]
+    return _to_mixture(_compare(both), weight)[0]
 
 
 def _to_mixture(both: _Comparison, weight: Array) -> tuple[Array, ...]:
     """Return the divergence, those of p and q from the mixture m, and log(p / m), log(q / m)."""
-    p, q, ratio, gap = both[:4]
+    p, q, ratio, gap, _ = both
     # From the log ratio alone, by expm1 of a number below 0, which never overflows. `where`, not
     # abs and min: their subgradients at equal probabilities would be wrong.
     p_above = ratio >= 0
@@ -176,43 +204,41 @@ def _to_mixture(both: _Comparison, weight: Array) -> tuple[Array, ...]:
 
 
 @jensen_shannon.defjvp
-def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    *logits, weight = primals
-    both = _corrected(*logits)
+def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    both, weight = _compare(primals[0]), primals[1]
     value, of_p, of_q, p_ratio, q_ratio = _to_mixture(both, weight)
     in_p = weight * _centred(both.p, jnp.where(both.p > 0, p_ratio, 0.0))
     in_q = (1 - weight) * _centred(both.q, jnp.where(both.q > 0, q_ratio, 0.0))
-    return value, _along((in_p, in_q), tangents) + (of_p - of_q) * tangents[3]
+    return value, _along(tangents[0], in_p, in_q) + (of_p - of_q) * tangents[1]
 
 
 @jax.custom_jvp
-def kl_to_mixture(p_logits: Array, q_logits: Array, difference: Array, weight: Array) -> Array:
+def kl_to_mixture(both: LogitPair, weight: Array) -> Array:
     """Return KL(p || m), m = w p + (1 - w) q, never negative."""
-    return _to_mixture(_corrected(p_logits, q_logits, difference), weight)[1]
+    return _to_mixture(_compare(both), weight)[1]
 
 
 @kl_to_mixture.defjvp
-def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    *logits, weight = primals
-    both = _corrected(*logits)
+def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    both, weight = _compare(primals[0]), primals[1]
     _, value, _, p_ratio, _ = _to_mixture(both, weight)
     excess = jnp.expm1(p_ratio)  # p / m - 1
     in_p = _centred(both.p, jnp.where(both.p > 0, p_ratio, 0.0) - weight * excess)
     in_weight = -jnp.sum((1 + excess) * both.gap, axis=-1)
-    along = _along((in_p, (weight - 1) * _centred(both.q, excess)), tangents)
-    return value, along + in_weight * tangents[3]
+    along = _along(tangents[0], in_p, (weight - 1) * _centred(both.q, excess))
+    return value, along + in_weight * tangents[1]
 
 
 @jax.custom_jvp
-def total_variation(p_logits: Array, q_logits: Array, difference: Array) -> Array:
+def total_variation(both: LogitPair) -> Array:
     """Return 1/2 sum |p - q|; a class on which both agree has gradient 0."""
-    return 0.5 * jnp.sum(jnp.abs(_corrected(p_logits, q_logits, difference).gap), axis=-1)
+    return 0.5 * jnp.sum(jnp.abs(_compare(both).gap), axis=-1)
 
 
-@total_variation.defjvp
-def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    both = _corrected(*primals)
+@functools.partial(total_variation.defjvp, symbolic_zeros=True)
+def _(primals: tuple[LogitPair], tangents: tuple[LogitPair]) -> tuple[Array, Array]:
+    both = _compare(*primals)
     value = 0.5 * jnp.sum(jnp.abs(both.gap), axis=-1)
     agree = jnp.abs(both.ratio) <= _TIE * value[..., None] + _LEFT
     sign = jnp.where(agree, 0.0, 0.5 * jnp.sign(both.ratio))
-    return value, _along((_centred(both.p, sign), -_centred(both.q, sign)), tangents)
+    return value, _along(*tangents, _centred(both.p, sign), -_centred(both.q, sign))

@@ -33,10 +33,6 @@ def known_labels(labels: ArrayLike, classes: int) -> tuple[Array, Array]:
 
 def pick(values: Array, labels: ArrayLike) -> Array:
     """Return values[..., labels]; NaN for a label outside [0, classes), also a negative one."""
-    # JAX would read -1 as the last class: a padding label must not count as a class.
-    labels = jnp.asarray(labels)
-    labels = jnp.where(labels < 0, values.shape[-1], labels)
-    picked = jnp.take_along_axis(
-        values, labels[..., None], axis=-1, mode="fill", fill_value=jnp.nan
-    )
-    return picked[..., 0]
+    known, labels = known_labels(labels, values.shape[-1])
+    picked = jnp.take_along_axis(values, labels[..., None], axis=-1, mode="clip")
+    return jnp.where(known, picked[..., 0], jnp.nan)

@@ -5,11 +5,10 @@ Both compare softmax(z / T) of student and teacher in float32; nothing is detach
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from kdjax.errors import UserError
 from kdjax.losses._checks import check_labels, check_not_negative, check_pair, check_positive
-from kdjax.losses._comparison import kl, logit_pair, shift_of
+from kdjax.losses._comparison import kl, pair, shift_of
 from kdjax.losses._log_space import known_labels, pick
 from kdjax.losses._types import Labels, Logits, Number, PerExample, Scalar
 from kdjax.losses._vectors import norm
@@ -55,10 +54,12 @@ def decoupled_kl(
     >>> print(loss.round())  # 2/3 of the teacher's mass is where the student has e^-499.3
     332.0
     """
-    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
+    check_pair(student_logits, teacher_logits)
+    check_positive("temperature", temperature)
     check_labels(student_logits, labels)
     check_not_negative("alpha", alpha)
     check_not_negative("beta", beta)
+    s, t = (jnp.asarray(z, jnp.float32) for z in (student_logits, teacher_logits))
     if s.shape[-1] < 2:
         raise UserError(f"logits: {s.shape} must have at least two classes")
     known, labels = known_labels(labels, s.shape[-1])
@@ -66,19 +67,18 @@ def decoupled_kl(
     # The label is left out of the sums. Subtracting a large constant from it, as is usual, loses
     # all digits of the other classes, and 1 - p_y is 0 where p_y rounds to 1.
     others_s, others_t = (jnp.where(is_label, -jnp.inf, z) for z in (s, t))
-    between = jnp.where(is_label, 0.0, difference)
-    log_odds = pick(difference, labels) - shift_of(others_t, others_s, between)
-    target_s, target_t, target_difference = (
-        jnp.stack([x, jnp.zeros_like(x)], axis=-1)
-        for x in (_log_odds(s, others_s, labels), _log_odds(t, others_t, labels), log_odds)
+    between = jnp.where(is_label | (s == t), 0.0, t - s)
+    others = pair(others_t, others_s, between, temperature)
+    own_s, own_t = (pick(z, labels) for z in (s, t))
+    log_odds = [
+        own / temperature - jax.nn.logsumexp(side.logits, axis=-1)
+        for own, side in ((own_t, others.p), (own_s, others.q))
+    ]
+    log_odds_difference = (own_t - own_s) / temperature - shift_of(others)
+    target = kl(
+        pair(*(jnp.stack([x, jnp.zeros_like(x)], -1) for x in (*log_odds, log_odds_difference)))
     )
-    target = kl(target_t, target_s, target_difference)
-    return jnp.where(known, alpha * target + beta * kl(others_t, others_s, between), jnp.nan)
-
-
-def _log_odds(logits: Array, others: Array, labels: ArrayLike) -> Array:
-    """Return log p_y / (1 - p_y) from the logits, and from those with -inf at the label."""
-    return pick(logits, labels) - jax.nn.logsumexp(others, axis=-1)
+    return jnp.where(known, alpha * target + beta * kl(others), jnp.nan)
 
 
 def correlation(

@@ -21,7 +21,7 @@ from kdjax.losses._checks import (
     check_pair,
     check_positive,
 )
-from kdjax.losses._comparison import kl, logit_pair
+from kdjax.losses._comparison import kl, kl_both_ways, logit_pair
 from kdjax.losses._log_space import expectation, log_probabilities, pick
 from kdjax.losses._types import Labels, Logits, Number, PerExample
 
@@ -43,11 +43,13 @@ def cross_entropy(logits: Logits, labels: Labels, *, label_smoothing: Number = 0
     """
     check_labels(logits, labels)
     check_fraction("label_smoothing", label_smoothing)
-    log_p = log_probabilities(logits)
-    hard = -pick(log_p, labels)
+    logits = jnp.asarray(logits, jnp.float32)
+    below = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    rest = jnp.log(jnp.sum(jnp.exp(below), axis=-1))
+    hard = rest - pick(below, labels)
     if isinstance(label_smoothing, float | int) and label_smoothing == 0:
         return hard  # 0 * inf would be NaN where a class is ruled out by -inf
-    return (1 - label_smoothing) * hard - label_smoothing * jnp.mean(log_p, axis=-1)
+    return (1 - label_smoothing) * hard + label_smoothing * (rest - jnp.mean(below, axis=-1))
 
 
 def entropy(logits: Logits, *, temperature: Number = 1.0) -> PerExample:
@@ -80,8 +82,7 @@ def forward_kl(
     >>> print(float(forward_kl(student, teacher)))
     0.6931471824645996
     """
-    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
-    return kl(t, s, difference)
+    return kl(logit_pair(student_logits, teacher_logits, temperature))
 
 
 def soft_cross_entropy(
@@ -97,8 +98,10 @@ def soft_cross_entropy(
     >>> print(float(soft_cross_entropy(jnp.zeros(2), jnp.zeros(2))))
     0.6931471824645996
     """
-    s, t, _ = logit_pair(student_logits, teacher_logits, temperature)
-    return expectation(log_probabilities(t), -log_probabilities(s))
+    check_pair(student_logits, teacher_logits)
+    check_positive("temperature", temperature)
+    log_q, log_p = (log_probabilities(z, temperature) for z in (student_logits, teacher_logits))
+    return expectation(log_p, -log_q)
 
 
 def reverse_kl(
@@ -113,8 +116,7 @@ def reverse_kl(
     >>> print(float(reverse_kl(student, teacher)))
     0.6931471824645996
     """
-    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
-    return kl(s, t, -difference)
+    return kl(logit_pair(student_logits, teacher_logits, temperature).swapped())
 
 
 def jensen_shannon(
@@ -149,8 +151,8 @@ def jensen_shannon(
     0.6931471824645996
     """
     check_open_fraction("weight", weight)
-    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
-    return _comparison.jensen_shannon(t, s, difference, jnp.asarray(weight, jnp.float32))
+    both = logit_pair(student_logits, teacher_logits, temperature)
+    return _comparison.jensen_shannon(both, jnp.asarray(weight, jnp.float32))
 
 
 def total_variation(
@@ -165,8 +167,7 @@ def total_variation(
     >>> print(float(total_variation(student, teacher)))
     0.5
     """
-    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
-    return _comparison.total_variation(t, s, difference)
+    return _comparison.total_variation(logit_pair(student_logits, teacher_logits, temperature))
 
 
 def weighted_kl(
@@ -193,8 +194,8 @@ def weighted_kl(
     """
     check_not_negative("forward_weight", forward_weight)
     check_not_negative("reverse_weight", reverse_weight)
-    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
-    return forward_weight * kl(t, s, difference) + reverse_weight * kl(s, t, -difference)
+    both = logit_pair(student_logits, teacher_logits, temperature)
+    return kl_both_ways(both, *(jnp.float32(w) for w in (forward_weight, reverse_weight)))
 
 
 def balanced_kl(
@@ -238,9 +239,8 @@ def balanced_kl(
     teacher_entropy = entropy(teacher_logits, temperature=entropy_temperature)
     forward_weight = jnp.where(teacher_entropy > student_entropy, emphasis, 1.0)
     reverse_weight = jnp.where(student_entropy > teacher_entropy, emphasis, 1.0)
-    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
-    forward = jax.lax.stop_gradient(forward_weight) * kl(t, s, difference)
-    return forward + jax.lax.stop_gradient(reverse_weight) * kl(s, t, -difference)
+    both = logit_pair(student_logits, teacher_logits, temperature)
+    return kl_both_ways(both, *jax.lax.stop_gradient((forward_weight, reverse_weight)))
 
 
 def logit_mse(

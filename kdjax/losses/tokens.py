@@ -6,10 +6,9 @@ divergence is `jensen_shannon`.
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from kdjax.losses._checks import check_open_fraction
-from kdjax.losses._comparison import kl, kl_to_mixture, logit_pair
+from kdjax.losses._comparison import LogitPair, kl_both_ways, kl_to_mixture, logit_pair
 from kdjax.losses._types import Logits, Number, PerExample
 from kdjax.losses._vectors import ratio
 from kdjax.types import Array
@@ -37,8 +36,7 @@ def skew_forward_kl(
     >>> print(skew_forward_kl(jnp.array([0.0, 500.0]), jnp.array([500.0, 0.0])).round(2))
     2.3
     """
-    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
-    return _kl_to_mixture(t, s, difference, alpha)
+    return _kl_to_mixture(logit_pair(student_logits, teacher_logits, temperature), alpha)
 
 
 def skew_reverse_kl(
@@ -61,13 +59,13 @@ def skew_reverse_kl(
     >>> print(skew_reverse_kl(jnp.array([0.0, 500.0]), jnp.array([500.0, 0.0])).round(2))
     2.3
     """
-    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
-    return _kl_to_mixture(s, t, -difference, alpha)
+    both = logit_pair(student_logits, teacher_logits, temperature)
+    return _kl_to_mixture(both.swapped(), alpha)
 
 
-def _kl_to_mixture(p: ArrayLike, q: ArrayLike, difference: Array, alpha: Number) -> Array:
+def _kl_to_mixture(both: LogitPair, alpha: Number) -> Array:
     check_open_fraction("alpha", alpha)
-    return kl_to_mixture(p, q, difference, jnp.asarray(alpha, jnp.float32))
+    return kl_to_mixture(both, jnp.asarray(alpha, jnp.float32))
 
 
 def adaptive_kl(
@@ -100,8 +98,8 @@ def adaptive_kl(
     >>> print(adaptive_kl(z, z))
     0.0
     """
-    s, t, difference = logit_pair(student_logits, teacher_logits, temperature)
-    p_t, p_s = (jax.nn.softmax(jax.lax.stop_gradient(z)) for z in (t, s))
+    both = logit_pair(student_logits, teacher_logits, temperature)
+    p_t, p_s = (jax.nn.softmax(jax.lax.stop_gradient(z.logits)) for z in (both.p, both.q))
     gap = jnp.abs(p_t - p_s)
     order = jnp.argsort(p_t if from_tail else -p_t, axis=-1)
     ordered, gap = (jnp.take_along_axis(x, order, axis=-1) for x in (p_t, gap))
@@ -110,4 +108,4 @@ def adaptive_kl(
     total = jnp.sum(gap, axis=-1)
     head_share = ratio(jnp.sum(jnp.where(head, gap, 0.0), axis=-1), total)
     tail_share = ratio(jnp.sum(jnp.where(head, 0.0, gap), axis=-1), total)
-    return head_share * kl(t, s, difference) + tail_share * kl(s, t, -difference)
+    return kl_both_ways(both, head_share, tail_share)
