@@ -22,7 +22,7 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 X, KERNEL, Y = 0, 1, 2  # the slots of the trilinear form
 
 # Before jax 0.12 XLA compiles the body of a loop for one thread.
-_LOOPS_ARE_FAST = jax.__version_info__ >= (0, 12)
+LOOPS_ARE_FAST = jax.__version_info__ >= (0, 12)
 _CHUNK_BYTES = 3 << 20  # of the shifted copies of one chunk; 1 to 6 MB measure alike
 
 
@@ -127,7 +127,7 @@ def _over_chunks(
     """Sum a weight gradient over chunks of the batch; `copies` counts numbers of one image."""
     size = max(1, _CHUNK_BYTES // (copies * x.dtype.itemsize))
     chunks = x.shape[0] // size
-    if not _LOOPS_ARE_FAST or chunks < 2:
+    if not LOOPS_ARE_FAST or chunks < 2:
         return weight_gradient(geometry, x, y)
     precise = jnp.promote_types(x.dtype, jnp.float32)  # of the sum
 

@@ -90,7 +90,7 @@ def test_padding_may_differ_between_sides():
 def in_chunks(request, monkeypatch):
     """Take the weight gradients of these cases in a loop over the batch, on any jax."""
     if request.node.callspec.params["case"].startswith("chunked"):
-        monkeypatch.setattr(conv_kernels, "_LOOPS_ARE_FAST", True)
+        monkeypatch.setattr(conv_kernels, "LOOPS_ARE_FAST", True)
         monkeypatch.setattr(conv_kernels, "_CHUNK_BYTES", SMALL_CHUNKS)
 
 
