@@ -1,12 +1,16 @@
 # make run: from nothing to numbers. make test: the test suite. make docs: the site, in build/docs.
 # make check: all that CI runs.
-PYTHON ?= python3
-VENV := .venv
+# The newest of these that starts and can make an environment; another by make PYTHON=...
+VERSIONS := 3.14 3.13 3.12 3.11
+NEWEST := $(firstword $(foreach v,$(VERSIONS),$(shell python$(v) -c 'import ssl, venv; \
+	print("python$(v)")' 2>/dev/null)) python3)
+PYTHON ?= $(NEWEST)
+VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: run test test-long test-faults check lint docs install bench clean
+.PHONY: run test newest test-newest test-long test-faults check lint docs install bench clean
 
 run: install
 	$(BIN)/python -m kdjax train --config=experiments/digits_compare.py --workdir=runs/digits
@@ -23,6 +27,16 @@ test-faults: install
 	$(BIN)/python -m pytest -n 2 -m long tests/faults
 
 check: lint docs test test-long
+
+# What a newer jax could change: golden values, convolutions, one run with its resume.
+SMOKE := tests/losses/test_golden.py tests/losses/test_table_golden.py tests/losses/test_divergence.py
+SMOKE += tests/models/layers/test_conv.py tests/train/test_resume.py
+newest:
+	@echo $(NEWEST)
+
+test-newest:
+	$(MAKE) VENV=.venv-newest install
+	.venv-newest/bin/python -m pytest -n 2 --dist loadfile $(SMOKE)
 
 lint: install
 	$(BIN)/ruff check .
