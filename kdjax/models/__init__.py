@@ -6,6 +6,7 @@ from kdjax.models.detection.faster_rcnn import REGION_KEYS
 from kdjax.models.io.convert import flatten, from_safetensors, restore, to_safetensors, to_torch
 from kdjax.models.io.huggingface import load_huggingface, save_huggingface
 from kdjax.models.layers.from_linen import from_linen
+from kdjax.models.layers.from_nnx import from_nnx
 from kdjax.models.lipschitz import pair_critic
 from kdjax.models.lipschitz.mlp import lipschitz_mlp_bound
 from kdjax.models.registry import build, load_torch, names, parameter_count, torch_options
@@ -42,6 +43,7 @@ __all__ = [
     "connector_adapter",
     "flatten",
     "from_linen",
+    "from_nnx",
     "from_safetensors",
     "fusion_adapter",
     "linear_adapter",

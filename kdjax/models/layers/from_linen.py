@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -63,8 +63,8 @@ def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
     """
     if not isinstance(module, nn.Module):
         raise UserError(
-            f"{module!r} is no instance of flax.linen.Module; wrap the class of an NNX module by "
-            "flax.nnx.bridge.to_linen"
+            f"{module!r} is no instance of flax.linen.Module; use from_nnx for an NNX module or "
+            "its class"
         )
     name = _called_class(module).__name__
 
@@ -80,7 +80,7 @@ def from_reader(module: nn.Module, name: str, read: Callable[[Batch], PyTree]) -
 
     `read` returns arrays, or shapes; `name` is the network's in errors.
     """
-    flags = _call_flags(module, name)
+    flags = call_flags(_called_class(module).__call__, name)
 
     def zeros(x: Any) -> Array:
         return jnp.zeros((1, *x.shape[1:]), jax.dtypes.canonicalize_dtype(x.dtype))
@@ -105,9 +105,9 @@ def from_reader(module: nn.Module, name: str, read: Callable[[Batch], PyTree]) -
             if train:
                 rngs, mutable = _streams(key, "dropout"), list(variables.stats)
                 returned, updated = module.apply(tree, x, rngs=rngs, mutable=mutable, **options)
-                return _outputs(returned, name), _same_shapes(name, variables.stats, updated)
+                return to_outputs(returned, name), _same_shapes(name, variables.stats, updated)
             with nn.intercept_methods(_evaluation({})):
-                return _outputs(module.apply(tree, x, **options), name), variables.stats
+                return to_outputs(module.apply(tree, x, **options), name), variables.stats
 
     return Model(init, apply)
 
@@ -116,12 +116,16 @@ def _called_class(module: nn.Module) -> type:
     return module.nnx_class if isinstance(module, ToLinen) else type(module)  # type: ignore[return-value]
 
 
-def _call_flags(module: nn.Module, name: str) -> dict[str, bool]:
-    """Return those of _FLAGS that a module's call takes; refuse other required arguments."""
-    _, *parameters = inspect.signature(_called_class(module).__call__).parameters.values()
+def call_flags(call: Callable[..., Any], name: str, known: Sequence[str] = ()) -> dict[str, bool]:
+    """Return those of _FLAGS that a module's call takes; refuse other required arguments.
+
+    `known`: arguments that are passed as well.
+    """
+    _, *parameters = inspect.signature(call).parameters.values()
     for parameter in parameters[1:]:
         named = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if named and parameter.default is parameter.empty and parameter.name not in _FLAGS:
+        passed = parameter.name in (*_FLAGS, *known)
+        if named and parameter.default is parameter.empty and not passed:
             raise UserError(
                 f"{name} must be called with {parameter.name!r} too, but a Model passes one entry "
                 f"of the batch and {', '.join(_FLAGS)}: give it a default"
@@ -212,7 +216,8 @@ def _translated_errors(name: str, x: PyTree, *, train: bool) -> Iterator[None]:
         raise UserError(f"{name}: {error} Let its call take `train` and pass it on") from error
 
 
-def _outputs(returned: Any, name: str) -> Outputs:
+def to_outputs(returned: Any, name: str) -> Outputs:
+    """Return what a module returns as `Outputs`; anything but Outputs and an array is refused."""
     if isinstance(returned, Outputs):
         return Outputs(returned.logits.astype(jnp.float32), dict(returned.features))
     if isinstance(returned, tuple | list | Mapping):
