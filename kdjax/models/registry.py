@@ -11,6 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from kdjax.errors import UserError, did_you_mean
+from kdjax.models import user_code
 from kdjax.models.detection.faster_rcnn import DetectorOptions, faster_rcnn
 from kdjax.models.io import torch_names
 from kdjax.models.io.convert import from_torch
@@ -70,7 +71,8 @@ def build(name: str, *, num_classes: int, **options: Any) -> Model:
     `BertOptions`, ... beside them for their options.
 
     Args:
-      name: one of `names()`, or "wrn_<depth>_<widen>" with any depth 6n + 4.
+      name: one of `names()`, "wrn_<depth>_<widen>" with any depth 6n + 4, or the Python path of a
+        network of your own, "FILE.py:NAME" or "MODULE:NAME" (`user_code.build_network`).
       num_classes: width of the logits; 1 is a regression.
       **options: options of that network, all optional: `dtype` (of the computation; parameters
         and logits stay float32), `axis_name` (batch norm over all devices of that pmap axis),
@@ -86,14 +88,16 @@ def build(name: str, *, num_classes: int, **options: Any) -> Model:
     >>> parameter_count(variables)
     2410
     """
+    if num_classes < 1:
+        raise UserError(f'model "{name}": num_classes is {num_classes}: use at least 1')
+    options["dtype"] = compute_dtype(options.get("dtype"))
+    if user_code.is_path(name):
+        return user_code.build_network(name, {"num_classes": num_classes, **options})
     factory, known = _factory(name), default_options(name)
     for option in options:
         if option not in known:
             names_known = ", ".join(sorted(known))
             raise UserError(f'model "{name}" has no option "{option}"; it has: {names_known}')
-    if num_classes < 1:
-        raise UserError(f'model "{name}": num_classes is {num_classes}: use at least 1')
-    options["dtype"] = compute_dtype(options.get("dtype"))
     if name in _PROMPT_FORMATS:
         language_model: Any = factory(_OPTIONS[name](**options))
         return with_choices(language_model, _PROMPT_FORMATS[name], num_choices=num_classes)
@@ -114,6 +118,8 @@ def default_options(name: str) -> dict[str, Any]:
     >>> default_options("cnn")
     {'widths': (16, 32, 64), 'dtype': None, 'axis_name': None}
     """
+    if user_code.is_path(name):
+        return user_code.default_options(name)
     factory = _factory(name)
     fixed = factory.keywords if isinstance(factory, functools.partial) else {}
     declared = inspect.signature(_OPTIONS.get(name, factory)).parameters

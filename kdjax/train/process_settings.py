@@ -15,6 +15,7 @@ from typing import Any
 
 from kdjax.train import malloc
 
+_LOG = logging.StreamHandler()  # of kdjax's own lines
 _ORBAX = f"{os.sep}orbax{os.sep}"
 
 
@@ -27,6 +28,10 @@ def configure_process() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="kdjax")
+    _LOG.stream = sys.stderr
+    _LOG.setFormatter(logging.Formatter("kdjax: %(message)s"))
+    logging.getLogger("kdjax").addHandler(_LOG)
+    logging.getLogger("kdjax").setLevel(logging.INFO)
     # Orbax logs the traceback of an error in its threads and also raises the error.
     logging.getLogger("absl").addFilter(_is_not_from_orbax)
     if not isinstance(sys.unraisablehook, _UnraisableHook):

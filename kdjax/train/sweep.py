@@ -54,36 +54,57 @@ def members(table: Mapping[str, Sequence[Any]], mode: str = "grid") -> list[dict
 def place(hparams: Mapping[str, Any], path: str, value: float) -> dict[str, Any]:
     """Return `hparams` with the scalar at a dotted config path replaced.
 
-    Paths: `roles.student.terms.balanced_kl.temperature`, `roles.*.optimizer.learning_rate`. A star
-    means every role with the rest of the path.
+    Paths: `roles.student.terms.balanced_kl.temperature`, `roles.*.optimizer.learning_rate`,
+    `roles.student.terms.*.temperature`. A star is every role, or every term, with the rest of the
+    path.
 
     Raises:
       UserError: the path does not lead to a traced scalar (it would change shapes or the graph).
     """
-    parts = path.split(".")
-    roles = list(hparams) if len(parts) > 2 and parts[1] == "*" else parts[1:2]
-    swept = [r for r in roles if parts[0] == "roles" and _has(hparams.get(r), parts[2:])]
+    swept = [known for known in scalar_paths(hparams) if matches(path, known)]
     if not swept:
-        known = ", ".join(["seed", *scalar_paths(hparams)])
-        raise UserError(
-            f"sweep.{path} is not a number that one program can sweep "
-            f"(use `variants` for what changes shapes or the graph); it can sweep {known}"
-        )
-    return {**hparams, **{role: _set(hparams[role], parts[2:], value) for role in swept}}
+        raise cannot_sweep(path, scalar_paths(hparams))
+    placed = dict(hparams)
+    for known in swept:
+        placed = _set(placed, known.split(".")[1:], value)
+    return placed
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Return whether a swept path, whose parts may be stars, names the path of a scalar.
+
+    >>> matches("roles.*.terms.*.weight", "roles.student.terms.ce.weight")
+    True
+    """
+    parts, names = pattern.split("."), path.split(".")
+    pairs = zip(parts, names, strict=False)
+    return len(parts) == len(names) and all(part in ("*", name) for part, name in pairs)
+
+
+def applicable(
+    table: Mapping[str, Sequence[Any]], hparams: Mapping[str, Any]
+) -> dict[str, Sequence[Any]]:
+    """Return a sweep's table without the paths with a star that name nothing in `hparams`."""
+    known = scalar_paths(hparams)
+    return {
+        path: values
+        for path, values in table.items()
+        if "*" not in path or any(matches(path, scalar) for scalar in known)
+    }
+
+
+def cannot_sweep(path: str, known: Sequence[str]) -> UserError:
+    """Return the refusal of a path that names no scalar; `known`: those that there are."""
+    return UserError(
+        f"sweep.{path} is not a number that one program can sweep (use `variants` for what changes "
+        f"shapes or the graph); it can sweep {', '.join(['seed', *known])}"
+    )
 
 
 def scalar_paths(hparams: Mapping[str, Any]) -> list[str]:
     """Return all dotted paths that a sweep may name."""
     flat, _ = jax.tree_util.tree_flatten_with_path(dict(hparams))
     return ["roles." + ".".join(str(entry.key) for entry in path) for path, _ in flat]
-
-
-def _has(tree: Any, parts: Sequence[str]) -> bool:
-    for part in parts:
-        if not isinstance(tree, Mapping) or part not in tree:
-            return False
-        tree = tree[part]
-    return bool(parts) and not isinstance(tree, Mapping)
 
 
 def _set(tree: Mapping[str, Any], parts: Sequence[str], value: float) -> dict[str, Any]:

@@ -74,6 +74,13 @@ class TestPlace:
         }
         assert rates == {"teacher": None, "student": 0.3, "peer": 0.3}
 
+    def test_star_is_every_term_with_that_scalar(self):
+        path = "roles.student.terms.*.temperature"
+        actual = sweep.place(self.HPARAMS, path, 4.0)["student"]["terms"]
+        assert actual == {"ce": {"weight": 1.0}, "forward_kl": {"weight": 1.0, "temperature": 4.0}}
+        table = {path: (1.0, 2.0), "roles.peer.terms.*.temperature": (1.0,), TEMPERATURE: (3.0,)}
+        assert list(sweep.applicable(table, self.HPARAMS)) == [path, TEMPERATURE]
+
     @pytest.mark.parametrize(
         "path",
         [

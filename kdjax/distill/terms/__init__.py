@@ -68,6 +68,7 @@ from kdjax.distill.terms.spec import (
     parameter_name,
 )
 from kdjax.distill.terms.tokens import multi_level_transport, universal_logit_distance
+from kdjax.distill.terms.user_term import term_factory
 
 TERM_SPECS: Mapping[str, Callable[..., TermSpec]] = {
     "ce": cross_entropy,
@@ -137,4 +138,5 @@ __all__ = [  # and the functions of TERM_SPECS
     "make_term",
     "parameter_name",
     "sigmoid_schedule",
+    "term_factory",
 ]

@@ -65,8 +65,19 @@ def build(config: Any) -> Experiment:
         earlier = [variant.name for variant in variants]
         with prefix_errors(f"{_where(name)}: "):
             variants.append(_variant(name, roles_of_variant, data, batch, labels, earlier))
+    _check_stars(variants)
     selection = _selection(base.select, [r for v in variants for r in v.players], data)
     return Experiment(base, data, prepare_train, prepare_eval, tuple(variants), selection)
+
+
+def _check_stars(variants: Sequence[Variant]) -> None:
+    """Refuse a swept path with a star that names a number in no variant."""
+    swept = {path for variant in variants for path in variant.members[0]}
+    for variant in variants:
+        for path in variant.config.sweep:
+            if path not in swept:
+                with prefix_errors(f"{_where(variant.name)}: "):
+                    raise sweep.cannot_sweep(path, sweep.scalar_paths(variant.hparams[0]))
 
 
 def _selection(select: Select, players: Sequence[str], data: TaskData) -> Selection:
@@ -117,11 +128,11 @@ def _variant(
             raise UserError(f"roles.{error}") from error
 
     hparams = make_hparams(config, players, critics)
-    members = sweep.members({"seed": [config.seed], **config.sweep}, config.sweep_mode)
+    swept = sweep.applicable(config.sweep, hparams)
+    members = sweep.members({"seed": [config.seed], **swept}, config.sweep_mode)
     adapters = {role: roles.adapters(role) for role in players}
     shapes = check_shapes(method(None), players, critics, hparams, batch, adapters)
     origins = find_initial_weights(roles, players, shapes, data, earlier)
-    means_layers = {role: roles.means_layer(role) for role in players}
     return Variant(
         name=name,
         config=config,
@@ -136,6 +147,6 @@ def _variant(
         new_heads=tuple(origins.new_heads),
         from_variant=origins.from_variant,
         backbones=origins.backbones,
-        class_means={r: (networks[r], layer) for r, layer in means_layers.items() if layer},
+        class_means={r: (networks[r], at) for r in players if (at := roles.means_layer(r))},
         cached={r: (networks[r], roles.layers_read(r)) for r in players if config.roles[r].cache},
     )

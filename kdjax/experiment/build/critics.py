@@ -41,6 +41,7 @@ def make_critic(role: str, config: Config, labels: Callable[[], np.ndarray]) -> 
 
 def _check_term(where: str, term: Term) -> None:
     foreign = {
+        "loss": bool(term.loss),
         "toward": bool(term.toward),
         "temperature_squared": bool(term.temperature_squared),
         "anneal": term.anneal != TemperatureAnneal(),

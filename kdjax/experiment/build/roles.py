@@ -10,6 +10,7 @@ from kdjax.errors import UserError, prefix_errors
 from kdjax.experiment.build import schedules
 from kdjax.experiment.build.validate import check_scalars
 from kdjax.experiment.config import schema
+from kdjax.experiment.config.resolve import term_factory
 from kdjax.experiment.config.schema import Config
 
 # settings of players only
@@ -139,9 +140,10 @@ def _check_critic(role: str, table: schema.Role, players: tuple[str, ...]) -> No
 
 
 def _make_term(where: str, name: str, table: schema.Term) -> Term:
-    if name not in TERM_SPECS:
+    with prefix_errors(f"{where}.loss: "):
+        define = term_factory(name, table.loss)
+    if define is None:
         raise UserError(f"{where}: no such loss; there are {', '.join(sorted(TERM_SPECS))}")
-    define = TERM_SPECS[name]
     layer_keys = inspect.signature(define).parameters
     layers = {key: value for key, value in table.options.items() if key in layer_keys}
     scalars = {key: value for key, value in table.options.items() if key not in layer_keys}

@@ -1,20 +1,18 @@
 """An experiment file and its `--config.key=value` overrides, typed, with one-line errors."""
 
 import ast
-import importlib.util
 import os
-import sys
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-from kdjax.errors import UserError, did_you_mean
+from kdjax.errors import UserError, did_you_mean, prefix_errors
 from kdjax.experiment.config import resolve
 from kdjax.experiment.config.schema_lookup import flag_type
+from kdjax.models import user_code
 
 SWEEP = "--config.sweep."
 
@@ -48,6 +46,32 @@ def read(file: str, overrides: Sequence[str]) -> LoadedConfig:
     return LoadedConfig(title, _override(config, rest))
 
 
+def choose_variants(loaded: LoadedConfig, names: Sequence[str]) -> LoadedConfig:
+    """Return a config with some of its variants alone, in the config's order.
+
+    Raises:
+      UserError: no such variant, or one that starts from another that is left out.
+    """
+    tables = resolve.variants(loaded.config) if loaded.config["variants"] else {}
+    for name in names:
+        if name not in tables:
+            hint = did_you_mean(name, tables)
+            raise UserError(f"--variants={name}: no such variant; {hint}there are {_list(tables)}")
+        for role, table in tables[name]["roles"].items():
+            source = (table or {}).get("from_variant")
+            if source is not None and source not in names:
+                raise UserError(
+                    f"--variants: {role} of {name} starts from {source}; add it: "
+                    f"--variants={','.join([source, *names])}"
+                )
+    variants = {n: v for n, v in loaded.config["variants"].items() if n in names}
+    return loaded._replace(config={**loaded.config, "variants": variants})
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
 def read_study(file: str, overrides: Sequence[str]) -> LoadedConfig | None:
     """Load a file whose config has a `study` key; None if it has none: a training config.
 
@@ -72,24 +96,13 @@ def _load(path: Path, arg: str) -> tuple[str, dict[str, Any]]:
         hint = did_you_mean(path.name, files, prefix=f"{folder}/").rstrip()
         hint = hint or f"there are {', '.join(files.values()) or 'none'}"
         raise UserError(f"--config: no file {path}; {hint}")
-    spec = importlib.util.spec_from_file_location(f"kdjax_experiment_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"--config: {path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    root = str(path.resolve().parent.parent)  # experiments may import their siblings
-    sys.path.insert(0, root)
+    with prefix_errors("--config: "):
+        module = user_code.run_file(path)  # may import its siblings
     try:
-        spec.loader.exec_module(module)
-        config = module.get_config(arg) if hasattr(module, "get_config") else None
+        with user_code.importable(path.resolve().parent.parent):
+            config = module.get_config(arg) if hasattr(module, "get_config") else None
     except Exception as error:
-        lines = [
-            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == spec.origin
-        ]
-        where = f"{path}, line {lines[-1]}" if lines else path
-        message = " ".join(str(error).split())
-        raise UserError(f"--config: {where} fails: {type(error).__name__}: {message}") from error
-    finally:
-        sys.path.remove(root)
+        raise UserError(f"--config: {user_code.describe_failure(path, error)}") from error
     if not isinstance(config, ConfigDict | Mapping):
         raise UserError(
             f"--config: {path} must have a get_config(arg='') that returns a ConfigDict; "

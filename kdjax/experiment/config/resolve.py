@@ -8,15 +8,17 @@ import copy
 import functools
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from kdjax.distill import critics, terms
-from kdjax.errors import UserError, did_you_mean
+from kdjax.distill.terms import TermSpec
+from kdjax.errors import UserError, did_you_mean, prefix_errors
 from kdjax.experiment.config import schema_lookup
 from kdjax.experiment.config.schema import Config
+from kdjax.models import user_code
 
 _OUT_OF_BOUNDS = (
     "finite_number",
@@ -66,9 +68,10 @@ def from_dict(mapping: Mapping[str, Any], where: str = "config") -> Config:
                 f"{where}: variants holds {name!r}; a name must not be empty or hold '.' or '/'"
             )
     plain = merge({}, mapping)
-    for role in _entries(plain.get("roles")).values():
+    for owner, role in _entries(plain.get("roles")).items():
         for name, term in _entries(role.get("terms")).items():
-            role["terms"][name] = {**term_options().get(name, {}), **term}
+            with prefix_errors(f"{where}: roles.{owner}.terms.{name}.loss: "):
+                role["terms"][name] = {**_options_of_term(name, term.get("loss")), **term}
     try:
         return Config.model_validate(plain)
     except ValidationError as error:
@@ -80,15 +83,31 @@ def to_dict(config: Config) -> dict[str, Any]:
     return config.model_dump()
 
 
+def term_factory(name: str, loss: Any = "") -> Callable[..., TermSpec] | None:
+    """Return the function that makes the spec of a term; None of an unknown one."""
+    if not isinstance(loss, str) or not loss:
+        return terms.TERM_SPECS.get(name)
+    if not user_code.is_path(loss):
+        raise UserError(f"{loss!r} is no Python path; write FILE.py:NAME or MODULE:NAME")
+    return terms.term_factory(user_code.load(loss), loss)
+
+
+def _options_of_term(name: str, loss: Any) -> dict[str, Any]:
+    define = term_factory(name, loss) if loss else None
+    return term_options().get(name, {}) if define is None else _options(define)
+
+
+def _options(define: Callable[..., TermSpec]) -> dict[str, Any]:
+    layers = {key: p.default for key, p in inspect.signature(define).parameters.items()}
+    scalars = {key: scalar.default for key, scalar in define().scalars.items()}
+    return {**layers, **scalars}
+
+
 @functools.cache
 def term_options() -> dict[str, dict[str, Any]]:
     """Return the keys of every known term beyond the schema's, with defaults: scalars, layers."""
     options = critics.term_scalars()
-    for name, define in terms.TERM_SPECS.items():
-        layers = {key: p.default for key, p in inspect.signature(define).parameters.items()}
-        scalars = {key: scalar.default for key, scalar in define().scalars.items()}
-        options[name] = {**layers, **scalars}
-    return options
+    return options | {name: _options(define) for name, define in terms.TERM_SPECS.items()}
 
 
 def _entries(table: Any) -> dict[str, dict[str, Any]]:

@@ -164,6 +164,7 @@ class TemperatureAnneal(_Table):
 class Term(_OpenTable):
     """A loss that a role minimises; the other keys are its scalars and layers."""
 
+    loss: str = _key("", "Python path of your own loss, FILE.py:NAME. Empty: the term's name.")
     toward: str | Names = _key((), "Role or roles to compare with.")
     weight: float = _key(1.0, "Factor on the mean over the batch.")
     temperature_squared: bool | None = _key(None, "Multiply by T^2. None: as usual for the loss.")

@@ -2,6 +2,7 @@
 
 from kdjax.distill.terms import Term
 from kdjax.experiment.build.plan import Variant
+from kdjax.train import sweep
 
 
 def loss_formula(variant: Variant, role: str) -> str:
@@ -38,5 +39,6 @@ def _summand(variant: Variant, role: str, name: str, term: Term) -> str:
 
 
 def _is_swept(variant: Variant, role: str, path: str) -> bool:
-    paths = {f"roles.{owner}.terms.{path}" for owner in (role, "*")} & set(variant.members[0])
+    scalar = f"roles.{role}.terms.{path}"
+    paths = [swept for swept in variant.members[0] if sweep.matches(swept, scalar)]
     return any(len({member[path] for member in variant.members}) > 1 for path in paths)

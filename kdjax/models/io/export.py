@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 
 from kdjax import models
 from kdjax.errors import UserError, prefix_errors
+from kdjax.models import user_code
 from kdjax.models.io import class_order, convert
 from kdjax.types import Model, Spec, Variables
 
@@ -27,7 +29,8 @@ def save(folder: Path, variables: Variables, metadata: Mapping[str, Any]) -> Non
       folder: created if missing; of `new_folder`, which refuses an old export.
       variables: of one network, not stacked.
       metadata: content of config.json beside the format: "model" (name and options), "num_classes",
-        "shape", "mean", "std", "scale", and its origin.
+        "shape", "mean", "std", "scale", and its origin. The file of a model by Python path is
+        copied.
 
     Raises:
       UserError: the folder cannot be written.
@@ -35,6 +38,9 @@ def save(folder: Path, variables: Variables, metadata: Mapping[str, Any]) -> Non
     try:
         folder.mkdir(parents=True, exist_ok=True)
         convert.to_safetensors(variables, folder / "model.safetensors", {"format": FORMAT})
+        file = user_code.file_of(str(metadata["model"]["name"]))
+        if file is not None:
+            shutil.copy(file, folder)
         text = json.dumps({"format": FORMAT, **metadata}, indent=2, default=str)
         (folder / "config.json").write_text(text + "\n")
     except OSError as error:
@@ -179,6 +185,9 @@ def restore(path: str | Path, spec: Spec | None = None) -> tuple[Model, Variable
     metadata = describe(path)
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in metadata["model"].items()}
     name = str(options.pop("name"))
+    file = user_code.file_of(name)
+    if file is not None and (Path(path) / file.name).is_file():
+        name = f"{Path(path) / file.name}:{name.rpartition(':')[2]}"
     model = models.build(name, num_classes=metadata["num_classes"], **options)
     inputs = metadata.get("inputs") or {"image": (metadata["shape"], "float32")}
     batch = {name: jnp.zeros((1, *shape), dtype) for name, (shape, dtype) in inputs.items()}

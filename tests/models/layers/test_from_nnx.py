@@ -175,7 +175,7 @@ class Noisy(nnx.Module):
 def test_what_cannot_be_a_model_is_refused_in_one_line():
     with pytest.raises(UserError, match=r"Named\.label holds a str, but the state .* is arrays"):
         models.from_nnx(Named)
-    with pytest.raises(UserError, match="the factory makes a Linen, no flax.nnx.Module"):
+    with pytest.raises(UserError, match=r"the factory makes a Linen, no flax\.nnx\.Module"):
         models.from_nnx(lambda rngs: Linen())
     with pytest.raises(UserError, match="no NNX module and no function of rngs"):
         models.from_nnx(3)

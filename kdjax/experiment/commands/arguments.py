@@ -1,0 +1,130 @@
+"""The arguments of the command line: commands, their flags and their help."""
+
+import argparse
+import os
+from argparse import ArgumentParser
+from collections.abc import Callable
+from pathlib import Path
+
+Add = Callable[[str, str], ArgumentParser]  # of a command, by name and help
+
+HELP = """\
+Knowledge distillation beyond one KL: train networks beside each other, from a config file.
+
+  python -m kdjax train --config=experiments/digits_compare.py --workdir=runs/digits
+  python -m kdjax train --config=experiments/digits_bdkd.py --workdir=runs/x \\
+      --config.roles.student.terms.balanced_kl.temperature=4
+  python -m kdjax export --workdir=runs/x --role=student --out=student
+  python -m kdjax import --model=resnet56 --weights=resnet56.th --out=teacher
+  python -m kdjax bounds --workdir=runs/x
+  python -m kdjax study --config=experiments/bounds_gaussian.py --out=runs/bounds_gaussian
+  python -m kdjax report runs/* --out=report.html
+  python -m kdjax list [config | losses | NAME]
+
+The same train command resumes a run that was stopped. Exit status: 0 done, 2 a mistake in the
+config, a flag or a file (one line says which), 1 a run that failed, 75 a run that a signal stopped
+and that is saved, 130 interrupted before there was anything to save.
+"""
+
+
+def make_parser(version: str) -> ArgumentParser:
+    """Return the parser of the command line."""
+    form = argparse.RawDescriptionHelpFormatter
+    parser = ArgumentParser(
+        prog="python -m kdjax", description=HELP, formatter_class=form, allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=version)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str) -> ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+
+    train = add("train", "train from a config, or resume; prints and writes a report")
+    train.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="an experiment")
+    _add_workdir(train)
+    train.add_argument("--variants", metavar="A,B", help="train these variants alone")
+    _add_distributed(train)
+    train.epilog = "Any --config.key=value overrides the experiment; `list` names the keys."
+    evaluate = add("eval", "score a trained workdir again, from its checkpoints")
+    _add_workdir(evaluate)
+    export = add("export", "write a trained network as model.safetensors + config.json")
+    _add_workdir(export)
+    export.add_argument("--role", required=True, help="teacher, student, ...")
+    export.add_argument("--out", required=True, type=_path, help="a new folder")
+    export.add_argument("--variant", help="which variant (default: the only one)")
+    export.add_argument("--member", type=int, help="default: the chosen one of the first seed")
+    export.add_argument(
+        "--format",
+        choices=("kdjax", "torch", "huggingface"),
+        default="kdjax",
+        help="torch: also torch.safetensors with PyTorch's names; huggingface: instead, "
+        "config.json and model.safetensors of a BERT, T5 or GPT-Neo in its names",
+    )
+    weights = add("import", "write PyTorch's weights as a checkpoint that a role can take")
+    weights.add_argument("--model", required=True, help="one of `list`, as resnet56")
+    weights.add_argument(
+        "--weights", required=True, type=_path, metavar="FILE", help=".npz .pth .safetensors ..."
+    )
+    weights.add_argument("--key", help="of one state dict among several, or a prefix of its names")
+    weights.add_argument("--out", required=True, type=_path, help="a new folder")
+    weights.add_argument("--shape", default="32,32,3", help="height,width,channels of its images")
+    weights.add_argument("--mean", help="by channel, as .485,.456,.406; the images' normalisation")
+    weights.add_argument("--std", help="by channel; given with --mean")
+    weights.add_argument("--scale", default="255", help="what images are divided by first")
+    weights.add_argument("--classes", help="names in the order of the outputs, as cat,dog")
+    _add_bounds(add)
+    report = add("report", "one page (.html) or its tables (.md) for several workdirs")
+    report.add_argument("workdirs", nargs="+", type=_path)
+    report.add_argument("--out", type=_path, default=Path("report.html"))
+    _add_list(add)
+    return parser
+
+
+def _add_workdir(command: ArgumentParser) -> None:
+    command.add_argument("--workdir", required=True, type=_path, help="the folder of the run")
+    text = "go on although the data are not those that the run began with"
+    command.add_argument("--allow-changed-data", action="store_true", help=text)
+
+
+def _add_list(add: Add) -> None:
+    names = add("list", "models, losses, data sets, optimizers, experiments and config keys")
+    names.add_argument(
+        "topic",
+        nargs="?",
+        metavar="config | losses | NAME",
+        help="all config keys, all losses, or the options of forward_kl, resnet20, ...",
+    )
+
+
+def _add_distributed(train: ArgumentParser) -> None:
+    train.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes that train together (TPU slice, GKE, Slurm, Open MPI: they "
+        "find each other; elsewhere the next three flags are needed)",
+    )
+    train.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    train.add_argument("--num-processes", type=int, metavar="N", help="number of processes")
+    train.add_argument("--process-id", type=int, metavar="I", help="number of this one, from 0")
+
+
+def _add_bounds(add: Add) -> None:
+    diagnose = add("bounds", "generalization bounds by layer of a finished run's networks")
+    _add_workdir(diagnose)
+    diagnose.add_argument("--layers", default="", help="by name, commas between (default: all)")
+    diagnose.add_argument("--samples", type=int, default=500, help="training and test examples")
+    diagnose.add_argument("--members", choices=("chosen", "all"), default="chosen")
+    diagnose.add_argument("--out", type=_path, help="a folder (default: workdir and its report)")
+    study = add("study", "a figure with its numbers: bounds beside what they bound")
+    study.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="an experiment")
+    study.add_argument("--out", required=True, type=_path, help="a folder")
+    study.add_argument(
+        "--samples", type=int, default=250, help="of a diagnosis of trained networks"
+    )
+
+
+def _path(text: str) -> Path:
+    """Read a path of the command line, where ~ is the home folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a path")
+    return Path(os.path.expanduser(text))
