@@ -126,6 +126,15 @@ def _export(args: Namespace, overrides: Sequence[str], command: str) -> int:
     _say(f"{network} -> {args.out}")
     if args.format == "torch":
         _say(f"PyTorch's names -> {args.out / 'torch.safetensors'}")
+    if args.format == "stablehlo":
+        _say(f"StableHLO -> {args.out / 'model.stablehlo'}")
+    return 0
+
+
+def _predict(args: Namespace, overrides: Sequence[str], command: str) -> int:
+    from kdjax.experiment.commands.predict import predict
+
+    predict(args.model, args.input, args.out, _say)
     return 0
 
 
@@ -189,6 +198,7 @@ _COMMANDS = {
     "train": _train,
     "eval": _eval,
     "export": _export,
+    "predict": _predict,
     "import": _import,
     "bounds": _bounds,
     "study": _study,

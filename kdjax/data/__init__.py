@@ -12,7 +12,10 @@ from kdjax.data.augment.images import (
 from kdjax.data.detection.dataset import DetectionSet, read_detection
 from kdjax.data.digest import digest
 from kdjax.data.example import example_batch
-from kdjax.data.images.in_memory import unpad_batch
+from kdjax.data.images.decode import open_picture
+from kdjax.data.images.folder import is_picture
+from kdjax.data.images.in_memory import pad_batch, unpad_batch
+from kdjax.data.images.raw import stack_images
 from kdjax.data.options import (
     BatchOptions,
     DetectionOptions,
@@ -22,9 +25,18 @@ from kdjax.data.options import (
     TextOptions,
 )
 from kdjax.data.process_shard import shard_source
-from kdjax.data.registry import PAIRS, holds_scores, known, load, load_pairs, task_metric_names
+from kdjax.data.registry import (
+    PAIRS,
+    eval_crop,
+    holds_scores,
+    known,
+    load,
+    load_pairs,
+    task_metric_names,
+)
 from kdjax.data.text.check_tokenizer import check_tokenizer
 from kdjax.data.text.dataset import TextSet, read_text
+from kdjax.data.text.raw import open_encoder
 from kdjax.data.text.tokenize import save as save_tokenizer
 
 __all__ = [
@@ -42,19 +54,25 @@ __all__ = [
     "TextSet",
     "check_tokenizer",
     "digest",
+    "eval_crop",
     "example_batch",
     "holds_scores",
+    "is_picture",
     "known",
     "load",
     "load_pairs",
     "lookup",
     "normalize",
+    "open_encoder",
+    "open_picture",
+    "pad_batch",
     "prepare",
     "random_crop_flip",
     "read_detection",
     "read_text",
     "save_tokenizer",
     "shard_source",
+    "stack_images",
     "task_metric_names",
     "unpad_batch",
 ]

@@ -144,6 +144,15 @@ def _read(name: str, options: ImageOptions, splitting: SplitOptions) -> ImageSet
     return tfds_set(name, path, view, known())
 
 
+def eval_crop(options: ImageOptions) -> float | None:
+    """Return the side of an evaluated image over the shorter side of its picture; None if as is."""
+    if options.image_size is None:
+        return None
+    if options.eval_crop is None:
+        return EVAL_CROP if options.augment == "resized_crop_flip" else 1.0
+    return options.eval_crop
+
+
 def _view(options: ImageOptions) -> View:
     size, canvas, crop = options.image_size, options.canvas, options.eval_crop
     cropping = options.augment == "resized_crop_flip"
@@ -152,7 +161,7 @@ def _view(options: ImageOptions) -> View:
             if value is not None:
                 raise UserError(f"data.{key} is {value} but data.image_size is not set; set both")
         return View()  # pictures of one size, whatever it is, are canvases already
-    crop = (EVAL_CROP if cropping else 1.0) if crop is None else crop
+    crop = eval_crop(options) or 0.0
     if size < 1:
         raise UserError(f"data.image_size is {size}; it must be >= 1")
     if not 0 < crop <= 1:

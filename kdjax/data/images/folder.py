@@ -128,7 +128,7 @@ def _list(split: Path, names: Sequence[str]) -> Listed:
                 f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
             )
         files = sorted(visible_files(folder))
-        pictures = [file for file in files if _is_picture(file)]
+        pictures = [file for file in files if is_picture(file)]
         if not pictures:
             raise UserError(f"{folder} holds no pictures; fill it or remove it")
         if all(file.parent != folder for file in pictures):
@@ -150,8 +150,10 @@ def _suffixes() -> frozenset[str]:
     return frozenset(s for s, name in Image.registered_extensions().items() if name in formats)
 
 
-def _is_picture(file: Path) -> bool:
+def is_picture(file: Path) -> bool:
     """Return whether a suffix or the content is that of a picture; its pixels may be damaged."""
+    if not file.is_file():
+        return False
     if file.suffix.lower() in _suffixes():
         return True
     try:

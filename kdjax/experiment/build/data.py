@@ -90,6 +90,12 @@ def load(config: Config) -> TaskData:
     return TaskData(source, TASKS[kind], dataset)
 
 
+def eval_crop(config: Config) -> float | None:
+    """Return `data.eval_crop` as it is used; None where images are not resized."""
+    is_image = config.data.name not in (*data.PAIRS, "text", "coco")
+    return data.eval_crop(_options(data.ImageOptions, config)) if is_image else None
+
+
 def _options(kind: type[T], config: Config) -> T:
     """Fill a loader's options from the keys of the same names, of `data` or of the config."""
     names = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]

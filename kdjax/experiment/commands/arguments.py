@@ -15,6 +15,7 @@ Knowledge distillation beyond one KL: train networks beside each other, from a c
   python -m kdjax train --config=experiments/digits_bdkd.py --workdir=runs/x \\
       --config.roles.student.terms.balanced_kl.temperature=4
   python -m kdjax export --workdir=runs/x --role=student --out=student
+  python -m kdjax predict --model=student --input=photos --out=predictions.csv
   python -m kdjax import --model=resnet56 --weights=resnet56.th --out=teacher
   python -m kdjax bounds --workdir=runs/x
   python -m kdjax study --config=experiments/bounds_gaussian.py --out=runs/bounds_gaussian
@@ -55,11 +56,23 @@ def make_parser(version: str) -> ArgumentParser:
     export.add_argument("--member", type=int, help="default: the chosen one of the first seed")
     export.add_argument(
         "--format",
-        choices=("kdjax", "torch", "huggingface"),
+        choices=("kdjax", "torch", "stablehlo", "huggingface"),
         default="kdjax",
-        help="torch: also torch.safetensors with PyTorch's names; huggingface: instead, "
+        help="torch: also torch.safetensors with PyTorch's names; stablehlo: also model.stablehlo, "
+        "which JAX runs without kdjax; huggingface: instead, "
         "config.json and model.safetensors of a BERT, T5 or GPT-Neo in its names",
     )
+    predict = add("predict", "write the predictions of an exported network for raw files")
+    predict.add_argument("--model", required=True, type=_path, metavar="DIR", help="an export")
+    predict.add_argument(
+        "--input",
+        required=True,
+        nargs="+",
+        type=_path,
+        metavar="FILE",
+        help="pictures or folders of them, .npy, .npz; of texts .txt, .csv, .tsv, .jsonl",
+    )
+    predict.add_argument("--out", required=True, type=_path, metavar="FILE.csv", help="the table")
     weights = add("import", "write PyTorch's weights as a checkpoint that a role can take")
     weights.add_argument("--model", required=True, help="one of `list`, as resnet56")
     weights.add_argument(

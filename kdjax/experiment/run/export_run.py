@@ -7,17 +7,19 @@ import jax
 
 from kdjax import models
 from kdjax.errors import UserError, prefix_errors
+from kdjax.experiment.build import data as experiment_data
 from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run.results import RunResults
 from kdjax.models.io import export as model_export
-from kdjax.models.io import import_torch
+from kdjax.models.io import import_torch, stablehlo
 
 
 class ExportRequest(NamedTuple):
     """The network to export: by role, variant (None: the only one) and member.
 
     `member` None is the chosen member of the first seed. `form` "torch": also with PyTorch's names;
-    "huggingface": in the reference library's names and layout, a BERT, T5 or GPT-Neo only.
+    "stablehlo": also as a program for any size of a batch; "huggingface": in the reference
+    library's names and layout, a BERT, T5 or GPT-Neo only.
     """
 
     role: str
@@ -49,6 +51,9 @@ def from_workdir(
     network, spec = experiment.task.describe_network(table, experiment.source.spec)
     values = dict(variant.members[member])
     origin = {"role": role, "variant": variant.name, "member": member, "values": values}
+    scores = results.outcomes[variant.name].members[member].results["test"]
+    inference = {"temperature": scores.get(f"{role}/temperature")}
+    inference["crop"] = experiment_data.eval_crop(variant.config)
     with (
         model_export.new_folder(out) as folder,
         prefix_errors(f"--format={request.form}: {role}: "),
@@ -57,10 +62,14 @@ def from_workdir(
             classes = {"num_classes": spec.num_classes, "class_names": spec.class_names}
             models.save_huggingface(folder, {**network, **classes}, variables)
         else:
-            model_export.save(folder, variables, {"model": network, **origin, **spec._asdict()})
+            model_export.save(
+                folder, variables, {"model": network, **origin, **inference, **spec._asdict()}
+            )
+        experiment.task.save_files(experiment.data.dataset, folder)
         if request.form == "torch":
             import_torch.write_torch(folder)
-        experiment.task.save_files(experiment.data.dataset, folder)
+        if request.form == "stablehlo":
+            stablehlo.write_stablehlo(folder)
     return f"{role} of {variant.name}, member {member} {values}"
 
 

@@ -1,0 +1,44 @@
+"""Raw images of any size as one array of a network's shape, as evaluation resizes them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kdjax.data.images.decode import View, fit
+from kdjax.errors import UserError
+
+
+def stack_images(
+    images: Any, shape: Sequence[int], *, scale: float, crop: float | None
+) -> np.ndarray:
+    """Return images as stored: uint8, or float32 of a set whose scale is not 255.
+
+    Args:
+        images: [n, height, width, channel] (or without channels, of grey images), or a list of
+            [height, width, channel] of different sizes.
+        shape: (height, width, channel) of the network's images.
+        scale: 255 of uint8 pixels.
+        crop: `View.crop`; None of a network whose images are not resized.
+
+    Returns:
+        [n, *shape].
+
+    Raises:
+        UserError: naming the image that does not fit.
+    """
+    kind = np.dtype(np.uint8 if scale == 255 else np.float32)
+    rows = []
+    for number, image in enumerate(images):
+        image = np.asarray(image)
+        image = image[..., None] if image.ndim == 2 else image
+        if kind == np.uint8 and image.dtype != np.uint8:
+            raise UserError(f"image {number} holds {image.dtype}; give uint8 pixels, 0 to 255")
+        if crop is not None and image.ndim == 3:
+            image = fit(image, shape[-1], View(shape[0], crop))
+        if image.shape != tuple(shape):
+            raise UserError(
+                f"image {number} has shape {image.shape}, but the network takes {tuple(shape)}"
+            )
+        rows.append(image.astype(kind))
+    return np.stack(rows) if rows else np.zeros((0, *shape), kind)

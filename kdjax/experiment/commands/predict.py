@@ -1,0 +1,122 @@
+"""`python -m kdjax predict`: predictions of an exported network for raw files, as .csv."""
+
+import csv
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdjax import data
+from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
+from kdjax.evaluation import predictor
+from kdjax.evaluation.predictor import Predictor
+
+Inputs = Iterator[tuple[str, Any]]  # a name, and an image or a text
+_CHUNK = 1024  # inputs in memory at a time
+_ARRAYS = ("image", "x_test", "x")  # names in an .npz
+
+
+def predict(folder: Path, files: Sequence[Path], out: Path, say: Callable[[str], None]) -> None:
+    """Write a line for each input: its name, the class, its probability, those of all classes.
+
+    Args:
+      folder: of an export.
+      files: pictures, folders of pictures, or .npy and .npz of images; of a network for texts .txt
+        (a text a line), or .csv, .tsv and .jsonl with the fields of its task.
+      out: a .csv.
+      say: prints a line.
+
+    Raises:
+      UserError: from `load`; a file that is missing, of another kind or that does not fit.
+    """
+    network = predictor.load(folder)
+    read = _texts if network.config.get("inputs") else _images
+    inputs = itertools.chain.from_iterable(read(file, network) for file in files)
+    scores = network.config["num_classes"] == 1
+    names = ("value",) if scores else ("prediction", "confidence", *network.class_names)
+    count = 0
+    try:
+        with out.open("w", newline="", encoding="utf-8") as opened:
+            writer = csv.writer(opened)
+            writer.writerow(("input", *names))
+            while part := list(itertools.islice(inputs, _CHUNK)):
+                writer.writerows(_rows(network, part))
+                count += len(part)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror})") from error
+    say(f"{count} predictions -> {out}")
+
+
+def _rows(network: Predictor, part: Sequence[tuple[str, Any]]) -> Iterator[list[Any]]:
+    names, inputs = zip(*part, strict=True)
+    prediction = network(list(inputs))
+    if not prediction.labels:
+        for name, row in zip(names, prediction.logits, strict=True):
+            yield [name, f"{row[0]:.7g}"]
+        return
+    for name, label, row in zip(names, prediction.labels, prediction.probabilities, strict=True):
+        yield [name, label, *(f"{value:.6f}" for value in (row.max(), *row))]
+
+
+def _images(file: Path, network: Predictor) -> Inputs:
+    if file.is_dir():
+        pictures = sorted(path for path in file.rglob("*") if data.is_picture(path))
+        if not pictures:
+            raise UserError(f"--input={file} holds no pictures")
+        for picture in pictures:
+            yield from _images(picture, network)
+        return
+    _check_file(file)
+    if file.suffix in (".npy", ".npz"):
+        for number, image in enumerate(_array(file)):
+            yield f"{file}:{number}", image
+        return
+    image = data.open_picture(file, network.config["shape"][-1])
+    if network.config["scale"] != 255:
+        raise UserError(f"{file} is a picture, but the network takes float images: give an .npy")
+    yield str(file), image
+
+
+def _array(file: Path) -> np.ndarray:
+    try:
+        stored = np.load(file, allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            return stored
+        with stored:
+            return stored[next(name for name in _ARRAYS if name in stored.files)]
+    except (*CORRUPT_FILE_ERRORS, StopIteration) as error:
+        names = ", ".join(_ARRAYS)
+        raise UserError(f"--input={file} is no array of images, and holds no {names}") from error
+
+
+def _texts(file: Path, network: Predictor) -> Inputs:
+    _check_file(file)
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"--input={file} cannot be read ({error}); give UTF-8") from error
+    if file.suffix == ".jsonl":
+        rows: Any = (_object(file, number, line) for number, line in enumerate(lines, 1) if line)
+    elif file.suffix in (".csv", ".tsv"):
+        rows = csv.DictReader(lines, delimiter="," if file.suffix == ".csv" else "\t")
+    elif file.suffix == ".txt":
+        rows = lines
+    else:
+        raise UserError(f"--input={file}: texts come in .txt, .csv, .tsv or .jsonl")
+    for number, row in enumerate(rows, 1):
+        yield f"{file}:{number}", row
+
+
+def _object(file: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(line))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"--input={file}, line {number}: no JSON object") from error
+
+
+def _check_file(file: Path) -> None:
+    if not file.is_file():
+        raise UserError(f"--input={file}: no such file")

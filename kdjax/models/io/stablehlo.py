@@ -1,0 +1,69 @@
+"""Exports of networks as StableHLO: one file that JAX runs without kdjax or Flax."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from kdjax.errors import UserError
+from kdjax.models.io import export as model_export
+from kdjax.types import Array, Batch, Model, Variables
+
+NAME = "model.stablehlo"
+_PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def write_stablehlo(folder: Path) -> Path:
+    """Write model.stablehlo, of any batch size, into the folder of an export.
+
+    Of images the function takes pixels as stored, [batch, height, width, channel]; of texts a dict
+    of ids at the greatest length. It returns probabilities at the fitted temperature, [batch,
+    classes], or the values of a regression. The weights are part of it.
+
+    Raises:
+      UserError: flatbuffers is not installed; a network that needs to know the size of its batch.
+    """
+    try:
+        import flatbuffers  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise UserError(
+            "--format=stablehlo needs the package flatbuffers: pip install 'kdjax[stablehlo]'"
+        ) from error
+    model, variables, metadata = model_export.restore(folder)
+    (batch,) = jax.export.symbolic_shape("batch")
+    inputs, is_text = metadata.get("inputs"), bool(metadata.get("inputs"))
+    pixels = "uint8" if metadata.get("scale") == 255 else "float32"
+    shapes = {
+        name: jax.ShapeDtypeStruct((batch, *shape), dtype)
+        for name, (shape, dtype) in (inputs or {"image": (metadata["shape"], pixels)}).items()
+    }
+    predict = jax.jit(_predictor(model, variables, metadata))
+    try:
+        arguments = shapes if is_text else shapes["image"]
+        exported = jax.export.export(predict, platforms=_PLATFORMS)(arguments)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{metadata['model']['name']} cannot be exported for any size of a batch ({reason}); "
+            "take the size from x.shape, not from len(x)"
+        ) from error
+    path = Path(folder) / NAME
+    path.write_bytes(exported.serialize())
+    return path
+
+
+def _predictor(model: Model, variables: Variables, metadata: Mapping[str, Any]) -> Any:
+    temperature = float(metadata.get("temperature") or 1.0)
+
+    def predict(inputs: Any) -> Array:
+        batch: Batch = inputs
+        if not metadata.get("inputs"):
+            mean, std = (jnp.asarray(metadata[key], jnp.float32) for key in ("mean", "std"))
+            image = (inputs.astype(jnp.float32) / jnp.float32(metadata["scale"]) - mean) / std
+            batch = {"image": image}
+        logits = model.apply(variables, batch, train=False)[0].logits
+        return logits if logits.shape[1] == 1 else jax.nn.softmax(logits / temperature)
+
+    return predict

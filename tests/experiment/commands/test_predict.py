@@ -1,0 +1,131 @@
+"""Predictions from raw files have the accuracy of the run's report; exports run without kdjax."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import kdjax
+from kdjax import cli
+from tests.faults.commands import base, experiment, refused, train
+
+SIDE = 6  # pictures of 8 x 8 pixels are resized
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Train an MLP on pictures of digits for a few steps: (folder, report, row of the student)."""
+    folder = tmp_path_factory.mktemp("digits")
+    digits = load_digits()
+    for row, (image, label) in enumerate(zip(digits.images[:400], digits.target, strict=False)):
+        place = folder / "pictures" / ("test" if row % 2 else "train") / f"digit {label}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((15 * image).astype(np.uint8)).save(place / f"{row}.png")
+    settings = base(
+        num_steps=80,
+        checkpoint_every=0,
+        data={"name": "folder", "path": str(folder / "pictures"), "image_size": SIDE},
+        roles__teacher=None,
+        roles__student__terms={"ce": {}},
+        roles__student__model__hidden=(16,),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
+        assert cli.main(train(experiment(folder, settings), folder / "run")) == 0
+    argv = ["export", f"--workdir={folder / 'run'}", "--role=student"]
+    assert cli.main([*argv, f"--out={folder / 'student'}"]) == 0
+    report = json.loads((folder / "run" / "report.json").read_text())
+    return folder, report["variants"][0]["members"][0]["results"]["test"]
+
+
+def test_predict_has_the_accuracy_and_the_temperature_of_the_report(exported, capsys):
+    folder, scores = exported
+    out, files = folder / "predictions.csv", folder / "pictures" / "test"
+    argv = ["predict", f"--model={folder / 'student'}", f"--input={files}", f"--out={out}"]
+    assert cli.main(argv) == 0
+    assert f"200 predictions -> {out}" in capsys.readouterr().err
+    with out.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    truth = [row["input"].split("/")[-2] for row in rows]
+    right = np.mean([row["prediction"] == name for row, name in zip(rows, truth, strict=True)])
+    assert right == pytest.approx(scores["student/accuracy"], abs=1e-7)
+    assert 0.3 < right < 1
+    nll = -np.mean([np.log(float(row[name])) for row, name in zip(rows, truth, strict=True)])
+    assert nll == pytest.approx(scores["student/nll_calibrated"], rel=1e-3)  # six digits in a .csv
+    assert [float(row["confidence"]) for row in rows] == pytest.approx(
+        [max(float(row[f"digit {number}"]) for number in range(10)) for row in rows]
+    )
+
+
+def test_a_folder_predicts_arrays_of_any_size(exported):
+    folder, scores = exported
+    predictor = kdjax.load(folder / "student")
+    assert predictor.temperature == scores["student/temperature"] != 1
+    pictures = sorted((folder / "pictures" / "test").rglob("*.png"))[:9]
+    images = [np.asarray(Image.open(picture)) for picture in pictures]
+    together = predictor(images)
+    assert together.probabilities.shape == (9, 10)
+    np.testing.assert_allclose(together.probabilities.sum(1), 1, rtol=1e-6)
+    alone = predictor(images[3:4])
+    np.testing.assert_allclose(alone.logits[0], together.logits[3], rtol=1e-5, atol=1e-6)
+    assert alone.labels[0] == together.labels[3]
+    np.savez(folder / "images.npz", image=np.stack(images))
+    argv = ["predict", f"--model={folder / 'student'}", f"--input={folder / 'images.npz'}"]
+    assert cli.main([*argv, f"--out={folder / 'npz.csv'}"]) == 0
+    lines = (folder / "npz.csv").read_text().splitlines()
+    assert [line.split(",")[1] for line in lines[1:]] == list(together.labels)
+
+
+PROCESS = """
+import sys
+from pathlib import Path
+import numpy as np
+from jax import export
+predict = export.deserialize(bytearray(Path(sys.argv[1]).read_bytes()))
+images = np.load(sys.argv[2])
+np.save(sys.argv[3], predict.call(images))
+assert not [name for name in sys.modules if name.startswith(("kdjax", "flax"))]
+"""
+
+
+def test_stablehlo_runs_in_a_process_without_kdjax(exported):
+    pytest.importorskip("flatbuffers")
+    folder, _ = exported
+    argv = ["export", f"--workdir={folder / 'run'}", "--role=student", "--format=stablehlo"]
+    assert cli.main([*argv, f"--out={folder / 'program'}"]) == 0
+    images = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 1), np.uint8)
+    np.save(folder / "in.npy", images)
+    paths = [folder / "program" / "model.stablehlo", folder / "in.npy", folder / "out.npy"]
+    subprocess.run([sys.executable, "-c", PROCESS, *map(str, paths)], check=True, cwd=folder)
+    expected = kdjax.load(folder / "student")(images).probabilities
+    np.testing.assert_allclose(np.load(paths[2]), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ("nothing.png", ("--input=", "nothing.png: no such file")),
+        ("run", ("run holds no pictures",)),
+        ("experiment.py", ("experiment.py is not a readable picture",)),
+        ("numbers.npy", ("image 0 holds float64", "uint8")),
+        ("others.npz", ("holds no image, x_test, x",)),
+    ],
+)
+def test_one_line_refuses_what_is_no_input(files, words, exported, capsys):
+    folder, _ = exported
+    np.save(folder / "numbers.npy", np.zeros((2, 8, 8)))
+    np.savez(folder / "others.npz", other=np.zeros(2))
+    argv = ["predict", f"--model={folder / 'student'}", f"--input={folder / files}"]
+    refused(capsys, [*argv, f"--out={folder / 'bad.csv'}"], *words)
+
+
+def test_one_line_refuses_what_is_no_export(exported, capsys):
+    folder, _ = exported
+    argv = ["predict", f"--input={folder}", f"--out={folder / 'bad.csv'}"]
+    refused(capsys, [*argv, f"--model={folder / 'pictures'}"], "holds no config.json")
+    refused(capsys, [*argv, f"--model={folder / 'run'}"], "is the workdir of a run", "export")
