@@ -48,6 +48,18 @@ def make_parser(version: str) -> ArgumentParser:
     train.epilog = "Any --config.key=value overrides the experiment; `list` names the keys."
     evaluate = add("eval", "score a trained workdir again, from its checkpoints")
     _add_workdir(evaluate)
+    _add_export(add)
+    _add_predict(add)
+    _add_import(add)
+    _add_bounds(add)
+    report = add("report", "one page (.html) or its tables (.md) for several workdirs")
+    report.add_argument("workdirs", nargs="+", type=_path)
+    report.add_argument("--out", type=_path, default=Path("report.html"))
+    _add_list(add)
+    return parser
+
+
+def _add_export(add: Add) -> None:
     export = add("export", "write a trained network as model.safetensors + config.json")
     _add_workdir(export)
     export.add_argument("--role", required=True, help="teacher, student, ...")
@@ -62,6 +74,9 @@ def make_parser(version: str) -> ArgumentParser:
         "which JAX runs without kdjax; huggingface: instead, "
         "config.json and model.safetensors of a BERT, T5 or GPT-Neo in its names",
     )
+
+
+def _add_predict(add: Add) -> None:
     predict = add("predict", "write the predictions of an exported network for raw files")
     predict.add_argument("--model", required=True, type=_path, metavar="DIR", help="an export")
     predict.add_argument(
@@ -73,6 +88,9 @@ def make_parser(version: str) -> ArgumentParser:
         help="pictures or folders of them, .npy, .npz; of texts .txt, .csv, .tsv, .jsonl",
     )
     predict.add_argument("--out", required=True, type=_path, metavar="FILE.csv", help="the table")
+
+
+def _add_import(add: Add) -> None:
     weights = add("import", "write PyTorch's weights as a checkpoint that a role can take")
     weights.add_argument("--model", required=True, help="one of `list`, as resnet56")
     weights.add_argument(
@@ -85,12 +103,6 @@ def make_parser(version: str) -> ArgumentParser:
     weights.add_argument("--std", help="by channel; given with --mean")
     weights.add_argument("--scale", default="255", help="what images are divided by first")
     weights.add_argument("--classes", help="names in the order of the outputs, as cat,dog")
-    _add_bounds(add)
-    report = add("report", "one page (.html) or its tables (.md) for several workdirs")
-    report.add_argument("workdirs", nargs="+", type=_path)
-    report.add_argument("--out", type=_path, default=Path("report.html"))
-    _add_list(add)
-    return parser
 
 
 def _add_workdir(command: ArgumentParser) -> None:
