@@ -44,6 +44,14 @@ def _forget():
         jax.clear_caches()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_latency():
+    """Leave out the latency of networks at the end of a run: it takes two compilations each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kdjax.report.cost_table.LATENCY_BATCHES", ())
+        yield
+
+
 @pytest.fixture
 def without_jaxtyping():
     """Disable jaxtyping: these tests check the errors that users without a type checker get."""

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdjax.report import bounds_tables, detections, metrics_log, plots, summary_text, tables
+from kdjax.report import (
+    bounds_tables,
+    cost_table,
+    detections,
+    metrics_log,
+    plots,
+    summary_text,
+    tables,
+)
 from kdjax.report.metric_format import format_value
 from kdjax.report.records import RunRecord, read_records, with_titles, write_text
 from kdjax.report.results import RunSummary
@@ -69,6 +77,7 @@ def _article(record: RunRecord) -> dict[str, Any]:
         "bounds_figure": bounds and bounds_tables.bounds_figure(bounds.networks),
         "detections": detections.as_html(report.pictures),
         "players": tables.players(report),
+        "costs": cost_table.costs(report),
         "diverged": _diverged(report),
         "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
         "config": json.dumps(report.config, indent=2, default=str, ensure_ascii=False),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdjax.report import bounds_tables, summary_text, tables
+from kdjax.report import bounds_tables, cost_table, summary_text, tables
 from kdjax.report.records import RunRecord, read_records, with_titles, write_text
 from kdjax.report.table import Table
 from kdjax.report.template import render
@@ -29,5 +29,6 @@ def combine(workdirs: Sequence[Path | str], out: Path | str) -> Path:
 
 def _tables(record: RunRecord) -> list[Table]:
     differences, bounds = tables.differences(record.report), record.bounds
-    optional = [differences, bounds and bounds_tables.bounds_table(bounds.networks)]
+    costs = cost_table.costs(record.report)
+    optional = [differences, costs, bounds and bounds_tables.bounds_table(bounds.networks)]
     return [*tables.everything(record.report), *(table for table in optional if table)]

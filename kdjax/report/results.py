@@ -69,13 +69,20 @@ class Reliability:
 
 @dataclass(frozen=True, kw_only=True)
 class PlayerSummary:
-    """One role of a variant: its network, and the origin of weights that come from elsewhere."""
+    """One role of a variant: its network, and the origin of weights that come from elsewhere.
+
+    `flops` of a forward pass of one example, `size` of the weights in bytes, `latency`: size of a
+    batch -> milliseconds.
+    """
 
     model: str = "-"
     parameters: int | None = None
     trains: bool = True
     source: str | None = None
     loss: Annotated[str | None, _UNLESS_EMPTY] = None  # the terms that it minimises, as a formula
+    flops: Annotated[float | None, _UNLESS_EMPTY] = None
+    size: Annotated[int | None, _UNLESS_EMPTY] = None
+    latency: Annotated[Mapping[str, float], _UNLESS_EMPTY] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
