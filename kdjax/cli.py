@@ -107,7 +107,7 @@ def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
     experiment = _read_run(args)
     results = evaluate(experiment, args.workdir, _say)
     if not results:
-        raise UserError(f"workdir {args.workdir} holds no finished variant; train first")
+        raise UserError(f"workdir {args.workdir} holds no variant with a checkpoint; train first")
     complete = len(results) == len(experiment.variants)
     title = str(args.workdir)
     show_tables(make_report(experiment, results, title=title, command=command, complete=complete))
@@ -117,12 +117,15 @@ def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
 def _export(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.experiment.run import export_run
     from kdjax.experiment.run.results import load_results
+    from kdjax.experiment.run.train import score_unfinished
 
     experiment = _read_run(args)
     request = export_run.ExportRequest(args.role, args.variant, args.member, args.format)
-    network = export_run.from_workdir(
-        experiment, load_results(experiment, args.workdir, _say), request, args.out
-    )
+    results = load_results(experiment, args.workdir, _say)
+    for variant in experiment.variants:
+        if variant.name not in results.outcomes and args.variant in (None, variant.name):
+            score_unfinished(results, variant)
+    network = export_run.from_workdir(experiment, results, request, args.out)
     _say(f"{network} -> {args.out}")
     if args.format == "torch":
         _say(f"PyTorch's names -> {args.out / 'torch.safetensors'}")

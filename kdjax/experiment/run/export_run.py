@@ -76,10 +76,10 @@ def from_workdir(
 def _find_variant(experiment: Experiment, results: RunResults, name: str | None) -> Variant:
     names = list(results.outcomes)
     if not names:
-        raise UserError("no variant of this run is finished; train first")
+        raise UserError("no variant of this run has a checkpoint; train first")
     if name is None and len(names) > 1:
         raise UserError(f"--variant is not given; there are {', '.join(names)}")
     name = name or names[0]
     if name not in names:
-        raise UserError(f"--variant={name}: no such finished variant; there are {', '.join(names)}")
+        raise UserError(f"--variant={name}: no such trained variant; there are {', '.join(names)}")
     return next(variant for variant in experiment.variants if variant.name == name)

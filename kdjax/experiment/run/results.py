@@ -54,7 +54,8 @@ class GroupResult:
 
     `bins`: role -> "before" | "after" -> count, accuracy, confidence [members, bins] of the test
     split; `samples`: split -> role -> samples for the report; `diverged`: row -> description;
-    `offset`: bytes of metrics.jsonl when the group had ended.
+    `offset`: bytes of metrics.jsonl when the group had ended; `steps`: those of the run, 0 of older
+    ones.
     """
 
     members: tuple[MemberResult, ...]
@@ -63,6 +64,7 @@ class GroupResult:
     diverged: Mapping[str, str]
     seconds: float
     offset: int
+    steps: int = 0
 
 
 def write_group(group: MemberGroup, result: GroupResult) -> None:
@@ -70,17 +72,18 @@ def write_group(group: MemberGroup, result: GroupResult) -> None:
     workdir.write_json(checkpoint_dir(group) / "done.json", to_json(result))
 
 
-def read_group(group: MemberGroup) -> GroupResult | None:
-    """Read the results of a finished group; None if it is not finished."""
+def read_group(group: MemberGroup, num_steps: int) -> GroupResult | None:
+    """Read the results of a finished group; None if it is not, or ended before `num_steps`."""
     path = checkpoint_dir(group) / "done.json"
     if not path.exists():
         return None
     try:
-        return from_json(GroupResult, workdir.read_json(path))
+        result = from_json(GroupResult, workdir.read_json(path))
     except UserError as error:
         raise UserError(
             f"{path} is damaged ({error}); put it back or remove the workdir"
         ) from error
+    return result if result.steps in (0, num_steps) else None
 
 
 class RunResults:
@@ -168,7 +171,8 @@ def load_results(experiment: Experiment, folder: Path, say: Say) -> RunResults:
     for variant in experiment.variants:
         if not has_started(variant, folder):
             break
-        groups = [read_group(group) for group in member_groups(experiment, variant, folder)]
+        steps = experiment.config.num_steps
+        groups = [read_group(group, steps) for group in member_groups(experiment, variant, folder)]
         finished = [group for group in groups if group is not None]
         if len(finished) < len(groups):
             break
@@ -236,7 +240,7 @@ def load_group_state(
     Raises:
       UserError: no good checkpoint.
     """
-    program, state = restore_group(experiment, group, weights, say)
+    program, state, _ = restore_group(experiment, group, weights, say)
     state = jax.device_get(state)
     params, stats = dict(state.params), dict(state.stats)
     for role, axis in program.axes.params.items():
@@ -250,8 +254,8 @@ def load_group_state(
 
 def restore_group(
     experiment: Experiment, group: MemberGroup, weights: Mapping[str, InitialWeights], say: Say
-) -> tuple[Program, State]:
-    """Build the program of a group and read its last state.
+) -> tuple[Program, State, Mapping[str, Any]]:
+    """Build the program of a group and read its last state and the record of its checkpoint.
 
     Raises:
       UserError: no good checkpoint.
@@ -265,4 +269,4 @@ def restore_group(
         manager.close()
     if restored is None:
         raise UserError(f"{folder} holds no good checkpoint; train first")
-    return program, restored[0]
+    return program, *restored

@@ -9,6 +9,7 @@ import jax
 
 from kdjax.errors import UserError
 from kdjax.experiment.build.plan import Experiment, InitialWeights, Variant
+from kdjax.experiment.run import workdir
 from kdjax.experiment.run.hooks import TrainHooks, score
 from kdjax.experiment.run.member_groups import (
     MemberGroup,
@@ -48,16 +49,17 @@ def train(experiment: Experiment, folder: Path, say: Say) -> list[VariantResult]
         experiment.task.save_files(experiment.data.dataset, folder)
     results = RunResults(experiment, folder, say)
     try:
-        offset = 0  # bytes of the metrics file that belong to finished groups
+        # bytes of the metrics file that belong to finished groups
+        offset = workdir.extension_offset(folder) if (folder / "config.json").exists() else 0
         for variant in experiment.variants:
             if not has_started(variant, folder):
                 _announce_new_heads(variant, say)
             finished = []
             for group in member_groups(experiment, variant, folder):
-                result = read_group(group)
+                result = read_group(group, experiment.config.num_steps)
                 if result is None:
                     result = _train_group(results, group, log, offset)
-                offset = result.offset
+                offset = max(offset, result.offset)
                 finished.append(result)
             results.add(variant, finished)
     finally:
@@ -66,30 +68,53 @@ def train(experiment: Experiment, folder: Path, say: Say) -> list[VariantResult]
 
 
 def evaluate(experiment: Experiment, folder: Path, say: Say) -> list[VariantResult]:
-    """Score all finished variants again, from their checkpoints."""
+    """Score all variants again, from their last checkpoints, also those that are not finished."""
     results = load_results(experiment, folder, say)
-    outcomes = []
+    finished = list(results.outcomes)
+    for name in finished:
+        variant = next(v for v in experiment.variants if v.name == name)
+        groups = member_groups(experiment, variant, folder)
+        scored = [_score_group(results, group) for group in groups]
+        results.outcomes[name] = merge_groups(experiment, variant, scored)
     for variant in experiment.variants:
-        if variant.name not in results.outcomes:
-            continue
-        groups = []
-        for group in member_groups(experiment, variant, folder):
-            weights = results.initial_weights(group)
-            program, state = restore_group(experiment, group, weights, say)
-            earlier = read_group(group)
-            assert earlier is not None  # the variant is finished
-            tracker = loop.DivergenceTracker(len(group.members), earlier.diverged)
-            scores = score(experiment, group, program, state, tracker)
-            groups.append(
-                GroupResult(
-                    **scores._asdict(),
-                    diverged=earlier.diverged,
-                    seconds=earlier.seconds,
-                    offset=earlier.offset,
-                )
-            )
-        outcomes.append(merge_groups(experiment, variant, groups))
-    return outcomes
+        if variant.name not in finished:
+            score_unfinished(results, variant)
+    return list(results.outcomes.values())
+
+
+def score_unfinished(results: RunResults, variant: Variant) -> None:
+    """Add a stopped variant as of its last checkpoint; one without a checkpoint is left out."""
+    if not has_started(variant, results.folder):
+        return
+    try:
+        groups = [
+            _score_group(results, group)
+            for group in member_groups(results.experiment, variant, results.folder)
+        ]
+    except UserError as error:
+        results.say(f"{variant.name} is left out: {error}")
+        return
+    steps = results.experiment.config.num_steps
+    ended = ", ".join(str(group.steps) for group in groups)
+    results.say(f"{variant.name} is not finished: its last checkpoint, step {ended} of {steps}")
+    results.add(variant, groups)
+
+
+def _score_group(results: RunResults, group: MemberGroup) -> GroupResult:
+    """Score a group as of its last checkpoint."""
+    experiment = results.experiment
+    weights = results.initial_weights(group)
+    program, state, record = restore_group(experiment, group, weights, results.say)
+    earlier = read_group(group, experiment.config.num_steps)
+    diverged = record["diverged"] if earlier is None else earlier.diverged
+    tracker = loop.DivergenceTracker(len(group.members), diverged)
+    return GroupResult(
+        **score(experiment, group, program, state, tracker)._asdict(),
+        diverged=diverged,
+        seconds=0.0 if earlier is None else earlier.seconds,
+        offset=0 if earlier is None else earlier.offset,
+        steps=int(state.step),
+    )
 
 
 def _announce_new_heads(variant: Variant, say: Say) -> None:
@@ -118,7 +143,7 @@ def _train_group(
         if restored is not None:
             state, record = restored[0], {**record, **restored[1]}
             _check_frozen(group, weights, program, record)
-        log.truncate(record["offset"])
+        log.truncate(max(offset, record["offset"]))
         if restored is not None:
             say(f"{group.variant.name}: resumed from step {int(state.step)}")
         tracker = loop.DivergenceTracker(
@@ -136,6 +161,7 @@ def _train_group(
             diverged={str(row): text for row, text in tracker.diverged.items()},
             seconds=time.perf_counter() - started,
             offset=log.offset(),
+            steps=experiment.config.num_steps,
         )
         write_group(group, result)
         return result

@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -159,9 +159,11 @@ def adopt(
       data: `Source.digest`.
       allow_changed_data: whether a run goes on with other data.
 
+    A finished run whose `num_steps` alone has grown is extended.
+
     Raises:
       UserError: the workdir belongs to another config (all differing keys shown) or to other data,
-        or holds something that is no run.
+        or holds something that is no run; a run that cannot be extended.
     """
     path = workdir / "config.json"
     if path.exists():
@@ -171,6 +173,10 @@ def adopt(
             for table in (old, plain(config))
         )
         changed = [line for line in differences(fixed, new) if not _TITLE.match(line)]
+        if _has_grown(fixed, new, changed):
+            check_data(workdir, data, allow_changed=allow_changed_data)
+            _extend(workdir, config)
+            return
         if changed:
             raise UserError(
                 f"workdir {workdir} holds a run with another config: {'; '.join(changed)}. "
@@ -186,6 +192,47 @@ def adopt(
         write_json(path, content)
     except OSError as error:
         raise UserError(f"workdir {workdir} cannot be written ({error.strerror})") from error
+
+
+def _has_grown(old: Mapping[str, Any], new: Mapping[str, Any], changed: Sequence[str]) -> bool:
+    a, b = old.get("num_steps", 0), new["num_steps"]
+    return b > a and list(changed) == differences({"num_steps": a}, {"num_steps": b})
+
+
+def _extend(workdir: Path, config: Config) -> None:
+    """Let a finished run go on to more steps: results of fewer steps count no longer.
+
+    The metrics so far stay in metrics.jsonl, test metrics included.
+    """
+    content, metrics = _read(workdir), workdir / "metrics.jsonl"
+    done = [read_json(path) for path in workdir.glob("checkpoints/*/*/done.json")]
+    old, where = content["config"]["num_steps"], f"workdir {workdir}: num_steps"
+    if not (workdir / "report.json").exists() or not all(result.get("steps") for result in done):
+        raise UserError(
+            f"{where} is {config.num_steps}, but its run of {old} steps is not finished; finish "
+            "it by the old command first"
+        )
+    if '"from_variant": "' in json.dumps(plain(config)):
+        raise UserError(
+            f"{where} cannot grow, because a variant starts from another one (from_variant), whose "
+            "weights would change; name a new workdir"
+        )
+    for role, table in config.roles.items():
+        name = table.optimizer.schedule.name
+        if table.terms and name in ("cosine", "linear"):
+            warnings.warn(
+                f"roles.{role}.optimizer.schedule is {name} over {config.num_steps} steps now: the "
+                f"learning rate, which ended at 0, rises again at step {old}",
+                stacklevel=2,
+            )
+    (workdir / "report.json").unlink()
+    extended = {"num_steps": old, "offset": metrics.stat().st_size}
+    write_json(workdir / "config.json", {**content, "config": plain(config), "extended": extended})
+
+
+def extension_offset(workdir: Path) -> int:
+    """Return the bytes of metrics.jsonl that an extended run had when it was finished before."""
+    return _read(workdir).get("extended", {}).get("offset", 0)
 
 
 def check_data(workdir: Path, data: Mapping[str, str], *, allow_changed: bool) -> None:
