@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import export as jax_export
 
 from kdjax.errors import UserError
 from kdjax.models.io import export as model_export
@@ -29,7 +30,7 @@ def write_stablehlo(folder: Path) -> Path:
     if importlib.util.find_spec("flatbuffers") is None:  # by which jax.export writes
         raise UserError("stablehlo needs the package flatbuffers: pip install 'kdjax[stablehlo]'")
     model, variables, metadata = model_export.restore(folder)
-    (batch,) = jax.export.symbolic_shape("batch")
+    (batch,) = jax_export.symbolic_shape("batch")
     inputs, is_text = metadata.get("inputs"), bool(metadata.get("inputs"))
     pixels = "uint8" if metadata.get("scale") == 255 else "float32"
     shapes = {
@@ -39,7 +40,7 @@ def write_stablehlo(folder: Path) -> Path:
     predict = jax.jit(_predictor(model, variables, metadata))
     try:
         arguments = shapes if is_text else shapes["image"]
-        exported = jax.export.export(predict, platforms=_PLATFORMS)(arguments)
+        exported = jax_export.export(predict, platforms=_PLATFORMS)(arguments)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
