@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 
 import kdjax
 from kdjax import cli
+from tests.evaluation.test_predictor import text_export
 from tests.faults.commands import base, experiment, refused, train
 
 SIDE = 6  # pictures of 8 x 8 pixels are resized
@@ -129,3 +130,26 @@ def test_one_line_refuses_what_is_no_export(exported, capsys):
     argv = ["predict", f"--input={folder}", f"--out={folder / 'bad.csv'}"]
     refused(capsys, [*argv, f"--model={folder / 'pictures'}"], "holds no config.json")
     refused(capsys, [*argv, f"--model={folder / 'run'}"], "is the workdir of a run", "export")
+
+
+def test_files_of_texts(tmp_path, capsys):
+    folder = tmp_path / "scores"
+    text_export(folder, "glue/stsb", 1)
+    pairs = [("a film", "the film"), ("bad", "good")]
+    expected = [f"{value:.7g}" for value in kdjax.load(folder)(pairs).logits[:, 0]]
+    rows = [{"sentence1": first, "sentence2": second} for first, second in pairs]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "in.csv").write_text("sentence1,sentence2\na film,the film\nbad,good\n")
+    (tmp_path / "in.tsv").write_text("sentence2\tsentence1\nthe film\ta film\ngood\tbad\n")
+    argv = ["predict", f"--model={folder}", f"--out={tmp_path / 'out.csv'}"]
+    for name in ("in.jsonl", "in.csv", "in.tsv"):
+        assert cli.main([*argv, f"--input={tmp_path / name}"]) == 0
+        with (tmp_path / "out.csv").open(newline="") as opened:
+            table = list(csv.DictReader(opened))
+        assert [row["value"] for row in table] == expected
+        assert table[1]["input"] == f"{tmp_path / name}:2"
+    (tmp_path / "in.txt").write_text("a film\n")
+    refused(capsys, [*argv, f"--input={tmp_path / 'in.txt'}"], "text 0 has 1 parts", "a pair")
+    (tmp_path / "in.jsonl").write_text('{"sentence1": "a"}\n[1]\n')
+    refused(capsys, [*argv, f"--input={tmp_path / 'in.jsonl'}"], "in.jsonl, line 2: no JSON object")
+    refused(capsys, [*argv, f"--input={tmp_path / 'scores'}"], "scores: no such file")
