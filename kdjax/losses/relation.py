@@ -14,6 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from kdjax.losses._checks import check_batches, check_count, check_pair, check_positive
+from kdjax.losses._comparison import kl_summand
 from kdjax.losses._types import Features, Number, Scalar
 from kdjax.losses._vectors import gram, huber, norm, ratio, rows, squared_distances, unit
 from kdjax.types import Array
@@ -126,7 +127,11 @@ def probabilistic_knowledge_transfer(
     """
     check_batches(student_features, teacher_features)
     s, t = (_neighbour_probabilities(rows(f)) for f in (student_features, teacher_features))
-    return jnp.mean(t * jnp.log((t + _EPSILON) / (s + _EPSILON)))
+    # Rows of both sum to 1, so t - s may be subtracted: of nearly equal rows every number is then
+    # >= 0, where t log(t / s) is a small sum of large numbers of both signs.
+    p, q, gap = t + _EPSILON, s + _EPSILON, t - s
+    log_ratio = jnp.where(jnp.abs(gap) < q / 2, jnp.log1p(gap / q), jnp.log(p / q))
+    return jnp.mean(kl_summand(p, q, log_ratio, gap) - _EPSILON * log_ratio)
 
 
 def _neighbour_probabilities(x: Array) -> Array:

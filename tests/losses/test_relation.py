@@ -82,6 +82,16 @@ def test_distances_of_close_examples_are_accurate():
     close(losses.relational_angle(line, line - 1e3), 0.0)
 
 
+def test_neighbours_of_nearly_equal_features_keep_their_digits():
+    s, change = features(seed=5, widths=(3, 3))
+    t = s + 1e-3 * change
+    value, grad = jax.jit(jax.value_and_grad(losses.probabilistic_knowledge_transfer))(s, t)
+    exact = references.probabilistic_knowledge_transfer
+    np.testing.assert_allclose(value, exact(s, t), rtol=1e-3)
+    expected = references.central(exact, (s, np.float64(t)), 0)
+    np.testing.assert_allclose(grad, expected, atol=1e-3 * np.abs(expected).max())
+
+
 @pytest.mark.usefixtures("without_jaxtyping")
 @pytest.mark.parametrize("function", ALL)
 def test_different_batch_sizes_are_errors(function):
