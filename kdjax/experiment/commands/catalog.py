@@ -42,11 +42,16 @@ def vocabulary(folder: Path) -> str:
 
 
 def loss_names() -> str:
-    """Return the lines of `kdjax list losses`: every term and critic, described in a line."""
-    losses = {name: _title(define) for name, define in terms.TERM_SPECS.items()}
-    described = {name: critics.describe(name) for name in critics.names()}
-    lines = _section("losses (terms of a role):", losses)
-    return "\n".join([*lines, *_section("critics (roles between two others):", described)][1:])
+    """Return the lines of `kdjax list losses`: one for each term and critic, not wrapped."""
+    tables = {
+        "losses (terms of a role):": {n: _title(define) for n, define in terms.TERM_SPECS.items()},
+        "critics (roles between two others):": {n: critics.describe(n) for n in critics.names()},
+    }
+    column = max(len(name) for rows in tables.values() for name in rows)
+    lines = []
+    for heading, rows in tables.items():
+        lines += ["", heading, *(f"  {name:{column}}  {text}" for name, text in rows.items())]
+    return "\n".join(lines[1:])
 
 
 def config_keys() -> str:
