@@ -6,6 +6,7 @@ deep. All is computed in float32 and stays finite at zero maps.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from jaxtyping import Float
 from kdjax.errors import UserError
 from kdjax.losses._checks import check_count
 from kdjax.losses._maps import channel_rows, map_pair, match
-from kdjax.losses._vectors import products, ratio, rows, unit
+from kdjax.losses._vectors import products, rows, unit
 from kdjax.types import Array
 
 Maps = Sequence[Float[ArrayLike, "batch _ _ _"]]
@@ -125,11 +126,11 @@ def _aligned_vectors(
         raise UserError(
             f"maps: student {student.shape} and teacher {teacher.shape} must be of one {axis}"
         )
-    _, values, t_rows = jnp.linalg.svd(t, full_matrices=False)
+    values, t_rows = _spectrum(t)
     t_rows, share = t_rows[:, :count], unit(values[:, :count])
     peak = jnp.argmax(jnp.abs(t_rows), axis=-1, keepdims=True)
     t_rows = t_rows * jnp.where(jnp.take_along_axis(t_rows, peak, axis=-1) < 0, -1.0, 1.0)
-    s_rows = _right_vectors(s)[:, : count + _CANDIDATES]
+    s_rows = _spectrum(s)[1][:, : count + _CANDIDATES]
     cosines = products(t_rows, s_rows)
     nearest = jnp.argmax(jnp.abs(cosines), axis=-1, keepdims=True)
     sign = jnp.where(jnp.take_along_axis(cosines, nearest, axis=-1) < 0, -1.0, 1.0)
@@ -145,25 +146,34 @@ def _matrices(maps: Array, channels: bool) -> Array:
     return maps.reshape(maps.shape[0], -1, columns)
 
 
+def _spectrum(matrices: Array) -> tuple[Array, Array]:
+    """Return the singular values and right vectors, as rows, of [batch, n, m]; largest first.
+
+    They come from the m x m products of the columns: the decomposition of matrices of many more
+    rows than columns takes a hundred times longer.
+    """
+    columns = jnp.swapaxes(matrices, 1, 2)
+    values, vectors = _eigenvectors(products(columns, columns))
+    size = min(matrices.shape[1:])
+    values = jnp.sqrt(jnp.maximum(jax.lax.stop_gradient(values), 0.0))
+    return values[:, ::-1][:, :size], jnp.swapaxes(vectors, 1, 2)[:, ::-1][:, :size]
+
+
 @jax.custom_jvp
-def _right_vectors(matrices: Array) -> Array:
-    """Return the right singular vectors of [batch, n, m] matrices as rows, largest value first."""
-    return jnp.linalg.svd(matrices, full_matrices=False)[2]
+def _eigenvectors(symmetric: Array) -> tuple[Array, Array]:
+    """Return eigenvalues, ascending, and eigenvectors as columns of [batch, m, m] matrices."""
+    values, vectors = jnp.linalg.eigh(symmetric)
+    return values, vectors
 
 
-@_right_vectors.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    left, values, right = jnp.linalg.svd(primals[0], full_matrices=False)
+@_eigenvectors.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> Any:
+    values, vectors = jnp.linalg.eigh(primals[0])
+    transposed = jnp.swapaxes(vectors, 1, 2)
+    turn = products(products(transposed, jnp.swapaxes(tangents[0], 1, 2)), transposed)  # V' dG V
     # JAX's own derivative divides by the gaps of the values, which may be 0.
-    change = jnp.einsum("bni,bnm->bim", left, tangents[0], precision=jax.lax.Precision.HIGHEST)
-    turn = products(change, right)  # U' dA V
-    scaled = values[:, :, None] * turn
-    gap = values[:, None] ** 2 - values[:, :, None] ** 2
-    apart = jnp.abs(gap) > 1e-6 * values[:, :1, None] ** 2
-    inside = jnp.where(
-        apart, (scaled + jnp.swapaxes(scaled, 1, 2)) / jnp.where(apart, gap, 1.0), 0.0
-    )
-    tangent = products(jnp.swapaxes(inside, 1, 2), jnp.swapaxes(right, 1, 2))
-    outside = change - products(turn, jnp.swapaxes(right, 1, 2))
-    sizable = jnp.where(values > 1e-6 * values[:, :1], values, 0.0)
-    return right, tangent + ratio(outside, sizable[:, :, None])
+    gap = values[:, None] - values[:, :, None]
+    apart = jnp.abs(gap) > 1e-6 * values[:, -1:, None]
+    inside = jnp.where(apart, turn / jnp.where(apart, gap, 1.0), 0.0)
+    tangent = products(vectors, jnp.swapaxes(inside, 1, 2))
+    return (values, vectors), (jnp.diagonal(turn, axis1=1, axis2=2), tangent)
