@@ -159,7 +159,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(path, tmp_path):
 def test_regions_of_an_unknown_role_are_an_error(path, guide):
     table = config(path)
     table["roles"] = {"student": {**table["roles"]["student"], "regions": guide}}
-    with pytest.raises(UserError, match=f"regions looks toward '{guide}'"):
+    with pytest.raises(UserError, match=f"regions names '{guide}'"):
         build(table)
 
 
