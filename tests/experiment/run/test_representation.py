@@ -262,7 +262,7 @@ def changed(role, **changes):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (config({"kind": "bilinear_bjorck"}), "bound is 'none', which stretches"),
+        (config({"kind": "bilinear_bjorck"}), "bound is 'none', which is not 1-Lipschitz"),
         (
             config({"kind": "bilinear_bjorck", "bound": "ball"}),
             r"encoder_x \(mlp\) has no bound on its slope; set .*lipschitz_mlp",
@@ -301,7 +301,7 @@ def test_keys_and_inputs_of_pairs_need_pairs():
         build(digits)
     digits["data"] = {"name": "digits"}
     digits["roles"]["student"]["input"] = "view"
-    with pytest.raises(UserError, match="input is 'view'; only pairs have more than image"):
+    with pytest.raises(UserError, match="input is 'view'; data other than pairs has only image"):
         build(digits)
 
 
