@@ -173,7 +173,7 @@ def test_combine_names_every_run(tmp_path, report, build_report, build_metrics):
     assert reader.links[:2] == ["#run-0", "#run-1"]
     assert {"run-0", "run-1"} <= set(reader.ids)
     assert "cifar10" in " ".join(reader.text)
-    with pytest.raises(UserError, match="no workdir given"):
+    with pytest.raises(UserError, match="no workdir: name at least one"):
         html.combine([], out)
     with pytest.raises(UserError, match=r"three.*cannot be read"):
         html.combine([tmp_path / "three"], out)
