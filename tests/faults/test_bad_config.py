@@ -200,7 +200,7 @@ FILES = {
     ),
     "ramp that does not rise": (
         ramp(name="piecewise", boundaries=(3, 2), factors=(1.0, 0.5, 0.0)),
-        ("terms.ce: ramp.boundaries is (3, 2)", "rising whole numbers"),
+        ("terms.ce: ramp.boundaries is (3, 2)", "increasing whole numbers"),
     ),
     "boundary before the run": (
         {STUDENT + "optimizer": {"schedule": {"name": "step", "boundaries": (-1,)}}},

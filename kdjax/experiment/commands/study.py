@@ -1,8 +1,8 @@
-"""`python -m kdjax study`: an experiment file whose result is a figure with its numbers.
+"""`python -m kdjax study`: compute the figure and the tables of an experiment file.
 
-A file with a `study` key names a computation of `bounds.studies`; its other keys are the arguments.
-Any other file is a training config: it is trained in OUT/run, every network of it is diagnosed,
-and `bounds.studies.tracking` compares bounds with gaps.
+The `study` key of a file is the name of a computation of `bounds.studies`; its other keys are the
+arguments. A file without it is a training config: it is trained in OUT/run, all its networks are
+diagnosed, and `bounds.studies.gap_correlation` compares bounds with gaps.
 """
 
 import dataclasses
@@ -33,8 +33,8 @@ def study(
     Args:
       file: the experiment, `FILE.py` or `FILE.py:ARG`.
       overrides: "--config.key=value" strings.
-      out: a folder, made if need be; these three files in it are replaced.
-      samples: training and test examples by which networks are diagnosed.
+      out: a folder, created if missing; existing files with these names are replaced.
+      samples: the number of training and of test examples with which networks are diagnosed.
       command: the command line, for the files.
       say: prints one line.
 
@@ -64,11 +64,11 @@ def study(
         show(table)
     say(f"study: {out / 'study.json'}, {out / 'tables.md'}, {out / 'figure.svg'}")
     if result.broken:
-        raise RunError(f"does not hold: {'; '.join(result.broken)}: please report this")
+        raise RunError(f"violated: {'; '.join(result.broken)}: please report this")
 
 
 def compute(config: Mapping[str, Any]) -> studies.StudyResult:
-    """Call the study that a config names with the config's other keys.
+    """Call the study of a config with the config's other keys.
 
     Raises:
       UserError: an unknown study, a missing or unknown key, a value of the wrong kind.
@@ -92,7 +92,7 @@ def compute(config: Mapping[str, Any]) -> studies.StudyResult:
 
 
 def _check_kind(key: str, value: Any, kind: Any) -> None:
-    """Refuse a number for a list, a fraction for a whole number, and anything but numbers."""
+    """Refuse a number for a list, a fraction for a whole number, and values that are no numbers."""
     inner = get_args(kind)  # of Sequence[int]
     if inner:
         if not isinstance(value, list | tuple) or not value:
@@ -126,6 +126,6 @@ def _check_out(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {out}: cannot be a folder ({error.strerror})") from error
+        raise UserError(f"--out {out}: cannot be created ({error.strerror})") from error
     if not os.access(out, os.W_OK):
         raise UserError(f"--out {out}: cannot be written")

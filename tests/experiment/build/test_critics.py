@@ -206,7 +206,7 @@ def test_a_completed_config_has_the_critics_scalars():
         (crd(terms={"contrast": {"momentum": 1.0}}), "crd: terms.contrast.momentum is 1; it must"),
         (crd(terms={"contrast": {"weight": "a"}}), "terms.contrast.weight is 'a'; it must be "),
         (crd(terms={"contrast": {"toward": "student"}}), "terms.contrast.toward is set; a crit"),
-        (crd(checkpoint="x"), "crd.checkpoint is set, but crd is a critic, which starts at random"),
+        (crd(checkpoint="x"), "checkpoint is set, but crd is a critic, which always starts"),
         (crd(pause={"name": "switokd", "watch": "student"}), "crd.pause is set, but crd is a crit"),
         (crd(optimizer={"learning_rate": -1.0}), "crd.optimizer.learning_rate is -1.0; it must"),
         (crd(optimizer={"name": "sdg"}), r"roles.crd.optimizer.name is 'sdg'; it must be sgd"),

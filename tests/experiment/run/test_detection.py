@@ -180,7 +180,7 @@ def test_regions_need_detection_data():
             {"model": {"name": "resnet8"}},
             "'resnet8', but the data has boxes; use faster",
         ),
-        ("student", {"cache": True}, "student.cache is set, but a detector draws"),
+        ("student", {"cache": True}, "student.cache is set, but a detector samples"),
         ("data", {"test": 3}, "data.test is 3, but coco does not take it"),
         ("data", {"augment": "crop"}, "choose none or flip"),
         ("data", {"image_size": None}, "set a multiple of 32"),
