@@ -118,8 +118,7 @@ def _variant(
 
     hparams = make_hparams(config, players, critics)
     members = sweep.members({"seed": [config.seed], **config.sweep}, config.sweep_mode)
-    adapters = {role: roles.adapters(role) for role in players}
-    shapes = check_shapes(method(None), players, critics, hparams, batch, adapters)
+    shapes = check_shapes(method(None), players, critics, hparams, batch, config)
     origins = find_initial_weights(roles, players, shapes, data, earlier)
     means_layers = {role: roles.means_layer(role) for role in players}
     return Variant(

@@ -1,7 +1,7 @@
 """Checks before training: numbers, and the shapes of inputs and features."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -70,11 +70,11 @@ def check_shapes(
     critics: Mapping[str, CriticRole],
     hparams: Mapping[str, Any],
     batch: Batch,
-    adapters: Mapping[str, Mapping[str, Sequence[str]]],
+    config: Config,
 ) -> dict[str, Variables]:
     """Trace one step without computing it, and return the shapes of all variables by role.
 
-    `batch` has shapes only; `adapters`: the features of each adapter of a role.
+    `batch` has shapes only; `config` has the adapters.
 
     Raises:
       UserError: an image of a shape that a network cannot read; two layers of a feature term that
@@ -93,9 +93,10 @@ def check_shapes(
                         f"{where}: class means need a frozen network, but {peer} is trained; give "
                         f"roles.{peer} no terms and a checkpoint or from_variant"
                     )
+                adapters = config.roles[role].adapters
                 for layers in term.spec.layers:
                     match = term.spec.match
-                    _check_layers(where, (role, peer), layers, match, outputs, adapters[role])
+                    _check_layers(where, (role, peer), layers, match, outputs, adapters)
                 _check_means(where, peer, term.spec.class_means, outputs[peer])
     for role, critic in critics.items():
         with prefix_errors(f"roles.{role}.model: "):
@@ -126,7 +127,7 @@ def _check_layers(
     layers: tuple[str, str],
     match: str,
     outputs: Mapping[str, Outputs],
-    adapters: Mapping[str, Sequence[str]],
+    adapters: Mapping[str, Any],
 ) -> None:
     shapes = []
     for owner, layer in zip(owners, layers, strict=True):
@@ -143,9 +144,13 @@ def _check_layers(
         f"{where}: layer {layer!r} of {owner} is {own} and layer {other_layer!r} of {other} "
         f"is {peer}; "
     )
-    adapter = next((name for name, features in adapters.items() if layer in features), None)
-    if adapter is not None and (layer != adapter or own[:-1] == peer[:-1]):
-        raise UserError(text + _remedy(f"roles.{owner}.adapters.{adapter}", layer, adapter, peer))
+    for name, adapter in adapters.items():
+        level = layer.removeprefix(name) if layer.startswith(name) else "no"
+        path = f"roles.{owner}.adapters.{name}"
+        if level.isdigit():
+            raise UserError(text + _level_remedy(path, adapter, int(level) - 1, own, peer))
+        if level == "" and own[:-1] == peer[:-1]:
+            raise UserError(f"{text}set {path}.width = {peer[-1]}")
     if match == "space" or own[:-1] != peer[:-1]:
         raise UserError(text + "choose layers of equal height and width (own_layer, peer_layer)")
     raise UserError(
@@ -154,13 +159,19 @@ def _check_layers(
     )
 
 
-def _remedy(where: str, layer: str, adapter: str, shape: tuple[int, ...]) -> str:
-    """Return the settings of an adapter for a layer of this shape."""
-    *size, width = shape
-    if layer == adapter:
-        return f"set {where}.width = {width}"
-    level = int(layer.removeprefix(adapter)) - 1  # a fusion counts its levels from 1
-    return f"set {where}.sizes[{level}] = {tuple(size) or 1} and .widths[{level}] = {width}"
+def _level_remedy(
+    path: str, adapter: Any, level: int, own: tuple[int, ...], peer: tuple[int, ...]
+) -> str:
+    """Return the settings with which a level of a fusion or a connector has the shape `peer`."""
+    width = f"widths[{level}] = {peer[-1]}"
+    if hasattr(adapter, "sizes"):
+        return f"set {path}.sizes[{level}] = {peer[:-1] or 1} and .{width}"
+    if own[:-1] == peer[:-1]:
+        return f"set {path}.{width}"
+    size = " x ".join(map(str, peer[:-1]))
+    return (
+        f"a connector keeps the size: set {path}.layers[{level}] to a map of {size}, and .{width}"
+    )
 
 
 def _check_means(where: str, peer: str, layer: str | None, outputs: Outputs) -> None:
