@@ -170,7 +170,8 @@ def reliability(before: ReliabilityBins, after: ReliabilityBins | None, title: s
         grid[0, 0].set_ylabel("accuracy")
         grid[1, 0].set_ylabel("examples, %")
         handles, labels = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=1.2)
+        columns = len(labels) if after else 2
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=1.2)
         figure.suptitle(title, fontsize=11)
 
     return svg(draw, f"Reliability diagram: {title}", (4.8, 3.9) if after else (3.0, 3.9))
@@ -186,11 +187,13 @@ def _reliability_panel(top: Axes, bottom: Axes, bins: ReliabilityBins, name: str
     middle = (edges[:-1] + edges[1:])[filled] / 2
     accuracy, confidence = accuracy[filled], confidence[filled]
     top.bar(middle, accuracy, width * 0.94, color="#0072B2", label="accuracy")
-    # The gap extends from accuracy to mean confidence; above the bar it is overconfidence.
-    top.bar(
-        middle, confidence - accuracy, width * 0.94, bottom=accuracy,
-        color="#D55E00", alpha=0.45, edgecolor="#D55E00", label="gap",
-    )  # fmt: skip
+    # The gaps extend from accuracy to mean confidence.
+    gap = confidence - accuracy
+    for label, height, color in (
+        ("overconfidence", np.maximum(gap, 0), "#E69F00"),
+        ("underconfidence", np.minimum(gap, 0), "#56B4E9"),
+    ):
+        top.bar(middle, height, width * 0.94, bottom=accuracy, color=color, label=label)
     top.plot([0, 1], [0, 1], color="#666666", linewidth=1.0, linestyle="--")
     error = float(np.sum(count[filled] * np.abs(accuracy - confidence)) / total)
     top.set_title(f"{name}ECE {100 * error:.2f} %", fontsize=10)

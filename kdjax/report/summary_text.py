@@ -59,7 +59,7 @@ def _describe_selection(report: RunSummary) -> str:
             if variant.roles[role].trains and choice.judge not in (None, role):
                 followers.setdefault((role, choice.judge or ""), []).append(variant.name)
     shared = "".join(
-        f"; the {role} of {', '.join(variants)} learns together with the {judge} and has its choice"
+        f"; the {role} of {', '.join(variants)} is trained with the {judge} at the same values"
         for (role, judge), variants in followers.items()
     )
     choices = [choice for variant in report.variants for choice in variant.chosen.values()]

@@ -108,12 +108,15 @@ def differences(report: RunSummary, role: str = "student", split: str = "test") 
         if pairs[0].size:
             signs = [int(np.sum(np.sign(pairs[0]) == sign)) for sign in (1, 0, -1)]
             cells = (_signed(values, column) for values, column in zip(pairs, columns, strict=True))
-            rows.append((variant.name, str(pairs[0].size), "/".join(map(str, signs)), *cells))
+            first, *rest = cells
+            counts = "/".join(map(str, signs))
+            rows.append((variant.name, first, counts, str(pairs[0].size), *rest))
     if not rows:
         return None
+    first, *rest = (c.title for c in columns)
     return Table(
         title=f"{role}, difference to {baseline.name}, paired by seed ({split})",
-        header=("variant", "pairs", "higher/equal/lower", *(c.title for c in columns)),
+        header=("variant", first, "higher/equal/lower", "pairs", *rest),
         rows=tuple(rows),
         text_columns=1,
         notes=(
@@ -138,8 +141,8 @@ def players(report: RunSummary) -> Table:
         for variant in report.variants
         for role, player in variant.roles.items()
     ]
-    header = ("variant", "role", "model", "", "minimises", "weights from", "parameters")
-    return Table("Players", header, tuple(rows), text_columns=6)
+    header = ("variant", "role", "model", "training", "minimises", "weights from", "parameters")
+    return Table("networks and losses", header, tuple(rows), text_columns=6)
 
 
 def overview(reports: Sequence[tuple[str, RunSummary]], split: str = "test") -> Table:

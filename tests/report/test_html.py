@@ -147,7 +147,7 @@ def test_a_missing_temperature_is_not_mentioned(report, build_metrics):
         for bins in variant["reliability"].values():
             del bins["after"]  # as for detection
     page = _page("x", report, build_metrics(report))
-    assert "Bins pooled over the chosen members. A gap" in page
+    assert "Bins pooled over the chosen members. The ECE" in page
     assert "The temperature was fitted" not in page
 
 
@@ -216,4 +216,4 @@ def test_the_summary_names_the_roles_that_share_a_choice(report):
     for role in ("student", "teacher"):
         report["variants"][2]["chosen"][role]["judge"] = "student"
     text = summary_text.summary(from_json(RunSummary, report))
-    assert "the teacher of bdkd learns together with the student and has its choice." in text
+    assert "the teacher of bdkd is trained with the student at the same values." in text
