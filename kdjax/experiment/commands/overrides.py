@@ -12,9 +12,11 @@ from typing import Any, NamedTuple, cast
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
+from kdjax.distill import critics
 from kdjax.errors import UserError, did_you_mean
 from kdjax.experiment.config import resolve
 from kdjax.experiment.config.schema_lookup import flag_type
+from kdjax.models import registry
 
 SWEEP = "--config.sweep."
 
@@ -45,6 +47,7 @@ def read(file: str, overrides: Sequence[str]) -> LoadedConfig:
     sweeps = [text for text in overrides if text.startswith(SWEEP)]
     config["sweep"] |= dict(map(_parse_sweep, sweeps))
     rest = [text for text in overrides if text not in sweeps]
+    _add_options(config["roles"], rest)
     return LoadedConfig(title, _override(config, rest))
 
 
@@ -126,6 +129,20 @@ def _to_config_dict(tree: Mapping[str, Any], prefix: str) -> ConfigDict:
         else:
             table[key] = tuple(value) if isinstance(value, list) else value
     return table
+
+
+def _add_options(roles: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Add the options of networks and critics that overrides set, with their defaults."""
+    values = dict(text.partition("=")[::2] for text in overrides)
+    for role, table in roles.items():
+        prefix, model = f"--config.roles.{role}.model.", table["model"]
+        name = values.get(f"{prefix}name", model["name"])
+        if name in registry.names() or name in critics.names():
+            known = registry if name in registry.names() else critics
+            options = known.default_options(name)
+            model |= {
+                k: v for k, v in options.items() if f"{prefix}{k}" in values and k not in model
+            }
 
 
 def _override(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
