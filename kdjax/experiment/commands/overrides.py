@@ -133,7 +133,7 @@ def _to_config_dict(tree: Mapping[str, Any], prefix: str) -> ConfigDict:
 
 def _add_options(roles: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Add the options of networks and critics that overrides set, with their defaults."""
-    values = dict(text.partition("=")[::2] for text in overrides)
+    values = {name: value for name, _, value in (text.partition("=") for text in overrides)}
     for role, table in roles.items():
         prefix, model = f"--config.roles.{role}.model.", table["model"]
         name = values.get(f"{prefix}name", model["name"])

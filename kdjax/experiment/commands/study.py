@@ -10,7 +10,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from kdjax.bounds import studies
 from kdjax.errors import RunError, UserError, did_you_mean, is_number
@@ -25,8 +25,25 @@ from kdjax.report.table import as_markdown, show
 Say = Callable[[str], None]
 
 
+class StudyOptions(NamedTuple):
+    """Options of a study that trains networks.
+
+    `samples`: the number of training and of test examples with which networks are diagnosed.
+    `allow_changed_data`: continue although the data have changed.
+    """
+
+    samples: int
+    allow_changed_data: bool = False
+
+
 def study(
-    file: str, overrides: Sequence[str], out: Path, *, samples: int, command: str, say: Say
+    file: str,
+    overrides: Sequence[str],
+    out: Path,
+    *,
+    options: StudyOptions,
+    command: str,
+    say: Say,
 ) -> None:
     """Run a study and write study.json, tables.md and figure.svg into `out`.
 
@@ -34,7 +51,7 @@ def study(
       file: the experiment, `FILE.py` or `FILE.py:ARG`.
       overrides: "--config.key=value" strings.
       out: a folder, created if missing; existing files with these names are replaced.
-      samples: the number of training and of test examples with which networks are diagnosed.
+      options: options of the training and of the diagnosis.
       command: the command line, for the files.
       say: prints one line.
 
@@ -47,7 +64,7 @@ def study(
     if "study" in config:
         result = compute(config)
     else:
-        result = _track_gaps(config, out / "run", samples, command, say)
+        result = _track_gaps(config, out / "run", options, command, say)
     content = {
         "experiment": title,
         "command": command,
@@ -105,19 +122,20 @@ def _check_kind(key: str, value: Any, kind: Any) -> None:
 
 
 def _track_gaps(
-    config: Mapping[str, Any], folder: Path, samples: int, command: str, say: Say
+    config: Mapping[str, Any], folder: Path, options: StudyOptions, command: str, say: Say
 ) -> studies.StudyResult:
     """Train a config, or resume its training, and track the gaps of its students."""
+    samples, allow = options
     check_samples(samples)  # before the training
     experiment = build(config)
     with workdir.occupy(folder):
-        workdir.adopt(folder, experiment.config, command, experiment.source.digest)
+        digest = experiment.source.digest
+        workdir.adopt(folder, experiment.config, command, digest, allow_changed_data=allow)
         results = training.train(experiment, folder, say)
     role = experiment.config.select.role
     chosen = {result.name: result.chosen[role].members for result in results}
     say(f"measuring the layers of every network on {samples} + {samples} examples")
-    options = DiagnosisOptions(samples=samples, members="all")
-    networks = diagnose(experiment, folder, say, options)
+    networks = diagnose(experiment, folder, say, DiagnosisOptions(samples=samples, members="all"))
     records = map(dataclasses.asdict, networks)
     return studies.tracking([*map(studies.network_bounds, records)], chosen, role=role)
 
