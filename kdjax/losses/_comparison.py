@@ -1,4 +1,4 @@
-"""Divergences of two distributions that keep their digits where the two are nearly equal.
+"""Divergences that stay accurate where the two distributions are nearly equal.
 
 At a high temperature, or with copied weights, log p - log q is no larger than the rounding errors
 of both, and sum p (log p - log q) is a small difference of large summands. Here log(p / q) comes
@@ -6,7 +6,7 @@ from the difference of the logits, and every class adds a number >= 0: with r = 
 
     KL(p || q) = sum (p r - p + q) = sum q (e^r r - e^r + 1),
 
-by a series for small r. Gradients are closed forms in p, q, p - q and r, with the same care.
+by a series for small r. Gradients are closed forms in p, q, p - q and r.
 
 Distributions are logits over the last axis. The difference of the logits, and of each from its
 largest, is taken before the division by a temperature, where it is exact for near numbers.
@@ -25,8 +25,8 @@ from kdjax.losses._types import Number
 from kdjax.types import Array
 
 _SERIES = 0.25  # up to this |r|, p r - p + q and e^r - 1 are sums of powers
-# Classes agree if |log(p / q)| is at most this part of the total variation, plus what equal logits
-# leave where a compiler rounds the two sides differently.
+# Classes agree if |log(p / q)| is at most _TIE times the total variation, plus _LEFT: the rest that
+# equal logits leave where a compiler rounds the two sides differently.
 _TIE, _LEFT = 2.0**-20, 2.0**-40
 
 
@@ -90,9 +90,9 @@ def _beyond_linear(r: Array) -> Array:
 
 
 def _series(p: Array, q: Array, r: Array) -> tuple[Array, Array]:
-    """Return if r = log(p / q) is small, and r with 0 where it is not.
+    """Return whether r = log(p / q) is small, and r with 0 where it is not.
 
-    Logits of 1e20 on one side round r away: then p and q themselves say that it is not small.
+    Logits of 1e20 on one side round r to 0; comparing p with q detects that it is not small.
     """
     small = (jnp.abs(r) < _SERIES) & (jnp.abs(p - q) <= q / 2)
     return small, jnp.where(small, r, 0.0)

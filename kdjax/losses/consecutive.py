@@ -1,7 +1,7 @@
-"""Losses of the relations between consecutive layers, one number an example.
+"""Losses on the relations between consecutive layers, one number per example.
 
-Student and teacher are sequences of as many maps [batch, height, width, channel], from shallow to
-deep. All is computed in float32 and stays finite at zero maps.
+Student and teacher are sequences of equal length of maps [batch, height, width, channel], from
+shallow to deep. All is computed in float32 and stays finite at zero maps.
 """
 
 from collections.abc import Sequence
@@ -21,21 +21,22 @@ from kdjax.types import Array
 
 Maps = Sequence[Float[ArrayLike, "batch _ _ _"]]
 
-_CANDIDATES = 3  # KDSVD's student vectors beyond the teacher's, the reference implementation's
-_BREADTH = 8.0  # of KDSVD's kernel
+_CANDIDATES = 3  # KDSVD's additional student vectors, as in the reference implementation
+_BREADTH = 8.0  # KDSVD's kernel width
 
 
 def flow_of_solution(student_maps: Maps, teacher_maps: Maps) -> Float[Array, " batch"]:
-    """FSP: mean (G_s - G_t)^2, G_ab = mean_j low_ja high_jb of two consecutive layers; summed.
+    """FSP: sum over consecutive layers of mean (G_s - G_t)^2, G_ab = mean_j low_ja high_jb.
 
-    Of two consecutive maps of a network the taller is averaged down to the other's size. Channels
-    must be those of the teacher.
+    The taller of two consecutive maps is averaged down to the other's size. Student and teacher
+    have the same channels.
 
     Returns:
         [batch].
 
     Raises:
-        UserError: fewer than two maps, not as many on both sides, no maps, other channels.
+        UserError: fewer than two maps, unequal numbers of maps, arrays that are no maps, different
+            channels.
 
     Source: Yim et al. 2017 (CVPR).
 
@@ -61,28 +62,28 @@ def flow_of_solution(student_maps: Maps, teacher_maps: Maps) -> Float[Array, " b
 def singular_vectors(
     student_maps: Maps, teacher_maps: Maps, *, count: int = 1, channels: bool = False
 ) -> Float[Array, " batch"]:
-    """KDSVD: the same of kernels between leading singular vectors, R_ij = exp(-(v_i - u_j)^2 / 8).
+    """KDSVD: sum (R_s - R_t)^2, R_ij = exp(-(v_i - u_j)^2 / 8) of leading singular vectors.
 
-    v and u are right singular vectors of consecutive layers, each map a matrix of (channel,
-    height) x width. The teacher's first `count`, times their share of the singular values, have
-    their largest entry positive. The student's are those of its first count + 3 that have the
-    largest |cosine| with them, turned to a positive cosine, times the teacher's share. The loss is
-    sum (R_s - R_t)^2 over the entries, the vectors and the pairs of layers. The teacher is
-    detached.
+    v and u are right singular vectors of consecutive layers; each map is a matrix of (channel,
+    height) x width. The teacher's first `count` vectors are signed so that their largest entry is
+    positive, and multiplied by their share of the singular values. For each of them, the student's
+    vector is the one of its first count + 3 with the largest |cosine|, signed so that the cosine is
+    positive, times the teacher's share. The sum runs over the entries, the vectors and the pairs of
+    layers. The teacher is detached.
 
     Args:
         student_maps: channels may differ from the teacher's.
         teacher_maps: of the same widths.
         count: number of vectors.
-        channels: take maps as (height, width) x channel; channels must then be the teacher's, and
-            widths may differ.
+        channels: take maps as (height, width) x channel; then channels must be equal, and widths
+            may differ.
 
     Returns:
-        [batch]; where singular values coincide the gradient lacks the turn between their vectors.
+        [batch]; where singular values coincide the gradient omits rotations between their vectors.
 
     Raises:
-        UserError: fewer than two maps, not as many on both sides, no maps, vectors of other lengths
-            than the teacher's, count < 1.
+        UserError: fewer than two maps, unequal numbers of maps, arrays that are no maps, vectors of
+            different lengths, count < 1.
 
     Source: Lee, Kim, Song 2018 (arXiv 1807.06819); scale and sign of public
     implementations.
@@ -110,8 +111,8 @@ def singular_vectors(
 def _pairs(student: Maps, teacher: Maps, *, channels: bool) -> list[tuple[Array, Array]]:
     if len(student) != len(teacher) or len(student) < 2:
         raise UserError(
-            f"maps: student has {len(student)} and teacher {len(teacher)}; both must have as many, "
-            "and at least two"
+            f"maps: student has {len(student)} and teacher {len(teacher)}; the numbers must be "
+            "equal, and at least two"
         )
     return [map_pair(s, t, channels=channels) for s, t in zip(student, teacher, strict=True)]
 
@@ -124,7 +125,7 @@ def _aligned_vectors(
     if s.shape[-1] != t.shape[-1]:
         axis = "channels" if channels else "width"
         raise UserError(
-            f"maps: student {student.shape} and teacher {teacher.shape} must be of one {axis}"
+            f"maps: student {student.shape} and teacher {teacher.shape} must have equal {axis}"
         )
     values, t_rows = _spectrum(t)
     t_rows, share = t_rows[:, :count], unit(values[:, :count])

@@ -54,7 +54,7 @@ def test_killed_repeatedly(uninterrupted, tmp_path):
     stopped = run(argv, "term", 10)
     assert stopped.returncode == 75, stopped.stderr
     assert "Traceback" not in stopped.stderr
-    assert "is saved; the same command goes on from there" in stopped.stderr
+    assert "is saved; the same command resumes from there" in stopped.stderr
     saved = newest(tmp_path / "run" / "checkpoints" / "kd" / "0-3")
     truncate(saved)
     ended = run(argv)

@@ -148,7 +148,7 @@ class TestMemory:
 @pytest.mark.usefixtures("without_jaxtyping")
 class TestErrors:
     def test_init_errors(self):
-        with pytest.raises(UserError, match="one class"):
+        with pytest.raises(UserError, match="the same class"):
             losses.contrast_init(KEY, jnp.ones(3, jnp.int32), width=2)
         with pytest.raises(UserError, match=r"labels: float32 \(3,\)"):
             losses.contrast_init(KEY, jnp.ones(3), width=2)

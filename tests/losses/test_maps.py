@@ -57,15 +57,15 @@ def test_region_weights_compare_a_region_with_the_image():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: losses.neuron_selectivity(MAPS, MAPS[:1]), "of one batch"),
+        (lambda: losses.neuron_selectivity(MAPS, MAPS[:1]), "with equal batch sizes"),
         (
             lambda: losses.margin_relu_distance(MAPS, MAPS[..., :2], jnp.zeros(3)),
-            "as many channels",
+            "equal batch sizes and channels",
         ),
         (lambda: losses.margin_relu_distance(MAPS, MAPS, jnp.zeros(2)), r"margin: shape \(2,\)"),
         (lambda: losses.variational_information(MAPS, MAPS, jnp.zeros(2)), r"log_scale: shape"),
         (lambda: losses.flow_of_solution([MAPS], [MAPS]), "at least two"),
-        (lambda: losses.singular_vectors([MAPS] * 2, [MAPS[:, :, :2]] * 2), "of one width"),
+        (lambda: losses.singular_vectors([MAPS] * 2, [MAPS[:, :, :2]] * 2), "equal width"),
         (lambda: losses.class_activation(MAPS, MAPS, resolution=0), "resolution"),
         (lambda: losses.softmax_regression(MAPS, MAPS, jnp.zeros((2, 5))), "kernel: shape"),
         (lambda: losses.region_logits(MAPS, grids=(0,)), "grids"),

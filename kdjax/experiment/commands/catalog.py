@@ -22,7 +22,7 @@ def vocabulary(folder: Path) -> str:
     """Return the lines of `kdjax list`.
 
     Args:
-      folder: of experiments; files whose names begin with "_" are parts of others.
+      folder: the folder of experiments; files with names that begin with "_" are not listed.
     """
     experiments = {path.as_posix(): _heading(path) for path in sorted(folder.glob("[!_]*.py"))}
     defaults = [f"  {key.path} = {json.dumps(key.default)}" for key in schema_lookup.declared()]
@@ -69,7 +69,7 @@ def config_keys() -> str:
 
 
 def _term_keys() -> Iterator[tuple[str, str]]:
-    """Yield the name of every loss and the scalars and layers that its term declares."""
+    """Yield the name of every loss, and the scalars and layers of its term."""
     for name, options in term_options().items():
         scalars = terms.TERM_SPECS[name]().scalars if name in terms.TERM_SPECS else {}
         entries = [
@@ -87,7 +87,7 @@ def _kind(*parts: str) -> str:
 
 
 def _section(heading: str, rows: Mapping[str, str]) -> list[str]:
-    """Return an empty line, a heading and its rows: a label and a text, wrapped in its column."""
+    """Return an empty line, a heading and its rows: a label and a wrapped text."""
     column = max(map(len, rows), default=0)
     lines = [line for label, text in rows.items() for line in _wrap(f"  {label:{column}}  ", text)]
     return ["", heading, *lines]

@@ -17,7 +17,7 @@ class ExportRequest(NamedTuple):
     """The network to export: by role, variant (None: the only one) and member.
 
     `member` None is the chosen member of the first seed. `form` "torch": also with PyTorch's names;
-    "huggingface": in the reference library's names and layout, a BERT, T5 or GPT-Neo only.
+    "huggingface": with the names and the layout of transformers, for BERT, T5 and GPT-Neo only.
     """
 
     role: str
@@ -29,12 +29,13 @@ class ExportRequest(NamedTuple):
 def from_workdir(
     experiment: Experiment, results: RunResults, request: ExportRequest, out: Path
 ) -> str:
-    """Write the trained network of a role of a run; returns a line that names it.
+    """Write the trained network of a role of a run, and return its name for a message.
 
-    A projector for a term is left out. `out` is a new folder.
+    Projectors of terms are not exported. `out` is a new folder.
 
     Raises:
-      UserError: no such variant, role or member, it is not trained yet, or no such network.
+      UserError: no such variant, role or member, a variant that is not trained yet, or a network
+        without the requested format.
     """
     role, variant = request.role, _find_variant(experiment, results, request.variant)
     if role not in variant.players:
@@ -69,7 +70,7 @@ def _find_variant(experiment: Experiment, results: RunResults, name: str | None)
     if not names:
         raise UserError("no variant of this run is finished; train first")
     if name is None and len(names) > 1:
-        raise UserError(f"--variant is not given; there are {', '.join(names)}")
+        raise UserError(f"--variant is not set; there are {', '.join(names)}")
     name = name or names[0]
     if name not in names:
         raise UserError(f"--variant={name}: no such finished variant; there are {', '.join(names)}")

@@ -87,7 +87,7 @@ def import_weights(
             "own data; import with --mean and --std, as in the network's training",
             stacklevel=2,
         )
-    keys = ", ".join(f"model.{key}={value}" for key, value in metadata["model"].items())
+    keys = ", ".join(f"roles.<role>.model.{key}={value}" for key, value in metadata["model"].items())
     return f"{classes} classes, for a config: roles.<role>.checkpoint={out}, {keys}"
 
 
