@@ -9,6 +9,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+# Without bytecode every process of the tests compiles all modules that it imports, for 3 s or more.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: run test newest test-newest test-long test-faults check lint docs install bench clean
 

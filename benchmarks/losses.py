@@ -5,117 +5,29 @@
 Prints a Markdown table for each size: medians in milliseconds of interleaved runs of the jitted
 kdjax loss and of PyTorch (eager, no compiler), their ratio, and the relative difference of the two
 values. The gradient is with respect to the student's outputs. PyTorch is in the extra `bench`;
-without it only kdjax's column is filled. Logits are [B, C], embeddings [B, C], maps B x 8 x 8 x 64
-(PyTorch: channels first); the contrastive loss has width 128, 10,000 rows and 1,024 negatives.
+without it only kdjax's column is filled. Logits and embeddings are [B, C], maps B x 8 x 8 x 64
+(PyTorch: channels first); the contrastive loss has width 128, 10,000 rows and 1,024 negatives. The
+last table is of batches of 64 with the maps of resnet32x4 and resnet8x4 (stem and stages of
+32 x 32 x 64, 16 x 16 x 128 and 8 x 8 x 256; 100 classes), and of 4 x 32 tokens of 32,000 words.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from kdjax import losses
+from loss_cases import Case, cases, table_cases
 
 try:
     import torch
-    import torch_losses as plain
 except ImportError:
-    torch = plain = None
+    torch = None
 
 SIZES = ((256, 100), (128, 1000))
-ROWS, WIDTH, NEGATIVES = 10_000, 128, 1024
-
-
-class Case(NamedTuple):
-    """One loss in kdjax and PyTorch, as functions of the student's array and the rest."""
-
-    jax_loss: Callable[..., jax.Array]
-    torch_loss: Callable[..., Any] | None
-    student: np.ndarray
-    rest: tuple[np.ndarray, ...]
-    maps: bool = False  # channels last for kdjax, channels first for PyTorch
-    compare: bool = True  # False if each draws its own random numbers
-
-
-def contrast_case(rng: np.random.Generator, batch: int) -> Case:
-    """Return CRD's case; the memory is an argument in both libraries."""
-    labels = rng.integers(0, 100, ROWS)
-    memory = losses.contrast_init(jax.random.key(0), labels, width=WIDTH)
-
-    def jax_loss(s: Any, t: Any, own: Any, other: Any, ids: Any) -> Any:
-        bank = memory._replace(student=own, teacher=other)
-        value, after = losses.contrast_loss(
-            s, t, ids, bank, jax.random.key(1), num_negatives=NEGATIVES
-        )
-        return value, (after.student, after.teacher)
-
-    s, t = (rng.normal(size=(batch, WIDTH)).astype(np.float32) for _ in range(2))
-    ids = rng.permutation(ROWS)[:batch].astype(np.int64)
-    rest = (t, np.array(memory.student), np.array(memory.teacher), ids)
-
-    def torch_loss(*arrays: Any) -> Any:
-        return plain.contrast(*arrays, NEGATIVES)
-
-    return Case(jax_loss, torch_loss, s, rest, compare=False)
-
-
-def cases(batch: int, classes: int) -> dict[str, Case]:
-    """Return every loss at one size."""
-    rng = np.random.default_rng(0)
-    s, t, means = (
-        rng.normal(size=shape).astype(np.float32)
-        for shape in ((batch, classes), (batch, classes), (classes, classes))
-    )
-    y = rng.integers(0, classes, batch)
-    shape = (batch, 8, 8, 64)
-    maps = rng.normal(size=shape).astype(np.float32), (rng.normal(size=shape).astype(np.float32),)
-
-    def warm(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-        return lambda s, t: function(s, t, temperature=4.0)
-
-    def stacked(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-        return lambda s, t, y: function(s, jnp.stack([s, t]), y)
-
-    table = {
-        "cross_entropy": (losses.cross_entropy, "cross_entropy", s, (y,)),
-        "entropy": (losses.entropy, "entropy", s, ()),
-        "forward_kl": (warm(losses.forward_kl), "forward", s, (t,)),
-        "reverse_kl": (warm(losses.reverse_kl), "reverse", s, (t,)),
-        "jensen_shannon": (warm(losses.jensen_shannon), "jensen_shannon", s, (t,)),
-        "total_variation": (warm(losses.total_variation), "total_variation", s, (t,)),
-        "weighted_kl": (warm(losses.weighted_kl), "symmetric", s, (t,)),
-        "balanced_kl": (warm(losses.balanced_kl), "balanced", s, (t,)),
-        "minimum_logit_kl": (stacked(losses.minimum_logit_kl), "minimum_logit", s, (t, y)),
-        "least_cross_entropy_kl": (
-            stacked(losses.least_cross_entropy_kl), "least_cross_entropy", s, (t, y)
-        ),
-        "decoupled_kl": (losses.decoupled_kl, "decoupled", s, (t, y)),
-        "correlation": (losses.correlation, "correlation", s, (t,)),
-        "norm_direction": (losses.norm_direction, "norm_direction", s, (t, means, y)),
-        "class_mean_cosine": (losses.class_mean_cosine, "class_mean_cosine", s, (means, y)),
-        "stepwise_norm": (losses.stepwise_norm, "stepwise_norm", s, ()),
-        "feature_mse": (losses.feature_mse, "mse", *maps),
-        "attention_transfer": (losses.attention_transfer, "attention", *maps),
-        "hierarchical_context": (losses.hierarchical_context, "hierarchical", *maps),
-        "similarity_preserving": (losses.similarity_preserving, "similarity", *maps),
-        "relational_distance": (losses.relational_distance, "distance", s, (t,)),
-        "relational_angle": (losses.relational_angle, "angle", s, (t,)),
-        "probabilistic_knowledge_transfer": (
-            losses.probabilistic_knowledge_transfer, "neighbours", s, (t,)
-        ),
-    }  # fmt: skip
-    table_cases = {
-        name: Case(
-            jax_loss, getattr(plain, torch_loss, None), student, rest, maps=student is maps[0]
-        )
-        for name, (jax_loss, torch_loss, student, rest) in table.items()
-    }
-    return table_cases | {"contrast_loss": contrast_case(rng, batch)}
 
 
 def kdjax_call(case: Case) -> Callable[[], float]:
@@ -126,21 +38,25 @@ def kdjax_call(case: Case) -> Callable[[], float]:
         value, after = out if isinstance(out, tuple) else (out, None)
         return jnp.mean(value), after
 
-    arrays = [jnp.asarray(a) for a in (case.student, *case.rest)]
+    arrays = jax.tree.map(jnp.asarray, (case.student, *case.rest))
     compiled = jax.jit(jax.value_and_grad(mean, has_aux=True)).lower(*arrays).compile()
     return lambda: float(jax.block_until_ready(compiled(*arrays))[0][0])
 
 
 def torch_call(case: Case) -> Callable[[], float]:
     """Do the same in PyTorch."""
-    student, *rest = (
-        torch.tensor(np.ascontiguousarray(np.moveaxis(a, -1, 1)) if case.maps else a)
-        for a in (case.student, *case.rest)
-    )
-    student.requires_grad_(True)
+
+    def tensor(a: np.ndarray) -> Any:
+        return torch.tensor(np.ascontiguousarray(np.moveaxis(a, -1, 1)) if a.ndim == 4 else a)
+
+    student, *rest = jax.tree.map(tensor, (case.student, *case.rest))
+    leaves = [student] if isinstance(student, torch.Tensor) else student
+    for leaf in leaves:
+        leaf.requires_grad_(True)
 
     def call() -> float:
-        student.grad = None
+        for leaf in leaves:
+            leaf.grad = None
         value = case.torch_loss(student, *rest).mean()
         value.backward()
         return value.item()
@@ -180,12 +96,15 @@ def main() -> None:
         print(f"jax {jax.__version__} on {jax.default_backend()}, torch {torch.__version__} on cpu")
         if args.threads:
             torch.set_num_threads(args.threads)
+    tables = {f"B {batch}, C {classes}": cases(batch, classes) for batch, classes in SIZES} | {
+        "B 64, maps of resnet32x4 and resnet8x4; 4 x 32 tokens": table_cases()
+    }
     only = set(args.only.split(",")) - {""}
-    for batch, classes in SIZES:
-        table = cases(batch, classes)
-        if unknown := only - set(table):
-            parser.error(f"--only: no loss {', '.join(sorted(unknown))}; there are {list(table)}")
-        print(f"\nB {batch}, C {classes}, forward + gradient:\n")
+    known = {name for table in tables.values() for name in table}
+    if unknown := only - known:
+        parser.error(f"--only: no loss {', '.join(sorted(unknown))}; there are {sorted(known)}")
+    for title, table in tables.items():
+        print(f"\n{title}, forward + gradient:\n")
         print("| loss | kdjax, ms | PyTorch, ms | times faster | relative difference |")
         print("|---|---|---|---|---|", flush=True)
         for name, case in table.items():

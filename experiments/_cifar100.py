@@ -1,9 +1,8 @@
-"""Shared parts of cifar100_{kd,dkd,dist,reviewkd}{,pp}.py: pairs, schedule, adapters.
+"""The pairs and the schedule of cifar100_table.py.
 
 A frozen teacher trains a randomly initialised student for 240 epochs on CIFAR-100 (tfds
 `cifar100`). The learning rate is multiplied by .1 at epochs 150, 180 and 210; weight decay is
-5e-4. Each file adds its terms, its weights and the rest of its recipe. The published runs train
-on all 50,000 images; here 5 % of them are held out for validation.
+5e-4. The published runs train on all 50,000 images; here 5 % of them are held out for validation.
 """
 
 from ml_collections import ConfigDict
@@ -70,27 +69,6 @@ def choose(arg: str) -> tuple[str, dict, bool]:
     if name not in PAIRS:
         raise ValueError(f"no pair {name!r}; there are {', '.join(PAIRS)} and smoke")
     return name, PAIRS[name], False
-
-
-def ramp(batch_size: int) -> dict:
-    """Return a linear weight schedule over the first 20 epochs."""
-    return {"ramp": {"name": "linear", "steps": RAMP * (IMAGES // batch_size)}}
-
-
-def norm_direction(pair: dict, weight: float) -> tuple[dict, dict]:
-    """Return ND's term, and its adapter if the pooled widths differ."""
-    (_, width), (_, own) = pair["teacher"], pair["student"]
-    if width == own:
-        return {"norm_direction": {"weight": weight}}, {}
-    adapter = {"kind": "norm_direction", "layer": "pooled", "width": width}
-    return {"norm_direction": {"weight": weight, "own_layer": "projected"}}, {"projected": adapter}
-
-
-def review(pair: dict, scalars: dict) -> tuple[dict, dict]:
-    """Return ReviewKD's term with `scalars` (weight, ramp), and its fusion adapter."""
-    peer_layers, widths, sizes, layers = pair["levels"]
-    adapter = {"kind": "fusion", "layers": layers, "widths": widths, "sizes": sizes}
-    return {"hierarchical_context": {**scalars, "peer_layers": peer_layers}}, {"review": adapter}
 
 
 def experiment(

@@ -16,6 +16,8 @@ the logits is controlled for. The funnel layer is the logits for every student.
 
 from ml_collections import ConfigDict
 
+from experiments._titles import titled
+
 OPTIMIZER = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 
 
@@ -32,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "roles": {"teacher": player((128, 128)), "student": player((16,))},
         }
     )
-    config.variants = ConfigDict(variants(), sort_keys=False)
+    config.variants = ConfigDict(titled(variants()), sort_keys=False)
     config.sweep = ConfigDict(
         {
             "roles.*.optimizer.learning_rate": (0.1,) if smoke else (0.01, 0.03, 0.1),

@@ -15,6 +15,8 @@ Expected time: about 25 minutes on 2 CPU cores. Expected result: docs/results.md
 
 from ml_collections import ConfigDict
 
+from experiments._titles import titled
+
 
 def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
@@ -73,7 +75,7 @@ def get_config(arg: str = "") -> ConfigDict:
             }
         },
     }
-    config.variants = ConfigDict(variants, sort_keys=False)
+    config.variants = ConfigDict(titled(variants), sort_keys=False)
     rates, seeds = ((0.1,), (0,)) if smoke else ((0.03, 0.1, 0.3, 1.0), (0, 1, 2))
     config.sweep = ConfigDict(
         {"roles.*.optimizer.learning_rate": rates, "seed": seeds},

@@ -20,6 +20,8 @@ Expected time: an hour and a half on 2 CPU cores. Expected result: docs/results.
 
 from ml_collections import ConfigDict
 
+from experiments._titles import titled
+
 EPOCH = 54  # steps of 64 in 3,500 images
 EPOCHS = 12
 STUDENTS = ("resnet8", "resnet20")
@@ -77,7 +79,7 @@ def get_config(arg: str = "") -> ConfigDict:
         variants[name] = {"roles": {"student": {"terms": terms}}}
         if name == "alone" and not smoke:
             variants[name] = {"roles": {"teacher": None}}
-    config.variants = ConfigDict(variants, sort_keys=False)
+    config.variants = ConfigDict(titled(variants), sort_keys=False)
     rates, seeds = ((0.1,), (0,)) if smoke else ((0.03, 0.1), (0, 1, 2))
     config.sweep = ConfigDict(
         {"roles.student.optimizer.learning_rate": rates, "seed": seeds},

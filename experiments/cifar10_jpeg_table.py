@@ -18,6 +18,7 @@ Expected time: not measured yet. Expected result: not run yet.
 from ml_collections import ConfigDict
 
 from experiments._methods import METHODS, following, roles_of, stages_of
+from experiments._titles import titled
 
 EPOCH = 54  # steps of 64 in 3,500 images
 EPOCHS = 6
@@ -64,7 +65,7 @@ def get_config(arg: str = "") -> ConfigDict:
     for name in rows:
         roles = roles_of(following(name, layers, warm=config.num_steps // 6), OPTIMIZER)
         variants[name] = {"roles": roles, "sweep": weights_by_factor(roles)}
-    config.variants = ConfigDict(variants, allow_dotted_keys=True, sort_keys=False)
+    config.variants = ConfigDict(titled(variants), allow_dotted_keys=True, sort_keys=False)
     return config
 
 

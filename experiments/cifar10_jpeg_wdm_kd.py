@@ -17,6 +17,8 @@ Expected result: not yet run.
 
 from ml_collections import ConfigDict
 
+from experiments._titles import titled
+
 OPTIMIZER = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 KD = {"ce": {"weight": 0.1}, "forward_kl": {"weight": 0.9, "temperature": 4.0}}
 ND = {"norm_direction": {"weight": 2.0, "own_layer": "to_teacher"}}
@@ -44,16 +46,14 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
     top = widths.get("teacher", TEACHER)[-1]
-    config.variants = ConfigDict(
-        {
-            "alone": {},
-            "kd": distill(KD),
-            "nd": distill(ND, width=top),
-            "wdm": distill({}, critic=True),
-            "kd_wdm": distill(KD, critic=True),
-        },
-        sort_keys=False,
-    )
+    variants = {
+        "alone": {},
+        "kd": distill(KD),
+        "nd": distill(ND, width=top),
+        "wdm": distill({}, critic=True),
+        "kd_wdm": distill(KD, critic=True),
+    }
+    config.variants = ConfigDict(titled(variants), sort_keys=False)
     config.sweep = ConfigDict(
         {
             "roles.*.optimizer.learning_rate": (0.1,) if smoke else (0.1, 0.3),

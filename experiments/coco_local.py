@@ -22,6 +22,7 @@ students alone, with KD and with KD++ (the differences are within the seeds' spr
 from ml_collections import ConfigDict
 
 from experiments._coco import distillation_terms, tiny, training_terms
+from experiments._titles import titled
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -63,12 +64,14 @@ def get_config(arg: str = "") -> ConfigDict:
                 },
             },
             "variants": ConfigDict(
-                {
-                    "teacher": {"roles": {"student": None}},
-                    "alone": {"roles": {"teacher": None}},
-                    "kd": distill(1.0, 0.0),
-                    "kdpp": distill(1.0, 1.0),
-                },
+                titled(
+                    {
+                        "teacher": {"roles": {"student": None}},
+                        "alone": {"roles": {"teacher": None}},
+                        "kd": distill(1.0, 0.0),
+                        "kdpp": distill(1.0, 1.0),
+                    }
+                ),
                 sort_keys=False,
             ),
             "sweep": {"seed": (0,) if smoke else (0, 1, 2)},

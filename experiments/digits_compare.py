@@ -43,21 +43,27 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     variants = {
         "alone": {},
-        "kd": kd(),
-        "dml": mutual({"forward_kl": {"temperature": 1.0}}),
-        "kdcl": mutual({"minimum_logit_kl": {"temperature": 2.0}}),
-        "switokd": mutual({"forward_kl": {"temperature": 1.0}}, teacher={"pause": SWITOKD}),
-        "bdkd": players(
-            teacher={"forward_kl": {"toward": "student", "temperature": 2.0}},
-            student={
-                "balanced_kl": {
-                    "toward": "teacher",
-                    "temperature": 2.0,
-                    "emphasis": 2.0,
-                    "entropy_temperature": 1.0,
-                }
-            },
-        ),
+        "kd": {"title": "KD", **kd()},
+        "dml": {"title": "DML", **mutual({"forward_kl": {"temperature": 1.0}})},
+        "kdcl": {"title": "KDCL", **mutual({"minimum_logit_kl": {"temperature": 2.0}})},
+        "switokd": {
+            "title": "SwitOKD",
+            **mutual({"forward_kl": {"temperature": 1.0}}, teacher={"pause": SWITOKD}),
+        },
+        "bdkd": {
+            "title": "BD-KD",
+            **players(
+                teacher={"forward_kl": {"toward": "student", "temperature": 2.0}},
+                student={
+                    "balanced_kl": {
+                        "toward": "teacher",
+                        "temperature": 2.0,
+                        "emphasis": 2.0,
+                        "entropy_temperature": 1.0,
+                    }
+                },
+            ),
+        },
     }
     config.variants = ConfigDict(variants, sort_keys=False)
     rates, seeds = ((0.05, 0.1), (0,)) if smoke else ((0.01, 0.03, 0.1, 0.3, 1.0), tuple(range(10)))

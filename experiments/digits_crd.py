@@ -13,6 +13,8 @@ Expected time: a minute and a half on 2 CPU cores. Expected result: the student'
 
 from ml_collections import ConfigDict
 
+from experiments._titles import titled
+
 
 def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
@@ -44,7 +46,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "crd": distill({}, optimizer, crd=True),
         "kd_crd": distill(kd, optimizer, crd=True),
     }
-    config.variants = ConfigDict(variants, sort_keys=False)
+    config.variants = ConfigDict(titled(variants), sort_keys=False)
     rates = (0.1,) if smoke else (0.01, 0.03, 0.1, 0.3, 1.0)
     config.sweep = ConfigDict(
         {

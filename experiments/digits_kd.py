@@ -12,6 +12,8 @@ the comparison at equal budget is digits_compare.py.
 
 from ml_collections import ConfigDict
 
+from experiments._titles import titled
+
 
 def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
@@ -43,6 +45,6 @@ def get_config(arg: str = "") -> ConfigDict:
         "teacher": {"roles": {"student": None}},
         "kd": {"roles": {"teacher": {"terms": {"ce": None}, "from_variant": "teacher"}}},
     }
-    config.variants = ConfigDict(variants, sort_keys=False)
+    config.variants = ConfigDict(titled(variants), sort_keys=False)
     config.sweep = {"seed": (0,) if smoke else (0, 1, 2, 3, 4)}
     return config

@@ -13,6 +13,8 @@ Expected time: 35 seconds on 2 CPU cores. Expected result: docs/results.md.
 
 from ml_collections import ConfigDict
 
+from experiments._titles import titled
+
 
 def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
@@ -38,7 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
         }
     )
     variants = {"alone": {}, **{name: distill(*row) for name, row in rows().items()}}
-    config.variants = ConfigDict(variants, sort_keys=False)
+    config.variants = ConfigDict(titled(variants), sort_keys=False)
     rates = (0.1,) if smoke else (0.01, 0.03, 0.1, 0.3, 1.0)
     config.sweep = ConfigDict(
         {

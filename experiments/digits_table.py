@@ -16,6 +16,7 @@ AT, CAT-KD and MLLD fail at this learning rate; at 0.01 they have 63.3, 93.2 and
 from ml_collections import ConfigDict
 
 from experiments._methods import METHODS, following, roles_of, stages_of
+from experiments._titles import titled
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -43,6 +44,6 @@ def get_config(arg: str = "") -> ConfigDict:
         if name == "crd":
             roles["critic"]["model"] |= {"width": 32, "num_negatives": 256}
         variants[name] = {"roles": {**frozen, **roles}}
-    config.variants = ConfigDict(variants, sort_keys=False)
+    config.variants = ConfigDict(titled(variants), sort_keys=False)
     config.sweep = ConfigDict({"seed": (0,) if smoke else (0, 1, 2)}, sort_keys=False)
     return config

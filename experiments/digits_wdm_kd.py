@@ -15,6 +15,8 @@ Expected time: three minutes on 2 CPU cores. Expected result: docs/results.md.
 
 from ml_collections import ConfigDict
 
+from experiments._titles import titled
+
 OPTIMIZER = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 KD = {"ce": {"weight": 0.1}, "forward_kl": {"weight": 0.9, "temperature": 4.0}}
 CRITIC = {"name": "dependency", "width": 32, "radius": 8.0}
@@ -37,20 +39,18 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     nd = {"norm_direction": {"weight": 2.0, "own_layer": "to_teacher"}}
     unbound = {**CRITIC, "kind": "bilinear", "objective": "cpc"}
-    config.variants = ConfigDict(
-        {
-            "alone": {},
-            "kd": distill(KD),
-            "nd": distill(nd, adapt=True),
-            "wdm": distill({}, CRITIC),
-            "dual": distill({}, {**CRITIC, "objective": "dual"}),
-            "cpc": distill({}, unbound),
-            "kd_wdm": distill(KD, CRITIC),
-            "bdkd": co_training(),
-            "bdkd_wdm": co_training(CRITIC),
-        },
-        sort_keys=False,
-    )
+    variants = {
+        "alone": {},
+        "kd": distill(KD),
+        "nd": distill(nd, adapt=True),
+        "wdm": distill({}, CRITIC),
+        "dual": distill({}, {**CRITIC, "objective": "dual"}),
+        "cpc": distill({}, unbound),
+        "kd_wdm": distill(KD, CRITIC),
+        "bdkd": co_training(),
+        "bdkd_wdm": co_training(CRITIC),
+    }
+    config.variants = ConfigDict(titled(variants), sort_keys=False)
     if smoke:
         for name in ("nd", "dual", "cpc", "bdkd"):
             del config.variants[name]

@@ -29,6 +29,8 @@ Expected time: 5 minutes on 2 busy CPU cores. Expected result: docs/results.md.
 
 from ml_collections import ConfigDict
 
+from experiments._titles import titled
+
 WIDTH, HIDDEN = 64, (64,)
 RATES = (1e-3, 3e-3)
 RADIUS = 8.0  # of a Lipschitz critic's feature ball; scores lie within RADIUS / sqrt 2
@@ -117,7 +119,7 @@ def get_config(arg: str = "") -> ConfigDict:
     chosen += ["wpc_penalty", *ABLATIONS] if "ablations" in words else []
     rows = {**MAIN, **ABLATIONS}
     config.variants = ConfigDict(
-        {name: {"roles": rows[name]} for name in chosen or MAIN}, sort_keys=False
+        titled({name: {"roles": rows[name]} for name in chosen or MAIN}), sort_keys=False
     )
     config.sweep = ConfigDict(
         {

@@ -23,6 +23,8 @@ Expected result: docs/results.md.
 
 from ml_collections import ConfigDict
 
+from experiments._titles import titled
+
 TASKS = {  # tokens, steps, validation fraction of train, selection metric
     "cola": (32, 360, 0.1, "matthews"),
     "mrpc": (64, 200, 0.1, "f1"),
@@ -68,7 +70,7 @@ def get_config(arg: str = "") -> ConfigDict:
     rows = variants()
     if smoke:
         rows = {name: rows[name] for name in ("teacher", "sinkd", "online")}
-    config.variants = ConfigDict(rows, sort_keys=False)
+    config.variants = ConfigDict(titled(rows), sort_keys=False)
     rates, seeds = ((1e-3,), (0,)) if smoke else ((3e-4, 1e-3), (0, 1, 2))
     config.sweep = ConfigDict(
         {"roles.*.optimizer.learning_rate": rates, "seed": seeds},

@@ -159,9 +159,10 @@ def _bounds(args: Namespace, overrides: Sequence[str], command: str) -> int:
 
 
 def _study(args: Namespace, overrides: Sequence[str], command: str) -> int:
-    from kdjax.experiment.commands.study import study
+    from kdjax.experiment.commands.study import StudyOptions, study
 
-    study(args.config, overrides, args.out, samples=args.samples, command=command, say=_say)
+    options = StudyOptions(args.samples, args.allow_changed_data)
+    study(args.config, overrides, args.out, options=options, command=command, say=_say)
     return 0
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import kdjax
 from kdjax import cli, models
-from kdjax.distill import terms
+from kdjax.distill import critics, terms
 from kdjax.report import tables
 from kdjax.report.results import to_json
 from tests.faults.commands import base, experiment, train
@@ -152,9 +152,14 @@ def test_list_contains_all_names(capsys, monkeypatch):
         assert key in out
 
 
-def test_list_config_prints_the_schema(capsys):
+def test_list_losses_prints_a_line_each(capsys):
     assert cli.main(["list", "losses"]) == 0
-    assert "\n  margin_relu_distance" in capsys.readouterr().out
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert [line.split()[0] for line in lines] == [*terms.TERM_SPECS, *critics.names()]
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_list_config_prints_the_schema(capsys):
     assert cli.main(["list", "config"]) == 0
     out, err = capsys.readouterr()
     assert not err

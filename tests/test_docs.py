@@ -8,6 +8,7 @@ import types
 import pytest
 
 import kdjax
+from experiments._methods import METHODS, following, stages_of
 from kdjax.distill import critics, terms
 from kdjax.experiment.build.build import build
 
@@ -79,6 +80,30 @@ def test_the_catalogue_has_the_defaults(name):
     for scalar, entry in terms.TERM_SPECS[name]().scalars.items():
         if row and "as `sinkhorn`" not in row:
             assert re.search(rf"`{scalar}`( \w)? {entry.default:g}\b", row), (name, scalar)
+
+
+def test_the_catalogue_has_the_published_weights_and_the_results():
+    """A line of config agrees with experiments/_methods.py, and the accuracy with the run."""
+    results = (ROOT / "experiments/results/digits_table/results.md").read_text().replace("\\", "")
+    lines = (DOCS / "methods_and_terms.md").read_text().splitlines()
+    table = [line.strip("| ").split(" | ") for line in lines if line.count(" | ") == 5]
+    rows = {row[1].strip("`"): row for row in table}
+    known = {name: spec().scalars for name, spec in terms.TERM_SPECS.items()}
+    defaults = {n: getattr(s.get("weight"), "default", 1.0) for n, s in known.items()}
+    defaults |= {n: s.get("weight", 1.0) for n, s in critics.term_scalars().items()}
+    for key in METHODS:
+        *_, config, _, accuracy = rows[key]
+        cells = [line.split(" | ") for line in results.splitlines() if f"| {key} | student" in line]
+        assert accuracy == cells[0][3].strip("*"), key
+        method = following(key, stages_of("bn{}", (4, 6), same=False), warm=7)
+        expected = dict(method["terms"])
+        for critic in method["critics"].values():
+            expected |= critic["terms"]
+        for entry in re.findall(r'`(".*?)`', config):
+            for term, stated in eval(f"{{{entry}}}", {"N": 7}).items():
+                scalars = {"weight": defaults[term], **stated}
+                published = {"weight": 1.0, **expected[term]}
+                assert scalars == {name: published[name] for name in scalars}, (key, term)
 
 
 def python_block(path, word):

@@ -39,18 +39,35 @@ PINNED = (
 ROLE_KEYS = ("model.name", "checkpoint", "optimizer.learning_rate")
 SETS = {"cifar": ((32, 32, 3), 10), "imagenet": ((64, 64, 3), 200), "npz": ((28, 28, 1), 10)}
 
-# ten seconds of compilation; other experiments have similar programs
-SLOW = ("coco_kdpp", "coco_local", "superglue_sinkd", "text_local_sinkd")
+# six to twelve seconds each; others of the short suite have similar programs
+SLOW = {
+    "coco_kdpp": "test_detection.py",
+    "coco_local": "test_detection.py",
+    "superglue_sinkd": "test_text.py",
+    "text_local_sinkd": "test_text.py",
+    "glue_sinkd": "test_text.py",
+    "omniglot_wdm": "test_representation.py",
+    "digits_wdm_kd": "test_dependency.py",
+    "cifar10_jpeg_compare": "digits_compare",
+    "cifar10_jpeg_offline": "digits_offline",
+    "cifar100_bdkd": "cifar10_bdkd",
+    "imagenet_bdkd": "cifar10_bdkd",
+    "tiny_imagenet_bdkd": "cifar10_bdkd",
+}
+SLOW_TO_BUILD = {"coco_kdpp": "coco_local", "superglue_sinkd": "glue_sinkd"}
 
-each = pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-slow_ones_long = pytest.mark.parametrize(
-    "path",
-    [pytest.param(p, marks=pytest.mark.long) if p.stem in SLOW else p for p in FILES],
-    ids=lambda p: p.stem,
-)
+
+def paths(slow=()):
+    """Parametrize a test by the files, of which `slow` are long."""
+    marks = [pytest.param(p, marks=pytest.mark.long) if p.stem in slow else p for p in FILES]
+    return pytest.mark.parametrize("path", marks, ids=lambda p: p.stem)
+
+
+each = paths()
 
 
 def test_experiments_exist():
+    assert {*SLOW, *SLOW_TO_BUILD} <= {path.stem for path in FILES}
     assert len(FILES) >= 8
 
 
@@ -140,7 +157,7 @@ def stand_in_teacher(folder, role, metadata):
     return str(folder)
 
 
-@each
+@paths(SLOW_TO_BUILD)
 def test_the_full_config_builds(path, tmp_path):
     """Data and teachers may not be on this disk; stand-ins of the same shape replace them."""
     config = overrides.read(str(path), ["--config.devices=1"]).config
@@ -174,7 +191,7 @@ def test_the_full_config_builds(path, tmp_path):
     assert build.build(config).variants
 
 
-@slow_ones_long
+@paths(SLOW)
 def test_two_steps(path, tmp_path):
     config = overrides.read(f"{path}:smoke", ["--config.devices=1"]).config
     assert config["num_steps"] == 2

@@ -1,4 +1,4 @@
-"""Digests of data, by which a run sees that it goes on with the data that it began with."""
+"""Digests of data, with which a resumed run checks that its data has not changed."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ def digest(parts: Mapping[str, np.ndarray | Iterable[str]]) -> dict[str, str]:
 
 
 def file_lines(folder: Path, files: Iterable[Path]) -> list[str]:
-    """Return a line for each file: its path below a folder and its size in bytes."""
+    """Return a line for each file: its path relative to `folder` and its size in bytes."""
     return [f"{file.relative_to(folder).as_posix()} {_size(file)}" for file in files]
 
 
@@ -37,5 +37,5 @@ def _hash(content: memoryview | bytes) -> str:
 def _size(file: Path) -> int:
     try:
         return file.stat().st_size
-    except OSError:  # a link that leads nowhere
+    except OSError:  # a broken link
         return -1

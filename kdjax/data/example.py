@@ -1,4 +1,4 @@
-"""A raw batch of zeros, from which the shapes of networks and states follow."""
+"""A raw batch of zeros, to compute the shapes of networks and states."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from kdjax.types import Source
 
 
 def example_batch(source: Source, size: int = 2) -> dict[str, np.ndarray]:
-    """Return a raw batch of zeros; `size` examples."""
+    """Return a raw batch of `size` examples of zeros."""
     spec = source.spec
     images = {"image": (spec.shape, "uint8" if spec.scale == 255 else "float32")}
     regression = spec.task and spec.num_classes == 1

@@ -1,4 +1,4 @@
-"""Options of the loaders by kind of data; a field is named like its config key."""
+"""Options of the loaders by kind of data; fields have the names of their config keys."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """Sizes of the batches, over all devices, and where batches are made; of every kind."""
+    """Sizes of the batches, over all devices, and where batches are made; for every kind."""
 
     batch_size: int = 128
     eval_batch_size: int = 256  # the last batch of a split is padded
@@ -18,23 +18,23 @@ class BatchOptions:
 class SplitOptions:
     """Division of the stored examples; a float in [0, 1) is a fraction, an integer a count."""
 
-    validation: float | int = 0.1  # of the training split; stratified where labels are known
-    test: float | int | None = None  # of a set that ships no test split; None: 0.25
+    validation: float | int = 0.1  # of the training split; stratified if labels are known
+    test: float | int | None = None  # for sets without a test split; None: 0.25
     split_seed: int = 0
-    limit: int | None = None  # training examples, after the other splits were cut; stratified
+    limit: int | None = None  # training examples, after splitting; stratified
 
 
 @dataclass(frozen=True)
 class ImageOptions:
     """Options of images with one label."""
 
-    path: str | None = None  # file or folder; of tfds sets the data_dir
+    path: str | None = None  # file or folder; for tfds sets the data_dir
     image_size: int | None = None  # height and width to which folders and tfds sets are resized
     augment: str = "none"  # "resized_crop_flip": training batches hold uncropped pictures
-    canvas: int | None = None  # side of the square that holds one; None: 10/7 of image_size
+    canvas: int | None = None  # side of the square of uncropped pictures; None: 10/7 image_size
     eval_crop: float | None = None  # image_size over the shorter side; None: .875 or 1
-    shape: Sequence[int] | None = None  # of the synthetic set; any other set must have it
-    num_classes: int | None = None  # the same; npz and idx without class names accept it
+    shape: Sequence[int] | None = None  # of the synthetic set; checked for other sets
+    num_classes: int | None = None  # the same; also sets it for npz and idx without class names
     unreadable: str = "refuse"  # or "skip": pictures of a folder that cannot be decoded
 
 
@@ -58,13 +58,13 @@ class TextOptions:
     task: str = ""  # such as "glue/sst2"
     path: str | None = None  # the task's folder, the folder of all tasks, or tfds' data_dir
     form: str = "classify"  # for encoders; "choices" for models that generate an answer
-    train_file: str | None = None  # without its ending, where it is not "train"
+    train_file: str | None = None  # without its ending, if it is not "train"
     vocabulary: str | None = None  # a vocab.txt or its folder; None: WordPiece is trained
     vocabulary_size: int = 8000  # of a trained vocabulary
     tokenizer: str | None = None  # a tokenizer.json instead of WordPiece
-    max_length: int = 128  # in tokens, special ones included
+    max_length: int = 128  # in tokens, including special ones
     lengths: Sequence[int] | None = None  # of padded batches, at most 4; None: quarters
-    window: int = 16  # training batches that are sorted by length together
+    window: int = 16  # number of training batches that are sorted by length together
     too_long: str = "truncate"  # with a warning; "refuse" raises
 
 
@@ -76,4 +76,4 @@ class DetectionOptions:
     image_size: int | None = None  # of the longer side, a multiple of 32
     max_boxes: int = 100  # of a picture; the smallest are dropped with a warning
     unreadable: str = "refuse"  # or "skip": pictures that cannot be decoded
-    judge_train: bool = False  # training pictures are evaluated too, as the split "test_train"
+    judge_train: bool = False  # also evaluate training pictures, as the split "test_train"

@@ -1,4 +1,4 @@
-"""The part of a source that one of several processes reads: its rows of every batch."""
+"""The part of a source that one of several processes reads: some rows of every batch."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,18 +9,18 @@ from kdjax.types import Source
 def shard_source(source: Source, index: int, count: int) -> Source:
     """Return the source of one process: block `index` of `count` equal blocks of a batch's rows.
 
-    The batches of all processes, concatenated, are those of the source: with any number of
-    processes training takes the same steps, and evaluation counts every example once. `arrays`
-    are not divided.
+    The concatenated batches of all processes are those of the source: with any number of processes
+    training takes the same steps, and evaluation counts every example once. `arrays` are not
+    divided.
 
     Args:
         source: its batch sizes must be multiples of `count`.
-        index: of the process.
-        count: of processes.
+        index: the index of the process.
+        count: the number of processes.
     """
     if count == 1:
         return source
-    if source.rows is not None:  # decodes no row of another process
+    if source.rows is not None:  # does not decode rows of other processes
         return source.rows(index, count)
 
     def shard(batches: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:

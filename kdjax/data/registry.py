@@ -1,9 +1,9 @@
 """Data on the host: `load(name, ...)` returns a `Source` for any of the names in `known()`.
 
-To add a set that fits into memory, write a function that returns an `in_memory.ImageSet` in a file
-of its own and a line in `_read`; for one that must be decoded or streamed, a function that returns
-a `streaming.RecordSet`. What runs inside the compiled step (gather, crop, flip, normalise) is in
-`augment`.
+To add a set that fits into memory, add a file with a function that returns an `in_memory.ImageSet`,
+and a line in `_read`. For a set that must be decoded or streamed, the function returns a
+`streaming.RecordSet`. `augment` contains the operations of the compiled step (gather, crop, flip,
+normalise).
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from kdjax.types import Source
 
 _BUILT_IN = ("coco", "digits", "npz", "idx", "folder", "synthetic", "text", "tiny_imagenet")
 PAIRS = ("omniglot", "pairs_digits", "pairs_synthetic", "shapes3d", "celeb_a")
-_TFDS = (  # every other image classification set of tfds works too
+_TFDS = (  # every other image classification set of tfds works, too
     "cifar10",
     "cifar100",
     "fashion_mnist",
@@ -45,11 +45,11 @@ _TFDS = (  # every other image classification set of tfds works too
     "svhn_cropped",
 )
 
-CANVAS = 10 / 7  # of image_size: 320 for 224, as fine as the input where a crop has average area
+CANVAS = 10 / 7  # of image_size: 320 for 224, the resolution of the input at the average crop area
 
 
 def task_metric_names(task: str) -> tuple[str, ...]:
-    """Return the metrics that the benchmark of a text task reports, the most important first."""
+    """Return the benchmark's metrics of a text task, the most important first."""
     return text_task(task).metrics
 
 
@@ -71,12 +71,12 @@ def load_pairs(
     Args:
         name: "omniglot", "pairs_digits" (scikit-learn's digits, or with a path MNIST's, as the
             alphabet of every tile), "pairs_synthetic", "shapes3d", "celeb_a".
-        options: of the set.
+        options: the options of pairs.
         batching: `on_device` and `workers` have no effect.
         splitting: divides drawings (or scenes); `limit` has no effect.
 
     Raises:
-        UserError: one line naming the key or file and what would be right.
+        UserError: one line with the key or file and what would be right.
     """
     pairs.check(options, batching, splitting)
     if name == "omniglot":
@@ -100,13 +100,13 @@ def load(
 
     Args:
         name: one of `known()`, or any image classification set of tfds.
-        options: of the images; `augment` matters only if it is "resized_crop_flip", which makes
-            training batches hold uncropped pictures (see `resized_crop`).
+        options: the options of images; with `augment` "resized_crop_flip" training batches have
+            uncropped pictures (see `resized_crop`).
         batching: sizes and place of the batches.
-        splitting: sets that ship both a validation and a test split keep theirs.
+        splitting: has no effect on validation and test splits that the set ships.
 
     Raises:
-        UserError: one line naming the key or file and what would be right.
+        UserError: one line with the key or file and what would be right.
     """
     image_set = _read(name, options, splitting)
     if isinstance(image_set, RecordSet):
@@ -124,7 +124,7 @@ def load(
 
 
 def _read(name: str, options: ImageOptions, splitting: SplitOptions) -> ImageSet | RecordSet:
-    """Return the `ImageSet` or `RecordSet` of a name; imports that take seconds stay inside."""
+    """Return the `ImageSet` or `RecordSet` of a name; slow imports are inside the branches."""
     view, path, num_classes = _view(options), options.path, options.num_classes
     if name == "digits":
         return readers.digits()
@@ -160,7 +160,7 @@ def _view(options: ImageOptions) -> View:
         for key, value in (("canvas", canvas), ("eval_crop", crop)):
             if value is not None:
                 raise UserError(f"data.{key} is {value} but data.image_size is not set; set both")
-        return View()  # pictures of one size, whatever it is, are canvases already
+        return View()  # pictures of equal size serve as canvases
     crop = eval_crop(options) or 0.0
     if size < 1:
         raise UserError(f"data.image_size is {size}; it must be >= 1")

@@ -1,7 +1,6 @@
 """The rows of each split, and the order in which training visits them.
 
-Both are functions of sizes, labels and seeds alone, so that any step of any epoch can be computed
-without the steps before it.
+Both depend only on sizes, labels and seeds, so any step can be computed without the steps before.
 """
 
 import warnings
@@ -14,13 +13,13 @@ from kdjax.data.options import BatchOptions, SplitOptions
 from kdjax.errors import UserError, is_number
 
 DEFAULT_TEST = 0.25  # share held out as test where a set ships none
-_SPLIT_STREAM = 0x5B117  # keeps the draws of the splits apart from those of the epochs
+_SPLIT_STREAM = 0x5B117  # separates the random stream of the splits from that of the epochs
 
 
 class Rows(NamedTuple):
-    """Rows of the stored training split, int [n] ascending; None where the set ships the split.
+    """Rows of the stored training split, int [n] ascending; None if the set ships the split.
 
-    (`validation` is None also where its size is 0.)
+    `validation` is also None if its size is 0.
     """
 
     train: np.ndarray
@@ -29,10 +28,10 @@ class Rows(NamedTuple):
 
 
 def share(value: float | int, total: int, key: str) -> int:
-    """Return the number of examples that a fraction of `total` in [0, 1), or a count, stands for.
+    """Return the number of examples for a fraction of `total`, a float in [0, 1), or a count.
 
     Raises:
-        UserError: on a negative number, a float of 1 or more, or a value that is not a number.
+        UserError: a negative number, a float of 1 or more, or a value that is not a number.
     """
     if not is_number(value) or not value >= 0:
         raise UserError(f"{key} is {value!r}; give a fraction in [0, 1) or an integer")
@@ -48,15 +47,15 @@ def stratified(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split rows into (held_out [count], remaining [n - count]), ascending, stratified by class.
 
-    The counts per class are the largest-remainder rounding of count * n_class / n, so that no
-    class is off by one example or more; with `leave_one` no class gives its last example while
-    another can give more. Constant labels give a plain random sample.
+    The counts per class are count * n_class / n, rounded by largest remainders: no class is off by
+    one example or more. With `leave_one` no class loses its last example while another has more.
+    Constant labels give a plain random sample.
     """
     rng = np.random.default_rng((seed, _SPLIT_STREAM))
     classes, sizes = np.unique(label, return_counts=True)
     quota = count * sizes / len(label)
     take = np.floor(quota).astype(int)
-    # Remainders tie in balanced sets: the seed decides, so that no class is favoured.
+    # In balanced sets all remainders are equal: the order is random, so no class is favoured.
     last = leave_one & (take + 1 == sizes)
     order = np.lexsort((rng.permutation(len(classes)), take - quota, last))
     take[order[: count - take.sum()]] += 1
@@ -74,9 +73,9 @@ def plan(
     """Choose the rows of each split, and refuse options that leave none to train on.
 
     Args:
-        label: [n] of the stored training split; constant where the labels are unknown.
+        label: [n] of the stored training split; constant if the labels are unknown.
         where: the name of the set in an error.
-        options: `validation` is ignored where the set ships one.
+        options: `validation` is ignored if the set ships a validation split.
         has_test: whether the set ships a test split.
         has_validation: whether the set ships a validation split.
 
@@ -119,13 +118,13 @@ def plan(
 def assign_rows(
     rows: Rows, train: Any, validation: Any, test: Any
 ) -> dict[str, tuple[Any, np.ndarray | None]]:
-    """Return for each split the stored split that holds its examples, and their rows (None: all).
+    """Return the stored split of each split's examples, and their rows in it (None: all).
 
     Args:
         rows: from `plan`.
         train: the stored training split.
-        validation: the stored validation split; None where the set ships none.
-        test: the same of the test split.
+        validation: the stored validation split; None if the set ships none.
+        test: the same for the test split.
     """
     splits: dict[str, tuple[Any, np.ndarray | None]] = {"train": (train, rows.train)}
     for name, held_out, shipped in (
@@ -179,7 +178,7 @@ def check_batch_sizes(options: BatchOptions, train_size: int) -> None:
 
 @lru_cache(maxsize=8)
 def epoch_order(size: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the permutation int32 [size] of the rows in epoch number `epoch` (read-only)."""
+    """Return the permutation int32 [size] of the rows in an epoch (read-only)."""
     order = np.random.default_rng((seed, epoch)).permutation(size).astype(np.int32)
     order.flags.writeable = False  # the cache returns the same array again
     return order
@@ -199,7 +198,7 @@ def batch_rows(size: int, batch_size: int, seed: int, step: int) -> np.ndarray:
     """Return the rows int32 [batch_size] of batch number `step`; epochs drop their remainder.
 
     Raises:
-        UserError: on a negative seed or step.
+        UserError: a negative seed or step.
     """
     check_position(step, seed)
     epoch, index = divmod(step, size // batch_size)

@@ -1,4 +1,4 @@
-"""Distillation: who plays and what is minimised."""
+"""Distillation: players, the terms that they minimise, and the methods that combine them."""
 
 from kdjax.distill import terms
 from kdjax.distill.methods.co_train import Pause, Player, co_train, player_hparams, switokd_pause

@@ -1,4 +1,4 @@
-"""Predictions and their metrics: one task a kind of data."""
+"""Metrics of predictions: one task for each kind of data."""
 
 from kdjax.evaluation import classification, detection, regression, representation, text
 from kdjax.evaluation.task import EvalSpec, Predictions, Task

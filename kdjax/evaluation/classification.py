@@ -1,4 +1,4 @@
-"""Classes: accuracy and calibration of a set of logits, for all members at once."""
+"""Classification: accuracy and calibration of logits, for all members of a sweep at once."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -43,7 +43,7 @@ def basic_metrics(logits: Array, labels: Array, *, num_bins: int = 15) -> dict[s
     Args:
       logits: [members, examples, classes].
       labels: [examples].
-      num_bins: of the expected calibration error.
+      num_bins: number of bins of the expected calibration error.
     """
 
     def one(z: Array) -> dict[str, Array]:
@@ -61,13 +61,13 @@ def basic_metrics(logits: Array, labels: Array, *, num_bins: int = 15) -> dict[s
 def all_metrics(
     logits: Array, labels: Array, temperature: Array, *, num_bins: int = 15
 ) -> tuple[dict[str, Array], dict[str, dict[str, Array]]]:
-    """Return the basic metrics, the other calibration errors, and those after temperature scaling.
+    """Return the basic metrics, other calibration errors, and metrics after temperature scaling.
 
     Args:
       logits: [members, examples, classes].
       labels: [examples].
       temperature: [members], fitted on a validation split.
-      num_bins: of all binned errors.
+      num_bins: number of bins of all binned errors.
 
     Returns:
       Metrics, [members] each, and reliability bins ("before" and "after" scaling), [members,
@@ -102,7 +102,7 @@ def temperatures(logits: Array, labels: Array) -> Array:
 
 
 def agreement(logits: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return the share of examples on which two roles predict the same class; {} of others."""
+    """Return the share of examples for which two roles predict the same class; {} unless two."""
     if len(logits) != 2:
         return {}
     first, second = (np.argmax(z, axis=-1) for z in logits.values())
@@ -110,7 +110,7 @@ def agreement(logits: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def pool_bins(bins: Mapping[str, Any], members: list[int]) -> dict[str, list[float]]:
-    """Add up the reliability bins of several members, each bin weighted by its count."""
+    """Combine the reliability bins of several members, weighted by the counts."""
     count = np.asarray(bins["count"])[members]
     total = count.sum(axis=0)
     mean = {
@@ -121,7 +121,7 @@ def pool_bins(bins: Mapping[str, Any], members: list[int]) -> dict[str, list[flo
 
 
 def validation_metrics(evaluation: EvalSpec, predictions: Predictions, fitted: Fitted) -> Scores:
-    """Return accuracy, NLL, ECE and Brier score of each role, and the agreement of two."""
+    """Return accuracy, NLL, ECE and Brier score of each role, and the agreement of two roles."""
 
     def metrics(role: str, logits: np.ndarray) -> Mapping[str, np.ndarray]:
         return jax.device_get(
@@ -132,7 +132,7 @@ def validation_metrics(evaluation: EvalSpec, predictions: Predictions, fitted: F
 
 
 def fit_temperatures(predict: Predict, final: bool) -> Fitted:
-    """Fit a temperature to each role and member on validation, before the final scores."""
+    """Fit a temperature to each role and member on the validation split, if `final`."""
     if not final:
         return {}
     predictions = predict("validation")

@@ -1,6 +1,6 @@
-"""Detection: average precision by COCO's own code, calibration of the scores, drawn samples.
+"""Detection: average precision by COCO's own code, calibration of the scores, samples to draw.
 
-`pycocotools` comes with the extra: pip install "kdjax[detection]".
+It needs `pycocotools`: pip install "kdjax[detection]".
 """
 
 import base64
@@ -22,18 +22,18 @@ from kdjax.types import Batch, Outputs
 
 NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")  # the order of COCO's summary
 DRAWN = {"test": 4, "test_train": 2}  # split -> how many photographs the report draws
-MIN_SCORE, MAX_BOXES = 0.3, 12  # of the boxes that are drawn on a photograph
-ANSWERS = ("box", "box_label", "box_mask", "crowd")  # entries of a batch
+MIN_SCORE, MAX_BOXES = 0.3, 12  # lowest score and largest number of boxes drawn on a photograph
+ANSWERS = ("box", "box_label", "box_mask", "crowd")  # entries of a batch to hide in evaluation
 
 
 def to_photo(detections: np.ndarray, photo: Photo, side: int) -> np.ndarray:
-    """Return the real detections of one picture, [m, 6], in the picture's pixels.
+    """Return the detections of one picture, without padding, [m, 6], in the picture's pixels.
 
     Args:
         detections: [detections, 7]: left, top, right, bottom in pixels of the network's input,
-            score, class, 1 if it is real.
+            score, class, 1 (0 in padding).
         photo: the picture.
-        side: of the network's input.
+        side: height and width of the network's input.
     """
     real = np.asarray(detections, np.float64)[np.asarray(detections)[:, 6] > 0, :6]
     height, width = resized(photo.size, side)
@@ -52,18 +52,18 @@ def detection_metrics(
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Score one network's detections on a split.
 
-    "ap" is the mean over IoU .5, .55, ..., .95, "ap50" and "ap75" at one, the last three by the
-    objects' area (below 32^2, to 96^2, above, pixels of the picture); NaN if a split has no such
-    object. "detection_ece" is the expected calibration error of the scores: a detection is correct
-    if COCO matches it with an object at IoU .5; those matched with crowds do not count. It is NaN
-    if there is no detection.
+    "ap" is the mean over IoU .5, .55, ..., .95; "ap50" and "ap75" are at IoU .5 and .75;
+    "ap_small", "ap_medium" and "ap_large" select objects by area (below 32^2, up to 96^2 and above,
+    in pixels of the picture). A metric without objects is NaN. "detection_ece" is the expected
+    calibration error of the scores: a detection is correct if COCO matches it with an object at IoU
+    .5; detections matched with crowds are ignored. Without detections it is NaN.
 
     Args:
         detections: [pictures, detections, 7], as in `to_photo`.
         photos: the ground truth, in the same order.
         classes: number of classes, without background.
-        side: of the network's input.
-        num_bins: of the calibration error, equally wide.
+        side: height and width of the network's input.
+        num_bins: number of equally wide bins of the calibration error.
 
     Returns:
         Metrics in [0, 1], and the reliability bins: "count", "accuracy", "confidence" [bins].
@@ -75,7 +75,7 @@ def detection_metrics(
     if len(detections) != len(photos):
         raise ValueError(f"detections of {len(detections)} pictures, but {len(photos)} photos")
     coco, coco_eval = _coco_classes()
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         truth, predicted = coco(), coco()
         images = [
             {"id": n, "height": p.size[0], "width": p.size[1]} for n, p in enumerate(photos, 1)
@@ -99,13 +99,13 @@ def detection_metrics(
 
 
 def _coco_classes() -> tuple[Any, Any]:
-    """Import pycocotools, also before a run whose detections could not be scored at its end."""
+    """Import pycocotools; called before a run as well, because it is needed at its end."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise UserError(
-            'average precision is measured by pycocotools: pip install "kdjax[detection]"'
+            'average precision needs pycocotools: pip install "kdjax[detection]"'
         ) from error
     return COCO, COCOeval
 
@@ -134,7 +134,7 @@ def _predicted(detections: np.ndarray, photos: Sequence[Photo], side: int) -> li
 def _row(rows: int, number: int, box: np.ndarray, label: Any) -> dict[str, Any]:
     left, top, right, bottom = (float(x) for x in box)
     return {
-        "id": rows + 1,  # 0 means no match to COCO
+        "id": rows + 1,  # COCO's 0 means "no match"
         "image_id": number,
         "category_id": int(label),
         "bbox": [left, top, right - left, bottom - top],
@@ -144,9 +144,9 @@ def _row(rows: int, number: int, box: np.ndarray, label: Any) -> dict[str, Any]:
 def _reliability(
     matches: Sequence[Mapping[str, Any] | None], pictures: int, num_bins: int
 ) -> dict[str, np.ndarray]:
-    """Return the bins of all detections at IoU .5, objects of all sizes."""
+    """Return the reliability bins of all detections at IoU .5, for objects of all sizes."""
     scores, correct = [np.zeros(0)], [np.zeros(0, bool)]
-    ranges = 4  # of areas, the first being all; the list runs over classes, ranges, pictures
+    ranges = 4  # ranges of areas, the first is "all"; the list is by class, range and picture
     for position, match in enumerate(matches):
         if match is None or position // pictures % ranges != 0:
             continue
@@ -172,7 +172,7 @@ def validation_metrics(evaluation: EvalSpec, predictions: Predictions, fitted: F
 def test_metrics(
     evaluation: EvalSpec, predictions: Predictions, fitted: Fitted
 ) -> tuple[Scores, Bins]:
-    """Return the same with the reliability bins of the scores; nothing is fitted to them."""
+    """Return the validation metrics and the reliability bins of the scores; nothing is fitted."""
     dataset: DetectionSet = evaluation.dataset
     photos, spec = dataset.photos[predictions.split], evaluation.spec
     scores: Scores = {}
@@ -198,13 +198,13 @@ def test_metrics(
 def sample_detections(
     evaluation: EvalSpec, split: str, outputs: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    """Return role -> photograph -> [left, top, right, bottom, score, class], of a few photographs.
+    """Return role -> photograph -> [left, top, right, bottom, score, class] of a few photographs.
 
     Args:
-      evaluation: for the photographs.
-      split: any; {} for those that are not drawn.
-      outputs: detections by role, [members, pictures, detections x 7]; the first member's are
-        taken.
+      evaluation: its data set holds the photographs.
+      split: the split of the outputs; the result is {} for splits that are not drawn.
+      outputs: detections by role, [members, pictures, detections x 7]; only the first member is
+        drawn.
     """
     if split not in DRAWN:
         return {}
@@ -220,11 +220,11 @@ def sample_detections(
 
 
 def detection_panels(evaluation: EvalSpec, samples: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the photographs with their boxes as `report.detections` draws them.
+    """Return photographs with their boxes, for `report.detections`.
 
     Args:
-      evaluation: for the photographs.
-      samples: title of a panel -> split -> photograph -> boxes as `sample_detections` returns.
+      evaluation: its data set holds the photographs.
+      samples: title of a panel -> split -> photograph -> boxes, from `sample_detections`.
     """
     dataset: DetectionSet = evaluation.dataset
     names, pictures = evaluation.spec.class_names, []
@@ -257,18 +257,18 @@ def _jpeg(image: np.ndarray) -> str:
 
 
 def hide_boxes(batch: Batch) -> Batch:
-    """Remove the boxes: a detector that sees them draws regions around them."""
+    """Remove the boxes: a detector would sample regions around them."""
     return {name: value for name, value in batch.items() if name not in ANSWERS}
 
 
 def detections(outputs: Outputs) -> jax.Array:
-    """Return the detections of each picture, flat, [batch, detections x 7]."""
+    """Return the flattened detections of each picture, [batch, detections x 7]."""
     packed = outputs.features["detections"]
     return packed.reshape(packed.shape[0], -1)
 
 
 def check_detector(name: str) -> None:
-    """Refuse any other network than a detector."""
+    """Refuse a network that is no detector."""
     if name != "faster_rcnn":
         raise UserError(f"is {name!r}, but the data has boxes; use faster_rcnn")
 

@@ -1,4 +1,4 @@
-"""Scores instead of classes: the mean squared error; nothing is fitted."""
+"""Regression: the mean squared error; nothing is fitted."""
 
 from collections.abc import Mapping
 
@@ -20,7 +20,7 @@ def validation_metrics(evaluation: EvalSpec, predictions: Predictions, fitted: F
 def test_metrics(
     evaluation: EvalSpec, predictions: Predictions, fitted: Fitted
 ) -> tuple[Scores, Bins]:
-    """Return the mean squared error of each role; scores have no reliability bins."""
+    """Return the mean squared error of each role; regressions have no reliability bins."""
     return validation_metrics(evaluation, predictions, fitted), {}
 
 

@@ -1,8 +1,8 @@
-"""Representations: linear probes of the hidden factors, and the dependency of two views.
+"""Representations: linear probes of the latent factors, and the dependency of two views.
 
-The networks are frozen. A probe is a softmax regression of one factor on a representation that was
-standardised; it is fitted on pairs of the training drawings and scored on unseen
-drawings. All values are arrays over the members of a sweep.
+The networks are frozen. A probe is a softmax regression of one factor on a standardised
+representation; it is fitted on pairs of the training drawings and scored on unseen drawings. All
+values are arrays over the members of a sweep.
 """
 
 import functools
@@ -19,7 +19,7 @@ from kdjax.evaluation.task import Bins, EvalSpec, Fitted, Predict, Predictions, 
 from kdjax.models import EMBEDDING, as_encoder
 from kdjax.types import Array, Model, Outputs, Spec, State, Variables
 
-INVERSE_PENALTY = 0.1  # C of scikit-learn: more of it gained nothing on drawings, and took longer
+INVERSE_PENALTY = 0.1  # scikit-learn's C; larger values were slower and no better on drawings
 MAX_ITERATIONS = 500
 
 
@@ -28,7 +28,7 @@ class Probe(NamedTuple):
 
     mean: np.ndarray
     scale: np.ndarray
-    regression: Any  # sklearn's, or the one class there was
+    regression: Any  # a LogisticRegression, or the class if all labels were equal
 
     def accuracy(self, features: np.ndarray, labels: np.ndarray) -> float:
         """Return the share of [n, d] features whose label [n] is predicted."""
@@ -39,7 +39,7 @@ class Probe(NamedTuple):
 
 
 def fit_probe(features: np.ndarray, labels: np.ndarray) -> Probe:
-    """Fit a probe by L-BFGS: minimise NLL summed x .1 + |weights|^2 / 2, features standardised.
+    """Fit a probe by L-BFGS: minimise .1 sum NLL + |weights|^2 / 2 on standardised features.
 
     Args:
       features: [n, d].
@@ -52,24 +52,24 @@ def fit_probe(features: np.ndarray, labels: np.ndarray) -> Probe:
     >>> fit_probe(x, np.array([0, 1, 0, 1])).accuracy(x, np.array([0, 1, 0, 0]))
     0.75
     """
-    from sklearn.linear_model import LogisticRegression  # a second that others need not wait for
+    from sklearn.linear_model import LogisticRegression  # takes a second; only probes need it
     from threadpoolctl import threadpool_limits
 
     features = np.asarray(features, np.float64)
     if not np.isfinite(features).all():
-        raise UserError("a representation holds numbers that are not finite: the run diverged")
+        raise UserError("a representation is not finite: the run diverged")
     mean, scale = features.mean(0), features.std(0)
     scale = np.where(scale > 0, scale, 1.0)
     if len(np.unique(labels)) == 1:
         return Probe(mean, scale, int(labels[0]))
     regression = LogisticRegression(C=INVERSE_PENALTY, max_iter=MAX_ITERATIONS)
-    with threadpool_limits(1):  # products this small are several times slower on many threads
+    with threadpool_limits(1):  # such small products are several times slower on many threads
         regression.fit((features - mean) / scale, labels)
     return Probe(mean, scale, regression)
 
 
 def fit_probes(features: Mapping[str, np.ndarray], latents: np.ndarray) -> dict[str, list]:
-    """Fit a probe to every role, member and factor: role -> [member][factor], None where diverged.
+    """Fit a probe for every role, member and factor: role -> [member][factor], None if diverged.
 
     Args:
       features: role -> [members, n, d].
@@ -95,7 +95,7 @@ def _fit_factors(features: tuple, latents: tuple) -> tuple[Probe, ...]:
 def probe_accuracies(
     probes: Mapping[str, list], features: Mapping[str, np.ndarray], latents: np.ndarray
 ) -> Scores:
-    """Return the accuracy of each factor's probe, "<role>/probe_accuracy_<i>", and their mean.
+    """Return each factor's probe accuracy, "<role>/probe_accuracy_<i>", and their mean.
 
     Args:
       probes: from `fit_probes`.
@@ -122,15 +122,15 @@ def critic_estimates(
 ) -> Scores:
     """Return the estimate of every critic on the representations of a split, and its limits.
 
-    "<critic>/estimate" is its objective over batches of training's size, in nats (plus ln(batch))
-    or, of "dual", in the metric's unit; "<critic>/ceiling" is ln(batch), which no estimate of that
-    kind exceeds, and "<critic>/mutual_information" that of the views, where it is known; a mean
-    estimate in nats exceeds it by chance only.
+    "<critic>/estimate" is its objective over batches of the training's size, plus ln(batch), in
+    nats; for "dual" it is the objective in the metric's unit. "<critic>/ceiling" is ln(batch), the
+    upper limit of estimates in nats. "<critic>/mutual_information" is that of the views, if known;
+    the expectation of an estimate in nats does not exceed it.
 
     Args:
-      evaluation: for the critics and the size of a batch.
+      evaluation: has the critics and the batch size.
       features: role -> [members, n, d].
-      state: returns the state, plain, stacked by member.
+      state: returns the unreplicated state, stacked by member.
     """
     if not evaluation.critics:
         return {}
@@ -138,7 +138,7 @@ def critic_estimates(
     scores: Scores = {}
     for role, comparison in evaluation.critics.items():
         if comparison.critic.layers != ((EMBEDDING, EMBEDDING),):
-            continue  # other features are not kept
+            continue  # other features are not collected
         own, peer = (features[player] for player in comparison.between)
         size = min(evaluation.batch_size, own.shape[1])
         count = own.shape[1] // size
@@ -158,9 +158,9 @@ def critic_estimates(
 def _estimates(
     comparison: CriticRole, variables: Variables, x: Array, y: Array, terms: Mapping[str, Any]
 ) -> Array:
-    """Mean over blocks [members, blocks, size, width] of what a critic reports, [members]."""
+    """Return a critic's mean estimate over blocks [members, blocks, size, width]: [members]."""
     critic = comparison.critic
-    key = jax.random.key(0)  # of a penalty's points, which are not reported
+    key = jax.random.key(0)  # draws a penalty's points, which do not change the estimate
 
     def one(own: Variables, a: Array, b: Array, numbers: Mapping[str, Any]) -> Array:
         first, second = (Outputs(z, {EMBEDDING: z}) for z in (a, b))
@@ -187,12 +187,12 @@ def validation_metrics(evaluation: EvalSpec, predictions: Predictions, fitted: F
 def test_metrics(
     evaluation: EvalSpec, predictions: Predictions, fitted: Fitted
 ) -> tuple[Scores, Bins]:
-    """Return the same; probes have no reliability bins."""
+    """Return the validation metrics; probes have no reliability bins."""
     return validation_metrics(evaluation, predictions, fitted), {}
 
 
 def describe_network(network: Mapping[str, Any], spec: Spec) -> tuple[dict[str, Any], Spec]:
-    """Take `embedding` out of a network's table as its number of outputs.
+    """Read `embedding` from a network's table as its number of outputs.
 
     Raises:
       UserError: no width, or one below 1.
@@ -201,8 +201,8 @@ def describe_network(network: Mapping[str, Any], spec: Spec) -> tuple[dict[str, 
     width = options.pop("embedding", None)
     if not isinstance(width, int) or isinstance(width, bool) or width < 1:
         raise UserError(
-            f"embedding is {width!r}; an encoder of pairs needs the width of its "
-            "representation, a whole number >= 1"
+            f"embedding is {width!r}; it must be the width of the encoder's representation, a "
+            "whole number >= 1"
         )
     return options, spec._replace(num_classes=width)
 

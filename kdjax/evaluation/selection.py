@@ -1,4 +1,4 @@
-"""Choosing among a sweep's members on the validation split, role by role, seed by seed."""
+"""The choice among a sweep's members, by role, on the validation split."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,12 @@ class Member(Protocol):
 
     @property
     def member(self) -> int:
-        """Its number."""
+        """The number of the member."""
         ...
 
     @property
     def values(self) -> Mapping[str, Any]:
-        """Its swept values, "seed" among them."""
+        """The swept values, including "seed"."""
         ...
 
     @property
@@ -33,9 +33,9 @@ class Member(Protocol):
 
 
 class Choice(NamedTuple):
-    """Swept values without the seed, the members that have them, in seed order, and the judge.
+    """Swept values without the seed, the members that have them in seed order, and the judge.
 
-    The judge is the role by whose metric they were chosen.
+    `judge` is the role by whose metric they were chosen.
     """
 
     values: Mapping[str, Any]
@@ -52,7 +52,7 @@ class Selection(NamedTuple):
 
 
 def make_selection(role: str, metric: str | None, metrics: Mapping[str, bool]) -> Selection:
-    """Return the rule that a config asks for; `metric` None is the first of the task's `metrics`.
+    """Return the rule of a config; `metric` None means the first of the task's `metrics`.
 
     Raises:
       UserError: a metric that is not measured on this data.
@@ -72,14 +72,14 @@ def choose(
 ) -> Choice:
     """Pick the swept values with the best validation metric, averaged over seeds.
 
-    A role that neither watches nor is watched ("alone") is chosen by its own metric; players that
-    learn together are one choice, by the metric of `selection.role`; `compared` are the pairs that
-    critics stand between. Ties go to the lower NLL.
-    Values with a member that diverged, or whose metric is not finite (the calibration error of a
-    detector that finds nothing), are passed over while there are others.
+    A role without a `toward` that no other role names either is chosen by its own metric. Players
+    that learn together share one choice, by the metric of `selection.role`; `compared` are the
+    pairs of roles that critics compare. Of equal values the lower NLL is chosen. Values with
+    a diverged member, or with a metric that is not finite (the calibration error of a detector
+    without detections), are chosen only if there are no others.
 
     Raises:
-      RunError: every choice has diverged.
+      RunError: all members of all values have diverged.
     """
     isolated = _isolated(role, players) and not any(role in pair for pair in compared)
     judge = role if isolated or selection.role not in players else selection.role
@@ -94,7 +94,7 @@ def choose(
         num_unusable = sum(
             member.diverged is not None or member.member not in scores for member in group
         )
-        score = sign * _mean(scores) if scores else math.inf  # none: last, whatever the sign
+        score = sign * _mean(scores) if scores else math.inf  # no score: last, for either sign
         return num_unusable, score, _mean(_finite(group, judge, "nll"))
 
     best = min(groups, key=lambda key: rank(groups[key]))
@@ -105,7 +105,7 @@ def choose(
 
 
 def _finite(group: Sequence[Member], role: str, metric: str) -> dict[int, float]:
-    """Return member -> its validation metric, of the members in which that is finite."""
+    """Return member -> validation metric, for the members whose metric is finite."""
     scores = {member.member: member.results["validation"] for member in group}
     values = {number: s.get(f"{role}/{metric}", s.get(metric)) for number, s in scores.items()}
     return {n: value for n, value in values.items() if value is not None and math.isfinite(value)}

@@ -1,7 +1,7 @@
-"""Everything that depends on the kind of the data, as one tuple of functions: a task.
+"""A task: the functions that depend on the kind of the data, as one tuple.
 
-To add a kind of data, write a file with a `Task` beside this one and a line in
-`evaluation/__init__.py`; `experiment/build/data.py` says which data sets are of that kind.
+To add a kind of data, add a file with a `Task` to this folder and a line to
+`evaluation/__init__.py`; `experiment/build/data.py` lists the data sets of each kind.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,25 +15,25 @@ from kdjax.distill import CriticRole
 from kdjax.errors import UserError
 from kdjax.types import Array, Batch, Model, Outputs, Spec, State
 
-Scores = dict[str, np.ndarray]  # "<role>/<metric>", or what two roles have in common -> [members]
+Scores = dict[str, np.ndarray]  # "<role>/<metric>", or a metric of two roles -> [members]
 Bins = dict[str, dict[str, dict[str, list]]]  # role -> "before" | "after" -> reliability bins
 Fitted = Mapping[str, Any]  # by role: temperatures, probes
 
 
 class EvalSpec(NamedTuple):
-    """Everything about the data and the run that metrics need."""
+    """The properties of the data and of the run that metrics depend on."""
 
     spec: Spec
-    num_bins: int  # of the calibration errors
-    batch_size: int  # of training; critics of representations score blocks of this size
-    dataset: Any = None  # of text a `data.TextSet`, of detection a `data.DetectionSet`
+    num_bins: int  # number of bins of the calibration errors
+    batch_size: int  # in training; critics of representations score blocks of this size
+    dataset: Any = None  # a `data.TextSet` of text, a `data.DetectionSet` of detection
     critics: Mapping[str, CriticRole] = MappingProxyType({})
 
 
 class Predictions(NamedTuple):
-    """The collected outputs of all roles on a split: by role [members, examples, ...].
+    """The collected outputs of all roles on a split, role -> [members, examples, ...].
 
-    `critics`: the estimates of critics, if representations are evaluated.
+    `critics`: the estimates of critics, for representations.
     """
 
     split: str
@@ -42,7 +42,7 @@ class Predictions(NamedTuple):
     critics: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
-Predict = Callable[[str], Predictions]  # of a split
+Predict = Callable[[str], Predictions]  # from the name of a split
 
 
 def _classifier(name: str) -> None:
@@ -52,7 +52,7 @@ def _classifier(name: str) -> None:
 
 def _reads_image(model: Model, entry: str) -> Model:
     if entry != "image":
-        raise UserError(f"input is {entry!r}; only pairs have more than image")
+        raise UserError(f"input is {entry!r}; data other than pairs has only image")
     return model
 
 
@@ -60,29 +60,28 @@ class Task(NamedTuple):
     """The functions that a run needs for one kind of data.
 
     Attributes:
-      metrics: spec -> metric of the validation split -> whether higher is better; a config may
-        select by these, and the first is the default.
+      metrics: spec -> metric of the validation split -> whether higher is better; `select.metric`
+        is one of these, by default the first.
       validation_metrics: (evaluation, predictions, fitted) -> scores, during a run.
-      test_metrics: the same at its end, and the bins of reliability diagrams.
-      fit: (predict, final) -> what is fitted before scoring, such as temperatures on validation;
-        `final`: the final scores follow.
-      collect: which output of a network is collected, [batch, ...].
-      hide_answers: removes from a prepared batch what networks must not see in evaluation.
-      describe_network: (table, spec) -> the same for this data: sizes that follow from it filled
-        in, and a spec whose `num_classes` is the number of outputs.
+      test_metrics: the same after a run, with the bins of reliability diagrams.
+      fit: (predict, final) -> quantities that are fitted before scoring, such as temperatures on
+        the validation split; `final`: the run is over.
+      collect: outputs -> the output that is collected, [batch, ...].
+      hide_answers: removes the entries of a batch that networks must not read in evaluation.
+      describe_network: (table, spec) -> the table with the sizes that the data determines, and the
+        spec with the number of outputs as `num_classes`.
       check_network: refuses a network of another kind by its name.
       read_entry: (model, entry) -> the model that reads this entry of a batch.
-      estimates: (evaluation, outputs, state) -> what critics measure of a split.
+      estimates: (evaluation, outputs, state) -> the critics' estimates on a split.
       samples: (evaluation, split, outputs) -> role -> samples that the report draws, as JSON.
-      panels: (evaluation, title -> split -> samples) -> what the report draws.
-      save_files: (dataset, folder) -> None: writes what a network needs beside its weights.
-      check_files: (dataset, folder) -> None: refuses a network whose files beside its weights are
-        not those of the data.
-      check_installed: refuses to begin where the metrics' libraries are missing.
-      unit: the name of its examples, for the speed of training.
-      rows_are_examples: False of a detector, whose rows are regions that it draws anew each time:
+      panels: (evaluation, title -> split -> samples) -> pictures for the report.
+      save_files: (dataset, folder) -> None: writes the files that a network needs besides weights.
+      check_files: (dataset, folder) -> None: refuses a network whose files do not match the data.
+      check_installed: raises an error if a library of the metrics is missing.
+      unit: the name of examples in the speed of training ("images").
+      rows_are_examples: False for a detector, whose rows are regions that it samples each time:
         outputs cannot be cached, critics cannot compare them, `regions` may be shared.
-      has_bounds: the constants of its networks are known, so that `kdjax bounds` works.
+      has_bounds: the constants of its networks are known, so `kdjax bounds` works.
     """
 
     metrics: Callable[[Spec], Mapping[str, bool]]
@@ -116,7 +115,7 @@ class Task(NamedTuple):
 def by_role(
     predictions: Predictions, metrics: Callable[[str, np.ndarray], Mapping[str, Any]]
 ) -> Scores:
-    """Return "<role>/<metric>" -> [members] from the metrics of each role's outputs."""
+    """Apply metrics to each role's outputs; return "<role>/<metric>" -> [members]."""
     return {
         f"{role}/{name}": value
         for role, outputs in predictions.outputs.items()

@@ -1,4 +1,4 @@
-"""Text: classes or scores, with the metrics that GLUE and SuperGLUE report of a task."""
+"""Text: classification and regression with the metrics of GLUE and SuperGLUE."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,20 +19,20 @@ def task_metrics(
 ) -> dict[str, float]:
     """Return the metrics of a task, the most important first.
 
-    accuracy; f1 (of class 1); macro_f1 (mean over the classes that occur); matthews; pearson and
-    spearman (of the score); exact_match (fraction of the groups without a mistake). In [0, 1], the
-    correlations in [-1, 1]. A metric that is 0/0, as for one predicted class, is 0; all are NaN if
-    a logit is NaN.
+    The metrics are accuracy; f1 (of class 1); macro_f1 (mean over the classes that occur);
+    matthews; pearson and spearman (of the score); exact_match (fraction of the groups without a
+    mistake). They lie in [0, 1], correlations in [-1, 1]. A metric that is 0/0, as for a single
+    predicted class, is 0; all are NaN if a logit is NaN.
 
     Args:
         task: a name of `tasks.TASKS`.
         logits: [n, classes], or [n] or [n, 1] scores of a regression.
         labels: [n] classes or scores.
-        groups: [n] of MultiRC, equal for answers to one question; from `data.TextSet.groups`.
+        groups: [n], equal for answers to one question; only for MultiRC (`data.TextSet.groups`).
 
     Raises:
-        UserError: on an unknown task.
-        ValueError: on shapes that do not fit, or MultiRC without groups.
+        UserError: unknown task.
+        ValueError: shapes that do not fit, or MultiRC without groups.
 
     >>> task_metrics("glue/sst2", np.array([[2.0, 0.0], [0.0, 1.0]]), np.array([0, 0]))
     {'accuracy': 0.5}
@@ -59,15 +59,15 @@ def _check(
     if "exact_match" in task.metrics and (groups is None or np.shape(groups) != labels.shape):
         shape = None if groups is None else np.shape(groups)
         raise ValueError(
-            f"{task.name}: groups {shape} and labels {labels.shape} must have one shape"
+            f"{task.name}: groups {shape} and labels {labels.shape} must have the same shape"
         )
 
 
 def _metric(name: str, prediction: np.ndarray, label: np.ndarray, groups: Any) -> float:
-    from scipy import stats  # a second of imports that images need not wait for
+    from scipy import stats  # takes a second to import; only text needs it
     from sklearn import metrics
 
-    # the stubs are wrong about zero_division and about what correlations return
+    # the type stubs of zero_division and of the correlations' results are wrong
     f1: Any = metrics.f1_score
     value: Any
     match name:
@@ -94,7 +94,7 @@ def _metric(name: str, prediction: np.ndarray, label: np.ndarray, groups: Any) -
 
 
 def with_benchmark(task: Task) -> Task:
-    """Return a task of classes or scores with the benchmark's metrics beside its own."""
+    """Return a task with the benchmark's metrics added to its own."""
 
     def metrics(spec: Spec) -> dict[str, bool]:
         return {**task.metrics(spec), **dict.fromkeys(task_metric_names(spec.task), True)}

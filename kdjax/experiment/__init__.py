@@ -1,1 +1,1 @@
-"""The only reader of configs: from a file of `experiments/` to a report."""
+"""From an experiment file to a report; no other package reads configs."""

@@ -1,7 +1,7 @@
 """Losses: plain functions on arrays, student first, teacher second, then keyword-only scalars.
 
-They return one float32 number an example, in nats where it is an information; they never
-average, weight or multiply by T^2. The few that couple the batch return one number and say so.
+They return one float32 number per example; information is in nats. They never average, weight or
+multiply by T^2. The docstrings of the few that couple the batch say so; these return one number.
 """
 
 from kdjax.losses.boxes import binary_cross_entropy, smooth_l1

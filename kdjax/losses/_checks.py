@@ -1,4 +1,4 @@
-"""Argument checks that the losses share; every error is one line with the argument and the rule.
+"""Argument checks of the losses; every error is one line with the argument and the rule.
 
 Broadcasting would hide a wrong shape, and a temperature of 0 would only show as a NaN much later.
 Traced scalars have no value yet and pass unchecked.
@@ -24,17 +24,17 @@ def check_pair(
     fits = len(shapes[0]) >= len(named) if open_ended else len(shapes[0]) == len(named)
     if shapes[0] != shapes[1] or not fits:
         raise UserError(
-            f"{name}: student {shapes[0]} and teacher {shapes[1]} must have one shape {axes}"
+            f"{name}: student {shapes[0]} and teacher {shapes[1]} must have the same shape {axes}"
         )
 
 
 def check_batches(student: ArrayLike, teacher: ArrayLike) -> None:
-    """Refuse features of different batch sizes, or without a second axis; widths may differ."""
+    """Refuse features of different batch sizes or without a second axis; widths may differ."""
     shapes = jnp.shape(student), jnp.shape(teacher)
     if min(map(len, shapes)) < 2 or shapes[0][0] != shapes[1][0]:
         raise UserError(
-            f"features: student {shapes[0]} and teacher {shapes[1]} must be [batch, ...] of one "
-            "batch"
+            f"features: student {shapes[0]} and teacher {shapes[1]} must be [batch, ...] with "
+            "equal batch sizes"
         )
 
 
@@ -42,8 +42,8 @@ def check_labels(outputs: ArrayLike, labels: ArrayLike, name: str = "logits") ->
     """Refuse labels that are not one class index (integer) for each row of `outputs`."""
     if jnp.ndim(outputs) < 1 or jnp.shape(labels) != jnp.shape(outputs)[:-1]:
         raise UserError(
-            f"labels: shape {jnp.shape(labels)} must be that of the {name} {jnp.shape(outputs)} "
-            "without the last axis"
+            f"labels: shape {jnp.shape(labels)} must be the shape of the {name}, "
+            f"{jnp.shape(outputs)}, without the last axis"
         )
     if not jnp.issubdtype(jnp.result_type(labels), jnp.integer):
         raise UserError(
@@ -53,9 +53,9 @@ def check_labels(outputs: ArrayLike, labels: ArrayLike, name: str = "logits") ->
 
 
 def check_mask(name: str, mask: ArrayLike | None, shape: tuple[int, ...]) -> None:
-    """Refuse a mask of another shape than `shape`; None passes."""
+    """Refuse a mask whose shape is not `shape`; None passes."""
     if mask is not None and jnp.shape(mask) != shape:
-        raise UserError(f"{name}: shape {jnp.shape(mask)} must be {shape}, one entry an example")
+        raise UserError(f"{name}: shape {jnp.shape(mask)} must be {shape}, one entry per example")
 
 
 def check_count(name: str, value: int) -> None:

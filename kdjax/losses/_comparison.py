@@ -1,4 +1,4 @@
-"""Divergences of two distributions that keep their digits where the two are nearly equal.
+"""Divergences that stay accurate where the two distributions are nearly equal.
 
 At a high temperature, or with copied weights, log p - log q is no larger than the rounding errors
 of both, and sum p (log p - log q) is a small difference of large summands. Here log(p / q) comes
@@ -6,7 +6,7 @@ from the difference of the logits, and every class adds a number >= 0: with r = 
 
     KL(p || q) = sum (p r - p + q) = sum q (e^r r - e^r + 1),
 
-by a series for small r. Gradients are closed forms in p, q, p - q and r, with the same care.
+by a series for small r. Gradients are closed forms in p, q, p - q and r.
 
 Distributions are logits over the last axis. The difference of the logits, and of each from its
 largest, is taken before the division by a temperature, where it is exact for near numbers.
@@ -25,8 +25,8 @@ from kdjax.losses._types import Number
 from kdjax.types import Array
 
 _SERIES = 0.25  # up to this |r|, p r - p + q and e^r - 1 are sums of powers
-# Classes agree if |log(p / q)| is at most this part of the total variation, plus what equal logits
-# leave where a compiler rounds the two sides differently.
+# Classes agree if |log(p / q)| is at most _TIE times the total variation, plus _LEFT: the rest that
+# equal logits leave where a compiler rounds the two sides differently.
 _TIE, _LEFT = 2.0**-20, 2.0**-40
 
 
@@ -90,15 +90,15 @@ def _beyond_linear(r: Array) -> Array:
 
 
 def _series(p: Array, q: Array, r: Array) -> tuple[Array, Array]:
-    """Return if r = log(p / q) is small, and r with 0 where it is not.
+    """Return whether r = log(p / q) is small, and r with 0 where it is not.
 
-    Logits of 1e20 on one side round r away: then p and q themselves say that it is not small.
+    Logits of 1e20 on one side round r to 0; comparing p with q detects that it is not small.
     """
     small = (jnp.abs(r) < _SERIES) & (jnp.abs(p - q) <= q / 2)
     return small, jnp.where(small, r, 0.0)
 
 
-def _summand(p: Array, q: Array, r: Array, gap: Array) -> Array:
+def kl_summand(p: Array, q: Array, r: Array, gap: Array) -> Array:
     """Return p r - (p - q) >= 0 of every class, r = log(p / q); p = 0 leaves q."""
     small, safe = _series(p, q, r)
     near = q * (safe * safe - _beyond_linear(safe) * (1 - safe))
@@ -143,13 +143,13 @@ def _centred(p: Array, values: Array) -> Array:
 @jax.custom_jvp
 def kl(both: LogitPair) -> Array:
     """Return KL(p || q) in nats, never negative."""
-    return jnp.maximum(jnp.sum(_summand(*_compare(both)[:4]), axis=-1), 0.0)
+    return jnp.maximum(jnp.sum(kl_summand(*_compare(both)[:4]), axis=-1), 0.0)
 
 
 @functools.partial(kl.defjvp, symbolic_zeros=True)
 def _(primals: tuple[LogitPair], tangents: tuple[LogitPair]) -> tuple[Array, Array]:
     p, q, ratio, gap, _ = _compare(*primals)
-    value = jnp.maximum(jnp.sum(_summand(p, q, ratio, gap), axis=-1), 0.0)
+    value = jnp.maximum(jnp.sum(kl_summand(p, q, ratio, gap), axis=-1), 0.0)
     in_p = jnp.where(p > 0, p * (ratio - value[..., None]), 0.0)
     return value, _along(*tangents, in_p, -gap)
 
@@ -164,7 +164,7 @@ def _both_ways(compared: _Comparison, a: Array, b: Array) -> tuple[Array, Array,
     p, q, ratio, gap, _ = compared
     small, safe = _series(p, q, ratio)
     back = jnp.where(small, q * _beyond_linear(safe), gap - jnp.where(q > 0, q * ratio, 0.0))
-    forward = jnp.sum(_summand(p, q, ratio, gap), axis=-1)
+    forward = jnp.sum(kl_summand(p, q, ratio, gap), axis=-1)
     forward, back = (jnp.maximum(x, 0.0) for x in (forward, jnp.sum(back, axis=-1)))
     return a * forward + b * back, forward, back
 
@@ -198,8 +198,8 @@ def _to_mixture(both: _Comparison, weight: Array) -> tuple[Array, ...]:
     p_ratio = jnp.where(p_above, above, ratio + above)
     q_ratio = jnp.where(p_above, above - ratio, above)
     mixture = weight * p + (1 - weight) * q
-    of_p = jnp.sum(_summand(p, mixture, p_ratio, (1 - weight) * gap), axis=-1)
-    of_q = jnp.sum(_summand(q, mixture, q_ratio, -weight * gap), axis=-1)
+    of_p = jnp.sum(kl_summand(p, mixture, p_ratio, (1 - weight) * gap), axis=-1)
+    of_q = jnp.sum(kl_summand(q, mixture, q_ratio, -weight * gap), axis=-1)
     return weight * of_p + (1 - weight) * of_q, of_p, of_q, p_ratio, q_ratio
 
 

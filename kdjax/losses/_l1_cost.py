@@ -3,9 +3,9 @@
 The sum over classes is accumulated into one [batch, others] block that stays in the cache; no
 array of size batch x others x classes exists, forward or backward.
 
-The loops also make XLA read both sides from memory. In a broadcasting expression it computes the
-softmaxes of the two sides again, rounds them differently, and where the two are equal the sign,
-hence the gradient, is noise.
+The loops also make XLA read both sides from memory. In a broadcasting expression XLA recomputes the
+softmaxes of the two sides and rounds them differently; where the sides are equal, the sign and
+hence the gradient would be noise.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""Log-space arithmetic that the losses share, in float32 whatever the dtype of the logits."""
+"""Log-space arithmetic of the losses, in float32 for logits of any dtype."""
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,10 @@ def expectation(log_p: Array, values: Array) -> Array:
 
 
 def known_labels(labels: ArrayLike, classes: int) -> tuple[Array, Array]:
-    """Return if each label lies in [0, classes), and the labels with 0 where it does not.
+    """Return whether each label lies in [0, classes), and the labels with 0 where it does not.
 
-    A loss that is NaN there is computed from the second and replaced by the first: a padded row,
-    whose loss is masked, must not have a NaN gradient.
+    A loss is computed with these labels and set to NaN afterwards: so a padded row, whose loss is
+    masked, has no NaN gradient.
     """
     labels = jnp.asarray(labels)
     known = (labels >= 0) & (labels < classes)

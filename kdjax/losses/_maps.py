@@ -11,17 +11,17 @@ from kdjax.types import Array
 
 
 def map_pair(student: ArrayLike, teacher: ArrayLike, *, channels: bool = False) -> Any:
-    """Check two maps of one batch, of one number of `channels` if so, and return both in float32.
+    """Check two maps, and return both in float32; `channels`: their channels must be equal, too.
 
     Raises:
-        UserError: no maps, other batches, or other channels.
+        UserError: arrays that are no maps, different batch sizes, or different channels.
     """
     shapes = jnp.shape(student), jnp.shape(teacher)
     fit = {len(shape) for shape in shapes} == {4} and shapes[0][0] == shapes[1][0]
     if not fit or (channels and shapes[0][-1] != shapes[1][-1]):
         raise UserError(
             f"features: student {shapes[0]} and teacher {shapes[1]} must be [batch, height, width, "
-            f"channel] of one batch{' and as many channels' if channels else ''}"
+            f"channel] with equal batch sizes{' and channels' if channels else ''}"
         )
     return jnp.asarray(student, jnp.float32), jnp.asarray(teacher, jnp.float32)
 

@@ -1,4 +1,4 @@
-"""Losses of a detector's proposals and boxes; its classes take the losses of any classifier."""
+"""Losses of a detector's proposals and boxes; a classifier's losses work on its classes."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ def smooth_l1(
     Args:
         deltas: d, predicted.
         targets: t.
-        beta: where the parabola ends, >= 0; may be traced.
+        beta: |x| at which the parabola ends, >= 0; may be traced.
 
     Returns:
         [*batch], >= 0.
@@ -58,6 +58,6 @@ def binary_cross_entropy(logits: Float[ArrayLike, "*batch"], labels: Labels) -> 
     """
     if jnp.shape(logits) != jnp.shape(labels):
         shapes = f"logits {jnp.shape(logits)} and labels {jnp.shape(labels)}"
-        raise UserError(f"{shapes} must have one shape")
+        raise UserError(f"{shapes} must have the same shape")
     z = jnp.asarray(logits, jnp.float32)
     return jax.nn.softplus(jnp.where(jnp.asarray(labels) > 0, -z, z))

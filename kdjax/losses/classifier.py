@@ -1,7 +1,7 @@
-"""Losses that look through a network's classifier: class maps, their regions, frozen classifiers.
+"""Losses that apply a network's classifier to features: class maps, regions, frozen classifiers.
 
-A class map is the last feature map sent through the last linear layer, [batch, height, width,
-classes]; its mean over the positions is the logits.
+Class maps are the last linear layer applied at every position of the last feature map, [batch,
+height, width, classes]; their mean over the positions is the logits.
 """
 
 from collections.abc import Sequence
@@ -39,16 +39,16 @@ def softmax_regression(
     a is the mean over the positions, W the kernel of the teacher's classifier.
 
     Args:
-        student_features: a connector's, of the teacher's width.
+        student_features: the output of a connector, of the teacher's width.
         teacher_features: the input of the teacher's classifier, before or after the mean.
         kernel: W; the bias cancels.
-        regression_weight: of the difference of the logits, >= 0.
+        regression_weight: the weight of the second summand, >= 0.
 
     Returns:
         [batch].
 
     Raises:
-        UserError: other batches or widths, a kernel of another width, a weight < 0.
+        UserError: different batch sizes or widths, a kernel of another width, a weight < 0.
 
     Source: Yang et al. 2021 (ICLR).
 
@@ -79,15 +79,16 @@ def class_activation(
     Args:
         student_maps: class maps.
         teacher_maps: class maps of any size.
-        resolution: of the comparison.
-        normalize: divide each class's plane by its length, 0 where that is 0.
-        binarize: 1 where the teacher exceeds its plane's mean absolute value, else 0.
+        resolution: height and width to which both are averaged.
+        normalize: divide each class's plane by its Euclidean length; planes of 0 stay 0.
+        binarize: replace the teacher's maps by 1 where they exceed the mean absolute value of
+            their plane, else 0.
 
     Returns:
         [batch].
 
     Raises:
-        UserError: no maps, other batches or classes, resolution < 1.
+        UserError: arrays that are no maps, different batch sizes or classes, resolution < 1.
 
     Source: Guo et al. 2023 (arXiv 2304.12777).
 
@@ -108,13 +109,13 @@ def class_activation(
 def region_logits(
     class_maps: Float[ArrayLike, "batch height width classes"], *, grids: Sequence[int] = (1, 2, 4)
 ) -> Float[Array, "batch regions classes"]:
-    """Average class maps over the cells of coarse to fine grids, one region a cell.
+    """Average class maps over the cells of coarse to fine grids; a region is a cell.
 
     Returns:
-        [batch, sum of grids^2, classes]; of grid 1 the logits themselves.
+        [batch, sum of grids^2, classes]; the region of grid 1 holds the logits.
 
     Raises:
-        UserError: no maps, a grid below 1.
+        UserError: an array that is no map, a grid below 1.
 
     Source: Wei, Luo, Luo 2024 (arXiv 2403.13512)
 
@@ -171,7 +172,7 @@ def regional_decoupled_kl(
     beta: Number = 8.0,
     temperature: Number = 4.0,
 ) -> Float[Array, " batch"]:
-    """SDD-DKD: as `regional_kl`, of `decoupled_kl` in each region.
+    """SDD-DKD: `regional_kl` with `decoupled_kl` in place of the KL of each region.
 
     Returns:
         [batch], nats; NaN where a label lies outside [0, classes).

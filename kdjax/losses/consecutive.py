@@ -1,11 +1,12 @@
-"""Losses of the relations between consecutive layers, one number an example.
+"""Losses on the relations between consecutive layers, one number per example.
 
-Student and teacher are sequences of as many maps [batch, height, width, channel], from shallow to
-deep. All is computed in float32 and stays finite at zero maps.
+Student and teacher are sequences of equal length of maps [batch, height, width, channel], from
+shallow to deep. All is computed in float32 and stays finite at zero maps.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,26 +16,27 @@ from jaxtyping import Float
 from kdjax.errors import UserError
 from kdjax.losses._checks import check_count
 from kdjax.losses._maps import channel_rows, map_pair, match
-from kdjax.losses._vectors import products, ratio, rows, unit
+from kdjax.losses._vectors import products, rows, unit
 from kdjax.types import Array
 
 Maps = Sequence[Float[ArrayLike, "batch _ _ _"]]
 
-_CANDIDATES = 3  # KDSVD's student vectors beyond the teacher's, the reference implementation's
-_BREADTH = 8.0  # of KDSVD's kernel
+_CANDIDATES = 3  # KDSVD's additional student vectors, as in the reference implementation
+_BREADTH = 8.0  # KDSVD's kernel width
 
 
 def flow_of_solution(student_maps: Maps, teacher_maps: Maps) -> Float[Array, " batch"]:
-    """FSP: mean (G_s - G_t)^2, G_ab = mean_j low_ja high_jb of two consecutive layers; summed.
+    """FSP: sum over consecutive layers of mean (G_s - G_t)^2, G_ab = mean_j low_ja high_jb.
 
-    Of two consecutive maps of a network the taller is averaged down to the other's size. Channels
-    must be those of the teacher.
+    The taller of two consecutive maps is averaged down to the other's size. Student and teacher
+    have the same channels.
 
     Returns:
         [batch].
 
     Raises:
-        UserError: fewer than two maps, not as many on both sides, no maps, other channels.
+        UserError: fewer than two maps, unequal numbers of maps, arrays that are no maps, different
+            channels.
 
     Source: Yim et al. 2017 (CVPR).
 
@@ -60,28 +62,28 @@ def flow_of_solution(student_maps: Maps, teacher_maps: Maps) -> Float[Array, " b
 def singular_vectors(
     student_maps: Maps, teacher_maps: Maps, *, count: int = 1, channels: bool = False
 ) -> Float[Array, " batch"]:
-    """KDSVD: the same of kernels between leading singular vectors, R_ij = exp(-(v_i - u_j)^2 / 8).
+    """KDSVD: sum (R_s - R_t)^2, R_ij = exp(-(v_i - u_j)^2 / 8) of leading singular vectors.
 
-    v and u are right singular vectors of consecutive layers, each map a matrix of (channel,
-    height) x width. The teacher's first `count`, times their share of the singular values, have
-    their largest entry positive. The student's are those of its first count + 3 that have the
-    largest |cosine| with them, turned to a positive cosine, times the teacher's share. The loss is
-    sum (R_s - R_t)^2 over the entries, the vectors and the pairs of layers. The teacher is
-    detached.
+    v and u are right singular vectors of consecutive layers; each map is a matrix of (channel,
+    height) x width. The teacher's first `count` vectors are signed so that their largest entry is
+    positive, and multiplied by their share of the singular values. For each of them, the student's
+    vector is the one of its first count + 3 with the largest |cosine|, signed so that the cosine is
+    positive, times the teacher's share. The sum runs over the entries, the vectors and the pairs of
+    layers. The teacher is detached.
 
     Args:
         student_maps: channels may differ from the teacher's.
         teacher_maps: of the same widths.
         count: number of vectors.
-        channels: take maps as (height, width) x channel; channels must then be the teacher's, and
-            widths may differ.
+        channels: take maps as (height, width) x channel; then channels must be equal, and widths
+            may differ.
 
     Returns:
-        [batch]; where singular values coincide the gradient lacks the turn between their vectors.
+        [batch]; where singular values coincide the gradient omits rotations between their vectors.
 
     Raises:
-        UserError: fewer than two maps, not as many on both sides, no maps, vectors of other lengths
-            than the teacher's, count < 1.
+        UserError: fewer than two maps, unequal numbers of maps, arrays that are no maps, vectors of
+            different lengths, count < 1.
 
     Source: Lee, Kim, Song 2018 (arXiv 1807.06819); scale and sign of public
     implementations.
@@ -109,8 +111,8 @@ def singular_vectors(
 def _pairs(student: Maps, teacher: Maps, *, channels: bool) -> list[tuple[Array, Array]]:
     if len(student) != len(teacher) or len(student) < 2:
         raise UserError(
-            f"maps: student has {len(student)} and teacher {len(teacher)}; both must have as many, "
-            "and at least two"
+            f"maps: student has {len(student)} and teacher {len(teacher)}; the numbers must be "
+            "equal, and at least two"
         )
     return [map_pair(s, t, channels=channels) for s, t in zip(student, teacher, strict=True)]
 
@@ -123,13 +125,13 @@ def _aligned_vectors(
     if s.shape[-1] != t.shape[-1]:
         axis = "channels" if channels else "width"
         raise UserError(
-            f"maps: student {student.shape} and teacher {teacher.shape} must be of one {axis}"
+            f"maps: student {student.shape} and teacher {teacher.shape} must have equal {axis}"
         )
-    _, values, t_rows = jnp.linalg.svd(t, full_matrices=False)
+    values, t_rows = _spectrum(t)
     t_rows, share = t_rows[:, :count], unit(values[:, :count])
     peak = jnp.argmax(jnp.abs(t_rows), axis=-1, keepdims=True)
     t_rows = t_rows * jnp.where(jnp.take_along_axis(t_rows, peak, axis=-1) < 0, -1.0, 1.0)
-    s_rows = _right_vectors(s)[:, : count + _CANDIDATES]
+    s_rows = _spectrum(s)[1][:, : count + _CANDIDATES]
     cosines = products(t_rows, s_rows)
     nearest = jnp.argmax(jnp.abs(cosines), axis=-1, keepdims=True)
     sign = jnp.where(jnp.take_along_axis(cosines, nearest, axis=-1) < 0, -1.0, 1.0)
@@ -145,25 +147,34 @@ def _matrices(maps: Array, channels: bool) -> Array:
     return maps.reshape(maps.shape[0], -1, columns)
 
 
+def _spectrum(matrices: Array) -> tuple[Array, Array]:
+    """Return the singular values and right vectors, as rows, of [batch, n, m]; largest first.
+
+    They come from the m x m products of the columns: the decomposition of matrices of many more
+    rows than columns takes a hundred times longer.
+    """
+    columns = jnp.swapaxes(matrices, 1, 2)
+    values, vectors = _eigenvectors(products(columns, columns))
+    size = min(matrices.shape[1:])
+    values = jnp.sqrt(jnp.maximum(jax.lax.stop_gradient(values), 0.0))
+    return values[:, ::-1][:, :size], jnp.swapaxes(vectors, 1, 2)[:, ::-1][:, :size]
+
+
 @jax.custom_jvp
-def _right_vectors(matrices: Array) -> Array:
-    """Return the right singular vectors of [batch, n, m] matrices as rows, largest value first."""
-    return jnp.linalg.svd(matrices, full_matrices=False)[2]
+def _eigenvectors(symmetric: Array) -> tuple[Array, Array]:
+    """Return eigenvalues, ascending, and eigenvectors as columns of [batch, m, m] matrices."""
+    values, vectors = jnp.linalg.eigh(symmetric)
+    return values, vectors
 
 
-@_right_vectors.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    left, values, right = jnp.linalg.svd(primals[0], full_matrices=False)
+@_eigenvectors.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> Any:
+    values, vectors = jnp.linalg.eigh(primals[0])
+    transposed = jnp.swapaxes(vectors, 1, 2)
+    turn = products(products(transposed, jnp.swapaxes(tangents[0], 1, 2)), transposed)  # V' dG V
     # JAX's own derivative divides by the gaps of the values, which may be 0.
-    change = jnp.einsum("bni,bnm->bim", left, tangents[0], precision=jax.lax.Precision.HIGHEST)
-    turn = products(change, right)  # U' dA V
-    scaled = values[:, :, None] * turn
-    gap = values[:, None] ** 2 - values[:, :, None] ** 2
-    apart = jnp.abs(gap) > 1e-6 * values[:, :1, None] ** 2
-    inside = jnp.where(
-        apart, (scaled + jnp.swapaxes(scaled, 1, 2)) / jnp.where(apart, gap, 1.0), 0.0
-    )
-    tangent = products(jnp.swapaxes(inside, 1, 2), jnp.swapaxes(right, 1, 2))
-    outside = change - products(turn, jnp.swapaxes(right, 1, 2))
-    sizable = jnp.where(values > 1e-6 * values[:, :1], values, 0.0)
-    return right, tangent + ratio(outside, sizable[:, :, None])
+    gap = values[:, None] - values[:, :, None]
+    apart = jnp.abs(gap) > 1e-6 * values[:, -1:, None]
+    inside = jnp.where(apart, turn / jnp.where(apart, gap, 1.0), 0.0)
+    tangent = products(vectors, jnp.swapaxes(inside, 1, 2))
+    return (values, vectors), (jnp.diagonal(turn, axis1=1, axis2=2), tangent)

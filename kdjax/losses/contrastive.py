@@ -1,8 +1,8 @@
 """CRD: contrastive distillation against a memory of embeddings, as two pure functions.
 
 `contrast_init` makes the memory; `contrast_loss` returns the loss and the next memory. The memory
-is training state and belongs into checkpoints. The embeddings come from projectors that are part
-of the networks (the published setting: one linear layer to 128 numbers on either side).
+is training state: save it in checkpoints. The embeddings come from projectors that are part of the
+networks (published: one linear layer to 128 numbers on either side).
 """
 
 from typing import NamedTuple
@@ -23,9 +23,9 @@ from kdjax.types import Array
 class ContrastMemory(NamedTuple):
     """Embeddings of the training set that CRD compares with; row i belongs to the image with id i.
 
-    `order` lists all rows by class; the class of image i takes `class_size[i]` entries of it, from
-    `class_start[i]` on. `log_normalizers` are log(Z / rows) of student and teacher, fixed by the
-    first batch (`started`).
+    `order` lists all rows, sorted by class; the rows of image i's class are the `class_size[i]`
+    entries from `class_start[i]` on. `log_normalizers` are log(Z / rows) of student and teacher;
+    the first batch sets them (`started`).
     """
 
     student: Float[Array, "rows width"]
@@ -58,7 +58,7 @@ def contrast_init(key: Array, labels: Int[ArrayLike, " rows"], *, width: int) ->
         raise UserError(f"labels: {labels.dtype} {labels.shape} must be [rows] class indices")
     check_count("width", width)
     if not isinstance(labels, Tracer) and bool(jnp.all(labels == labels[:1])):
-        raise UserError("labels: all images are of one class, so that there are no negatives")
+        raise UserError("labels: all images have the same class, so there are no negatives")
     order = jnp.argsort(labels, stable=True).astype(jnp.int32)
     start, end = (
         jnp.searchsorted(labels[order], labels, side=side).astype(jnp.int32)
@@ -85,16 +85,16 @@ def contrast_loss(
     momentum: Number = 0.5,
     mask: Float[ArrayLike, " batch"] | None = None,
 ) -> tuple[Float[Array, " batch"], ContrastMemory]:
-    """CRD: discriminate an image's remembered embedding from those of other classes, on both sides.
+    """CRD: distinguish an image's stored embedding from those of other classes, on both sides.
 
     With v = f / ||f||, the student's logit for row j is u_j = <v_s, teacher_j> / T - log Z' -
     log(num_negatives), and its loss -log sigmoid(u_own) - sum_negatives log sigmoid(-u_j); the
     teacher's is the same with the sides swapped. log Z' is the log mean of exp(<.,.> / T) over the
     first batch. The memory is detached and updated afterwards: row <- unit(momentum row +
-    (1 - momentum) v). Over several devices pass the gathered batch.
+    (1 - momentum) v). On several devices, pass the gathered batch.
 
     Args:
-        student_embedding: f_s; any length but 0.
+        student_embedding: f_s; its Euclidean length must not be 0.
         teacher_embedding: f_t.
         ids: row of each image in the memory, without repeats.
         memory: from `contrast_init` or the previous call.
@@ -171,8 +171,8 @@ def _negatives(key: Array, ids: Array, memory: ContrastMemory, number: int) -> A
 
 
 def _scores(embedding: Array, remembered: Array, rows: Array) -> Array:
-    # All rows by one product, then a selection: gathering [batch, negatives, width] embeddings
-    # would move width times as many numbers.
+    # Multiply with all rows, then select: gathering [batch, negatives, width] embeddings would move
+    # `width` times as many numbers.
     all_scores = products(embedding, jax.lax.stop_gradient(remembered))
     return jnp.take_along_axis(all_scores, rows, axis=1)
 

@@ -1,6 +1,6 @@
-"""Variants of Hinton's loss: DKD splits it, DIST replaces it by correlations; without their T^2.
+"""DKD, which splits Hinton's loss into two parts, and DIST, which correlates probabilities.
 
-Both compare softmax(z / T) of student and teacher in float32; nothing is detached.
+Both compare softmax(z / T) of student and teacher in float32, without T^2; nothing is detached.
 """
 
 import jax
@@ -14,7 +14,7 @@ from kdjax.losses._types import Labels, Logits, Number, PerExample, Scalar
 from kdjax.losses._vectors import norm
 from kdjax.types import Array
 
-_EPSILON = 1e-8  # in DIST's denominator, the reference implementation's
+_EPSILON = 1e-8  # in DIST's denominator, as in the reference implementation
 
 
 def decoupled_kl(
@@ -28,9 +28,9 @@ def decoupled_kl(
 ) -> PerExample:
     """Decoupled KL: alpha KL(b_t || b_s) + beta KL(q_t || q_s), teacher to student in both.
 
-    b = (p_y, 1 - p_y) is the label against the rest (TCKD), q the other classes renormalised
-    (NCKD); forward_kl is the sum with weights 1 and 1 - p_y of the teacher. With two classes
-    NCKD is 0.
+    b = (p_y, 1 - p_y) is the label against the rest (TCKD); q are the other classes, renormalised
+    (NCKD). With alpha = 1 and beta = 1 - p_y of the teacher, the sum is `forward_kl`. NCKD of two
+    classes is 0.
 
     Args:
         student_logits: z_s.
@@ -64,8 +64,8 @@ def decoupled_kl(
         raise UserError(f"logits: {s.shape} must have at least two classes")
     known, labels = known_labels(labels, s.shape[-1])
     is_label = jnp.arange(s.shape[-1]) == labels[..., None]
-    # The label is left out of the sums. Subtracting a large constant from it, as is usual, loses
-    # all digits of the other classes, and 1 - p_y is 0 where p_y rounds to 1.
+    # The sums omit the label. The usual way, to subtract a large constant from its logit, loses all
+    # digits of the other classes; and 1 - p_y would be 0 where p_y rounds to 1.
     others_s, others_t = (jnp.where(is_label, -jnp.inf, z) for z in (s, t))
     between = jnp.where(is_label | (s == t), 0.0, t - s)
     others = pair(others_t, others_s, between, temperature)
@@ -94,8 +94,8 @@ def correlation(
     r is Pearson's correlation, with 1e-8 in its denominator: over the classes of an example, and
     over the examples for a class. It couples the batch: pass the gathered logits of all devices.
     For a batch of one example the second part is exactly 1, without gradient. Where a student's
-    probabilities are constant, as with a head of zeros, the 1e-8 alone bounds the gradient (a norm
-    of about 1e6, as published): start from another head, or set `clip_norm`.
+    probabilities are constant, as with a head of zeros, only the 1e-8 bounds the gradient (its norm
+    is about 1e6, as published): initialise the head differently, or set `clip_norm`.
 
     Args:
         student_logits: z_s.

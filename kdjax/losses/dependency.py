@@ -1,12 +1,12 @@
 """Wasserstein dependency: objectives on a table of scores, and the penalty on a critic's slope.
 
-A critic f scores every pair of a batch, f_ij = f(x_i, y_j); the pairs (i, i) are real. Both
-objectives are *maximised*, by the critic and by the network that computes x. For a 1-Lipschitz f
-they measure a Wasserstein dependency, which stays bounded where mutual information does not; for
-any f `predictive_coding` is the objective of CPC (InfoNCE).
+A critic f scores every pair of a batch, f_ij = f(x_i, y_j); the pairs (i, i) are real. The critic
+and the network that computes x both *maximise* an objective. With a 1-Lipschitz f it measures a
+Wasserstein dependency, which stays bounded where mutual information does not. With any f,
+`predictive_coding` is the objective of CPC (InfoNCE).
 
-Source: Ozair et al. 2019 (arXiv 1903.11780). Only the abstract could be read: the exact form of
-each is a reconstruction.
+Source: Ozair et al. 2019 (arXiv 1903.11780). Only its abstract was available: the exact forms are
+reconstructions.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def dual_dependency(scores: Float[Array, "rows columns"], *, off_diagonal: bool 
       [], in the unit of f.
 
     Raises:
-      UserError: scores that are not square, or of one pair, which leaves no negatives.
+      UserError: scores that are not square, or of a single pair, which has no negatives.
 
     Source: Ozair et al. 2019 (arXiv 1903.11780), reconstruction.
 
@@ -55,8 +55,8 @@ def dual_dependency(scores: Float[Array, "rows columns"], *, off_diagonal: bool 
 def predictive_coding(scores: Float[Array, "rows columns"]) -> Scalar:
     """Objective of CPC and WPC: mean_i [ f_ii - ln sum_j exp f_ij ], to be maximised.
 
-    Couples the batch; the positive is in the sum. Plus ln(batch) it is the InfoNCE value, at most
-    ln(batch). CPC takes any f, WPC a Lipschitz one.
+    Couples the batch; the sum includes the positive. Objective + ln(batch) is the InfoNCE value, at
+    most ln(batch). f is arbitrary in CPC, Lipschitz in WPC.
 
     Args:
       scores: f(x_i, y_j), [batch, batch].
@@ -65,7 +65,7 @@ def predictive_coding(scores: Float[Array, "rows columns"]) -> Scalar:
       [], nats, at most 0.
 
     Raises:
-      UserError: scores that are not square, or of one pair, which leaves no negatives.
+      UserError: scores that are not square, or of a single pair, which has no negatives.
 
     Source: van den Oord et al. 2018 (arXiv 1807.03748); for WPC Ozair et al. 2019 (arXiv
       1903.11780), reconstruction.
@@ -88,19 +88,19 @@ def gradient_penalty(
     mix: Float[Array, "rows 1"] | None = None,
     permutation: Int[Array, " rows"] | None = None,
 ) -> Scalar:
-    """Mean squared excess of a critic's slope over 1, at points between real and false pairs.
+    """Penalise slopes of a critic other than 1, at points between real and false pairs.
 
     With g the gradient of f in the joint input (x, y): mean (|g| - 1)^2 for two sides,
     mean max(0, |g| - 1)^2 for one. The points are (x_i, u_i y_i + (1 - u_i) y_p(i)): joint u = 1,
     product u = 0, interpolated u in [0, 1). A small penalty does not bound the slope elsewhere.
 
     Args:
-      critic: f(x, y) -> [batch], row by row.
+      critic: f(x, y) -> [batch]; row i depends on x_i and y_i only.
       x: one side of the pairs.
       y: the other, [batch, width].
       sides: 1 or 2.
       at: "joint", "product" or "interpolated".
-      key: draws u uniformly and p as a random cyclic shift (no pair stays real), unless passed.
+      key: draws u, uniform, and p, a cyclic shift that leaves no pair real, unless both are passed.
       mix: u.
       permutation: p.
 
@@ -108,8 +108,8 @@ def gradient_penalty(
       [], squared unit of f over that of (x, y).
 
     Raises:
-      UserError: other values of `sides` or `at`, x and y of different lengths, one pair where two
-        are needed, neither a key nor u and p.
+      UserError: other values of `sides` or `at`, x and y of different lengths, a single pair where
+        two are needed, neither a key nor u and p.
 
     Source: Gulrajani et al. 2017 (arXiv 1704.00028) for two sides; the points are our choice.
 
@@ -125,7 +125,7 @@ def gradient_penalty(
     y = penalty_points(y, at=at, key=key, mix=mix, permutation=permutation)
     gradients = jax.grad(lambda a, b: jnp.sum(critic(a, b)), argnums=(0, 1))(x, y)
     squared = sum(jnp.sum(jnp.square(g), axis=1) for g in gradients)
-    # where f is flat the root has no derivative: 0 is a subgradient of the length
+    # where f is flat the root has no derivative; 0 is a subgradient of the length
     flat = squared == 0
     excess = jnp.where(flat, 0.0, jnp.sqrt(jnp.where(flat, 1.0, squared))) - 1
     return jnp.mean(jnp.square(jnp.maximum(excess, 0.0) if sides == 1 else excess))
@@ -139,9 +139,9 @@ def penalty_points(
     mix: Float[Array, "rows ..."] | None = None,
     permutation: Int[Array, " rows"] | None = None,
 ) -> Float[Array, "rows ..."]:
-    """Points of `gradient_penalty`, u_i y_i + (1 - u_i) y_p(i), row by row; arguments as there.
+    """Return the points of `gradient_penalty`, u_i y_i + (1 - u_i) y_p(i); arguments as there.
 
-    Couples the batch: compute them for all of it, then divide the rows over devices.
+    Couples the batch: compute all points, then divide the rows over devices.
 
     Raises:
       UserError: as `gradient_penalty`.
@@ -180,5 +180,5 @@ def _square(scores: Array) -> Array:
     if jnp.ndim(scores) != 2 or scores.shape[0] != scores.shape[1]:
         raise UserError(f"scores: shape {jnp.shape(scores)} must be [batch, batch]")
     if scores.shape[0] < 2:
-        raise UserError("scores: a batch of one pair has no negatives; it needs two or more")
+        raise UserError("scores: a batch of one pair has no negatives; use two or more")
     return scores.astype(jnp.float32)

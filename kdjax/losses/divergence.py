@@ -1,12 +1,12 @@
-"""Divergences between two categorical distributions given by logits, and losses made of them.
+"""Divergences between two categorical distributions, and losses made of them.
 
-Student first, teacher second, logits in, one float32 number an example out: a sum over classes,
-in nats, never averaged over the batch and never multiplied by T^2 (the term that uses a loss does
-both). `p = softmax(z / T)`. All is computed in float32: values and gradients stay finite for T from
-0.05 on and logits up to 1e4 in size, whatever their dtype, and keep their digits where T is high or
-both sides nearly agree; a class with a logit of -inf on both sides contributes nothing. Nothing is
-detached unless a function says so. Shapes that differ and a temperature that is not a finite number
-> 0 are refused with a UserError.
+Arguments are logits, student first, teacher second; `p = softmax(z / T)`. Every function returns
+one float32 number per example: a sum over classes, in nats. It never averages over the batch and
+never multiplies by T^2; the term that uses the loss does both. All is computed in float32. Values
+and gradients are finite for T >= 0.05 and |logits| <= 1e4, in any dtype, and accurate where T is
+high or both sides nearly agree. A class with a logit of -inf on both sides contributes nothing.
+Nothing is detached unless a docstring says so. A UserError is raised for shapes that differ and for
+a temperature that is not a finite number > 0.
 """
 
 import jax
@@ -128,8 +128,7 @@ def jensen_shannon(
 ) -> PerExample:
     """Jensen-Shannon: w KL(teacher || m) + (1 - w) KL(student || m), m = w p_t + (1 - w) p_s.
 
-    It vanishes as w goes to 0 or 1 (divided by w or 1 - w it would become a KL there), so a sweep
-    over w also sweeps the size of the gradient.
+    It tends to 0 as w goes to 0 or 1, so a sweep over w also changes the size of the gradient.
 
     Args:
         student_logits: z_s.
@@ -141,7 +140,7 @@ def jensen_shannon(
         [*batch], nats, between 0 and the entropy of (w, 1 - w): log 2 at w = 1/2.
 
     Raises:
-        UserError: as all here, and a weight outside (0, 1).
+        UserError: also a weight outside (0, 1).
 
     Source: Lin 1991, "Divergence measures based on the Shannon entropy"; the weighted form for
     distillation in Agarwal et al. 2023 (arXiv 2306.13649).
@@ -186,7 +185,7 @@ def weighted_kl(
         [*batch], nats.
 
     Raises:
-        UserError: as all here, and a negative weight.
+        UserError: also a negative weight.
 
     >>> student, teacher = jnp.zeros(2), jnp.array([500.0, 0.0])
     >>> print(float(weighted_kl(student, teacher, forward_weight=2.0, reverse_weight=0.0)))
@@ -208,9 +207,9 @@ def balanced_kl(
 ) -> PerExample:
     """BD-KD's student side: d KL(teacher || student) + v KL(student || teacher).
 
-    Per example (d, v) = (W, 1) if H(p_t) > H(p_s), (1, W) if H(p_s) > H(p_t), (1, 1) if equal:
-    a more confident student is spread out, a less confident one is sharpened. The weights carry
-    no gradient.
+    Per example (d, v) = (W, 1) if H(p_t) > H(p_s), (1, W) if H(p_s) > H(p_t), (1, 1) if equal.
+    The loss flattens a student more confident than the teacher and sharpens a less confident one.
+    The weights carry no gradient.
 
     Args:
         student_logits: z_s.
@@ -223,10 +222,10 @@ def balanced_kl(
         [*batch], nats.
 
     Raises:
-        UserError: as all here, and an emphasis <= 0.
+        UserError: also an emphasis <= 0.
 
-    Source: a reconstruction of Amara et al. 2022 (arXiv 2212.12965) from its abstract and an
-    independent implementation of the weighting rule; not the paper's own equations.
+    Source: Amara et al. 2022 (arXiv 2212.12965), reconstructed from its abstract and an independent
+    implementation of the weighting rule, not from the paper's equations.
 
     >>> surer, unsure = jnp.array([4.0, 0.0]), jnp.zeros(2)
     >>> extra = balanced_kl(surer, unsure) - weighted_kl(surer, unsure)
@@ -246,7 +245,7 @@ def balanced_kl(
 def logit_mse(
     student_logits: Logits, teacher_logits: Logits, *, temperature: Number = 1.0
 ) -> PerExample:
-    """Mean over classes of ((z_s - z_t) / T)^2, also for regressions, whose one logit is the value.
+    """Mean over classes of ((z_s - z_t) / T)^2; a regression has one logit, the value.
 
     Returns:
         [*batch], in units of the logits, squared.

@@ -1,9 +1,9 @@
-"""Losses that compare two layers' features of the same images, one number an example.
+"""Losses that compare two layers' features of the same images, one number per example.
 
-Student first, teacher second. Feature maps are [batch, height, width, channel]; where widths
-differ, the student carries a projector (`models.with_adapters`): losses own no parameters. All is
+Student first, teacher second. Feature maps are [batch, height, width, channel]. Losses have no
+parameters: where widths differ, give the student a projector (`models.with_adapters`). All is
 computed in float32, stays finite at zero features, and is never averaged over the batch. Nothing
-is detached unless a function says so.
+is detached unless a docstring says so.
 """
 
 import jax
@@ -45,9 +45,9 @@ def norm_direction(
 ) -> PerExample:
     """ND: 1 - <f_s, e_y> / max(||f_s||, ||f_t||), e_y the direction of the label's class mean.
 
-    A student feature shorter than the teacher's is pulled along e_y, which turns and lengthens it;
-    one at least as long only turns: there the loss is 1 - cos. The maximum is not detached. A
-    class mean of 0, or two features of 0, give 1 without gradient.
+    The gradient moves a student feature shorter than the teacher's along e_y, which turns and
+    lengthens it. A feature at least as long is only turned: the loss is 1 - cos. The maximum is not
+    detached. A class mean of 0, or two features of 0, give 1 without gradient.
 
     Args:
         student_features: f_s, the input of the last linear layer.
@@ -71,8 +71,8 @@ def norm_direction(
     check_pair(student_features, teacher_features, "features", "[*batch, width]")
     direction = _direction_of(class_means, labels, student_features)
     student, teacher = (jnp.asarray(f, jnp.float32) for f in (student_features, teacher_features))
-    # ||f_s||^2 - ||f_t||^2 in one sum, exactly 0 for equal features; two separately rounded norms
-    # might differ. jnp.maximum would send half of the gradient to each of two equal norms.
+    # ||f_s||^2 - ||f_t||^2 as one sum is exactly 0 for equal features; two separately rounded norms
+    # might differ. jnp.maximum would give half of the gradient to each of two equal norms.
     excess = jnp.sum((student - teacher) * (student + teacher), axis=-1)
     longest = jnp.where(excess >= 0, norm(student), norm(teacher))
     return 1 - ratio(jnp.sum(student * direction, axis=-1), longest)
@@ -111,7 +111,7 @@ def _direction_of(class_means: ArrayLike, labels: ArrayLike, features: ArrayLike
         )
     check_labels(features, labels, "features")
     labels = jnp.asarray(labels)
-    # A negative index would count from the end: a padding label must not count as a class.
+    # JAX would read the padding label -1 as the last class.
     labels = jnp.where(labels < 0, means.shape[0], labels)
     return unit(means).at[labels].get(mode="fill", fill_value=jnp.nan)
 
@@ -121,7 +121,7 @@ def stepwise_norm(
 ) -> PerExample:
     """ND's norm term (SIFN): (||f|| - (||f|| as a constant + step))^2, which lengthens features.
 
-    The value is step^2 always; the gradient is -2 step f / ||f||, and 0 at f = 0.
+    The value is always step^2; the gradient is -2 step f / ||f||, and 0 at f = 0.
 
     Returns:
         [*batch], step^2.
@@ -139,7 +139,7 @@ def stepwise_norm(
     if jnp.ndim(student_features) < 1:
         raise UserError("features: a scalar must be [*batch, width]")
     length = norm(jnp.asarray(student_features, jnp.float32))
-    # ||f|| - ||f|| first: added to a length of 1e8, a step of 1 would be rounded away.
+    # Compute ||f|| - ||f|| first: added to a length of 1e8, a step of 1 would be rounded away.
     return ((length - jax.lax.stop_gradient(length)) - step) ** 2
 
 
@@ -155,7 +155,7 @@ def attention_transfer(
         [batch], at most 2 / positions; a map of zeros counts as 0.
 
     Raises:
-        UserError: other batch or positions, or no axis between batch and channel.
+        UserError: different batch sizes or positions, or no axis between batch and channel.
 
     Source: Zagoruyko and Komodakis 2017 (arXiv 1612.03928), equation 2 with p = 2, as a mean.
 
@@ -182,10 +182,10 @@ def hierarchical_context(
 ) -> Float[Array, " batch"]:
     """ReviewKD's HCL of one level: weighted mean squared differences of a pyramid of pooled maps.
 
-    The full map has weight 1; averaged over 4 x 4, 2 x 2 and 1 x 1 cells (those fewer than its
-    rows; columns do not count, and may be pooled into more cells than there are) it has weights
-    1/2, 1/4, 1/8, in this order; the sum is divided by that of the weights. Add up the losses of
-    several levels.
+    The full map has weight 1; its averages over 4 x 4, 2 x 2 and 1 x 1 cells have weights 1/2, 1/4
+    and 1/8, in this order; the sum is divided by the sum of the weights. Levels with as many cells
+    as the map has rows, or more, are omitted (columns do not count: fewer columns than cells are
+    possible). Add up the losses of several layers.
 
     Returns:
         [batch] float32.

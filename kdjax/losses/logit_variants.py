@@ -12,8 +12,8 @@ from kdjax.losses._vectors import deviation, gram
 from kdjax.losses.divergence import forward_kl
 from kdjax.types import Array
 
-_DEVIATION_EPSILON = 1e-7  # the reference implementation's
-_STRONG, _WEAK = (3.0, 5.0), (2.0, 6.0)  # MLLD's temperatures beside its own
+_DEVIATION_EPSILON = 1e-7  # as in the reference implementation
+_STRONG, _WEAK = (3.0, 5.0), (2.0, 6.0)  # MLLD's temperatures besides T
 _LOGITS = "[batch, classes]"
 
 
@@ -25,7 +25,7 @@ def standardized_kl(
 ) -> Float[Array, "*batch"]:
     """KL(teacher || student) of standardized logits (z - mean) / (deviation + 1e-7), over T.
 
-    The deviation has classes - 1 in its denominator. Equal logits stay 0.
+    The deviation has classes - 1 in its denominator. Constant logits become 0.
 
     Returns:
         [*batch], nats.
@@ -61,8 +61,8 @@ def multi_level_kl(
     """MLLD: instances, classes and batches compared at the temperatures T, 3, 5, 2 and 6.
 
     K_T is T^2 times the batch mean of KL(teacher || student), P_T are the probabilities [batch,
-    classes]. With a the share of images of at most the median confidence, b that of classes of at
-    most the median sum of probabilities, both of the teacher at temperature 1:
+    classes]. a is the share of images with at most the median confidence, b the share of classes
+    with at most the median sum of probabilities, both of the teacher at temperature 1. The loss is
 
         a sum_T K_T + sum_{T, 3, 5} K_T(view) + sum_{2, 6} K_T
         + sum_T (b |P_t'P_t - P_s'P_s|^2 / classes + a |P_t P_t' - P_s P_s'|^2 / batch)
@@ -75,13 +75,13 @@ def multi_level_kl(
         temperature: T > 0.
 
     Returns:
-        []; couples the batch, and includes T^2, as temperatures differ.
+        []; couples the batch, and includes T^2 because the temperatures differ.
 
     Raises:
         UserError: shapes that differ or are not [batch, classes], temperature <= 0.
 
-    Source: Jin, Wang, Lin 2023 (CVPR); shares, scales and the first view at
-    temperatures 2 and 6 are the published code's.
+    Source: Jin, Wang, Lin 2023 (CVPR); shares, scales and the first view at temperatures 2 and 6
+    as in the published code.
 
     >>> z = jnp.array([[1.0, 2.0, 4.0], [0.0, 1.0, 0.0]])
     >>> print(multi_level_kl(z, z, z, z))

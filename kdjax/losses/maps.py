@@ -1,7 +1,7 @@
-"""Losses of feature maps [batch, height, width, channel], one number an example.
+"""Losses on feature maps [batch, height, width, channel], one number per example.
 
-Unless a loss says otherwise, the taller of two maps is averaged down to the other's size. All is
-computed in float32 and stays finite at zero maps.
+Unless a docstring says otherwise, the taller of two maps is averaged down to the other's size. All
+is computed in float32 and stays finite at zero maps.
 """
 
 import math
@@ -18,7 +18,7 @@ from kdjax.losses._types import Number
 from kdjax.losses._vectors import products, ratio, rows, unit
 from kdjax.types import Array
 
-_SMALLEST_VARIANCE = 1e-5  # VID's, the reference implementation's
+_SMALLEST_VARIANCE = 1e-5  # of VID, as in the reference implementation
 
 
 def match_maps(
@@ -28,10 +28,10 @@ def match_maps(
     """Average the taller of two maps down to the other's height and width.
 
     Returns:
-        Both maps in float32, of one height and width.
+        Both maps in float32, of equal height and width.
 
     Raises:
-        UserError: no maps, or other batches.
+        UserError: arrays that are no maps, or different batch sizes.
 
     >>> [m.shape for m in match_maps(jnp.ones((1, 4, 4, 3)), jnp.ones((1, 2, 2, 5)))]
     [(1, 2, 2, 3), (1, 2, 2, 5)]
@@ -45,14 +45,14 @@ def neuron_selectivity(
 ) -> Float[Array, " batch"]:
     """NST: squared mean discrepancy of the two sets of channels, kernel <f_a, f_b>^2.
 
-    f_a is the direction of channel a over the positions, k(S, T) = mean_ab <f_a, f_b>^2, and the
-    loss k(S, S) + k(T, T) - 2 k(S, T). The numbers of channels may differ.
+    f_a is channel a over the positions, divided by its length; k(S, T) = mean_ab <f_a, f_b>^2; the
+    loss is k(S, S) + k(T, T) - 2 k(S, T). The numbers of channels may differ.
 
     Returns:
         [batch], between 0 and 2; a channel of zeros counts as orthogonal to all.
 
     Raises:
-        UserError: no maps, or other batches.
+        UserError: arrays that are no maps, or different batch sizes.
 
     Source: Huang and Wang 2017 (arXiv 1707.01219), with the polynomial kernel of degree 2.
 
@@ -72,7 +72,7 @@ def neuron_selectivity(
 def factor_transfer(
     student_factors: Float[ArrayLike, "batch ..."], teacher_factors: Float[ArrayLike, "batch ..."]
 ) -> Float[Array, " batch"]:
-    """FT: mean_j |f_s / ||f_s|| - f_t / ||f_t|||_j over all entries of a translator's factors.
+    """FT: mean_j |f_s / ||f_s|| - f_t / ||f_t|||_j over all entries of the factors f.
 
     Returns:
         [batch]; factors of 0 count as 0.
@@ -99,7 +99,7 @@ def spatial_factor_transfer(
         [batch]; factors of 0 count as 0.
 
     Raises:
-        UserError: no maps, or other batches.
+        UserError: arrays that are no maps, or different batch sizes.
 
     Source: Kim, Park, Kwak 2018 (arXiv 1802.04977); the form of a public implementation.
 
@@ -150,7 +150,7 @@ def variational_information(
     A Gaussian bound on the mutual information, up to a constant.
 
     Args:
-        mean: mu, what a regressor makes of the student's features.
+        mean: mu, a regressor's output for the student's features.
         teacher_features: t.
         log_scale: trained with the regressor.
 
@@ -168,8 +168,8 @@ def variational_information(
     check_pair(mean, teacher_features, "features", "[*batch, channel]")
     if jnp.shape(log_scale) != jnp.shape(mean)[-1:]:
         raise UserError(
-            f"log_scale: shape {jnp.shape(log_scale)} must be {jnp.shape(mean)[-1:]}, one entry a "
-            "channel"
+            f"log_scale: shape {jnp.shape(log_scale)} must be {jnp.shape(mean)[-1:]}, one entry "
+            "per channel"
         )
     mean, teacher = (jnp.asarray(f, jnp.float32) for f in (mean, teacher_features))
     # softplus, as log(1 + exp(.)) overflows
@@ -184,11 +184,11 @@ def margin_relu_distance(
 ) -> Float[Array, " batch"]:
     """OFD: sum of (s - g)^2 where s > g or t > 0, with g = max(t, margin of the channel).
 
-    Where the teacher is negative the student must be so too, no further down. Both are before
+    Where the teacher is negative, the student is pushed down to g and no further. Both are before
     their ReLU; the teacher's map is averaged to the student's size.
 
     Args:
-        student_features: s, as a connector makes them.
+        student_features: s, the output of a connector.
         teacher_features: t.
         margin: of each channel, negative; see `negative_margin`.
 
@@ -196,7 +196,8 @@ def margin_relu_distance(
         [batch].
 
     Raises:
-        UserError: no maps, other batches or channels, a margin of another shape.
+        UserError: arrays that are no maps, different batch sizes or channels, a margin of another
+            shape.
 
     Source: Heo et al. 2019 (arXiv 1904.01866).
 
@@ -207,7 +208,7 @@ def margin_relu_distance(
     student, teacher = map_pair(student_features, teacher_features, channels=True)
     if jnp.shape(margin) != student.shape[-1:]:
         raise UserError(
-            f"margin: shape {jnp.shape(margin)} must be {student.shape[-1:]}, one entry a channel"
+            f"margin: shape {jnp.shape(margin)} must be {student.shape[-1:]}, one per channel"
         )
     teacher = pool(teacher, student.shape[1:3])
     target = jnp.maximum(teacher, jnp.asarray(margin, jnp.float32))

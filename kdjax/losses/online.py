@@ -1,7 +1,7 @@
 """Online distillation among peers: KDCL's targets and SwitOKD's switch.
 
-A target made of several networks' logits is a constant by definition, so it is detached. Shapes
-that disagree, labels that are not integers and temperatures <= 0 are refused with a UserError.
+Targets made of several networks' logits are detached. A UserError is raised for shapes that
+disagree, labels that are not integers and temperatures <= 0.
 """
 
 import functools
@@ -39,8 +39,8 @@ def minimum_logit_kl(
 ) -> PerExample:
     """KL(target || own) with KDCL's minimum-logit target z*_c = min_k (z_kc - z_ky).
 
-    Each class takes its logit from the network that gives it least relative to the label y, so no
-    network is more confident of the label than the target. The target is detached.
+    Each class takes the smallest logit, relative to the label y, of all networks, so no network is
+    more confident of the label than the target. The target is detached.
 
     Returns:
         [*batch], nats; NaN where a label lies outside [0, classes).
@@ -65,9 +65,9 @@ def least_cross_entropy_kl(
     *,
     temperature: Number = 2.0,
 ) -> PerExample:
-    """KL(target || own) with KDCL's naive target: per example the network with the least CE.
+    """KL(target || own); KDCL's naive target is, per example, the network with the least CE.
 
-    The target is detached; where the own network has the least, the loss is 0.
+    The target is detached; the loss is 0 where the own network has the least cross-entropy.
 
     Returns:
         [*batch], nats.
@@ -86,7 +86,7 @@ def least_cross_entropy_kl(
 
 
 class SwitchSignal(NamedTuple):
-    """Batch means by which SwitOKD decides to pause the teacher; all scalars, all detached.
+    """Batch means from which SwitOKD decides to pause the teacher; detached scalars.
 
     `gap` mean ||p_s - p_t||_1; `threshold` delta; `student_error` and `teacher_error` the mean L1
     distances to the one-hot label; `expert`: the teacher is paused on this batch.
@@ -102,7 +102,7 @@ class SwitchSignal(NamedTuple):
 def switch_signal(
     student_logits: Logits, teacher_logits: Logits, labels: Labels, *, mask: Mask = None
 ) -> SwitchSignal:
-    """SwitOKD's switch: decide if the gap to the teacher is too wide for the teacher to train on.
+    """SwitOKD's switch: decide whether the teacher is too far ahead to continue training.
 
     With G = mean ||p_s - p_t||_1, a and b the mean L1 distances of student and teacher to the
     one-hot label (T = 1): delta = a - exp(-b / (a + b)) b, and `expert` iff G > delta and b < a.
@@ -112,7 +112,7 @@ def switch_signal(
         student_logits: z_s.
         teacher_logits: z_t.
         labels: class indices.
-        mask: 1 for examples, 0 for padding; None if none is padding.
+        mask: 1 for examples, 0 for padding; None without padding.
 
     Returns:
         SwitchSignal of scalars, L1 distances between 0 and 2.

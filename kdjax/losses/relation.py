@@ -1,9 +1,9 @@
 """Losses on relations between the examples of a batch: distances, angles, similarities.
 
-Student and teacher must agree in the batch, not in the width. All couple the batch: they return
-one number, a mean over pairs or triples; pass the gathered features of all devices. Both sides
-receive gradients; float32; finite where examples coincide or are 0. Different batch sizes and
-features without a second axis are refused with a UserError.
+Student and teacher have the same batch size; widths may differ. All losses couple the batch: they
+return one number, a mean over pairs or triples; pass the gathered features of all devices. Both
+sides receive gradients. Results are float32, and finite where examples coincide or are 0. A
+UserError is raised for different batch sizes and for features without a second axis.
 """
 
 import math
@@ -14,12 +14,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from kdjax.losses._checks import check_batches, check_count, check_pair, check_positive
+from kdjax.losses._comparison import kl_summand
 from kdjax.losses._types import Features, Number, Scalar
 from kdjax.losses._vectors import gram, huber, norm, ratio, rows, squared_distances, unit
 from kdjax.types import Array
 
-_EPSILON = 1e-7  # in PKT's logarithm, the reference implementation's
-_VARIANCE_EPSILON = 1e-4  # SRD's batch norm, the reference implementation's
+_EPSILON = 1e-7  # in PKT's logarithm, as in the reference implementation
+_VARIANCE_EPSILON = 1e-4  # in SRD's batch norm, as in the reference implementation
 
 
 def similarity_preserving(student_features: Features, teacher_features: Features) -> Scalar:
@@ -62,8 +63,8 @@ def relational_distance(student_features: Features, teacher_features: Features) 
 def _lengths(x: Array) -> tuple[Array, Array]:
     """Return squared distances of all pairs and their roots, 0 for examples that coincide."""
     squared = squared_distances(x)
-    # The gradient of an angle grows as 1 / length: for examples closer than this it would be
-    # rounding error, or infinite.
+    # The gradient of an angle grows as 1 / length: for closer examples it would be rounding error,
+    # or infinite.
     apart = squared > jax.lax.stop_gradient(1e-12 * jnp.mean(squared))
     return squared, jnp.where(apart, jnp.sqrt(jnp.where(apart, squared, 1.0)), 0.0)
 
@@ -102,8 +103,8 @@ def relational_angle(student_features: Features, teacher_features: Features) -> 
         ]
         return jnp.sum(huber(cosines[0] - cosines[1]))
 
-    # By the law of cosines, from the sides of the triangles alone: inner products of differences
-    # would cost `width` times as much. One vertex at a time keeps the work in the cache.
+    # The law of cosines needs only the sides of the triangles; inner products of differences would
+    # cost `width` times as much. One vertex at a time keeps the arrays in the cache.
     sums = jax.lax.map(penalty_at, (list(sides), inverses))
     return jnp.sum(sums) / float(sides[0].shape[0]) ** 3
 
@@ -113,8 +114,8 @@ def probabilistic_knowledge_transfer(
 ) -> Scalar:
     """PKT: mean_ij P_t log((P_t + e) / (P_s + e)), KL(teacher || student) over the neighbours.
 
-    P_ij = (1 + cos(f_i, f_j)) / 2 with each row divided by its sum, e = 1e-7. Divided by batch^2
-    as in the published code, so it is 1 / batch times the mean divergence of a row.
+    P_ij = (1 + cos(f_i, f_j)) / 2 with each row divided by its sum, e = 1e-7. The mean over i and j
+    is that of the published code: 1 / batch times the mean divergence of a row.
 
     Returns:
         [], nats; couples the batch.
@@ -126,7 +127,11 @@ def probabilistic_knowledge_transfer(
     """
     check_batches(student_features, teacher_features)
     s, t = (_neighbour_probabilities(rows(f)) for f in (student_features, teacher_features))
-    return jnp.mean(t * jnp.log((t + _EPSILON) / (s + _EPSILON)))
+    # Rows of both sum to 1, so t - s may be subtracted: of nearly equal rows every number is then
+    # >= 0, where t log(t / s) is a small sum of large numbers of both signs.
+    p, q, gap = t + _EPSILON, s + _EPSILON, t - s
+    log_ratio = jnp.where(jnp.abs(gap) < q / 2, jnp.log1p(gap / q), jnp.log(p / q))
+    return jnp.mean(kl_summand(p, q, log_ratio, gap) - _EPSILON * log_ratio)
 
 
 def _neighbour_probabilities(x: Array) -> Array:
@@ -146,7 +151,7 @@ def correlation_congruence(
     Raises:
         UserError: shapes that differ or are not [batch, width].
 
-    Source: Peng et al. 2019 (arXiv 1904.01802), as a public implementation reads it.
+    Source: Peng et al. 2019 (arXiv 1904.01802), in the form of a public implementation.
 
     >>> print(correlation_congruence(jnp.ones((3, 2)), jnp.zeros((3, 2))))
     2.0
@@ -163,10 +168,10 @@ def kernel_correlation_congruence(
     gamma: Number = 0.4,
     order: int = 2,
 ) -> Float[Array, ""]:
-    """CC by a Gaussian kernel's Taylor series: ||K_s - K_t||_F / batch^2.
+    """CC with the Taylor series of a Gaussian kernel: ||K_s - K_t||_F / batch^2.
 
-    K_ij = e^(-2 gamma) sum_{p <= order} (2 gamma)^p <x_i, x_j>^p / p!, for rows of length 1; rows
-    are not normalised here.
+    K_ij = e^(-2 gamma) sum_{p <= order} (2 gamma)^p <x_i, x_j>^p / p!. It is the Gaussian
+    kernel for rows of length 1; rows are not normalised here.
 
     Args:
         student_embedding: x.
@@ -178,7 +183,7 @@ def kernel_correlation_congruence(
         []; couples the batch. Where the kernels are equal the gradient is 0.
 
     Raises:
-        UserError: other batch sizes, or no second axis, gamma <= 0, order < 1.
+        UserError: different batch sizes, no second axis, gamma <= 0, order < 1.
 
     Source: Peng et al. 2019 (arXiv 1904.01802).
 
@@ -204,10 +209,10 @@ def log_sum_distance(
     *,
     exponent: Number = 4.0,
 ) -> Float[Array, ""]:
-    """SRD: 2 log sum |a_s - a_t|^exponent, columns of a standardized over the batch.
+    """SRD: 2 log sum |a_s - a_t|^exponent; columns of a are standardized over the batch.
 
     Args:
-        student_embedding: a_s, a linear projector's, of the teacher's width.
+        student_embedding: a_s, the output of a linear projector to the teacher's width.
         teacher_embedding: a_t.
         exponent: > 0.
 

@@ -2,11 +2,11 @@
 
 Rows are the student's examples, columns the teacher's; x = softmax(z_s / T), y = softmax(z_t / T),
 C_ij = ||x_i - y_j||_1 in [0, 2]. With n real rows and m real columns each row of the plan should
-sum to 1 and each column to n / m: n times the plan whose marginals are 1/n and 1/m, so that costs
-are those of one student example whatever m is. For n = m all marginals are 1.
+sum to 1 and each column to n / m: the plan is n times the one whose marginals are 1/n and 1/m, so a
+cost belongs to one student example for any m. For n = m all marginals are 1.
 
-The same iteration runs in one of two spaces, chosen by epsilon: multiplying by exp(-C / epsilon)
-is ten times faster, log space (ott) never underflows. float32, or float64 where the logits are.
+Epsilon selects one of two forms of the iteration: multiplying by exp(-C / epsilon) is ten times
+faster; log space (ott) never underflows. The dtype is float32, or float64 for float64 logits.
 """
 
 import math
@@ -25,8 +25,8 @@ from kdjax.losses._l1_cost import l1_cost
 from kdjax.losses._types import Number, Scalar
 from kdjax.types import Array
 
-# The kernel is at least exp(-2 / epsilon), and scalings reach that size to the power of -2:
-# exp(80) from here on, below float32's exp(88).
+# The kernel is at least exp(-2 / epsilon), and scalings reach exp(4 / epsilon): exp(80) at this
+# epsilon, below float32's limit of exp(88).
 _KERNEL_EPSILON = 0.05
 _CONVERGED = 1e-2  # row error below which fixed iterations count as converged
 
@@ -35,7 +35,7 @@ class SinkhornOutput(NamedTuple):
     """A plan with its costs and the state of the iterations.
 
     `row_error` is the largest |sum_j plan_ij - 1| of a real row (column sums are exact);
-    `converged`: it is at most the threshold, or 0.01 with fixed iterations.
+    `converged`: `row_error` is at most the threshold, or 0.01 with fixed iterations.
     """
 
     cost: Float[Array, " batch"]
@@ -74,24 +74,24 @@ def sinkhorn(
 ) -> SinkhornOutput:
     """SinKD's cost of each student example: cost_i = sum_j P_ij C_ij.
 
-    P is K = exp(-C / epsilon) after `num_iters` times dividing each row, then each column by its
-    sum. The published loss is the *sum* of `cost` times a weight. Examples are coupled: over
-    devices, gather them first.
+    P is K = exp(-C / epsilon) after dividing `num_iters` times each row, then each column by its
+    sum. The published loss is the *sum* of `cost` times a weight. Couples the batch: pass the
+    gathered logits of all devices.
 
     Args:
         student_logits: z_s.
-        teacher_logits: z_t, of one example a row; any number of rows.
+        teacher_logits: z_t; any number of rows.
         temperature: T > 0.
         epsilon: > 0. Below 0.05 the iterations run in log space.
-        num_iters: number of iterations; with a threshold, the largest number.
+        num_iters: number of iterations; with a threshold, the maximum.
         mask: > 0 for real rows; others cost 0 and are ignored.
-        teacher_mask: the teacher's; `mask` by default where both have as many rows.
+        teacher_mask: the same for the teacher; default: `mask` if the numbers of rows are equal.
         threshold: stop when the summed error of the rows is below it; checked every 10
-            iterations. The gradient is that of the iterations made.
+            iterations. The gradient goes through the iterations that ran.
 
     Returns:
-        Costs [batch] between 0 and 2, the plan [batch, others], the largest row error, the
-        iterations made and whether they converged. The bias of epsilon stays in the cost:
+        Costs [batch] between 0 and 2, the plan [batch, others], the largest row error, the number
+        of iterations that ran and whether they converged. The cost includes the bias of epsilon:
         it is not 0 for equal logits (see `sinkhorn_divergence`).
 
     Raises:
@@ -129,9 +129,9 @@ def sinkhorn_divergence(
     """Debiased transport: n (OT(x, y) - OT(x, x) / 2 - OT(y, y) / 2), 0 for equal batches.
 
     OT is the dual value of the regularised problem, <P, C> + epsilon KL(P | rows x columns) with
-    marginals 1/n and 1/m; n, the number of real student rows, gives it the scale of the sum of
-    `sinkhorn`'s costs. With the entropy in it, it is never negative once converged. Arguments and
-    errors as in `sinkhorn`.
+    marginals 1/n and 1/m. The factor n, the number of real student rows, gives it the scale of the
+    sum of `sinkhorn`'s costs. Because OT includes the entropy, the divergence is never negative
+    once converged. Arguments and errors as in `sinkhorn`.
 
     Returns:
         []; couples the batch.
@@ -159,7 +159,7 @@ def sinkhorn_divergence(
 
 
 def _solve(cost: Array, rows: Array, columns: Array, solver: _Solver) -> _Solved:
-    """Iterate in the space that epsilon allows; with a threshold always in log space, by ott."""
+    """Iterate in the form that epsilon allows; with a threshold always in log space (ott)."""
     n, m = jnp.sum(rows), jnp.sum(columns)
     a = jnp.where(m > 0, rows, 0).astype(cost.dtype)
     b = (columns * (n / jnp.maximum(m, 1))).astype(cost.dtype)
@@ -186,13 +186,13 @@ def _is_large(epsilon: Array) -> Array:
 
 @_is_large.def_vmap
 def _(axis_size: int, in_batched: list[bool], epsilon: Array) -> tuple[Array, bool]:
-    # One branch for all members of a sweep: a batched predicate would run both for each.
+    # All members of a sweep take one branch: a batched predicate would run both for each.
     return _is_large(jnp.min(epsilon, axis=0)), False
 
 
 def _kernel_space(cost: Array, a: Array, b: Array, epsilon: Number, num_iters: int) -> _Solved:
     """Iterate as published; ott's kernel mode takes 4 to 80 times as long."""
-    # Where both branches are computed and this one is dropped, it must still be finite.
+    # It must be finite even where both branches are computed and its result is not used.
     kernel = jnp.exp(-cost / jnp.maximum(epsilon, _KERNEL_EPSILON).astype(cost.dtype))
 
     def scale(marginal: Array, sums: Array) -> Array:
@@ -224,7 +224,7 @@ def _log_space(cost: Array, a: Array, b: Array, solver: _Solver) -> _Solved:
         inner_iterations=inner,
         implicit_diff=None,  # unrolled: its implicit gradient fails for two classes
     )
-    # ott ends with its first side, the published iteration with the columns: hence the transpose.
+    # ott's last update is of the first side, the published one of the columns: hence the transpose.
     out = iterate(LinearProblem(Geometry(cost.T, epsilon=epsilon), a=b, b=a))  # pyright: ignore
     columns, rows = (potential / epsilon for potential in out.potentials)
     real = (a > 0)[:, None] & (b > 0)
@@ -241,8 +241,8 @@ def _checked(
     shapes, (mask, teacher_mask) = (jnp.shape(student), jnp.shape(teacher)), masks
     if [len(shape) for shape in shapes] != [2, 2] or shapes[0][1] != shapes[1][1]:
         raise UserError(
-            f"logits: student {shapes[0]} and teacher {shapes[1]} must be [batch, classes], of as "
-            "many classes"
+            f"logits: student {shapes[0]} and teacher {shapes[1]} must be [batch, classes] with "
+            "equal numbers of classes"
         )
     check_mask("mask", mask, shapes[0][:1])
     check_mask("teacher_mask", teacher_mask, shapes[1][:1])
@@ -255,12 +255,12 @@ def _checked(
     dtype = jnp.promote_types(jnp.result_type(student, teacher), jnp.float32)
 
     def probabilities(logits: ArrayLike, real: Array) -> Array:
-        # A masked row may hold NaN, which gradients would spread.
+        # A masked row may hold NaN, which would reach every gradient.
         logits = jnp.where(real[:, None], jnp.asarray(logits, dtype), 0)
         return jax.nn.softmax(logits / temperature, axis=-1)
 
-    # The cost has a kink where they are equal, so one rounding flips its gradient: the barriers
-    # keep both from being fused with what computes the logits and with what uses them.
+    # The cost has a kink where they are equal, so one rounding error flips its gradient: the
+    # barriers keep XLA from fusing both sides with the operations before and after.
     student, teacher = jax.lax.optimization_barrier((student, teacher))
     pair = probabilities(student, rows), probabilities(teacher, columns)
     return jax.lax.optimization_barrier(pair), (rows, columns)

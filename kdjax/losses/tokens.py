@@ -1,7 +1,7 @@
-"""Divergences for language models, one number a token: skewed and adaptive KL.
+"""Divergences for language models, one number per token: skewed and adaptive KL.
 
-Logits are [batch, positions, vocabulary], or any leading axes; the generalized Jensen-Shannon
-divergence is `jensen_shannon`.
+Logits are [batch, positions, vocabulary]; other leading axes work, too. The generalized
+Jensen-Shannon divergence is `jensen_shannon`.
 """
 
 import jax
@@ -13,7 +13,7 @@ from kdjax.losses._types import Logits, Number, PerExample
 from kdjax.losses._vectors import ratio
 from kdjax.types import Array
 
-_MASS = 0.5  # of the head, Wu et al. 2024
+_MASS = 0.5  # probability of the head, Wu et al. 2024
 
 
 def skew_forward_kl(
@@ -83,7 +83,8 @@ def adaptive_kl(
     Args:
         student_logits: z_s.
         teacher_logits: z_t.
-        from_tail: the tail is the least probable words up to a mass of 1/2, the head the rest.
+        from_tail: define the tail as the least probable words up to a mass of 1/2, and the head as
+            the rest.
         temperature: T > 0.
 
     Returns:

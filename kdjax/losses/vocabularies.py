@@ -1,9 +1,8 @@
 """Losses between language models of different vocabularies, on the answers of a batch.
 
-Logits are [batch, positions, vocabulary], labels int [batch, positions] with a negative number
-where a position is no part of the answer. An answer is read from one position before its first
-label, as many positions as it has labels. The student's last one, the end of its text, may be left
-out.
+Logits are [batch, positions, vocabulary]; labels are int [batch, positions], negative where a
+position is no part of the answer. An answer has as many positions as labels and begins one position
+before the first label. The student's last token, the end of its text, may be left out.
 """
 
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from kdjax.losses._vectors import deviation
 from kdjax.losses.sinkhorn import sinkhorn
 from kdjax.types import Array
 
-_DEVIATION_EPSILON = 1e-4  # Multi-Level-OT's, the reference implementation's
+_DEVIATION_EPSILON = 1e-4  # of Multi-Level-OT, as in the reference implementation
 _TRANSPORT_SCALE = 1e-3
 _WORDS = 50
 
@@ -36,8 +35,8 @@ def universal_logit_distance(
 ) -> Float[Array, " batch"]:
     """ULD: mean over the tokens of an answer of sum_v |sorted p_s - sorted p_t|_v.
 
-    Both are sorted in descending order, and the smaller vocabulary is padded with zeros; of two
-    answers the shorter one's length counts.
+    Both are sorted in descending order; the smaller vocabulary is padded with zeros, and the longer
+    answer is cut to the length of the shorter one.
 
     Args:
         student_logits: z_s.
@@ -75,11 +74,12 @@ def multi_level_transport(
     skip_student_eos: bool = True,
     level_weights: Sequence[Number] = (1.0, 0.1, 0.1),
 ) -> Float[Array, ""]:
-    """Multi-Level-OT: words in one order for the batch, then the weighted sum of three distances.
+    """Multi-Level-OT: weighted sum of three distances between the most frequent words.
 
     p are the probabilities of z / (deviation + 1e-4) over the vocabulary, 0 after an answer's end.
-    Each side keeps its 50 words of the largest sum of p over the batch, in that order, padded with
-    zeros. Over the L places of the longest answer, with q = softmax(p) and x = softmax(p / 2):
+    Each side keeps the 50 words with the largest sum of p over the batch, in descending order,
+    padded with zeros. The distances run over the L places of the longest answer, with
+    q = softmax(p) and x = softmax(p / 2):
 
     - absolute: mean over the batch of the mean over the shorter answer of sum_v |p_s - p_t|;
     - logarithmic: -mean over batch and places of sum_v q_s log q_t;
@@ -136,7 +136,7 @@ def _scaled(logits: ArrayLike) -> Array:
 def _answers(
     logits: ArrayLike, labels: ArrayLike, temperature: Number = 1.0, *, drop_last: bool = False
 ) -> tuple[Array, Array]:
-    """Return the probabilities of the answers from place 0 on, 0 after them, and their sizes."""
+    """Return the probabilities of the answers, moved to place 0, 0 after them, and their sizes."""
     check_positive("temperature", temperature)
     counts = jnp.asarray(labels) >= 0
     size = jnp.maximum(jnp.sum(counts, axis=1) - drop_last, 0)
@@ -179,7 +179,7 @@ def _check(
     if {len(shape) for shape in shapes} != {3} or shapes[0][0] != shapes[1][0]:
         raise UserError(
             f"logits: student {shapes[0]} and teacher {shapes[1]} must be [batch, positions, "
-            "vocabulary] of one batch"
+            "vocabulary] with equal batch sizes"
         )
     check_labels(student, student_labels, "student's logits")
     check_labels(teacher, teacher_labels, "teacher's logits")

@@ -64,7 +64,7 @@ _PROMPT_FORMATS = {"t5": ENCODE_ONCE, "gpt_neo": REPEAT_PROMPT}
 
 
 def build(name: str, *, num_classes: int, **options: Any) -> Model:
-    """Make a network for images [batch, height, width, channel] or for tokens of text.
+    """Build a network for images [batch, height, width, channel] or for tokens of text.
 
     "bert" classifies texts, "t5" and "gpt_neo" rank `num_classes` answers (`with_choices`). See
     `bert.bert`, `t5.t5` and `gpt_neo.gpt_neo` for their batches and features, and
@@ -75,7 +75,7 @@ def build(name: str, *, num_classes: int, **options: Any) -> Model:
         network of your own, "FILE.py:NAME" or "MODULE:NAME" (`user_code.build_network`).
       num_classes: width of the logits; 1 is a regression.
       **options: options of that network, all optional: `dtype` (of the computation; parameters
-        and logits stay float32), `axis_name` (batch norm over all devices of that pmap axis),
+        and logits are float32), `axis_name` (batch norm over all devices of that pmap axis),
         "mlp": `hidden`; "cnn": `widths`; "resnet...": `shortcut`; "ResNet...": `stem`
         ("cifar" by default, or "imagenet"); "MobileNetV2": `width`.
 
@@ -133,7 +133,7 @@ def names() -> list[str]:
 
 
 def parameter_count(variables: Variables) -> int:
-    """Count the trainable numbers of arrays or of shapes (`jax.eval_shape`)."""
+    """Return the number of parameters of variables, or of their shapes (`jax.eval_shape`)."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables.params))
 
 

@@ -1,4 +1,4 @@
-"""Bounds of a run as a table and a figure: each layer's bound, and the funnel layer."""
+"""A table and a figure of a run's bounds: the bound of each layer, and the funnel layer."""
 
 import json
 from collections.abc import Sequence
@@ -58,17 +58,17 @@ def bounds_table(networks: Networks) -> Table:
         notes=(
             f"Invariant, |mean test loss - mean training loss| <= bound at every layer: held for "
             f"{count} networks.",
-            "W1 of (representation, label) between training and test examples, exact; beside it "
-            "its mean for shuffled examples, which the sample size alone explains, a lower value "
-            "(sliced) and an upper one (entropic). Bound: sqrt(2) max(1, tail) W1; funnel: the "
-            "layer with the smallest.",
+            "W1 of (representation, label) between training and test examples is exact. W1, one "
+            "law: its mean for shuffled examples, the effect of the sample size alone; sliced: a "
+            "lower value; entropic: an upper value. Bound: sqrt(2) max(1, tail) W1; funnel: the "
+            "layer with the smallest bound.",
         ),
         rules=frozenset(rules),
     )
 
 
 def bounds_figure(networks: Networks) -> str:
-    """Draw W1 and the bound of every layer: one colour for each variant, teachers dashed."""
+    """Draw W1 and the bound of every layer: one colour per variant, teachers dashed."""
     order = _order(networks)
     variant_styles = styles(dict.fromkeys(network.variant for network in networks))
 
@@ -101,7 +101,7 @@ def bounds_figure(networks: Networks) -> str:
 
 
 def _order(networks: Networks) -> list[str]:
-    """Order all layers from the input to the logits, as in the deepest networks."""
+    """Return all layers from the input to the logits, in the order of the deepest networks."""
     deepest = sorted(networks, key=lambda network: -len(network.layers))
     names = dict.fromkeys(layer.name for network in deepest for layer in network.layers)
     ends = [name for name in ("input", "logits") if name in names]

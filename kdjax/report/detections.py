@@ -1,4 +1,4 @@
-"""Photographs with boxes: the truth, and beside it the detections of each network."""
+"""Photographs with the boxes of the labels and of each network's detections, side by side."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The style of all figures of a report, and their form as small SVGs for a page."""
+"""The style of a report's figures, and their conversion to small SVGs."""
 
 import io
 import re
@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 # The palette of Okabe and Ito ("Color Universal Design"), without its yellow, which is too faint
-# for lines on white. From the eighth variant on they repeat with another dash.
+# for lines on white. From the eighth variant on the colours repeat with another dash.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":")
 _MARKERS = "osD^vPX"
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: small, sharp, searchable
+    "svg.fonttype": "none",  # text remains text: small and searchable
     "svg.hashsalt": "kdjax",
-    "text.parse_math": False,  # a name may hold dollar signs
+    "text.parse_math": False,  # names may contain dollar signs
     "font.family": "sans-serif",
     "font.sans-serif": ["Helvetica", "Arial", "DejaVu Sans"],
     "font.size": 10.0,
@@ -35,7 +35,7 @@ SIZE = (4.8, 3.5)  # inches of 72 units
 
 
 def styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Give each variant (or curve) a colour, dash and marker, by its place among `names`."""
+    """Return the colour, dash and marker of each variant (or curve), by its place in `names`."""
     return {
         name: {
             "color": _COLOURS[index % len(_COLOURS)],
@@ -47,28 +47,28 @@ def styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def legend(figure: Figure, variants: Sequence[str], drawn: Container[str]) -> None:
-    """Name the drawn ones of several variants below the axes."""
+    """Add a legend of the drawn variants below the axes, if there are several variants."""
     if len(variants) == 1:
         return
     drawn_styles = {name: style for name, style in styles(variants).items() if name in drawn}
     handles = [Line2D([], [], linewidth=2, **style) for style in drawn_styles.values()]
-    # matplotlib leaves out labels that begin with an underscore: a zero-width space goes first.
+    # matplotlib omits labels that begin with an underscore, so a zero-width space precedes them.
     labels = [f"\u200b{name}" for name in drawn_styles]
     figure.legend(handles, labels, loc="outside lower center", ncols=3, handlelength=1.8)
 
 
 def plain_label(value: float, position: int = 0) -> str:
-    """Label a tick by its number: 0.01 and 20 instead of powers."""
+    """Format a tick as a plain number: 0.01 and 20 instead of powers."""
     return f"{value:g}"
 
 
 def sparse_label(value: float, position: int = 0) -> str:
-    """Label only 2 and 5 of a decade."""
+    """Format a tick at 2 or 5 of a decade; other ticks have no label."""
     return f"{value:g}" if f"{value:e}"[0] in "25" else ""
 
 
 def svg(draw: Callable[[Figure], None], label: str, size: tuple[float, float] = SIZE) -> str:
-    """Draw a figure as an SVG for a page: without prolog, metadata and unused ids."""
+    """Return a figure as an SVG for a page, without prolog, metadata and unused ids."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)

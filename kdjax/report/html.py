@@ -1,4 +1,4 @@
-"""One self-contained page for a run or several: no scripts, no links, nothing to fetch."""
+"""One self-contained page for one or several runs, without scripts or external files."""
 
 import json
 from collections.abc import Sequence
@@ -24,12 +24,12 @@ from kdjax.report.template import render
 
 
 def write(workdir: Path | str) -> Path:
-    """Write `workdir/report.html`, see `combine`."""
+    """Write `workdir/report.html`; see `combine`."""
     return combine([workdir], Path(workdir) / "report.html")
 
 
 def combine(workdirs: Sequence[Path | str], out: Path | str) -> Path:
-    """Write one page about several workdirs, from report.json, metrics.jsonl and bounds.json.
+    """Write one page for several workdirs, from report.json, metrics.jsonl and bounds.json.
 
     Raises:
       UserError: report.json is missing or damaged, or the page cannot be written.
@@ -42,7 +42,7 @@ def combine(workdirs: Sequence[Path | str], out: Path | str) -> Path:
 
 
 def page(records: Sequence[RunRecord]) -> str:
-    """Return the page of one run or several."""
+    """Return the page of one or several runs."""
     records = [with_titles(record) for record in records]
     title = f"{len(records)} runs" if len(records) > 1 else _title(records[0])
     return render(
@@ -55,7 +55,7 @@ def page(records: Sequence[RunRecord]) -> str:
 
 
 def _article(record: RunRecord) -> dict[str, Any]:
-    """Collect what run.html.j2 shows of a run."""
+    """Return the variables of run.html.j2 for a run."""
     report, bounds = record.report, record.bounds
     each_difference = (tables.differences(report, role=role) for role in roles_of(report))
     return {
@@ -103,7 +103,7 @@ def _facts(record: RunRecord) -> dict[str, Any]:
 
 
 def _sweeps(report: RunSummary) -> list[str]:
-    """Draw a curve for one swept path, heat maps for more, of every role that was trained."""
+    """Draw a curve for one swept path, heat maps for more, for every trained role."""
     metric, split = report.selection.metric, report.selection.split
     figures: list[str | None] = []
     for role in roles_of(report):
@@ -134,7 +134,7 @@ def _curves(record: RunRecord) -> list[str]:
 
 
 def _reliability(report: RunSummary) -> list[tuple[str, list[str]]]:
-    """Draw the reliability of each role (the student first) in each variant."""
+    """Draw the reliability diagrams of each role (the student first) and variant."""
     return [
         (
             role,
@@ -149,7 +149,7 @@ def _reliability(report: RunSummary) -> list[tuple[str, list[str]]]:
 
 
 def _network(report: RunSummary, variant: str, role: str) -> str:
-    """Name a network by its role, and by its variant if there are several."""
+    """Return a network's name: its role, after its variant if there are several."""
     return role if len(report.variants) == 1 else f"{variant}, {role}"
 
 

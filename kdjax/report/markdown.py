@@ -1,4 +1,4 @@
-"""The tables of one run or several as Markdown."""
+"""The tables of one or several runs as Markdown."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -10,7 +10,7 @@ class Column(NamedTuple):
     """The format of a metric: `scale` times the value, with `digits` decimals.
 
     `sign` is +1 where higher is better, -1 where lower is better, 0 where no value is marked as
-    best. Calibration errors have 0: a network that guesses can have one near zero.
+    best. Calibration errors have 0: even a network that guesses can have a small one.
     """
 
     metric: str
@@ -52,7 +52,7 @@ def column_of(metric: str) -> Column:
 
 
 def format_mean(value: Mean, column: Column) -> str:
-    """Format as "96.12 ± 0.31"; one seed has no sd, and "-" stands for no finite value."""
+    """Format as "96.12 ± 0.31", without sd for one seed, and as "-" without finite values."""
     if value.n == 0:
         return "-"
     numbers = [value.mean] if math.isnan(value.sd) else [value.mean, value.sd]
@@ -60,7 +60,7 @@ def format_mean(value: Mean, column: Column) -> str:
 
 
 def _format_number(value: float, digits: int) -> str:
-    """Format with fixed digits, or as 9.0e+05 from ten thousand on: a network that broke down."""
+    """Format with fixed digits; numbers of a collapsed network, from 1e4 on, as 9.0e+05."""
     return f"{value:.{digits}f}" if abs(value) < 1e4 else f"{value:.1e}"
 
 
@@ -81,8 +81,8 @@ MEANINGS = {
     "pairs": "seeds that both variants have",
     "higher/equal/lower": "number of seeds in which the first column is higher, equal or lower",
     "minimises": "the loss of the role, a sum of its terms; T is a temperature",
-    "weights from": "origin of weights that do not start at random",
-    "probe accuracy %": "accuracy of linear probes of the hidden factors, on frozen features",
+    "weights from": "origin of initial weights that are not random",
+    "probe accuracy %": "accuracy of linear probes of the latent factors, on frozen features",
     "AP %": "mean average precision over IoU .50 to .95",
     "AP50 %": "average precision at IoU .5",
     "AP75 %": "average precision at IoU .75",

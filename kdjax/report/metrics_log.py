@@ -1,4 +1,4 @@
-"""The log of a run: one JSON object a line in metrics.jsonl, and scalars for TensorBoard."""
+"""The log of a run: metrics.jsonl, with one JSON object per line, and TensorBoard scalars."""
 
 import json
 import math
@@ -13,14 +13,14 @@ from kdjax.report.tensorboard import Events
 
 
 class MetricsLog:
-    """Appends to `workdir/metrics.jsonl` and, with TensorBoard, to `workdir/events`."""
+    """Appends to `workdir/metrics.jsonl` and, for TensorBoard, to `workdir/events`."""
 
     def __init__(self, workdir: Path | str, *, tensorboard: bool = True) -> None:
-        """Open or create the log, and drop a half-written last line of a killed run.
+        """Open or create the log; remove an incomplete last line, left by a killed run.
 
         Args:
           workdir: the folder of the run; created if missing.
-          tensorboard: write scalars for TensorBoard too.
+          tensorboard: also write scalars for TensorBoard.
 
         Raises:
           UserError: the folder or the file cannot be written.
@@ -33,7 +33,7 @@ class MetricsLog:
         except OSError as error:
             raise UserError(
                 f"workdir {str(workdir)!r} cannot be written ({error.strerror}):"
-                " name a folder in which you may create files"
+                " use a folder in which you may create files"
             ) from error
         self._events = Events(Path(workdir) / "events") if tensorboard else None
         self._cut(self._file.seek(0, os.SEEK_END))
@@ -53,7 +53,7 @@ class MetricsLog:
         JSON has no NaN and no infinity: such values are written as null.
 
         Raises:
-          RunError: the line cannot be written; the lines before it stay.
+          RunError: the line cannot be written; earlier lines are not changed.
         """
         line: dict[str, Any] = {"step": int(step), "split": split}
         if variant is not None:
@@ -71,7 +71,7 @@ class MetricsLog:
 
     def _append(self, content: bytes) -> None:
         rest = memoryview(content)
-        while rest:  # a disk that fills up writes a part of a line before it raises an error
+        while rest:  # on a full disk, a part of the line may be written before the error
             rest = rest[self._file.write(rest) or 0 :]
 
     @contextmanager
@@ -80,15 +80,15 @@ class MetricsLog:
             yield
         except OSError as error:
             raise RunError(
-                f"{self._path.parent}: metrics cannot be written ({error.strerror}); make room, "
-                "and the same command goes on from the newest checkpoint"
+                f"{self._path.parent}: metrics cannot be written ({error.strerror}); free space, "
+                "then run the same command again to resume from the newest checkpoint"
             ) from error
 
     def offset(self) -> int:
         """Write everything to disk and return the size in bytes, which a checkpoint records.
 
         Raises:
-          RunError: it cannot be written.
+          RunError: the file cannot be written.
         """
         with self._writing():
             os.fsync(self._file.fileno())
@@ -97,9 +97,9 @@ class MetricsLog:
             return self._file.seek(0, os.SEEK_END)
 
     def truncate(self, offset: int) -> None:
-        """Drop the lines after the first `offset` bytes, so that a resumed run repeats none.
+        """Remove the lines after the first `offset` bytes, which a resumed run writes again.
 
-        An offset inside a line drops that line. TensorBoard hides the dropped steps.
+        A line that contains the offset is removed, too. TensorBoard hides the removed steps.
 
         Raises:
           UserError: the file is shorter than `offset`; a line that is not JSON.
@@ -107,8 +107,8 @@ class MetricsLog:
         size = self._file.seek(0, os.SEEK_END)
         if offset > size:
             raise UserError(
-                f"{self._path}: {size} bytes, but the checkpoint was taken at {offset}:"
-                " lines are missing; put the file back or start in a new workdir"
+                f"{self._path}: {size} bytes, but the checkpoint was saved at {offset}:"
+                " lines are missing; restore the file or start in a new workdir"
             )
         self._cut(offset)
         if self._events is not None:
@@ -142,10 +142,10 @@ class MetricsLog:
 
 
 def read(path: Path | str) -> list[dict[str, Any]]:
-    """Return the lines of a metrics.jsonl without a half-written last line.
+    """Return the lines of a metrics.jsonl, without an incomplete last line.
 
     Raises:
-      UserError: no such file, or another line that is not a JSON object with a step.
+      UserError: no such file, or an earlier line that is not a JSON object with a step.
     """
     try:
         text = Path(path).read_bytes().decode(errors="replace")
@@ -172,28 +172,28 @@ def _parse(line: str) -> dict[str, Any] | None:
 
 
 def _run(line: Mapping[str, Any]) -> tuple[str, str]:
-    """Name the TensorBoard run of a line: its variant and its member."""
+    """Return the TensorBoard run of a line: its variant and its member."""
     return str(line.get("variant", "default")), str(line.get("member", 0))
 
 
 def _plain(value: Any) -> Any:
-    """Turn a numpy or jax scalar into a JSON value; integers stay integers."""
+    """Return a numpy or jax scalar as a JSON value; integers remain integers."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class NullLog:
-    """The log of all processes but the first: it writes nothing."""
+    """The log of all processes except the first: it writes nothing."""
 
     def write(self, step: int, split: str, values: Mapping[str, float], **_: Any) -> None:
         """Write nothing."""
 
     def offset(self) -> int:
-        """Return 0: the first process records the offset of a checkpoint."""
+        """Return 0; the first process records the offset of a checkpoint."""
         return 0
 
     def truncate(self, offset: int) -> None:
-        """Drop nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Close nothing."""
+        """Do nothing."""

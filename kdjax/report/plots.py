@@ -23,7 +23,7 @@ from kdjax.report.statistics import (
     variant_names,
 )
 
-_MAX_POINTS = 200  # of a curve; more than the pixels of its picture only cost bytes
+_MAX_POINTS = 200  # of a curve; more points than pixels only increase the file
 
 
 def curves(
@@ -38,13 +38,13 @@ def curves(
 
     Args:
       report: the report of the run.
-      metrics: the lines of its metrics.jsonl; those of the members chosen for `role` count.
+      metrics: the lines of its metrics.jsonl; only members chosen for `role` are drawn.
       role: the role to draw.
       metric: its metric.
-      split: the split it was measured on.
+      split: the split on which it was measured.
 
     Returns:
-      An SVG, or None where no line holds a finite value.
+      An SVG, or None if no line has a finite value.
     """
     variants = variant_names(report)
     chosen = {
@@ -78,10 +78,10 @@ def curves(
 def sweep_curve(
     report: RunSummary, role: str, metric: str, path: str, *, split: str = "validation"
 ) -> str | None:
-    """Draw `<role>/<metric>` against one swept value, by variant; rings mark the choice.
+    """Draw `<role>/<metric>` against one swept value, by variant; rings mark the chosen value.
 
     Returns:
-      An SVG, or None where no variant swept `path` alone or nothing is finite.
+      An SVG, or None if no variant swept only `path`, or no value is finite.
     """
     variants = variant_names(report)
     grids = {
@@ -99,7 +99,7 @@ def sweep_curve(
         axes = figure.subplots()
         for index, (name, style) in enumerate(styles(variants).items()):
             if name in grids:
-                # Error bars stand side by side, not on top of each other.
+                # Shift the error bars so that they do not overlap.
                 offset = (index - (len(variants) - 1) / 2) * 0.06
                 _points_with_bars(axes, grids[name], values, offset, style, column.scale)
         ticks = [format_value(value) for value in values]
@@ -115,11 +115,11 @@ def sweep_curve(
 def heat_map(grid: Grid, title: str, metric: str) -> str | None:
     """Draw the means of a sweep over two or more paths, with the numbers in the cells.
 
-    Of more than two paths it shows the first two, with the others at the choice (or their first
-    value).
+    With more than two paths, it shows the first two, and the others at their chosen (or first)
+    value.
 
     Returns:
-      An SVG, or None for fewer than two paths or nothing finite.
+      An SVG, or None for fewer than two paths, or if no value is finite.
     """
     if len(grid.paths) < 2 or not grid.seeds.any():
         return None
@@ -170,7 +170,8 @@ def reliability(before: ReliabilityBins, after: ReliabilityBins | None, title: s
         grid[0, 0].set_ylabel("accuracy")
         grid[1, 0].set_ylabel("examples, %")
         handles, labels = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, handlelength=1.2)
+        columns = len(labels) if after else 2
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=1.2)
         figure.suptitle(title, fontsize=11)
 
     return svg(draw, f"Reliability diagram: {title}", (4.8, 3.9) if after else (3.0, 3.9))
@@ -186,11 +187,13 @@ def _reliability_panel(top: Axes, bottom: Axes, bins: ReliabilityBins, name: str
     middle = (edges[:-1] + edges[1:])[filled] / 2
     accuracy, confidence = accuracy[filled], confidence[filled]
     top.bar(middle, accuracy, width * 0.94, color="#0072B2", label="accuracy")
-    # The gap spans accuracy to mean confidence: above a bar is overconfidence.
-    top.bar(
-        middle, confidence - accuracy, width * 0.94, bottom=accuracy,
-        color="#D55E00", alpha=0.45, edgecolor="#D55E00", label="gap",
-    )  # fmt: skip
+    # The gaps extend from accuracy to mean confidence.
+    gap = confidence - accuracy
+    for label, height, color in (
+        ("overconfidence", np.maximum(gap, 0), "#E69F00"),
+        ("underconfidence", np.minimum(gap, 0), "#56B4E9"),
+    ):
+        top.bar(middle, height, width * 0.94, bottom=accuracy, color=color, label=label)
     top.plot([0, 1], [0, 1], color="#666666", linewidth=1.0, linestyle="--")
     error = float(np.sum(count[filled] * np.abs(accuracy - confidence)) / total)
     top.set_title(f"{name}ECE {100 * error:.2f} %", fontsize=10)
@@ -249,7 +252,7 @@ def _write_cell(
 
 
 def _metric_axis(axes: Axes, metric: str, seeds: Sequence[Sequence[Sequence[float]]]) -> None:
-    """Set the scale of the y axis such that the ends of the curves fill most of its height."""
+    """Scale the y axis so that the ends of the curves fill most of its height."""
     column = column_of(metric)
     axes.set_ylabel(column.title)
     means = np.concatenate([[np.mean(v) for v in steps] for steps in seeds]) * column.scale

@@ -10,9 +10,9 @@ from rich.console import Console
 
 
 class Progress:
-    """Shows the progress and the time left: a bar on a terminal, elsewhere a line now and then.
+    """Shows the progress and the time left: a bar on a terminal, elsewhere a line at intervals.
 
-    Both go to stderr, so that stdout holds tables only.
+    Both go to stderr; stdout has only tables.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Progress:
     ) -> None:
         """Prepare for `total` steps; lines are at least `interval` seconds apart.
 
-        `unit`: what the data are, for the speed.
+        `unit`: the name of examples in the speed, such as "images".
         """
         self._unit = unit
         self._total = total
@@ -35,7 +35,7 @@ class Progress:
         self._interval = interval
         self._first: tuple[int, float] | None = None  # step and time of the first update
         self._printed: float | None = None
-        self._pending = ""  # the newest line that was not printed
+        self._pending = ""  # the newest line that has not been printed
         self._bar: rich.progress.Progress | None = None
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._bar = rich.progress.Progress(

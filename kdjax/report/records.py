@@ -1,4 +1,4 @@
-"""Files of finished runs: what a page or a Markdown file is made of, and how it is written."""
+"""Reading the files of finished runs, and writing pages and Markdown files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from kdjax.report.results import BoundsSummary, RunSummary, from_json
 
 
 class RunRecord(NamedTuple):
-    """Everything that a page reads of one run; `metrics` are the lines of its metrics.jsonl."""
+    """The files of one run that a page needs; `metrics` are the lines of its metrics.jsonl."""
 
     name: str
     report: RunSummary
@@ -26,12 +26,12 @@ def read_records(workdirs: Sequence[Path | str]) -> list[RunRecord]:
       UserError: no workdir, or a file that is missing or damaged.
     """
     if not workdirs:
-        raise UserError("no workdir given: name at least one, `kdjax report runs/*`")
+        raise UserError("no workdir: name at least one, as in `kdjax report runs/*`")
     return [RunRecord(Path(w).resolve().name, read_report(w), _read_bounds(w)) for w in workdirs]
 
 
 def with_titles(record: RunRecord) -> RunRecord:
-    """Return a record whose variants bear their titles as names, unless two are alike."""
+    """Return a record whose variants have their titles as names, unless two titles are equal."""
     report, bounds = record.report, record.bounds
     names = {variant.name: variant.title or variant.name for variant in report.variants}
     if len(set(names.values())) < len(names):
@@ -48,10 +48,10 @@ def with_titles(record: RunRecord) -> RunRecord:
 
 
 def finished_runs(workdirs: Sequence[Path]) -> tuple[list[Path], list[str]]:
-    """Return the workdirs that hold a report, and a line for each of the others.
+    """Return the workdirs with a report, and a message for each of the others.
 
     Raises:
-      UserError: none of them holds one.
+      UserError: none of them has a report.
     """
     finished = [workdir for workdir in workdirs if (workdir / "report.json").exists()]
     others = [_describe_unfinished(workdir) for workdir in workdirs if workdir not in finished]
@@ -62,17 +62,17 @@ def finished_runs(workdirs: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 def _describe_unfinished(workdir: Path) -> str:
     if (workdir / "config.json").exists() and (workdir / "metrics.jsonl").exists():
-        return f"{workdir} is not finished; the command that began it goes on"
+        return f"{workdir} is not finished; run its command again to resume it"
     if (workdir / "study.json").exists():
-        return f"{workdir} holds a study, which has its own tables.md and figure.svg"
-    return f"{workdir} holds no report.json; name a workdir of `kdjax train`"
+        return f"{workdir} contains a study, which has its own tables.md and figure.svg"
+    return f"{workdir} contains no report.json; name a workdir of `kdjax train`"
 
 
 def read_report(workdir: Path | str) -> RunSummary:
     """Read and check `workdir/report.json`.
 
     Raises:
-      UserError: no such file, not JSON, or a part that a page needs is missing.
+      UserError: no such file, not JSON, or a missing part.
     """
     path = Path(workdir) / "report.json"
     try:
@@ -98,10 +98,10 @@ def _read_bounds(workdir: Path | str) -> BoundsSummary | None:
 
 
 def write_text(path: Path | str, text: str) -> Path:
-    """Write a file and the folders above it; return its path.
+    """Write a file and create its folders; return its path.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the file cannot be written.
     """
     path = Path(path)
     try:

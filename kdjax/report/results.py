@@ -1,7 +1,7 @@
-"""Results of a finished run as types, and report.json and bounds.json as their JSON form.
+"""Types of a finished run's results; report.json and bounds.json are their JSON form.
 
-A run hands `VariantResult` and `RunSummary` to the report, and `to_json` writes them. `from_json`
-checks and reads them again. Keys of the files are names of the fields, or their aliases.
+A run passes `VariantResult` and `RunSummary` to the report, and `to_json` writes them. `from_json`
+reads and checks them. Keys of the files are names of the fields, or their aliases.
 """
 
 import json
@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from kdjax.errors import UserError
 
 T = TypeVar("T")
-# JSON has null for a number that is not finite.
+# JSON has null for numbers that are not finite.
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 
 _MEMORY_ONLY = Field(exclude=True)
@@ -27,9 +27,9 @@ _UNLESS_EMPTY = Field(exclude_if=lambda value: not value)
 class MemberResult:
     """Scores of one member of a variant.
 
-    `values` maps the swept paths to the member's values. `diverged` says at which step which metric
-    was not finite. `results` maps a split to metric -> value, NaN where it is not finite (null in
-    JSON).
+    `values` maps the swept paths to the member's values. `diverged` has the step and metric that
+    was not finite first, if any. `results` maps a split to metric -> value, NaN where it is not
+    finite (null in JSON).
     """
 
     member: int = 0
@@ -40,9 +40,9 @@ class MemberResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Swept values chosen on the validation split, and the members (one a seed) that have them.
+    """Swept values chosen on the validation split, and the members (one per seed) with them.
 
-    `judge`: the role by whose metric they were chosen; older reports do not name it.
+    `judge`: the role by whose metric they were chosen; absent from older reports.
     """
 
     values: Mapping[str, Any]
@@ -87,7 +87,7 @@ class PlayerSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class VariantResult:
-    """Scores of a variant's members and the choices among them, by role; `title` is for reports.
+    """Scores of a variant's members and the choices by role; reports show `title` as its name.
 
     `reliability` pools the bins of the chosen members. `seconds` (the time of training) and
     `detections` (split -> role -> photographs -> rows of left, top, right, bottom, score, class)
@@ -108,7 +108,7 @@ class VariantResult:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectedBox:
-    """One box of a photograph, in its pixels; the truth has no score."""
+    """One box of a photograph, in its pixels; boxes of labels have no score."""
 
     box: tuple[float, ...]  # left, top, right, bottom
     score: float | None
@@ -118,7 +118,7 @@ class DetectedBox:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionPanel:
-    """Boxes of the truth or of one detector."""
+    """Boxes of the labels or of one detector."""
 
     title: str
     boxes: tuple[DetectedBox, ...]
@@ -147,7 +147,7 @@ class DataSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The metric and the split that choose among the values of the swept paths `over`."""
+    """The metric and the split by which values of the swept paths `over` are chosen."""
 
     split: str = "validation"
     metric: str = "accuracy"
@@ -176,7 +176,7 @@ class RunSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerBound:
-    """The bound of one layer and the distances that it is made of."""
+    """The bound of one layer and the distances in it."""
 
     name: str
     tail: float
@@ -213,12 +213,12 @@ class BoundsSummary:
 
 
 def to_json(content: Any) -> Any:
-    """Turn one of these types into dicts, lists and scalars; a float that is not finite is None."""
+    """Convert one of these types to dicts, lists and scalars; non-finite floats become None."""
     return json.loads(_adapter(type(content)).dump_json(content, by_alias=True))
 
 
 def from_json(kind: type[T], content: Any) -> T:
-    """Build one of these types from its JSON form; unknown keys are left out.
+    """Build one of these types from its JSON form; unknown keys are ignored.
 
     >>> from_json(Choice, {"values": {"seed": 0}, "members": [3]}).members
     (3,)

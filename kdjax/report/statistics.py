@@ -23,8 +23,8 @@ class Grid(NamedTuple):
     """A metric over a sweep, averaged over seeds.
 
     `paths` are the swept paths with more than one value, `axes` their sorted values. `mean`,
-    `sd` and `seeds` (how many are finite) have one dimension a path, with a NaN mean where no
-    value is finite. `chosen` is the position of the choice made on the validation split, if any.
+    `sd` and `seeds` (how many are finite) have one dimension per path; the mean is NaN where no
+    value is finite. `chosen` is the position of the value chosen on the validation split, if any.
     """
 
     paths: tuple[str, ...]
@@ -36,7 +36,7 @@ class Grid(NamedTuple):
 
 
 def main_metrics(report: RunSummary) -> tuple[str, ...]:
-    """Return the metrics to compare variants by, the main one first."""
+    """Return the metrics that compare variants, the main one first."""
     names = {
         name.rsplit("/", 1)[-1]
         for variant in report.variants
@@ -48,7 +48,7 @@ def main_metrics(report: RunSummary) -> tuple[str, ...]:
 
 
 def number(value: Any) -> float:
-    """Return a number as a float, and NaN for None (JSON has no NaN) or anything else."""
+    """Return a number as a float, and NaN for everything else (JSON has null for NaN)."""
     return float(value) if isinstance(value, int | float) else math.nan
 
 
@@ -62,20 +62,20 @@ def mean_over_seeds(values: Iterable[float]) -> Mean:
 
 
 def roles_of(report: RunSummary) -> tuple[str, ...]:
-    """Name all roles of all variants, the student first."""
+    """Return all roles of all variants, the student first."""
     roles = dict.fromkeys(role for variant in report.variants for role in variant.roles)
     return tuple(sorted(roles, key=lambda role: role != "student"))
 
 
 def variant_names(report: RunSummary) -> list[str]:
-    """Name all variants, in the order of the run."""
+    """Return the names of all variants, in the order of the run."""
     return [variant.name for variant in report.variants]
 
 
 def chosen_members(variant: VariantResult, role: str) -> list[MemberResult]:
-    """Return the members (one a seed) chosen for `role` on the validation split.
+    """Return the members (one per seed) chosen for `role` on the validation split.
 
-    All members count where nothing but the seed was swept.
+    If only the seed was swept, these are all members.
     """
     if role in variant.chosen:
         chosen = variant.chosen[role].members
@@ -101,7 +101,7 @@ def diverged(report: RunSummary) -> list[tuple[str, MemberResult]]:
 
 
 def extra_splits(report: RunSummary) -> tuple[str, ...]:
-    """Name the scored test splits other than "test", such as MNLI's "test_mismatched"."""
+    """Return the scored test splits other than "test", such as MNLI's "test_mismatched"."""
     splits = {
         split
         for variant in report.variants
@@ -112,7 +112,7 @@ def extra_splits(report: RunSummary) -> tuple[str, ...]:
 
 
 def baseline_of(report: RunSummary) -> VariantResult:
-    """Return the variant to compare others with: "alone" if there is one, else the first."""
+    """Return the variant that others are compared with: "alone" if there is one, else the first."""
     alone = [v for v in report.variants if "alone" in (v.name, v.title)]
     return (*alone, *report.variants)[0]
 
@@ -120,7 +120,7 @@ def baseline_of(report: RunSummary) -> VariantResult:
 def paired(
     variant: VariantResult, baseline: VariantResult, role: str, metric: str, split: str = "test"
 ) -> np.ndarray:
-    """Subtract the baseline seed by seed.
+    """Subtract the baseline from a variant, seed by seed.
 
     Returns:
       [pairs] `<role>/<metric>` of `variant` minus that of `baseline`, for the seeds in which the
@@ -160,7 +160,7 @@ def sweep_grid(
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
-    """Shorten dotted paths to their last parts, with as many parts as keep them apart."""
+    """Shorten dotted paths to the fewest last parts that distinguish them."""
     names = {}
     for path in paths:
         parts = path.split(".")
@@ -177,7 +177,7 @@ def _score(member: MemberResult, key: str, split: str) -> float:
 
 
 def _swept_paths(variant: VariantResult) -> list[str]:
-    """List the paths, without the seed, in which the members of a variant differ."""
+    """Return the swept paths, without the seed, in which a variant's members differ."""
     values: dict[str, set[Any]] = {}
     for member in variant.members:
         for path, value in member.values.items():
@@ -186,14 +186,14 @@ def _swept_paths(variant: VariantResult) -> list[str]:
 
 
 def _sorted(values: Iterable[Any]) -> tuple[Any, ...]:
-    """Sort numbers by size; other values follow, by their text."""
+    """Sort numbers by size, followed by other values, by their text."""
     return tuple(sorted(values, key=lambda v: (math.isnan(number(v)), number(v), str(v))))
 
 
 def _index(
     values: Mapping[str, Any], paths: Sequence[str], axes: Sequence[Sequence[Any]]
 ) -> tuple[int, ...] | None:
-    """Return the position of a point of the sweep in the grid, None where it is not on it."""
+    """Return the position of a point of the sweep in the grid, None if it is not in it."""
     if any(values.get(path) not in axis for path, axis in zip(paths, axes, strict=True)):
         return None
     return tuple(axis.index(values.get(path)) for path, axis in zip(paths, axes, strict=True))

@@ -1,4 +1,4 @@
-"""The numbers of a study as tables and as one figure, from the content of its study.json."""
+"""The tables and the figure of a study, from the content of its study.json."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _PANEL = (4.9, 3.9)  # inches
 
 
 def study_tables(study: Mapping[str, Any]) -> list[Table]:
-    """Return all tables, with numbers of four digits."""
+    """Return all tables, with numbers rounded to four digits."""
     return [
         Table(
             title=sheet["title"],
@@ -34,7 +34,7 @@ def study_tables(study: Mapping[str, Any]) -> list[Table]:
 
 
 def study_figure(study: Mapping[str, Any]) -> str:
-    """Draw all panels as one SVG; a curve has one colour, and is dashed if it is no bound."""
+    """Draw all panels as one SVG; each curve has its own colour, and is dashed if no bound."""
     panels = study["panels"]
     names = list(dict.fromkeys(line["name"] for panel in panels for line in panel["lines"]))
     curve_styles = styles(names)
@@ -67,7 +67,7 @@ def _draw(
         style = {**curve_styles[line["name"]], "ms": 4}
         is_bound = line["kind"] == "upper bound"
         style["linestyle"] = ("-" if is_bound else "--") if line["joined"] else "none"
-        # matplotlib leaves out labels that begin with an underscore: a zero-width space goes first.
+        # matplotlib omits labels that begin with an underscore: put a zero-width space first.
         label = f"\u200b{line['name']}"
         if line["joined"] and not is_bound:
             label += f" ({line['kind']})"
@@ -95,7 +95,7 @@ def _draw(
 
 
 def _plain_numbers(axis: Any) -> None:
-    """Write 0.01 and 20 instead of powers; label 2 and 5 of a decade if decades are few."""
+    """Format ticks as 0.01 and 20 instead of powers; over few decades, also label 2 and 5."""
     low, high = sorted(axis.get_view_interval())
     wide = low > 0 and high / low > 300
     axis.set_major_formatter(FuncFormatter(plain_label))

@@ -1,4 +1,4 @@
-"""The style sheet of a page: for wide windows and phones, light and dark."""
+"""The style sheet of a page, for wide windows and phones, light and dark."""
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1d2329; --quiet: #5b6670; --line: #dfe3e7;

@@ -1,4 +1,4 @@
-"""The summary of a report in sentences: the training, the selection, the results."""
+"""The summary of a report in sentences: training, selection and results."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from kdjax.report.statistics import (
 
 
 def summary(report: RunSummary, split: str = "test") -> str:
-    """Summarise a run in a few sentences that claim no more than its numbers show."""
+    """Summarise a run in a few sentences."""
     sentences = [
         _describe_training(report),
         _describe_selection(report),
@@ -59,11 +59,11 @@ def _describe_selection(report: RunSummary) -> str:
             if variant.roles[role].trains and choice.judge not in (None, role):
                 followers.setdefault((role, choice.judge or ""), []).append(variant.name)
     shared = "".join(
-        f"; the {role} of {', '.join(variants)} learns together with the {judge} and has its choice"
+        f"; the {role} of {', '.join(variants)} is trained with the {judge} at the same values"
         for (role, judge), variants in followers.items()
     )
     choices = [choice for variant in report.variants for choice in variant.chosen.values()]
-    each = all(set(over) <= set(choice.values) for choice in choices)  # else some sweep less
+    each = all(set(over) <= set(choice.values) for choice in choices)  # all sweep the same paths
     chosen = f"For each variant, {names}" if each else names
     return (
         f"{last}. {chosen} {was} chosen by the mean {metric} on the {selection.split} split,"

@@ -9,13 +9,13 @@ from rich.console import Console
 
 from kdjax.report.template import render
 
-BOLD_NOTE = "Bold: the best mean of a role, whatever its distance to the next; not for ECE."
+BOLD_NOTE = "Bold: the best mean of a role, even if others are close; not for ECE."
 
 
 class Table(NamedTuple):
-    """Text cells: `text_columns` leading columns are words, the others numbers.
+    """Text cells: the first `text_columns` columns are words, the others numbers.
 
-    `bold` holds (row, column) of bold cells, `rules` the rows that begin a new group; `notes` are
+    `bold`: (row, column) of bold cells; `rules`: the rows that begin a new group; `notes`:
     sentences below the table.
     """
 
@@ -29,11 +29,11 @@ class Table(NamedTuple):
 
 
 def show(table: Table, *, file: IO[str] | None = None) -> None:
-    """Print a table to `file`, by default stdout; a terminal gets it in its own width."""
+    """Print a table to `file`, by default stdout; in a terminal it is fitted to the width."""
     console = Console(file=file, highlight=False)
     if console.is_terminal:
         table = _fitted(table, console.width)
-    else:  # lines of a file are as long as they need to be
+    else:  # lines of a file may have any length
         console.width = _width(table)
     grid = rich.table.Table(
         title_justify="left",
@@ -62,17 +62,17 @@ def show(table: Table, *, file: IO[str] | None = None) -> None:
 
 
 def as_markdown(table: Table) -> str:
-    """Write a Markdown table with its title and notes."""
+    """Return a Markdown table with its title and notes."""
     return render("table.md.j2", table=table)
 
 
 def as_html(table: Table) -> str:
-    """Write an HTML table in a box of its own that scrolls sideways, then the notes."""
+    """Return an HTML table in a box that scrolls sideways, followed by the notes."""
     return render("table.html.j2", table=table)
 
 
 def _fitted(table: Table, width: int) -> Table:
-    """Break the cells of a wide table at their spaces, then leave out its last columns."""
+    """Break the cells of a wide table at spaces; if it is still too wide, omit its last columns."""
     if _width(table) <= width:
         return table
     rows = tuple(
@@ -97,7 +97,7 @@ def _fitted(table: Table, width: int) -> Table:
 
 
 def _width(table: Table, columns: int | None = None) -> int:
-    """Return the length of the table's longest line: cells, paddings, separators."""
+    """Return the length of the table's longest line: cells, padding and separators."""
     lines = zip(*(table.header, *table.rows), strict=True)
     widths = [max(len(part) for cell in cells for part in cell.split("\n")) for cells in lines]
     return sum(width + 2 for width in widths[:columns])

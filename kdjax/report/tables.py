@@ -1,4 +1,4 @@
-"""The tables of a report: results, paired differences, players, several runs."""
+"""The tables of a report: results, paired differences, players, and several runs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ from kdjax.report.table import BOLD_NOTE, Table, show
 def results(report: RunSummary, split: str = "test") -> Table:
     """Tabulate, for each role and variant, the mean ± sd over the seeds of the chosen members.
 
-    The best mean of each role is bold, however near the next one is. Notes name diverged members.
+    The best mean of each role is bold. Notes list diverged members.
     """
     selected = column_of(report.selection.metric)
     candidates = COLUMNS if selected in COLUMNS else (selected, *COLUMNS)
@@ -56,7 +56,7 @@ def results(report: RunSummary, split: str = "test") -> Table:
         )
         for row, (role, variant) in enumerate(pairs)
     ]
-    # the first metric stands beside the name, also in a narrow window
+    # the first metric is next to the name, so narrow windows show it
     titles = [column.title for column in columns]
     header = ("variant", "role", *titles[:1], *swept.values(), "seeds", *titles[1:])
     places = [2, *range(len(header) - len(columns) + 1, len(header))]
@@ -78,7 +78,7 @@ def results(report: RunSummary, split: str = "test") -> Table:
 
 
 def everything(report: RunSummary) -> list[Table]:
-    """Tabulate the results of each test split; later tables repeat no note of the first."""
+    """Tabulate the results of each test split; later tables do not repeat the first's notes."""
     first, *others = (results(report, split) for split in ("test", *extra_splits(report)))
     new_notes = [tuple(n for n in table.notes if n not in first.notes) for table in others]
     return [first, *(t._replace(notes=n) for t, n in zip(others, new_notes, strict=True))]
@@ -108,17 +108,20 @@ def differences(report: RunSummary, role: str = "student", split: str = "test") 
         if pairs[0].size:
             signs = [int(np.sum(np.sign(pairs[0]) == sign)) for sign in (1, 0, -1)]
             cells = (_signed(values, column) for values, column in zip(pairs, columns, strict=True))
-            rows.append((variant.name, str(pairs[0].size), "/".join(map(str, signs)), *cells))
+            first, *rest = cells
+            counts = "/".join(map(str, signs))
+            rows.append((variant.name, first, counts, str(pairs[0].size), *rest))
     if not rows:
         return None
+    first, *rest = (c.title for c in columns)
     return Table(
         title=f"{role}, difference to {baseline.name}, paired by seed ({split})",
-        header=("variant", "pairs", "higher/equal/lower", *(c.title for c in columns)),
+        header=("variant", first, "higher/equal/lower", "pairs", *rest),
         rows=tuple(rows),
         text_columns=1,
         notes=(
             "Each cell: mean ± sd of (variant - baseline) over the seeds that both have;"
-            " % columns are in points. Higher/equal/lower counts the seeds by the first.",
+            " % columns are in points. Higher/equal/lower: counts of seeds, by the first column.",
         ),
     )
 
@@ -138,12 +141,12 @@ def players(report: RunSummary) -> Table:
         for variant in report.variants
         for role, player in variant.roles.items()
     ]
-    header = ("variant", "role", "model", "", "minimises", "weights from", "parameters")
-    return Table("Players", header, tuple(rows), text_columns=6)
+    header = ("variant", "role", "model", "training", "minimises", "weights from", "parameters")
+    return Table("networks and losses", header, tuple(rows), text_columns=6)
 
 
 def overview(reports: Sequence[tuple[str, RunSummary]], split: str = "test") -> Table:
-    """Tabulate the first role (the student, if there is one) of every variant of several runs."""
+    """Tabulate the student (or the first role) of every variant of several runs."""
     columns = [column_of(metric) for metric in ("accuracy", "ece", "nll", "brier")]
     rows = []
     for run, report in reports:
@@ -172,7 +175,7 @@ def _seeds(variant: VariantResult, role: str, counts: Sequence[int]) -> str:
 def _best(
     means: Mapping[tuple[int, Column], Mean], places: Mapping[Column, int], roles: Sequence[str]
 ) -> frozenset[tuple[int, int]]:
-    """Return the cells with the best mean of their role; a role of one row has none."""
+    """Return the cells with the best mean of their role; a role with one row has none."""
     best = set()
     for role in set(roles):
         rows = [row for row, other in enumerate(roles) if other == role]
@@ -194,7 +197,7 @@ def _divergence_notes(report: RunSummary) -> list[str]:
     for name, member in diverged(report):
         by_variant.setdefault(name, []).append(member)
     return [
-        f"{name}: {len(members)} diverged, the first being member {members[0].member}"
+        f"{name}: {len(members)} diverged, first member {members[0].member}"
         f" ({', '.join(f'{p} {format_value(v)}' for p, v in members[0].values.items())}):"
         f" {members[0].diverged}"
         for name, members in by_variant.items()
@@ -204,7 +207,7 @@ def _divergence_notes(report: RunSummary) -> list[str]:
 def _breakdown_notes(
     pairs: Sequence[tuple[str, VariantResult]], columns: Sequence[Column], split: str
 ) -> list[str]:
-    """Count the seeds whose accuracy is below half of the best seed's."""
+    """Note the variants with seeds whose accuracy is below half of the best seed's."""
     notes = []
     for role, variant in pairs if any(c.metric == "accuracy" for c in columns) else ():
         members = chosen_members(variant, role)

@@ -1,4 +1,4 @@
-"""Templates of the page and of Markdown: text is escaped in HTML, figures are markup already."""
+"""Templates of the page and of Markdown; HTML escapes text but not figures."""
 
 from functools import cache
 from typing import Any
@@ -9,7 +9,7 @@ from kdjax.report.metric_format import MEANINGS
 
 
 def render(template: str, **context: Any) -> str:
-    """Fill in a file of `templates/`."""
+    """Render a template of `templates/`."""
     return _environment().get_template(template).render(context)
 
 

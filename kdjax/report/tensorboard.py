@@ -1,10 +1,10 @@
 # pyright: reportAttributeAccessIssue=false
-# The generated protobuf modules build their classes at import time, out of pyright's sight.
+# The generated protobuf modules build their classes at import time, so pyright does not see them.
 """TensorBoard event files, written without open handles or threads.
 
 A sweep has hundreds of members, and TensorBoard needs a folder for each. tensorboardX's writer
-holds one file, one queue and one thread for each folder. Here records are collected in memory and
-appended a few at a time, so that the number of members does not matter.
+has one open file, one queue and one thread per folder. Here records are collected in memory and
+appended in groups, so any number of members works.
 """
 
 import re
@@ -91,5 +91,5 @@ def _record(event: event_pb2.Event) -> bytes:
 
 
 def _folder_name(text: str) -> str:
-    """Keep a variant's name from leaving the folder: "../x" -> "_._x"."""
+    """Return a folder name that stays inside its parent: "../x" -> "_._x"."""
     return re.sub(r"[^\w.\-]", "_", re.sub(r"^\.", "_", text)) or "_"

@@ -40,7 +40,7 @@ def over_parts(
     grads, _, metrics = jax.eval_shape(gradients, stats, part(0), key)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (grads, metrics))
     carry = (zeros, stats)
-    if jax.default_backend() == "cpu":  # unrolled: convolutions in a loop are slow on a CPU
+    if jax.default_backend() == "cpu":  # unrolled: before jax 0.12 convolutions in a loop are slow
         for i in range(parts):
             # each part waits for the previous one, so that only one part's activations exist
             carry, split = jax.lax.optimization_barrier((step(carry, i)[0], split))

@@ -95,8 +95,8 @@ def _writing(manager: ocp.CheckpointManager) -> Iterator[None]:
         line = str(error).split("\n")[0]
         reason = next((os.strerror(n) for n in FULL if os.strerror(n) in line), line[-200:])
         raise RunError(
-            f"a checkpoint below {manager.directory} cannot be written ({reason}); those before "
-            "are whole: make room, and the same command goes on from the newest"
+            f"a checkpoint below {manager.directory} cannot be written ({reason}); earlier "
+            "ones are complete: free space, then run the same command again to resume"
         ) from error
 
 

@@ -212,7 +212,7 @@ def fit(
                 hooks.save(state)
             if stopping and not last:
                 raise Stopped(
-                    f"stopped at step {number}, which is saved; the same command goes on from there"
+                    f"stopped at step {number}, which is saved; the same command resumes from there"
                 )
             start_time = time.perf_counter()
     return state

@@ -150,8 +150,8 @@ def exit_if_peer_lost(error: Exception) -> None:
         return
     sys.stderr.write(
         f"kdjax: process {jax.process_index()}: another process is gone or cannot be reached "
-        f"({message.splitlines()[0][:160]}); start all of them again: the same command goes on "
-        "from the last checkpoint\n"
+        f"({message.splitlines()[0][:160]}); start all of them again: the same command "
+        "resumes from the last checkpoint\n"
     )
     sys.stderr.flush()
     os._exit(1)

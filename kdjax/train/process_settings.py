@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -34,6 +35,7 @@ def configure_process() -> None:
     logging.getLogger("kdjax").setLevel(logging.INFO)
     # Orbax logs the traceback of an error in its threads and also raises the error.
     logging.getLogger("absl").addFilter(_is_not_from_orbax)
+    warnings.formatwarning = _format_warning
     if not isinstance(sys.unraisablehook, _UnraisableHook):
         sys.unraisablehook = _UnraisableHook(sys.unraisablehook)
     _configure_jax()
@@ -44,6 +46,12 @@ def _replace_sign(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeEncodeError)
     signs = error.object[error.start : error.end]
     return "".join("+-" if sign == "±" else "?" for sign in signs), error.end
+
+
+def _format_warning(message: Warning | str, category: type[Warning], *place: Any) -> str:
+    """Format a warning as one line; warnings of libraries begin with their category."""
+    name = "warning" if category is UserWarning else category.__name__
+    return f"{name}: {message}\n"
 
 
 def _is_not_from_orbax(record: logging.LogRecord) -> bool:

@@ -107,8 +107,9 @@ def make_step(
 def multi_step(step: StepFunction) -> Callable[[State, tuple[Batch, ...]], tuple[State, Any]]:
     """Build `steps(state, batches) -> (state, metrics)`: one step for each batch, in one program.
 
-    It is a scan. On an accelerator it saves the host's time of each step; on a CPU convolutions in
-    a loop are many times slower. Metrics get a leading axis. Constants ("arrays") are not stacked.
+    It is a scan. On an accelerator it saves the host's time of each step; on a CPU before jax 0.12
+    convolutions in a loop are many times slower. Metrics get a leading axis. Constants ("arrays")
+    are not stacked.
     """
 
     def steps(state: State, batches: tuple[Batch, ...]):

@@ -82,7 +82,7 @@ def memory_of(device: Any) -> int:
 
 def describe(cost: Cost) -> str:
     """Return a short line about a cost."""
-    return f"a step takes {size(cost.total)} of each device, {size(cost.working)} of it temporary"
+    return f"memory of a step: {size(cost.total)} per device ({size(cost.working)} temporary)"
 
 
 def warning(cost: Cost, available: int) -> str:
@@ -99,5 +99,5 @@ def size(count: int) -> str:
     """Format a number of bytes."""
     for unit, name in _UNITS:
         if count >= unit:
-            return f"{count / unit:.3g} {name}"
+            return f"{count / unit:.3g} {name}" if count < 999 * unit else f"{count // unit} {name}"
     return f"{count} B"

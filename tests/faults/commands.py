@@ -67,7 +67,7 @@ def refused(capsys, argv, *words, status=2, keep: Path | None = None):
     exit_status = cli.main([str(a) for a in argv])
     out, err = capsys.readouterr()
     assert exit_status == status, err
-    lines = [line for line in err.splitlines() if ": a step takes " not in line]
+    lines = [line for line in err.splitlines() if ": memory of a step: " not in line]
     assert len(lines) == 1, err
     assert "Traceback" not in err
     assert not out

@@ -47,6 +47,21 @@ def fused(**changes):
     }
 
 
+def connected(layer, width):
+    """Return a student with a connector on a layer, and AB toward the teacher's (2, 2, 8)."""
+    return {
+        "roles__teacher__model": {"name": "cnn", "widths": (8,)},
+        STUDENT + "model": {"name": "cnn", "widths": (4, 4)},
+        STUDENT + "adapters": {
+            "connector": {"kind": "connector", "layers": (layer,), "widths": (width,)}
+        },
+        STUDENT + "terms__activation_boundary": {
+            "toward": "teacher",
+            "peer_layers": ("stage1_pre",),
+        },
+    }
+
+
 ADAPTERS = {
     "adapter of an unknown kind": (
         adapted({"kind": "conv"}),
@@ -102,6 +117,20 @@ ADAPTERS = {
     "fusion of an unknown layer": (
         fused(layers=("stage2", "pooled")),
         ("roles.student: adapters.review: no layer 'stage2'", "pooled, stage1, stage1_pre"),
+    ),
+    "connector of another width": (
+        connected("stage1_pre", width=7),
+        (
+            "'connector1' of student is (2, 2, 7)",
+            "set roles.student.adapters.connector.widths[0] = 8",
+        ),
+    ),
+    "connector of a map of another size": (
+        connected("stage2_pre", width=8),
+        (
+            "a connector keeps the size",
+            "roles.student.adapters.connector.layers[0] to a map of 2 x 2, and .widths[0] = 8",
+        ),
     ),
     "review without a fusion": (
         {**fused(), STUDENT + "adapters": {}},
@@ -200,7 +229,7 @@ FILES = {
     ),
     "ramp that does not rise": (
         ramp(name="piecewise", boundaries=(3, 2), factors=(1.0, 0.5, 0.0)),
-        ("terms.ce: ramp.boundaries is (3, 2)", "rising whole numbers"),
+        ("terms.ce: ramp.boundaries is (3, 2)", "increasing whole numbers"),
     ),
     "boundary before the run": (
         {STUDENT + "optimizer": {"schedule": {"name": "step", "boundaries": (-1,)}}},

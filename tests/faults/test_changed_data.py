@@ -44,7 +44,7 @@ CHANGES = {
 def test_changed_data_are_refused(changes, words, run, tmp_path, capsys):
     config, workdir, path = run
     fakes.write_npz(path, **changes)
-    words = (f"workdir {workdir} holds a run with other data", *words, "--allow-changed-data")
+    words = (f"workdir {workdir} contains a run with other data", *words, "--allow-changed-data")
     where = f"--workdir={workdir}"
     out = tmp_path / "out"
     for argv in (
@@ -64,9 +64,9 @@ def test_changed_data_may_be_allowed(run, capsys):
     fakes.write_npz(path, y_test=np.roll(ARRAYS["y_test"], 1))
     before = (workdir / "config.json").read_bytes()
     allow = "--allow-changed-data"
-    with pytest.warns(UserWarning, match="holds a run with other data: test labels"):
+    with pytest.warns(UserWarning, match="contains a run with other data: test labels"):
         assert cli.main(["eval", f"--workdir={workdir}", allow]) == 0
-    with pytest.warns(UserWarning, match="holds a run with other data: test labels"):
+    with pytest.warns(UserWarning, match="contains a run with other data: test labels"):
         assert cli.main(train(config, workdir, allow)) == 0
     assert (workdir / "config.json").read_bytes() == before  # what it began with
 

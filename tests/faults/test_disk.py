@@ -43,7 +43,7 @@ def one_line(capsys):
     lines = [x for x in err.splitlines() if x.startswith(("kdjax: ", "ERROR"))]
     assert len(lines) == 1, lines
     assert "No space left on device" in lines[0]
-    assert "make room, and the same command goes on" in lines[0]
+    assert "free space, then run the same command again" in lines[0]
     return lines[0]
 
 

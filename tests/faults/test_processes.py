@@ -50,7 +50,7 @@ def test_sigterm_to_one_process_stops_both_at_the_same_step(argv):
     long += ["--config.checkpoint_every=20000"]
     (first, stderr), (second, other) = finish(start([long], (("term", 3), ())))
     assert (first, second) == (75, 75), (stderr, other)
-    assert "which is saved; the same command goes on from there" in stderr
+    assert "which is saved; the same command resumes from there" in stderr
     assert "Traceback" not in stderr + other
 
 

@@ -31,7 +31,7 @@ def test_another_config_is_an_error_that_names_the_keys(trained, capsys):
     config, folder = trained
     flags = ("--config.num_steps=3", "--config.roles.student.optimizer.momentum=0.5")
     words = (
-        f"workdir {folder} holds a run with another config",
+        f"workdir {folder} contains a run with another config",
         "num_steps: 2 -> 3",
         "roles.student.optimizer.momentum: 0.9 -> 0.5",
     )
@@ -113,7 +113,7 @@ def test_exports_of_missing_members_and_roles(trained, tmp_path, capsys):
         refused(capsys, argv, *words, keep=folder)
         assert not out.exists()
 
-    refuse("--role=student", words=("--variant is not given", "a, b"))
+    refuse("--role=student", words=("--variant is not set", "a, b"))
     refuse("--role=student", "--variant=c", words=("--variant=c", "a, b"))
     refuse("--role=pupil", "--variant=a", words=("--role=pupil", "teacher, student"))
     for member in ("2", "-1"):
@@ -176,6 +176,6 @@ def test_runs_that_are_not_finished_are_left_out(trained, tmp_path, capsys):
     assert cli.main(list(map(str, argv))) == 0
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[0] for line in lines] == ["left out"] * 3 + ["report"]
-    assert "holds a study" in lines[1]
-    assert "holds no report.json" in lines[2]
+    assert "contains a study" in lines[1]
+    assert "contains no report.json" in lines[2]
     assert (tmp_path / "all.md").read_text().count("## ") == 1

@@ -3,6 +3,8 @@
 Reference gradients are central differences of these, in float64.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -149,14 +151,21 @@ def contrast(s, t, memory_s, memory_t, chosen, normalizers, negatives, temperatu
     return total
 
 
-def gradients(function, *args):
-    """Return the value, and the gradients of its sum: examples do not mix, so each has its own."""
-
-    def total(*a):
-        out = function(*a)
+@functools.cache
+def _value_and_gradients(function):
+    def total(student, teacher, scalars):
+        out = function(student, teacher, **scalars)
         return jnp.sum(out), out
 
-    (_, value), grads = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))(*args)
+    return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))
+
+
+def gradients(function, student, teacher, **scalars):
+    """Return the value, and the gradients of its sum: examples do not mix, so each has its own.
+
+    A function is traced once for each shape: the scalars are traced too.
+    """
+    (_, value), grads = _value_and_gradients(function)(student, teacher, scalars)
     return value, grads
 
 

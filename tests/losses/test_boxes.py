@@ -49,7 +49,7 @@ def test_binary_cross_entropy_against_scipy():
 def test_different_shapes_are_errors(without_jaxtyping):
     with pytest.raises(UserError, match="boxes"):
         losses.smooth_l1(jnp.zeros((2, 4)), jnp.zeros((3, 4)))
-    with pytest.raises(UserError, match="one shape"):
+    with pytest.raises(UserError, match="the same shape"):
         losses.binary_cross_entropy(jnp.zeros(2), jnp.zeros(3, int))
     with pytest.raises(UserError, match="beta"):
         losses.smooth_l1(jnp.zeros((2, 4)), jnp.zeros((2, 4)), beta=-1.0)

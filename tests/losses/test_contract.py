@@ -232,27 +232,45 @@ def inputs_of(name, seed=0, scale=2.0):
     return ROWS[name].inputs(np.random.default_rng(seed), scale)
 
 
-def jitted(name):
-    """Compile once instead of once for each operation; a test compares jit and eager."""
-    return jax.jit(function_of(name))
-
-
 @functools.cache
-def _both(name, keywords):
+def _compiled(name, static):
+    """Return a jitted function (args, scalars) -> (output, gradients of its sum).
+
+    It is traced once for each type and shape of the arguments, since the scalars are traced too.
+    """
     row = ROWS[name]
 
-    def total(*args):
-        out = function_of(name)(*args, **dict(keywords))
+    def total(args, scalars):
+        out = function_of(name)(*args, **dict(static), **scalars)
         return jnp.sum(out), out
 
-    if not row.smooth:
-        return jax.jit(lambda *args: (total(*args), ()))
-    return jax.jit(jax.value_and_grad(total, row.smooth, has_aux=True))
+    def run(args, scalars):
+        if not row.smooth:
+            return total(args, scalars)[1], ()
+        smooth = [args[i] for i in row.smooth]
+
+        def of_smooth(smooth):
+            values = dict(zip(row.smooth, smooth, strict=True))
+            return total([values.get(i, a) for i, a in enumerate(args)], scalars)
+
+        (_, out), grads = jax.value_and_grad(of_smooth, has_aux=True)(smooth)
+        return out, grads
+
+    return jax.jit(run)
 
 
-def value_and_gradients(name, args, keywords):
-    (_, out), grads = _both(name, tuple(keywords.items()))(*args)
-    return out, grads
+def defaults(name):
+    """Return the defaults of the scalars that the row sets to extreme values."""
+    names = {key for keywords in ROWS[name].harsh for key in keywords}
+    parameters = inspect.signature(getattr(losses, name)).parameters
+    return {key: parameters[key].default for key in sorted(names)}
+
+
+def value_and_gradients(name, args, keywords=None):
+    keywords = {**defaults(name), **(keywords or {})}
+    static = tuple((k, v) for k, v in keywords.items() if isinstance(v, bool))
+    scalars = {k: jnp.float32(v) for k, v in keywords.items() if not isinstance(v, bool)}
+    return _compiled(name, static)(list(args), scalars)
 
 
 def test_public_names_and_rows_are_the_same():
@@ -265,15 +283,14 @@ def test_output_is_float32_of_the_batch_shape_and_equal_under_jit(name):
     eager = function_of(name)(*args)
     assert eager.dtype == jnp.float32
     assert eager.shape == (() if ROWS[name].couples else (BATCH,))
-    np.testing.assert_allclose(jax.jit(function_of(name))(*args), eager, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(value_and_gradients(name, args)[0], eager, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_vmap_equals_a_loop(name):
     batches = [inputs_of(name, seed) for seed in range(3)]
     stacked = [jnp.stack(column) for column in zip(*batches, strict=True)]
-    one = jitted(name)
-    looped = [one(*args) for args in batches]
+    looped = [value_and_gradients(name, args)[0] for args in batches]
     np.testing.assert_allclose(
         jax.jit(jax.vmap(function_of(name)))(*stacked), jnp.stack(looped), rtol=1e-5, atol=1e-6
     )
@@ -282,8 +299,8 @@ def test_vmap_equals_a_loop(name):
 @pytest.mark.parametrize("name", [n for n in NAMES if not (ROWS[n].couples or ROWS[n].one_axis)])
 def test_examples_do_not_mix_and_batch_axes_may_be_many_or_none(name):
     args, axes = inputs_of(name), ROWS[name].axes
-    call = jitted(name)
-    together = call(*args)
+    call = jax.jit(function_of(name))  # instead of a compilation of each operation
+    together, _ = value_and_gradients(name, args)
     alone = [
         call(*(a if x is None else jnp.take(a, i, x) for a, x in zip(args, axes, strict=True)))
         for i in range(BATCH)
@@ -314,11 +331,11 @@ def test_value_and_gradient_are_finite_at_the_extremes(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_bfloat16_equals_float32_of_the_rounded_logits(name):
     rounded = [_as_bfloat16(a) for a in inputs_of(name)]
-    out, grads = value_and_gradients(name, rounded, {})
+    out, grads = value_and_gradients(name, rounded)
     assert out.dtype == jnp.float32
     assert all(g.dtype == jnp.bfloat16 for g in grads)
     widened = [a.astype(jnp.float32) if a.dtype == jnp.bfloat16 else a for a in rounded]
-    np.testing.assert_allclose(out, jitted(name)(*widened), rtol=1e-6)
+    np.testing.assert_allclose(out, value_and_gradients(name, widened)[0], rtol=1e-6)
 
 
 def _as_bfloat16(a):

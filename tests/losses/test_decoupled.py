@@ -1,5 +1,6 @@
 """DKD and DIST against golden arrays and plain numpy in float64."""
 
+import functools
 import pathlib
 import re
 
@@ -27,6 +28,16 @@ def setting(name):
     return arrays, (float(first), float(second), float(temperature))
 
 
+@functools.cache
+def value_and_gradient(name):
+    """Return a jitted function of arrays and scalars: T^2 times a loss's mean, its gradient."""
+
+    def loss(z, arrays, scalars):
+        return scalars["temperature"] ** 2 * jnp.mean(getattr(losses, name)(z, *arrays, **scalars))
+
+    return jax.jit(jax.value_and_grad(loss))
+
+
 def close(actual, expected, rtol=1e-5):
     """Compare relative to the largest entry: a float32 rounding of a logit reaches every class."""
     expected = np.asarray(expected, np.float64)
@@ -46,16 +57,11 @@ class TestDecoupled:
     def test_golden_values_and_gradients(self, name):
         (s, t, labels), (alpha, beta, temperature) = setting(name)
 
-        def loss(z):
-            each = losses.decoupled_kl(
-                z, t, labels, alpha=alpha, beta=beta, temperature=temperature
-            )  # fmt: skip
-            return temperature**2 * jnp.mean(each)
-
+        scalars = {"alpha": alpha, "beta": beta, "temperature": temperature}
         # At logits of +-50 and T = 1 the reference is NaN in float32 and loses digits in float64,
         # because it masks the label with a large constant.
         loose = name.startswith("extreme50") and temperature == 1
-        value, grad = jax.jit(jax.value_and_grad(loss))(s)
+        value, grad = value_and_gradient("decoupled_kl")(s, (t, labels), scalars)
         close(value, GOLDEN[f"{name}/f64/value"], 2e-4 if loose else 1e-5)
         close(grad, GOLDEN[f"{name}/f64/grad_s"], 2e-4 if loose else 1e-5)
 
@@ -75,18 +81,14 @@ class TestDecoupled:
         def plain(s, t):
             return references.decoupled_kl(s, t, labels, *keywords.values())
 
-        close(losses.decoupled_kl(s, t, labels, **keywords), plain(s, t))
-        grads = jax.jit(
-            jax.grad(
-                lambda *a: jnp.sum(losses.decoupled_kl(*a, labels, **keywords)), argnums=(0, 1)
-            )
-        )(s, t)
+        loss = jax.jit(lambda s, t: losses.decoupled_kl(s, t, labels, **keywords))
+        close(loss(s, t), plain(s, t))
+        grads = jax.jit(jax.grad(lambda *a: jnp.sum(loss(*a)), argnums=(0, 1)))(s, t)
         for position, grad in enumerate(grads):
             close(grad, references.central(plain, (s, t), position))
-        check_grads(
-            lambda a, b: losses.decoupled_kl(a, b, labels), (s, t), order=1,
-            modes=["fwd", "rev"], atol=0.02, rtol=0.02,  # float32 differences
-        )  # fmt: skip
+        usual = jax.jit(lambda a, b: losses.decoupled_kl(a, b, labels))
+        # float32 differences
+        check_grads(usual, (s, t), order=1, modes=["fwd", "rev"], atol=0.02, rtol=0.02)
 
     def test_hinton_kl_is_the_sum_weighted_by_the_teacher(self):
         s, t, labels = logits(1)
@@ -128,11 +130,16 @@ class TestDecoupled:
         s, t, labels = logits(3)[0][:3], logits(4)[0][:3], jnp.array([-1, 10_000, 1])
         out = losses.decoupled_kl(s, t, labels)
         assert np.isnan(out).tolist() == [True, True, False]
-        grad = jax.grad(
-            lambda z: jnp.where(labels == 1, losses.decoupled_kl(z, t, labels), 0).sum()
-        )
-        assert not np.any(grad(s)[:2])
-        close(grad(s)[2:], jax.grad(lambda z: losses.decoupled_kl(z, t[2], labels[2]))(s[2])[None])
+
+        def masked(z):
+            return jnp.where(labels == 1, losses.decoupled_kl(z, t, labels), 0).sum()
+
+        def alone(z):
+            return losses.decoupled_kl(z, t[2], labels[2])
+
+        grad = jax.jit(jax.grad(masked))(s)
+        assert not np.any(grad[:2])
+        close(grad[2:], jax.jit(jax.grad(alone))(s[2])[None])
 
     @pytest.mark.usefixtures("without_jaxtyping")
     def test_errors(self):
@@ -153,11 +160,8 @@ class TestCorrelation:
     def test_golden_values_and_gradients(self, name):
         (s, t, _), (beta, gamma, temperature) = setting(name)
 
-        def loss(z):
-            value = losses.correlation(z, t, beta=beta, gamma=gamma, temperature=temperature)
-            return temperature**2 * value
-
-        value, grad = jax.jit(jax.value_and_grad(loss))(s)
+        scalars = {"beta": beta, "gamma": gamma, "temperature": temperature}
+        value, grad = value_and_gradient("correlation")(s, (t,), scalars)
         close(value, GOLDEN[f"{name}/f64/value"])
         close(grad, GOLDEN[f"{name}/f64/grad_s"])
 
@@ -167,6 +171,7 @@ class TestCorrelation:
         def plain(s, t):
             return references.correlation(s, t, 2.0, 0.5, 1.5)
 
+        @jax.jit
         def loss(s, t):
             return losses.correlation(s, t, beta=2.0, gamma=0.5, temperature=1.5)
 

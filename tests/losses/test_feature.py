@@ -81,7 +81,7 @@ def test_values_and_gradients_match_the_definition(name):
     for position, grad in enumerate(grads):
         close(grad, references.central(plain, references.float64(*features), position))
     check_grads(
-        lambda *f: function(*f, *rest), features, order=1,
+        jax.jit(lambda *f: function(*f, *rest)), features, order=1,
         modes=["fwd", "rev"], atol=0.02, rtol=0.02,  # float32 differences
     )  # fmt: skip
 

@@ -13,13 +13,14 @@ MAPS = jnp.asarray(RNG.normal(size=(2, 4, 4, 3)), jnp.float32)
 
 
 def finite_gradient(loss, *args):
-    return np.all(np.isfinite(np.asarray(jax.grad(lambda x: jnp.sum(loss(x, *args[1:])))(args[0]))))
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(loss(x, *args[1:]))))
+    return np.all(np.isfinite(np.asarray(gradient(args[0]))))
 
 
 def test_equal_singular_values_have_a_gradient():
     layers = [jnp.tile(jnp.eye(4)[None, :, :, None], (1, 1, 1, 3))] * 2
     loss = lambda x: jnp.sum(losses.singular_vectors([x, 2 * x], layers))  # noqa: E731
-    assert np.all(np.isfinite(jax.grad(loss)(layers[0])))
+    assert np.all(np.isfinite(jax.jit(jax.grad(loss))(layers[0])))
 
 
 def test_equal_embeddings_have_a_gradient():
@@ -56,15 +57,15 @@ def test_region_weights_compare_a_region_with_the_image():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: losses.neuron_selectivity(MAPS, MAPS[:1]), "of one batch"),
+        (lambda: losses.neuron_selectivity(MAPS, MAPS[:1]), "with equal batch sizes"),
         (
             lambda: losses.margin_relu_distance(MAPS, MAPS[..., :2], jnp.zeros(3)),
-            "as many channels",
+            "equal batch sizes and channels",
         ),
         (lambda: losses.margin_relu_distance(MAPS, MAPS, jnp.zeros(2)), r"margin: shape \(2,\)"),
         (lambda: losses.variational_information(MAPS, MAPS, jnp.zeros(2)), r"log_scale: shape"),
         (lambda: losses.flow_of_solution([MAPS], [MAPS]), "at least two"),
-        (lambda: losses.singular_vectors([MAPS] * 2, [MAPS[:, :, :2]] * 2), "of one width"),
+        (lambda: losses.singular_vectors([MAPS] * 2, [MAPS[:, :, :2]] * 2), "equal width"),
         (lambda: losses.class_activation(MAPS, MAPS, resolution=0), "resolution"),
         (lambda: losses.softmax_regression(MAPS, MAPS, jnp.zeros((2, 5))), "kernel: shape"),
         (lambda: losses.region_logits(MAPS, grids=(0,)), "grids"),

@@ -1,8 +1,6 @@
 import copy
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -147,7 +145,7 @@ def test_a_missing_temperature_is_not_mentioned(report, build_metrics):
         for bins in variant["reliability"].values():
             del bins["after"]  # as for detection
     page = _page("x", report, build_metrics(report))
-    assert "Bins pooled over the chosen members. A gap" in page
+    assert "Bins pooled over the chosen members. The ECE" in page
     assert "The temperature was fitted" not in page
 
 
@@ -173,7 +171,7 @@ def test_combine_names_every_run(tmp_path, report, build_report, build_metrics):
     assert reader.links[:2] == ["#run-0", "#run-1"]
     assert {"run-0", "run-1"} <= set(reader.ids)
     assert "cifar10" in " ".join(reader.text)
-    with pytest.raises(UserError, match="no workdir given"):
+    with pytest.raises(UserError, match="no workdir: name at least one"):
         html.combine([], out)
     with pytest.raises(UserError, match=r"three.*cannot be read"):
         html.combine([tmp_path / "three"], out)
@@ -194,11 +192,6 @@ def test_the_summary_names_the_selection_and_does_not_overclaim(report):
     assert "within one sd" not in text
 
 
-def test_report_never_imports_jax():
-    code = "import sys; from kdjax.report import html; sys.exit('jax' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 def test_titles_stand_for_names(report):
     metrics = [{"step": 1, "split": "train", "variant": "bdkd", "student/loss": 1.0}]
     for variant, title in zip(report["variants"], ("CE", "KD", "BD-KD"), strict=True):
@@ -216,4 +209,4 @@ def test_the_summary_names_the_roles_that_share_a_choice(report):
     for role in ("student", "teacher"):
         report["variants"][2]["chosen"][role]["judge"] = "student"
     text = summary_text.summary(from_json(RunSummary, report))
-    assert "the teacher of bdkd learns together with the student and has its choice." in text
+    assert "the teacher of bdkd is trained with the student at the same values." in text

@@ -84,10 +84,10 @@ def test_errors_are_one_line(tmp_path):
     with pytest.raises(UserError, match=r"bad\.jsonl, line 2"):
         metrics_log.read(tmp_path / "bad.jsonl")
     writer = metrics_log.MetricsLog(tmp_path / "run", tensorboard=False)
-    with pytest.raises(UserError, match=r"0 bytes, but the checkpoint was taken at 10"):
+    with pytest.raises(UserError, match=r"0 bytes, but the checkpoint was saved at 10"):
         writer.truncate(10)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot be written.*name a folder"):
+    with pytest.raises(UserError, match=r"cannot be written.*use a folder"):
         metrics_log.MetricsLog(tmp_path / "file")
 
 
@@ -167,7 +167,7 @@ def test_a_disk_that_fills_up_within_a_line(tmp_path):
     writer._file = Full(writer._file)
     writer.write(1, "train", {"student/loss": 0.5})
     with pytest.raises(
-        RunError, match=r"metrics cannot be written \(No space left on device\); make"
+        RunError, match=r"metrics cannot be written \(No space left on device\); free"
     ):
         writer.write(2, "train", {"student/loss": 0.5})
     writer.close()

@@ -94,10 +94,10 @@ def test_paired_differences_are_by_seed(report):
     bdkd = 100 * _test_values(report, "bdkd", "student", "accuracy")[::-1]
     alone = 100 * _test_values(report, "alone", "student", "accuracy")
     difference = bdkd - alone
-    assert row[1] == "3"
+    assert row[3] == "3"
     expected = [np.sum(difference > 0), np.sum(difference == 0), np.sum(difference < 0)]
     assert row[2] == "/".join(map(str, expected))
-    assert row[3] == f"{difference.mean():+.2f} ± {difference.std(ddof=1):.2f}"
+    assert row[1] == f"{difference.mean():+.2f} ± {difference.std(ddof=1):.2f}"
 
 
 def test_diverged_members_are_excluded_and_named(report):
@@ -118,7 +118,7 @@ def test_diverged_members_are_excluded_and_named(report):
     assert any("kd: 1 diverged" in note and "step 12" in note for note in table.notes)
     pairs = tables.differences(typed(report))
     assert pairs is not None
-    assert pairs.rows[0][1] == "2"
+    assert pairs.rows[0][3] == "2"
 
 
 def test_one_variant_one_member_one_role(build_report):

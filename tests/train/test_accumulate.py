@@ -77,7 +77,7 @@ def test_a_role_with_a_pause_is_an_error():
     with pytest.raises(ValueError, match="teacher may pause, by the whole batch"):
         after("switokd", accumulate=2)
     pause = {"name": "switokd", "watch": "student"}
-    with pytest.raises(UserError, match=r"roles\.teacher\.pause is decided on a whole batch"):
+    with pytest.raises(UserError, match=r"roles\.teacher\.pause depends on the full batch"):
         build(base(accumulate=2, roles__teacher__pause=pause))
 
 

@@ -181,7 +181,7 @@ def test_warmup_rises_then_the_schedule_continues(name):
         *(
             (
                 lambda steps=steps: learning_rate_schedule("step", num_steps=9, boundaries=steps),
-                "schedule.boundaries is .*; it must be rising whole numbers >= 0",
+                "schedule.boundaries is .*; it must be increasing whole numbers >= 0",
             )
             for steps in ((0.5,), (-1,), (4, 4), (5, 4))
         ),

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import types
+import warnings
 
 import jax
 
@@ -41,6 +42,15 @@ def test_the_hook_hides_only_errors_of_orbax(monkeypatch):
     for error in (unraisable("/site-packages/orbax/checkpoint/reader.py"), other):
         sys.unraisablehook(error)
     assert reported == [other]
+
+
+def test_a_warning_is_one_line(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    process_settings.configure_process()
+    assert warnings.formatwarning("the head is new", UserWarning, "a.py", 3) == (
+        "warning: the head is new\n"
+    )
+    assert warnings.formatwarning("old", FutureWarning, "a.py", 3) == "FutureWarning: old\n"
 
 
 def test_a_terminal_without_the_signs_gets_others(monkeypatch):

@@ -56,9 +56,7 @@ def events_during(call):
 
 def test_lines():
     cost = step_memory.Cost(3 * 2**20, 2**20, 512, 10 * 2**30)
-    assert (
-        step_memory.describe(cost) == "a step takes 10 GiB of each device, 10 GiB of it temporary"
-    )
+    assert step_memory.describe(cost) == "memory of a step: 10 GiB per device (10 GiB temporary)"
     assert not step_memory.warning(cost, 11 * 2**30)
     warning = step_memory.warning(cost, 2 * 2**30)
     assert "a step takes 10 GiB, but the device has 2 GiB: it will not fit" in warning

@@ -1,1 +1,1 @@
-"""Pictures with boxes."""
+"""Data sets of pictures with boxes."""

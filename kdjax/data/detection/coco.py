@@ -25,7 +25,7 @@ from kdjax.data.images.readers import existing, visible_files
 from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
 
 _LAYOUT = "a folder or .zip with annotations/instances_train*.json and train*/, the same for val"
-_WRONG = (KeyError, TypeError, ValueError, AttributeError, OverflowError)  # json of another form
+_WRONG = (KeyError, TypeError, ValueError, AttributeError, OverflowError)  # JSON of another form
 
 
 class _Box(NamedTuple):
@@ -45,11 +45,11 @@ class Photo(NamedTuple):
     box: np.ndarray  # float32 [n, 4]
     label: np.ndarray  # int32 [n]
     crowd: np.ndarray  # bool [n]
-    area: np.ndarray  # float32 [n], as annotated: of the mask, which COCO measures small by
+    area: np.ndarray  # float32 [n], as annotated: of the mask; COCO defines "small" by it
 
 
 class Photos(NamedTuple):
-    """The pictures of both splits and the classes; `where` names the set in errors."""
+    """The pictures of both splits and the classes; `where` is the name of the set in errors."""
 
     path: str
     where: str
@@ -59,16 +59,15 @@ class Photos(NamedTuple):
 
 
 def read_coco(path: str | None) -> Photos:
-    """Read both splits' annotations; no picture is opened.
+    """Read both splits' annotations, without opening pictures.
 
-    The classes are the categories of train, by id; those of val are matched by name. Boxes are cut
-    at the edge of their picture and those without area are dropped; a warning counts both.
+    The classes are the categories of train, by id; those of val are matched by name. Boxes are
+    clipped to their picture, and boxes without area are dropped; a warning counts both.
 
     Raises:
-        UserError: one line naming the file, the id in it and what would be right: no such layout; a
-            file that is not COCO's json; ids or names that are there twice; a category or a picture
-            that an annotation names and the file does not; boxes that are missing or no pixels;
-            pictures that are missing.
+        UserError: one line with the file, the id and what would be right: another layout; a file
+            that is not COCO's JSON; repeated ids or names; an annotation of an unknown category or
+            picture; boxes that are missing or not in pixels; missing pictures.
     """
     path = str(existing(path, _LAYOUT))
     where = f"data.path={path}"
@@ -96,11 +95,11 @@ def read_coco(path: str | None) -> Photos:
 def open_photo(path: str, photo: Photo) -> np.ndarray:
     """Return a picture as uint8 [height, width, 3], in the frame of its annotations.
 
-    Annotations are in the frame of the picture as it is shown, with EXIF's rotation, unless their
-    width and height are those of the stored pixels alone.
+    Annotations refer to the picture after EXIF's rotation, unless only the stored pixels have their
+    width and height.
 
     Raises:
-        UserError: it cannot be decoded, or its size is not that of its annotations.
+        UserError: the picture cannot be decoded, or its size is not that of its annotations.
     """
     return open_picture(
         lambda: BytesIO(_read(path, photo.file)),
@@ -132,7 +131,7 @@ def _picture_folder(annotation_file: str) -> str:
 
 
 def _refusal(where: str, kind: str, entry: Any, error: Exception) -> UserError:
-    """Return the refusal of an entry of a table that something is wrong with, by its id."""
+    """Return the error for a wrong entry of a table, with its id."""
     if isinstance(error, UserError):
         return UserError(f"{where}: {kind} id {entry['id']} {error}")
     name = entry.get("id", "without id") if isinstance(entry, dict) else repr(entry)[:40]
@@ -162,7 +161,7 @@ def _photos(
     names: frozenset[str],
     classes: Mapping[int, int | str],
 ) -> tuple[Photo, ...]:
-    """Return the pictures of a split; `classes`: id -> label, or the name where train lacks it."""
+    """Return the pictures of a split; `classes`: id -> label, or name if it is not in train."""
     rows: dict[Any, list[_Box]] = {}
     kind, entry = "image", None
     ids, counts, photos = set(), Counter(), []
@@ -232,7 +231,7 @@ def _photo(
         if not (inside[2:] > inside[:2]).all():
             counts["outside of their picture were dropped"] += 1
             continue
-        # annotations are rounded to hundredths, so that sums may end a little outside
+        # annotations are rounded to hundredths, so sums may end slightly outside
         if np.abs(inside - box.sides).max() > 0.5:
             counts["were cut at the edge of their picture"] += 1
         objects.append(box._replace(sides=inside))

@@ -26,12 +26,12 @@ from kdjax.errors import UserError
 from kdjax.types import EvalBatches, Source, Spec
 
 BACKGROUND = "background"
-_MOMENTS_SAMPLE = 256  # pictures behind mean and std
+_MOMENTS_SAMPLE = 256  # pictures from which mean and std are computed
 _NAMES = ("image", "size", "box", "box_label", "box_mask", "crowd", "label")
 
 
 class DetectionSet(NamedTuple):
-    """A source, and for each split its pictures in the order of "id", on which AP is measured.
+    """A source, and the pictures of each split in the order of "id", for average precision.
 
     `open(photo)` returns the picture as stored, for drawings.
     """
@@ -44,12 +44,12 @@ class DetectionSet(NamedTuple):
 def read_detection(
     options: DetectionOptions, batching: BatchOptions, splitting: SplitOptions
 ) -> DetectionSet:
-    """Return a set in COCO's layout; "validation" is cut from its train split, "test" is its val.
+    """Return a set in COCO's layout; "validation" is a part of its train split, "test" is its val.
 
-    The last class is the background. Pictures without boxes stay: they are background only.
+    The last class is the background. Pictures without boxes are used as background.
 
     Raises:
-        UserError: one line naming the key or file and what would be right.
+        UserError: one line with the key or file and what would be right.
     """
     side = options.image_size or 0
     if side < 32 or side % 32:

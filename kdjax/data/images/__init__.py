@@ -1,1 +1,1 @@
-"""Sets of labelled images, in memory or streamed."""
+"""Data sets of labelled images, in memory or streamed."""

@@ -1,4 +1,4 @@
-"""Conversion of picture files and decoded pictures of any size to arrays of the set's shape."""
+"""Conversion of picture files, or decoded pictures of any size, to arrays of the set's shape."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
 
 T = TypeVar("T")
-File = Path | Callable[[], BytesIO]  # a path, or what returns the content
+File = Path | Callable[[], BytesIO]  # a path, or a function that returns the content
 
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _GREY_MODES = ("1", "L", "LA", "La", *_WIDE_MODES)
@@ -25,9 +25,9 @@ _SIXTEEN_BITS = ("PNG", "PPM")  # formats whose mode "I" goes up to 65535
 class View(NamedTuple):
     """The resizing of the pictures of a set.
 
-    `size`: height and width of the result, None for pictures that have one size already. `crop`:
-    that size over the shorter side before the central crop. `canvas`: side of the square to which
-    uncropped training pictures are resized for `resized_crop`; None: training pictures are cropped.
+    `size`: height and width of the result, None for pictures of equal size. `crop`: that size over
+    the shorter side before the central crop. `canvas`: side of the square to which uncropped
+    training pictures are resized for `resized_crop`; None: training pictures are cropped.
     """
 
     size: int | None = None
@@ -37,7 +37,7 @@ class View(NamedTuple):
 
 @lru_cache(maxsize=1)
 def picture_formats() -> tuple[str, ...]:
-    """Return the formats that Pillow reads by itself: EPS runs a program, the others are stubs."""
+    """Return the formats that Pillow reads, without EPS, which runs a program, and stubs."""
     Image.init()
     return tuple(sorted(Image.OPEN.keys() - {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}))
 
@@ -57,15 +57,15 @@ def open_picture(
 ) -> np.ndarray:
     """Return a picture as uint8 [height, width, channels]; 1 is grey, 3 is RGB.
 
-    The rotation in its EXIF data is obeyed. 16-bit grey is divided by 257. An alpha channel is
-    dropped: the colours stored below it count. Of several frames or pages the first is read.
+    The rotation in the EXIF data is applied. 16-bit grey is divided by 257. An alpha channel is
+    dropped: the colours below it are used. Of several frames or pages the first is read.
 
     Args:
         file: the picture.
         channels: 1 or 3.
-        name: of the file in errors; "" is its path.
-        size: the expected height and width. Where the stored pixels alone have it, EXIF's rotation
-            is not applied.
+        name: the name of the file in errors; "" means its path.
+        size: the expected height and width. If only the stored pixels have this size, EXIF's
+            rotation is not applied.
 
     Raises:
         UserError: on a file that is not a picture, a colour picture in a grey set, grey of more
@@ -108,7 +108,7 @@ def _opened(file: File, name: str) -> Iterator[Image.Image]:
 
 
 def find_unreadable(read: Callable[[T], object], items: Iterable[T]) -> dict[T, UserError]:
-    """Read every item, in threads, and return those that are refused, with the errors."""
+    """Read every item, in threads, and return the unreadable ones, with the errors."""
 
     def refusal(item: T) -> UserError | None:
         try:
@@ -124,14 +124,14 @@ def find_unreadable(read: Callable[[T], object], items: Iterable[T]) -> dict[T, 
 
 
 def check_readable(read: Callable[[T], object], items: Iterable[T]) -> None:
-    """Raise the first error of `find_unreadable`, with the number of all."""
+    """Raise the first error of `find_unreadable`, with the number of errors."""
     errors = find_unreadable(read, items)
     for error in errors.values():
         raise UserError(f"{error} ({len(errors)} such pictures)")
 
 
 def drop_unreadable(read: Callable[[str], object], names: Iterable[str], where: str) -> set[str]:
-    """Return the names of `find_unreadable`, with a warning that names the set."""
+    """Return the unreadable names, and warn about them; `where` is the name of the set."""
     names = sorted(find_unreadable(read, names))
     if names:
         count = f"{len(names)} unreadable pictures were skipped"
@@ -142,7 +142,7 @@ def drop_unreadable(read: Callable[[str], object], names: Iterable[str], where: 
 def fit(image: np.ndarray, channels: int, view: View) -> np.ndarray:
     """Return uint8 [height, width, channels]: shorter side to size / crop, then the centre.
 
-    Grey pictures are repeated over `channels`; a view without size keeps height and width.
+    Grey pictures are repeated over `channels`; a view without size does not resize.
 
     Raises:
         UserError: on a number of channels that cannot be converted to `channels`.

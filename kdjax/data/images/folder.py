@@ -1,9 +1,9 @@
 """A folder of pictures in subfolders named after their class.
 
-Layouts: train/CLASS/*.png with val/CLASS or test/CLASS (both: val validates, test tests), or
-CLASS/*.png alone, from which `splits.plan` cuts the test split. Splits are known in any case, also
-as training, testing, valid, validation and with "set" at the end. Hidden files are skipped, linked
-folders are followed once, and every format that Pillow reads is read (see `decode.open_picture`).
+Layouts: train/CLASS/*.png with val/CLASS or test/CLASS (both: val is the validation split), or only
+CLASS/*.png, from which `splits.plan` takes the test split. Names of splits may be in any case,
+training, testing, valid or validation, and end in "set". Hidden files are skipped, linked folders
+are followed once, and every format of Pillow is read (see `decode.open_picture`).
 """
 
 import re
@@ -40,14 +40,13 @@ def folder(path: str | None, view: View, *, skip_unreadable: bool = False) -> Re
     """Return the set in a folder.
 
     Args:
-        path: of the folder, see the module for its layout.
-        view: the resizing of pictures; without a size all must have that of the first one.
-        skip_unreadable: leave out pictures that cannot be read, with a warning.
+        path: the folder; its layout is described in the module docstring.
+        view: the resizing of pictures; without a size all must have the size of the first one.
+        skip_unreadable: omit pictures that cannot be read, with a warning.
 
     Raises:
-        UserError: on a folder without class subfolders, a class that is empty or holds only
-            folders, one that is only in another split than train, two folders of one split, and
-            files that are not pictures.
+        UserError: no class subfolders, a class that is empty, has only folders or is missing from
+            train, two folders for one split, and files that are not pictures.
     """
     root = existing(path, "a folder with train/CLASS/*.png and test/CLASS/*.png, or CLASS/*.png")
     folders = _find_splits(root)
@@ -102,7 +101,7 @@ def _find_splits(root: Path) -> dict[str, Path]:
         else:
             splits[split] = folder
     if not splits or (set(splits) == {"train"} and not _subfolders(splits["train"])):
-        return {"train": root}  # "train" may be a class, of vehicles
+        return {"train": root}  # "train" may be a class (of vehicles)
     if "train" not in splits:
         name = next(iter(splits.values())).name
         raise UserError(f"data.path={root} has a folder {name} but no train split; add train/CLASS")
@@ -118,7 +117,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _list(split: Path, names: Sequence[str]) -> Listed:
-    """Return the pictures of a split; warn of files that are none."""
+    """Return the pictures of a split; warn of files that are no pictures."""
     listed: Listed = []
     others = [p for p in split.iterdir() if p.suffix.lower() in _suffixes() and p.is_file()]
     for folder in _subfolders(split):
@@ -151,7 +150,7 @@ def _suffixes() -> frozenset[str]:
 
 
 def is_picture(file: Path) -> bool:
-    """Return whether a suffix or the content is that of a picture; its pixels may be damaged."""
+    """Return whether the suffix or the header is that of a picture; pixels are not checked."""
     if not file.is_file():
         return False
     if file.suffix.lower() in _suffixes():

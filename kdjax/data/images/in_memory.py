@@ -1,6 +1,6 @@
 """In-memory image sets: checks, statistics, batches.
 
-A reader returns an `ImageSet` of arrays that passed `check`; `build` turns it into a `Source`.
+A reader returns an `ImageSet` of arrays that passed `check`; `build` makes a `Source` of it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from kdjax.data.splits import assign_rows, batch_rows, check_batch_sizes, plan
 from kdjax.errors import UserError
 from kdjax.types import EvalBatches, Source, Spec, TrainBatches
 
-ON_DEVICE_LIMIT = 2**30  # bytes of raw training images that may live on the accelerator
+ON_DEVICE_LIMIT = 2**30  # bytes of raw training images that may be stored on the accelerator
 _CHUNK = 2**22  # values converted to float64 at a time
 
 
@@ -26,7 +26,7 @@ class Pair(NamedTuple):
 
 
 class ImageSet(NamedTuple):
-    """The splits that a reader returns; `where` names the set in errors.
+    """The splits that a reader returns; `where` is the name of the set in errors.
 
     `scale` divides the stored pixels before the statistics (255 for uint8, 16 for the digits).
     """
@@ -43,17 +43,17 @@ class ImageSet(NamedTuple):
 def check(
     image: np.ndarray, label: np.ndarray, num_classes: int | None, where: str, split: str
 ) -> Pair:
-    """Return images [n, height, width, channel] and int32 labels [n], or refuse them.
+    """Check images and labels, and return them as [n, height, width, channel] and int32 [n].
 
     Args:
         image: [n, height, width] or with a channel axis, uint8 or floating.
         label: integers [n] or [n, 1] in [0, num_classes).
-        num_classes: the upper end; None leaves it open.
+        num_classes: the number of classes; None: not checked.
         where: the name of the file or folder in an error.
         split: "train", "val" or "test": the suffix of the keys x_ and y_ in errors.
 
     Raises:
-        UserError: naming file, key and remedy.
+        UserError: with the file, the key and what would be right.
     """
     x, y = f"x_{split}", f"y_{split}"
     if image.ndim not in (3, 4):
@@ -112,9 +112,9 @@ def _check_labels(label: np.ndarray, num_classes: int | None, where: str, key: s
 
 
 def channel_moments(image: np.ndarray, scale: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation per channel of image / scale, in float64 by chunks.
+    """Return mean and standard deviation per channel of image / scale, in float64, by chunks.
 
-    A constant channel gets the deviation 1, which normalises it to exactly 0.
+    The deviation of a constant channel is set to 1, so the channel is normalised to exactly 0.
     """
     channels = image.shape[-1]
     rows = max(1, _CHUNK // image[0].size)
@@ -132,10 +132,10 @@ def channel_moments(image: np.ndarray, scale: float) -> tuple[tuple[float, ...],
 
 
 def pad_batch(batch: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarray]:
-    """Return an evaluation batch of `size` rows: the last example repeated, with mask 0.
+    """Pad an evaluation batch to `size` rows: repeat the last example with mask 0.
 
-    Repeating, instead of zeros, keeps every value in the range of the data. Predictions that are
-    stored by id are stored twice, with the same value.
+    Repeated examples, unlike zeros, lie in the range of the data. Predictions that are stored by id
+    are stored twice, with the same value.
     """
     count = len(batch["id"])
     rows = np.minimum(np.arange(size), count - 1)
@@ -144,13 +144,13 @@ def pad_batch(batch: Mapping[str, np.ndarray], size: int) -> dict[str, np.ndarra
 
 
 def unpad_batch(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the rows of an evaluation batch that are no padding, of every entry."""
+    """Return an evaluation batch without padding rows."""
     unpadded = np.asarray(batch["mask"]) > 0
     return {name: np.asarray(values)[unpadded] for name, values in batch.items()}
 
 
 def fits_on_device(on_device: bool | str, size: int) -> bool:
-    """Return whether data of `size` bytes live on the accelerator; "auto" allows 1 GiB.
+    """Return whether data of `size` bytes is stored on the accelerator; "auto" allows 1 GiB.
 
     Raises:
         UserError: on another value.
@@ -202,12 +202,12 @@ def build(image_set: ImageSet, batching: BatchOptions, splitting: SplitOptions) 
 
 def _pick(pair: Pair, rows: np.ndarray | None) -> Pair:
     if rows is None or len(rows) == len(pair.label):
-        return pair  # ascending and complete: no need for a copy
+        return pair  # all rows, in order: no copy
     return Pair(pair.image[rows], pair.label[rows])
 
 
 def id_batches(size: int, batch_size: int) -> TrainBatches:
-    """Return the training batches of `size` examples that live on the device: their ids."""
+    """Return the training batches of `size` examples that are stored on the device: their ids."""
 
     def batches(step: int, seed: int) -> Iterator[Mapping[str, np.ndarray]]:
         while True:

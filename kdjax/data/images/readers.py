@@ -26,7 +26,7 @@ def digits() -> ImageSet:
     """Return scikit-learn's 1,797 digits: uint8 [8, 8, 1] with values 0 to 16, no test split.
 
     Raises:
-        UserError: when scikit-learn, whose wheel holds them, is not installed.
+        UserError: scikit-learn, whose wheel contains the digits, is not installed.
     """
     # Only the file is needed: importing sklearn.datasets takes seconds.
     package = find_spec("sklearn")
@@ -41,15 +41,15 @@ def digits() -> ImageSet:
 
 
 def npz(path: str | None, num_classes: int | None = None, *, needs_test: bool = True) -> ImageSet:
-    """Read an .npz with x_train, y_train, x_test, y_test and perhaps x_val, y_val, class_names.
+    """Read an .npz with x_train, y_train, x_test, y_test; optional are x_val, y_val, class_names.
 
     Args:
         path: the file.
-        num_classes: the number of classes; None takes that of class_names or of the labels.
-        needs_test: False lets x_test and y_test be missing.
+        num_classes: the number of classes; None: from class_names or from the labels.
+        needs_test: whether x_test and y_test are required.
 
     Raises:
-        UserError: on a missing file or key, pickled arrays and all that `assemble` refuses.
+        UserError: a missing file or key, pickled arrays, and the errors of `assemble`.
     """
     arrays = _read_npz(path)
     where = f"data.path={path}"
@@ -78,11 +78,11 @@ def assemble(
     *,
     num_classes: int | None,
 ) -> ImageSet:
-    """Check that images and labels of "train", "test" and "val" agree and return the set.
+    """Check that images and labels of "train", "test" and "val" agree, and return the set.
 
     Raises:
-        UserError: from `in_memory.check`, on splits of different shape, dtype or range, and on a
-            class without a training example that neither names nor `num_classes` include.
+        UserError: the errors of `in_memory.check`, splits of different shape, dtype or range, and
+            gaps in the labels, unless names or `num_classes` are set.
     """
     if names and num_classes is not None and len(names) != num_classes:
         raise UserError(f"data.num_classes is {num_classes} but {where} names {len(names)} classes")
@@ -98,7 +98,7 @@ def assemble(
 
 
 def _count_classes(label: np.ndarray, where: str) -> int:
-    """Return max + 1, but refuse gaps: labels from 1, or one typing error, would pass otherwise."""
+    """Return max + 1; refuse gaps, which labels from 1 or a typing error would leave."""
     count = int(label.max()) + 1
     present = np.unique(label)
     if len(present) < count:
@@ -160,7 +160,7 @@ def existing(path: str | None, expected: str) -> Path:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a name is that of a file which systems and editors leave behind."""
+    """Return whether a name is that of a hidden or temporary file of a system or editor."""
     return name.startswith(".") or name == "__MACOSX"
 
 
@@ -201,10 +201,10 @@ _IDX_NAMES = {
 def idx(path: str | None, num_classes: int | None = None) -> ImageSet:
     """Read a folder with MNIST's four idx files, plain or gzipped.
 
-    Debian's dataset-fashion-mnist puts them into /usr/share/datasets/fashion-mnist.
+    Debian's package dataset-fashion-mnist installs them in /usr/share/datasets/fashion-mnist.
 
     Raises:
-        UserError: on a file that is missing, truncated or of another format.
+        UserError: a file that is missing, truncated or of another format.
     """
     folder = existing(path, "the folder of train-images-idx3-ubyte(.gz) and its three siblings")
     arrays = {
@@ -234,7 +234,7 @@ def _read_idx(file: Path, magic: int) -> np.ndarray:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
             raw = opened.read(header)
             declared = np.frombuffer(raw[4:], ">u4") if len(raw) == header else []
-            # one byte more shows that a file is longer, without unpacking all of it
+            # reading one byte more detects a longer file without unpacking all of it
             raw += opened.read(min(math.prod(int(n) for n in declared), _IDX_LIMIT) + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file} cannot be read as gzip ({error}); fetch it again") from error

@@ -1,8 +1,8 @@
-"""Sets that are decoded example by example: kept in memory when small, else streamed with grain.
+"""Sets that are decoded example by example: in memory if small, else streamed with grain.
 
-A reader returns a `RecordSet`. Streaming follows the same permutations as in-memory sets
-(`splits.epoch_order`), computed from the position alone: any step can be the first, with any
-number of worker processes.
+A reader returns a `RecordSet`. Streaming uses the same permutations as in-memory sets
+(`splits.epoch_order`). They depend only on the position, so training can start at any step, with
+any number of worker processes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +21,7 @@ from kdjax.data.splits import assign_rows, check_batch_sizes, check_position, ep
 from kdjax.errors import RunError, UserError
 from kdjax.types import EvalBatches, Source, Spec, TrainBatches
 
-_MOMENTS_SAMPLE = 1024  # images behind mean and std of a streamed set: errors of about 1 per cent
+_MOMENTS_SAMPLE = 1024  # images for mean and std of a streamed set: errors of about 1 per cent
 END = 2**62  # examples in an endless stream
 _THREADS, _BUFFER = 4, 4  # in batches, not examples
 
@@ -29,7 +29,7 @@ _THREADS, _BUFFER = 4, 4  # in batches, not examples
 class Records(NamedTuple):
     """One stored split: `get(row)` -> (picture as stored, uint8, label), picklable.
 
-    `label` [size] where the labels are known without decoding (splits are stratified then).
+    `label` [size]: the labels, if known without decoding (splits are then stratified).
     """
 
     get: Callable[[int], tuple[np.ndarray, int]]
@@ -48,8 +48,8 @@ class Block:
 class RecordSet(NamedTuple):
     """The splits that a reader returns, like `in_memory.ImageSet`.
 
-    `view` resizes every picture to `shape`; if it has no size, pictures have that shape already.
-    `digest` covers what is known without decoding. `are_files`: each picture is a file of its own,
+    `view` resizes every picture to `shape`; without a size, stored pictures have that shape.
+    `digest` covers the data that is known without decoding. `are_files`: each picture is a file,
     which may be damaged.
     """
 
@@ -72,8 +72,8 @@ def build(record_set: RecordSet, batching: BatchOptions, splitting: SplitOptions
     statistics of a streamed set come from 1,024 training images, evenly spaced.
 
     Raises:
-        UserError: from `splits.plan`, on impossible batch sizes, on an example of another shape or
-            label, and on a canvas together with `on_device`.
+        UserError: the errors of `splits.plan`, impossible batch sizes, an example of another shape
+            or label, and a canvas together with `on_device`.
     """
     uncropped = record_set.view.canvas is not None
     if uncropped and batching.on_device is True:
@@ -119,7 +119,7 @@ def build(record_set: RecordSet, batching: BatchOptions, splitting: SplitOptions
 def _splits(
     record_set: RecordSet, splitting: SplitOptions
 ) -> dict[str, tuple[Records, np.ndarray]]:
-    """Return for each split the stored records and the rows of them that belong to it."""
+    """Return the stored records of each split, and their rows that belong to the split."""
     train, validation, test = record_set.train, record_set.validation, record_set.test
     label = np.zeros(train.size, np.int32) if train.label is None else train.label
     has_test, has_validation = test is not None, validation is not None
@@ -158,7 +158,7 @@ def _materialise(record_set: RecordSet) -> ImageSet:
 def _fetch(
     record_set: RecordSet, records: Records, rows: np.ndarray, uncropped: bool, row: int
 ) -> dict[str, Any]:
-    """Return example `row` of a split, checked; "id" is `row`. `uncropped` returns its canvas."""
+    """Return and check example `row` of a split; "id" is `row`. `uncropped`: as a canvas."""
     picture, label = records.get(int(rows[row]))
     shape, names = record_set.shape, record_set.class_names
     size = {}
@@ -207,8 +207,8 @@ def _eval_example(fetch: Callable[[int], dict], rows: np.ndarray, position: int)
 def stream_batches(
     example: Callable[[int], dict[str, Any]], start: int, stop: int, batch_size: int, workers: int
 ) -> Iterator[Mapping[str, np.ndarray]]:
-    """Yield example(start), ... example(stop - 1) in batches, decoded ahead in order."""
-    import grain  # a second that in-memory sets need not wait for
+    """Yield example(start), ... example(stop - 1) in batches, in order, decoded ahead."""
+    import grain  # takes a second; in-memory sets do not need it
 
     positions = grain.MapDataset.range(start, stop)
     options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_BUFFER)
@@ -239,8 +239,8 @@ def train_batches(
 
     Args:
         fetch: returns example number `row` of the split.
-        size: of the split.
-        options: `batch_size` of all blocks, and `workers`, which fetch; 0 fetches in threads.
+        size: the size of the split.
+        options: `batch_size` of all blocks; `workers`: processes that fetch, 0 for threads.
         block: the part of each batch's rows.
     """
     batch_size, block_size = options.batch_size, options.batch_size // block.count
@@ -259,10 +259,10 @@ def _eval_batches(
     batch_size, block_size = options.eval_batch_size, options.eval_batch_size // block.count
     count = -(-size // batch_size)
     table = np.arange(count * batch_size).reshape(count, block.count, block_size)[:, block.index]
-    # a block whose last batches hold no example repeats the last one of all, with mask 0
+    # a block without examples in the last batches repeats the last example with mask 0
     rows = np.concatenate([r[r < size] if r[0] < size else [size - 1] for r in table])
     filled = int(np.sum(table[:, 0] < size))
-    # as many batches as processes, or starting them takes longer than decoding here
+    # with fewer batches than processes, starting processes takes longer than decoding here
     workers = options.workers if size >= batch_size * options.workers else 0
 
     def batches() -> Iterator[Mapping[str, np.ndarray]]:

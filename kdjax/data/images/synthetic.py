@@ -1,4 +1,4 @@
-"""A set without files: one smooth pattern per class with noise, for tests and dry runs."""
+"""A synthetic set: one smooth pattern per class with noise, for tests and dry runs."""
 
 import numpy as np
 

@@ -26,11 +26,11 @@ def tfds_set(name: str, path: str | None, view: View, known: Sequence[str]) -> R
         name: "cifar10", "imagenet_resized/64x64", ... with config and version as tfds writes them.
         path: the data_dir.
         view: the resizing of pictures; its size is needed where they differ in size.
-        known: the names that an error lists when there is no such set.
+        known: the names that the error for an unknown name lists.
 
     Raises:
-        UserError: on an unknown name, a set that is not on disk or not in the array_record format,
-            and one without images and class labels.
+        UserError: an unknown name, a set that is not on disk or not in the array_record format, a
+            set without images and class labels.
     """
     return from_builder(_builder(name, path, known), name, path, view)
 
@@ -42,7 +42,7 @@ def _builder(name: str, path: str | None, known: Sequence[str]) -> Any:
         try:
             return tfds.builder(name, data_dir=path, file_format="array_record")
         except tfds.core.DatasetNotFoundError as error:
-            if attempt == 0:  # some register only when their package is imported
+            if attempt == 0:  # some sets are registered when their package is imported
                 importlib.import_module("tensorflow_datasets.image_classification")
                 continue
             builders = tfds.list_builders(with_community_datasets=False)
@@ -58,12 +58,12 @@ def _builder(name: str, path: str | None, known: Sequence[str]) -> Any:
 
 
 def open_split(name: str, path: str | None, split: str) -> Any:
-    """Open one split of a prepared set: examples as dicts by row.
+    """Open one split of a prepared set, a sequence of examples (dicts).
 
     Args:
-        name: of the set.
+        name: the name of the set.
         path: as in `tfds_set`.
-        split: of the set.
+        split: the name of the split.
 
     Raises:
         UserError: as `tfds_set`.
@@ -118,7 +118,7 @@ def from_builder(builder: Any, name: str, path: str | None, view: View) -> Recor
 
 
 def _eval_splits(builder: Any) -> tuple[str, ...]:
-    """Return the splits of test and validation that exist; tfds' mock lists none but has all."""
+    """Return the existing test and validation splits; tfds' mock lists none but has all."""
     if not builder.info.splits:
         return ("test",)
     return tuple(split for split in ("test", "validation") if split in builder.info.splits)
@@ -127,7 +127,7 @@ def _eval_splits(builder: Any) -> tuple[str, ...]:
 def open_prepared(
     builder: Any, split: str, name: str, path: str | None, *, key: str = "data.name"
 ) -> Any:
-    """Open one split of a builder; `key` is the config key that names the set.
+    """Open one split of a builder; `key` is the config key with the name of the set.
 
     Raises:
         UserError: the set is not on disk, or not in the array_record format.

@@ -70,10 +70,10 @@ def tiny_imagenet(path: str | None, view: View) -> RecordSet:
 
     Args:
         path: the folder that holds tiny-imagenet-200/ or, once prepared, tiny_imagenet/.
-        view: the resizing of pictures; without a size to 64 x 64.
+        view: the resizing of pictures; without a size, 64 x 64.
 
     Raises:
-        UserError: on a missing or incomplete archive and a folder that cannot be written.
+        UserError: a missing or incomplete archive, or a folder that cannot be written.
     """
     root = existing(path, f"the folder that holds {_FOLDER}/")
     root = root.parent if root.name == _FOLDER else root

@@ -1,1 +1,1 @@
-"""Tasks on texts: files, tokens, batches."""
+"""Text tasks: files, tokens and batches."""

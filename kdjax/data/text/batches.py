@@ -1,8 +1,8 @@
 """Batches of encoded texts: padded to a few lengths, and of similar length in training.
 
-A batch is padded to the smallest length that holds it, so a compiled step has as many shapes as
-there are lengths. Training takes an epoch's random order, sorts windows of a few batches by length
-and shuffles the batches: all of it follows from (seed, epoch), so any step can be the first.
+A batch is padded to the smallest length that fits, so a compiled step has one shape per length.
+Training takes an epoch's random order, sorts windows of a few batches by length and shuffles the
+batches. The order depends only on (seed, epoch), so training can start at any step.
 """
 
 from collections.abc import Iterator, Mapping
@@ -54,7 +54,7 @@ def train_batches(split: Split, padding: Padding, batch_size: int, window: int) 
 
     @lru_cache(maxsize=4)
     def order(seed: int, epoch: int) -> np.ndarray:
-        # The remainder is dropped before sorting, or it would always be the longest examples.
+        # Drop the remainder before sorting; afterwards it would always be the longest examples.
         rows = epoch_order(len(size), seed, epoch)[: per_epoch * batch_size]
         parts = [
             part[np.argsort(size[part], kind="stable")]
@@ -79,7 +79,7 @@ def eval_order(split: Split) -> np.ndarray:
 
 
 def eval_batches(split: Split, padding: Padding, batch_size: int) -> EvalBatches:
-    """Return one of `Source.evals`: from the shortest example to the longest."""
+    """Return one of `Source.evals`: batches from the shortest example to the longest."""
     order = eval_order(split)
 
     def batches() -> Iterator[Mapping[str, np.ndarray]]:

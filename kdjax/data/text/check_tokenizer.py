@@ -8,18 +8,18 @@ from kdjax.data.text import tokenize
 from kdjax.data.text.tokenize import Tokenizer
 from kdjax.errors import UserError
 
-# texts that tokenizers of one vocabulary, but other settings, encode differently
+# texts that tokenizers with the same vocabulary but other settings encode differently
 _PROBES = ("Ann met Élan at CAFÉ naïve.", "東京 don't  stop\t(now): 3.14 a_b <x>", "an e\u0301lan")
-_MAX_WORDS = 2000  # of the vocabulary, as texts: another order of BPE's merges shows in them
+_MAX_WORDS = 2000  # words that are encoded as texts, which detects another order of BPE's merges
 
 
 def check_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
-    """Refuse the folder of a network that has read texts by another tokenizer.
+    """Refuse the folder of a network that was trained with another tokenizer.
 
     A folder without a vocab.txt or tokenizer.json is accepted with a warning.
 
     Raises:
-        UserError: the words or their order, or the ids of some text, are others.
+        UserError: the words, their order, or the ids of some text differ.
     """
     vocabulary = ("vocabulary", "vocab.txt", tokenize.wordpiece)
     file = ("tokenizer", "tokenizer.json", tokenize.from_file)
@@ -38,7 +38,7 @@ def check_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
 
 
 def _signature(tokenizer: Tokenizer) -> tuple[Any, ...]:
-    """Return what is equal for tokenizers that give equal ids."""
+    """Return a signature that is equal for tokenizers that give equal ids."""
     vocabulary = tokenize.words(tokenizer)
     words = [word for word in vocabulary if word[:1] not in ("[", "<")]
     encodings = tokenizer.encoder.encode_batch([*_PROBES, *words[:_MAX_WORDS]])

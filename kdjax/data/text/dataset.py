@@ -29,13 +29,13 @@ from kdjax.data.text.tokenize import Tokenizer
 from kdjax.errors import UserError
 from kdjax.types import Source, Spec
 
-_MAX_SHAPES = 4  # each is a compilation of every step
+_MAX_SHAPES = 4  # every step is compiled for each
 
 
 class TextSet(NamedTuple):
     """A source with its tokenizer.
 
-    `tokenize.save(tokenizer, folder)` stores the vocabulary with a run. `groups` by split: int32
+    `tokenize.save(tokenizer, folder)` stores the vocabulary with a run. `groups`: split -> int32
     [examples] in the order of evaluation, equal for examples that are scored together (MultiRC's
     answers to one question).
     """
@@ -48,9 +48,9 @@ class TextSet(NamedTuple):
 def read_text(options: TextOptions, batching: BatchOptions, splitting: SplitOptions) -> TextSet:
     """Return a task of GLUE or SuperGLUE as a `Source`, with its tokenizer and groups.
 
-    "validation" is cut from the training file, stratified; "test" is the official development set
+    "validation" is a stratified part of the training file; "test" is the official development set
     and "test_mismatched" MNLI's second one. Training batches drop an epoch's remainder. Evaluation
-    goes through each split from the shortest example to the longest: "id" is the row.
+    runs from the shortest example to the longest; "id" is the row.
 
     Batches of form "classify": "input_ids", "attention_mask", "token_type_ids" int32 [batch,
     length]. Of form "choices": "input_ids", "attention_mask" [batch, length] of the prompt,
@@ -58,13 +58,13 @@ def read_text(options: TextOptions, batching: BatchOptions, splitting: SplitOpti
     (float32 of a regression), "id" int32 and "mask" float32 [batch].
 
     Args:
-        options: of the task.
+        options: the options of text.
         batching: `on_device` and `workers` have no effect.
-        splitting: MultiRC's shares and counts are of passages. `test` is allowed only where
-            `train_file` is the development file, from which a test split is then cut.
+        splitting: MultiRC's shares and counts are of passages. `test` is allowed only if
+            `train_file` is the development file, which is then split.
 
     Raises:
-        UserError: one line naming the key or the file and line, and what would be right.
+        UserError: one line with the key or the file and line, and what would be right.
     """
     task = lookup(options.task)
     lengths = _lengths(options)
@@ -140,7 +140,7 @@ def _check(task: Task, options: TextOptions) -> None:
 def _cut(
     task: Task, examples: list[Example], where: str, splitting: SplitOptions, *, has_test: bool
 ) -> dict[str, list[Example]]:
-    """Cut a training file into its splits; a unit is never divided."""
+    """Divide a training file into splits; examples of a unit stay together."""
     _, first, unit = np.unique([e.unit for e in examples], return_index=True, return_inverse=True)
     label = np.zeros(len(first), int)
     if len(first) == len(examples) and task.bounds is None:
@@ -162,7 +162,7 @@ def _tokenizer(texts: list[str], options: TextOptions) -> Tokenizer:
 
 
 def _texts(task: Task, examples: list[Example], form: str) -> list[str]:
-    """Return every text that will be encoded; a vocabulary is trained on them."""
+    """Return every text that is encoded, to train a vocabulary on them."""
     if form == "choices":
         answers = (text for e in examples for text in text_tasks.answers(task, e.fields))
         return ["".join(text_tasks.prompt(task, e.fields)) for e in examples] + [*answers]

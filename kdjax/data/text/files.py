@@ -1,7 +1,7 @@
 """Readers of GLUE and SuperGLUE: folders of tsv or jsonl files (also gzipped), and tfds.
 
-Only the labelled files are read: the official development set is the test split, because the
-labels of the official test sets are not public. Nothing is downloaded.
+The official development set is the test split, because the labels of the official test sets are
+not public. Nothing is downloaded.
 """
 
 import importlib
@@ -18,8 +18,8 @@ from kdjax.errors import UserError
 class Example(NamedTuple):
     """One example: its texts, and `label`, the number of its class or its score.
 
-    Examples of one `unit` stay in one split and those of one `group` are scored together (MultiRC:
-    passage and question); in other tasks each example is one unit and one group.
+    Examples of a `unit` stay in one split, and examples of a `group` are scored together (MultiRC:
+    passage and question); in other tasks each example has its own unit and group.
     """
 
     fields: Mapping[str, str]
@@ -29,7 +29,7 @@ class Example(NamedTuple):
 
 
 class TextSplits(NamedTuple):
-    """The examples by split; `evals` has no "test" where the caller must cut it from `train`."""
+    """The examples by split; `evals` without "test" means that the caller must split `train`."""
 
     where: str
     train: list[Example]
@@ -40,13 +40,13 @@ def read(task: Task, path: str | None, train_file: str | None = None) -> TextSpl
     """Return a task's examples from the folder `path`, or from tfds.
 
     Args:
-        task: of `tasks.TASKS`.
+        task: a task of `tasks.TASKS`.
         path: the task's folder, the folder of all tasks, or a data_dir of tfds (None: its default).
-        train_file: the file to train on where it is not "train", without its ending: "train400",
-            "train_sentences"; with the development file ("val") the caller must cut a test split.
+        train_file: the training file if it is not "train", without its ending: "train400",
+            "train_sentences"; if it is the development file ("val"), the caller must split it.
 
     Raises:
-        UserError: one line naming the file, the line in it and what would be right.
+        UserError: one line with the file, the line in it and what would be right.
     """
     folder = None if path is None else _folder(task, path)
     if folder is None:
@@ -116,7 +116,7 @@ def read_file(task: Task, file: Path) -> list[Example]:
     """Return the examples of a tsv or jsonl file.
 
     Raises:
-        UserError: on an unreadable or empty file, a missing column, a wrong label.
+        UserError: an unreadable or empty file, a missing column, a wrong label.
     """
     columns = {task.label, *(task.columns.get(name, name) for name in _fields(task))}
     is_tsv = ".tsv" in file.suffixes
@@ -134,7 +134,7 @@ def _fields(task: Task) -> tuple[str, ...]:
 
 
 def _examples(task: Task, row: Row, first: int, where: str) -> Iterator[Example]:
-    """Yield the examples of a stored row, the first of them number `first`."""
+    """Yield the examples of a stored row, numbered from `first`."""
     try:
         unfolded = list(task.unfold(row))
     except KeyError as error:

@@ -1,4 +1,4 @@
-"""Rows of tsv and jsonl files, plain or gzipped, with the numbers of their lines."""
+"""Rows of tsv and jsonl files, plain or gzipped, with their line numbers."""
 
 import gzip
 import json
@@ -10,16 +10,16 @@ from pathlib import Path
 from kdjax.data.text.tasks import Row
 from kdjax.errors import UserError
 
-_MOST_LINES = 8  # over which a quoted text of a .tsv goes
-_MOST_BROKEN = 0.01  # share of the lines of a .tsv that may be skipped
-_MOST_CHARACTERS = 200  # of a file that an error repeats
+_MOST_LINES = 8  # maximal number of lines of a quoted text in a .tsv
+_MOST_BROKEN = 0.01  # maximal share of skipped lines of a .tsv
+_MOST_CHARACTERS = 200  # maximal number of a file's characters in an error
 
 
 def read_jsonl(file: Path) -> Iterator[tuple[int, Row]]:
     """Yield the objects of a file.
 
     Raises:
-        UserError: naming the file and the line that is none.
+        UserError: with the file and the line that is no object.
     """
     for number, line in _lines(file):
         try:
@@ -34,18 +34,18 @@ def read_jsonl(file: Path) -> Iterator[tuple[int, Row]]:
 def read_tsv(
     file: Path, task: str, header: Sequence[str], columns: Set[str]
 ) -> Iterator[tuple[int, Row]]:
-    """Yield the rows; a few of another number of columns are skipped with a warning.
+    """Yield the rows; a few rows with another number of columns are skipped with a warning.
 
-    A line break inside of quotes, as QQP's questions have, is a space.
+    A line break inside quotes, as in QQP's questions, becomes a space.
 
     Args:
         file: the file.
         task: its name, for errors.
-        header: names of the columns; empty if they are the first line.
+        header: names of the columns; empty if the first line has them.
         columns: names that the header must have.
 
     Raises:
-        UserError: naming the file, the line and what would be right.
+        UserError: with the file, the line and what would be right.
     """
     lines = list(_lines(file))
     if not header and lines:
@@ -74,12 +74,12 @@ def read_tsv(
 
 
 def shorten(text: str) -> str:
-    """Return the beginning of a text that an error repeats."""
+    """Return the beginning of a text, for an error."""
     return text if len(text) <= _MOST_CHARACTERS else text[:_MOST_CHARACTERS] + "..."
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield line numbers from 1 and lines, which only a line feed ends; quotes are literal."""
+    """Yield line numbers from 1 and lines; only a line feed ends a line; quotes are literal."""
     opened = gzip.open if file.suffix == ".gz" else open
     try:
         with opened(file, "rt", encoding="utf-8-sig", newline="\n") as lines:
@@ -104,7 +104,7 @@ def _header(file: Path, line: str, columns: Set[str]) -> tuple[str, ...]:
 
 
 def _join_quoted(cells: list[str], following: list[str], width: int) -> tuple[list[str], int]:
-    """Return cells of which a quoted one goes on in following lines, and the number of lines."""
+    """Join a quoted cell that continues in the next lines; return cells and the number of lines."""
     used = 1
     while len(cells) < width and cells[-1].startswith('"') and used <= len(following):
         head, *tail = following[used - 1].split("\t")

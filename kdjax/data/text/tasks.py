@@ -29,8 +29,8 @@ def _unchanged(row: Row) -> Iterable[Row]:
 class Task(NamedTuple):
     """A task: its texts, answers, classes, metrics and files.
 
-    `class_names` in the order of the label; a regression has `bounds` and no answers. `metrics`:
-    the benchmark's tables print the first one.
+    `class_names` are in the order of the label; a regression has `bounds` and no answers. The first
+    of `metrics` is the one in the benchmark's tables.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Task(NamedTuple):
 
 def _multirc(row: Row) -> Iterable[Row]:
     """Yield an example for each answer; `unit` is its passage and `group` its question."""
-    if "passage" not in row:  # a row of tfds, which is unfolded already
+    if "passage" not in row:  # a row of tfds, which has one answer per row
         yield {**row, "unit": row["idx"]["paragraph"], "group": row["idx"]["question"]}
         return
     for question in row["passage"]["questions"]:
@@ -206,7 +206,7 @@ def lookup(name: str) -> Task:
 
 
 def fields(*templates: str) -> tuple[str, ...]:
-    """Return the names of the fields of templates, each once, in order.
+    """Return the field names of templates, without repetitions, in order.
 
     >>> fields("{word}: {sentence1}", "{sentence2} {word}")
     ('word', 'sentence1', 'sentence2')

@@ -1,8 +1,8 @@
-"""From text to token ids by the library `tokenizers` (extra `text`): WordPiece or a tokenizer.json.
+"""Text to token ids with the library `tokenizers` (extra `text`): WordPiece or a tokenizer.json.
 
-Encoded texts are ragged: all ids in one array, one text after the other. `save` writes a
-vocabulary into the folder of a run; `wordpiece` and `from_file` read it back. Both obey the
-tokenizer_config.json beside a vocabulary.
+Encoded texts are ragged: one array has the ids of all texts in order. `save` writes a vocabulary
+into the folder of a run; `wordpiece` and `from_file` read it. Both apply the tokenizer_config.json
+in the vocabulary's folder.
 """
 
 import json
@@ -24,15 +24,15 @@ from kdjax.data.text.tokenizer_settings import (
 from kdjax.errors import UserError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_CHUNK = 8192  # texts encoded at a time: bounds memory, the result is the same
+_CHUNK = 8192  # texts encoded at a time: bounds memory without changing the result
 _ALPHABET = 1000  # characters of a trained vocabulary, as in BERT's vocabulary
 
 
 class Tokenizer(NamedTuple):
     """A tokenizer of the library and the ids that batches need.
 
-    `end_id` ends an answer (None if the vocabulary has no such token); `plain` is True for
-    WordPiece, which a vocab.txt describes with `settings`, the content of tokenizer_config.json.
+    `end_id` ends an answer (None if the vocabulary has no such token). `plain` is True for
+    WordPiece: a vocab.txt and `settings`, the content of tokenizer_config.json, define it.
     """
 
     encoder: Any
@@ -53,14 +53,14 @@ class Encoded(NamedTuple):
 
 
 def wordpiece(path: str | Path) -> Tokenizer:
-    """Return BERT's WordPiece over a vocab.txt (or the folder that holds one).
+    """Return BERT's WordPiece for a vocab.txt (or the folder that contains one).
 
-    Without a "do_lower_case" beside it, a vocabulary of which one word in a hundred has upper case
-    is cased; no word of BERT's uncased one has it.
+    Without the setting "do_lower_case", a vocabulary is cased if one word in a hundred has upper
+    case; BERT's uncased vocabulary has none.
 
     Raises:
-        UserError: when the file is missing or not a WordPiece vocabulary, or its settings ask for
-            another tokenizer.
+        UserError: the file is missing or no WordPiece vocabulary, or its settings require another
+            tokenizer.
     """
     file = _existing(path, "vocab.txt", "data.vocabulary")
     try:
@@ -80,13 +80,13 @@ def from_words(
     where: str = "the vocabulary",
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> Tokenizer:
-    """Return BERT's WordPiece over tokens in the order of their ids.
+    """Return BERT's WordPiece for tokens in the order of their ids.
 
-    Lower-cases, strips accents, cleans control characters, splits CJK characters and punctuation,
-    unless `settings` say otherwise. A special token that is written in a text is treated as text.
+    Unless `settings` differ, it lower-cases, strips accents, cleans control characters, and splits
+    CJK characters and punctuation. The name of a special token in a text is treated as text.
 
     Raises:
-        UserError: on a missing special token, or a repeated token.
+        UserError: a missing special token, or a repeated token.
 
     >>> pieces = from_words(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b", "c"])
     >>> encode(pieces, [("Ab C",)], max_length=8).ids.tolist()
@@ -116,10 +116,10 @@ def from_words(
 
 
 def train_wordpiece(texts: Iterable[str], size: int) -> Tokenizer:
-    """Train a WordPiece vocabulary of at most `size` tokens on texts; it is deterministic.
+    """Train a WordPiece vocabulary of at most `size` tokens on texts; the result is deterministic.
 
     Raises:
-        UserError: when `size` does not hold the special tokens and a few characters.
+        UserError: `size` is too small for the special tokens and a few characters.
     """
     if size < 32:
         raise UserError(f"data.vocabulary_size is {size}; it must be >= 32")
@@ -131,8 +131,8 @@ def train_wordpiece(texts: Iterable[str], size: int) -> Tokenizer:
     del counts[" "]
     common = sorted(counts, key=lambda char: (-counts[char], char))
     alphabet = sorted(common[: min(_ALPHABET, (size - len(SPECIAL)) // 3)])
-    # The library numbers the pieces "##x" in the order of a hash map, which varies, and breaks ties
-    # by number: as special tokens they get the numbers of this list.
+    # The library numbers the pieces "##x" in the varying order of a hash map, and breaks ties by
+    # number. As special tokens they have the order of this list.
     split = blank.pre_tokenizer.pre_tokenize_str
     inner = [char for char in alphabet if len(split(f"a{char}")) == 1]  # punctuation is split off
     seeds = [*SPECIAL, *alphabet, *(f"##{char}" for char in inner)]
@@ -149,10 +149,10 @@ def train_wordpiece(texts: Iterable[str], size: int) -> Tokenizer:
 
 
 def from_file(path: str | Path) -> Tokenizer:
-    """Return the tokenizer of a tokenizer.json (or the folder that holds one): BPE, Unigram, ...
+    """Return the tokenizer of a tokenizer.json (or the folder that contains one): BPE, Unigram, ...
 
     Raises:
-        UserError: when the file is missing or the library refuses it.
+        UserError: the file is missing, or the library cannot read it.
     """
     file = _existing(path, "tokenizer.json", "data.tokenizer")
     try:
@@ -196,9 +196,9 @@ def save(tokenizer: Tokenizer, folder: str | Path) -> Path:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], *, max_length: int) -> Encoded:
-    """Encode single texts (tuples of one), or pairs, with the tokenizer's special tokens.
+    """Encode texts (tuples of one) or pairs, with the tokenizer's special tokens.
 
-    A text that is too long is truncated at its end; of a pair the longer one first.
+    A text that is too long is truncated at its end; in a pair the longer text first.
     """
     encoder = tokenizer.encoder
     encoder.enable_truncation(max_length, strategy="longest_first")
@@ -229,12 +229,12 @@ def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[Prompt], *, max_lengt
 
 
 def _truncate(encoding: Any, prompt: Prompt, max_length: int) -> np.ndarray:
-    """Return the positions of the `max_length` tokens of a longer prompt that stay, ascending."""
+    """Return the positions of the `max_length` tokens of a prompt that are used, ascending."""
     begin = np.array([offset[0] for offset in encoding.offsets])
     text = np.array(encoding.special_tokens_mask) == 0
     low, high = len(prompt.before), len(prompt.before) + len(prompt.long)
     inside = text & (begin >= low) & (begin < high)
-    # The question follows the long part: it is removed last.
+    # The question follows the long part and is truncated last.
     order = np.concatenate([np.flatnonzero(inside)[::-1], np.flatnonzero(text & ~inside)])
     return np.setdiff1d(np.arange(len(begin)), order[: len(begin) - max_length])
 

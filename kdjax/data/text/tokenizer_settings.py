@@ -1,4 +1,4 @@
-"""The settings of a tokenizer: the tokenizer_config.json beside its vocabulary."""
+"""The settings of a tokenizer: the tokenizer_config.json in the folder of its vocabulary."""
 
 import json
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ SPECIAL_SETTINGS = {
 
 
 def read_settings(vocabulary: Path) -> dict[str, Any]:
-    """Read the settings beside a vocabulary's file that are obeyed; {} if there are none.
+    """Read the supported settings of a vocabulary's file; {} if there are none.
 
     Raises:
-        UserError: the file is damaged, or asks for what is not supported.
+        UserError: the file is damaged, or has unsupported settings.
     """
     path = vocabulary.with_name("tokenizer_config.json")
     if not path.is_file():
@@ -43,14 +43,14 @@ def read_settings(vocabulary: Path) -> dict[str, Any]:
 
 
 def apply_settings(encoder: Any, settings: Mapping[str, Any]) -> None:
-    """Set case, accents and Chinese characters of BERT's normaliser; others have no such."""
+    """Set case, accents and Chinese characters of a BERT normaliser; others are not changed."""
     for key, attribute in _NORMALIZER.items():
         if key in settings and hasattr(encoder.normalizer, attribute):
             setattr(encoder.normalizer, attribute, settings[key])
 
 
 def token_id(ids: Mapping[str, int], settings: Mapping[str, Any], key: str) -> int | None:
-    """Return the id of a special token, which the settings name as text or in a table."""
+    """Return the id of a special token; its setting is a text or a table."""
     token = settings.get(key)
     token = token.get("content") if isinstance(token, Mapping) else token
     return next((ids[word] for word in (str(token), *SPECIAL_SETTINGS[key]) if word in ids), None)

@@ -1,4 +1,4 @@
-"""Critics by name: comparisons of two players that have parameters of their own.
+"""Critics by name: losses between two players with parameters of their own.
 
 To add one, write a factory that returns a `terms.Critic` in a file of its own, and a line in
 `_KINDS`. Every critic has the options `own_layer` and `peer_layer`, or `own_layers` and
@@ -66,7 +66,7 @@ def names() -> list[str]:
 
 
 def describe(name: str) -> str:
-    """Describe a critic in a line."""
+    """Return a one-line description of a critic."""
     return (_KINDS[name].factory.__doc__ or "").strip().split("\n")[0]
 
 
@@ -84,9 +84,9 @@ def build(name: str, options: Mapping[str, Any], labels: Labels) -> Critic:
 
     Args:
       name: one of `names()`.
-      options: of that critic.
+      options: the critic's options.
       labels: returns the labels of the training split, in the order of its ids; called by critics
-        that remember the training set.
+        that have a memory of the training set.
 
     Raises:
       UserError: unknown name or option, or a value that the critic refuses.
@@ -104,7 +104,7 @@ def build(name: str, options: Mapping[str, Any], labels: Labels) -> Critic:
 
 
 def layers(name: str, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the features of each of the two players that a critic reads."""
+    """Return the names of the features that a critic reads, of the first and second player."""
     values = {**default_options(name), **options}
     own, peer = (
         values.get(f"{side}_layers", (values.get(f"{side}_layer"),)) for side in ("own", "peer")
@@ -113,7 +113,11 @@ def layers(name: str, options: Mapping[str, Any]) -> tuple[tuple[str, ...], tupl
 
 
 def default_options(name: str) -> dict[str, Any]:
-    """Return the options of a critic with their defaults; an unknown name is refused."""
+    """Return the options of a critic with their defaults.
+
+    Raises:
+      UserError: unknown name.
+    """
     if name not in _KINDS:
         raise UserError(f"no critic is called {name!r}; there are {', '.join(_KINDS)}")
     parameters = inspect.signature(_KINDS[name].options).parameters

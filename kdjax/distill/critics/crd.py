@@ -1,4 +1,4 @@
-"""CRD's critic: two linear heads of one width, and a memory of the training set's embeddings."""
+"""CRD's critic: two linear heads of equal width, and a memory of the training set's embeddings."""
 
 import jax
 import jax.numpy as jnp
@@ -27,21 +27,21 @@ def contrast(
     own_layer: str = "pooled",
     peer_layer: str = "pooled",
 ) -> Critic:
-    """CRD: distinguish the teacher's view of an image from its views of other classes' images.
+    """CRD: distinguish the teacher's embedding of an image from those of other classes' images.
 
     Both layers, [batch, features], go through a linear head of `width`; `losses.contrast_loss`
-    compares them with a memory, one row an image of the training split, which is the critic's
-    stats. One term, "contrast", with scalars `temperature` and `momentum`.
+    compares them with a memory that has one row per training image and is the critic's stats. The
+    only term is "contrast", with scalars `temperature` and `momentum`.
 
     Args:
       labels: [rows] class indices of the training split, in the order of batch["id"].
-      width: of the embeddings.
-      num_negatives: images of other classes for each of a batch, drawn with replacement.
+      width: width of the embeddings.
+      num_negatives: images of other classes per image of the batch, drawn with replacement.
       own_layer: a feature of the student.
       peer_layer: a feature of the teacher.
 
     Raises:
-      UserError: labels of one class only, width or num_negatives below 1; by init, a layer that is
+      UserError: labels of a single class, width or num_negatives below 1; by init, a layer that is
         not [batch, features].
 
     Source: Tian et al. 2020 (arXiv 1910.10699), section 3; width, negatives, T and momentum are
@@ -55,8 +55,8 @@ def contrast(
         check_count(name, value)
     if labels.size == 0 or (labels == labels[0]).all():
         raise UserError(
-            "all training examples are of one class, so that contrast has no negatives; it needs "
-            "two classes or more"
+            "all training examples have the same class, so contrast has no negatives; it needs two "
+            "classes or more"
         )
     head = linear(width, name="head")
 

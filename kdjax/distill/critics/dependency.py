@@ -26,18 +26,18 @@ class DependencyOptions(NamedTuple):
     Args:
       kind: one of `models.critic.KINDS`; those that end in _spectral or _bjorck are 1-Lipschitz.
       objective: "wpc" (predictive coding), "cpc" (the same with any critic), "dual".
-      width: of the critic's layers.
-      depth: of the critic's sides, or of its hidden layers.
-      radius: length that features are brought to. A Lipschitz critic's scores differ by no more
-        than their distance, so that a small radius leaves "wpc" far from its best value, 0.
-      bound: "sphere" divides features by their length, "ball" projects them, which is 1-Lipschitz;
-        "none" only for a plain kind with the metric of the inputs.
-      sides: of the penalty.
+      width: width of the critic's layers.
+      depth: number of layers of the critic's sides, or of its hidden layers.
+      radius: length of the bounded features. A Lipschitz critic's scores differ by at most the
+        distance of the features, so a small radius keeps "wpc" far from its best value, 0.
+      bound: "sphere" scales features to the radius, "ball" projects them into it, which is
+        1-Lipschitz; "none" is for a plain kind with the metric of the inputs.
+      sides: sides of the penalty, 1 or 2; see `losses.gradient_penalty`.
       at: the points of the penalty.
-      off_diagonal: of "dual".
+      off_diagonal: exclude the real pairs from the second mean of "dual".
       metric: f is 1-Lipschitz in the Euclidean metric of both "features", or of both "inputs" of
-        the networks. Then a plain kind's penalty differentiates the networks and trains them too;
-        the other kinds need Lipschitz networks. Both players learn (`moves="both"`).
+        the networks. With "inputs" both players must be trained (`moves="both"`): the penalty of a
+        plain kind differentiates and trains the networks; other kinds need Lipschitz networks.
       own_layer: a feature of the student.
       peer_layer: a feature of the teacher.
     """
@@ -57,21 +57,23 @@ class DependencyOptions(NamedTuple):
 
 
 def dependency(options: DependencyOptions = DependencyOptions()) -> Critic:  # noqa: B008  immutable
-    """WDM: the dependency between two players' features of an example, by a Lipschitz critic.
+    """WDM: maximise the dependency between two players' features, measured by a Lipschitz critic.
 
     A critic f scores every student feature with every teacher feature of the batch (of all
     devices). The term is -J + penalty x gradient penalty, with J the objective: the critic and the
-    student both *ascend* J. The penalty belongs to the plain kinds with a Wasserstein objective;
-    in the metric of features these are detached, so that it trains the critic alone. The critic
-    reports `estimate` (the value of J; plus ln(batch), in nats, unless "dual"), `slope` (of a plain
-    critic, the largest at this batch's pairs: a lower value; not with "inputs") and, where it
-    counts, `penalty`.
+    student both *maximise* J. Plain kinds with a Wasserstein objective have the penalty; in the
+    metric of features it trains only the critic, because the features are detached. The critic
+    reports `estimate` (J; for "wpc" and "cpc" J + ln(batch), in nats), `slope` (of a plain critic
+    in the metric of features: the largest slope at this batch's pairs) and, if there is one,
+    `penalty`.
 
     Raises:
-      UserError: an unknown word or a number out of range, "cpc" with a constrained critic, features
-        without a bound; by init, a layer that is not [batch, features]; by the loss, one pair.
+      UserError: an unknown option value or a number out of range, "cpc" with a constrained critic,
+        features without a bound; by init, a layer that is not [batch, features]; by the loss, a
+        batch of one pair.
 
-    Source: Ozair et al. 2019 (arXiv 1903.11780), reconstruction; as a distillation term it is new.
+    Source: Ozair et al. 2019 (arXiv 1903.11780), reconstruction; its use as a distillation term is
+    ours.
 
     >>> dependency(DependencyOptions(kind="bilinear", objective="cpc")).layers
     (('pooled', 'pooled'),)
@@ -167,17 +169,17 @@ def _check(options: DependencyOptions) -> None:
     lipschitz = bool(kind.partition("_")[2])
     if metric == "inputs" and lipschitz and bound != "ball":
         raise UserError(
-            f"bound is {bound!r}, which stretches, but {kind} with metric=inputs must not; set "
-            "bound=ball"
+            f"bound is {bound!r}, which is not 1-Lipschitz, as {kind} with metric=inputs must be; "
+            "set bound=ball"
         )
     if bound not in BOUNDS and (bound, metric) != ("none", "inputs"):
         raise UserError(
             f"bound is {bound!r}; without a bound on the features the dependency grows without "
-            f"limit: take one of {', '.join(BOUNDS)}"
+            f"limit: use one of {', '.join(BOUNDS)}"
         )
     if options.objective == "cpc" and lipschitz:
         raise UserError(
-            f"objective is cpc, which takes any critic, but {kind} is Lipschitz: set "
+            f"objective is cpc, which is for unconstrained critics, but {kind} is Lipschitz: set "
             f"objective=wpc or kind={kind.partition('_')[0]}"
         )
 
@@ -188,7 +190,7 @@ def _bounded(x: Array, options: DependencyOptions) -> Array:
     if options.bound == "ball":
         return pair_critics.lipschitz.project_to_ball(x, options.radius)
     squared = jnp.sum(jnp.square(x), axis=1, keepdims=True)
-    nonzero = squared > 0  # a vector of zeros has no direction: it stays, with gradient 0
+    nonzero = squared > 0  # a zero vector has no direction: it stays 0, with gradient 0
     return jnp.where(
         nonzero, x * (options.radius / jnp.sqrt(jnp.where(nonzero, squared, 1.0))), 0.0
     )

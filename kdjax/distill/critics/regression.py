@@ -24,24 +24,24 @@ CONGRUENCE_TERMS = {
     "correlation_congruence": {"weight": Scalar(0.02)},
     "kernel_correlation_congruence": {"weight": Scalar(0.003), "gamma": Scalar(0.4, POSITIVE)},
 }
-_INITIAL_VARIANCE = 5.0  # VID's
+_INITIAL_VARIANCE = 5.0  # of VID's channels
 _SIDES = ("student", "teacher")
 
 
 def variational_information(
     *, own_layers: Sequence[str] = STAGES, peer_layers: Sequence[str] = STAGES
 ) -> Critic:
-    """VID: the teacher's maps as normal variables around what a regressor makes of the student's.
+    """VID: likelihood of the teacher's maps, Gaussian around a regression from the student's.
 
-    One term, "variational_information", summed over the layers: three 1x1 convolutions and a
-    variance of each channel, which starts at 5, on maps that are averaged to one size.
+    The only term is "variational_information", summed over the layers. Each layer has three 1x1
+    convolutions and one variance per channel, initially 5; maps are averaged to equal size.
 
     Args:
       own_layers: maps of the student.
-      peer_layers: maps of the teacher, one for each.
+      peer_layers: maps of the teacher, one for each of `own_layers`.
 
     Raises:
-      UserError: not as many layers on both sides; by init, a layer that is no map.
+      UserError: unequal numbers of layers; by init, a layer that is no map.
 
     Source: Ahn et al. 2019 (arXiv 1904.05835); widths and initial variance of public code.
 
@@ -74,16 +74,16 @@ def variational_information(
 def factor_transfer(
     *, own_layer: str = "stage3", peer_layer: str = "stage3", rate: float = 0.5
 ) -> Critic:
-    """FT: a translator of the student's map follows the factors of a paraphraser of the teacher's.
+    """FT: a translator of the student's map imitates the factors of a paraphraser of the teacher's.
 
-    Terms: "paraphrase", the mean squared error of the paraphraser, which alone trains it;
-    "factor_transfer" and "spatial_factor_transfer", of its factors in evaluation mode. Published:
-    the paraphraser first, for 30 epochs (`until_step`), then the rest (`from_step`).
+    Terms: "paraphrase", the mean squared error that trains the paraphraser; "factor_transfer" and
+    "spatial_factor_transfer", which compare with its factors in evaluation mode. As published, the
+    paraphraser is trained first, for 30 epochs (`until_step`), then the rest (`from_step`).
 
     Args:
       own_layer: a map of the student.
       peer_layer: a map of the teacher; the taller of the two is averaged down.
-      rate: factors over channels of the teacher.
+      rate: number of factors divided by the teacher's channels.
 
     Raises:
       UserError: rate not in (0, 1]; by init, a layer that is no map.
@@ -145,15 +145,15 @@ def factor_transfer(
 def correlation_congruence(
     *, own_layer: str = "pooled", peer_layer: str = "pooled", width: int = 128
 ) -> Critic:
-    """CC: relations between the examples of a batch, in embeddings of both players' vectors.
+    """CC: compare relations between the examples of a batch, in embeddings of both players.
 
-    Both layers go through a linear map of `width`, and both maps are trained. Terms:
-    "correlation_congruence", of neighbours in the batch, and "kernel_correlation_congruence".
+    Each layer goes through a trained linear map of `width`. Terms: "correlation_congruence", of
+    neighbours in the batch, and "kernel_correlation_congruence".
 
     Args:
       own_layer: a feature [batch, width] of the student.
       peer_layer: a feature [batch, width] of the teacher.
-      width: of the embeddings.
+      width: width of the embeddings.
 
     Raises:
       UserError: width below 1; by init, a layer that is not [batch, features].
@@ -189,7 +189,7 @@ def _map_shape(outputs: Outputs, layer: str) -> tuple[int, ...]:
     """Return the shape of a map of one example.
 
     Raises:
-      UserError: no such layer, or no map.
+      UserError: no such layer, or a layer that is no map.
     """
     check_layer("it reads maps", layer, outputs.features)
     shape = outputs.features[layer].shape

@@ -1,1 +1,1 @@
-"""Methods: players with their terms, critics between them. Import them from `kdjax.distill`."""
+"""Methods: players with their terms, and critics. Import them from `kdjax.distill`."""

@@ -1,13 +1,13 @@
-"""Co-training: every pairwise method as one table of players and their terms.
+"""Co-training: pairwise methods, each written as a table of players and their terms.
 
     players = {
         "teacher": Player(teacher, {"ce": ce, "forward_kl": toward_student}),
         "student": Player(student, {"ce": ce, "balanced_kl": toward_teacher}),
     }
 
-A player without terms is frozen: no gradient, no statistics, evaluation mode. With a frozen
-teacher the same function is offline distillation. Every summand belongs to one role and sees
-the others under stop_gradient, so that the sum of all may be differentiated at once.
+A player without terms is frozen: it gets no gradient, updates no statistics and runs in evaluation
+mode. A frozen teacher gives offline distillation. Every summand belongs to one role, and the other
+roles are under stop_gradient, so the sum over all roles can be differentiated at once.
 """
 
 import zlib
@@ -31,16 +31,16 @@ from kdjax.distill.terms import StepWindow, Term, class_means_name
 from kdjax.errors import check_entries, check_layer
 from kdjax.types import Array, Aux, Batch, Method, Model, Outputs, Scalars, Variables
 
-# pause(own, watched, batch) -> bool scalar: True while the role must not step
+# pause(own, watched, batch) -> bool scalar: True while the role is not trained
 Pause = Callable[[Outputs, Outputs, Batch], Array]
 
 
 class Player(NamedTuple):
     """A network, the terms that it minimises, and (SwitOKD) its pause: (rule, watched role).
 
-    `trained_by_critic`: it learns, with or without terms, from a critic added to the method.
-    `shares`: a role and names of its features, which join this player's batch, so that two
-    detectors score the same regions.
+    `trained_by_critic`: a critic trains it, with or without terms. `shares`: a role and names of
+    its features, which are added to this player's batch, so that two detectors score the same
+    regions.
     """
 
     model: Model
@@ -56,14 +56,14 @@ class Player(NamedTuple):
 
     @property
     def windows(self) -> tuple[StepWindow, ...]:
-        """The steps of all terms, if each has some: outside of them the player waits."""
+        """The step windows of the terms if all have one, else (); outside, the player is paused."""
         schedules = [term.weight_schedule for term in self.terms.values()]
         windows = tuple(s for s in schedules if isinstance(s, StepWindow))
         return windows if len(windows) == len(schedules) else ()
 
 
 class _Forward(NamedTuple):
-    """The outputs of all players on this device's batch, and what a term needs besides them."""
+    """The outputs of all players on this device's batch, and other inputs of the terms."""
 
     batch: Batch
     outputs: Mapping[str, Outputs]
@@ -73,12 +73,12 @@ class _Forward(NamedTuple):
 
 
 def role_key(key: Array, role: str) -> Array:
-    """Return a key for a role, whatever the order and number of roles."""
+    """Return a key for a role, independent of the order and number of roles."""
     return jax.random.fold_in(key, zlib.crc32(role.encode()) & 0x7FFFFFFF)
 
 
 def switokd_pause(own: Outputs, watched: Outputs, batch: Batch) -> Array:
-    """SwitOKD's expert mode: the teacher (own) waits while it is too far ahead of the student."""
+    """Return whether SwitOKD pauses the teacher (own): it is too far ahead of the student."""
     signal = losses.switch_signal(
         watched.logits, own.logits, batch["label"], mask=batch.get("mask")
     )
@@ -88,7 +88,7 @@ def switokd_pause(own: Outputs, watched: Outputs, batch: Batch) -> Array:
 def player_hparams(
     player: Player, *, learning_rate: float, weight_decay: float = 0.0
 ) -> dict[str, Any]:
-    """Return all numbers of a player that a compiled step takes; {} if it is frozen."""
+    """Return the hyperparameters of a player, arguments of the compiled step; {} if frozen."""
     if not player.trains:
         return {}
     rates = {"learning_rate": learning_rate, "weight_decay": weight_decay}
@@ -99,7 +99,7 @@ def player_hparams(
 
 
 def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> Method:
-    """Build the method of a table of players.
+    """Build a method from a table of players.
 
     Args:
       players: by role; a player without terms is frozen, unless a critic trains it.
@@ -107,11 +107,11 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
 
     Returns:
       A Method. Its metrics: `<role>/loss`, `<role>/accuracy`, `<role>/<term>/raw` (mean of the
-      loss), `<role>/<term>/weighted` (after weight, T^2 and schedule), `<role>/<term>/<quantity>`
-      (what a term logs besides its loss), `<role>/active`.
+      loss), `<role>/<term>/weighted` (times weight, T^2 and schedule), `<role>/<term>/<quantity>`
+      (other quantities that a term logs), `<role>/active`.
 
     Raises:
-      ValueError: a term, a pause rule or `shares` names a role that does not play, or its own.
+      ValueError: a term, a pause rule or `shares` names an unknown role or its own.
       UserError: by the loss, a network without a layer that a term reads, a batch without labels.
     """
     _check(players)
@@ -154,7 +154,7 @@ def _apply(
     batch: Batch,
     keys: Mapping[str, Array],
 ) -> tuple[dict[str, Outputs], dict[str, Any]]:
-    """Run all networks, those that share regions last; returns outputs and new stats by role."""
+    """Run all networks, those with `shares` last; return outputs and new stats by role."""
     outputs, stats = {}, {}
     for role, player in sorted(players.items(), key=lambda item: item[1].shares is not None):
         seen = _with_shared_regions(player, outputs, batch)
@@ -174,10 +174,7 @@ def _with_shared_regions(player: Player, outputs: Mapping[str, Outputs], batch: 
 
 
 def _zero_masked_rows(batch: Batch) -> Batch:
-    """Add a mask, and zero the masked rows of float inputs.
-
-    0 times a NaN there would reach every gradient.
-    """
+    """Add a mask, and zero masked rows of float inputs: a NaN would reach the gradients."""
     batch = {"mask": jnp.ones(batch["label"].shape[:1], jnp.float32), **batch}
     real = batch["mask"] > 0
 
@@ -192,7 +189,7 @@ def _zero_masked_rows(batch: Batch) -> Batch:
 def _sum_terms(
     role: str, terms: Mapping[str, Term], hparams: Mapping[str, Scalars], forward: _Forward
 ) -> tuple[Array, dict[str, Array]]:
-    """Sum the terms of one role; returns this device's share and its metrics."""
+    """Sum the terms of one role; return this device's share and its metrics."""
     total, metrics = jnp.float32(0), {}
     for name, term in terms.items():
         scalars = dict(hparams[name])
@@ -217,16 +214,13 @@ def _sum_terms(
 def _term_share(
     role: str, name: str, term: Term, scalars: Scalars, forward: _Forward
 ) -> tuple[Array, dict[str, Array]]:
-    """Average a term over the global batch and the teachers; returns also what it logs.
-
-    Both are this device's share.
-    """
+    """Return this device's share of a term's mean over batch and teachers, and of what it logs."""
     spec, axis_name = term.spec, forward.axis_name
     student = forward.outputs[role]
     teachers = tuple(forward.detached[teacher] for teacher in term.toward)
     _check_layers(role, name, term, forward.outputs)
     batch = rows(student, forward.batch, spec.rows)
-    if spec.coupled:  # only what the term reads travels between devices
+    if spec.coupled:  # gather only what the term reads
         student = gather(select_features(student, spec.own_layers), axis_name)
         teachers = tuple(gather(select_features(t, spec.peer_layers), axis_name) for t in teachers)
         batch = gather(label_and_mask(batch), axis_name)
@@ -254,7 +248,7 @@ def _accuracies(forward: _Forward) -> dict[str, Array]:
     metrics = {}
     for role, outputs in forward.detached.items():
         if outputs.logits.shape[-1] == 1 or forward.batch["label"].ndim > 1:
-            continue  # a regression; pairs, whose labels are hidden factors
+            continue  # regressions; pairs, whose labels are latent factors
         seen = rows(outputs, forward.batch)
         correct = jnp.argmax(outputs.logits, axis=-1) == seen["label"]
         metrics[f"{role}/accuracy"] = local_masked_mean(correct, seen["mask"], forward.axis_name)
@@ -262,7 +256,7 @@ def _accuracies(forward: _Forward) -> dict[str, Array]:
 
 
 def _active(players: Mapping[str, Player], forward: _Forward) -> dict[str, Array]:
-    """Return for each role with a pause rule, or with steps for all terms, whether it steps."""
+    """Return whether each role with a pause rule, or a window for every term, is trained now."""
     active = {}
     for role, player in players.items():
         if windows := player.windows:
@@ -285,14 +279,15 @@ def _check(players: Mapping[str, Player]) -> None:
             watched.append(("regions", guide))
             if guide != role and guide in players and players[guide].shares is not None:
                 raise ValueError(
-                    f"{role}: regions of {guide!r}, which takes them from another role"
+                    f"{role}: its regions come from {guide!r}, which takes its own from another "
+                    "role"
                 )
         watched += [(name, peer) for name, term in player.terms.items() for peer in term.toward]
         for name, peer in watched:
             if peer not in players or peer == role:
                 others = ", ".join(sorted(set(players) - {role})) or "none"
                 raise ValueError(
-                    f"{role}: {name} looks toward {peer!r}, which is not another player ({others})"
+                    f"{role}: {name} names {peer!r}, which is not another player ({others})"
                 )
     if not any(player.trains for player in players.values()):
-        raise ValueError("no role has terms: nothing would be trained")
+        raise ValueError("no role has terms, so nothing would be trained")

@@ -1,4 +1,4 @@
-"""Collectives: one batch on many devices, global means and gathered batches."""
+"""Global means and gathered batches of a batch that is divided over devices."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ def local_masked_mean(values: Array, mask: Array, axis_name: str | None) -> Arra
     count = jnp.sum(mask)
     if axis_name is not None:
         count = jax.lax.psum(count, axis_name)
-    # where, not a product: a masked row may hold NaN
+    # `where`, not a product, because a masked row may hold NaN
     return jnp.sum(jnp.where(mask > 0, values * mask, 0.0)) / jnp.maximum(count, 1.0)
 
 
@@ -26,7 +26,7 @@ def gather(tree: Any, axis_name: str | None) -> Any:
 
 
 def select_features(outputs: Outputs, layers: Sequence[str]) -> Outputs:
-    """Keep the logits and some features."""
+    """Return outputs with the logits and the features of `layers` only."""
     return Outputs(outputs.logits, {name: outputs.features[name] for name in layers})
 
 
@@ -42,7 +42,7 @@ def rows(outputs: Outputs, batch: Batch, kind: str = "row") -> Batch:
 
 
 def label_and_mask(batch: Batch) -> Batch:
-    """Keep the two entries that losses read."""
+    """Return the label and the mask of a batch, the entries that losses read."""
     return {name: batch[name] for name in ("label", "mask")}
 
 
@@ -52,7 +52,7 @@ def device_key(key: Array, axis_name: str | None) -> Array:
 
 
 def local_rows(x: Array, axis_name: str | None) -> Array:
-    """Return this device's rows of an array that holds those of all."""
+    """Return this device's rows of an array with the rows of all devices."""
     if axis_name is None:
         return x
     count = len(x) // jax.lax.axis_size(axis_name)
@@ -60,5 +60,5 @@ def local_rows(x: Array, axis_name: str | None) -> Array:
 
 
 def device_count(axis_name: str | None) -> int:
-    """Return the number of devices that divide the batch."""
+    """Return the number of devices over which the batch is divided."""
     return 1 if axis_name is None else jax.lax.axis_size(axis_name)

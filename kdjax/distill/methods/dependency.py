@@ -1,4 +1,4 @@
-"""Dependency: two encoders of two views and the critic that measures their dependency."""
+"""Representation learning: two encoders of two views, and the critic between them."""
 
 from kdjax.distill.methods.co_train import Player, co_train
 from kdjax.distill.methods.with_critic import CriticRole, with_critic
@@ -15,18 +15,18 @@ def dependency(
     inputs: tuple[str, str] = ("image", "view"),
     axis_name: str | None = None,
 ) -> Method:
-    """Learn representations of two views by the dependency between them; no labels, no logits.
+    """Learn representations of two views that depend on each other; no labels, no logits.
 
-    Both encoders and the critic ascend the critic's objective J(f), f(x, y) = critic(phi(x),
-    psi(y)): CPC with any f; WPC or the dual with a Lipschitz f, by a penalty on its slope or by its
-    layers. Only numbers of the critic are hyperparameters; encoders have an optimizer.
+    Both encoders and the critic maximise the critic's objective J(f), f(x, y) = critic(phi(x),
+    psi(y)): CPC with any f; WPC or the dual with an f that a penalty or its layers make Lipschitz.
+    The hyperparameters are those of the critic.
 
     Args:
       encoder_x: phi, reads the first entry of `inputs` (see `models.as_encoder`).
       encoder_y: psi, reads the second.
-      critic: `critics.dependency(...)`, which has the objective and the metric.
-      roles: names for the three.
-      inputs: entries of a batch.
+      critic: `critics.dependency(...)`, which sets the objective and the metric.
+      roles: role names of the two encoders and the critic.
+      inputs: the entries of a batch that the encoders read.
       axis_name: as in `co_train`; the negatives are those of all devices.
 
     Returns:

@@ -1,10 +1,10 @@
-"""Critics: roles with parameters and a memory of their own, that compare two players.
+"""Critics in a method: roles with parameters and a memory that compare two players.
 
     critic = CriticRole(contrast(labels), between=("student", "teacher"))
     method = with_critic(co_train(players), "crd", critic, models)
 
-A critic is one more role in the same state: it has params, stats, an optimizer and hparams, but
-no logits. Its own params and the first of the two players minimise its terms.
+A critic is a role of the same state: it has params, stats, an optimizer and hparams, but no logits.
+Its terms train its own params and the first of the two players.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,10 +30,10 @@ MOVES = ("first", "both")
 
 
 class CriticRole(NamedTuple):
-    """A critic, the two players that it compares, and its terms as the config has them.
+    """A critic, the two players that it compares, and its terms.
 
-    `between`: the student, which the critic trains, and the teacher. `terms`: the scalars that
-    differ from the critic's defaults. `weight_schedules`: by term, a factor on its weight as a
+    `between`: the student, which the critic trains, and the teacher. `terms`: by term, the scalars
+    that differ from the critic's defaults. `weight_schedules`: by term, a factor on its weight as a
     function of the step. `moves`: train the "first" player or "both"; `inputs`: the entries of a
     batch that they read, for a critic with a penalty at the inputs.
     """
@@ -53,20 +53,20 @@ def critic_hparams(
     learning_rate: float,
     weight_decay: float = 0.0,
 ) -> dict[str, Any]:
-    """Return all numbers of a critic that a compiled step takes as arguments.
+    """Return the hyperparameters of a critic, arguments of the compiled step.
 
     Args:
-      critic: whose numbers.
-      terms: which of its terms count, each with what differs from the defaults ("weight" is 1).
-      learning_rate: of its params.
-      weight_decay: of its params.
+      critic: the critic.
+      terms: its terms in use, each with the scalars that differ from the defaults ("weight": 1).
+      learning_rate: the learning rate of its params.
+      weight_decay: the weight decay of its params.
 
     Raises:
       UserError: no term, one that the critic does not have, or a scalar outside its domain.
     """
     known = ", ".join(critic.terms)
     if not terms:
-        raise UserError(f"no terms, so that the critic trains nobody; it has {known}")
+        raise UserError(f"no terms, so the critic would train no role; it has {known}")
     completed = {}
     for name, changes in terms.items():
         if name not in critic.terms:
@@ -75,7 +75,7 @@ def critic_hparams(
         unknown = sorted(set(changes) - set(scalars))
         if unknown:
             raise UserError(
-                f"terms.{name}: no scalar {unknown[0]!r} in this term; it has {', '.join(scalars)}"
+                f"terms.{name}: this term has no scalar {unknown[0]!r}; it has {', '.join(scalars)}"
             )
         completed[name] = {scalar: changes.get(scalar, s.default) for scalar, s in scalars.items()}
     check_critic_hparams(critic, completed)
@@ -84,7 +84,7 @@ def critic_hparams(
 
 
 def check_critic_hparams(critic: Critic, terms: Mapping[str, Mapping[str, float]]) -> None:
-    """Refuse a value outside its domain; `terms` as in `critic_hparams`, complete."""
+    """Refuse a value outside its domain; `terms` as in `critic_hparams`, with all scalars."""
     for name, scalars in terms.items():
         domains = {"weight": Scalar(1.0), **critic.terms[name]}
         for scalar, value in scalars.items():
@@ -104,23 +104,23 @@ def with_critic(
 ) -> Method:
     """Add a critic to a method: sum over its terms of weight * schedule(step) * mean over batch.
 
-    The gradient reaches the critic's params and the first player; the second one is detached, as
-    every other teacher is, unless the critic trains both.
+    The gradient reaches the critic's params and the first player. The second player is detached, as
+    teachers are, unless the critic trains both.
 
     Args:
-      method: from `co_train`, or one that has a critic already.
+      method: from `co_train` or `with_critic`.
       role: a name for the critic.
-      critic_role: the critic, and the two players that it stands between.
-      models: of these two roles.
+      critic_role: the critic and its settings.
+      models: the models of the two players, by role.
       axis_name: as in `co_train`; a coupled critic sees the batch of all devices.
 
     Returns:
-      A Method with one more role that trains. It adds the metrics `<role>/loss`,
+      A Method with one more trained role. It adds the metrics `<role>/loss`,
       `<role>/<term>/raw`, `<role>/<term>/weighted` and what the critic reports, `<role>/<name>`.
 
     Raises:
-      ValueError: a role that plays already, the same player twice, a frozen one that the critic
-        should train, or a penalty at the inputs of which only one player is trained.
+      ValueError: a role that exists already, the same player twice, a frozen player that the critic
+        should train, or a penalty at the inputs with only one trained player.
       UserError: by the loss, a batch without an entry that the critic needs.
 
     >>> from kdjax import models
@@ -148,7 +148,7 @@ def with_critic(
         student, teacher = _compared_outputs(critic_role, aux.outputs)
         seen = _critic_batch(critic, role, batch)
         critic_key = role_key(key, role)
-        if critic.coupled:  # one key, so that stats stay the same on all devices
+        if critic.coupled:  # one key, so stats stay the same on all devices
             student, teacher, seen = gather((student, teacher, seen), axis_name)
         else:
             critic_key = device_key(critic_key, axis_name)
@@ -199,11 +199,11 @@ def _check(method: Method, role: str, critic_role: CriticRole, models: Mapping[s
             f"{role}.between is {tuple(between)}; it must name two players of {', '.join(models)}"
         )
     if role in method.trains or role in models:
-        raise ValueError(f"{role}: there is such a role already; name the critic otherwise")
+        raise ValueError(f"{role}: this role exists already; give the critic another name")
     if student not in method.trains:
         raise ValueError(
-            f"{role}.between is {tuple(between)}, but {student} is frozen, so that this critic "
-            "would train nobody; name a role that has terms first"
+            f"{role}.between is {tuple(between)}, but {student} is frozen, so this critic would "
+            "train no player; the first role must have terms"
         )
     if moves == "both" and teacher not in method.trains:
         raise ValueError(f"{role}.moves is both, but {teacher} is frozen; set moves='first'")
@@ -212,7 +212,7 @@ def _check(method: Method, role: str, critic_role: CriticRole, models: Mapping[s
 def _compared_outputs(
     critic_role: CriticRole, outputs: Mapping[str, Outputs]
 ) -> tuple[Outputs, Outputs]:
-    """Return what the critic reads of both players; the second is detached unless it is trained."""
+    """Return the layers that the critic reads; the second player's detached unless trained."""
     (student, teacher), layers = critic_role.between, critic_role.critic.layers
     for own, peer in layers:
         check_layer(f"a critic reads {student}", own, outputs[student].features)
@@ -230,7 +230,7 @@ def _player_inputs(
     batch: Batch,
     axis_name: str | None,
 ) -> PlayerInputs:
-    """Make the players functions of their inputs; every device computes its own rows."""
+    """Return the players as functions of their inputs; every device computes its own rows."""
 
     def network(player: str, entry: str) -> Callable[[Array], Outputs]:
         def apply(x: Array) -> Outputs:
@@ -265,7 +265,7 @@ def _critic_batch(critic: Critic, role: str, batch: Batch) -> dict[str, Array]:
 def _split_hparams(
     terms: Mapping[str, Scalars], critic_role: CriticRole, step: Array | int
 ) -> tuple[Mapping[str, Scalars], Mapping[str, Any]]:
-    """Divide the numbers of all terms into the scalars of the loss and the weights at a step."""
+    """Split the hyperparameters of all terms into scalars of the loss and weights at a step."""
     scalars = {n: {k: v for k, v in t.items() if k != "weight"} for n, t in terms.items()}
     weights = {name: numbers["weight"] for name, numbers in terms.items()}
     for name, schedule in critic_role.weight_schedules.items():

@@ -1,4 +1,4 @@
-"""Critics: losses between two players that have parameters and a memory of their own."""
+"""The type of critics: losses between two players, with parameters and a memory."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
@@ -9,10 +9,10 @@ from kdjax.types import Array, Batch, Metrics, Outputs, PyTree, Scalars, Variabl
 
 
 class CriticInit(Protocol):
-    """Make the variables; of `student`, `teacher` and `batch` only the shapes matter."""
+    """Initialise the variables; only the shapes of `student`, `teacher` and `batch` matter."""
 
     def __call__(self, key: Array, student: Outputs, teacher: Outputs, batch: Batch) -> Variables:
-        """Return params, and stats: whatever changes without a gradient."""
+        """Return params, and stats, which change without a gradient."""
         ...
 
 
@@ -35,8 +35,8 @@ class CriticLoss(Protocol):
 class PlayerInputs(NamedTuple):
     """The two players as functions of their inputs, and these inputs.
 
-    `networks`: from inputs [batch, ...] to outputs, in evaluation mode; `values`: what each reads
-    of the batch of all devices; `local_rows`: keeps of a [batch, ...] array this device's rows.
+    `networks`: from inputs [batch, ...] to outputs, in evaluation mode; `values`: the input of each
+    from the batch of all devices; `local_rows`: selects this device's rows of [batch, ...].
     """
 
     networks: tuple[Callable[[Array], Outputs], Callable[[Array], Outputs]]
@@ -45,7 +45,7 @@ class PlayerInputs(NamedTuple):
 
 
 class InputPenalty(Protocol):
-    """A part of a critic's loss at other inputs than the batch's."""
+    """A part of a critic's loss that is evaluated at inputs other than the batch's."""
 
     def __call__(
         self,
@@ -54,21 +54,21 @@ class InputPenalty(Protocol):
         scalars: Mapping[str, Scalars],
         key: Array,
     ) -> tuple[Mapping[str, Array], Metrics]:
-        """Return term -> [], the mean over this device's rows, and such means to be logged."""
+        """Return term -> [], the mean over this device's rows, and means to be logged."""
         ...
 
 
 class Critic(NamedTuple):
-    """A network that reads the outputs of two players, as `methods.with_critic` trains it.
+    """A network that reads the outputs of two players; `methods.with_critic` trains it.
 
-    The critic's params and the first of the two players (the student) minimise what `loss`
-    returns; the second one's outputs (the teacher's) arrive detached. It returns the terms that
-    `scalars` names. `terms`: term -> its scalars; `layers`: pairs (student, teacher) of features
-    that it reads. `coupled`: it mixes examples or its stats depend on them, hence it sees the
-    outputs of all devices. `needs`: entries of a batch that it reads besides "label" and "mask".
+    `loss` returns the terms in `scalars`. It trains the critic's params and the first player (the
+    student); the outputs of the second (the teacher) are detached. `terms`: term -> its scalars;
+    `layers`: pairs (student, teacher) of features that it reads. `coupled`: it mixes examples or
+    its stats depend on them, so it sees the outputs of all devices. `needs`: entries of a batch
+    that it reads besides "label" and "mask".
 
     `input_penalty`: a part that differentiates the players at their inputs, such as a penalty on
-    the slope in the images; it then trains both players (see `InputPenalty`).
+    the slope in the images; it trains both players (see `InputPenalty`).
 
     `in_nats`: its metric "estimate" is mutual information in nats, at most ln(batch).
     """
@@ -84,7 +84,7 @@ class Critic(NamedTuple):
 
 
 def feature_width(outputs: Outputs, layer: str, critic: str) -> int:
-    """Return the width of a layer that must be [batch, features]; `critic` begins the error.
+    """Return the width of a layer that must be [batch, features]; errors begin with `critic`.
 
     Raises:
       UserError: no such layer, or one of another rank.

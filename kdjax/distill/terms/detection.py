@@ -1,4 +1,4 @@
-"""Terms of a detector that compare with labels; on its classes every classifier's term works.
+"""Terms of a detector that compare with labels; a classifier's terms work on its classes.
 
 `models.faster_rcnn` names the features that these terms read.
 """
@@ -14,7 +14,7 @@ from kdjax.types import Array, Batch, Outputs, Scalars
 
 
 def binary_cross_entropy() -> TermSpec:
-    """Binary cross-entropy of the proposal network over the anchors drawn."""
+    """Binary cross-entropy of the proposal network over the sampled anchors."""
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         return losses.binary_cross_entropy(student.features["anchor_logits"], batch["label"])
@@ -24,12 +24,12 @@ def binary_cross_entropy() -> TermSpec:
 
 
 def anchor_smooth_l1() -> TermSpec:
-    """Smooth L1 of the proposal network's boxes: foreground counts, the mean is over all drawn."""
+    """Smooth L1 of the proposal network's foreground boxes, averaged over all sampled anchors."""
     return _smooth_l1("anchor", lambda student, batch: batch["label"] > 0, rows="anchor")
 
 
 def box_smooth_l1() -> TermSpec:
-    """Smooth L1 of the box head: foreground counts, the mean is over all regions drawn."""
+    """Smooth L1 of the box head's foreground boxes, averaged over all sampled regions."""
     # background is the last class
     return _smooth_l1("box", lambda student, batch: batch["label"] < student.logits.shape[-1] - 1)
 

@@ -1,6 +1,6 @@
 """Terms that read features. Layers are names in `Outputs.features`.
 
-Where the widths of two layers differ, the student carries an adapter and `own_layer` is the
+Where the widths of two layers differ, give the student an adapter; `own_layer` is then the
 adapter's name.
 """
 
@@ -18,14 +18,14 @@ Layers = tuple[tuple[str, str], ...]
 
 
 def feature_mse(own_layer: str = "pooled", peer_layer: str = "pooled") -> TermSpec:
-    """FitNet's hint: mean squared error between two layers' features of one width."""
+    """FitNet's hint: mean squared error between two layers' features of equal width."""
     return _pair(losses.feature_mse, own_layer, peer_layer)
 
 
 def attention_transfer(
     own_layers: Sequence[str] = STAGES, peer_layers: Sequence[str] = STAGES
 ) -> TermSpec:
-    """AT: attention maps of stages, summed over the stages; only their sizes must agree."""
+    """AT: attention maps, summed over the stages; heights and widths must agree, channels not."""
     layers = paired_layers(own_layers, peer_layers)
     return TermSpec(summed(losses.attention_transfer, layers), {}, layers=layers, match="space")
 
@@ -33,7 +33,7 @@ def attention_transfer(
 def summed(
     loss: Callable[..., Array], layers: Layers, *, halved: bool = False
 ) -> Callable[[Outputs, Teachers, Batch, Scalars], Array]:
-    """Sum a loss over pairs of layers; `halved`: each counts half of the next one."""
+    """Sum a loss over pairs of layers; `halved`: each layer has half the weight of the next."""
     factors = [2.0 ** (i + 1 - len(layers)) if halved else 1.0 for i in range(len(layers))]
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
@@ -67,7 +67,7 @@ def probabilistic_knowledge_transfer(
 
 
 def log_sum_distance(own_layer: str = "pooled", peer_layer: str = "pooled") -> TermSpec:
-    """SRD: log sum of differences of standardized columns; a linear adapter, beside forward_kl."""
+    """SRD: log sum of differences of standardized columns; published with forward_kl."""
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         pair = student.features[own_layer], teachers[0].features[peer_layer]
@@ -91,7 +91,7 @@ def _relation(loss: Callable[[Array, Array], Array], own_layer: str, peer_layer:
 
 
 def norm_direction(own_layer: str = "pooled", peer_layer: str = "pooled") -> TermSpec:
-    """ND: along the frozen teacher's class mean, with a norm that may exceed the teacher's."""
+    """ND: moves features along the frozen teacher's class means; norms may exceed the teacher's."""
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         features = teachers[0].features

@@ -1,7 +1,7 @@
-"""Terms that read logits. To add one: its loss in `losses/`, and three lines here.
+"""Terms that read logits. To add one, add its loss in `losses/` and three lines here.
 
-Those with a `layer` take "token_logits" as well: the loss of each token, averaged over the real
-tokens of an example, then over the examples.
+Terms with a `layer` also take "token_logits": the loss of each token, averaged over the real tokens
+of an example, then over the examples.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ def cross_entropy(layer: str = "") -> TermSpec:
 
 
 def label_logit_mse() -> TermSpec:
-    """(z - label)^2 of a regression, whose one logit is the value."""
+    """(z - label)^2 of a regression, whose single logit z is the value."""
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         label = jnp.asarray(batch["label"], jnp.float32)[:, None]
@@ -61,7 +61,7 @@ def logit_mse() -> TermSpec:
 
 
 def total_variation(layer: str = "") -> TermSpec:
-    """Total variation distance. Its gradient falls as 1/T, so that T^2 is off by default."""
+    """Total variation distance. Its gradient falls as 1/T, so T^2 is off by default."""
     return _divergence(losses.total_variation, layer)
 
 
@@ -76,7 +76,7 @@ def jensen_shannon(layer: str = "") -> TermSpec:
 
 
 def balanced_kl() -> TermSpec:
-    """BD-KD's student side: both KLs, weighted per sample by the entropy gap, times T^2."""
+    """BD-KD's student side: both KLs, weighted per example by the entropy gap, times T^2."""
     scalars = {"emphasis": Scalar(2.0, POSITIVE), "entropy_temperature": Scalar(1.0, POSITIVE)}
     return _divergence(losses.balanced_kl, scalars=scalars, scale_by_temperature_squared=True)
 
@@ -88,7 +88,7 @@ def weighted_kl() -> TermSpec:
 
 
 def standardized_kl() -> TermSpec:
-    """Logit standardization: KL(teacher || student) of z-scores, times T^2; T 2, weight 9."""
+    """Logit standardization: KL(teacher || student) of z-scores, times T^2; default weight 9."""
     scalars = {"weight": Scalar(9.0), "temperature": Scalar(2.0, POSITIVE)}
     return _divergence(losses.standardized_kl, scalars=scalars, scale_by_temperature_squared=True)
 
@@ -119,7 +119,7 @@ def adaptive_kl(layer: str = "", from_tail: bool = False) -> TermSpec:
 
 
 def multi_level_kl() -> TermSpec:
-    """MLLD: two views at five temperatures, instances, classes and batches; weight .9."""
+    """MLLD: two views at five temperatures, per instance, class and batch; default weight .9."""
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         views = student.features[VIEW_LOGITS], teachers[0].features[VIEW_LOGITS]
@@ -130,7 +130,7 @@ def multi_level_kl() -> TermSpec:
 
 
 def view_cross_entropy() -> TermSpec:
-    """Cross-entropy of the second view, which MLLD adds to that of the first."""
+    """Cross-entropy of the second view, which MLLD adds to the first view's."""
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         return losses.cross_entropy(student.features[VIEW_LOGITS], batch["label"])
@@ -181,7 +181,7 @@ def _ensemble(loss: Callable[..., Array]) -> TermSpec:
 
 
 def decoupled_kl() -> TermSpec:
-    """DKD: target and non-target classes apart, times T^2; CIFAR's alpha, beta and T."""
+    """DKD: target and other classes apart, times T^2; default alpha, beta and T are CIFAR's."""
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         return losses.decoupled_kl(student.logits, teachers[0].logits, batch["label"], **scalars)

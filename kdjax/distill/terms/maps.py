@@ -1,7 +1,7 @@
 """Terms that read feature maps of several stages, or the last linear layer's parameters.
 
-Where an adapter is needed, the student's features are those of a "connector"; level i is the
-feature "<own_layer>i", compared with the i-th of `peer_layers`.
+Where shapes differ, give the student a "connector" adapter; its level i is the feature
+"<own_layer>i", compared with the i-th of `peer_layers`.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ LAST_NORMS = ("layer1_*/bn2", "layer2_*/bn2", "layer3_*/bn2")
 def neuron_selectivity(
     own_layers: Sequence[str] = STAGES, peer_layers: Sequence[str] = STAGES
 ) -> TermSpec:
-    """NST: channels as samples of where a network looks, summed over the stages; weight 50."""
+    """NST: distributions of channel activations, summed over the stages; default weight 50."""
     layers = paired_layers(own_layers, peer_layers)
     loss_fn = summed(losses.neuron_selectivity, layers)
     return TermSpec(loss_fn, {"weight": Scalar(50.0)}, layers=layers, match="free")
@@ -36,7 +36,7 @@ def neuron_selectivity(
 def flow_of_solution(
     own_layers: Sequence[str] = ("stem", *STAGES), peer_layers: Sequence[str] = ("stem", *STAGES)
 ) -> TermSpec:
-    """FSP: products of consecutive layers' channels, weight 50; published for a warm-up alone."""
+    """FSP: products of consecutive layers' channels; default weight 50; published for a warm-up."""
     return _consecutive(losses.flow_of_solution, own_layers, peer_layers, 50.0)
 
 
@@ -46,7 +46,7 @@ def singular_vectors(
     count: int = 1,
     channels: bool = False,
 ) -> TermSpec:
-    """KDSVD: leading singular vectors of consecutive layers; rows are (channel, height)."""
+    """KDSVD: leading singular vectors of consecutive layers."""
 
     def loss(student: Sequence[Array], teacher: Sequence[Array]) -> Array:
         return losses.singular_vectors(student, teacher, count=count, channels=channels)
@@ -72,7 +72,7 @@ def _consecutive(
 def activation_boundary(
     own_layer: str = "connector", peer_layers: Sequence[str] = BEFORE_RELU
 ) -> TermSpec:
-    """AB: signs of activations, a layer half the next one's weight; for a warm-up alone."""
+    """AB: signs of activations; a layer has half the next one's weight; for a warm-up."""
     layers = _levels(own_layer, peer_layers)
     loss_fn = summed(losses.activation_boundary, layers, halved=True)
     scalars = {"weight": Scalar(0.003), "margin": Scalar(1.0, POSITIVE)}
@@ -84,7 +84,7 @@ def margin_relu_distance(
     peer_layers: Sequence[str] = BEFORE_RELU,
     norms: Sequence[str] = LAST_NORMS,
 ) -> TermSpec:
-    """OFD: activations before the ReLU, a layer half the next one's weight; weight .001.
+    """OFD: activations before the ReLU; a layer has half the next one's weight; default .001.
 
     `norms` are the teacher's batch norms before these layers, whose parameters give the margins.
     """
@@ -117,7 +117,7 @@ def _levels(own_layer: str, peer_layers: Sequence[str]) -> Layers:
 
 
 def softmax_regression(own_layer: str = "connector1", peer_layer: str = "pooled") -> TermSpec:
-    """SRRL: the last layer, also through the teacher's classifier; a connector with a ReLU."""
+    """SRRL: features and their logits by the teacher's classifier; needs a connector, ReLU."""
     kernel = "fc/kernel"
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
@@ -145,7 +145,7 @@ def class_activation(
     normalize: bool = False,
     binarize: bool = False,
 ) -> TermSpec:
-    """CAT-KD: class maps; published weights .7 to 15, of normalized ones 15 to 600."""
+    """CAT-KD: class maps; default weights .7 to 15, for normalized maps 15 to 600."""
 
     def loss(student: Array, teacher: Array, batch: Batch, scalars: Scalars) -> Array:
         return losses.class_activation(
@@ -158,7 +158,7 @@ def class_activation(
 def regional_kl(
     own_layer: str = "stage3", peer_layer: str = "stage3", grids: Sequence[int] = (1, 2, 4)
 ) -> TermSpec:
-    """SDD-KD: KL(teacher || student) in the regions of an image, times T^2; weight .9."""
+    """SDD-KD: KL(teacher || student) in regions of an image, times T^2; default weight .9."""
     scalars = {"weight": Scalar(0.9), "temperature": Scalar(4.0, POSITIVE)}
     return _regional(losses.regional_kl, own_layer, peer_layer, grids, scalars)
 
@@ -166,7 +166,7 @@ def regional_kl(
 def regional_decoupled_kl(
     own_layer: str = "stage3", peer_layer: str = "stage3", grids: Sequence[int] = (1, 2, 4)
 ) -> TermSpec:
-    """SDD-DKD: DKD in the regions of an image, times T^2; published with a linear ramp."""
+    """SDD-DKD: DKD in regions of an image, times T^2; published with a linear ramp."""
     scalars = {"alpha": Scalar(1.0), "beta": Scalar(8.0), "temperature": Scalar(4.0, POSITIVE)}
     return _regional(losses.regional_decoupled_kl, own_layer, peer_layer, grids, scalars)
 
@@ -192,7 +192,7 @@ def _class_maps(
     peer_layer: str,
     scalars: dict[str, Scalar],
 ) -> TermSpec:
-    """Compare maps that have gone through each network's own last linear layer, "fc"."""
+    """Compare class maps: maps after each network's own last linear layer, "fc"."""
     paths = ("fc/kernel", "fc/bias")
 
     def class_maps(outputs: Outputs, layer: str) -> Array:

@@ -1,4 +1,4 @@
-"""ReviewKD's term: fused levels of the student against the teacher's layers."""
+"""ReviewKD's term: compares fused levels of the student with the teacher's layers."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ LEVELS = ("stage1_pre", "stage2_pre", "stage3_pre", "pooled")
 def hierarchical_context(
     own_layer: str = "review", peer_layers: Sequence[str] = LEVELS
 ) -> TermSpec:
-    """ReviewKD: context of the levels that an adapter of kind "fusion" makes, summed over them.
+    """ReviewKD: hierarchical context loss, summed over the levels of a "fusion" adapter.
 
     Level i is the student's feature "<own_layer>i", compared with the i-th of `peer_layers`,
     shallow to deep; vectors count as maps of 1 x 1.

@@ -1,4 +1,4 @@
-"""Schedules of a term's weight and temperature, on optax's: functions of the step."""
+"""Schedules of a term's weight and temperature: functions of the step, as in optax."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ WeightSchedule = optax.Schedule  # step -> factor on the weight
 
 
 class TemperatureSchedule(NamedTuple):
-    """A temperature that moves from its own value to `to` in a straight line over `steps`."""
+    """A temperature that changes linearly from its initial value to `to` over `steps`."""
 
     to: float
     steps: int
@@ -32,7 +32,7 @@ def sigmoid_schedule(steps: int) -> WeightSchedule:
 
 
 class StepWindow(NamedTuple):
-    """A weight's factor that is 0 outside the steps from_step <= step < until_step.
+    """A factor on a weight that is 0 outside the steps from_step <= step < until_step.
 
     `ramp` is the factor inside, a function of step - from_step; None is 1.
     """

@@ -17,13 +17,13 @@ SCALARS = {"temperature": Scalar(2.0, POSITIVE), "epsilon": Scalar(0.1, POSITIVE
 def sinkhorn(num_iters: int = 20, tolerance: float = 0.0, layer: str = "") -> TermSpec:
     """SinKD: the *sum* over the batch of the cost of transport, no T^2.
 
-    A weight of 1e-3 (GLUE) or 8e-4 (T5, GPT-Neo) is that of the publication; as a sum it grows
-    with the batch. It also logs `row_error`, `iterations` and `converged`.
+    Published weights: 1e-3 (GLUE), 8e-4 (T5, GPT-Neo). The sum grows with the batch size. The term
+    also logs `row_error`, `iterations` and `converged`.
 
     Args:
-      num_iters: the iterations; with a tolerance, the most there may be.
-      tolerance: stop when the rows are off by less; 0 always makes `num_iters`.
-      layer: "token_logits" takes every real token of all examples as a row.
+      num_iters: number of iterations; with a tolerance, the maximum.
+      tolerance: stop when the error of the rows is below it; 0 always runs `num_iters`.
+      layer: with "token_logits", every real token of all examples is a row.
 
     Raises:
       UserError: a number out of range, or another layer.

@@ -1,8 +1,8 @@
-"""Terms: a loss, the outputs that it reads, and the numbers with which a player minimises it.
+"""Terms: a loss, the outputs that it reads, its scalars and its weight.
 
-A `TermSpec` couples a loss to the outputs of a student (the player that minimises it) and its
-teachers. `make_term` adds the choices of a config: the teachers' roles, the weight, the scalars,
-schedules. All averaging, weighting and multiplication by T^2 happens in `methods/`.
+A `TermSpec` connects a loss to the outputs of a student (the player that minimises it) and its
+teachers. `make_term` adds the settings of a config: the teachers' roles, weight, scalars and
+schedules. `methods/` averages, weights and multiplies by T^2.
 """
 
 import math
@@ -14,7 +14,7 @@ from kdjax.errors import UserError
 from kdjax.types import Array, Batch, Outputs, Scalars
 
 Teachers = Sequence[Outputs]
-LossValue = Array | tuple[Array, Mapping[str, Array]]  # values; and scalars to be logged
+LossValue = Array | tuple[Array, Mapping[str, Array]]  # values, or (values, scalars to log)
 LossFn = Callable[[Outputs, Teachers, Batch, Scalars], LossValue]
 
 POSITIVE = (0.0, math.inf)  # open intervals
@@ -40,14 +40,13 @@ class TermSpec(NamedTuple):
     """A loss and the outputs that it reads.
 
     `loss_fn(student, teachers, batch, scalars) -> [batch]`, or [] if `coupled` (the loss mixes
-    examples; it then sees the batch of all devices, and may return ([], {name: scalar}), scalars
-    to be logged). `teachers`: how many other players it compares with: "none", "each" (one at a
-    time, averaged) or "all" (at once). `scale_by_temperature_squared`: the gradient of the loss
-    falls as 1/T^2, so that the term multiplies by T^2 by default. `layers`: pairs (student,
-    teacher) of features that it reads; `match`: such a pair has one "shape", the same shape but
-    for channels ("space"), or nothing in common ("free"). `own_parameters` and `parameters`: paths
-    of the student's and the teachers' parameters that it reads as features
-    under `parameter_name(path)`.
+    examples and sees the batch of all devices; it may return ([], {name: scalar}), with scalars to
+    log). `teachers`: the players it compares with: "none", "each" (one at a time, averaged) or
+    "all" (at once). `scale_by_temperature_squared`: the gradient of the loss falls as 1/T^2, so the
+    term multiplies by T^2 by default. `layers`: pairs (student, teacher) of features that it reads;
+    `match`: a pair must have the same "shape", the same shape except channels ("space"), or any
+    shapes ("free"). `own_parameters` and `parameters`: paths of the student's and the teachers'
+    parameters that it reads as features under `parameter_name(path)`.
     """
 
     loss_fn: LossFn
@@ -60,7 +59,7 @@ class TermSpec(NamedTuple):
     class_means: str | None = None  # the teacher's layer whose class means it needs
     own_parameters: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
-    rows: str = "row"  # whose labels and mask it takes, where the outputs bring several
+    rows: str = "row"  # the kind of rows ("row", "anchor") whose labels and mask it reads
 
     @property
     def own_layers(self) -> tuple[str, ...]:
@@ -69,7 +68,7 @@ class TermSpec(NamedTuple):
 
     @property
     def peer_layers(self) -> tuple[str, ...]:
-        """Features of a teacher that it reads, class means aside."""
+        """Features of a teacher that it reads, except class means."""
         return tuple(peer for _, peer in self.layers)
 
 
@@ -96,10 +95,10 @@ def make_term(
     """Make a term of a player.
 
     Args:
-      spec: what one of the functions of `TERM_SPECS` returns.
+      spec: the result of a function of `TERM_SPECS`.
       toward: the teachers' roles; the term averages over them.
       scalars: values that differ from the defaults; "weight" (1) multiplies the batch's mean.
-      scale_by_temperature_squared: None leaves it to the spec.
+      scale_by_temperature_squared: None takes the spec's default.
       weight_schedule: a factor on the weight as a function of the step.
       temperature_schedule: changes the temperature, and T^2 with it.
 
@@ -111,7 +110,7 @@ def make_term(
     values = {name: scalar.default for name, scalar in known.items()} | dict(scalars or {})
     unknown = sorted(set(values) - set(known))
     if unknown:
-        raise UserError(f"no scalar {unknown[0]!r} in this term; it has {', '.join(known)}")
+        raise UserError(f"this term has no scalar {unknown[0]!r}; it has {', '.join(known)}")
     if spec.teachers == "none" and toward:
         raise UserError("this term compares with labels only: remove `toward`")
     if spec.teachers != "none" and not toward:
@@ -154,13 +153,14 @@ def paired_layers(own: Sequence[str], peer: Sequence[str]) -> tuple[tuple[str, s
     """Pair the layers of two players; lists of unequal length are refused."""
     if len(own) != len(peer):
         raise UserError(
-            f"own_layers has {len(own)} names and peer_layers {len(peer)}; give as many of both"
+            f"own_layers has {len(own)} names and peer_layers {len(peer)}; the numbers must be "
+            "equal"
         )
     return tuple(zip(own, peer, strict=True))
 
 
 def domain_text(scalar: Scalar) -> str:
-    """Describe the domain of a scalar; one that begins just below 0 holds 0."""
+    """Describe the domain of a scalar; a domain that begins just below 0 is written >= 0."""
     if scalar.domain is None:
         return ""
     low, high = scalar.domain

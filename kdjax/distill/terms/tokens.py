@@ -1,4 +1,4 @@
-"""Logits of examples, and logits of every token of a language model, for terms that take either."""
+"""Terms on the logits of examples, or on the logits of every token of a language model."""
 
 from collections.abc import Callable
 
@@ -47,7 +47,7 @@ def example_means(values: Array, outputs: Outputs, layer: str) -> Array:
 
 
 def pairwise(loss: Callable[..., Array], layer: str = "") -> LossFn:
-    """Compare the student with one teacher; every scalar is a keyword of the loss."""
+    """Return a loss function that compares with one teacher; scalars are the loss's keywords."""
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         values = loss(logits_at(student, layer), logits_at(teachers[0], layer), **scalars)
@@ -57,7 +57,7 @@ def pairwise(loss: Callable[..., Array], layer: str = "") -> LossFn:
 
 
 def flat_rows(outputs: Outputs, batch: Batch, layer: str) -> tuple[Array, Array]:
-    """Return all rows of a batch and their mask: examples, or their tokens, one a row."""
+    """Return all rows of a batch and their mask; a row is an example or a token."""
     if not layer:
         return outputs.logits, batch["mask"]
     logits = outputs.features[layer]
@@ -66,12 +66,12 @@ def flat_rows(outputs: Outputs, batch: Batch, layer: str) -> tuple[Array, Array]
 
 
 def universal_logit_distance(skip_student_eos: bool = True) -> TermSpec:
-    """ULD: sorted probabilities of the answers' tokens, of any two vocabularies; weight 1.5."""
+    """ULD: sorted probabilities of the answers' tokens, any vocabularies; default weight 1.5."""
     return _answers(losses.universal_logit_distance, skip_student_eos, coupled=False)
 
 
 def multi_level_transport(skip_student_eos: bool = True) -> TermSpec:
-    """Multi-Level-OT: probabilities of the answers' most frequent tokens; weight 1.5."""
+    """Multi-Level-OT: probabilities of the answers' frequent tokens; default weight 1.5."""
     return _answers(losses.multi_level_transport, skip_student_eos, coupled=True)
 
 
@@ -86,7 +86,7 @@ def _answers(loss: Callable[..., Array], skip_student_eos: bool, *, coupled: boo
 
 
 def _shifted(outputs: Outputs) -> tuple[Array, Array]:
-    """Return logits and labels of which the place before a label predicts it."""
+    """Return logits and labels, shifted so that a label is predicted one position before it."""
     logits, mask, targets = (outputs.features[name] for name in (TOKENS, MASK, TARGETS))
     labels = jnp.where(mask > 0, targets, -1)
     padded = jnp.pad(logits, ((0, 0), (0, 1), (0, 0)))

@@ -1,1 +1,1 @@
-"""From a config to what a run needs."""
+"""From a config to the objects of a run."""

@@ -1,7 +1,7 @@
-"""From a config to an experiment: the only place where names choose functions.
+"""From a config to an experiment: names become functions.
 
 `build(config)` checks everything that can be checked without training: keys, types, names,
-numbers, shapes of features, files. It returns functions, not strings.
+numbers, shapes of features, and files.
 """
 
 import functools
@@ -41,10 +41,10 @@ def build(config: Any) -> Experiment:
     """Build an experiment from a config.
 
     Args:
-      config: a ConfigDict, a dict or a Config; `schema` fills in the keys that are not set.
+      config: a ConfigDict, a dict or a Config; keys that are not set have `schema`'s defaults.
 
     Raises:
-      UserError: one line that names the key and what would be right.
+      UserError: one line with the key and what would be right.
     """
     plain = _to_plain(config)
     base = config if isinstance(config, Config) else resolve.from_dict(plain)
@@ -81,7 +81,7 @@ def _check_stars(variants: Sequence[Variant]) -> None:
 
 
 def _selection(select: Select, players: Sequence[str], data: TaskData) -> Selection:
-    """Return the rule of selection; the default role need not play."""
+    """Return the rule of selection; only the default role may be missing from the players."""
     if select.role not in players and select.role != Select().role:
         known = ", ".join(dict.fromkeys(players))
         raise UserError(f"select.role is {select.role!r}; there are {known}")
@@ -102,7 +102,7 @@ def _variant(
 ) -> Variant:
     config = roles.config
     if roles.critics and not data.task.rows_are_examples:
-        raise UserError(f"roles.{roles.critics[0]} is a critic, which cannot look at regions")
+        raise UserError(f"roles.{roles.critics[0]} is a critic, which cannot compare regions")
     critics = {r: experiment_critics.make_critic(r, config, labels) for r in roles.critics}
     check_parts(config, config.devices or jax.device_count())
     networks = {role: make_network(role, config, data, None) for role in roles.players}
@@ -119,7 +119,7 @@ def _variant(
     @functools.cache
     def method(axis_name: str | None) -> Method:
         placed = players
-        if axis_name is not None:  # of a player, batch norm alone depends on it
+        if axis_name is not None:  # only batch norm depends on it
             placed = {role: on_axis(role, axis_name) for role in players}
         try:
             plain = co_train(placed, axis_name=axis_name)
@@ -130,8 +130,7 @@ def _variant(
     hparams = make_hparams(config, players, critics)
     swept = sweep.applicable(config.sweep, hparams)
     members = sweep.members({"seed": [config.seed], **swept}, config.sweep_mode)
-    adapters = {role: roles.adapters(role) for role in players}
-    shapes = check_shapes(method(None), players, critics, hparams, batch, adapters)
+    shapes = check_shapes(method(None), players, critics, hparams, batch, config)
     origins = find_initial_weights(roles, players, shapes, data, earlier)
     return Variant(
         name=name,

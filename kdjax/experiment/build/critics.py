@@ -14,13 +14,13 @@ from kdjax.types import Method, Source
 
 
 def make_critic(role: str, config: Config, labels: Callable[[], np.ndarray]) -> CriticRole:
-    """Build the critic of a role; `labels()` are those of the training split."""
+    """Build the critic of a role; `labels()` returns the labels of the training split."""
     table, where = config.roles[role], f"roles.{role}"
     with prefix_errors(f"{where}.model: "):
         critic = critics.build(table.model.name, table.model.options, labels)
     for name, term in table.terms.items():
         _check_term(f"{where}.terms.{name}", term)
-        if name in critic.terms:  # else `critic_hparams` refuses it
+        if name in critic.terms:  # `critic_hparams` refuses others
             check_scalars(f"{where}.terms.{name}", term.options)
     ramps = {
         name: ramp
@@ -52,7 +52,7 @@ def _check_term(where: str, term: Term) -> None:
 
 
 def _check_networks(role: str, config: Config) -> None:
-    """A Lipschitz critic bounds the slope in the *inputs* only on top of Lipschitz encoders."""
+    """Refuse a critic that is Lipschitz in the *inputs* if the encoders are not Lipschitz."""
     table = config.roles[role]
     options = {"kind": "bilinear_bjorck", **table.model.options}
     if options.get("metric") != "inputs" or "_" not in options["kind"]:
@@ -61,9 +61,9 @@ def _check_networks(role: str, config: Config) -> None:
         name = config.roles[player].model.name
         if name != "lipschitz_mlp":
             raise UserError(
-                f"roles.{role}.model.metric is inputs, but {player} ({name}) has no bound on its "
-                f"slope; set roles.{player}.model.name=lipschitz_mlp, or a plain kind of critic, "
-                "whose slope is penalised, or metric=features"
+                f"roles.{role}.model.metric is inputs, but {player} ({name}) is not Lipschitz; set "
+                f"roles.{player}.model.name=lipschitz_mlp, a plain kind of critic, which has a "
+                "penalty, or metric=features"
             )
 
 
@@ -81,7 +81,7 @@ def add_critics(
 
 
 def training_labels(source: Source) -> np.ndarray:
-    """Return the labels of the training split by id; one pass over a streamed set."""
+    """Return the labels of the training split by id; reads a streamed set once."""
     if source.arrays is not None:
         return np.asarray(source.arrays["label"])
     labels = np.zeros(source.size["train"], np.int32)

@@ -1,4 +1,4 @@
-"""From the `data` of a config to a source, and to what happens to its batches in the step."""
+"""From the `data` of a config to a source and the preparation of its batches in the step."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -15,7 +15,7 @@ from kdjax.types import Array, Batch, Source, Spec
 
 T = TypeVar("T")
 
-# The kind of a data set by its name, a task of `evaluation`; all others hold classes.
+# data set -> its kind, a task of `evaluation`; all others are image classification
 KIND = {"coco": "detection", **dict.fromkeys(data.PAIRS, "representation")}
 
 
@@ -30,12 +30,12 @@ _NOT_OF_COCO = ("test", "canvas", "eval_crop", "shape", "num_classes")
 def prepare(
     config: Config, source: Source, *, second_view: bool = False
 ) -> tuple[Prepare, Callable[[Batch], Batch]]:
-    """Return two functions from raw batches to prepared ones: of training (with a key), evaluation.
+    """Return two functions that prepare raw batches: for training (with a key) and for evaluation.
 
     Raises:
-      UserError: an augmentation that does not exist, or any for text.
+      UserError: an unknown augmentation, or any for text.
     """
-    fixed_images = config.data.augment == "none"  # a frozen network may then answer from a cache
+    fixed_images = config.data.augment == "none"  # outputs of frozen networks may be cached
     make = data.prepare(
         source.spec,
         augment=config.data.augment,
@@ -52,11 +52,11 @@ def prepare(
 
 
 def load(config: Config) -> TaskData:
-    """Read the data that a config names and choose its task.
+    """Read the data of a config and select its task.
 
     Raises:
-      UserError: from what reads it; keys of one kind of data for another; a split
-        without examples; mean and std that do not fit.
+      UserError: the errors of the reader; keys of another kind of data; a split without examples;
+        mean and std that do not fit.
     """
     name = config.data.name
     if not name:
@@ -80,8 +80,8 @@ def load(config: Config) -> TaskData:
     for split in ("validation", "test"):
         if not source.size.get(split):
             raise UserError(
-                f"data.{split} leaves no {split} examples; every choice is made on validation "
-                "and every number reported on test, so that both are needed"
+                f"data.{split} leaves no {split} examples; choices are made on validation and "
+                "numbers are reported on test, so both are needed"
             )
     names = data.digest({"class names": source.spec.class_names})
     source = source._replace(digest={**source.digest, **names})
@@ -97,14 +97,14 @@ def eval_crop(config: Config) -> float | None:
 
 
 def _options(kind: type[T], config: Config) -> T:
-    """Fill a loader's options from the keys of the same names, of `data` or of the config."""
+    """Fill in a loader's options from the keys with the same names, of `data` or of the config."""
     names = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
     tables = {name: config.data if name in Data.model_fields else config for name in names}
     return kind(**{name: getattr(table, name) for name, table in tables.items()})
 
 
 def _refuse_foreign(table: Data) -> None:
-    """Refuse keys that only another kind of data has."""
+    """Refuse keys of another kind of data."""
     name, changed = table.name, {k for k, v in table if v != Data.model_fields[k].default}
     pairs = ", ".join(data.PAIRS)
     for owners, kind in (("text", "text"), (pairs, "pairs"), ("coco", "coco"), (_FILES, _FILES)):
@@ -133,7 +133,7 @@ def _normalised(spec: Spec, table: Data) -> Spec:
             continue
         if len(values) != spec.shape[-1] or (key == "std" and not all(v > 0 for v in values)):
             raise UserError(
-                f"data.{key} is {tuple(values)}; it must hold {spec.shape[-1]} numbers, one a "
+                f"data.{key} is {tuple(values)}; it must have {spec.shape[-1]} numbers, one per "
                 f"channel{', all > 0' if key == 'std' else ''}"
             )
         spec = spec._replace(**{key: tuple(float(value) for value in values)})

@@ -1,4 +1,4 @@
-"""Numbers of a variant that a compiled step takes as arguments: by role, for each member."""
+"""The hyperparameters of a variant, arguments of the compiled step, by role and member."""
 
 import math
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ Hparams = Mapping[str, Any]
 def make_hparams(
     config: Config, players: Mapping[str, Player], critics: Mapping[str, CriticRole]
 ) -> Hparams:
-    """Return the numbers of a config, by role."""
+    """Return the hyperparameters of a config, by role."""
     hparams = {}
     for role in (*players, *critics):
         table = config.roles[role].optimizer
@@ -44,10 +44,10 @@ def place_member(
     players: Mapping[str, Player],
     critics: Mapping[str, CriticRole],
 ) -> Hparams:
-    """Return the numbers with the swept values of a member, each checked against its domain."""
+    """Return the hyperparameters with a member's swept values, checked against their domains."""
     for path, value in member.items():
         if not is_number(value):
-            raise UserError(f"sweep.{path} holds {value!r}; it must hold numbers")
+            raise UserError(f"sweep.{path} contains {value!r}; it must contain only numbers")
         if path != "seed":
             hparams = sweep.place(hparams, path, float(value))
         elif not isinstance(value, int) or value < 0:

@@ -1,4 +1,4 @@
-"""Initial weights that are not drawn: from an export, Hugging Face or an earlier variant."""
+"""Initial weights from files or earlier variants instead of random ones."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,10 +20,10 @@ from kdjax.types import Batch, Model, Spec, Variables
 
 
 class Origins(NamedTuple):
-    """Weights of a variant's players that do not start at random, by role."""
+    """Initial weights of a variant's players that are not random, by role."""
 
     variables: dict[str, Variables]  # from a file
-    new_heads: list[str]  # roles among them whose file has no head for the task
+    new_heads: list[str]  # roles whose file has no head for the task
     from_variant: dict[str, str]
     backbones: dict[str, Variables]
 
@@ -35,13 +35,13 @@ def find_initial_weights(
     data: TaskData,
     earlier: Sequence[str],
 ) -> Origins:
-    """Read the weights that a variant starts from.
+    """Read the initial weights of a variant.
 
-    `shapes` are those of the players' variables; `earlier` names the variants trained before.
+    `shapes`: of the players' variables; `earlier`: the names of variants that are trained before.
 
     Raises:
-      UserError: two origins of one role, one for an adapter, or none for a frozen role; a file
-        that does not fit; no such earlier variant.
+      UserError: two origins for one role, an origin for a role with an adapter, or none for a
+        frozen role; a file that does not fit; an unknown earlier variant.
     """
     origins = Origins({}, [], {}, {})
     spec = data.source.spec
@@ -69,7 +69,7 @@ def find_initial_weights(
                 origins.backbones[role] = load_backbone(table.backbone, shapes[role], spec)
         elif not player.trains:
             raise UserError(
-                f"{where} has no terms, so it never learns: set {where}.checkpoint (a folder "
+                f"{where} has no terms, so it is frozen: set {where}.checkpoint (a folder "
                 f"written by `export`) or {where}.from_variant, or give it terms"
             )
     return origins
@@ -88,8 +88,8 @@ def _check_origin(role: str, roles: Roles) -> None:
         )
     if origins and (adapters := list(roles.adapters(role))):
         raise UserError(
-            f"{where} sets both {origins[0]} and adapters.{adapters[0]}; what is read holds no "
-            "adapter, so a network that has one must start at random"
+            f"{where} sets both {origins[0]} and adapters.{adapters[0]}; saved weights contain no "
+            "adapter, so a network with an adapter must start at random"
         )
 
 
@@ -98,12 +98,12 @@ def load_initial_weights(
 ) -> tuple[Variables, bool]:
     """Read the `checkpoint` of a role: a folder of kdjax's `export`, or of Hugging Face.
 
-    With `keep_layers` the network is made of those layers of the file's. `network` holds the name
-    and options of the role's network for this data, `template` the shapes of its variables.
+    With `keep_layers` only these layers of the file are used. `network`: the name and options of
+    the role's network for this data; `template`: the shapes of its variables.
 
     Returns:
-      The variables, and whether they await `init_head`: a BERT that trains and whose file has no
-      head for this task.
+      The variables, and whether they need `init_head`: a trained BERT whose file has no head for
+      this task.
 
     Raises:
       UserError: another architecture, tensors that do not fit, or other data.
@@ -119,7 +119,7 @@ def load_initial_weights(
 
 
 def init_head(variables: Variables, seed: int) -> Variables:
-    """Draw the head of a BERT anew, as the reference library does: N(0, .02^2), no bias."""
+    """Initialise the head of a BERT as the reference library does: N(0, .02^2), bias 0."""
     head = variables.params["fc"]
     drawn = 0.02 * jax.random.normal(jax.random.key(seed), head["kernel"].shape[::-1])
     fresh = {"kernel": drawn.T, "bias": jnp.zeros_like(head["bias"])}
@@ -127,10 +127,10 @@ def init_head(variables: Variables, seed: int) -> Variables:
 
 
 def load_backbone(path: str, template: Variables, spec: Spec) -> Variables:
-    """Read a classifier that a detector's backbone starts as: a folder of `export` or `import`.
+    """Read the initial weights of a detector's backbone: a folder of `export` or `import`.
 
     Raises:
-      UserError: another network than the backbone, or another normalisation than its own.
+      UserError: a network other than the backbone, or with another normalisation.
     """
     _, variables, description = model_export.restore(path)
     model_export.check_normalised(path, description, spec)
@@ -141,14 +141,14 @@ def load_backbone(path: str, template: Variables, spec: Spec) -> Variables:
 def init_detector_heads(
     model: Model, role: str, weights: Variables, seeds: Sequence[int], batch: Batch
 ) -> list[Variables]:
-    """Detectors that start with one backbone, their heads drawn by seed as those of fresh ones."""
+    """Return detectors with the same backbone and random heads, by seed, as in new detectors."""
     init = jax.jit(model.init)
     keys = [role_key(jax.random.key(seed), role) for seed in seeds]
     return [models.with_backbone(init(key, batch), weights) for key in keys]
 
 
 def is_huggingface(path: str | Path) -> bool:
-    """Return whether a folder's config.json names a model_type."""
+    """Return whether a folder's config.json has a model_type."""
     try:
         return "model_type" in huggingface.read_config(path)
     except UserError:
@@ -156,7 +156,7 @@ def is_huggingface(path: str | Path) -> bool:
 
 
 def select_layers(variables: Variables, layers: Sequence[int]) -> Variables:
-    """Return the network of the chosen layers; all of it if none are named."""
+    """Return the network with only these layers, or with all for ()."""
     return models.select_layers(variables, list(layers)) if layers else variables
 
 
@@ -171,7 +171,7 @@ def _load_huggingface(
     else:
         names = huggingface.read_class_names(path)
         return class_order.in_data_order(variables, names, spec, path), False
-    key = jax.random.key(0)  # of a head that `init_head` replaces, member by member
+    key = jax.random.key(0)  # `init_head` replaces this head for each member
     variables = models.load_huggingface(path, num_classes=spec.num_classes, key=key)[1]
     return _fit(path, role, variables, template), True
 

@@ -1,4 +1,4 @@
-"""From the `model` of a role to a network for the data."""
+"""From the `model` of a role to a network that fits the data."""
 
 import jax.numpy as jnp
 
@@ -8,12 +8,12 @@ from kdjax.experiment.build.plan import TaskData
 from kdjax.experiment.config.schema import Config
 from kdjax.types import Model
 
-# of the computation; params stay float32
+# dtype of the computation; params are float32
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def make_network(role: str, config: Config, data: TaskData, axis_name: str | None) -> Model:
-    """Build the network of one role, without what terms add to it."""
+    """Build the network of a role, without the additions of its terms."""
     table, where = config.roles[role], f"roles.{role}"
     name = table.model.name
     if not name:
@@ -22,14 +22,14 @@ def make_network(role: str, config: Config, data: TaskData, axis_name: str | Non
     with prefix_errors(f"{where}.model.name "):
         data.task.check_network(name)
     if table.cache and not data.task.rows_are_examples:
-        raise UserError(f"{where}.cache is set, but a detector draws new regions every time")
+        raise UserError(f"{where}.cache is set, but a detector samples new regions every time")
     with prefix_errors(f"{where}.model: "):
         network, spec = data.task.describe_network(table.model.model_dump(), data.source.spec)
         options = {key: value for key, value in network.items() if key != "name"}
         derived = sorted({"num_classes", "dtype", "axis_name"} & set(options))
         if derived:
             raise UserError(
-                f"{derived[0]} follows from the data, `precision` and the devices; remove it"
+                f"{derived[0]} is set by the data, `precision` and the devices; remove it"
             )
         model = models.build(
             name,

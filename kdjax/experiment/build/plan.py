@@ -1,4 +1,4 @@
-"""The types of a built run: what `build` returns and everything after it reads."""
+"""The types of a built run, the result of `build`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -16,38 +16,38 @@ class TaskData(NamedTuple):
 
     source: Source
     task: Task
-    dataset: Any = None  # what the functions of the task read: tokenizer and groups, photographs
+    dataset: Any = None  # read by the task's functions: tokenizer and groups, or photographs
 
 
 class InitialWeights(NamedTuple):
-    """Variables of a role that are not drawn; `stacked`: they have a first axis of members."""
+    """Initial variables of a role; `stacked`: with a leading axis of members."""
 
     variables: Variables
     stacked: bool
 
 
 class Variant(NamedTuple):
-    """One static program of a run: what is compiled once, and the members it is mapped over."""
+    """One variant: the parts that are compiled once, and the members over which they are mapped."""
 
     name: str
     config: Config
     players: Mapping[str, Player]
     critics: Mapping[str, CriticRole]  # roles without logits, which are not evaluated
-    method: Callable[[str | None], Method]  # of the axis name
+    method: Callable[[str | None], Method]  # from the axis name
     optimizers: Mapping[str, Optimizer]
-    members: tuple[Mapping[str, Any], ...]  # swept values, "seed" always among them
+    members: tuple[Mapping[str, Any], ...]  # swept values, always with "seed"
     hparams: tuple[Mapping[str, Any], ...]
     parameters: Mapping[str, int]  # by role
     initial_variables: Mapping[str, Variables]  # roles that start from a file
-    new_heads: tuple[str, ...]  # those whose file has no head for the task: each member draws one
+    new_heads: tuple[str, ...]  # roles whose file has no head for the task; random by member
     from_variant: Mapping[str, str]  # roles that start from an earlier variant
-    backbones: Mapping[str, Variables]  # of detectors whose heads each member draws
+    backbones: Mapping[str, Variables]  # of detectors, whose heads are random by member
     class_means: Mapping[str, tuple[Model, str]]  # of frozen roles: network, layer
     cached: Mapping[str, tuple[Model, tuple[str, ...]]]  # frozen roles with a cache, its layers
 
 
 class Experiment(NamedTuple):
-    """Everything that a config says, as functions and numbers."""
+    """A config as functions and numbers."""
 
     config: Config
     data: TaskData
@@ -63,11 +63,11 @@ class Experiment(NamedTuple):
 
     @property
     def task(self) -> Task:
-        """The functions for its kind."""
+        """The functions for the kind of the data."""
         return self.data.task
 
     def evaluation(self, variant: Variant | None = None) -> EvalSpec:
-        """Return what scoring needs, with the critics of a variant."""
+        """Return the specification of the metrics, with the critics of a variant."""
         return EvalSpec(
             spec=self.source.spec,
             num_bins=self.config.ece_bins,

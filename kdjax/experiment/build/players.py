@@ -1,4 +1,4 @@
-"""Players of a variant: a network with what terms add to it, a pause, an optimizer."""
+"""Players of a variant: network with the additions of its terms, pause rule, optimizer."""
 
 from kdjax import models
 from kdjax.distill import Player, switokd_pause, terms
@@ -16,7 +16,7 @@ PAUSES = {"switokd": switokd_pause}
 
 
 def make_player(role: str, roles: Roles, data: TaskData, model: Model) -> Player:
-    """Make the player of a role; `model` is its network, extended by `extend_network`."""
+    """Make the player of a role; `model` is the result of `extend_network`."""
     table = roles.config.roles[role]
     return Player(
         model,
@@ -30,10 +30,10 @@ def make_player(role: str, roles: Roles, data: TaskData, model: Model) -> Player
 def extend_network(
     role: str, roles: Roles, data: TaskData, network: Model, axis_name: str | None
 ) -> Model:
-    """Add to a network its cache, class means, second view, recomputation and adapters.
+    """Add cache, class means, second view, recomputation and adapters to a network.
 
     Raises:
-      UserError: a cache of outputs that change, or an adapter that refuses its keys.
+      UserError: a cache of outputs that change, or wrong keys of an adapter.
     """
     table, model = roles.config.roles[role], network
     if table.cache:
@@ -92,8 +92,8 @@ def _check_cache(role: str, config: schema.Config) -> None:
         raise UserError(f"roles.{role}.cache is set, but {role} trains: its outputs change")
     if config.data.augment != "none":
         raise UserError(
-            f"roles.{role}.cache is set, but data.augment is {config.data.augment!r}: each "
-            "view of an image has outputs of its own; set data.augment=none or cache=False"
+            f"roles.{role}.cache is set, but data.augment is {config.data.augment!r}, which "
+            "changes the images at every step; set data.augment=none or cache=False"
         )
 
 

@@ -1,4 +1,4 @@
-"""Roles of a variant: players and critics apart, terms made once, the features that are read."""
+"""Roles of a variant: its players, its critics, the terms and the features that they read."""
 
 import inspect
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _PLAYER_KEYS = ("checkpoint", "from_variant", "backbone", "regions", "cache", "a
 
 
 class Roles(NamedTuple):
-    """Roles of a variant; `terms` holds those of the players, by role and name."""
+    """Roles of a variant; `terms` are the players' terms, by role and name."""
 
     config: Config
     players: tuple[str, ...]
@@ -26,12 +26,12 @@ class Roles(NamedTuple):
     terms: Mapping[str, Mapping[str, Term]]
 
     def trained_by_critic(self, role: str) -> bool:
-        """Return whether a critic moves both its players, this one among them."""
+        """Return whether a critic trains both its players and this is one of them."""
         both = (self.config.roles[critic] for critic in self.critics)
         return any(critic.moves == "both" and role in critic.between for critic in both)
 
     def learns(self, role: str) -> bool:
-        """Return whether a player has terms or is trained by a critic."""
+        """Return whether a player has terms, or a critic trains it."""
         return bool(self.terms[role]) or self.trained_by_critic(role)
 
     def layers_read(self, role: str) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ class Roles(NamedTuple):
     def adapters(self, role: str) -> dict[str, tuple[str, ...]]:
         """Return the adapters of a player that some term reads, and the features of each.
 
-        A variant builds no others: an experiment names its adapters once for all variants.
+        A variant builds only these, because experiments define adapters for all variants.
         """
         own = [layer for term in self.terms[role].values() for layer, _ in term.spec.layers]
         read = {*self.layers_read(role), *own}
@@ -74,7 +74,7 @@ class Roles(NamedTuple):
         """Return the layer of a player whose class means another player's term needs, if any."""
         layers = {spec.class_means for spec in self._specs_toward(role)} - {None}
         if len(layers) > 1:
-            raise UserError(f"roles.{role}: class means of several layers are asked for: {layers}")
+            raise UserError(f"roles.{role}: terms need class means of several layers: {layers}")
         return next(iter(layers), None)
 
     def _specs_toward(self, role: str) -> list[TermSpec]:
@@ -87,11 +87,11 @@ class Roles(NamedTuple):
 
 
 def resolve_roles(config: Config) -> Roles:
-    """Tell players from critics, check both, and make the terms of the players.
+    """Separate players from critics, check both, and make the terms of the players.
 
     Raises:
-      UserError: no role learns; a critic between anything but two players, or with a setting that
-        it cannot have; a term that does not exist or refuses its keys.
+      UserError: no role is trained; a critic that is not between two players, or has settings of
+        players; a term that does not exist or has wrong keys.
     """
     if not config.roles:
         raise UserError("roles is empty; it needs at least one role with a model and terms")
@@ -134,8 +134,8 @@ def _check_critic(role: str, table: schema.Role, players: tuple[str, ...]) -> No
     forbidden += ["input"] if table.input != schema.Role().input else []
     if forbidden:
         raise UserError(
-            f"roles.{role}.{forbidden[0]} is set, but {role} is a critic, which starts at random "
-            "with its run; remove it"
+            f"roles.{role}.{forbidden[0]} is set, but {role} is a critic, which always starts at "
+            "random; remove it"
         )
 
 

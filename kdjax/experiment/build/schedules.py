@@ -1,4 +1,4 @@
-"""Optax schedules from the tables of a config: factors on learning rates and on terms' weights."""
+"""Optax schedules from a config: factors on learning rates and on terms' weights."""
 
 from collections.abc import Sequence
 
@@ -17,19 +17,19 @@ def learning_rate_schedule(
     boundaries: Sequence[int] = (),
     factor: float = 0.1,
 ) -> optax.Schedule:
-    """Make a schedule with peak 1, a factor on the learning rate.
+    """Return a schedule with peak 1, a factor on the learning rate.
 
     Args:
       name: "constant", "step" (times `factor` at each of `boundaries`), "cosine" or "linear"
         (both fall to 0 at `num_steps`).
       num_steps: the length of the run.
-      warmup_steps: a linear rise from 0 before all that.
-      boundaries: steps, for "step".
-      factor: for "step".
+      warmup_steps: number of steps of a linear rise from 0, before the schedule.
+      boundaries: the steps of "step".
+      factor: the factor of "step".
 
     Raises:
-      UserError: an unknown name, a warm-up that is not in [0, num_steps], boundaries that are not
-        rising whole numbers >= 0.
+      UserError: an unknown name, a warm-up outside [0, num_steps], boundaries that are not
+        increasing whole numbers >= 0.
     """
     if warmup_steps != int(warmup_steps) or not 0 <= warmup_steps <= num_steps:
         raise UserError(
@@ -56,10 +56,10 @@ def learning_rate_schedule(
 
 
 def weight_schedule(where: str, term: Term) -> terms.WeightSchedule | None:
-    """Make the schedule of a term's weight from its ramp and its steps; None if it is constant.
+    """Return the schedule of a term's weight from its ramp and its steps; None if constant.
 
     Raises:
-      UserError: numbers that make no schedule.
+      UserError: invalid steps, boundaries or factors.
     """
     ramp = _ramp(where, term.ramp)
     if not term.from_step and term.until_step is None:
@@ -72,16 +72,15 @@ def weight_schedule(where: str, term: Term) -> terms.WeightSchedule | None:
 
 
 def _ramp(where: str, ramp: WeightRamp) -> optax.Schedule | None:
-    """Make the schedule of a term's `ramp`; None if it names none.
+    """Return the schedule of a term's `ramp`; None if it has no name.
 
     Args:
       where: the term's key, for errors.
-      ramp: its table; "linear" and "sigmoid" rise to 1 over
-        `steps`, "cosine" falls from 1 to 0; "piecewise" is `factors[i]` between boundaries i - 1
-        and i.
+      ramp: the table; "linear" and "sigmoid" rise to 1 over `steps`, "cosine" falls from 1 to 0;
+        "piecewise" is `factors[i]` between boundaries i - 1 and i.
 
     Raises:
-      UserError: numbers that make no schedule.
+      UserError: invalid steps, boundaries or factors.
     """
     name, steps = ramp.name, ramp.steps
     if name is None:
@@ -113,12 +112,12 @@ def _check_boundaries(where: str, boundaries: Sequence[int]) -> None:
     valid = all(step == int(step) and step >= 0 for step in boundaries)
     if not valid or list(boundaries) != sorted(set(boundaries)):
         raise UserError(
-            f"{where}.boundaries is {tuple(boundaries)}; it must be rising whole numbers >= 0"
+            f"{where}.boundaries is {tuple(boundaries)}; it must be increasing whole numbers >= 0"
         )
 
 
 def temperature_schedule(anneal: TemperatureAnneal) -> terms.TemperatureSchedule | None:
-    """Make the schedule of a term's `anneal`; None if it has none."""
+    """Return the schedule of a term's `anneal`; None if it has none."""
     if anneal.to is None:
         return None
     return terms.TemperatureSchedule(float(anneal.to), anneal.steps)

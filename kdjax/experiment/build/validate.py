@@ -1,7 +1,7 @@
-"""Checks before anything is trained: numbers, and shapes that do not fit."""
+"""Checks before training: numbers, and the shapes of inputs and features."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,14 +13,14 @@ from kdjax.types import Batch, Method, Outputs, Variables
 
 
 def check_devices(config: Config) -> None:
-    """Refuse more devices than there are, and batches that do not divide over them."""
+    """Refuse more devices than exist, and batches that do not divide over them."""
     if config.devices > jax.device_count():
         raise UserError(f"devices is {config.devices}; this machine has {jax.device_count()}")
     devices = config.devices or jax.device_count()
     if devices % jax.process_count():
         raise UserError(
-            f"devices is {devices}, not a multiple of the {jax.process_count()} processes; each "
-            "gives as many, so use a multiple, or 0 for all"
+            f"devices is {devices}; it must be a multiple of the {jax.process_count()} processes, "
+            "or 0 for all devices"
         )
     sizes = {"batch_size": config.batch_size, "eval_batch_size": config.eval_batch_size}
     for key, size in sizes.items():
@@ -32,7 +32,7 @@ def check_devices(config: Config) -> None:
 
 
 def check_parts(config: Config, devices: int) -> None:
-    """Refuse batches that cannot be gone through in `accumulate` parts on each device."""
+    """Refuse batches that do not divide into `accumulate` parts on each device."""
     parts = config.accumulate
     if config.batch_size % (devices * parts):
         raise UserError(
@@ -42,14 +42,14 @@ def check_parts(config: Config, devices: int) -> None:
     for role, table in config.roles.items():
         if parts > 1 and table.pause.name:
             raise UserError(
-                f"roles.{role}.pause is decided on a whole batch, which accumulate = {parts} "
-                "never sees; set accumulate = 1"
+                f"roles.{role}.pause depends on the full batch, but accumulate = {parts} divides "
+                "it; set accumulate = 1"
             )
         waits = table.terms and not table.between and all(map(_has_steps, table.terms.values()))
         if parts > 1 and waits:
             raise UserError(
-                f"roles.{role} waits while all its terms are off (from_step, until_step), which "
-                f"accumulate = {parts} does not allow; set accumulate = 1"
+                f"roles.{role} is paused while all its terms are off (from_step, until_step), "
+                f"which accumulate = {parts} does not support; set accumulate = 1"
             )
 
 
@@ -58,7 +58,7 @@ def _has_steps(term: Term) -> bool:
 
 
 def check_scalars(where: str, scalars: Mapping[str, Any]) -> None:
-    """Refuse scalars of a term that are no numbers."""
+    """Refuse scalars of a term that are not numbers."""
     for key, value in scalars.items():
         if not is_number(value):
             raise UserError(f"{where}.{key} is {value!r}; it must be a number")
@@ -70,15 +70,15 @@ def check_shapes(
     critics: Mapping[str, CriticRole],
     hparams: Mapping[str, Any],
     batch: Batch,
-    adapters: Mapping[str, Mapping[str, Sequence[str]]],
+    config: Config,
 ) -> dict[str, Variables]:
-    """Trace one step without computing it; returns the shapes of all variables by role.
+    """Trace one step without computing it, and return the shapes of all variables by role.
 
-    `batch` holds shapes; `adapters` names the features that each adapter of a role makes.
+    `batch` has shapes only; `config` has the adapters.
 
     Raises:
-      UserError: an image that a network cannot take; two layers of a feature term that do not
-        exist or differ in width.
+      UserError: an image of a shape that a network cannot read; two layers of a feature term that
+        do not exist or differ in width.
     """
     key = jax.random.key(0)
     shapes, outputs = {}, {}
@@ -90,12 +90,13 @@ def check_shapes(
             for peer in term.toward or (role,):
                 if term.spec.class_means is not None and players[peer].trains:
                     raise UserError(
-                        f"{where}: class means are of a frozen network, but {peer} trains; give "
+                        f"{where}: class means need a frozen network, but {peer} is trained; give "
                         f"roles.{peer} no terms and a checkpoint or from_variant"
                     )
+                adapters = config.roles[role].adapters
                 for layers in term.spec.layers:
                     match = term.spec.match
-                    _check_layers(where, (role, peer), layers, match, outputs, adapters[role])
+                    _check_layers(where, (role, peer), layers, match, outputs, adapters)
                 _check_means(where, peer, term.spec.class_means, outputs[peer])
     for role, critic in critics.items():
         with prefix_errors(f"roles.{role}.model: "):
@@ -126,7 +127,7 @@ def _check_layers(
     layers: tuple[str, str],
     match: str,
     outputs: Mapping[str, Outputs],
-    adapters: Mapping[str, Sequence[str]],
+    adapters: Mapping[str, Any],
 ) -> None:
     shapes = []
     for owner, layer in zip(owners, layers, strict=True):
@@ -143,29 +144,39 @@ def _check_layers(
         f"{where}: layer {layer!r} of {owner} is {own} and layer {other_layer!r} of {other} "
         f"is {peer}; "
     )
-    adapter = next((name for name, features in adapters.items() if layer in features), None)
-    if adapter is not None and (layer != adapter or own[:-1] == peer[:-1]):
-        raise UserError(text + _remedy(f"roles.{owner}.adapters.{adapter}", layer, adapter, peer))
+    for name, adapter in adapters.items():
+        level = layer.removeprefix(name) if layer.startswith(name) else "no"
+        path = f"roles.{owner}.adapters.{name}"
+        if level.isdigit():
+            raise UserError(text + _level_remedy(path, adapter, int(level) - 1, own, peer))
+        if level == "" and own[:-1] == peer[:-1]:
+            raise UserError(f"{text}set {path}.width = {peer[-1]}")
     if match == "space" or own[:-1] != peer[:-1]:
-        raise UserError(text + "choose layers of one height and width (own_layer, peer_layer)")
+        raise UserError(text + "choose layers of equal height and width (own_layer, peer_layer)")
     raise UserError(
         f"{text}give {owner} an adapter (roles.{owner}.adapters.wide = "
         f"{{'layer': {layer!r}, 'width': {peer[-1]}}}) and set own_layer = 'wide'"
     )
 
 
-def _remedy(where: str, layer: str, adapter: str, shape: tuple[int, ...]) -> str:
-    """Return the settings with which an adapter makes a layer of this shape."""
-    *size, width = shape
-    if layer == adapter:
-        return f"set {where}.width = {width}"
-    level = int(layer.removeprefix(adapter)) - 1  # a fusion counts its levels from 1
-    return f"set {where}.sizes[{level}] = {tuple(size) or 1} and .widths[{level}] = {width}"
+def _level_remedy(
+    path: str, adapter: Any, level: int, own: tuple[int, ...], peer: tuple[int, ...]
+) -> str:
+    """Return the settings with which a level of a fusion or a connector has the shape `peer`."""
+    width = f"widths[{level}] = {peer[-1]}"
+    if hasattr(adapter, "sizes"):
+        return f"set {path}.sizes[{level}] = {peer[:-1] or 1} and .{width}"
+    if own[:-1] == peer[:-1]:
+        return f"set {path}.{width}"
+    size = " x ".join(map(str, peer[:-1]))
+    return (
+        f"a connector keeps the size: set {path}.layers[{level}] to a map of {size}, and .{width}"
+    )
 
 
 def _check_means(where: str, peer: str, layer: str | None, outputs: Outputs) -> None:
     if layer is not None and len(shape := outputs.features[layer].shape[1:]) != 1:
         raise UserError(
-            f"{where}: layer {layer!r} of {peer} is {shape}, but class means are of a vector; "
-            "choose one, as 'pooled' (own_layer, peer_layer)"
+            f"{where}: layer {layer!r} of {peer} is {shape}, but class means need a vector; "
+            "choose another layer, such as 'pooled' (own_layer, peer_layer)"
         )

@@ -1,1 +1,1 @@
-"""The commands behind the command line."""
+"""The commands of the command line."""

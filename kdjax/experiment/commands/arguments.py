@@ -6,6 +6,8 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 
+CHANGED_DATA = "continue although the data have changed since the run began"
+
 Add = Callable[[str, str], ArgumentParser]  # of a command, by name and help
 
 HELP = """\
@@ -91,24 +93,25 @@ def _add_predict(add: Add) -> None:
 
 
 def _add_import(add: Add) -> None:
-    weights = add("import", "write PyTorch's weights as a checkpoint that a role can take")
-    weights.add_argument("--model", required=True, help="one of `list`, as resnet56")
-    weights.add_argument(
-        "--weights", required=True, type=_path, metavar="FILE", help=".npz .pth .safetensors ..."
-    )
-    weights.add_argument("--key", help="of one state dict among several, or a prefix of its names")
+    weights = add("import", "convert PyTorch weights to a checkpoint for a role")
+    weights.add_argument("--model", required=True, help="a network of `list`, such as resnet56")
+    weights.add_argument("--weights", required=True, type=_path, help=".pth, .safetensors, .npz")
+    weights.add_argument("--key", help="the state dict to read if there are several, or its prefix")
     weights.add_argument("--out", required=True, type=_path, help="a new folder")
-    weights.add_argument("--shape", default="32,32,3", help="height,width,channels of its images")
-    weights.add_argument("--mean", help="by channel, as .485,.456,.406; the images' normalisation")
-    weights.add_argument("--std", help="by channel; given with --mean")
-    weights.add_argument("--scale", default="255", help="what images are divided by first")
-    weights.add_argument("--classes", help="names in the order of the outputs, as cat,dog")
+    weights.add_argument(
+        "--shape", default="32,32,3", help="height,width,channels (default 32,32,3)"
+    )
+    weights.add_argument("--mean", help="normalisation of its images, such as .485,.456,.406")
+    weights.add_argument("--std", help="normalisation of its images, with --mean")
+    weights.add_argument(
+        "--scale", default="255", help="divisor of the images before mean and std (default 255)"
+    )
+    weights.add_argument("--classes", help="names in the order of the outputs, such as cat,dog")
 
 
 def _add_workdir(command: ArgumentParser) -> None:
     command.add_argument("--workdir", required=True, type=_path, help="the folder of the run")
-    text = "go on although the data are not those that the run began with"
-    command.add_argument("--allow-changed-data", action="store_true", help=text)
+    command.add_argument("--allow-changed-data", action="store_true", help=CHANGED_DATA)
 
 
 def _add_list(add: Add) -> None:
@@ -140,12 +143,11 @@ def _add_bounds(add: Add) -> None:
     diagnose.add_argument("--samples", type=int, default=500, help="training and test examples")
     diagnose.add_argument("--members", choices=("chosen", "all"), default="chosen")
     diagnose.add_argument("--out", type=_path, help="a folder (default: workdir and its report)")
-    study = add("study", "a figure with its numbers: bounds beside what they bound")
+    study = add("study", "the figure and tables of a study: bounds and what they bound")
     study.add_argument("--config", required=True, metavar="FILE.py[:ARG]", help="an experiment")
     study.add_argument("--out", required=True, type=_path, help="a folder")
-    study.add_argument(
-        "--samples", type=int, default=250, help="of a diagnosis of trained networks"
-    )
+    study.add_argument("--samples", type=int, default=250, help="training and test examples")
+    study.add_argument("--allow-changed-data", action="store_true", help=CHANGED_DATA)
 
 
 def _path(text: str) -> Path:

@@ -22,7 +22,7 @@ def vocabulary(folder: Path) -> str:
     """Return the lines of `kdjax list`.
 
     Args:
-      folder: of experiments; files whose names begin with "_" are parts of others.
+      folder: the folder of experiments; files with names that begin with "_" are not listed.
     """
     experiments = {path.as_posix(): _heading(path) for path in sorted(folder.glob("[!_]*.py"))}
     defaults = [f"  {key.path} = {json.dumps(key.default)}" for key in schema_lookup.declared()]
@@ -42,11 +42,16 @@ def vocabulary(folder: Path) -> str:
 
 
 def loss_names() -> str:
-    """Return the lines of `kdjax list losses`: every term and critic, described in a line."""
-    losses = {name: _title(define) for name, define in terms.TERM_SPECS.items()}
-    described = {name: critics.describe(name) for name in critics.names()}
-    lines = _section("losses (terms of a role):", losses)
-    return "\n".join([*lines, *_section("critics (roles between two others):", described)][1:])
+    """Return the lines of `kdjax list losses`: one for each term and critic, not wrapped."""
+    tables = {
+        "losses (terms of a role):": {n: _title(define) for n, define in terms.TERM_SPECS.items()},
+        "critics (roles between two others):": {n: critics.describe(n) for n in critics.names()},
+    }
+    column = max(len(name) for rows in tables.values() for name in rows)
+    lines = []
+    for heading, rows in tables.items():
+        lines += ["", heading, *(f"  {name:{column}}  {text}" for name, text in rows.items())]
+    return "\n".join(lines[1:])
 
 
 def config_keys() -> str:
@@ -64,7 +69,7 @@ def config_keys() -> str:
 
 
 def _term_keys() -> Iterator[tuple[str, str]]:
-    """Yield the name of every loss and the scalars and layers that its term declares."""
+    """Yield the name of every loss, and the scalars and layers of its term."""
     for name, options in term_options().items():
         scalars = terms.TERM_SPECS[name]().scalars if name in terms.TERM_SPECS else {}
         entries = [
@@ -82,7 +87,7 @@ def _kind(*parts: str) -> str:
 
 
 def _section(heading: str, rows: Mapping[str, str]) -> list[str]:
-    """Return an empty line, a heading and its rows: a label and a text, wrapped in its column."""
+    """Return an empty line, a heading and its rows: a label and a wrapped text."""
     column = max(map(len, rows), default=0)
     lines = [line for label, text in rows.items() for line in _wrap(f"  {label:{column}}  ", text)]
     return ["", heading, *lines]

@@ -28,7 +28,7 @@ def describe(name: str) -> str:
     """Return the lines of `kdjax list NAME`.
 
     Raises:
-      UserError: an unknown name, with the nearest one.
+      UserError: an unknown name; the error has the nearest known one.
     """
     tables = (
         (terms.TERM_SPECS, _term),
@@ -40,7 +40,7 @@ def describe(name: str) -> str:
             return "\n".join(lines(name))
     hint = did_you_mean(name, [entry for names, _ in tables for entry in names])
     raise UserError(
-        f"no loss, critic or network is called {name!r}; {hint}`python -m kdjax list` names all"
+        f"no loss, critic or network is called {name!r}; {hint}see `python -m kdjax list`"
     )
 
 
@@ -52,7 +52,7 @@ def _term(name: str) -> Iterator[str]:
     if spec.coupled:
         yield "  It compares the examples of a batch with each other."
     if spec.class_means is not None:
-        yield "  It needs the class means of a frozen teacher, which the run measures."
+        yield "  It needs the class means of a frozen teacher, which the run computes."
     yield "  keys and defaults:"
     bounds = {key: domain_text(scalar) for key, scalar in spec.scalars.items()}
     yield from _defaults({"weight": 1.0, **term_options()[name]}, bounds)
@@ -81,7 +81,7 @@ def _network(name: str) -> Iterator[str]:
 
 
 def _trace(name: str) -> tuple[Any, Mapping[str, Any]]:
-    """Return the shapes of a network's variables and of its features; nothing is computed."""
+    """Return the shapes of a network's variables and features, without computing them."""
     ids = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (1, 16))
     ids |= dict.fromkeys(("choice_ids", "choice_mask"), (1, CLASSES, 4))
     batch = {key: jax.ShapeDtypeStruct(shape, jnp.int32) for key, shape in ids.items()}

@@ -1,13 +1,13 @@
-"""Bounds of a real run: distances of training and test data at every layer, and what they bound.
+"""Bounds on the loss gap of a run, from the distances of training and test data at every layer.
 
-For layer l with representation T_l, label Y and downstream Lipschitz constant L_l (of
-`models.certificates`), and cross-entropy, which is sqrt(2)-Lipschitz in the logits: moving a label
-costs at most the range R of the observed logits, so that with the distance
+Layer l has the representation T_l and the downstream Lipschitz constant L_l (of
+`models.certificates`); Y is the label. Cross-entropy is sqrt(2)-Lipschitz in the logits, and
+another label changes it by at most the range R of the observed logits. So with the distance
 |t - t'| + (R / sqrt 2) [y != y']
 
     |mean test loss - mean training loss| <= sqrt(2) max(1, L_l) W1(training, test)     for every l
 
-holds for these weights and these samples, with no probability in it. Every report asserts it.
+holds for these weights and these samples with certainty. Every report asserts it.
 """
 
 import math
@@ -44,9 +44,10 @@ Forward = Callable[[Variables, Batch], Activations]
 class DiagnosisOptions(NamedTuple):
     """Layers, examples and networks of a diagnosis.
 
-    `layers`: by name; all if none are named. `samples`: training and test examples each (or as many
-    as both have), the first of a shuffle; exact transport takes their cube in time. `members`:
-    "chosen" (of the first seed) or "all". `seed`: of the shuffle, the baseline and the slices.
+    `layers`: names; () means all. `samples`: the number of training and of test examples (at most
+    the size of the smaller split), the first of a shuffle; the time of exact transport is cubic in
+    it. `members`: "chosen" (of the first seed) or "all". `seed`: of the shuffle, the baseline and
+    the slices.
     """
 
     layers: Sequence[str] = ()
@@ -79,7 +80,7 @@ def write_bounds(
     command: str,
     say: Callable[[str], None],
 ) -> None:
-    """Diagnose a run and write bounds.json and bounds.svg: beside its report, or into `out`.
+    """Diagnose a run and write bounds.json and bounds.svg into `out` or next to its report.
 
     Raises:
       RunError: a loss gap that exceeds its bound.
@@ -107,20 +108,20 @@ def diagnose(
     """Compute the bound of every layer of the networks of a finished run.
 
     Returns:
-      One entry a network. A frozen network from a file appears once for each file; members that
-      diverged do not appear.
+      One entry per network. A frozen network from a file appears once for each file; members that
+      diverged are omitted.
 
     Raises:
-      UserError: nothing is trained, unknown layers, networks without constants, fewer than two
-        samples, scores instead of classes, or non-finite features.
+      UserError: no finished variant, unknown layers, networks without constants, fewer than two
+        samples, a regression, or non-finite features.
     """
     if not experiment.task.has_bounds:
-        raise UserError("bounds: only classes of images have a diagnosis, not text or scores")
+        raise UserError("bounds: only image classification is supported, not text or regression")
     check_samples(options.samples)
     results = load_results(experiment, folder, say)
     if not results.outcomes:
-        raise UserError(f"workdir {folder} holds no finished variant; train first")
-    # equally many of both splits: exact transport is then an assignment
+        raise UserError(f"workdir {folder} contains no finished variant; train first")
+    # with equal numbers from both splits, exact transport is an assignment
     size = min(options.samples, *(experiment.source.size[split] for split in SPLITS))
     examples = {split: _draw_examples(experiment, split, size, options.seed) for split in SPLITS}
     return [
@@ -132,7 +133,7 @@ def diagnose(
 def _networks(
     experiment: Experiment, results: RunResults, members: str, say: Callable[[str], None]
 ) -> Iterator[_Network]:
-    """Yield the networks to diagnose, each frozen one where it was trained or first read."""
+    """Yield the networks to diagnose; a frozen network once, where it was trained or first read."""
     checkpoints: set[str | None] = set()
     for variant in experiment.variants:
         if variant.name not in results.outcomes:
@@ -150,7 +151,7 @@ def _networks(
             forward = _make_forward(experiment, variant, role)
             for row in rows:
                 if outcome.members[row].diverged:
-                    say(f"{variant.name}: member {row} diverged and is left out")
+                    say(f"{variant.name}: member {row} diverged and is omitted")
                     continue
                 variables = jax.tree.map(lambda x, row=row: x[row], stacked[role])
                 yield _Network(variant, role, row, models.strip_wrappers(variables), forward)
@@ -159,7 +160,7 @@ def _networks(
 def _draw_examples(
     experiment: Experiment, split: str, samples: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Draw raw examples of a split, the same ones for every network."""
+    """Sample raw examples of a split, the same for every network."""
     batches = [unpad_batch(batch) for batch in experiment.source.evals[split]()]
     table = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
     size = len(table["label"])
@@ -234,8 +235,8 @@ def _bound_layers(
 def _make_forward(experiment: Experiment, variant: Variant, role: str) -> Forward:
     """Compile the forward pass of a role to the activations of every layer.
 
-    "input" is the prepared image. The network is the plain one, as variables are detached: without
-    the additions of terms, such as adapters and class means.
+    "input" is the prepared image. The network has no additions of terms, such as adapters and class
+    means.
     """
     model = experiment_models.make_network(role, variant.config, experiment.data, None)
 
@@ -247,7 +248,7 @@ def _make_forward(experiment: Experiment, variant: Variant, role: str) -> Forwar
 
     def forward(variables: Variables, batch: Batch) -> Activations:
         size = len(batch["label"])
-        # chunks of one size, the last one overlapping: memory for a few, and one compilation
+        # chunks of equal size (the last overlaps) bound memory and need one compilation
         starts = sorted({*range(0, max(size - CHUNK, 1), CHUNK), max(size - CHUNK, 0)})
         activations: Activations = {}
         for start in starts:

@@ -1,4 +1,4 @@
-"""An experiment file and its `--config.key=value` overrides, typed, with one-line errors."""
+"""Reading an experiment file and its `--config.key=value` overrides."""
 
 import ast
 import os
@@ -9,16 +9,17 @@ from typing import Any, NamedTuple, cast
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
+from kdjax.distill import critics
 from kdjax.errors import UserError, did_you_mean, prefix_errors
 from kdjax.experiment.config import resolve
 from kdjax.experiment.config.schema_lookup import flag_type
-from kdjax.models import user_code
+from kdjax.models import registry, user_code
 
 SWEEP = "--config.sweep."
 
 
 class LoadedConfig(NamedTuple):
-    """The config of an experiment file, with overrides, and the first line of its docstring."""
+    """The config of an experiment file with overrides, and the first line of its docstring."""
 
     title: str
     config: dict[str, Any]
@@ -38,11 +39,12 @@ def read(file: str, overrides: Sequence[str]) -> LoadedConfig:
     path, arg = _split(file)
     title, mapping = _load(path, arg)
     if "study" in mapping:
-        raise UserError(f"--config: {path} trains nothing; run it by `python -m kdjax study`")
+        raise UserError(f"--config: {path} is a study; run it with `python -m kdjax study`")
     config = resolve.to_dict(resolve.from_dict(mapping, str(path)))
     sweeps = [text for text in overrides if text.startswith(SWEEP)]
     config["sweep"] |= dict(map(_parse_sweep, sweeps))
     rest = [text for text in overrides if text not in sweeps]
+    _add_options(config["roles"], rest)
     return LoadedConfig(title, _override(config, rest))
 
 
@@ -83,7 +85,7 @@ def read_study(file: str, overrides: Sequence[str]) -> LoadedConfig | None:
 
 
 def _split(file: str) -> tuple[Path, str]:
-    """Split `FILE.py:ARG`; a folder's name may hold a colon, and ~ is the home folder."""
+    """Split `FILE.py:ARG`; a folder's name may contain a colon, and ~ is the home folder."""
     path, suffix, arg = file.partition(".py:")
     return Path(os.path.expanduser(path + suffix.removesuffix(":"))), arg
 
@@ -113,7 +115,7 @@ def _load(path: Path, arg: str) -> tuple[str, dict[str, Any]]:
 
 
 def _parse_sweep(text: str) -> tuple[str, tuple[Any, ...]]:
-    """Parse `--config.sweep.PATH=VALUES`, whose path is one key in spite of its dots."""
+    """Parse `--config.sweep.PATH=VALUES`; the path with its dots is one key."""
     path, _, literal = text.removeprefix(SWEEP).partition("=")
     try:
         values = ast.literal_eval(literal)
@@ -125,7 +127,7 @@ def _parse_sweep(text: str) -> tuple[str, tuple[Any, ...]]:
 
 
 def _to_config_dict(tree: Mapping[str, Any], prefix: str) -> ConfigDict:
-    """Return a ConfigDict in the same order, whose unset values know their types."""
+    """Return a ConfigDict in the same order; values that are None have a type."""
     dotted = prefix.split(".")[-1] == "sweep"
     table = ConfigDict(sort_keys=False, allow_dotted_keys=dotted)
     for key, value in tree.items():
@@ -139,6 +141,21 @@ def _to_config_dict(tree: Mapping[str, Any], prefix: str) -> ConfigDict:
         else:
             table[key] = tuple(value) if isinstance(value, list) else value
     return table
+
+
+def _add_options(roles: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Add the options of networks and critics that overrides set, with their defaults."""
+    values = {name: value for name, _, value in (text.partition("=") for text in overrides)}
+    for role, table in roles.items():
+        prefix, model = f"--config.roles.{role}.model.", table["model"]
+        name = values.get(f"{prefix}name", model["name"])
+        is_network = name in registry.names() or user_code.is_path(name)
+        if is_network or name in critics.names():
+            known = registry if is_network else critics
+            options = known.default_options(name)
+            model |= {
+                k: v for k, v in options.items() if f"{prefix}{k}" in values and k not in model
+            }
 
 
 def _override(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -159,7 +176,7 @@ def _override(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, 
 
 
 def _expected_type(table: ConfigDict, message: str) -> str:
-    """Return the type of the key that a message of the flags library begins with."""
+    """Return the type of the key at the beginning of a message of the flags library."""
     name, equals, _ = message.partition("=")
     *parents, last = name.removeprefix("--config.").split(".")
     node: Any = table
@@ -171,7 +188,7 @@ def _expected_type(table: ConfigDict, message: str) -> str:
 
 
 def _check_key(table: ConfigDict, text: str) -> None:
-    """Refuse an unknown key in one line, which the flags library would not."""
+    """Refuse an unknown key in one line; the flags library would print a traceback."""
     name, equals, _ = text.partition("=")
     if not name.startswith("--config."):
         raise UserError(f"unknown argument {text}; see --help")
@@ -183,7 +200,7 @@ def _check_key(table: ConfigDict, text: str) -> None:
     path: list[str] = []
     for part in name.removeprefix("--config.").split("."):
         if not isinstance(node, ConfigDict):
-            raise UserError(f"--config.{'.'.join(path)} is a value, it has no {part!r} inside")
+            raise UserError(f"--config.{'.'.join(path)} is a value and has no key {part!r}")
         if part not in node:
             unknown = ".".join([*path, part])
             hint = resolve.nearest(unknown, node.keys(), "--config.")

@@ -1,4 +1,4 @@
-"""Content of report.json, from the results of a run."""
+"""The content of report.json, from the results of a run."""
 
 from collections.abc import Iterable, Sequence
 
@@ -24,7 +24,7 @@ def make_report(
     command: str,
     complete: bool,
 ) -> RunSummary:
-    """Return the summary of a run that the report shows."""
+    """Return the summary of a run for the report."""
     config, source = experiment.config, experiment.source
     return RunSummary(
         title=title,

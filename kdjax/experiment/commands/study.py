@@ -1,8 +1,8 @@
-"""`python -m kdjax study`: an experiment file whose result is a figure with its numbers.
+"""`python -m kdjax study`: compute the figure and the tables of an experiment file.
 
-A file with a `study` key names a computation of `bounds.studies`; its other keys are the arguments.
-Any other file is a training config: it is trained in OUT/run, every network of it is diagnosed,
-and `bounds.studies.tracking` compares bounds with gaps.
+The `study` key of a file is the name of a computation of `bounds.studies`; its other keys are the
+arguments. A file without it is a training config: it is trained in OUT/run, all its networks are
+diagnosed, and `bounds.studies.gap_correlation` compares bounds with gaps.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from kdjax.bounds import studies
 from kdjax.errors import RunError, UserError, did_you_mean, is_number
@@ -25,16 +25,33 @@ from kdjax.report.table import as_markdown, show
 Say = Callable[[str], None]
 
 
+class StudyOptions(NamedTuple):
+    """Options of a study that trains networks.
+
+    `samples`: the number of training and of test examples with which networks are diagnosed.
+    `allow_changed_data`: continue although the data have changed.
+    """
+
+    samples: int
+    allow_changed_data: bool = False
+
+
 def study(
-    file: str, overrides: Sequence[str], out: Path, *, samples: int, command: str, say: Say
+    file: str,
+    overrides: Sequence[str],
+    out: Path,
+    *,
+    options: StudyOptions,
+    command: str,
+    say: Say,
 ) -> None:
     """Run a study and write study.json, tables.md and figure.svg into `out`.
 
     Args:
       file: the experiment, `FILE.py` or `FILE.py:ARG`.
       overrides: "--config.key=value" strings.
-      out: a folder, made if need be; these three files in it are replaced.
-      samples: training and test examples by which networks are diagnosed.
+      out: a folder, created if missing; existing files with these names are replaced.
+      options: options of the training and of the diagnosis.
       command: the command line, for the files.
       say: prints one line.
 
@@ -47,7 +64,7 @@ def study(
     if "study" in config:
         result = compute(config)
     else:
-        result = _track_gaps(config, out / "run", samples, command, say)
+        result = _track_gaps(config, out / "run", options, command, say)
     content = {
         "experiment": title,
         "command": command,
@@ -64,11 +81,11 @@ def study(
         show(table)
     say(f"study: {out / 'study.json'}, {out / 'tables.md'}, {out / 'figure.svg'}")
     if result.broken:
-        raise RunError(f"does not hold: {'; '.join(result.broken)}: please report this")
+        raise RunError(f"violated: {'; '.join(result.broken)}: please report this")
 
 
 def compute(config: Mapping[str, Any]) -> studies.StudyResult:
-    """Call the study that a config names with the config's other keys.
+    """Call the study of a config with the config's other keys.
 
     Raises:
       UserError: an unknown study, a missing or unknown key, a value of the wrong kind.
@@ -92,7 +109,7 @@ def compute(config: Mapping[str, Any]) -> studies.StudyResult:
 
 
 def _check_kind(key: str, value: Any, kind: Any) -> None:
-    """Refuse a number for a list, a fraction for a whole number, and anything but numbers."""
+    """Refuse a number for a list, a fraction for a whole number, and values that are no numbers."""
     inner = get_args(kind)  # of Sequence[int]
     if inner:
         if not isinstance(value, list | tuple) or not value:
@@ -105,19 +122,20 @@ def _check_kind(key: str, value: Any, kind: Any) -> None:
 
 
 def _track_gaps(
-    config: Mapping[str, Any], folder: Path, samples: int, command: str, say: Say
+    config: Mapping[str, Any], folder: Path, options: StudyOptions, command: str, say: Say
 ) -> studies.StudyResult:
     """Train a config, or resume its training, and track the gaps of its students."""
+    samples, allow = options
     check_samples(samples)  # before the training
     experiment = build(config)
     with workdir.occupy(folder):
-        workdir.adopt(folder, experiment.config, command, experiment.source.digest)
+        digest = experiment.source.digest
+        workdir.adopt(folder, experiment.config, command, digest, allow_changed_data=allow)
         results = training.train(experiment, folder, say)
     role = experiment.config.select.role
     chosen = {result.name: result.chosen[role].members for result in results}
     say(f"measuring the layers of every network on {samples} + {samples} examples")
-    options = DiagnosisOptions(samples=samples, members="all")
-    networks = diagnose(experiment, folder, say, options)
+    networks = diagnose(experiment, folder, say, DiagnosisOptions(samples=samples, members="all"))
     records = map(dataclasses.asdict, networks)
     return studies.tracking([*map(studies.network_bounds, records)], chosen, role=role)
 
@@ -126,6 +144,6 @@ def _check_out(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {out}: cannot be a folder ({error.strerror})") from error
+        raise UserError(f"--out {out}: cannot be created ({error.strerror})") from error
     if not os.access(out, os.W_OK):
         raise UserError(f"--out {out}: cannot be written")

@@ -1,4 +1,4 @@
-"""`python -m kdjax train`: train in this process, perhaps one of several, and write the report."""
+"""`python -m kdjax train`: train in this process (one of several, if so), and write the report."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +23,10 @@ def train_run(
     """Train a config in a workdir, or resume, and write report.json and report.html.
 
     Returns:
-      The content of report.json; None in all processes but the first, which alone prints and
-      writes.
+      The content of report.json in the first process, which prints and writes; None in others.
 
     Raises:
-      Stopped: a signal stopped the run, whose state is saved.
+      Stopped: a signal stopped the run after its state was saved.
     """
     first = multihost.is_first()
     say = say if first else _say_nothing
@@ -42,7 +41,7 @@ def train_run(
         )
 
         def write_report() -> None:
-            from kdjax.report import html  # matplotlib takes a second; training begins before it
+            from kdjax.report import html  # importing matplotlib takes a second
 
             workdir.write_json(folder / "report.json", to_json(report))
             html.write(folder)

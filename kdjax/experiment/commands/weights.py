@@ -1,4 +1,4 @@
-"""`python -m kdjax import`: PyTorch's weights as a checkpoint that a role can take."""
+"""`python -m kdjax import`: convert PyTorch weights to a checkpoint for a role."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ def import_weights(
     key: str | None,
     **images: str | None,
 ) -> None:
-    """Convert a file of weights; `images` holds the flags shape, mean, std, scale and classes."""
+    """Convert a file of weights; `images`: the flags shape, mean, std, scale and classes."""
     names = images.pop("classes")
     numbers = {name: _numbers(name, text) for name, text in images.items()}
     form = import_torch.ImageFormat(
@@ -34,4 +34,4 @@ def _numbers(name: str, text: str | None) -> list[float] | None:
     try:
         return None if text is None else [float(x) for x in text.split(",")]
     except ValueError:
-        raise UserError(f"--{name}={text}: use numbers with commas between them") from None
+        raise UserError(f"--{name}={text}: use numbers separated by commas") from None

@@ -1,4 +1,4 @@
-"""Types of config keys: numbers with bounds, tuples that may be given as lists, paths."""
+"""Types of config keys: numbers with bounds, tuples (lists are converted), and paths."""
 
 import os
 from typing import Annotated, Any
@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 NonNegative = Annotated[float, Field(ge=0)]
-Share = Natural | NonNegative  # a fraction below 1, or a count
+Share = Natural | NonNegative  # a count, or a fraction below 1
 
 
 def _as_tuple(value: Any) -> Any:
@@ -16,7 +16,7 @@ def _as_tuple(value: Any) -> Any:
 
 
 def _without_none(table: Any) -> Any:
-    """Drop the entries that a variant has set to None: that is how it removes a role or a term."""
+    """Drop the entries that are None, with which a variant removes a role or a term."""
     if isinstance(table, dict):
         return {name: entry for name, entry in table.items() if entry is not None}
     return {} if table is None else table

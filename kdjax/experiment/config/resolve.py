@@ -1,7 +1,7 @@
-"""Configs: laid over each other, completed and checked by the schema, compared.
+"""Merging, completing, checking and comparing configs.
 
-An experiment states only what it decides; `from_dict` fills in the rest, so that every key can be
-set by a flag. Roles, terms and adapters are open tables with a fixed set of keys inside.
+An experiment sets only the keys that differ from the defaults; `from_dict` adds the others, so
+every key can be set by a flag. Roles, terms and adapters have any names and a fixed set of keys.
 """
 
 import copy
@@ -30,7 +30,7 @@ _OUT_OF_BOUNDS = (
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay `over` upon `base`, deeply; dotted keys are paths.
+    """Merge `over` into `base`, table by table; dotted keys are paths.
 
     >>> merge({"a": {"b": 1, "c": 2}}, {"a.b": 3, "a": {"d": 4}})
     {'a': {'b': 3, 'c': 2, 'd': 4}}
@@ -55,9 +55,9 @@ def from_dict(mapping: Mapping[str, Any], where: str = "config") -> Config:
     """Complete a config and check it.
 
     Args:
-      mapping: the keys that an experiment decides; dotted keys are paths, None removes a role, a
-        term or an adapter.
-      where: prefix of an error.
+      mapping: the keys of an experiment; dotted keys are paths, None removes a role, a term or an
+        adapter.
+      where: prefix of errors.
 
     Raises:
       UserError: one line with the key, and the nearest known key or what would be right.
@@ -79,7 +79,7 @@ def from_dict(mapping: Mapping[str, Any], where: str = "config") -> Config:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Return a config as nested dicts, every default filled in."""
+    """Return a config as nested dicts with all defaults."""
     return config.model_dump()
 
 
@@ -105,19 +105,19 @@ def _options(define: Callable[..., TermSpec]) -> dict[str, Any]:
 
 @functools.cache
 def term_options() -> dict[str, dict[str, Any]]:
-    """Return the keys of every known term beyond the schema's, with defaults: scalars, layers."""
+    """Return the scalars and layers of every term, with defaults: its keys beyond the schema's."""
     options = critics.term_scalars()
     return options | {name: _options(define) for name, define in terms.TERM_SPECS.items()}
 
 
 def _entries(table: Any) -> dict[str, dict[str, Any]]:
-    """Return the entries of a table that are tables; the schema checks the others."""
+    """Return the entries of a table that are tables; the schema checks other entries."""
     items = table.items() if isinstance(table, dict) else ()
     return {name: entry for name, entry in items if isinstance(entry, dict)}
 
 
 def _refusal(error: ValidationError, plain: Mapping[str, Any]) -> str:
-    """Describe the first error in one line; an unknown key comes first."""
+    """Describe the first error in one line; unknown keys come before other errors."""
     errors = error.errors(include_url=False)
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     place = schema_lookup.locate(first["loc"])
@@ -144,7 +144,7 @@ def _refusal(error: ValidationError, plain: Mapping[str, Any]) -> str:
 
 
 def nearest(path: str, known: Iterable[str], prefix: str = "") -> str:
-    """Return a hint for an unknown key: the known key that is nearest to it, or all of them."""
+    """Return a hint for an unknown key: the nearest known key, or all known keys."""
     known = list(known)
     table, dot, key = path.rpartition(".")
     hint = did_you_mean(key, known, prefix=f"{prefix}{table}{dot}")
@@ -152,14 +152,14 @@ def nearest(path: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 def variants(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the config of each variant, before defaults; "default" alone if none is named."""
+    """Return the config of each variant, without defaults; {"default": ...} without variants."""
     base = {key: value for key, value in config.items() if key != "variants"}
     named = config.get("variants") or {"default": {}}
     return {name: merge(base, over or {}) for name, over in named.items()}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return a line `key: old -> new` for each leaf in which two configs differ."""
+    """Return a line `key: old -> new` for each value that differs between two configs."""
     lines = []
     for key in sorted({*old, *new}):
         path = _join(prefix, key)

@@ -1,7 +1,7 @@
-"""Every key of a config, declared once: its type, its default, its bounds and its meaning.
+"""The keys of a config: type, default, bounds and meaning of each.
 
-Tables are frozen and refuse unknown keys. Types are strict: a bool is no number, a whole number is
-taken for a float, and a list for a tuple. `resolve.from_dict` completes and checks a config,
+Tables are frozen and refuse unknown keys. Types are strict: a bool is no number; a whole number is
+converted to a float, and a list to a tuple. `resolve.from_dict` completes and checks a config,
 `schema_lookup.declared` lists the declarations.
 """
 
@@ -45,17 +45,17 @@ class _OpenTable(_Table):
 
 
 def _key(default: Any, meaning: str, *, of: str = "") -> Any:
-    """Declare a key; `of` names the kind of data that alone has it."""
+    """Declare a key; `of`: the only kind of data with this key."""
     return Field(default, description=meaning, json_schema_extra={"of": of} if of else None)
 
 
 class Data(_Table):
-    """The data set, its splits, and what happens to its examples."""
+    """The data set, its splits, and the preparation of its examples."""
 
-    name: str = _key("", "Data set; `kdjax list` names them.")
+    name: str = _key("", "Data set; `kdjax list` lists them.")
     path: FilePath | None = _key(None, "File or folder of the data.")
-    validation: Share = _key(0.1, "Fraction or count of training examples that validate.")
-    test: Share | None = _key(None, "Fraction or count that tests, if the set ships no test split.")
+    validation: Share = _key(0.1, "Fraction or count of training examples for validation.")
+    test: Share | None = _key(None, "Fraction or count for testing, if the set has no test split.")
     split_seed: Natural = _key(0, "Seed of the splits.")
     seed: Natural | None = _key(None, "Seed of order and augmentation. None: the member's.")
     augment: Literal["none", "flip", "crop", "crop_flip", "resized_crop_flip"] = _key(
@@ -64,16 +64,16 @@ class Data(_Table):
     mean: Floats | None = _key(None, "Mean of each channel. None: that of the training split.")
     std: Floats | None = _key(None, "Deviation of each channel. None: that of the training split.")
     image_size: Positive | None = _key(None, "Side to which images are resized.")
-    canvas: Positive | None = _key(None, "Side of whole pictures before resized_crop_flip.")
+    canvas: Positive | None = _key(None, "Side of uncropped pictures before resized_crop_flip.")
     eval_crop: Annotated[float, Field(gt=0, le=1)] | None = _key(
         None, "image_size / shorter side in evaluation. None: .875 with resized_crop_flip, else 1."
     )
     limit: Positive | None = _key(None, "Training examples to keep. None: all.")
     workers: Natural = _key(0, "Processes that decode images. 0: threads.")
     on_device: Literal["auto"] | bool = _key("auto", "Keep the set on the device; auto: if small.")
-    shape: Ints | None = _key(None, "Shape of an image: of synthetic data, else checked.")
+    shape: Ints | None = _key(None, "Shape of images: sets it for synthetic data, else checks it.")
     num_classes: Annotated[int, Field(ge=2)] | None = _key(
-        None, "Number of classes: of synthetic data, else checked."
+        None, "Number of classes: sets it for synthetic data, else checks it."
     )
     tiles: Positive = _key(1, "Drawings in an image.", of="pairs")
     layout: Literal["grid", "stacked"] = _key("grid", "Arrangement of the tiles.", of="pairs")
@@ -92,10 +92,12 @@ class Data(_Table):
     max_length: Annotated[int, Field(ge=8)] = _key(128, "Tokens of the longest text.", of="text")
     lengths: Ints | None = _key(None, "Lengths of padded batches. None: quarters.", of="text")
     window: Positive = _key(16, "Batches that are sorted by length together.", of="text")
-    too_long: Literal["truncate", "refuse"] = _key("truncate", "Use of longer texts.", of="text")
-    max_boxes: Positive = _key(100, "Boxes of a training picture.", of="coco")
+    too_long: Literal["truncate", "refuse"] = _key(
+        "truncate", "Action for longer texts.", of="text"
+    )
+    max_boxes: Positive = _key(100, "Most boxes of a training picture.", of="coco")
     unreadable: Literal["refuse", "skip"] = _key(
-        "refuse", "Use of damaged pictures.", of="coco, folder"
+        "refuse", "Action for damaged pictures.", of="coco, folder"
     )
     judge_train: bool = _key(False, "Also evaluate on the training pictures.", of="coco")
 
@@ -103,7 +105,7 @@ class Data(_Table):
 class Model(_OpenTable):
     """A network or a critic; the other keys are its options."""
 
-    name: str = _key("", "Network or critic; `kdjax list` names them.")
+    name: str = _key("", "Network or critic; `kdjax list` lists them.")
 
 
 class Schedule(_Table):
@@ -137,9 +139,9 @@ class Optimizer(_Table):
 
 
 class Pause(_Table):
-    """The rule by which a role waits for another."""
+    """The rule by which a role is paused."""
 
-    name: Literal["switokd"] | None = _key(None, "Rule by which the role waits.")
+    name: Literal["switokd"] | None = _key(None, "Rule by which the role is paused.")
     watch: str | None = _key(None, "Role that the rule compares with.")
 
 
@@ -155,7 +157,7 @@ class WeightRamp(_Table):
 
 
 class TemperatureAnneal(_Table):
-    """A straight line from a term's temperature to another one."""
+    """A linear change of a term's temperature."""
 
     to: Annotated[float, Field(gt=0)] | None = _key(None, "Temperature at the end. None: constant.")
     steps: Natural = _key(0, "Steps until then.")
@@ -169,9 +171,9 @@ class Term(_OpenTable):
     weight: float = _key(1.0, "Factor on the mean over the batch.")
     temperature_squared: bool | None = _key(None, "Multiply by T^2. None: as usual for the loss.")
     ramp: WeightRamp = _key(WeightRamp(), "Factor on the weight.")
-    from_step: Natural = _key(0, "First step that counts it; its ramp starts there.")
+    from_step: Natural = _key(0, "First step with the term; its ramp starts there.")
     until_step: Natural | None = _key(
-        None, "First step without it. A role waits while all its terms are off."
+        None, "First step without the term. A role is paused while all its terms are off."
     )
     anneal: TemperatureAnneal = _key(TemperatureAnneal(), "Change of the temperature.")
 
@@ -186,7 +188,7 @@ class LinearAdapter(_Table):
 
     kind: Literal["linear"] = _key("linear", "Linear map of the channels.")
     layer: str = _key("pooled", "Layer to read.")
-    width: Natural = _key(0, "Channels to make; must be set.")
+    width: Natural = _key(0, "Output channels; must be set.")
 
 
 class NormDirectionAdapter(_Table):
@@ -194,7 +196,7 @@ class NormDirectionAdapter(_Table):
 
     kind: Literal["norm_direction"] = _key("norm_direction", "Batch norm, dropout, linear map.")
     layer: str = _key("pooled", "Layer to read.")
-    width: Natural = _key(0, "Channels to make; must be set.")
+    width: Natural = _key(0, "Output channels; must be set.")
     dropout: Annotated[float, Field(ge=0, lt=1)] = _key(0.5, "Rate of dropout.")
 
 
@@ -203,8 +205,8 @@ class FusionAdapter(_Table):
 
     kind: Literal["fusion"] = _key("fusion", "Fusion of levels by attention (ReviewKD).")
     layers: Names = _key((), "Layers to read; must be set.")
-    widths: Ints = _key((), "Channels to make of each layer; must be set.")
-    sizes: Sizes = _key((), "Side or (height, width) to make of each layer; must be set.")
+    widths: Ints = _key((), "Output channels of each layer; must be set.")
+    sizes: Sizes = _key((), "Output side or (height, width) of each layer; must be set.")
     mid: Natural = _key(0, "Channels of the fused levels. 0: the deepest layer's, at most 512.")
 
 
@@ -213,7 +215,7 @@ class ConnectorAdapter(_Table):
 
     kind: Literal["connector"] = _key("connector", "1x1 convolution, batch norm (AB, OFD, SRRL).")
     layers: Names = _key((), "Maps to read; must be set.")
-    widths: Ints = _key((), "Channels to make of each map; must be set.")
+    widths: Ints = _key((), "Output channels of each map; must be set.")
     relu: bool = _key(False, "Whether a ReLU follows.")
 
 
@@ -237,11 +239,11 @@ class Role(_Table):
 
     model: Model = _key(Model(), "Network and its options.")
     input: str = _key("image", "Entry of a batch to read; view is the second of a pair.")
-    checkpoint: FilePath | None = _key(None, "Folder of an export whose weights it starts from.")
-    from_variant: str | None = _key(None, "Earlier variant whose weights it starts from.")
-    backbone: FilePath | None = _key(None, "Export of a classifier that a detector's backbone is.")
-    regions: str | None = _key(None, "Role whose regions a detector judges. None: its own.")
-    keep_layers: Ints = _key((), "Layers to keep of the transformer that is read. (): all.")
+    checkpoint: FilePath | None = _key(None, "Folder of an export with the initial weights.")
+    from_variant: str | None = _key(None, "Earlier variant with the initial weights.")
+    backbone: FilePath | None = _key(None, "Export with the weights of a detector's backbone.")
+    regions: str | None = _key(None, "Role whose regions a detector scores. None: its own.")
+    keep_layers: Ints = _key((), "Layers of a transformer's checkpoint to keep. (): all.")
     remat: bool = _key(False, "Recompute activations in the backward pass: less memory.")
     cache: bool = _key(False, "Compute the outputs of a frozen role once for each example.")
     optimizer: Optimizer = _key(Optimizer(), "Optimizer.")
@@ -249,27 +251,25 @@ class Role(_Table):
         {}, "Losses that it minimises. {}: it is frozen."
     )
     between: Names = _key((), "Two players; the role is then a critic.")
-    moves: Literal["first", "both"] = _key("first", "Players of a critic that learn from it.")
-    pause: Pause = _key(Pause(), "Rule by which it waits.")
-    adapters: Annotated[dict[str, Adapter], Removable] = _key(
-        {}, "Features that it makes for its terms."
-    )
+    moves: Literal["first", "both"] = _key("first", "Players that a critic trains.")
+    pause: Pause = _key(Pause(), "Rule by which the role is paused.")
+    adapters: Annotated[dict[str, Adapter], Removable] = _key({}, "Features added for its terms.")
 
 
 class Select(_Table):
     """The choice among the members of a sweep."""
 
-    role: str = _key("student", "Role that decides for players that learn together.")
+    role: str = _key("student", "Role whose metric decides for players that learn together.")
     metric: str | None = _key(None, "Metric on the validation split. None: the task's first.")
 
 
 class Config(_Table):
-    """A whole experiment."""
+    """An experiment."""
 
     seed: Natural = _key(0, "Seed of initial weights, dropout, order and augmentation.")
     num_steps: Positive = _key(1000, "Steps of the run.")
     batch_size: Positive = _key(128, "Examples of a step, over all devices.")
-    accumulate: Positive = _key(1, "Parts in which each device goes through its batch.")
+    accumulate: Positive = _key(1, "Parts of a device's batch that are computed in turn.")
     eval_batch_size: Positive = _key(256, "Examples of an evaluation batch, over all devices.")
     log_every: Natural = _key(50, "Steps between logged metrics. 0: only at the end.")
     eval_every: Natural = _key(0, "Steps between validations. 0: only at the end.")
@@ -278,7 +278,7 @@ class Config(_Table):
     keep_checkpoints: Positive = _key(2, "Checkpoints to keep.")
     parallel: Literal["pmap", "mesh"] = _key("pmap", "Way to use several devices.")
     devices: Natural = _key(0, "Number of devices. 0: all.")
-    members_per_program: Natural = _key(0, "Members of a sweep at once. 0: as many as fit.")
+    members_per_program: Natural = _key(0, "Members trained together. 0: as many as fit in memory.")
     members_over_devices: bool = _key(True, "Spread members over devices if they divide evenly.")
     steps_per_dispatch: Natural = _key(0, "Steps per call of the device. 0: 1 on a CPU, else 8.")
     precision: Literal["float32", "bfloat16"] = _key("float32", "Type of the computation.")

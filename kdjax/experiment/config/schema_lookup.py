@@ -21,7 +21,7 @@ _TYPES = {
 
 
 class Key(NamedTuple):
-    """One line of the schema; <role> and the like in its path stand for names."""
+    """A declaration of the schema; its path has <role> and the like in place of names."""
 
     path: str
     type: str
@@ -31,7 +31,7 @@ class Key(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The place in the schema that a path leads to; `schema` is empty for an unknown key."""
+    """The place of a path in the schema; `schema` is empty for an unknown key."""
 
     path: str
     schema: Schema
@@ -52,15 +52,15 @@ def declared(table: Schema | None = None, prefix: str = "") -> Iterator[Key]:
 
 
 def of_data(kind: str) -> tuple[str, ...]:
-    """Return the keys of `data` that only one kind of it has: "text", "pairs" or "coco"."""
+    """Return the keys of `data` for one kind of data only: "text", "pairs" or "coco"."""
     keys = _config()["$defs"]["Data"]["properties"].items()
     return tuple(name for name, schema in keys if schema.get("of") == kind)
 
 
 def locate(path: Iterable[str | int]) -> Place:
-    """Return the place of a path of names; pydantic's tags of unions may be among them.
+    """Return the place of a path of names, which may include pydantic's tags of unions.
 
-    The place of a part of a value, such as an entry of a list, is that of the value.
+    A part of a value, such as an entry of a list, has the place of the value.
     """
     names: list[str] = []
     schema = _config()
@@ -85,7 +85,7 @@ def locate(path: Iterable[str | int]) -> Place:
 
 
 def flag_type(path: str) -> type | None:
-    """Return the type of a flag for the value at a path; None where the schema leaves it open.
+    """Return the type of a flag for the value at a path; None if the schema has no type.
 
     A key that takes several types has the type `object`.
     """
@@ -129,7 +129,7 @@ def _entry(schema: Schema) -> Schema:
 
 
 def _members(schema: Schema) -> list[Schema]:
-    """Return the members of a union, also of a nested one; any other schema alone."""
+    """Return the members of a (nested) union; any other schema as the only member."""
     if "$ref" in schema:
         return [_config()["$defs"][schema["$ref"].rpartition("/")[2]]]
     union = schema.get("anyOf") or schema.get("oneOf") or ()
@@ -137,7 +137,7 @@ def _members(schema: Schema) -> list[Schema]:
 
 
 def _tables(schema: Schema) -> dict[str, Schema]:
-    """Return the tables that a key holds, itself or by name; several by their `kind`."""
+    """Return the tables of a key or of its entries, by `kind` if there are several."""
     if _is_dict(schema):
         return _tables(_entry(schema))
     tables = [member for member in _members(schema) if "properties" in member]

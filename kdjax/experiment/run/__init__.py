@@ -1,1 +1,1 @@
-"""Training, its folder and its results."""
+"""Training, the workdir and the results."""

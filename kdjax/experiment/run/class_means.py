@@ -1,4 +1,4 @@
-"""Class means of a frozen network's features, as ND needs them: one pass before training."""
+"""Class means of a frozen network's features (for ND), computed before training."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ Prepare = Callable[[Batch, jax.Array], Batch]
 
 
 class MeansOptions(NamedTuple):
-    """The features whose class means are taken.
+    """The features whose class means are computed.
 
     `layer`: a feature [batch, width]. `augment`: as `data.augment` in a config, with `seed`.
     `absent_classes`: a class may have no examples, as in detection; its mean is 0.
@@ -42,15 +42,15 @@ def class_means(
 ) -> np.ndarray:
     """Return the mean feature of each class over the training split, in evaluation mode.
 
-    One pass, every example once, augmented as in training; sums in float64. The result does not
-    depend on the batch size or on the number of devices beyond rounding of the features.
+    Every example is read once, augmented as in training; sums are in float64. Apart from rounding
+    of the features, the result does not depend on the batch size or the number of devices.
 
     Args:
-      model: whose features.
-      variables: of the model, not stacked.
-      source: its training split is read.
+      model: the network.
+      variables: its variables, not stacked.
+      source: the data; only the training split is read.
       options: layer, augmentation and its seed.
-      layout: `parallel.one_device()`, the default, `pmap_data` or `mesh_data`.
+      layout: `parallel.one_device()` (the default), `pmap_data` or `mesh_data`.
 
     Returns:
       [classes, width] float32.
@@ -65,13 +65,13 @@ def class_means(
         ready = prepare(batch, key)
         outputs, _ = model.apply(variables, ready, train=False)
         check_layer("class means", options.layer, outputs.features)
-        seen = rows(outputs, ready)  # of a detector: regions around the boxes
+        seen = rows(outputs, ready)  # for a detector: regions around the boxes
         values = {
             "value": outputs.features[options.layer],
             "label": seen["label"],
             "mask": seen["mask"],
         }
-        return {name: x[None] for name, x in values.items()}  # layouts know members: there is one
+        return {name: x[None] for name, x in values.items()}  # layouts expect an axis of members
 
     compiled, placed = layout.compile_map(features), layout.place(variables)
     classes = source.spec.num_classes
@@ -84,7 +84,7 @@ def class_means(
         np.add.at(total, labels, rows64)
         count += np.bincount(labels, minlength=classes)
     if options.absent_classes and total is not None:
-        count = np.maximum(count, 1)  # no term asks for the mean of a class without boxes
+        count = np.maximum(count, 1)  # no term reads the mean of a class without boxes
     if total is None or not count.all():
         empty = [source.spec.class_names[c] for c in np.flatnonzero(count == 0)]
         raise UserError(
@@ -104,14 +104,14 @@ def cached_class_means(
     """Read class means from a run's folder, or compute and store them.
 
     Args:
-      folder: of the run.
-      variables: of the network; their hash is part of the file's name.
-      inputs: whatever else decides the result (data, augmentation, layer): part of the name too.
+      folder: the folder of the run.
+      variables: the network's variables; their hash is part of the file's name.
+      inputs: other inputs of the result (data, augmentation, layer), also part of the name.
       compute: called if there is no such file.
-      shape: (classes, width) that they must have, if known.
+      shape: the expected shape (classes, width), if known.
 
     Raises:
-      UserError: the file cannot be read, or holds means of another shape.
+      UserError: the file cannot be read, or has means of another shape.
     """
     key = json.dumps(inputs, sort_keys=True, default=str) + checkpoint.digest(variables)
     path = folder / "class_means" / hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
@@ -125,7 +125,7 @@ def cached_class_means(
             raise UserError(f"{file} cannot be read ({line}); remove it") from error
         if shape is not None and means.shape != shape:
             raise UserError(
-                f"{file} holds class means of shape {means.shape}, but the network needs {shape}; "
+                f"{file} has class means of shape {means.shape}, but the network needs {shape}; "
                 "remove the file"
             )
         return means

@@ -18,8 +18,8 @@ class ExportRequest(NamedTuple):
     """The network to export: by role, variant (None: the only one) and member.
 
     `member` None is the chosen member of the first seed. `form` "torch": also with PyTorch's names;
-    "stablehlo": also as a program for any size of a batch; "huggingface": in the reference
-    library's names and layout, a BERT, T5 or GPT-Neo only.
+    "stablehlo": also as a program for any size of a batch; "huggingface": with the
+    names and the layout of transformers, for BERT, T5 and GPT-Neo only.
     """
 
     role: str
@@ -31,12 +31,13 @@ class ExportRequest(NamedTuple):
 def from_workdir(
     experiment: Experiment, results: RunResults, request: ExportRequest, out: Path
 ) -> str:
-    """Write the trained network of a role of a run; returns a line that names it.
+    """Write the trained network of a role of a run, and return its name for a message.
 
-    A projector for a term is left out. `out` is a new folder.
+    Projectors of terms are not exported. `out` is a new folder.
 
     Raises:
-      UserError: no such variant, role or member, it is not trained yet, or no such network.
+      UserError: no such variant, role or member, a variant that is not trained yet, or a network
+        without the requested format.
     """
     role, variant = request.role, _find_variant(experiment, results, request.variant)
     if role not in variant.players:
@@ -78,7 +79,7 @@ def _find_variant(experiment: Experiment, results: RunResults, name: str | None)
     if not names:
         raise UserError("no variant of this run has a checkpoint; train first")
     if name is None and len(names) > 1:
-        raise UserError(f"--variant is not given; there are {', '.join(names)}")
+        raise UserError(f"--variant is not set; there are {', '.join(names)}")
     name = name or names[0]
     if name not in names:
         raise UserError(f"--variant={name}: no such trained variant; there are {', '.join(names)}")

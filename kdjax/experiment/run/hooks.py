@@ -1,4 +1,4 @@
-"""The hooks of the training loop: log lines, validation, progress; and the final scores."""
+"""The hooks of the training loop (log lines, validation, progress), and the final scores."""
 
 import functools
 import itertools
@@ -42,7 +42,7 @@ class TrainHooks:
         log: MetricsLog | NullLog,
         tracker: loop.DivergenceTracker,
     ) -> None:
-        """Keep the parts; nothing happens yet."""
+        """Store the arguments."""
         self.experiment, self.group, self.program = experiment, group, program
         self.log, self.tracker = log, tracker
         variant = group.variant
@@ -50,11 +50,11 @@ class TrainHooks:
         self.named = len(experiment.variants) > 1 or variant.name != "default"
 
     def fit(self, state: State, save: Callable[[State], None]) -> State:
-        """Train from the state's own step to the end; returns a plain state.
+        """Train from the state's step to the end, and return a state on one device.
 
         Args:
-          state: plain, stacked by member.
-          save: writes a checkpoint of a state that lives on the devices.
+          state: a state on one device, stacked by member.
+          save: writes a checkpoint of a state that is placed on the devices.
         """
         config, layout = self.experiment.config, self.program.layout
         start, total = int(state.step), config.num_steps
@@ -93,7 +93,7 @@ class TrainHooks:
     def log_step_memory(
         self, placed: State, batches: Iterator[Any], say: Callable[[str], None]
     ) -> Iterator[Any]:
-        """Compile the step and print its memory; returns the batches, none of them taken."""
+        """Compile the step and print its memory; return the batches, none of them consumed."""
         first = next(batches)
         cost = step_memory.step_cost(self.program.step, placed, first)
         if cost is not None:
@@ -104,7 +104,7 @@ class TrainHooks:
         return itertools.chain([first], batches)
 
     def write(self, step: int, split: str, values: Mapping[str, np.ndarray]) -> None:
-        """Write one line a member; the first process does it."""
+        """Write one line per member, in the first process."""
         if not multihost.is_first():
             return
         variant = self.group.variant
@@ -131,7 +131,7 @@ class TrainHooks:
         }
 
     def validate(self, step: int, state: State) -> None:
-        """Score validation, and the training pictures if they are evaluated too, and log it."""
+        """Log the scores on validation (and on training pictures, if they are evaluated)."""
         evaluation = self.experiment.evaluation(self.group.variant)
         predict = _predictor(self.experiment, evaluation, self.program, state)
         task = self.experiment.task
@@ -185,7 +185,7 @@ def score(
 def _predictor(
     experiment: Experiment, evaluation: EvalSpec, program: Program, state: State
 ) -> Predict:
-    """Return a function that computes the outputs on a split, once; `state` on devices."""
+    """Return a cached function from a split to its outputs; `state` is placed on the devices."""
 
     @functools.cache
     def predict(split: str) -> Predictions:

@@ -6,10 +6,10 @@ from kdjax.train import sweep
 
 
 def loss_formula(variant: Variant, role: str) -> str:
-    """Return what a role minimises: "ce + 0.5 T^2 forward_kl(teacher, T = 4)"; "" if nothing.
+    """Return the loss of a role: "ce + 0.5 T^2 forward_kl(teacher, T = 4)"; "" if it is frozen.
 
-    Scalars with default values are left out, but for temperatures. A critic's term names the
-    critic.
+    Scalars with default values are omitted, except temperatures. Terms of critics begin with the
+    critic's name.
     """
     terms = variant.players[role].terms
     summands = [_summand(variant, role, name, term) for name, term in terms.items()]

@@ -13,7 +13,7 @@ from kdjax.train.step import init_state
 
 
 class MemberGroup(NamedTuple):
-    """Some members of a variant, trained by one program."""
+    """Members of a variant that one program trains together."""
 
     variant: Variant
     members: tuple[int, ...]
@@ -21,9 +21,9 @@ class MemberGroup(NamedTuple):
 
 
 def member_groups(experiment: Experiment, variant: Variant, folder: Path) -> list[MemberGroup]:
-    """Divide a variant's members into programs, as many members each as fit into memory.
+    """Divide a variant's members into programs, each with as many members as fit into memory.
 
-    The division is written down, because a resumed run must not divide anew.
+    The division is written to a file, so that a resumed run uses the same one.
     """
     count, home = len(variant.members), folder / "checkpoints" / variant.name
     plan, size = home / "plan.json", 0
@@ -42,7 +42,7 @@ def member_groups(experiment: Experiment, variant: Variant, folder: Path) -> lis
 
 
 def has_started(variant: Variant, folder: Path) -> bool:
-    """Return whether the members of a variant have been divided, hence perhaps trained."""
+    """Return whether the members of a variant have been divided, so may have been trained."""
     return (folder / "checkpoints" / variant.name / "plan.json").exists()
 
 
@@ -52,7 +52,7 @@ def checkpoint_dir(group: MemberGroup) -> Path:
 
 
 def _fitting(experiment: Experiment, variant: Variant) -> int:
-    """Return how many members fit on each device, times the devices they may spread over."""
+    """Return the number of members that fit on a device, times the devices that they may use."""
     count = len(variant.members)
     if count == 1:
         return 1

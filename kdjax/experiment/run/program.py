@@ -1,4 +1,4 @@
-"""The members of a group as compiled functions, built once and called at every step."""
+"""The compiled functions of a group of members."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,11 +20,11 @@ from kdjax.types import Batch, Method, State
 
 
 class Program(NamedTuple):
-    """Compiled functions over stacked members, and where they live."""
+    """Compiled functions over stacked members, and their placement on devices."""
 
     method: Method
-    seeds: tuple[int, ...]  # of order and augmentation, one a member
-    layout: Layout  # of training batches
+    seeds: tuple[int, ...]  # of order and augmentation, one per member
+    layout: Layout  # placement of training batches
     eval_layout: Layout
     axes: State
     step: Callable[[State, Any], tuple[State, Any]]
@@ -40,7 +40,7 @@ def make_program(
     """Build the program of a group of members, and their state before the first step."""
     config, variant, members = experiment.config, group.variant, group.members
     seeds = tuple(int(variant.members[m]["seed"]) for m in members)
-    common = config.data.seed  # then one batch for all, and one pass of a frozen teacher
+    common = config.data.seed  # if set, members share batches and a frozen teacher's outputs
     orders = seeds if common is None else (int(common),) * len(seeds)
     devices = config.devices or jax.device_count()
     plain = variant.method(None)
@@ -83,7 +83,7 @@ def make_program(
 def _layouts(
     config: Config, devices: int, axes: State, seeds: Sequence[int]
 ) -> tuple[Layout, Layout]:
-    """Return the layouts of training and of evaluation; they place a state alike."""
+    """Return the layouts of training and of evaluation; both place a state in the same way."""
     stacked = len(set(seeds)) > 1
     if devices == 1:
         return parallel.one_device(), parallel.one_device()
@@ -98,9 +98,9 @@ def _layouts(
 def device_batches(
     experiment: Experiment, program: Program, start: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield device batches from batch number `start` on: one for all, or one a member by seed.
+    """Yield device batches from batch number `start` on: one for all members, or one per seed.
 
-    Each process reads its own rows of them.
+    Each process reads only its rows of a batch.
     """
     source = data.shard_source(experiment.source, jax.process_index(), jax.process_count())
     streams = {seed: source.train(start, seed) for seed in sorted(set(program.seeds))}
@@ -118,7 +118,7 @@ def device_batches(
 
 
 def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack the arrays of several members; texts are padded to the longest of them."""
+    """Stack the arrays of several members; texts are padded to the longest."""
     shape = np.max([row.shape for row in rows], axis=0)
     gaps = (np.stack([np.zeros_like(shape), shape - row.shape], axis=1) for row in rows)
     return np.stack([np.pad(row, gap) for row, gap in zip(rows, gaps, strict=True)])

@@ -1,6 +1,6 @@
-"""Results of a run: of a group of members as done.json holds them, of variants, of all so far.
+"""Results of groups of members (done.json), of variants and of a run.
 
-workdir/checkpoints/<variant>/<first>-<last>/<step>/     orbax, the newest few
+workdir/checkpoints/<variant>/<first>-<last>/<step>/     orbax checkpoints, the newest few
 workdir/checkpoints/<variant>/<first>-<last>/done.json   the results of these members
 """
 
@@ -68,7 +68,7 @@ class GroupResult:
 
 
 def write_group(group: MemberGroup, result: GroupResult) -> None:
-    """Write done.json: the group is finished."""
+    """Write done.json, which marks the group as finished."""
     workdir.write_json(checkpoint_dir(group) / "done.json", to_json(result))
 
 
@@ -80,17 +80,15 @@ def read_group(group: MemberGroup, num_steps: int) -> GroupResult | None:
     try:
         result = from_json(GroupResult, workdir.read_json(path))
     except UserError as error:
-        raise UserError(
-            f"{path} is damaged ({error}); put it back or remove the workdir"
-        ) from error
+        raise UserError(f"{path} is damaged ({error}); restore it or remove the workdir") from error
     return result if result.steps in (0, num_steps) else None
 
 
 class RunResults:
-    """The results of the finished variants, in order; later variants may start from them."""
+    """The results of the finished variants, in order; later variants may use their weights."""
 
     def __init__(self, experiment: Experiment, folder: Path, say: Say) -> None:
-        """Start before the first variant."""
+        """Start without results."""
         self.experiment, self.folder, self.say = experiment, folder, say
         self.outcomes: dict[str, VariantResult] = {}
         self.weights: dict[str, dict[str, Variables]] = {}
@@ -115,7 +113,7 @@ class RunResults:
         return networks
 
     def initial_weights(self, group: MemberGroup) -> dict[str, InitialWeights]:
-        """Return the weights of the roles that do not start at random."""
+        """Return the initial weights of the roles that do not start at random."""
         experiment, variant = self.experiment, group.variant
         seeds = [int(variant.members[member]["seed"]) for member in group.members]
         weights = {}
@@ -136,7 +134,7 @@ class RunResults:
         return weights
 
     def _weights_of_variant(self, group: MemberGroup, role: str, source: str) -> InitialWeights:
-        """Return the weights that an earlier variant trained, one row for each distinct source."""
+        """Return weights of an earlier variant, one row for each of its members that is used."""
         variant = group.variant
         rows = self._source_rows(group, role, source)
         stacked = models.strip_wrappers(self.weights[source][role])
@@ -160,13 +158,13 @@ class RunResults:
             if seed not in by_seed:
                 raise UserError(
                     f"config.variants.{variant.name}: roles.{role}.from_variant is {source!r}, "
-                    f"which has no good member with seed {seed}; it has {sorted(by_seed)}"
+                    f"which has no finite member with seed {seed}; it has {sorted(by_seed)}"
                 )
         return [by_seed[seed] for seed in seeds]
 
 
 def load_results(experiment: Experiment, folder: Path, say: Say) -> RunResults:
-    """Read the results of the finished variants of a workdir; nothing is trained."""
+    """Read the results of the finished variants of a workdir, without training."""
     results = RunResults(experiment, folder, say)
     for variant in experiment.variants:
         if not has_started(variant, folder):
@@ -183,16 +181,16 @@ def load_results(experiment: Experiment, folder: Path, say: Say) -> RunResults:
 def merge_groups(
     experiment: Experiment, variant: Variant, groups: Sequence[GroupResult]
 ) -> VariantResult:
-    """Put the groups of a variant together and choose among its members on validation."""
+    """Combine the groups of a variant and choose among its members on the validation split."""
     members = tuple(member for group in groups for member in group.members)
     pairs = [critic.between for critic in variant.critics.values()]
     chosen, reliability = {}, {}
     for role in variant.players:
         choice = selection.choose(members, role, variant.players, experiment.selection, pairs)
         chosen[role] = Choice(**choice._asdict())
-        if role in groups[0].bins:  # a regression has none
+        if role in groups[0].bins:  # regressions have no bins
             reliability[role] = _pool([group.bins[role] for group in groups], choice.members)
-    title = variant.config.title  # one for all variants would tell them from each other no more
+    title = variant.config.title  # a title for all variants would not distinguish them
     return VariantResult(
         name=variant.name,
         title=title if title != experiment.config.title or variant.name == "default" else "",
@@ -206,7 +204,7 @@ def merge_groups(
 
 
 def _pool(groups: Sequence[Mapping[str, Any]], members: Sequence[int]) -> Reliability:
-    """Add up the bins of the chosen members, given those of every group."""
+    """Combine the bins of the chosen members from the bins of every group."""
     pooled = {}
     for when in groups[0]:
         bins = {
@@ -238,7 +236,7 @@ def load_group_state(
     """Read the last state of a group, on the host, every role stacked by member.
 
     Raises:
-      UserError: no good checkpoint.
+      UserError: no readable checkpoint.
     """
     program, state, _ = restore_group(experiment, group, weights, say)
     state = jax.device_get(state)
@@ -258,7 +256,7 @@ def restore_group(
     """Build the program of a group and read its last state and the record of its checkpoint.
 
     Raises:
-      UserError: no good checkpoint.
+      UserError: no readable checkpoint.
     """
     program, state = make_program(experiment, group, weights)
     folder = checkpoint_dir(group)
@@ -268,5 +266,5 @@ def restore_group(
     finally:
         manager.close()
     if restored is None:
-        raise UserError(f"{folder} holds no good checkpoint; train first")
+        raise UserError(f"{folder} contains no readable checkpoint; train first")
     return program, *restored

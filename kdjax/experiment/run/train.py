@@ -1,4 +1,4 @@
-"""Training of a run: each variant in turn, its members in groups, resumable at every step."""
+"""Training of a run: its variants in order, their members in groups, with checkpoints."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 
 
 def train(experiment: Experiment, folder: Path, say: Say) -> list[VariantResult]:
-    """Train what is left to train, and return the results of all variants.
+    """Train the groups that are not finished, and return the results of all variants.
 
     Raises:
       RunError: a non-finite loss in all members of a program, or a signal.
@@ -122,14 +122,14 @@ def _announce_new_heads(variant: Variant, say: Say) -> None:
         path = variant.config.roles[role].checkpoint
         say(
             f"{variant.name}: {path} has no head for this task; classifier.weight and "
-            f"classifier.bias of {role} are new, drawn by each member's seed"
+            f"classifier.bias of {role} are initialised at random by each member's seed"
         )
 
 
 def _train_group(
     results: RunResults, group: MemberGroup, log: MetricsLog | NullLog, offset: int
 ) -> GroupResult:
-    """Train a group from its last checkpoint to the end, and score it."""
+    """Train a group from its last checkpoint to the end, and score its members."""
     started = time.perf_counter()
     experiment, say = results.experiment, results.say
     weights = results.initial_weights(group)
@@ -166,7 +166,7 @@ def _train_group(
         write_group(group, result)
         return result
     except jax.errors.JaxRuntimeError as error:
-        multihost.exit_if_peer_lost(error)  # what follows would wait for a process that is gone
+        multihost.exit_if_peer_lost(error)  # the code below would wait for a process that ended
         raise
     finally:
         checkpoint.close(manager)
@@ -179,7 +179,7 @@ def _saver(
     tracker: loop.DivergenceTracker,
     frozen: Mapping[str, str],
 ) -> Callable[[State], None]:
-    """Return the function that writes a checkpoint of a state that lives on the devices."""
+    """Return a function that writes a checkpoint of a state that is placed on the devices."""
 
     def save(state: State) -> None:
         record = {
@@ -210,6 +210,6 @@ def _check_frozen(
     for role, digest in _frozen_digests(weights, program).items():
         if record["frozen"].get(role) != digest:
             raise UserError(
-                f"roles.{role} of {group.variant.name}: its weights are not those that this run "
-                "began with; put the old file back or start in a new workdir"
+                f"roles.{role} of {group.variant.name}: its weights have changed since this run "
+                "began; restore the old file or start in a new workdir"
             )

@@ -1,4 +1,4 @@
-"""The folder of a run: its lock, its config, and files that are written whole or not at all."""
+"""The folder of a run: its lock, its config, and files that are written atomically."""
 
 import fcntl
 import importlib.metadata
@@ -22,7 +22,7 @@ from kdjax.experiment.config.schema import Config
 from kdjax.train import multihost
 from kdjax.types import Source
 
-# What may differ when a run goes on: it changes where and how fast, not what is computed.
+# Keys that may differ when a run is resumed: they change speed and placement, not the numbers.
 MAY_CHANGE = (
     "checkpoint_every",
     "devices",
@@ -38,7 +38,7 @@ _TITLE = re.compile(r"(variants\.[^.]+\.)?title: ")  # of reports
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes, and the commit of kdjax if it runs from a checkout."""
+    """Return the versions of libraries, and the commit of kdjax if it runs from a checkout."""
     numbers = {"python": platform.python_version(), "kdjax": __version__}
     for name in ("jax", "jaxlib", "flax", "optax", "numpy"):
         numbers[name] = importlib.metadata.version(name)
@@ -53,12 +53,12 @@ def versions() -> dict[str, str]:
 
 
 def device() -> str:
-    """Name the accelerator, "cpu x1"."""
+    """Return the name and number of the devices, "cpu x1"."""
     return f"{jax.devices()[0].device_kind} x{jax.device_count()}"
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file that is there whole or not at all; the first process does it."""
+    """Write a JSON file atomically, in the first process."""
     if not multihost.is_first():
         return
     part = path.with_name(f".{path.name}.part")
@@ -67,7 +67,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a file that `write_json` wrote; a damaged one is refused."""
+    """Read a file that `write_json` wrote; refuse a damaged one."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -75,26 +75,26 @@ def read_json(path: Path) -> Any:
 
 
 def damaged(path: Path, error: Exception) -> UserError:
-    """Return the refusal of a file that cannot be read."""
-    return UserError(f"{path} is damaged ({error}); put it back or remove the workdir")
+    """Return the error for a file that cannot be read."""
+    return UserError(f"{path} is damaged ({error}); restore it or remove the workdir")
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON holds it: a config as dicts, tuples as lists."""
+    """Convert a value to JSON types: a config to dicts, tuples to lists."""
     return json.loads(json.dumps(to_dict(value) if isinstance(value, Config) else value))
 
 
 @contextmanager
 def occupy(workdir: Path) -> Iterator[None]:
-    """Hold a workdir for this process; the kernel lets go when the process ends, however.
+    """Lock a workdir for this process; the kernel unlocks it when the process ends in any way.
 
     Raises:
-      UserError: it cannot be written, is an address, or another process holds it.
+      UserError: it cannot be written, is an address, or another process has locked it.
     """
     if workdir.parts[:1] and workdir.parts[0] in ("gs:", "s3:", "http:", "https:"):
         raise UserError(
-            f"workdir {workdir} is an address; mount the bucket and name its folder "
-            "(docs/tpu.md says how)"
+            f"workdir {workdir} is an address; mount the bucket and use its folder "
+            "(see docs/tpu.md)"
         )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,8 @@ def occupy(workdir: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(
-                f"workdir {workdir} is in use by another process; wait for it or name another"
+                f"workdir {workdir} is in use by another process; wait for it, or use another "
+                "workdir"
             ) from None
         yield
 
@@ -115,17 +116,17 @@ def occupy(workdir: Path) -> Iterator[None]:
 def open_run(
     workdir: Path, config: Config, command: str, source: Source, *, allow_changed_data: bool
 ) -> Iterator[None]:
-    """Occupy and adopt a workdir; with several processes the first does it for all.
+    """Lock and adopt a workdir; with several processes only the first does so.
 
     A new run reads every picture of its data once.
 
     Raises:
-      UserError: from `occupy`, `adopt`, `check_data` and `Source.verify`, in every process;
-        processes with different configs or data.
+      UserError: the errors of `occupy`, `adopt`, `check_data` and `Source.verify`, in every
+        process; processes with different configs or data.
     """
     for name, content in (("configs", plain(config)), ("data", source.digest)):
         if not multihost.all_equal(json.dumps(content, sort_keys=True)):
-            raise UserError(f"the processes of this run have different {name}; give all the same")
+            raise UserError(f"the processes of this run have different {name}; all need the same")
     with ExitStack() as held:
 
         def begin() -> None:
@@ -137,7 +138,7 @@ def open_run(
         multihost.run_on_first(begin)
         if not multihost.all_true((workdir / "config.json").exists()):
             raise UserError(
-                f"workdir {workdir} is not the same folder in all processes; name a shared one"
+                f"workdir {workdir} is not the same folder in all processes; use a shared one"
             )
         yield
 
@@ -154,16 +155,16 @@ def adopt(
 
     Args:
       workdir: the folder.
-      config: of the run.
-      command: that began it.
+      config: the config of the run.
+      command: the command that started it.
       data: `Source.digest`.
-      allow_changed_data: whether a run goes on with other data.
+      allow_changed_data: whether the run may continue with other data.
 
     A finished run whose `num_steps` alone has grown is extended.
 
     Raises:
-      UserError: the workdir belongs to another config (all differing keys shown) or to other data,
-        or holds something that is no run; a run that cannot be extended.
+      UserError: the workdir belongs to another config (the error lists the differing keys) or to
+        other data, or contains something that is no run; a run that cannot be extended.
     """
     path = workdir / "config.json"
     if path.exists():
@@ -179,13 +180,13 @@ def adopt(
             return
         if changed:
             raise UserError(
-                f"workdir {workdir} holds a run with another config: {'; '.join(changed)}. "
-                "Name another workdir, or give the same config to resume"
+                f"workdir {workdir} contains a run with another config: {'; '.join(changed)}. "
+                "Use another workdir, or the same config to resume"
             )
         check_data(workdir, data, allow_changed=allow_changed_data)
         return
     if (workdir / "metrics.jsonl").exists() or (workdir / "checkpoints").exists():
-        raise UserError(f"workdir {workdir} holds results but no config.json; name a new folder")
+        raise UserError(f"workdir {workdir} contains results but no config.json; use a new folder")
     content = {"config": plain(config), "versions": versions(), "command": command}
     content |= {"data": dict(data)}
     try:
@@ -236,25 +237,25 @@ def extension_offset(workdir: Path) -> int:
 
 
 def check_data(workdir: Path, data: Mapping[str, str], *, allow_changed: bool) -> None:
-    """Compare a digest of the data with that of a workdir; older ones have none.
+    """Compare a digest of the data with that of a workdir; older workdirs have none.
 
     Raises:
-      UserError: they differ, and that is not allowed.
+      UserError: the digests differ, and `allow_changed` is False.
     """
     old = _read(workdir).get("data") or data
     changed = differences(old, data) if isinstance(old, dict) else ["(unreadable)"]
     if not changed:
         return
-    problem = f"workdir {workdir} holds a run with other data: {'; '.join(changed)}"
+    problem = f"workdir {workdir} contains a run with other data: {'; '.join(changed)}"
     if not allow_changed:
         raise UserError(
-            f"{problem}. Put the old data back, name another workdir, or add --allow-changed-data"
+            f"{problem}. Restore the old data, use another workdir, or add --allow-changed-data"
         )
     warnings.warn(problem, stacklevel=2)
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
-    """Read the config that a workdir was made with.
+    """Read the config of a workdir.
 
     Raises:
       UserError: no run there, or a damaged file.
@@ -268,6 +269,6 @@ def _read(workdir: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
         return {**content, "config": content["config"]}
     except FileNotFoundError:
-        raise UserError(f"workdir {workdir} holds no config.json; is it a kdjax run?") from None
+        raise UserError(f"workdir {workdir} has no config.json; is it a kdjax run?") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error

@@ -1,9 +1,9 @@
-"""Lipschitz constants of a trained network's layers, for every network of images.
+"""Lipschitz constants of a trained network's layers, for every image network.
 
-A network is taken apart into a sequence of maps. Constants hold for evaluation mode, in Euclidean
-norms and real arithmetic (bfloat16 rounding may exceed them); a batch norm is folded into the
-convolution before it. The constant of a sum of maps is the sum of theirs; of concatenated outputs
-the root of the sum of squares; of maps on separate channels the largest.
+A network is split into a sequence of maps. Constants hold for evaluation mode, in Euclidean norms
+and real arithmetic (bfloat16 rounding may exceed them); a batch norm is folded into the convolution
+before it. The constant of a sum of maps is the sum of their constants; of concatenated outputs the
+root of the sum of squares; of maps on separate channels the largest.
 """
 
 import re
@@ -48,13 +48,13 @@ class Stage(NamedTuple):
 
 
 def decompose(name: str, variables: Variables, shape: Sequence[int]) -> NamedMaps:
-    """Take a network, named as for `models.build`, apart into maps whose composition it is.
+    """Split a network (named as for `models.build`) into maps that compose to it.
 
     Returns:
-      The map to every feature of the network from the one before, in their order, and "logits".
+      The map from each feature of the network to the next one, in order, and "logits".
 
     Raises:
-      UserError: no network of images, or variables of another network.
+      UserError: no image network, or variables of another network.
     """
     for pattern, take_apart in FAMILIES.items():
         if re.fullmatch(pattern, name):
@@ -70,7 +70,7 @@ def decompose(name: str, variables: Variables, shape: Sequence[int]) -> NamedMap
 
 
 def layer_constants(name: str, variables: Variables, shape: Sequence[int]) -> list[Stage]:
-    """Compute the Lipschitz constants of a network's layers; arguments and errors of `decompose`.
+    """Compute the Lipschitz constants of a network's layers; arguments and errors: `decompose`.
 
     Returns:
       "input" (constant 1), every layer of `decompose`, and "logits".
@@ -83,9 +83,9 @@ def layer_constants(name: str, variables: Variables, shape: Sequence[int]) -> li
 
 
 def downstream_constants(stages: Sequence[Stage]) -> np.ndarray:
-    """Upper bounds of the Lipschitz constants of all layers after each stage, [stages]; last 1.
+    """Bound the Lipschitz constant of all layers after each stage, [stages]; the last is 1.
 
-    The product of the constants; where only dense layers follow, the smaller one of it and
+    The bound is the product of the constants; where only dense layers follow, the minimum of it and
     `bounds.absolute_product_bound`.
     """
     constants = np.array([stage.constant for stage in stages[1:]])

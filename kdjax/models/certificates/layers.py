@@ -1,4 +1,4 @@
-"""Layers as maps, made from a network's variables."""
+"""Maps of layers, from a network's variables."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from kdjax.models.certificates.maps import RELU, Map, NamedMaps, Shape, compose
 from kdjax.types import Array, Variables
 
 EXACT = 1_100_000  # entries of a matrix whose SVD takes under a second
-WORK = 5e7  # pixels x channels^3, below which one matrix a frequency beats power iteration
+WORK = 5e7  # pixels x channels^3, below which one matrix per frequency beats power iteration
 ITERATIONS = 300  # of power iteration: its upper value is then at most 3 % above
 
 
@@ -41,7 +41,7 @@ def _scale_and_shift(module: Variables, name: str) -> tuple[np.ndarray, np.ndarr
 
 
 def batch_norm(module: Variables, name: str) -> Map:
-    """Return a batch norm that follows no convolution; its constant is the largest factor."""
+    """Return a batch norm without a convolution before it; its constant is the largest factor."""
     scale, shift = _scale_and_shift(module, name)
     return Map(
         lambda x: x * jnp.float32(scale) + jnp.float32(shift),
@@ -85,7 +85,7 @@ def average_pool(window: int, stride: int) -> Map:
 
 
 def convolve(x: Array, kernel: np.ndarray, stride: int) -> Array:
-    """Convolve as `models` does, by lax alone, which has forward derivatives too."""
+    """Convolve as `models` does, with lax only, which also has forward derivatives."""
     pads = [(size // 2, size // 2) for size in kernel.shape[:2]]
     return lax.conv_general_dilated(
         x,
@@ -100,7 +100,7 @@ def convolve(x: Array, kernel: np.ndarray, stride: int) -> Array:
 def _convolution_constant(kernel: np.ndarray, shape: Shape, stride: int) -> float:
     """Bound a convolution's norm from above: by SVD if small, by frequency, or power iteration.
 
-    The first two hold with certainty, the last one but for a probability of 1e-6.
+    The first two hold with certainty, the last with probability 1 - 1e-6.
     """
     height, width, channels = shape
     groups = channels // kernel.shape[2]

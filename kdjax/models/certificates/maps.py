@@ -23,7 +23,7 @@ class Map(NamedTuple):
     matrix: np.ndarray | None = None
 
 
-NamedMaps = list[tuple[str, Map]]  # layers of a network, each a map of the one before
+NamedMaps = list[tuple[str, Map]]  # layers of a network, each a map from the previous one
 
 
 def out_shape(part: Map, shape: Shape) -> Shape:

@@ -104,7 +104,7 @@ def shuffle_v2(module: Variables, shape: Shape) -> NamedMaps:
     for stage in (1, 2, 3):
         pending = []
         for index, block in enumerate(submodules(module, f"layer{stage}_")):
-            # a down block ends with a ReLU: another one changes nothing
+            # a down block ends with a ReLU, so another one changes nothing
             pending += [_split(block) if index else _down(block), RELU]
         layers += stage_layers(stage, pending)
     last = compose(convolution(module, "conv2", "bn2"), RELU, GLOBAL_AVERAGE)

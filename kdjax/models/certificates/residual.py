@@ -43,7 +43,7 @@ def _stride(stage: int, index: int) -> int:
 
 
 def _block(module: Variables, stride: int) -> Map:
-    """Two or three convolutions plus an identity, a projection, or an identity with padding."""
+    """Return two or three convolutions plus an identity, a projection, or a padded identity."""
     if "conv3" in module.params:
         second = convolution(module, "conv2", "bn2", stride=stride)
         last, name = compose(second, RELU, convolution(module, "conv3", "bn3")), "conv3"

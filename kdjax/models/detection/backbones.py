@@ -34,7 +34,7 @@ def make_backbone(
     if name not in (*_RESNETS, "MobileNetV2"):
         raise UserError(f"backbone is {name!r}: use one of {', '.join(_RESNETS)}, MobileNetV2")
     if unknown := sorted(set(options) - {"width"}):
-        raise UserError(f"backbone_options.{unknown[0]}: no such option; there is width")
+        raise UserError(f"backbone_options.{unknown[0]}: no such option; the only one is width")
     common = {"num_classes": 0, "stem": "imagenet", "dtype": dtype, "axis_name": axis_name}
     if name == "MobileNetV2":
         return mobilenet_v2(**common, **{"width": 1.0, **options})
@@ -50,8 +50,8 @@ def frozen_parts(name: str, *, norm: bool, stages: int) -> Callable[[tuple[str, 
       stages: number of first stages to freeze, the stem included.
 
     Raises:
-      UserError: more stages than exist, or frozen stages without `norm`: the statistics of a
-        frozen stage are frozen too.
+      UserError: more stages than exist, or frozen stages without `norm` (the statistics of a
+        frozen stage are frozen, too).
     """
     known = _STAGES["ResNet" if name in _RESNETS else name]
     if not 0 <= stages <= len(known):
@@ -97,7 +97,7 @@ def with_backbone(detector: Variables, backbone: Variables) -> Variables:
       Variables like the detector's.
 
     Raises:
-      UserError: a layer of the backbone is missing or has another shape; names the first.
+      UserError: a layer of the backbone is missing or has another shape; the error names the first.
     """
     sources = {"frozen": ("params", backbone.params)}
 

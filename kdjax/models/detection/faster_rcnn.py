@@ -47,10 +47,10 @@ class DetectorOptions:
     num_classes: int  # background included, which is the last
     backbone: str = "ResNet18"  # or "ResNet10", "ResNet34", "ResNet50", "ResNet101", "MobileNetV2"
     backbone_options: Any = None  # its {"width": ...}
-    # the backbone's batch norm does not train, as is usual with ImageNet weights; its scale and
-    # shift are stats of the model too
+    # the backbone's batch norm is not trained, as usual with ImageNet weights; its scale and shift
+    # are also stats of the model
     frozen_norm: bool = False
-    frozen_stages: int = 0  # number of first stages that are stats too; 2: the stem and stage 1
+    frozen_stages: int = 0  # number of first stages that are also stats; 2: the stem and stage 1
     pyramid_width: int = 256  # channels of the levels
     box_width: int = 1024  # of the box head's feature
     anchor_sizes: Any = (32.0, 64.0, 128.0, 256.0, 512.0)  # in pixels, one for each level
@@ -86,7 +86,7 @@ def faster_rcnn(options: DetectorOptions) -> Model:
     limits, dtype = _limits(options.limits or {}), options.dtype
     if len(options.anchor_sizes) != len(STRIDES):
         raise UserError(
-            f"anchor_sizes is {tuple(options.anchor_sizes)}: give {len(STRIDES)}, one a level of "
+            f"anchor_sizes is {tuple(options.anchor_sizes)}: give {len(STRIDES)}, one per level of "
             f"strides {STRIDES}"
         )
     if options.num_classes < 2 or options.pyramid_width < 1 or options.box_width < 1:

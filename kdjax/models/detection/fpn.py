@@ -1,4 +1,4 @@
-"""Networks of a detector: a backbone's feature pyramid (arXiv 1612.03144) and two heads.
+"""The networks of a detector: a backbone's feature pyramid (arXiv 1612.03144) and two heads.
 
 The functions between these networks (anchors, proposals, sampling) are in `proposals`.
 """
@@ -81,7 +81,7 @@ class BoxHead(nn.Module):
 
 
 class Detector(nn.Module):
-    """All networks of a detector; `Outputs.features` of the backbone name its four stages."""
+    """All networks of a detector; the backbone's `Outputs.features` have its four stages."""
 
     backbone: nn.Module
     pyramid: Pyramid

@@ -13,7 +13,7 @@ from kdjax.models.detection.boxes import cover, iou
 from kdjax.types import Array
 
 FOREGROUND, BACKGROUND, IGNORED = 1, 0, -1
-_CROWDED = 0.5  # of a region's area inside a crowd; such a region is neither object nor background
+_CROWDED = 0.5  # share of a region's area in a crowd, from which on it is ignored
 
 
 class GroundTruth(NamedTuple):
@@ -80,7 +80,7 @@ def sample(
     """
     if not 1 <= size <= label.shape[0]:
         raise UserError(
-            f"{size} regions are to be drawn of {label.shape[0]}; lower limits.regions or "
+            f"{size} regions are to be sampled from {label.shape[0]}; lower limits.regions or "
             "limits.anchors, or raise limits.proposals or the size of the images"
         )
     real = jnp.ones(label.shape, bool) if real is None else real

@@ -121,7 +121,7 @@ def _forward(geometry, features, boxes, levels):
 
 def _backward(geometry, residuals, gradient: Array):
     boxes, levels = residuals
-    # one image after the other: the number of iterations depends on its tiles
+    # one image at a time, because the number of iterations depends on its tiles
     spread = jax.custom_batching.sequential_vmap(functools.partial(_spread, geometry))
     return spread(gradient, boxes, levels), jnp.zeros_like(boxes), None
 

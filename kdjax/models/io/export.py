@@ -116,7 +116,12 @@ def load(
         raise UserError(
             f"{path} holds a {metadata['model'].get('name')}, but model.name is {model.get('name')}"
         )
-    with prefix_errors(f"{path} does not fit {model.get('name')}: "):
+    named = json.loads(json.dumps(dict(model))).items()
+    options = ", ".join(
+        f"model.{k}={v}" for k, v in metadata["model"].items() if (k, v) not in named
+    )
+    hint = f" (its network has {options})" if options else ""
+    with prefix_errors(f"{path} does not fit {model.get('name')}{hint}: "):
         tensors = convert.from_safetensors(Path(path) / "model.safetensors")
         variables = convert.restore(template, tensors)
     if spec is None:

@@ -87,7 +87,8 @@ def import_weights(
             "own data; import with --mean and --std, as in the network's training",
             stacklevel=2,
         )
-    keys = ", ".join(f"model.{key}={value}" for key, value in metadata["model"].items())
+    options = metadata["model"].items()
+    keys = ", ".join(f"roles.<role>.model.{key}={value}" for key, value in options)
     return f"{classes} classes, for a config: roles.<role>.checkpoint={out}, {keys}"
 
 

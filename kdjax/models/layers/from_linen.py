@@ -33,8 +33,8 @@ def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
     `x` is `batch[input_key]`. The module returns `Outputs` (put the input of the last linear
     layer under features["pooled"]) or an array of logits, without features. Collections other
     than "params" (such as "batch_stats") are the model's stats: training updates them,
-    evaluation returns the same object. A key, if given, is that of dropout; other streams of random
-    numbers follow from it. Evaluation has no random numbers.
+    evaluation returns the same object. A key, if passed, is that of dropout; other streams of
+    random numbers are derived from it. Evaluation has no random numbers.
 
     In place of `train` the call may take `training`, `is_training`, `update_stats`, or
     `deterministic` and `use_running_average`, which mean the opposite. An NNX module in
@@ -44,13 +44,13 @@ def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
 
     Raises:
       UserError: it is no linen module; the call has further required arguments; (by init or apply)
-        the batch lacks `input_key`; the input does not fit the parameters; evaluation drops out or
-        normalises by the batch because the call cannot be told to evaluate; the module returns
+        the batch lacks `input_key`; the input does not fit the parameters; dropout or batch norm
+        is in training mode in evaluation, because the call has no such argument; the module returns
         something else.
 
     Warns:
-      UserWarning: (by init) without such an argument, dropout or batch norm that never acts as in
-        training.
+      UserWarning: (by init) dropout or batch norm is never in training mode, because the call has
+        no such argument.
 
     >>> import jax, jax.numpy as jnp
     >>> from flax import linen as nn
@@ -145,7 +145,7 @@ def _streams(key: Array | None, name: str) -> dict[str, Array]:
 
 
 def _evaluation(modes: dict[str, bool]) -> Callable[..., Any]:
-    """Make an interceptor of an evaluation: NNX modules evaluate, and `modes` says which layers do.
+    """Return an interceptor for evaluation; it calls `eval()` of NNX modules and fills in `modes`.
 
     Linen layers take the mode from their constructor or from their call.
     """

@@ -45,13 +45,13 @@ def spectral_dense(kernel: Array, vector: Array, *, num_iters: int = 1) -> tuple
     """Divide a kernel by its largest singular value, estimated by power iteration.
 
     v <- normalised K u, u <- normalised K' v, K / (v' K u); no gradient through the vectors. The
-    estimate is at most the singular value, so that until it has converged the result's norm is 1 or
-    a little above.
+    estimate is at most the singular value, so before convergence the norm of the result is 1 or
+    slightly more.
 
     Args:
       kernel: [inputs, outputs].
       vector: u, [outputs], of the last call (or `start_vector`).
-      num_iters: 0 keeps the vector, as evaluation does.
+      num_iters: 0 does not change the vector (in evaluation).
 
     Returns:
       The kernel and u.
@@ -86,10 +86,10 @@ def spectral_conv(
 
     Args:
       kernel: [height, width, in, out].
-      vector: [rows, columns, in], an image of the size that the layer reads.
-      strides: of the convolution.
+      vector: [rows, columns, in], an image of the layer's input size.
+      strides: strides of the convolution.
       padding: "SAME" or "VALID".
-      num_iters: 0 keeps the vector, as evaluation does.
+      num_iters: 0 does not change the vector (in evaluation).
 
     Returns:
       The kernel and the vector.
@@ -143,7 +143,7 @@ def bjorck(kernel: Array, *, order: int = 1, num_iters: int = 20) -> Array:
         raise UserError(f"order: must be 1, 2 or 3, got {order!r}")
     if num_iters < 1:
         raise UserError(f"num_iters: must be >= 1, got {num_iters}")
-    # First by the largest entry: sums of entries near the ends of float32 would leave its range.
+    # Divide by the largest entry first: sums of very large or small entries would leave float32.
     kernel = kernel / _positive(lax.stop_gradient(jnp.max(jnp.abs(kernel))))
     size = lax.stop_gradient(jnp.abs(kernel))
     bound = jnp.sqrt(jnp.max(jnp.sum(size, 0)) * jnp.max(jnp.sum(size, 1)))
@@ -170,7 +170,7 @@ def bjorck_iterations(kernel: Array, *, order: int, num_iters: int) -> Array:
 def group_sort(x: Array, *, size: int = 2) -> Array:
     """Sort neighbours within groups of `size`, ascending: 1-Lipschitz, preserves gradient norms.
 
-    Size 2 is MaxMin. The values, and so their norm, do not change.
+    Size 2 is MaxMin. The norm does not change.
 
     Args:
       x: [..., features].
@@ -199,7 +199,7 @@ def group_sort(x: Array, *, size: int = 2) -> Array:
 def project_to_ball(x: Array, radius: float) -> Array:
     """Project vectors to the ball of `radius`: 1-Lipschitz, as every projection."""
     squared = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    outside = squared > radius**2  # the root inside is not used: at 0 it has no derivative
+    outside = squared > radius**2  # inside, the root is not used: it has no derivative at 0
     length = jnp.sqrt(jnp.where(outside, squared, 1.0))
     return jnp.where(outside, x * (radius / length), x)
 
@@ -209,5 +209,5 @@ def _unit(x: Array) -> Array:
 
 
 def _positive(value: Array) -> Array:
-    """Replace 0 by 1, so that a layer of zeros stays as it is."""
+    """Replace 0 by 1, so that a layer of zeros does not change."""
     return jnp.where(value > 0, value, 1.0)

@@ -31,7 +31,7 @@ def lipschitz_mlp(
       kind: "spectral" divides kernels by their largest singular value (vectors in the stats),
         "bjorck" makes them orthonormal.
       dtype: float32 only: rounding could exceed the constant.
-      axis_name: accepted as by every network; nothing is synchronised.
+      axis_name: accepted for uniformity, not used.
 
     Raises:
       UserError: an unknown kind, odd widths, another dtype.

@@ -5,7 +5,7 @@
     scores, stats = critic.scores(variables, x, y, train=True)               # [batch, batch]
 
 "bilinear": <phi(x), psi(y)>, two small networks and one matrix product; memory grows as batch^2.
-"concat": one network on both, whose first layer is computed once for each side; memory grows as
+"concat": one network on both, with a first layer that is computed once per side; memory grows as
 batch^2 x width. Both exist unconstrained (for CPC, or with a gradient penalty), with spectral
 normalisation, and with orthonormal (Bjorck) layers; the last two use MaxMin in place of ReLU.
 Lipschitz constants are in the Euclidean norm of (x, y).
@@ -52,10 +52,10 @@ def build(kind: str, *, width: int = 128, depth: int = 1, radius: float = 1.0) -
 
     Args:
       kind: one of KINDS.
-      width: of every layer.
+      width: width of every layer.
       depth: layers of each side ("bilinear"), or hidden layers ("concat").
-      radius: of the ball to which a constrained bilinear critic projects both sides; its scores
-        lie within radius / sqrt 2.
+      radius: radius of the ball to which a constrained bilinear critic projects both sides; its
+        scores lie within radius / sqrt 2.
 
     Raises:
       UserError: no such kind, or a number that is too small.
@@ -81,7 +81,7 @@ def build(kind: str, *, width: int = 128, depth: int = 1, radius: float = 1.0) -
 
 
 def _exact(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compute products in full float32: the default of GPUs and TPUs breaks a certificate."""
+    """Compute products in full float32; the default of GPUs and TPUs breaks the certificate."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         with jax.default_matmul_precision("highest"):
@@ -91,12 +91,12 @@ def _exact(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _pairs(critic: PairCritic) -> Callable[[Variables, Array, Array], Array]:
-    """Check that there are as many x as y: a single one would be broadcast."""
+    """Check that the numbers of x and y are equal: a single one would be broadcast."""
     inner = _exact(critic.pairs)
 
     def pairs(variables: Variables, x: Array, y: Array) -> Array:
         if len(x) != len(y):
-            raise UserError(f"pairs: {len(x)} x and {len(y)} y; there must be as many of both")
+            raise UserError(f"pairs: {len(x)} x and {len(y)} y; the numbers must be equal")
         return inner(variables, x, y)
 
     return pairs
@@ -143,7 +143,7 @@ def _bilinear(how: str, width: int, depth: int, radius: float) -> PairCritic:
 
 
 def _concat(how: str, width: int, depth: int, radius: float) -> PairCritic:
-    del radius  # no projection: the network is 1-Lipschitz already
+    del radius  # no projection, because the network is 1-Lipschitz
 
     def init(key: Array, x: Array, y: Array) -> Variables:
         sizes = [x.shape[1] + y.shape[1], *[width] * depth, 1]

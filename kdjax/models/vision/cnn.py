@@ -39,10 +39,10 @@ def cnn(
     dtype: Any = None,
     axis_name: str | None = None,
 ) -> Cnn:
-    """Make a stack of 3x3 stride-2 convolutions with batch norm and ReLU, averaged at its end.
+    """Build a stack of 3x3 stride-2 convolutions with batch norm and ReLU, and average pooling.
 
-    Every layer halves the image, so that nearly all of the work is in small matrix products. This
-    suits images of 8 to 64 pixels on a CPU.
+    Every layer halves the image, so most of the work is in small matrix products, which are fast
+    on a CPU for images of 8 to 64 pixels.
 
     Raises:
       UserError: `widths` is empty or no list of widths.

@@ -38,9 +38,9 @@ def mlp(
     dtype: Any = None,
     axis_name: str | None = None,
 ) -> Mlp:
-    """Make a perceptron with ReLU layers of the given widths; () gives a linear classifier.
+    """Build a perceptron with ReLU layers of these widths; () is a linear classifier.
 
-    `axis_name` is accepted as by every network, and has nothing to synchronise.
+    `axis_name` is accepted for uniformity and not used.
 
     Raises:
       UserError: `hidden` is no list of widths.

@@ -9,7 +9,7 @@ from kdjax.errors import UserError
 from kdjax.models.layers.layers import Mode, classify, conv_norm
 from kdjax.types import Outputs
 
-# V1, one row a block: output channels, stride. V2, one row a group of blocks: expansion, output
+# V1, one row per block: output channels, stride. V2, one row per group of blocks: expansion, output
 # channels at width 1, blocks, stride of the first; stride 1 in the second group, for small images.
 _V1 = (
     (64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2),
@@ -116,9 +116,9 @@ def mobilenet_v2(
     Features: "stem", "stage1" to "stage4" (after the groups of blocks 1, 2, 4 and 6, counted from
     0; they end without a ReLU), "pooled" [batch, 1280].
 
-    `width` is a factor on all channels but the last 1280, which it can only raise. The stem is
-    "cifar", halving four times, for images of about 32 pixels, or "imagenet", halving in the second
-    group too, as published, for about 224.
+    `width` is a factor on all channels; the last 1280 are only raised, never lowered. The stem
+    "cifar" is for images of about 32 pixels, which are halved four times. With "imagenet", for
+    about 224 pixels, the second group also halves them, as published.
 
     Raises:
       UserError: a width that leaves a layer without channels, or another stem.

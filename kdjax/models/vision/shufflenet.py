@@ -10,7 +10,7 @@ from jax import lax
 from kdjax.models.layers.layers import Mode, classify, conv_norm, relu_stages
 from kdjax.types import Outputs
 
-# One row a stage: channels, blocks (the first of which halves the image).
+# One row per stage: channels, blocks (the first of which halves the image).
 _V1 = ((240, 4), (480, 8), (960, 4))
 _V2 = ((116, 4), (232, 8), (464, 4))
 _STEM = 24
@@ -18,7 +18,7 @@ _GROUPS = 3  # of V1
 
 
 class GroupedBlock(nn.Module):
-    """Grouped 1x1, shuffle, depthwise 3x3, grouped 1x1; with stride 2 the mean input joins."""
+    """Grouped 1x1, shuffle, depthwise 3x3, grouped 1x1; stride 2 concatenates the pooled input."""
 
     features: int
     stride: int
@@ -129,7 +129,7 @@ class ShuffleV2(nn.Module):
                 else DownBlock(_V2[stage - 1][0], mode, name=name)
             )
 
-        # The ReLU after a block does not change channels that are the output of a ReLU already.
+        # The ReLU after a block does not change channels that are already outputs of a ReLU.
         features = relu_stages(x, [count for _, count in _V2], block)
         x = nn.relu(conv_norm(1024, mode, ("conv2", "bn2"), kernel=1)(features["stage3"]))
         return classify(x, self.num_classes, features)

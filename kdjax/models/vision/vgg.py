@@ -55,7 +55,7 @@ class Vgg(nn.Module):
 
 
 def vgg(*, num_classes: int, depth: int, dtype: Any = None, axis_name: str | None = None) -> Vgg:
-    """Make a VGG of depth 8, 11, 13, 16 or 19, with one linear layer on its last block's average.
+    """Build a VGG of depth 8, 11, 13, 16 or 19, with average pooling and one linear layer.
 
     A 2x2 max-pool follows each of the first three blocks (the first four from 64 pixels on).
     Features: "stem" (the first block), "stage1" to "stage4" (each after its last ReLU, before its

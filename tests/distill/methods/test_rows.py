@@ -108,7 +108,7 @@ def test_a_guest_uses_given_regions_and_returns_no_gradient():
 def test_regions_come_from_a_player_that_samples_them():
     ce = {"ce": terms.make_term(terms.cross_entropy())}
     for shares, expected in (
-        ({"a": ("b", ("region",)), "b": ("a", ("region",))}, "takes them from another role"),
+        ({"a": ("b", ("region",)), "b": ("a", ("region",))}, "takes its own from another role"),
         ({"a": ("c", ("region",)), "b": None}, "which is not another player"),
         ({"a": ("a", ("region",)), "b": None}, "which is not another player"),
     ):

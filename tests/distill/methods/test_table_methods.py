@@ -15,7 +15,7 @@ from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from tests.distill.methods import tables
 
-CHEAP = ("ft", "mlld", "ofd")  # a critic and phases; two views; a connector and margins
+CHEAP = ("ft", "ofd")  # a critic and phases; a connector and margins
 NAMES = [n if n in CHEAP else pytest.param(n, marks=pytest.mark.long) for n in METHODS]
 
 

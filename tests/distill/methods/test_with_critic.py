@@ -272,13 +272,13 @@ class TestErrors:
             problem(between=("student", "x"))
         with pytest.raises(ValueError, match="must name two players"):
             problem(between=("student", "student"))
-        with pytest.raises(ValueError, match=r"but teacher is frozen, .* train nobody"):
+        with pytest.raises(ValueError, match=r"but teacher is frozen, .* would train no player"):
             problem(between=("teacher", "student"))
         table = tables.players("kd", "mlp")
         models = {role: player.model for role, player in table.items()}
         critic = CriticRole(critics.contrast(LABELS), PAIR)
         method = with_critic(co_train(table), "third", critic, models)
-        with pytest.raises(ValueError, match="third: there is such a role already"):
+        with pytest.raises(ValueError, match="third: this role exists already"):
             with_critic(method, "third", critic, models)
 
     def test_of_a_layer_that_a_player_lacks(self):
@@ -299,11 +299,11 @@ class TestErrors:
     def test_errors_of_the_scalars(self):
         critic = critics.contrast(LABELS)
         for terms, message in (
-            ({}, "no terms, so that the critic trains nobody; it has contrast"),
+            ({}, "no terms, so the critic would train no role; it has contrast"),
             ({"ce": {}}, "terms.ce: this critic has no such term; it has contrast"),
             (
                 {"contrast": {"tau": 1.0}},
-                "no scalar 'tau' in this term; it has weight, temp",
+                "this term has no scalar 'tau'; it has weight, temp",
             ),
             ({"contrast": {"temperature": 0.0}}, "terms.contrast.temperature is 0; it must be > 0"),
             ({"contrast": {"momentum": 1.0}}, "momentum is 1; it must be >= 0 and < 1"),
@@ -314,7 +314,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("labels", "options", "message"),
         [
-            (np.zeros(4, int), {}, "all training examples are of one class"),
+            (np.zeros(4, int), {}, "all training examples have the same class"),
             (LABELS, {"num_negatives": 0}, "num_negatives is 0; it must be a whole number >= 1"),
             (LABELS, {"width": 2.5}, "width is 2.5; it must be a whole number >= 1"),
         ],

@@ -98,6 +98,7 @@ OWN = {
 }
 
 
+@pytest.mark.long  # as tests/train/test_devices.py does of other coupled terms
 def test_eight_devices_share_the_global_batch():
     own, batch, params = {k: make() for k, make in OWN.items()}, batch_of(16), weights()
     one = jax.jit(lambda b: evaluate(own, b, params, linear))(batch)

@@ -200,13 +200,13 @@ def test_a_completed_config_has_the_critics_scalars():
         (crd(model={"name": "contrast", "num_negatives": 0}), "crd.model: num_negatives is 0; it"),
         (crd(model={"name": "contrast", "size": 3}), "has no option 'size'; it has width, num_neg"),
         (crd(model={"name": "contrast", "own_layer": "x"}), "contrast: no layer 'x'"),
-        (crd(terms={}), "roles.crd: no terms, so that the critic trains nobody; it has contrast"),
+        (crd(terms={}), "roles.crd: no terms, so the critic would train no role; it has contrast"),
         (crd(terms={"ce": {}}), "roles.crd: terms.ce: this critic has no such term"),
-        (crd(terms={"contrast": {"tau": 1.0}}), "crd: terms.contrast: no scalar 'tau' in this t"),
+        (crd(terms={"contrast": {"tau": 1.0}}), "terms.contrast: this term has no scalar 'tau'"),
         (crd(terms={"contrast": {"momentum": 1.0}}), "crd: terms.contrast.momentum is 1; it must"),
         (crd(terms={"contrast": {"weight": "a"}}), "terms.contrast.weight is 'a'; it must be "),
         (crd(terms={"contrast": {"toward": "student"}}), "terms.contrast.toward is set; a crit"),
-        (crd(checkpoint="x"), "crd.checkpoint is set, but crd is a critic, which starts at random"),
+        (crd(checkpoint="x"), "checkpoint is set, but crd is a critic, which always starts"),
         (crd(pause={"name": "switokd", "watch": "student"}), "crd.pause is set, but crd is a crit"),
         (crd(optimizer={"learning_rate": -1.0}), "crd.optimizer.learning_rate is -1.0; it must"),
         (crd(optimizer={"name": "sdg"}), r"roles.crd.optimizer.name is 'sdg'; it must be sgd"),
@@ -228,8 +228,10 @@ def test_errors_across_roles(monkeypatch):
         build(settings)
     settings = config()
     settings["roles"]["student"]["terms"]["forward_kl"] = {"toward": "crd"}
-    with pytest.raises(UserError, match="forward_kl looks toward 'crd', which is not another play"):
+    with pytest.raises(UserError, match="forward_kl names 'crd', which is not another play"):
         build(settings)
     monkeypatch.setattr(experiment_critics, "training_labels", lambda source: np.zeros(9, np.int32))
-    with pytest.raises(UserError, match=r"roles\.crd\.model: all training examples are of one"):
+    with pytest.raises(
+        UserError, match=r"roles\.crd\.model: all training examples have the same class"
+    ):
         build(config())

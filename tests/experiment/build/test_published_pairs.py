@@ -1,4 +1,4 @@
-"""The published pairs of CIFAR-100: every file builds its networks, and two of them train."""
+"""The published pairs of CIFAR-100: networks, settings, and the training of ReviewKD++."""
 
 import pathlib
 
@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import cifar100_table
 from kdjax import models
 from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
@@ -14,12 +15,12 @@ from kdjax.experiment.run.train import train
 
 ROOT = pathlib.Path(__file__).resolve().parents[3] / "experiments"
 PAIRS = ("res56_20", "wrn40_2_40_1", "res32x4_8x4", "res50_mv2", "res32x4_shv1", "res32x4_shv2")
-METHODS = ("kd", "dkd", "dist", "reviewkd", "kdpp", "dkdpp", "distpp", "reviewkdpp")
+TABLE = ROOT / "cifar100_table.py"
 IMAGES = {"image": jax.ShapeDtypeStruct((2, 32, 32, 3), np.float32)}
 
 
-def config(method, arg=""):
-    return overrides.read(f"{ROOT / f'cifar100_{method}.py'}:{arg}", ["--config.devices=1"]).config
+def config(method, pair):
+    return overrides.read(f"{TABLE}:{method},{pair}", ["--config.devices=1"]).config
 
 
 def features(model_options):
@@ -95,11 +96,24 @@ def test_dkd_has_the_published_alpha_and_beta():
         assert [term["beta"] for term in terms] == list(betas)
 
 
-@pytest.mark.parametrize("file", [*(f"cifar100_{m}" for m in METHODS), "imagenet_kdpp"])
-def test_the_error_for_an_unknown_pair_lists_the_pairs(file):
-    known = "r34_r18, r50_mv1" if file == "imagenet_kdpp" else ", ".join(PAIRS)
-    with pytest.raises(UserError, match=f"no pair 'res56'; there are {known} and smoke"):
-        overrides.read(f"{ROOT / file}.py:res56", [])
+def test_the_error_for_an_unknown_pair_lists_the_pairs():
+    files = {f"{TABLE}:kd,res56": ", ".join(PAIRS)}
+    files[f"{ROOT / 'imagenet_kdpp.py'}:res56"] = "r34_r18, r50_mv1"
+    for file, known in files.items():
+        with pytest.raises(UserError, match=f"no pair 'res56'; there are {known} and smoke"):
+            overrides.read(file, [])
+
+
+def test_the_error_for_an_unknown_method_lists_the_methods():
+    with pytest.raises(UserError, match=r"no method 'reviewdk'; there are kd, .*, reviewkdpp"):
+        overrides.read(f"{TABLE}:reviewdk,res56_20", [])
+
+
+@pytest.mark.parametrize("method", cifar100_table.NAMES)
+def test_every_method_has_a_valid_config(method):
+    roles = config(method, "res32x4_shv1")["roles"]
+    added = {*roles["student"]["terms"]} - {"ce"}
+    assert added or "critic" in roles
 
 
 def test_reviewkdpp_trains_from_its_teacher(tmp_path):

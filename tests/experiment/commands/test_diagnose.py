@@ -209,6 +209,6 @@ def test_diverged_members_are_excluded(trained, tmp_path, capsys):
     done.write_text(json.dumps(outcome))
     argv = ["bounds", f"--workdir={copy}", "--samples=12", "--members=all", "--layers=logits"]
     assert cli.main(argv) == 0
-    assert "member 0 diverged and is left out" in capsys.readouterr().err
+    assert "member 0 diverged and is omitted" in capsys.readouterr().err
     networks = json.loads((copy / "bounds.json").read_text())["networks"]
     assert [(n["role"], n["member"]) for n in networks] == [("teacher", 1), ("student", 1)]

@@ -52,6 +52,15 @@ def at(table, path):
     return table
 
 
+def test_an_option_of_a_network_that_the_file_does_not_set(file):
+    flags = ["--config.roles.alpha.model.hidden=(8,)", "--config.roles.zeta.model.name=cnn"]
+    _, config = overrides.read(str(file), [*flags, "--config.roles.zeta.model.widths=(4,)"])
+    assert config["roles"]["alpha"]["model"] == {"name": "mlp", "hidden": (8,)}
+    assert config["roles"]["zeta"]["model"]["widths"] == (4,)
+    with pytest.raises(UserError, match=r"roles\.alpha\.model\.widths"):
+        overrides.read(str(file), ["--config.roles.alpha.model.widths=(4,)"])
+
+
 def test_a_file_without_overrides(file):
     title, config = overrides.read(str(file), [])
     assert title == "What it is."

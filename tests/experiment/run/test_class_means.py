@@ -144,7 +144,9 @@ def test_nd_uses_the_teacher_and_the_means_of_each_seed(tmp_path):
 def test_a_trained_teacher_has_no_class_means():
     settings = config()
     settings["variants"]["nd"]["roles"]["teacher"] = {}
-    with pytest.raises(UserError, match="class means are of a frozen network, but teacher trains"):
+    with pytest.raises(
+        UserError, match="class means need a frozen network, but teacher is trained"
+    ):
         build(settings)
 
 

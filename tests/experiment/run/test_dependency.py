@@ -124,7 +124,10 @@ def test_eight_devices_equal_one(kind):
     [
         (config({"objective": "wdm"}), "roles.wdm.model: objective is 'wdm'"),
         (config({"bound": "none"}), "grows without limit"),
-        (config({"objective": "cpc"}), "takes any critic, but bilinear_bjorck is Lipschitz"),
+        (
+            config({"objective": "cpc"}),
+            "is for unconstrained critics, but bilinear_bjorck is Lipschitz",
+        ),
         (config({"kind": "linear"}), "kind: no critic 'linear'"),
         (config({"sides": 3}), "sides is 3"),
         (config({"own_layer": "middle"}), "no layer 'middle'"),

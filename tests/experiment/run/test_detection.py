@@ -159,7 +159,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(path, tmp_path):
 def test_regions_of_an_unknown_role_are_an_error(path, guide):
     table = config(path)
     table["roles"] = {"student": {**table["roles"]["student"], "regions": guide}}
-    with pytest.raises(UserError, match=f"regions looks toward '{guide}'"):
+    with pytest.raises(UserError, match=f"regions names '{guide}'"):
         build(table)
 
 
@@ -180,7 +180,7 @@ def test_regions_need_detection_data():
             {"model": {"name": "resnet8"}},
             "'resnet8', but the data has boxes; use faster",
         ),
-        ("student", {"cache": True}, "student.cache is set, but a detector draws"),
+        ("student", {"cache": True}, "student.cache is set, but a detector samples"),
         ("data", {"test": 3}, "data.test is 3, but coco does not take it"),
         ("data", {"augment": "crop"}, "choose none or flip"),
         ("data", {"image_size": None}, "set a multiple of 32"),

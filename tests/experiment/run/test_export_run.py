@@ -184,7 +184,7 @@ def test_a_replaced_teacher_is_an_error(trained, tmp_path, no_page, capsys):
     content[-1] ^= 1
     path.write_bytes(bytes(content))
     argv = train(config, tmp_path / "run")
-    refused(capsys, argv, "roles.teacher", "not those that this run began with")
+    refused(capsys, argv, "roles.teacher", "its weights have changed since this run began")
 
 
 def test_training_continues_from_an_export(trained, tmp_path, no_page):

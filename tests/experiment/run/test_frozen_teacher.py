@@ -88,7 +88,7 @@ def test_the_network_is_not_in_the_cached_step():
 
 
 def test_an_invalid_cache_is_an_error():
-    with pytest.raises(UserError, match="each view of an image has outputs of its own"):
+    with pytest.raises(UserError, match="which changes the images at every step"):
         build(config(cache=True, augment="crop_flip"))
     with pytest.raises(UserError, match="but teacher trains: its outputs change"):
         build({**config(cache=True, frozen=False)})

@@ -262,17 +262,17 @@ def changed(role, **changes):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (config({"kind": "bilinear_bjorck"}), "bound is 'none', which stretches"),
+        (config({"kind": "bilinear_bjorck"}), "bound is 'none', which is not 1-Lipschitz"),
         (
             config({"kind": "bilinear_bjorck", "bound": "ball"}),
-            r"encoder_x \(mlp\) has no bound on its slope; set .*lipschitz_mlp",
+            r"encoder_x \(mlp\) is not Lipschitz; set .*lipschitz_mlp",
         ),
         (config({"metric": "features"}), "grows without limit"),
         (config({"metric": "pixels"}), "metric is 'pixels'; it must be one of features, inputs"),
         (config(penalty=-1.0), "penalty is -1; it must be > 0"),
         (config(penalty=0.0), "penalty is 0; it must be > 0"),
         (config(encoder={"embedding": 0}), "roles.encoder_x.model: embedding is 0"),
-        (config(encoder={"embedding": None}), "needs the width of its representation"),
+        (config(encoder={"embedding": None}), "must be the width of the encoder's representation"),
         (changed("critic", moves="first"), "no role has terms, so nothing would be trained"),
         (changed("critic", moves="all"), "roles.critic.moves is 'all'; it must be first or both"),
         (changed("encoder_x", moves="both"), "encoder_x is no critic"),
@@ -301,7 +301,7 @@ def test_keys_and_inputs_of_pairs_need_pairs():
         build(digits)
     digits["data"] = {"name": "digits"}
     digits["roles"]["student"]["input"] = "view"
-    with pytest.raises(UserError, match="input is 'view'; only pairs have more than image"):
+    with pytest.raises(UserError, match="input is 'view'; data other than pairs has only image"):
         build(digits)
 
 

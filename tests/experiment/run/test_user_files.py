@@ -161,6 +161,9 @@ def test_a_missing_function_and_variants_on_the_command_line(tmp_path, capsys):
     argv = train(path, tmp_path / "run")
     name = f"{tmp_path / 'own.py'}:Nothing"
     refused(capsys, [*argv, f"--config.roles.student.model.name={name}"], "has no 'Nothing'")
+    options = [f"--config.roles.student.model.name={tmp_path / 'own.py'}:Linen"]
+    options += ["--config.roles.student.model.num_features=4"]
+    refused(capsys, [*argv, *options], "num_features")
     name = f"{tmp_path / 'other.py'}:Net"
     refused(capsys, [*argv, f"--config.roles.student.model.name={name}"], "no file", "other.py")
     refused(capsys, [*argv, "--variants=own"], "--variants=own: no such variant")
