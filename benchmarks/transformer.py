@@ -1,12 +1,12 @@
 """Cost of a training step of a small BERT compared with PyTorch.
 
     python benchmarks/transformer.py [--repeats 15] [--dropout 0.1] [--dtype bfloat16]
+        [--layers 4] [--width 256] [--heads 4] [--batch 32] [--length 128]
 
-Four layers of width 256, batch 32 of length 128, a vocabulary of 30,522, cross-entropy of two
-classes, AdamW. PyTorch (in the extra `bench`) runs the plain module of `torch_bert.py` with its
-fused attention, eager. Calls are interleaved. The script prints medians in milliseconds, their
-ratio (PyTorch / kdjax), and the difference of the first losses from the same weights without
-dropout. Without PyTorch only kdjax's column is filled.
+A vocabulary of 30,522, cross-entropy of two classes, AdamW. PyTorch (in the extra `bench`) runs the
+plain module of `torch_bert.py` with its fused attention, eager. Calls are interleaved. The script
+prints medians in milliseconds, their ratio (PyTorch / kdjax), and the difference of the first losses
+from the same weights without dropout. Without PyTorch only kdjax's column is filled.
 """
 
 import argparse
@@ -28,7 +28,7 @@ try:
 except ImportError:
     torch = plain = None
 
-SIZES = {"vocab_size": 30522, "num_layers": 4, "width": 256, "num_heads": 4, "max_length": 128}
+VOCABULARY = 30522
 RATE, DECAY = 1e-4, 0.01
 
 
@@ -38,17 +38,17 @@ def batch_of(batch: int, length: int) -> dict[str, np.ndarray]:
     sizes = rng.integers(length // 4, length + 1, batch)
     sizes[0] = length
     mask = (np.arange(length) < sizes[:, None]).astype(np.int32)
-    ids = rng.integers(1, SIZES["vocab_size"], (batch, length)).astype(np.int32) * mask
+    ids = rng.integers(1, VOCABULARY, (batch, length)).astype(np.int32) * mask
     types = np.zeros_like(ids)
     labels = rng.integers(0, 2, batch).astype(np.int32)
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "label": labels}
 
 
 def kdjax_step(
-    batch: dict[str, np.ndarray], dropout: float, dtype: str | None
+    sizes: dict[str, int], batch: dict[str, np.ndarray], dropout: float, dtype: str | None
 ) -> tuple[Variables, Callable[[], float]]:
     """Return the initial variables, and a call that takes one training step."""
-    model = models.build("bert", num_classes=2, dropout=dropout, dtype=dtype, **SIZES)
+    model = models.build("bert", num_classes=2, dropout=dropout, dtype=dtype, **sizes)
     tx = optax.adamw(RATE, weight_decay=DECAY)
     variables = jax.jit(model.init)(jax.random.key(0), batch)
     first = jax.tree.map(np.array, variables)
@@ -81,17 +81,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--dtype", default=None)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     batch = batch_of(args.batch, args.length)
-    variables, call = kdjax_step(batch, args.dropout, args.dtype)
+    shape = {"num_layers": args.layers, "width": args.width, "num_heads": args.heads}
+    shape |= {"vocab_size": VOCABULARY, "max_length": args.length}
+    variables, call = kdjax_step(shape, batch, args.dropout, args.dtype)
     table = {"kdjax": call}
     if plain is not None:
         torch.set_num_threads(args.threads)
-        weights, sizes = models.flatten(variables), (SIZES["num_layers"], SIZES["num_heads"])
-        exact = kdjax_step(batch, 0.0, None)[1]()
+        weights, sizes = models.flatten(variables), (args.layers, args.heads)
+        exact = kdjax_step(shape, batch, 0.0, None)[1]()
         apart = abs(exact - plain.stepper(weights, batch, *sizes, 0.0, RATE, DECAY)())
         table["torch"] = plain.stepper(weights, batch, *sizes, args.dropout, RATE, DECAY)
     times = {name: 1e3 * value for name, value in medians(table, args.repeats).items()}

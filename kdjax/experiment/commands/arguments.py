@@ -98,14 +98,10 @@ def _add_import(add: Add) -> None:
     weights.add_argument("--weights", required=True, type=_path, help=".pth, .safetensors, .npz")
     weights.add_argument("--key", help="the state dict to read if there are several, or its prefix")
     weights.add_argument("--out", required=True, type=_path, help="a new folder")
-    weights.add_argument(
-        "--shape", default="32,32,3", help="height,width,channels (default 32,32,3)"
-    )
+    weights.add_argument("--shape", default="32,32,3", help="height,width,channels of its images")
     weights.add_argument("--mean", help="normalisation of its images, such as .485,.456,.406")
     weights.add_argument("--std", help="normalisation of its images, with --mean")
-    weights.add_argument(
-        "--scale", default="255", help="divisor of the images before mean and std (default 255)"
-    )
+    weights.add_argument("--scale", default="255", help="divisor of its images (default 255)")
     weights.add_argument("--classes", help="names in the order of the outputs, such as cat,dog")
 
 

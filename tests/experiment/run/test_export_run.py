@@ -243,7 +243,7 @@ def test_data_that_differs_from_the_teachers_is_an_error(tmp_path):
         ({"num_classes": 4}, "knows 3 classes, but the data has 4"),
         ({"mean": (0.9,)}, r"normalised by mean .* set data.mean=\("),
         ({"std": (0.9,)}, r"normalised by std"),
-        ({"std": (0.0,)}, r"data.std is \(0.0,\); it must hold 1 numbers"),
+        ({"std": (0.0,)}, r"data.std is \(0.0,\); it must have 1 numbers"),
     ]:
         with pytest.raises(UserError, match=text):
             build({**config, "data": {**config["data"], **change}})

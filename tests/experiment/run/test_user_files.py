@@ -8,6 +8,7 @@ import pytest
 from kdjax import cli
 from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
+from kdjax.experiment.commands import overrides
 from kdjax.experiment.run import train as running
 from kdjax.models.io import export
 from tests.faults.commands import base, experiment, refused, train
@@ -161,9 +162,6 @@ def test_a_missing_function_and_variants_on_the_command_line(tmp_path, capsys):
     argv = train(path, tmp_path / "run")
     name = f"{tmp_path / 'own.py'}:Nothing"
     refused(capsys, [*argv, f"--config.roles.student.model.name={name}"], "has no 'Nothing'")
-    options = [f"--config.roles.student.model.name={tmp_path / 'own.py'}:Linen"]
-    options += ["--config.roles.student.model.num_features=4"]
-    refused(capsys, [*argv, *options], "num_features")
     name = f"{tmp_path / 'other.py'}:Net"
     refused(capsys, [*argv, f"--config.roles.student.model.name={name}"], "no file", "other.py")
     refused(capsys, [*argv, "--variants=own"], "--variants=own: no such variant")
@@ -173,6 +171,15 @@ def test_a_missing_function_and_variants_on_the_command_line(tmp_path, capsys):
     refused(capsys, [*argv, "--variants=owns"], "did you mean own?", "there are alone, own")
     words = ("teacher of own starts from alone", "--variants=alone,own")
     refused(capsys, [*argv, "--variants=own"], *words)
+
+
+def test_a_flag_sets_an_option_of_an_own_network(tmp_path):
+    config(tmp_path)
+    name, width = f"{tmp_path / 'own.py'}:Nnx", "--config.roles.student.model.width=4"
+    flags = [f"--config.roles.student.model.name={name}", width]
+    loaded = overrides.read(str(experiment(tmp_path, base())), flags)
+    model = loaded.config["roles"]["student"]["model"]
+    assert (model["name"], model["width"]) == (name, 4)
 
 
 def test_some_variants_alone(trained, tmp_path, monkeypatch):

@@ -80,7 +80,7 @@ def test_sample_masks_missing_rows():
 
 
 def test_sampling_more_than_available_is_an_error():
-    with pytest.raises(UserError, match="9 regions are to be drawn of 5"):
+    with pytest.raises(UserError, match="9 regions are to be sampled from 5"):
         sample(jnp.zeros(5, int), jax.random.key(0), size=9, share=0.5)
 
 
