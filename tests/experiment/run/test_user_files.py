@@ -10,6 +10,7 @@ from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.experiment.commands import overrides
 from kdjax.experiment.run import train as running
+from kdjax.models import user_code
 from kdjax.models.io import export
 from tests.faults.commands import base, experiment, refused, train
 from tests.train.test_resume import Killed, ending, interrupted, kill
@@ -168,6 +169,7 @@ def test_a_missing_function_and_variants_on_the_command_line(tmp_path, capsys):
     frozen = {"teacher": {"terms": {"ce": None}, "from_variant": "alone"}}
     settings["variants"]["own"]["roles"] |= frozen
     path = experiment(tmp_path, settings)
+    user_code.load(f"{tmp_path / 'own.py'}:Linen")  # the line of the log comes only once
     refused(capsys, [*argv, "--variants=owns"], "did you mean own?", "there are alone, own")
     words = ("teacher of own starts from alone", "--variants=alone,own")
     refused(capsys, [*argv, "--variants=own"], *words)
