@@ -148,7 +148,7 @@ def _add_options(roles: Mapping[str, Any], overrides: Sequence[str]) -> None:
     values = {name: value for name, _, value in (text.partition("=") for text in overrides)}
     for role, table in roles.items():
         prefix, model = f"--config.roles.{role}.model.", table["model"]
-        name = values.get(f"{prefix}name", model["name"])
+        name = str(values.get(f"{prefix}name", model["name"]))
         is_network = name in registry.names() or user_code.is_path(name)
         if is_network or name in critics.names():
             known = registry if is_network else critics

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from kdjax.experiment.build.plan import Experiment
 from kdjax.experiment.config import resolve
-from kdjax.experiment.run import workdir
+from kdjax.experiment.run import network_cost, workdir
 from kdjax.report.results import (
     DataSummary,
     DetectionPicture,
@@ -13,6 +13,7 @@ from kdjax.report.results import (
     VariantResult,
     from_json,
 )
+from kdjax.train import multihost
 from kdjax.train.sweep import Member
 
 
@@ -26,6 +27,8 @@ def make_report(
 ) -> RunSummary:
     """Return the summary of a run for the report."""
     config, source = experiment.config, experiment.source
+    if multihost.is_first():
+        results = network_cost.add_costs(experiment, results)
     return RunSummary(
         title=title,
         command=command,

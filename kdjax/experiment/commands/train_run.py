@@ -6,8 +6,8 @@ from pathlib import Path
 from kdjax.experiment.build.build import build
 from kdjax.experiment.commands.overrides import LoadedConfig
 from kdjax.experiment.commands.report_data import make_report
-from kdjax.experiment.run import network_cost, workdir
 from kdjax.experiment.run import train as training
+from kdjax.experiment.run import workdir
 from kdjax.report.results import RunSummary, to_json
 from kdjax.train import multihost
 
@@ -34,8 +34,6 @@ def train_run(
     source, allow = experiment.source, allow_changed_data
     with workdir.open_run(folder, experiment.config, command, source, allow_changed_data=allow):
         results = training.train(experiment, folder, say)
-        if first:
-            results = network_cost.add_costs(experiment, results)
         report = make_report(
             experiment, results, title=loaded.title, command=command, complete=True
         )
