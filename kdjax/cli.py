@@ -117,7 +117,7 @@ def _parser() -> ArgumentParser:
         choices=("kdjax", "torch", "huggingface"),
         default="kdjax",
         help="torch: also torch.safetensors with PyTorch's names; huggingface: instead, "
-        "config.json and model.safetensors of a BERT, T5 or GPT-Neo in its names",
+        "config.json and model.safetensors of a transformer in its names",
     )
     weights = add("import", _import, "convert PyTorch weights to a checkpoint for a role")
     weights.add_argument("--model", required=True, help="a network of `list`, such as resnet56")

@@ -26,6 +26,7 @@ from kdjax.data.registry import PAIRS, holds_scores, known, load, load_pairs, ta
 from kdjax.data.text.check_tokenizer import check_tokenizer
 from kdjax.data.text.dataset import TextSet, read_text
 from kdjax.data.text.tokenize import save as save_tokenizer
+from kdjax.data.text.tokenizer_folder import has_tokenizer
 
 __all__ = [
     "AUGMENTS",
@@ -43,6 +44,7 @@ __all__ = [
     "check_tokenizer",
     "digest",
     "example_batch",
+    "has_tokenizer",
     "holds_scores",
     "known",
     "load",

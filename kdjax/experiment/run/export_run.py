@@ -10,14 +10,14 @@ from kdjax.errors import UserError, prefix_errors
 from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run.results import RunResults
 from kdjax.models.io import export as model_export
-from kdjax.models.io import import_torch
+from kdjax.models.io import huggingface_folder, import_torch
 
 
 class ExportRequest(NamedTuple):
     """The network to export: by role, variant (None: the only one) and member.
 
     `member` None is the chosen member of the first seed. `form` "torch": also with PyTorch's names;
-    "huggingface": with the names and the layout of transformers, for BERT, T5 and GPT-Neo only.
+    "huggingface": with the names and the layout of Hugging Face, for transformers only.
     """
 
     role: str
@@ -57,6 +57,8 @@ def from_workdir(
         if request.form == "huggingface":
             classes = {"num_classes": spec.num_classes, "class_names": spec.class_names}
             models.save_huggingface(folder, {**network, **classes}, variables)
+            if not spec.inputs:
+                huggingface_folder.write_normalisation(folder, spec)
         else:
             model_export.save(folder, variables, {"model": network, **origin, **spec._asdict()})
         if request.form == "torch":
