@@ -5,7 +5,7 @@
 
 A vocabulary of 30,522, cross-entropy of two classes, AdamW. PyTorch (in the extra `bench`) runs the
 plain module of `torch_bert.py` with its fused attention, eager. Calls are interleaved. The script
-prints medians in milliseconds, their ratio (PyTorch / kdjax), and the difference of the first losses
+prints medians in milliseconds, their ratio (PyTorch / kdjax), and the difference of the first loss
 from the same weights without dropout. Without PyTorch only kdjax's column is filled.
 """
 

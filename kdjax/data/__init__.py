@@ -38,6 +38,7 @@ from kdjax.data.text.check_tokenizer import check_tokenizer
 from kdjax.data.text.dataset import TextSet, read_text
 from kdjax.data.text.raw import open_encoder
 from kdjax.data.text.tokenize import save as save_tokenizer
+from kdjax.data.text.tokenizer_folder import has_tokenizer
 
 __all__ = [
     "AUGMENTS",
@@ -56,6 +57,7 @@ __all__ = [
     "digest",
     "eval_crop",
     "example_batch",
+    "has_tokenizer",
     "holds_scores",
     "is_picture",
     "known",

@@ -104,6 +104,29 @@ def soft_cross_entropy(
     return expectation(log_p, -log_q)
 
 
+def hard_cross_entropy(
+    student_logits: Logits, teacher_logits: Logits, *, label_smoothing: Number = 0.0
+) -> PerExample:
+    """Cross-entropy with the teacher's most probable class, `cross_entropy` at argmax_c z_t.
+
+    The first class counts where several are equal. The teacher gets no gradient.
+
+    Returns:
+        [*batch], nats.
+
+    Raises:
+        UserError: shapes that differ, smoothing outside [0, 1).
+
+    Source: Touvron et al. 2021 (arXiv 2012.12877), equation 3.
+
+    >>> print(hard_cross_entropy(jnp.array([0.0, 200.0]), jnp.array([1.0, 0.0])))
+    200.0
+    """
+    check_pair(student_logits, teacher_logits)
+    labels = jnp.argmax(jnp.asarray(teacher_logits), axis=-1)
+    return cross_entropy(student_logits, labels, label_smoothing=label_smoothing)
+
+
 def reverse_kl(
     student_logits: Logits, teacher_logits: Logits, *, temperature: Number = 1.0
 ) -> PerExample:

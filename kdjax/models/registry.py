@@ -13,18 +13,17 @@ from flax import linen as nn
 from kdjax.errors import UserError, did_you_mean
 from kdjax.models import user_code
 from kdjax.models.detection.faster_rcnn import DetectorOptions, faster_rcnn
-from kdjax.models.io import torch_names
+from kdjax.models.io import torch_names, vit_names
 from kdjax.models.io.convert import from_torch
 from kdjax.models.layers.from_linen import from_linen
 from kdjax.models.layers.layers import compute_dtype
 from kdjax.models.lipschitz.mlp import lipschitz_mlp
-from kdjax.models.text.bert import BertOptions, bert
-from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
-from kdjax.models.text.multiple_choice import ENCODE_ONCE, REPEAT_PROMPT, with_choices
-from kdjax.models.text.t5 import T5Options, t5
+from kdjax.models.text.multiple_choice import with_choices
+from kdjax.models.transformers import TRANSFORMERS
 from kdjax.models.vision.cnn import cnn
 from kdjax.models.vision.mlp import mlp
 from kdjax.models.vision.mobilenet import MobileNetV1, mobilenet_v2
+from kdjax.models.vision.published import MobileNetV2Imagenet, ResNet10T, VggBn
 from kdjax.models.vision.resnet import resnet, resnet_imagenet
 from kdjax.models.vision.shufflenet import ShuffleV1, ShuffleV2
 from kdjax.models.vision.vgg import vgg
@@ -47,28 +46,26 @@ _NETWORKS: dict[str, Callable[..., nn.Module | Model]] = {
     "MobileNetV2": mobilenet_v2,
     "ShuffleV1": ShuffleV1,
     "ShuffleV2": ShuffleV2,
+    **{f"vgg{d}_bn": functools.partial(VggBn, depth=d) for d in (11, 13, 16, 19)},
+    **dict.fromkeys(("mobilenet_v2", "mobilenetv2_100"), MobileNetV2Imagenet),
+    "resnet10t": ResNet10T,
     "lipschitz_mlp": lipschitz_mlp,
-    "bert": bert,
-    "t5": t5,
-    "gpt_neo": gpt_neo,
+    **{name: family.factory for name, family in TRANSFORMERS.items()},
     "faster_rcnn": faster_rcnn,
 }
 # networks whose factory takes one dataclass of options
-_OPTIONS: dict[str, type] = {
-    "bert": BertOptions,
-    "t5": T5Options,
-    "gpt_neo": GptNeoOptions,
+_OPTIONS: dict[str, Callable[..., Any]] = {
+    **{name: family.options for name, family in TRANSFORMERS.items()},
     "faster_rcnn": DetectorOptions,
 }
-_PROMPT_FORMATS = {"t5": ENCODE_ONCE, "gpt_neo": REPEAT_PROMPT}
 
 
 def build(name: str, *, num_classes: int, **options: Any) -> Model:
     """Build a network for images [batch, height, width, channel] or for tokens of text.
 
-    "bert" classifies texts, "t5" and "gpt_neo" rank `num_classes` answers (`with_choices`). See
-    `bert.bert`, `t5.t5` and `gpt_neo.gpt_neo` for their batches and features, and
-    `BertOptions`, ... beside them for their options.
+    "bert" and its kin classify texts, "t5" and the decoders rank `num_classes` answers
+    (`with_choices`). See `bert.bert`, `t5.t5`, `gpt_neo.gpt_neo`, `llama.llama` and `vit.vit` for
+    their batches and features, and `BertOptions`, ... beside them for their options.
 
     Args:
       name: one of `names()`, "wrn_<depth>_<widen>" with any depth 6n + 4, or the Python path of a
@@ -98,9 +95,10 @@ def build(name: str, *, num_classes: int, **options: Any) -> Model:
         if option not in known:
             names_known = ", ".join(sorted(known))
             raise UserError(f'model "{name}" has no option "{option}"; it has: {names_known}')
-    if name in _PROMPT_FORMATS:
+    prompt = TRANSFORMERS[name].prompt if name in TRANSFORMERS else None
+    if prompt is not None:
         language_model: Any = factory(_OPTIONS[name](**options))
-        return with_choices(language_model, _PROMPT_FORMATS[name], num_choices=num_classes)
+        return with_choices(language_model, prompt, num_choices=num_classes)
     if name in _OPTIONS:
         options = {"options": _OPTIONS[name](num_classes=num_classes, **options)}
     else:
@@ -161,7 +159,8 @@ def torch_options(name: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any
     """Return the options of `build` for the network that PyTorch's tensors belong to.
 
     A "resnet..." without projections has `shortcut="pad"`; a "ResNet..." whose first kernel is
-    7x7 has `stem="imagenet"`; the width of a "MobileNetV2" is that of its first layer.
+    7x7 has `stem="imagenet"`; the width of a "MobileNetV2" is that of its first layer, the
+    `image_size` of a "vit_..." that of its positions.
 
     Raises:
       UserError: no PyTorch code of that network is known.
@@ -169,6 +168,9 @@ def torch_options(name: str, tensors: Mapping[str, np.ndarray]) -> dict[str, Any
     first = torch_names.first_kernel(tensors)
     window = 3 if first is None else first.shape[2]
     torch_names.find_dialect(name, window=window)
+    if name.startswith(("vit_", "deit_")) and first is not None:
+        side = vit_names.image_side(tensors, first)
+        return {} if side in (None, default_options(name)["image_size"]) else {"image_size": side}
     if name.startswith("resnet"):
         projects = any(".downsample." in tensor or ".shortcut." in tensor for tensor in tensors)
         return {} if projects else {"shortcut": "pad"}

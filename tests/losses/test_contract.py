@@ -146,6 +146,7 @@ ROWS = {
     "feature_mse": Row(pair, harsh=({},), one_axis=True),
     "forward_kl": Row(pair),
     "gradient_penalty": Row(pair, couples=True, harsh=({},), call=penalty),
+    "hard_cross_entropy": Row(pair, smooth=(0,), harsh=({}, {"label_smoothing": 0.1})),
     "hierarchical_context": Row(maps, harsh=({},), one_axis=True),
     "jensen_shannon": Row(
         pair, harsh=tuple({**t, "weight": w} for t in HARSH for w in (1e-3, 0.5, 0.999))

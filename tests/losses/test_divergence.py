@@ -46,6 +46,16 @@ class TestCrossEntropy:
                 (z,), order=2, modes=["rev"], atol=0.02, rtol=0.02,  # float32 differences
             )  # fmt: skip
 
+    def test_the_teachers_class_in_place_of_a_label(self):
+        s, t = pair(4)
+        log_p = special.log_softmax(np.asarray(s, np.float64), axis=-1)
+        right = -np.take_along_axis(log_p, np.asarray(t).argmax(-1)[..., None], -1)[..., 0]
+        close(losses.hard_cross_entropy(s, t), right)
+        smoothed = losses.hard_cross_entropy(s, t, label_smoothing=0.2)
+        close(smoothed, 0.8 * right - 0.2 * log_p.mean(-1))
+        of_teacher = jax.grad(lambda a: losses.hard_cross_entropy(s, a).sum())(t)
+        assert not np.any(of_teacher)
+
     def test_an_invalid_label_gives_nan(self):
         out = losses.cross_entropy(jnp.zeros((3, 4)), jnp.array([-1, 4, 3]))
         assert np.isnan(out).tolist() == [True, True, False]

@@ -11,6 +11,7 @@ from jax import lax
 from kdjax import models
 from kdjax.errors import UserError
 from kdjax.models.layers import layers
+from kdjax.models.transformers import TRANSFORMERS
 from kdjax.types import Variables
 
 # Trainable parameters with 100 and with 10 classes, and the pooled width. Depths 14 and 44 are not
@@ -48,6 +49,20 @@ COUNTS = {
     "MobileNetV2": (812_836, 697_546, 1280),
     "ShuffleV1": (949_258, 862_768, 960),
     "ShuffleV2": (1_355_528, 1_263_278, 1024),
+    # as torchvision and timm state them with 1000 classes, minus what the classes take
+    "vgg11_bn": (132_868_840 - 900 * 4097, 132_868_840 - 990 * 4097, 4096),
+    "vgg13_bn": (133_053_736 - 900 * 4097, 133_053_736 - 990 * 4097, 4096),
+    "vgg16_bn": (138_365_992 - 900 * 4097, 138_365_992 - 990 * 4097, 4096),
+    "vgg19_bn": (143_678_248 - 900 * 4097, 143_678_248 - 990 * 4097, 4096),
+    "mobilenet_v2": (3_504_872 - 900 * 1281, 3_504_872 - 990 * 1281, 1280),
+    "mobilenetv2_100": (3_504_872 - 900 * 1281, 3_504_872 - 990 * 1281, 1280),
+    # ResNet10's, with 27 * 24 + 9 * 24 * 32 + 9 * 32 * 64 in place of 27 * 64 in the stem, and two
+    # batch norms more
+    "resnet10t": (
+        4_949_412 + 27 * 24 + 9 * 24 * 32 + 9 * 32 * 64 - 27 * 64 + 2 * (24 + 32),
+        4_903_242 + 27 * 24 + 9 * 24 * 32 + 9 * 32 * 64 - 27 * 64 + 2 * (24 + 32),
+        512,
+    ),
     # by hand: 3072 * 128 + 128 + 128 * 128 + 128 + 129 * classes
     "mlp": (422_756, 411_146, 128),
     # by hand: 9 * (3 * 16 + 16 * 32 + 32 * 64) + 2 * (16 + 32 + 64) + 65 * classes
@@ -75,8 +90,8 @@ def _small_cnn(**options):
 
 
 def test_every_name_has_a_row():
-    # the others are in test_bert, test_t5, test_gpt_neo, test_representation and test_detector
-    others = ("bert", "t5", "gpt_neo", "lipschitz_mlp", "faster_rcnn")
+    # the others are in test_transformers, test_representation and test_detector
+    others = (*TRANSFORMERS, "lipschitz_mlp", "faster_rcnn")
     assert set(models.names()) == {*COUNTS, *others}
 
 

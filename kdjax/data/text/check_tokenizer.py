@@ -6,6 +6,7 @@ from typing import Any
 
 from kdjax.data.text import tokenize
 from kdjax.data.text.tokenize import Tokenizer
+from kdjax.data.text.tokenizer_folder import byte_level
 from kdjax.errors import UserError
 
 # texts that tokenizers with the same vocabulary but other settings encode differently
@@ -16,18 +17,20 @@ _MAX_WORDS = 2000  # words that are encoded as texts, which detects another orde
 def check_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
     """Refuse the folder of a network that was trained with another tokenizer.
 
-    A folder without a vocab.txt or tokenizer.json is accepted with a warning.
+    A folder without a vocab.txt, tokenizer.json or vocab.json is accepted with a warning.
 
     Raises:
         UserError: the words, their order, or the ids of some text differ.
     """
     vocabulary = ("vocabulary", "vocab.txt", tokenize.wordpiece)
     file = ("tokenizer", "tokenizer.json", tokenize.from_file)
+    pair = ("tokenizer", "vocab.json", byte_level)
     # the data's kind first
-    for key, name, reader in (vocabulary, file) if tokenizer.plain else (file, vocabulary):
+    kinds = (vocabulary, file, pair) if tokenizer.plain else (file, vocabulary, pair)
+    for key, name, reader in kinds:
         if not Path(folder, name).is_file():
             continue
-        if _signature(reader(folder)) != _signature(tokenizer):
+        if _signature(reader(Path(folder, name))) != _signature(tokenizer):
             raise UserError(
                 f"{folder} has read another vocabulary than the data's, or with other settings; "
                 f"set data.{key}={folder}"

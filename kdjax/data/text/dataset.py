@@ -26,6 +26,7 @@ from kdjax.data.text.batches import (
 from kdjax.data.text.files import Example, read
 from kdjax.data.text.tasks import Task, lookup
 from kdjax.data.text.tokenize import Tokenizer
+from kdjax.data.text.tokenizer_folder import read_tokenizer
 from kdjax.errors import UserError
 from kdjax.types import Source, Spec
 
@@ -154,10 +155,9 @@ def _cut(
 
 
 def _tokenizer(texts: list[str], options: TextOptions) -> Tokenizer:
-    if options.tokenizer is not None:
-        return tokenize.from_file(options.tokenizer)
-    if options.vocabulary is not None:
-        return tokenize.wordpiece(options.vocabulary)
+    for key in ("tokenizer", "vocabulary"):
+        if (path := getattr(options, key)) is not None:
+            return read_tokenizer(path, f"data.{key}")
     return tokenize.train_wordpiece(texts, options.vocabulary_size)
 
 

@@ -92,7 +92,7 @@ def from_words(
     >>> encode(pieces, [("Ab C",)], max_length=8).ids.tolist()
     [2, 5, 6, 7, 3]
     """
-    library = _library()
+    library = load_library()
     ids = {word: number for number, word in enumerate(vocabulary)}
     missing = [word for word in SPECIAL[:4] if word not in ids]
     if missing:
@@ -123,7 +123,7 @@ def train_wordpiece(texts: Iterable[str], size: int) -> Tokenizer:
     """
     if size < 32:
         raise UserError(f"data.vocabulary_size is {size}; it must be >= 32")
-    library = _library()
+    library = load_library()
     blank = from_words(SPECIAL).encoder
     counts: Counter[str] = Counter()
     for text in texts:
@@ -156,7 +156,7 @@ def from_file(path: str | Path) -> Tokenizer:
     """
     file = _existing(path, "tokenizer.json", "data.tokenizer")
     try:
-        encoder = _library().Tokenizer.from_file(str(file))
+        encoder = load_library().Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises plain Exception
         reason = " ".join(str(error).split())[:120]
         raise UserError(
@@ -198,10 +198,11 @@ def save(tokenizer: Tokenizer, folder: str | Path) -> Path:
 def encode(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], *, max_length: int) -> Encoded:
     """Encode texts (tuples of one) or pairs, with the tokenizer's special tokens.
 
-    A text that is too long is truncated at its end; in a pair the longer text first.
+    A text that is too long is truncated at its end, or where the settings say; in a pair the longer
+    text first.
     """
-    encoder = tokenizer.encoder
-    encoder.enable_truncation(max_length, strategy="longest_first")
+    encoder, side = tokenizer.encoder, tokenizer.settings.get("truncation_side", "right")
+    encoder.enable_truncation(max_length, strategy="longest_first", direction=side)
     ids, types, cut = [], [], []
     try:
         for start in range(0, len(texts), _CHUNK):
@@ -224,18 +225,23 @@ def encode_prompts(tokenizer: Tokenizer, prompts: Sequence[Prompt], *, max_lengt
         for prompt, encoding in zip(part, encodings, strict=True):
             all_ids = np.array(encoding.ids, np.int32)
             cut.append(len(all_ids) > max_length)
-            ids.append(all_ids[_truncate(encoding, prompt, max_length)] if cut[-1] else all_ids)
+            if cut[-1]:
+                all_ids = all_ids[_truncate(encoding, prompt, max_length, tokenizer.settings)]
+            ids.append(all_ids)
     return _ragged(ids, [np.zeros_like(row) for row in ids], cut)
 
 
-def _truncate(encoding: Any, prompt: Prompt, max_length: int) -> np.ndarray:
+def _truncate(
+    encoding: Any, prompt: Prompt, max_length: int, settings: Mapping[str, Any]
+) -> np.ndarray:
     """Return the positions of the `max_length` tokens of a prompt that are used, ascending."""
     begin = np.array([offset[0] for offset in encoding.offsets])
     text = np.array(encoding.special_tokens_mask) == 0
     low, high = len(prompt.before), len(prompt.before) + len(prompt.long)
     inside = text & (begin >= low) & (begin < high)
+    first = 1 if settings.get("truncation_side") == "left" else -1
     # The question follows the long part and is truncated last.
-    order = np.concatenate([np.flatnonzero(inside)[::-1], np.flatnonzero(text & ~inside)])
+    order = np.concatenate([np.flatnonzero(inside)[::first], np.flatnonzero(text & ~inside)])
     return np.setdiff1d(np.arange(len(begin)), order[: len(begin) - max_length])
 
 
@@ -279,7 +285,8 @@ def _existing(path: str | Path, name: str, key: str) -> Path:
     return file
 
 
-def _library() -> Any:
+def load_library() -> Any:
+    """Import the library `tokenizers`; raises UserError where it is missing."""
     try:
         import tokenizers
     except ImportError as error:

@@ -220,6 +220,8 @@ def _term_share(
     teachers = tuple(forward.detached[teacher] for teacher in term.toward)
     _check_layers(role, name, term, forward.outputs)
     batch = rows(student, forward.batch, spec.rows)
+    if spec.own_logits:
+        student = student._replace(logits=student.features[spec.own_logits])
     if spec.coupled:  # gather only what the term reads
         student = gather(select_features(student, spec.own_layers), axis_name)
         teachers = tuple(gather(select_features(t, spec.peer_layers), axis_name) for t in teachers)

@@ -1,7 +1,8 @@
 """Terms that read logits. To add one, add its loss in `losses/` and three lines here.
 
 Terms with a `layer` also take "token_logits": the loss of each token, averaged over the real tokens
-of an example, then over the examples.
+of an example, then over the examples. They also take a feature with other logits of the student,
+"class_logits" or "distillation_logits" of a DeiT, in place of its logits.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,10 +16,12 @@ from kdjax.distill.terms.tokens import TARGETS, example_means, logits_at, pairwi
 from kdjax.types import Array, Batch, Outputs, Scalars
 
 TEMPERATURE = {"temperature": Scalar(1.0, POSITIVE)}
+_OWN_LOGITS = ("class_logits", "distillation_logits")  # of `vit.vit`
 
 
 def cross_entropy(layer: str = "") -> TermSpec:
     """Cross-entropy with the labels, or with "token_targets"; `label_smoothing` in [0, 1)."""
+    layer, own = _places(layer)
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         labels = student.features[TARGETS] if layer else batch["label"]
@@ -27,7 +30,7 @@ def cross_entropy(layer: str = "") -> TermSpec:
 
     smoothing = {"label_smoothing": Scalar(0.0, (-1e-9, 1.0))}
     layers = token_features(layer, targets=True)
-    return TermSpec(loss_fn, smoothing, teachers="none", layers=layers)
+    return TermSpec(loss_fn, smoothing, teachers="none", layers=layers, own_logits=own)
 
 
 def label_logit_mse() -> TermSpec:
@@ -53,6 +56,14 @@ def reverse_kl(layer: str = "") -> TermSpec:
 def soft_cross_entropy(layer: str = "") -> TermSpec:
     """-sum p_teacher log p_student, without T^2: SinKD's distillation on GLUE."""
     return _divergence(losses.soft_cross_entropy, layer)
+
+
+def hard_cross_entropy(layer: str = "") -> TermSpec:
+    """Cross-entropy with the teacher's most probable class: DeiT's hard distillation."""
+    layer, own = _places(layer)
+    loss_fn = pairwise(losses.hard_cross_entropy, layer)
+    smoothing = {"label_smoothing": Scalar(0.0, (-1e-9, 1.0))}
+    return TermSpec(loss_fn, smoothing, layers=token_features(layer), own_logits=own)
 
 
 def logit_mse() -> TermSpec:
@@ -153,12 +164,19 @@ def _divergence(
     scale_by_temperature_squared: bool = False,
 ) -> TermSpec:
     """Compare logits at a temperature with one teacher."""
+    layer, own = _places(layer)
     return TermSpec(
         pairwise(loss, layer),
         {**TEMPERATURE, **(scalars or {})},
         scale_by_temperature_squared=scale_by_temperature_squared,
         layers=token_features(layer),
+        own_logits=own,
     )
+
+
+def _places(layer: str) -> tuple[str, str]:
+    """Return the layer of both players, and the student's feature that stands for its logits."""
+    return ("", layer) if layer in _OWN_LOGITS else (layer, "")
 
 
 def minimum_logit_kl() -> TermSpec:

@@ -45,8 +45,9 @@ class TermSpec(NamedTuple):
     "all" (at once). `scale_by_temperature_squared`: the gradient of the loss falls as 1/T^2, so the
     term multiplies by T^2 by default. `layers`: pairs (student, teacher) of features that it reads;
     `match`: a pair must have the same "shape", the same shape except channels ("space"), or any
-    shapes ("free"). `own_parameters` and `parameters`: paths of the student's and the teachers'
-    parameters that it reads as features under `parameter_name(path)`.
+    shapes ("free"). `own_logits`: a feature of the student that replaces its logits.
+    `own_parameters` and `parameters`: paths of the student's and the teachers' parameters that it
+    reads as features under `parameter_name(path)`.
     """
 
     loss_fn: LossFn
@@ -57,6 +58,7 @@ class TermSpec(NamedTuple):
     layers: tuple[tuple[str, str], ...] = ()
     match: Literal["shape", "space", "free"] = "shape"
     class_means: str | None = None  # the teacher's layer whose class means it needs
+    own_logits: str = ""
     own_parameters: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     rows: str = "row"  # the kind of rows ("row", "anchor") whose labels and mask it reads
@@ -64,7 +66,8 @@ class TermSpec(NamedTuple):
     @property
     def own_layers(self) -> tuple[str, ...]:
         """Features of the student that it reads."""
-        return tuple(own for own, _ in self.layers)
+        own_logits = (self.own_logits,) if self.own_logits else ()
+        return (*(own for own, _ in self.layers), *own_logits)
 
     @property
     def peer_layers(self) -> tuple[str, ...]:

@@ -27,7 +27,10 @@ def token_features(layer: str, *, targets: bool = False) -> Pairs:
       UserError: another layer.
     """
     if layer not in ("", TOKENS):
-        raise UserError(f"layer is {layer!r}; it must be '' (the logits) or {TOKENS!r}")
+        raise UserError(
+            f"layer is {layer!r}; it must be '' (the logits) or {TOKENS!r}; of a DeiT that is "
+            "trained also 'class_logits' or 'distillation_logits'"
+        )
     names = (TOKENS, MASK, *((TARGETS,) if targets else ())) if layer else ()
     return tuple((name, name) for name in names)
 

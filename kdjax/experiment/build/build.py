@@ -18,6 +18,7 @@ from kdjax.errors import UserError, prefix_errors
 from kdjax.evaluation.selection import Selection, make_selection
 from kdjax.experiment.build import critics as experiment_critics
 from kdjax.experiment.build import data as experiment_data
+from kdjax.experiment.build.folders import resolve_folders, tokenizer_folder
 from kdjax.experiment.build.hparams import make_hparams, place_member
 from kdjax.experiment.build.initial_weights import find_initial_weights
 from kdjax.experiment.build.models import make_network
@@ -49,13 +50,14 @@ def build(config: Any) -> Experiment:
     plain = _to_plain(config)
     base = config if isinstance(config, Config) else resolve.from_dict(plain)
     check_devices(base)
-    data = experiment_data.load(base)
+    tables = resolve.variants(plain)
+    data = experiment_data.load(base, tokenizer_folder(tables.values()))
     labels = functools.cache(lambda: experiment_critics.training_labels(data.source))
     roles: dict[str, Roles] = {}
-    for name, table in resolve.variants(plain).items():
+    for name, table in tables.items():
         completed = resolve.from_dict(table, _where(name)) if base.variants else base
         with prefix_errors(f"{_where(name)}: "):
-            roles[name] = resolve_roles(completed)
+            roles[name] = resolve_roles(resolve_folders(completed))
     check_adapters(roles)
     two = any(r.reads_second_view(role) for r in roles.values() for role in r.players)
     prepare_train, prepare_eval = experiment_data.prepare(base, data.source, second_view=two)

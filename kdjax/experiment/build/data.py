@@ -1,7 +1,7 @@
 """From the `data` of a config to a source and the preparation of its batches in the step."""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TypeVar
 
 from kdjax import data, models
@@ -51,8 +51,10 @@ def prepare(
     return train, make
 
 
-def load(config: Config) -> TaskData:
+def load(config: Config, tokenizer: str | None = None) -> TaskData:
     """Read the data of a config and select its task.
+
+    `tokenizer` is the folder of the tokenizer of texts, if the config names none.
 
     Raises:
       UserError: the errors of the reader; keys of another kind of data; a split without examples;
@@ -69,6 +71,8 @@ def load(config: Config) -> TaskData:
         source = data.load_pairs(name, _options(data.PairOptions, config), batching, splitting)
     elif name == "text":
         texts = _options(data.TextOptions, config)
+        if texts.vocabulary is None and texts.tokenizer is None:
+            texts = replace(texts, tokenizer=tokenizer)
         dataset = data.read_text(texts, batching, splitting)
         source = dataset.source
         kind = "text_regression" if data.holds_scores(texts.task) else "text_classification"

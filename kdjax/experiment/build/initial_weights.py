@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from kdjax import models
 from kdjax.distill import Player
@@ -14,8 +13,9 @@ from kdjax.errors import UserError, prefix_errors
 from kdjax.experiment.build.plan import TaskData
 from kdjax.experiment.build.roles import Roles
 from kdjax.experiment.config.schema import Role
-from kdjax.models.io import class_order, huggingface
+from kdjax.models.io import class_order, huggingface, huggingface_folder
 from kdjax.models.io import export as model_export
+from kdjax.models.io.huggingface_config import is_classifier
 from kdjax.types import Batch, Model, Spec, Variables
 
 
@@ -102,28 +102,26 @@ def load_initial_weights(
     the role's network for this data; `template`: the shapes of its variables.
 
     Returns:
-      The variables, and whether they need `init_head`: a trained BERT whose file has no head for
-      this task.
+      The variables, and whether they need `init_head`: a trained classifier of Hugging Face whose
+      file has no head for this task.
 
     Raises:
       UserError: another architecture, tensors that do not fit, or other data.
     """
     path = role.checkpoint or ""
     if is_huggingface(path):
-        loaded = _load_huggingface(path, role, template, spec)
-        huggingface.check_options(path, network, role.keep_layers)
-        return loaded
+        huggingface_folder.check_options(path, network, role.keep_layers)
+        if normalised := huggingface_folder.read_normalisation(path):
+            model_export.check_normalised(path, normalised, spec)
+        return _load_huggingface(path, role, template, spec)
     if role.keep_layers:
         return _fit(path, role, model_export.restore(path, spec)[1], template), False
     return model_export.load(path, network, template, spec), False
 
 
 def init_head(variables: Variables, seed: int) -> Variables:
-    """Initialise the head of a BERT as the reference library does: N(0, .02^2), bias 0."""
-    head = variables.params["fc"]
-    drawn = 0.02 * jax.random.normal(jax.random.key(seed), head["kernel"].shape[::-1])
-    fresh = {"kernel": drawn.T, "bias": jnp.zeros_like(head["bias"])}
-    return variables._replace(params={**variables.params, "fc": fresh})
+    """Initialise the layers that a file lacks, which are zero: N(0, .02^2), bias 0."""
+    return huggingface.draw_head(variables, jax.random.key(seed))
 
 
 def load_backbone(path: str, template: Variables, spec: Spec) -> Variables:
@@ -150,7 +148,7 @@ def init_detector_heads(
 def is_huggingface(path: str | Path) -> bool:
     """Return whether a folder's config.json has a model_type."""
     try:
-        return "model_type" in huggingface.read_config(path)
+        return "model_type" in huggingface_folder.read_config(path)
     except UserError:
         return False
 
@@ -166,13 +164,12 @@ def _load_huggingface(
     try:
         variables = _fit(path, role, models.load_huggingface(path)[1], template)
     except UserError:
-        if role.model.name != "bert" or not role.terms:
+        if not is_classifier(huggingface_folder.read_options(path)[0]) or not role.terms:
             raise
     else:
-        names = huggingface.read_class_names(path)
+        names = huggingface_folder.read_class_names(path)
         return class_order.in_data_order(variables, names, spec, path), False
-    key = jax.random.key(0)  # `init_head` replaces this head for each member
-    variables = models.load_huggingface(path, num_classes=spec.num_classes, key=key)[1]
+    variables = huggingface.load_headless(path, spec.num_classes)[1]
     return _fit(path, role, variables, template), True
 
 

@@ -74,7 +74,7 @@ def _add_export(add: Add) -> None:
         default="kdjax",
         help="torch: also torch.safetensors with PyTorch's names; stablehlo: also model.stablehlo, "
         "which JAX runs without kdjax; huggingface: instead, "
-        "config.json and model.safetensors of a BERT, T5 or GPT-Neo in its names",
+        "config.json and model.safetensors of a transformer in its names",
     )
 
 

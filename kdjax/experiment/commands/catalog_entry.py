@@ -74,18 +74,19 @@ def _network(name: str) -> Iterator[str]:
     yield f"{name}: a network, roles.<role>.model.name"
     yield "  options and defaults:"
     yield from _defaults(options)
-    variables, features = _trace(name)
+    side = options.get("image_size") or SIDE
+    variables, features = _trace(name, side)
     yield f"  parameters with {CLASSES} classes: {models.parameter_count(variables):,}"
-    yield f"  layers, for one image of {SIDE} x {SIDE} x 3 or one text of 16 tokens:"
+    yield f"  layers, for one image of {side} x {side} x 3 or one text of 16 tokens:"
     yield from (f"    {layer} {list(value.shape)}" for layer, value in features.items())
 
 
-def _trace(name: str) -> tuple[Any, Mapping[str, Any]]:
+def _trace(name: str, side: int) -> tuple[Any, Mapping[str, Any]]:
     """Return the shapes of a network's variables and features, without computing them."""
     ids = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (1, 16))
     ids |= dict.fromkeys(("choice_ids", "choice_mask"), (1, CLASSES, 4))
     batch = {key: jax.ShapeDtypeStruct(shape, jnp.int32) for key, shape in ids.items()}
-    batch["image"] = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+    batch["image"] = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     model = models.build(name, num_classes=CLASSES)
     variables = jax.eval_shape(model.init, jax.random.key(0), batch)
 

@@ -16,6 +16,8 @@ from kdjax.experiment.config.schema_lookup import flag_type
 from kdjax.models import registry, user_code
 
 SWEEP = "--config.sweep."
+# options of a network that a Hugging Face folder describes; see `build/folders.py`
+_OF_FOLDERS = {"path": "", "from_scratch": False}
 
 
 class LoadedConfig(NamedTuple):
@@ -149,10 +151,12 @@ def _add_options(roles: Mapping[str, Any], overrides: Sequence[str]) -> None:
     for role, table in roles.items():
         prefix, model = f"--config.roles.{role}.model.", table["model"]
         name = str(values.get(f"{prefix}name", model["name"]))
+        options: Mapping[str, Any] = _OF_FOLDERS if name == "huggingface" else {}
         is_network = name in registry.names() or user_code.is_path(name)
         if is_network or name in critics.names():
             known = registry if is_network else critics
             options = known.default_options(name)
+        if options:
             model |= {
                 k: v for k, v in options.items() if f"{prefix}{k}" in values and k not in model
             }

@@ -11,7 +11,7 @@ from kdjax.experiment.build import data as experiment_data
 from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run.results import RunResults
 from kdjax.models.io import export as model_export
-from kdjax.models.io import import_torch, stablehlo
+from kdjax.models.io import huggingface_folder, import_torch, stablehlo
 
 
 class ExportRequest(NamedTuple):
@@ -19,7 +19,7 @@ class ExportRequest(NamedTuple):
 
     `member` None is the chosen member of the first seed. `form` "torch": also with PyTorch's names;
     "stablehlo": also as a program for any size of a batch; "huggingface": with the
-    names and the layout of transformers, for BERT, T5 and GPT-Neo only.
+    names and the layout of Hugging Face, for transformers only.
     """
 
     role: str
@@ -62,6 +62,8 @@ def from_workdir(
         if request.form == "huggingface":
             classes = {"num_classes": spec.num_classes, "class_names": spec.class_names}
             models.save_huggingface(folder, {**network, **classes}, variables)
+            if not spec.inputs:
+                huggingface_folder.write_normalisation(folder, spec)
         else:
             model_export.save(
                 folder, variables, {"model": network, **origin, **inference, **spec._asdict()}

@@ -121,8 +121,8 @@ def _announce_new_heads(variant: Variant, say: Say) -> None:
     for role in variant.new_heads:
         path = variant.config.roles[role].checkpoint
         say(
-            f"{variant.name}: {path} has no head for this task; classifier.weight and "
-            f"classifier.bias of {role} are initialised at random by each member's seed"
+            f"{variant.name}: {path} has no head for this task; the last layers that {role} lacks "
+            "are initialised at random by each member's seed"
         )
 
 

@@ -64,11 +64,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _permute(variables: Variables, order: list[int], where: str) -> Variables:
-    """Take the outputs of "fc" in an order, and of a detector's "deltas", 4 a class."""
+    """Take the outputs of the last layers in an order, and of a detector's "deltas", 4 a class."""
     if order == sorted(order):
         return variables
     boxes = [4 * number + side for number in order[:-1] for side in range(4)]  # background has none
-    indices = {"fc": np.array(order), "deltas": np.array(boxes)}
+    classes = dict.fromkeys(("fc", "distillation_fc"), np.array(order))
+    indices = {**classes, "deltas": np.array(boxes)}
 
     def take(path: tuple[Any, ...], leaf: Any) -> Any:
         layer = str(getattr(path[-2], "key", ""))

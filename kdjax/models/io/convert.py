@@ -12,7 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
-from kdjax.models.io import torch_names
+from kdjax.models.io import torch_names, vit_names
 from kdjax.types import Model, PyTree, Variables
 
 _MAX_LISTED = 12  # names in an error, of each kind
@@ -107,8 +107,13 @@ def from_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: no such file; give the path of a .safetensors file")
     try:
         return safetensors.numpy.load_file(path)
-    except (*CORRUPT_FILE_ERRORS, safetensors.SafetensorError, AttributeError) as error:
-        # numpy lacks some types
+    except AttributeError as error:  # numpy lacks some types
+        reason = str(error)[-60:]
+        raise UserError(
+            f"{path}: holds numbers of a type that is not read ({reason}); save them as float32, "
+            "float16 or bfloat16"
+        ) from error
+    except (*CORRUPT_FILE_ERRORS, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not a whole safetensors file: {reason}") from error
 
@@ -129,7 +134,8 @@ def from_torch(name: str, model: Model, tensors: Mapping[str, np.ndarray]) -> Va
     window, channels = (3, 3) if first is None else (first.shape[2], first.shape[1])
     dialect = torch_names.find_dialect(name, window=window)
     tensors = torch_names.normalise(tensors, dialect)
-    image = jax.ShapeDtypeStruct((1, 32, 32, channels), jnp.float32)
+    side = None if first is None else vit_names.image_side(tensors, first)
+    image = jax.ShapeDtypeStruct((1, side or 32, side or 32, channels), jnp.float32)
     template = jax.eval_shape(model.init, jax.random.key(0), {"image": image})
     layout = _torch_layout(flatten(template), dialect)
     return from_file_layout(template, tensors, layout, f'the tensors are not those of "{name}"')
@@ -147,11 +153,11 @@ def to_torch(name: str, variables: Variables) -> dict[str, np.ndarray]:
     flat = flatten(variables)
     first = next((leaf for leaf in flat.values() if np.ndim(leaf) == 4), None)
     dialect = torch_names.find_dialect(name, window=3 if first is None else first.shape[0])
-    return to_file_layout(variables, _torch_layout(flat, dialect))
+    return vit_names.fuse(to_file_layout(variables, _torch_layout(flat, dialect)))
 
 
 def _torch_layout(flat: Mapping[str, Any], dialect: torch_names.Dialect) -> Layout:
-    axes = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,), 0: ()}
+    axes = {4: (3, 2, 0, 1), 3: (0, 1, 2), 2: (1, 0), 1: (0,), 0: ()}
     return {p: (torch_names.to_name(p, dialect), axes[np.ndim(x)]) for p, x in flat.items()}
 
 

@@ -1,9 +1,9 @@
-"""BERT, T5 and GPT-Neo in the reference library's folders: config.json and model.safetensors."""
+"""Networks in the reference library's folders: config.json and model.safetensors."""
 
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,57 +13,91 @@ import numpy as np
 
 from kdjax.errors import UserError
 from kdjax.models.io import convert, huggingface_names, weight_files
-from kdjax.models.io.huggingface_config import class_names, to_config, to_options
-from kdjax.models.text.bert import BertOptions, bert
-from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
-from kdjax.models.text.t5 import T5Options, t5
+from kdjax.models.io.huggingface_config import is_classifier, to_config, to_options
+from kdjax.models.io.huggingface_folder import read_config, read_network
+from kdjax.models.transformers import FAMILIES, TRANSFORMERS
 from kdjax.types import Array, Model, Variables
 
-_FAMILIES: dict[str, tuple[type, Callable[[Any], Model]]] = {
-    "bert": (BertOptions, bert),
-    "t5": (T5Options, t5),
-    "gpt_neo": (GptNeoOptions, gpt_neo),
-}
-_HIDDEN_OPTIONS = (
-    "num_heads",
-    "activation",
-    "epsilon",
-    "layers",
-    "window",
-    "max_distance",
-    "scale_outputs",
-)
-_BERT_HEADS = ("classifier.", "cls.")  # of fine-tuning and of pre-training
+_HEAD_LAYERS = ("fc", "distillation_fc", "pooler")  # that a file of another task may lack
 
 
 def load_huggingface(
     folder: str | os.PathLike[str], *, num_classes: int | None = None, key: Array | None = None
 ) -> tuple[Model, Variables]:
-    """Read a BERT with a head for classes or numbers, a T5 or a GPT-Neo.
+    """Read a network of one of the `transformers.FAMILIES`.
 
-    T5 and GPT-Neo become models of tokens; `with_choices` makes classifiers of them. All tensors
-    are converted to float32. Buffers (position ids, causal masks) are ignored.
+    BERT and its kin have a head for classes or numbers, ViT and DeiT for classes. The others become
+    models of tokens; `with_choices` makes classifiers of them. All tensors are converted to
+    float32. Buffers (position ids, causal masks) are ignored.
 
     Args:
       folder: holds config.json and model.safetensors or pytorch_model.bin, whole or in shards.
-      num_classes: width of a new head for a BERT, in place of the file's: the start of fine-tuning.
+      num_classes: width of a new head, in place of the file's: the start of fine-tuning.
       key: of the new head's initial values.
 
     Raises:
       UserError: a file is missing or damaged, an unknown model_type, or tensors that are missing,
         unexpected or misshapen; lists them with the file's names and layouts.
     """
-    name, options, tensors = _read(folder)
-    where = weight_files.weights_file(folder)
+    if num_classes is None:
+        return _load(folder)
+    if key is None:
+        raise UserError(f"{folder}: num_classes gives a classifier a new head, and needs a key")
+    model, variables = load_headless(folder, num_classes)
+    return model, draw_head(variables, key)
+
+
+def load_headless(folder: str | os.PathLike[str], num_classes: int) -> tuple[Model, Variables]:
+    """Read a classifier as `load_huggingface`, with zeros for the head that `draw_head` draws."""
+    return _load(folder, num_classes)
+
+
+def _load(
+    folder: str | os.PathLike[str], num_classes: int | None = None
+) -> tuple[Model, Variables]:
+    name, options, tensors = read_network(folder)
+    if num_classes is not None and not is_classifier(name):
+        raise UserError(f"{folder}: num_classes gives a classifier a new head; a {name} has tokens")
     if num_classes is not None:
-        if name != "bert" or key is None:
-            raise UserError(f"{folder}: num_classes gives a BERT a new head, and needs a key")
-        tensors = _with_head(tensors, (num_classes, options["width"]), key)
         options = {**options, "num_classes": num_classes}
-    model = _build(name, options)
-    template = _template(model)
+    model = FAMILIES[name].factory(FAMILIES[name].options(**options))
+    template = _template(model, read_config(folder))
+    layout = _layout(name, template)
+    if num_classes is not None:
+        tensors = _without_head(name, tensors, template, layout)
+    where = weight_files.weights_file(folder)
     what = f"{where}: the tensors are not those of this {name}"
-    return model, convert.from_file_layout(template, tensors, _layout(name, template), what)
+    return model, convert.from_file_layout(template, tensors, layout, what)
+
+
+def draw_head(variables: Variables, key: Array) -> Variables:
+    """Draw those layers of a head that are zero, as the reference library does: N(0, .02^2)."""
+    params = dict(variables.params)
+    for number, layer in enumerate(_HEAD_LAYERS):
+        kernel = params.get(layer, {}).get("kernel")
+        if kernel is not None and not np.any(kernel):
+            own = key if number == 0 else jax.random.fold_in(key, number)
+            drawn = 0.02 * jax.random.normal(own, kernel.shape[::-1])
+            params[layer] = {**params[layer], "kernel": drawn.T}
+    return variables._replace(params=params)
+
+
+def _without_head(
+    name: str,
+    tensors: Mapping[str, np.ndarray],
+    template: Variables,
+    layout: convert.Layout,
+) -> dict[str, np.ndarray]:
+    """Replace the last layers of a file by zeros, and its pooler if it has none."""
+    flat, heads = convert.flatten(template), huggingface_names.HEADS[name]
+    replaced = {x: y for x, y in tensors.items() if not x.startswith(heads)}
+    for path, (tensor, axes) in layout.items():
+        layer, shape = path.split("/")[1], [flat[path].shape[axis] for axis in axes]
+        if layer == "pooler" and tensor in tensors:
+            replaced[tensor] = tensors[tensor]
+        elif layer in _HEAD_LAYERS:
+            replaced[tensor] = np.zeros(shape, np.float32)
+    return replaced
 
 
 def save_huggingface(
@@ -76,7 +110,7 @@ def save_huggingface(
       config_options: the content of a config.json (with "model_type"), or {"name": "bert", ...}
         with options of `models.build`, and "class_names" if they are known; missing options have
         their defaults.
-      variables: of that network; of a T5 or GPT-Neo with or without `with_choices`.
+      variables: of that network; of a model of tokens with or without `with_choices`.
 
     Raises:
       UserError: an unknown family, variables of another network, or a folder that cannot be
@@ -89,11 +123,14 @@ def save_huggingface(
     if name == "t5":
         tied = "lm_head" not in variables.params
         options["tied"] = config["tie_word_embeddings"] = tied
-    expected = convert.flatten(_template(_build(name, options)))
+    if FAMILIES[name].factory is FAMILIES["vit"].factory:
+        options |= _image_keys(config, options, variables)
+    model = FAMILIES[name].factory(FAMILIES[name].options(**options))
+    expected = convert.flatten(_template(model, config))
     arrays = convert.flatten(variables)
     shapes = {path: tuple(leaf.shape) for path, leaf in expected.items()}
     convert.check_tensors(shapes, arrays, f"the variables are not those of this {name}")
-    tensors = convert.to_file_layout(variables, _layout(name, variables))
+    tensors = huggingface_names.fuse(convert.to_file_layout(variables, _layout(name, variables)))
     target = Path(folder)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -103,108 +140,34 @@ def save_huggingface(
     convert.write_safetensors(tensors, target / "model.safetensors", {"format": "pt"})
 
 
-def check_options(
-    folder: str | os.PathLike[str], network: Mapping[str, Any], keep_layers: Sequence[int] = ()
-) -> None:
-    """Refuse a network that has other options than a folder's where no tensor's shape shows it.
-
-    Args:
-      folder: that `load_huggingface` can read.
-      network: {"name": ...} and options of `models.build`.
-      keep_layers: layers of the folder's network that this one is made of; () are all.
-
-    Raises:
-      UserError: another family, or another value of an option; names both values.
-    """
-    path = Path(folder) / "config.json"
-    config = read_config(folder)
-    name, options = to_options(config, str(path))
-    if network["name"] != name:
-        raise UserError(f"{folder} holds a {name}, not a {network['name']}")
-    if (start := config.get("decoder_start_token_id") or 0) != 0:
-        raise UserError(f"{path}: decoder_start_token_id is {start}: choices are decoded after 0")
-    options_type, _ = _FAMILIES[name]
-    fields = {field.name for field in dataclasses.fields(options_type)}
-    model = options_type(**{key: x for key, x in network.items() if key in fields}).complete()
-    tied = {"tied": model.tied} if name == "t5" else {}
-    source = options_type(**options, **tied).complete()
-    for option in _HIDDEN_OPTIONS:
-        built, saved = (getattr(each, option, None) for each in (model, source))
-        if option == "layers" and keep_layers:
-            saved = tuple(source.layers[layer] for layer in keep_layers)
-        if built != saved:
-            raise UserError(f"{folder} has {option} {saved!r}, the model {built!r}: set it there")
+def _image_keys(
+    config: dict[str, Any], options: Mapping[str, Any], variables: Variables
+) -> dict[str, Any]:
+    """Complete the keys of a ViT that follow from its arrays; returns the option of them."""
+    patch, position = variables.params["patch"]["kernel"], variables.params["position"]
+    special = 1 + ("distillation_token" in variables.params)
+    side = round((position.shape[1] - special) ** 0.5) * patch.shape[0]
+    config.setdefault("num_channels", patch.shape[2])
+    config.setdefault("image_size", side)
+    return {"image_size": options.get("image_size") or side}
 
 
-def _build(name: str, options: Mapping[str, Any]) -> Model:
-    options_type, factory = _FAMILIES[name]
-    return factory(options_type(**options))
-
-
-def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a folder's config.json.
-
-    Raises:
-      UserError: it is missing, damaged or no table.
-    """
-    path = Path(folder) / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: holds no table of settings")
-    return config
-
-
-def read_class_names(folder: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read the names of a folder's classes, in the order of the outputs; () if it has none.
-
-    Raises:
-      UserError: as `read_config`; tables of names that contradict each other.
-    """
-    return class_names(read_config(folder), str(Path(folder) / "config.json"))
-
-
-def _read(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
-    config = read_config(folder)
-    path = Path(folder) / "config.json"
-    name, options = to_options(config, str(path))
-    tensors = weight_files.read_weights(folder)
-    headed = "lm_head.weight" in tensors
-    tensors = huggingface_names.normalise(name, tensors)
-    if name == "gpt_neo" and config.get("tie_word_embeddings") is False and not headed:
-        raise UserError(f"{path}: tie_word_embeddings is false, but the file has no lm_head.weight")
-    if name == "t5":
-        # some configs are wrong about a tied head, so that the tensors decide
-        untied = config.get("tie_word_embeddings") is False
-        options["tied"] = "lm_head.weight" not in tensors and not untied
-    return name, options, tensors
-
-
-def _with_head(
-    tensors: Mapping[str, np.ndarray], shape: tuple[int, int], key: Array
-) -> dict[str, np.ndarray]:
-    """Replace the head of a BERT's tensors by a new one [classes, width]."""
-    rest = {name: x for name, x in tensors.items() if not name.startswith(_BERT_HEADS)}
-    weight = np.asarray(0.02 * jax.random.normal(key, shape))
-    bias = np.zeros(shape[0], np.float32)
-    return {**rest, "classifier.weight": weight, "classifier.bias": bias}
-
-
-def _template(model: Model) -> Variables:
+def _template(model: Model, config: Mapping[str, Any]) -> Variables:
     """Return the shapes of a network's variables."""
     keys = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
     batch = {key: jax.ShapeDtypeStruct((1, 1), jnp.int32) for key in keys}
+    side, channels = config.get("image_size") or 224, config.get("num_channels") or 3
+    batch["image"] = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
     return jax.eval_shape(model.init, jax.random.key(0), batch)
 
 
 def _layout(name: str, variables: Variables) -> convert.Layout:
     flat = convert.flatten(variables)
     gated = any("/ffn_gate/" in path for path in flat)
+    by_input = {2: (0, 1) if name == "gpt2" else (1, 0), 4: (3, 2, 0, 1)}
     layout = {}
     for path, leaf in flat.items():
-        axes = tuple(range(leaf.ndim))[:: -1 if path.endswith("/kernel") else 1]
+        axes = by_input[leaf.ndim] if path.endswith("/kernel") else tuple(range(leaf.ndim))
         layout[path] = (huggingface_names.to_name(name, path, gated), axes)
     return layout
 
@@ -213,12 +176,15 @@ def _to_config(options: Mapping[str, Any]) -> dict[str, Any]:
     """Convert {"name": ..., **options} to a config.json that states every default."""
     options = dict(options)
     name = options.pop("name", "")
-    if name not in _FAMILIES:
-        raise UserError(f'no config.json is known for "{name}"; there are {", ".join(_FAMILIES)}')
-    if name != "bert":
+    if name not in TRANSFORMERS:
+        raise UserError(f'no config.json is known for "{name}"; there are {", ".join(FAMILIES)}')
+    family = TRANSFORMERS[name]
+    fields = [field.name for field in dataclasses.fields(family.options())]
+    known = {key: value for key, value in options.items() if key in fields}
+    complete = family.options(**known).complete()
+    if family.factory is FAMILIES["vit"].factory:
+        name = "deit" if complete.distilled else "vit"
+    if not is_classifier(name):
         for key in ("num_classes", "class_names"):  # of the task, not of a model of tokens
             options.pop(key, None)
-    fields = [field.name for field in dataclasses.fields(_FAMILIES[name][0])]
-    known = {key: value for key, value in options.items() if key in fields}
-    complete = _FAMILIES[name][0](**known).complete()
     return to_config(name, {**options, **{key: getattr(complete, key) for key in fields}})

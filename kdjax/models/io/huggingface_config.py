@@ -1,64 +1,29 @@
-"""config.json of BERT, T5 and GPT-Neo to the options of `models.build`, and back."""
+"""config.json of Hugging Face's folders to the options of `models.build`, and back."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from kdjax.errors import UserError
+from kdjax.models.io import huggingface_decoders as decoders
 from kdjax.models.io.class_order import is_numbered
+from kdjax.models.io.huggingface_keys import (
+    ACTIVATIONS,
+    ALIASES,
+    ARCHITECTURES,
+    FIXED,
+    KEYS,
+    REQUIRED,
+)
+from kdjax.models.transformers import FAMILIES
 
-# config.json's key -> the option of `models.build` with the same value
-_BERT = {
-    "vocab_size": "vocab_size",
-    "num_hidden_layers": "num_layers",
-    "hidden_size": "width",
-    "num_attention_heads": "num_heads",
-    "intermediate_size": "ffn_width",
-    "max_position_embeddings": "max_length",
-    "type_vocab_size": "token_types",
-    "hidden_act": "activation",
-    "layer_norm_eps": "epsilon",
-    "hidden_dropout_prob": "dropout",
-    "attention_probs_dropout_prob": "attention_dropout",
-}
-_T5 = {
-    "vocab_size": "vocab_size",
-    "num_layers": "num_layers",
-    "d_model": "width",
-    "num_heads": "num_heads",
-    "d_kv": "head_width",
-    "d_ff": "ffn_width",
-    "relative_attention_num_buckets": "buckets",
-    "layer_norm_epsilon": "epsilon",
-    "dropout_rate": "dropout",
-    "scale_decoder_outputs": "scale_outputs",
-}
-_GPT_NEO = {
-    "vocab_size": "vocab_size",
-    "num_layers": "num_layers",
-    "hidden_size": "width",
-    "num_heads": "num_heads",
-    "max_position_embeddings": "max_length",
-    "window_size": "window",
-    "activation_function": "activation",
-    "layer_norm_epsilon": "epsilon",
-    "resid_dropout": "dropout",
-    "attention_dropout": "attention_dropout",
-    "embed_dropout": "embedding_dropout",
-}
-FAMILIES: Mapping[str, Mapping[str, str]] = {"bert": _BERT, "t5": _T5, "gpt_neo": _GPT_NEO}
-_CLASSES = {
-    "bert": "BertForSequenceClassification",
-    "t5": "T5ForConditionalGeneration",
-    "gpt_neo": "GPTNeoForCausalLM",
-}
 _T5_FORMS = {"relu": "1.0", "gated-gelu": "1.1"}
 
 
 def to_options(config: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
     """Convert a config.json to a network's name and its options.
 
-    A BERT has 2 classes by default, as in the reference library. The option `tied` of a T5 follows
-    from its file of weights, not from its config.
+    A classifier has 2 classes by default, as in the reference library. The option `tied` of a T5
+    follows from its file of weights, not from its config.
 
     Raises:
       UserError: an unknown model_type, a missing key, or an unsupported variant of the network.
@@ -69,17 +34,31 @@ def to_options(config: Mapping[str, Any], where: str) -> tuple[str, dict[str, An
     ('global', 'local')
     """
     name = config.get("model_type")
-    if not isinstance(name, str) or name not in FAMILIES:
-        known = ", ".join(FAMILIES)
+    name = ALIASES.get(name, name) if isinstance(name, str) else name
+    if not isinstance(name, str) or name not in KEYS:
+        known = ", ".join((*KEYS, *ALIASES))
         raise UserError(f"{where}: model_type is {name!r}; the known ones are {known}")
     options: dict[str, Any] = {}
-    for key, option in FAMILIES[name].items():
+    for key, option in KEYS[name].items():
         if config.get(key) is not None:
             options[option] = config[key]
-        elif option in ("vocab_size", "num_layers", "width", "num_heads", "max_length"):
+        elif option in REQUIRED:
             raise UserError(f'{where}: lacks "{key}", which a {name} must have')
-    reader = {"bert": _of_bert, "t5": _of_t5, "gpt_neo": _of_gpt_neo}[name]
-    return name, options | reader(config, where)
+    if (activation := options.get("activation")) in ACTIVATIONS:
+        options["activation"] = ACTIVATIONS[activation]
+    if is_classifier(name):
+        labels = config.get("id2label")
+        options["num_classes"] = config.get("num_labels", 2) if labels is None else len(labels)
+    if name in ("bert", "roberta"):
+        return name, options | _of_bert(config, where)
+    if name == "t5":
+        return name, options | _of_t5(config, where)
+    return name, options | decoders.read(name, config, where)
+
+
+def is_classifier(name: str) -> bool:
+    """Return whether a family's last layer has classes; that of the others has tokens."""
+    return FAMILIES[name].prompt is None
 
 
 def _of_bert(config: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -88,10 +67,10 @@ def _of_bert(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise UserError(f"{where}: position_embedding_type is {kind!r}; only absolute is known")
     if config.get("is_decoder"):
         raise UserError(f"{where}: is_decoder is true: a bert that sees earlier tokens only")
-    labels = config.get("id2label")
-    classes = config.get("num_labels", 2) if labels is None else len(labels)
-    dropout = config.get("classifier_dropout")
-    return {"num_classes": classes} | ({} if dropout is None else {"head_dropout": dropout})
+    if config["model_type"] == "bert":
+        return {}
+    padding = config.get("pad_token_id")
+    return {"first_position": 1 + (1 if padding is None else padding)}
 
 
 def class_names(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
@@ -127,44 +106,48 @@ def _of_t5(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     }
 
 
-def _of_gpt_neo(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    kinds = config.get("attention_layers")
-    if kinds is None and "attention_types" in config:
-        kinds = [kind for kinds, times in config["attention_types"] for kind in kinds * times]
-    if kinds is None:
-        raise UserError(f'{where}: lacks "attention_types", which a gpt_neo must have')
-    ffn_width = config.get("intermediate_size") or 4 * config["hidden_size"]
-    return {"layers": tuple(kinds), "ffn_width": ffn_width}
-
-
 def to_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Convert complete options to a config.json; the inverse of `to_options`.
 
-    `options` are all those of `models.build`; of a BERT also "num_classes", perhaps "class_names".
+    `options` are all those of `models.build`; of a classifier also "num_classes", perhaps
+    "class_names".
 
     Raises:
-      UserError: an unknown option.
+      UserError: an unknown option, or a value that the family's config.json cannot state.
     """
-    left = {k: v for k, v in options.items() if v is not None and k not in ("dtype", "axis_name")}
-    config: dict[str, Any] = {"model_type": name, "architectures": [_CLASSES[name]]}
-    for key, option in FAMILIES[name].items():
-        if option in left:
-            config[key] = left.pop(option)
-    if name == "bert":
-        generic = [f"LABEL_{index}" for index in range(left.pop("num_classes"))]
-        labels = left.pop("class_names", ()) or generic
-        config["id2label"] = {str(index): label for index, label in enumerate(labels)}
-        config["label2id"] = {label: index for index, label in enumerate(labels)}
-        if len(labels) == 1:
-            config["problem_type"] = "regression"
-        config["classifier_dropout"] = left.pop("head_dropout")
+    left = {k: v for k, v in options.items() if k not in ("dtype", "axis_name")}
+    config: dict[str, Any] = {"model_type": name, "architectures": [ARCHITECTURES[name]]}
+    for option, value in FIXED[name].items():
+        if left.pop(option, value) != value:
+            raise UserError(
+                f"a {name} of Hugging Face has {option} {value!r}: export it in another form"
+            )
+    for key, option in KEYS[name].items():
+        if option in left and (value := left.pop(option)) is not None:
+            config[key] = value
+    if is_classifier(name):
+        config |= _labels(left)
+    if name == "roberta":
+        config["pad_token_id"] = left.pop("first_position") - 1
+        if left.pop("pooler_dropout") != config["classifier_dropout"]:
+            raise UserError("a roberta of Hugging Face has one rate of dropout around its pooler")
     elif name == "t5":
         config |= _t5_config(left)
     else:
-        config |= _gpt_neo_config(left)
+        config |= decoders.write(name, left)
     if left:
         raise UserError(f'a {name} has no option "{min(left)}"')
     return config
+
+
+def _labels(left: dict[str, Any]) -> dict[str, Any]:
+    generic = [f"LABEL_{index}" for index in range(left.pop("num_classes"))]
+    labels = left.pop("class_names", ()) or generic
+    table = {
+        "id2label": {str(index): label for index, label in enumerate(labels)},
+        "label2id": {label: index for index, label in enumerate(labels)},
+    }
+    return table | ({"problem_type": "regression"} if len(labels) == 1 else {})
 
 
 def _t5_config(left: dict[str, Any]) -> dict[str, Any]:
@@ -177,13 +160,4 @@ def _t5_config(left: dict[str, Any]) -> dict[str, Any]:
         "tie_word_embeddings": left.pop("tied"),
         "num_decoder_layers": left.pop("decoder_layers"),
         "relative_attention_max_distance": left.pop("max_distance"),
-    }
-
-
-def _gpt_neo_config(left: dict[str, Any]) -> dict[str, Any]:
-    kinds, ffn_width = list(left.pop("layers")), left.pop("ffn_width")
-    return {
-        "attention_layers": kinds,
-        "attention_types": [[kinds, 1]],
-        "intermediate_size": ffn_width,
     }

@@ -1,4 +1,4 @@
-"""The names of tensors in the reference library's files of BERT, T5 and GPT-Neo."""
+"""The names of tensors in the reference library's files, by family."""
 
 import re
 from collections.abc import Mapping
@@ -24,6 +24,21 @@ _BERT = {
     "pooler": "bert.pooler.dense",
     "fc": "classifier",
 }
+_DISTILBERT = {
+    "word": "distilbert.embeddings.word_embeddings",
+    "position": "distilbert.embeddings.position_embeddings",
+    "embedding_norm": "distilbert.embeddings.LayerNorm",
+    "layer{}/attention/query": "distilbert.transformer.layer.{}.attention.q_lin",
+    "layer{}/attention/key": "distilbert.transformer.layer.{}.attention.k_lin",
+    "layer{}/attention/value": "distilbert.transformer.layer.{}.attention.v_lin",
+    "layer{}/attention/out": "distilbert.transformer.layer.{}.attention.out_lin",
+    "layer{}/attention_norm": "distilbert.transformer.layer.{}.sa_layer_norm",
+    "layer{}/ffn_in": "distilbert.transformer.layer.{}.ffn.lin1",
+    "layer{}/ffn_out": "distilbert.transformer.layer.{}.ffn.lin2",
+    "layer{}/ffn_norm": "distilbert.transformer.layer.{}.output_layer_norm",
+    "pooler": "pre_classifier",
+    "fc": "classifier",
+}
 _GPT_NEO = {
     "word": "transformer.wte",
     "position": "transformer.wpe",
@@ -37,6 +52,52 @@ _GPT_NEO = {
     "layer{}/ffn_out": "transformer.h.{}.mlp.c_proj",
     "norm": "transformer.ln_f",
 }
+# in files queries, keys and values are one tensor, which `normalise` splits and `fuse` joins
+_FUSED = ("c_attn[query]", "c_attn[key]", "c_attn[value]")
+_GPT2 = {
+    **_GPT_NEO,
+    **{
+        f"layer{{}}/attention/{name.split('[')[1][:-1]}": f"transformer.h.{{}}.attn.{name}"
+        for name in _FUSED
+    },
+    "layer{}/attention/out": "transformer.h.{}.attn.c_proj",
+}
+_LLAMA = {
+    "word": "model.embed_tokens",
+    "layer{}/attention_norm": "model.layers.{}.input_layernorm",
+    "layer{}/attention/query": "model.layers.{}.self_attn.q_proj",
+    "layer{}/attention/key": "model.layers.{}.self_attn.k_proj",
+    "layer{}/attention/value": "model.layers.{}.self_attn.v_proj",
+    "layer{}/attention/out": "model.layers.{}.self_attn.o_proj",
+    "layer{}/attention/query_norm": "model.layers.{}.self_attn.q_norm",
+    "layer{}/attention/key_norm": "model.layers.{}.self_attn.k_norm",
+    "layer{}/ffn_norm": "model.layers.{}.post_attention_layernorm",
+    "layer{}/ffn_gate": "model.layers.{}.mlp.gate_proj",
+    "layer{}/ffn_in": "model.layers.{}.mlp.up_proj",
+    "layer{}/ffn_out": "model.layers.{}.mlp.down_proj",
+    "norm": "model.norm",
+    "lm_head": "lm_head",
+}
+_VIT = {
+    "class_token": "vit.embeddings.cls_token",
+    "distillation_token": "vit.embeddings.distillation_token",
+    "position": "vit.embeddings.position_embeddings",
+    "patch": "vit.embeddings.patch_embeddings.projection",
+    "layer{}/attention_norm": "vit.encoder.layer.{}.layernorm_before",
+    "layer{}/attention/query": "vit.encoder.layer.{}.attention.attention.query",
+    "layer{}/attention/key": "vit.encoder.layer.{}.attention.attention.key",
+    "layer{}/attention/value": "vit.encoder.layer.{}.attention.attention.value",
+    "layer{}/attention/out": "vit.encoder.layer.{}.attention.output.dense",
+    "layer{}/ffn_norm": "vit.encoder.layer.{}.layernorm_after",
+    "layer{}/ffn_in": "vit.encoder.layer.{}.intermediate.dense",
+    "layer{}/ffn_out": "vit.encoder.layer.{}.output.dense",
+    "norm": "vit.layernorm",
+    "fc": "classifier",
+}
+
+
+def _renamed(names: Mapping[str, str], old: str, new: str, **changed: str) -> dict[str, str]:
+    return {layer: name.replace(old, new, 1) for layer, name in names.items()} | changed
 
 
 def _t5() -> dict[str, str]:
@@ -61,16 +122,51 @@ def _t5() -> dict[str, str]:
     return names
 
 
-_NAMES: Mapping[str, Mapping[str, str]] = {"bert": _BERT, "t5": _t5(), "gpt_neo": _GPT_NEO}
+_ROBERTA_HEADS = {"pooler": "classifier.dense", "fc": "classifier.out_proj"}
+_DEIT_HEADS = {"fc": "cls_classifier", "distillation_fc": "distillation_classifier"}
+_NAMES: Mapping[str, Mapping[str, str]] = {
+    "bert": _BERT,
+    "distilbert": _DISTILBERT,
+    "roberta": _renamed(_BERT, "bert.", "roberta.", **_ROBERTA_HEADS),
+    "t5": _t5(),
+    "gpt_neo": _GPT_NEO,
+    "gpt2": _GPT2,
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), _LLAMA),
+    "vit": _VIT,
+    "deit": _renamed(_VIT, "vit.", "deit.", **_DEIT_HEADS),
+}
 # names of buffers, which files contain in addition to weights
-_BUFFERS = re.compile(r"(^|\.)(position_ids|attn\.attention\.(bias|masked_bias))$")
-_PREFIX = {"bert": "bert.", "gpt_neo": "transformer."}
-_HEADS = {"bert": ("classifier.", "cls."), "gpt_neo": ("lm_head.",)}
+_BUFFERS = re.compile(
+    r"(^|\.)(position_ids|attn\.(attention\.)?(bias|masked_bias)|rotary_emb\.inv_freq)$"
+)
+_PREFIX = {
+    "bert": "bert.",
+    "distilbert": "distilbert.",
+    "roberta": "roberta.",
+    "gpt_neo": "transformer.",
+    "gpt2": "transformer.",
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), "model."),
+    "vit": "vit.",
+    "deit": "deit.",
+}
+# heads of fine-tuning and of pre-training; they stand beside the prefix
+HEADS = {
+    "bert": ("classifier.", "cls."),
+    "distilbert": ("pre_classifier.", "classifier.", "vocab_", "qa_outputs."),
+    "roberta": ("classifier.", "lm_head."),
+    "vit": ("classifier.", "decoder."),
+    "deit": ("classifier.", "cls_classifier.", "distillation_classifier.", "decoder."),
+    **dict.fromkeys(("gpt_neo", "gpt2", "llama", "mistral", "qwen2", "qwen3"), ("lm_head.",)),
+}
+# parts that these classifiers do not use
+_UNUSED = {name: f"{name}.pooler." for name in ("roberta", "vit", "deit")}
 # tied tensors, of which files hold some or all: the name read, and its other names
 _TIED = {
     "t5": ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight",
            "lm_head.weight"),
-    "gpt_neo": ("transformer.wte.weight", "lm_head.weight"),
+    **dict.fromkeys(("gpt_neo", "gpt2"), ("transformer.wte.weight", "lm_head.weight")),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"),
+                    ("model.embed_tokens.weight", "lm_head.weight")),
 }  # fmt: skip
 
 
@@ -78,14 +174,18 @@ def to_name(family: str, path: str, gated: bool = False) -> str:
     """Convert the path of a parameter to the reference library's name.
 
     Args:
-      family: "bert", "t5" or "gpt_neo".
+      family: "bert", "t5", ...
       path: as `models.flatten` names it.
-      gated: True for a T5 with two maps into the wide layer.
+      gated: True for a network with two maps into the wide layer.
 
     >>> to_name("bert", "params/layer3/ffn_in/kernel")
     'bert.encoder.layer.3.intermediate.dense.weight'
+    >>> to_name("vit", "params/class_token")
+    'vit.embeddings.cls_token'
     """
-    layer, leaf = path.removeprefix("params/").rsplit("/", 1)
+    layer, _, leaf = path.removeprefix("params/").rpartition("/")
+    if not layer:  # a parameter outside of layers
+        return _NAMES[family][leaf]
     number = re.search(r"layer(\d+)", layer)
     generic = layer if number is None else layer.replace(number[0], "layer{}")
     name = _NAMES[family][generic].format("" if number is None else number[1])
@@ -97,9 +197,10 @@ def to_name(family: str, path: str, gated: bool = False) -> str:
 def normalise(family: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Convert names of older and of headless files to the current ones, and drop buffers.
 
-    Position ids, causal masks and equal copies of tied tensors are dropped, and of tied tensors any
-    name is read; "gamma" and "beta" of old layer norms become "weight" and "bias"; a network saved
-    without its head gets its prefix, and one inside of others loses theirs.
+    Position ids, causal masks, poolers that are not used and equal copies of tied tensors are
+    dropped, and of tied tensors any name is read; "gamma" and "beta" of old layer norms become
+    "weight" and "bias"; a network saved without its head gets its prefix, and one inside of others
+    loses theirs. The one tensor of a GPT-2's queries, keys and values becomes three.
 
     >>> sorted(normalise("bert", {"embeddings.LayerNorm.gamma": 1, "embeddings.position_ids": 0}))
     ['bert.embeddings.LayerNorm.weight']
@@ -113,14 +214,39 @@ def normalise(family: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.nd
             continue
         name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
         name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
-        headed = name.startswith(_HEADS.get(family, ()))
-        normalised[prefix + name if bare and not headed else name] = tensor
+        name = prefix + name if bare and not name.startswith(HEADS.get(family, ())) else name
+        if name.startswith(_UNUSED.get(family, "-")):
+            continue
+        parts = _split(name, tensor) if family == "gpt2" and ".c_attn." in name else {name: tensor}
+        normalised |= parts
+    _drop_copies(family, normalised)
+    return normalised
+
+
+def _drop_copies(family: str, tensors: dict[str, np.ndarray]) -> None:
+    """Leave one name of tied tensors that are equal."""
     origin, *copies = _TIED.get(family, ("",))
     for copy in copies:
-        if copy not in normalised:
+        if copy not in tensors:
             continue
-        if origin not in normalised:
-            normalised[origin] = normalised.pop(copy)
-        elif np.array_equal(normalised[copy], normalised[origin]):
-            del normalised[copy]
-    return normalised
+        if origin not in tensors:
+            tensors[origin] = tensors.pop(copy)
+        elif np.array_equal(tensors[copy], tensors[origin]):
+            del tensors[copy]
+
+
+def _split(name: str, tensor: np.ndarray) -> dict[str, np.ndarray]:
+    parts = np.split(tensor, 3, axis=-1) if tensor.shape[-1] % 3 == 0 else [tensor]
+    return {name.replace("c_attn", fused): x for fused, x in zip(_FUSED, parts, strict=False)}
+
+
+def fuse(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Join the tensors that `normalise` splits."""
+    joined: dict[str, np.ndarray] = {}
+    for name, tensor in tensors.items():
+        if _FUSED[0] in name:
+            parts = [tensors[name.replace(_FUSED[0], fused)] for fused in _FUSED]
+            joined[name.replace(_FUSED[0], "c_attn")] = np.concatenate(parts, axis=-1)
+        elif not any(fused in name for fused in _FUSED):
+            joined[name] = tensor
+    return joined

@@ -11,11 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax.errors import UserError
+from kdjax.models.io import vit_names
 
 # Names of the last linear layer and of a ResNet's projections; all are read as the dialect's own.
 _HEADS = ("fc", "linear", "classifier", "classifier.0")
+# other last layers, some behind others of the name
+_BEHIND_OTHERS = ("classifier.6", "classifier.1", "head", "heads.head")
 _PROJECTIONS = ("downsample", "shortcut")
-_FIRST_KERNELS = ("conv1.weight", "conv1.0.weight", "block0.0.weight", "model.0.0.weight")
+_FIRST_KERNELS = (
+    "conv1.weight", "conv1.0.weight", "block0.0.weight", "model.0.0.weight", "features.0.weight",
+    "features.0.0.weight", "conv_proj.weight", "patch_embed.proj.weight",
+)  # fmt: skip
 # levels that wrappers of a network (or of a part of it) add to names, and their counters
 _WRAPPERS = re.compile(
     r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
@@ -24,10 +30,14 @@ _COUNTERS = ("num_batches_tracked", "n_averaged")
 
 
 class Dialect(NamedTuple):
-    """Names of the last layer and of the projections in the PyTorch code of a family."""
+    """Names of the last layer and of the projections in the PyTorch code of a family.
+
+    `names` are those of all layers of a vision transformer.
+    """
 
     head: str
     projection: str | None = None
+    names: Mapping[str, str] | None = None
 
 
 def find_dialect(name: str, *, window: int) -> Dialect:
@@ -38,6 +48,13 @@ def find_dialect(name: str, *, window: int) -> Dialect:
     Raises:
       UserError: no PyTorch code of that network is known.
     """
+    if name.startswith(("vit", "deit")):
+        names = vit_names.TORCHVISION if name.startswith("vit_b_") else vit_names.TIMM
+        return Dialect(names["fc"], names=names)
+    if name in ("mobilenet_v2", "mobilenetv2_100"):
+        return Dialect("classifier.1")
+    if name.endswith("_bn"):
+        return Dialect("classifier.6")
     if name.startswith("wrn_"):
         return Dialect("fc", "convShortcut")
     if name.startswith("resnet"):
@@ -50,13 +67,15 @@ def find_dialect(name: str, *, window: int) -> Dialect:
     if name in heads or name.startswith("vgg"):
         return Dialect(heads.get(name, "classifier"))
     raise UserError(
-        f'model "{name}" has no PyTorch names; those of a resnet, ResNet, wrn, vgg, MobileNet '
-        "or Shuffle are known"
+        f'model "{name}" has no PyTorch names; those of a resnet, ResNet, wrn, vgg, MobileNet, '
+        "Shuffle, vit or deit are known"
     )
 
 
 def to_name(path: str, dialect: Dialect) -> str:
     """Convert a flat name ("params/...", "stats/batch_stats/...") to PyTorch's."""
+    if dialect.names is not None:
+        return vit_names.to_name(path, dialect.names)
     *layers, leaf = path.removeprefix("params/").removeprefix("stats/batch_stats/").split("/")
     kinds = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
     layers = [_layer(layer, dialect) for layer in layers]
@@ -91,10 +110,12 @@ def strip_prefixes(tensors: Mapping[str, Any], roots: Collection[str] = ()) -> d
 
 def normalise(tensors: Mapping[str, Any], dialect: Dialect) -> dict[str, np.ndarray]:
     """Drop prefixes and counters, and rename heads and projections to the dialect's."""
+    if dialect.names is not None:
+        return vit_names.split(strip_prefixes(tensors))
     normalised = {}
     for plain, tensor in strip_prefixes(tensors).items():
         head, _, kind = plain.rpartition(".")
-        if head in _HEADS:
+        if head in _HEADS and dialect.head in _HEADS:
             plain = f"{dialect.head}.{kind}"
         if dialect.projection in _PROJECTIONS:
             for other in _PROJECTIONS:
@@ -110,7 +131,7 @@ def last_layer(tensors: Mapping[str, Any], what: str) -> np.ndarray:
       UserError: there is none; the message starts with `what`.
     """
     plain = strip_prefixes(tensors)
-    for head in _HEADS:
+    for head in (*_BEHIND_OTHERS, *_HEADS):
         weight = plain.get(f"{head}.weight")
         if weight is not None and np.ndim(weight) == 2:
             return np.asarray(weight)

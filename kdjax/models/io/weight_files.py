@@ -51,6 +51,11 @@ def read_weights(path: str | os.PathLike[str], key: str | None = None) -> dict[s
     return chosen
 
 
+def has_weights(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a folder holds a file of weights."""
+    return any((Path(folder) / name).is_file() for name in _IN_FOLDER)
+
+
 def weights_file(path: str | os.PathLike[str]) -> Path:
     """Return the file of weights of a folder, or the file itself.
 

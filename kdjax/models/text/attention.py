@@ -13,7 +13,8 @@ from kdjax.errors import UserError, check_count, is_number
 from kdjax.models.layers.layers import compute_dtype
 from kdjax.types import Array
 
-_OPTIONAL_SIZES = ("ffn_width", "head_width", "decoder_layers")  # of options
+# of options that may be None
+_OPTIONAL_SIZES = ("ffn_width", "head_width", "decoder_layers", "kv_heads", "window", "image_size")
 _FAR = -1e30  # score of a masked key; finite, so that a row without keys stays finite
 
 
@@ -47,6 +48,7 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {  # by the reference libr
     "gelu": gelu,
     "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
     "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
 }
 
 
@@ -87,12 +89,14 @@ def attend(
 ) -> Array:
     """Average the values with weights softmax(q k^T + bias), computed in float32.
 
+    Where keys have fewer heads than queries, neighbouring heads of queries share one.
+
     `jax.nn.dot_product_attention` has no dropout, and its layout takes 1.8 times as long on a CPU:
     here heads come before tokens.
 
     Args:
       query: [batch, targets, heads, width], already scaled.
-      key: [batch, sources, heads, width].
+      key: [batch, sources, heads / n, width], for a whole n.
       value: like `key`.
       mask: bool, broadcast to [batch, heads, targets, sources]; False gets no weight. A target
         without any source gets some finite average.
@@ -106,6 +110,8 @@ def attend(
     >>> attend(q, q, v, mask=jnp.array([True, False]).reshape(1, 1, 1, 2))[0, 0, 0].tolist()
     [0.0, 1.0, 2.0, 3.0]
     """
+    if (shared := query.shape[2] // key.shape[2]) > 1:
+        key, value = (jnp.repeat(x, shared, axis=2) for x in (key, value))
     scores = jnp.matmul(
         query.transpose(0, 2, 1, 3),
         key.transpose(0, 2, 3, 1),
@@ -130,11 +136,17 @@ def per_token(dense: nn.Dense, x: Array) -> Array:
 
 
 class Attention(nn.Module):
-    """Multi-head attention with its four linear maps."""
+    """Multi-head attention with its four linear maps.
+
+    `kv_heads` of keys and values are shared by as many queries each [num_heads]. With
+    `head_epsilon` each head of queries and keys is divided by its root mean square, times a scale.
+    """
 
     num_heads: int
     head_width: int
     scale: float
+    kv_heads: int | None = None
+    head_epsilon: float | None = None
     use_bias: bool = True  # of query, key and value
     out_bias: bool = True
     dropout: float = 0.0
@@ -151,23 +163,21 @@ class Attention(nn.Module):
         *,
         mask: Array | None = None,
         bias: Array | None = None,
+        rotate: Callable[[Array], Array] | None = None,
         train: bool = False,
     ) -> Array:
-        """Map [batch, targets, width] to the same shape, attending to `context` or to `x`."""
-        source = x if context is None else context
+        """Map [batch, targets, width] to the same shape, attending to `context` or to `x`.
 
-        def heads(name: str, y: Array, init: Any) -> Array:
-            inner = self.num_heads * self.head_width
-            dense = nn.Dense(
-                inner, use_bias=self.use_bias, kernel_init=init, dtype=self.dtype, name=name
-            )
-            return per_token(dense, y).reshape(*y.shape[:-1], self.num_heads, self.head_width)
-
-        query = heads("query", x, self.query_init or self.init)
+        `rotate` changes the heads of queries and keys by their positions.
+        """
+        source, kv_heads = x if context is None else context, self.kv_heads or self.num_heads
+        query = self._heads("query", x, self.num_heads, self.query_init or self.init)
+        key = self._heads("key", source, kv_heads, self.init)
+        value = self._heads("value", source, kv_heads, self.init)
+        if rotate is not None:
+            query, key = rotate(query), rotate(key)
         if self.scale != 1.0:
             query = query * jnp.asarray(self.scale, query.dtype)
-        key = heads("key", source, self.init)
-        value = heads("value", source, self.init)
         dropout = Dropout(self.dropout)
         mixed = attend(
             query,
@@ -185,6 +195,17 @@ class Attention(nn.Module):
             name="out",
         )
         return per_token(out, mixed.reshape(*x.shape[:-1], self.num_heads * self.head_width))
+
+    def _heads(self, name: str, y: Array, count: int, init: Any) -> Array:
+        """Apply a linear map and split its outputs into heads, which are normalised if asked."""
+        inner = count * self.head_width
+        dense = nn.Dense(
+            inner, use_bias=self.use_bias, kernel_init=init, dtype=self.dtype, name=name
+        )
+        heads = per_token(dense, y).reshape(*y.shape[:-1], count, self.head_width)
+        if self.head_epsilon is None or name == "value":
+            return heads
+        return nn.RMSNorm(self.head_epsilon, dtype=self.dtype, name=f"{name}_norm")(heads)
 
 
 def layer_norm(options: Any, name: str) -> nn.LayerNorm:
@@ -245,4 +266,8 @@ def complete(model: str, options: Any, **defaults: Any) -> Any:
     heads, width = options.num_heads, options.width
     if getattr(options, "head_width", None) is None and width % heads:
         raise UserError(f"{model}: num_heads is {heads}: it must divide the width, {width}")
+    if heads % (getattr(options, "kv_heads", None) or 1):
+        raise UserError(
+            f"{model}: kv_heads is {options.kv_heads}: it must divide num_heads, {heads}"
+        )
     return options

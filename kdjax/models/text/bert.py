@@ -1,4 +1,9 @@
-"""BERT, after Devlin et al. (arXiv 1810.04805): an encoder with a head for classes or numbers."""
+"""BERT and its kin: encoders of text with a head for classes or numbers.
+
+BERT: Devlin et al. (arXiv 1810.04805). RoBERTa: Liu et al. (arXiv 1907.11692), which XLM-R shares:
+one kind of segment, positions that start behind the padding's. DistilBERT: Sanh et al. (arXiv
+1910.01108): no segments, ReLU before the last layer.
+"""
 
 import dataclasses
 from typing import Any
@@ -6,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from kdjax.errors import UserError, check_count
 from kdjax.models.text.attention import (
     Attention,
     Dropout,
@@ -19,6 +25,7 @@ from kdjax.models.text.inputs import from_tokens
 from kdjax.types import Array, Model, Outputs
 
 _INIT = nn.initializers.normal(0.02)
+_POOLERS = {"tanh": jnp.tanh, "relu": nn.relu}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,19 +39,34 @@ class BertOptions:
     num_heads: int = 4  # divides the width
     ffn_width: Any = None  # between the two linear maps of a layer [4 * width]
     max_length: int = 512  # positions
-    token_types: int = 2  # rows of the embedding of segments
+    first_position: Any = 0  # position of the first token; those before it are not used
+    token_types: Any = 2  # rows of the embedding of segments; with 1 all share it, 0 has none
+    pooler: str = "tanh"  # what follows the linear map of the first token: "tanh" or "relu"
     activation: str = "gelu"  # "gelu" (exact), "gelu_new" (by tanh) or "relu"
     epsilon: float = 1e-12  # of the layer norms
     dropout: float = 0.1  # of embeddings and layers
     attention_dropout: Any = None  # of the attention weights [dropout]
     head_dropout: Any = None  # of the pooled features [dropout]
+    pooler_dropout: Any = 0.0  # of the first token before its linear map [head_dropout]
     dtype: Any = None  # of the computation; parameters, softmax and logits stay float32
     axis_name: str | None = None  # accepted as by every network; there is nothing to synchronise
 
     def complete(self) -> "BertOptions":
         """Return the options without None (`dtype` aside), all checked; raises UserError."""
-        rates = {"attention_dropout": self.dropout, "head_dropout": self.dropout}
-        return complete("bert", self, ffn_width=4 * self.width, **rates)
+        head = self.dropout if self.head_dropout is None else self.head_dropout
+        rates = {"attention_dropout": self.dropout, "head_dropout": head, "pooler_dropout": head}
+        for name in ("token_types", "first_position"):
+            if (value := getattr(self, name)) != 0:
+                check_count(f"bert: {name}", value)
+        if self.pooler not in _POOLERS:
+            raise UserError(f"bert: pooler is {self.pooler!r}: use {' or '.join(_POOLERS)}")
+        checked = complete("bert", self, ffn_width=4 * self.width, **rates)
+        if checked.first_position >= checked.max_length:
+            raise UserError(
+                f"bert: first_position is {self.first_position}: it must be below max_length, "
+                f"{self.max_length}"
+            )
+        return checked
 
 
 class EncoderLayer(nn.Module):
@@ -82,9 +104,12 @@ class Bert(nn.Module):
         width, dtype = options.width, options.dtype
         x = embed(options, options.vocab_size, "word")(ids)
         # a slice: the gradient of a look-up adds rows one by one
-        positions = embed(options, options.max_length, "position").embedding[: ids.shape[1]]
-        x += positions.astype(x.dtype)
-        x += embed(options, options.token_types, "token_type")(tokens["token_type_ids"])
+        first, table = options.first_position, embed(options, options.max_length, "position")
+        x += table.embedding[first : first + ids.shape[1]].astype(x.dtype)
+        if options.token_types == 1:
+            x += embed(options, 1, "token_type").embedding.astype(x.dtype)
+        elif options.token_types:
+            x += embed(options, options.token_types, "token_type")(tokens["token_type_ids"])
         x = layer_norm(options, "embedding_norm")(x)
         x = Dropout(options.dropout)(x, train)
         features = {"hidden_0": x}
@@ -92,7 +117,9 @@ class Bert(nn.Module):
         for index in range(options.num_layers):
             x = EncoderLayer(options, name=f"layer{index}")(x, mask, train)
             features[f"hidden_{index + 1}"] = x
-        pooled = jnp.tanh(_dense(width, dtype, "pooler")(x[:, 0])).astype(jnp.float32)
+        first_token = Dropout(options.pooler_dropout, name="pooler_dropout")(x[:, 0], train)
+        pooled = _POOLERS[options.pooler](_dense(width, dtype, "pooler")(first_token))
+        pooled = pooled.astype(jnp.float32)
         features["pooled"] = pooled
         pooled = Dropout(options.head_dropout)(pooled, train)
         return Outputs(_dense(options.num_classes, jnp.float32, "fc")(pooled), features)
@@ -101,16 +128,20 @@ class Bert(nn.Module):
 def bert(options: BertOptions) -> Model:
     """Make a BERT with a linear head.
 
-    It reads "input_ids", "attention_mask" and "token_type_ids", int32 [batch, length], and
-    normalises after each sum. Features: "hidden_0" (the embeddings), "hidden_1", ...
-    [batch, length, width], "pooled" [batch, width] (tanh of a linear map of the first token).
+    It reads "input_ids", "attention_mask" and, if it tells segments apart, "token_type_ids", int32
+    [batch, length], and normalises after each sum. Features: "hidden_0" (the embeddings),
+    "hidden_1", ... [batch, length, width], "pooled" [batch, width] (tanh or ReLU of a linear map of
+    the first token).
 
     Raises:
       UserError: an option with an impossible value.
     """
     options = options.complete()
-    inputs = ("input_ids", "attention_mask", "token_type_ids")
-    return from_tokens(Bert(options), "bert", inputs, max_length=options.max_length)
+    inputs = ("input_ids", "attention_mask")
+    if options.token_types > 1:
+        inputs += ("token_type_ids",)
+    length = options.max_length - options.first_position
+    return from_tokens(Bert(options), "bert", inputs, max_length=length)
 
 
 def _dense(features: int, dtype: Any, name: str) -> nn.Dense:

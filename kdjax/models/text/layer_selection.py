@@ -8,7 +8,7 @@ from kdjax.types import PyTree, Variables
 
 
 def select_layers(variables: Variables, layers: Sequence[int] | None = None) -> Variables:
-    """Select layers of a BERT, T5 or GPT-Neo, with all parameters outside of layers.
+    """Select layers of a transformer, with all parameters outside of layers.
 
     Build the student with that number of layers and the same other sizes. In a T5 both stacks keep
     the same layers. The layers of a GPT-Neo alternate between global and local, so that every
@@ -34,7 +34,7 @@ def select_layers(variables: Variables, layers: Sequence[int] | None = None) -> 
         raise UserError("keep_layers: layers is empty: keep at least one")
     params, has_layers = _select(variables.params, layers)
     if not has_layers:
-        raise UserError("keep_layers: the network has no layers by number: use bert, t5 or gpt_neo")
+        raise UserError("keep_layers: the network has no layers by number: use a transformer")
     return Variables(params, variables.stats)
 
 

@@ -8,7 +8,10 @@ import pytest
 from kdjax import losses
 from kdjax.distill import Player, co_train, switokd_pause, terms
 from kdjax.errors import UserError
+from kdjax.types import Model, Outputs, Variables
 from tests.distill.methods import tables
+
+DEFAULTS = {"hard_cross_entropy": {"label_smoothing": 0.0}, "forward_kl": {"temperature": 1.0}}
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,72 @@ def test_one_trace_for_all_values():
     step(state._replace(step=np.int32(7)), tables.batch(1))
     assert len(traces) == 1
     assert len(set(seen)) == 3, "the scalars must matter"
+
+
+class TestOwnLogits:
+    """A DeiT learns the labels by one output and the teacher by another."""
+
+    def players(self, **student_terms):
+        def model(heads):
+            def init(key, batch):
+                return Variables({name: jnp.float32(0.5) for name in heads}, {})
+
+            def apply(variables, batch, *, train, key=None):
+                features = {n: x * batch["image"] for n, x in variables.params.items()}
+                return Outputs(sum(features.values()) / len(heads), features), {}
+
+            return Model(init, apply)
+
+        made = {
+            name: terms.make_term(
+                terms.TERM_SPECS[name](layer=layer), toward=() if name == "ce" else ("teacher",)
+            )
+            for name, layer in student_terms.items()
+        }
+        student = model(("class_logits", "distillation_logits"))
+        return {"teacher": Player(model(("plain",)), {}), "student": Player(student, made)}
+
+    @pytest.mark.parametrize("name", ["hard_cross_entropy", "forward_kl"])
+    def test_each_term_moves_its_output_alone(self, name):
+        heads = {"ce": "class_logits", name: "distillation_logits"}
+        method = co_train(self.players(**heads))
+        z = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0]], np.float32)
+        batch = {"image": z, "label": np.array([2, 0]), "mask": np.ones(2, np.float32)}
+        params = {
+            "teacher": {"plain": jnp.float32(2.0)},
+            "student": {"class_logits": jnp.float32(0.5), "distillation_logits": jnp.float32(-1.0)},
+        }
+        stats = {role: {} for role in params}
+        hparams = {
+            "student": {"terms": {"ce": {"weight": 1.0, "label_smoothing": 0.0},
+                                  name: {"weight": 1.0, **DEFAULTS[name]}}},
+            "teacher": {"terms": {}},
+        }  # fmt: skip
+
+        def loss(own):
+            moved = {**params, "student": own}
+            return method.loss(moved, stats, batch, hparams, jax.random.key(0), jnp.int32(0))
+
+        (_, aux), grads = jax.value_and_grad(loss, has_aux=True)(params["student"])
+        expected = {
+            "ce": losses.cross_entropy(0.5 * z, batch["label"]).mean(),
+            name: getattr(losses, name)(-z, 2 * z).mean(),
+        }
+        for term, value in expected.items():
+            np.testing.assert_allclose(aux.metrics[f"student/{term}/raw"], value, rtol=1e-5)
+        alone = jax.grad(lambda a: losses.cross_entropy(a * z, batch["label"]).mean())(0.5)
+        np.testing.assert_allclose(grads["class_logits"], alone, rtol=1e-5)
+        assert grads["distillation_logits"] != 0
+
+    def test_a_network_without_that_output_is_an_error(self):
+        players = self.players(ce="class_logits")
+        method = co_train({"student": players["teacher"]._replace(terms=players["student"].terms)})
+        batch = {"image": np.zeros((1, 3), np.float32), "label": np.zeros(1, int)}
+        batch["mask"] = np.ones(1, np.float32)
+        hparams = {"student": {"terms": {"ce": {"weight": 1.0, "label_smoothing": 0.0}}}}
+        params = {"student": {"plain": jnp.float32(1.0)}}
+        with pytest.raises(UserError, match="no layer 'class_logits'; the network has plain"):
+            method.loss(params, {"student": {}}, batch, hparams, jax.random.key(0), jnp.int32(0))
 
 
 class TestSwitokd:

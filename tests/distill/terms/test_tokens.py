@@ -44,13 +44,14 @@ def by_hand(name, student, teacher, temperature):
         "jensen_shannon": ((q * (t - m)).sum(-1) + (p * (s - m)).sum(-1)) / 2,
         "total_variation": np.abs(p - q).sum(-1) / 2,
         "soft_cross_entropy": -(q * s).sum(-1),
+        "hard_cross_entropy": -np.take_along_axis(s, q.argmax(-1)[..., None], -1)[..., 0],
     }[name]
 
 
 NAMES = ["ce", "forward_kl", "reverse_kl", "jensen_shannon", "total_variation"]
 
 
-@pytest.mark.parametrize("name", [*NAMES, "soft_cross_entropy"])
+@pytest.mark.parametrize("name", [*NAMES, "soft_cross_entropy", "hard_cross_entropy"])
 def test_mean_over_the_real_tokens(name):
     spec = terms.TERM_SPECS[name](layer="token_logits")
     student, teacher = outputs(0), outputs(1)

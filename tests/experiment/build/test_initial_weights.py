@@ -19,7 +19,7 @@ from kdjax.experiment.build.build import build
 from kdjax.experiment.run import export_run
 from kdjax.experiment.run.export_run import ExportRequest
 from kdjax.models.io import export as model_export
-from kdjax.models.io.huggingface import read_class_names
+from kdjax.models.io.huggingface_folder import read_class_names
 from tests.data import tiny_text
 from tests.faults.commands import base
 

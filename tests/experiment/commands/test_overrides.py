@@ -150,6 +150,17 @@ def test_the_last_of_two_overrides_applies(file):
     assert overrides.read(str(file), flags).config["num_steps"] == 4
 
 
+def test_a_folder_of_hugging_face_has_keys_of_its_own(file):
+    model = "--config.roles.zeta.model"
+    folder = [f"{model}.path=some/folder", f"{model}.from_scratch=True"]
+    loaded = overrides.read(str(file), [f"{model}.name=huggingface", *folder])
+    table = loaded.config["roles"]["zeta"]["model"]
+    assert (table["path"], table["from_scratch"]) == ("some/folder", True)
+    assert "path" not in loaded.config["roles"]["alpha"]["model"]
+    with pytest.raises(UserError, match=r"unknown key --config\.roles\.zeta\.model\.path"):
+        overrides.read(str(file), folder)
+
+
 def test_variants_can_be_overridden(tmp_path):
     path = tmp_path / "two.py"
     path.write_text(

@@ -113,6 +113,9 @@ def test_back_to_pytorch_is_exact(name):
         ("ShuffleV1", {}, "layer3.3.conv3.weight"),
         ("wrn_40_2", {}, "block3.layer.0.convShortcut.weight"),
         ("vgg19", {}, "block4.9.weight"),
+        ("vgg11_bn", {}, "features.25.weight"),
+        ("mobilenet_v2", {}, "features.18.1.running_var"),
+        ("resnet10t", {}, "layer4.0.downsample.1.weight"),
     ],
 )
 def test_names_and_options_survive_the_round_trip(name, options, has):
@@ -121,6 +124,37 @@ def test_names_and_options_survive_the_round_trip(name, options, has):
     assert models.torch_options(name, tensors) == options
     back = models.to_torch(name, models.load_torch(name, tensors))
     assert {k: v.shape for k, v in back.items()} == {k: v.shape for k, v in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "has"),
+    [
+        ("vit_b_32", "encoder.layers.encoder_layer_11.self_attention.in_proj_bias"),
+        ("deit_tiny_distilled_patch16_224", "blocks.11.attn.qkv.weight"),
+    ],
+)
+def test_vision_transformers_have_the_names_of_their_libraries(name, has):
+    """Of the shapes alone: broadcast zeros have no memory."""
+    model = models.build(name, num_classes=7, image_size=96)
+    batch = {"image": jax.ShapeDtypeStruct((1, 96, 96, 3), jnp.float32)}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda x: rng.random(x.shape[-1:], np.float32) + np.zeros(x.shape, np.float32), shapes
+    )
+    tensors = models.to_torch(name, variables)
+    assert has in tensors
+    assert models.torch_options(name, tensors) == {"image_size": 96}
+    width = tensors["norm.weight" if "deit" in name else "encoder.ln.weight"].shape[0]
+    fused = tensors[has.replace("bias", "weight")]
+    assert fused.shape == (3 * width, width)
+    layer = variables.params["layer11"]["attention"]
+    np.testing.assert_array_equal(fused[width : 2 * width], layer["key"]["kernel"].T)
+    jax.tree.map(np.testing.assert_array_equal, models.load_torch(name, tensors), variables)
+    old = {key.replace("mlp.0", "mlp.linear_1"): x for key, x in tensors.items()}
+    del old[has]
+    with pytest.raises(UserError, match=r"missing: .*\[query\]"):
+        models.load_torch(name, old)
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet56"])

@@ -11,8 +11,8 @@ import safetensors.numpy
 
 from kdjax import models
 from kdjax.errors import UserError
-from kdjax.models.io.huggingface import check_options, read_class_names
 from kdjax.models.io.huggingface_config import class_names, to_options
+from kdjax.models.io.huggingface_folder import check_options, read_class_names
 from kdjax.models.text.gpt_neo import GptNeoOptions, gpt_neo
 from kdjax.types import Variables
 
@@ -117,7 +117,8 @@ def test_head_and_scale_of_a_t5_are_apart(tied, scaled, tmp_path):
 
 
 def test_options_that_no_shape_shows(tmp_path):
-    said = {"name": "bert", "num_heads": 3, "width": 24, "num_classes": 1}
+    config = json.loads((GOLDEN / "config.json").read_text())
+    said = {"name": "bert", **to_options(config, "config.json")[1]}
     check_options(GOLDEN, said)
     for option, value in {"num_heads": 4, "activation": "relu", "epsilon": 1e-5}.items():
         with pytest.raises(UserError, match=f"has {option} .*, the model {value!r}"):
@@ -216,11 +217,11 @@ def test_tensors_that_do_not_fit_are_listed_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "roberta"}, "'roberta'; the known ones are bert, t5, gpt_neo"),
+        ({"model_type": "albert"}, "'albert'; the known ones are bert, distilbert, roberta, t5"),
         ({"model_type": "-"}, "model_type is None"),
         ({"hidden_size": "-"}, 'lacks "hidden_size", which a bert must have'),
         ({"position_embedding_type": "relative_key"}, "only absolute is known"),
-        ({"hidden_act": "silu"}, "activation is 'silu'"),
+        ({"hidden_act": "mish"}, "activation is 'mish'"),
         ({"is_decoder": True}, "is_decoder is true"),
         ({"model_type": "t5", "num_layers": 1, "d_model": 8, "num_heads": 1,
           "feed_forward_proj": "gated-silu"}, "feed_forward_proj is 'gated-silu'"),
@@ -242,7 +243,7 @@ def test_files_that_are_missing_or_damaged(tmp_path):
     (path / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json: cannot be read"):
         models.load_huggingface(path)
-    with pytest.raises(UserError, match="gives a BERT a new head, and needs a key"):
+    with pytest.raises(UserError, match="gives a classifier a new head, and needs a key"):
         models.load_huggingface(GOLDEN, num_classes=3)
 
 

@@ -35,7 +35,10 @@ def test_import_and_export_are_exact(tmp_path, tensors, capsys):
     np.savez(weights, **{f"module.{name}": tensor for name, tensor in tensors.items()})
     flags = [f"--weights={weights}", f"--out={out}", "--mean=.5,.5,.5", "--std=.2,.2,.2"]
     assert main(["import", "--model=resnet8", *flags]) == 0
-    assert "model.name=resnet8, model.shortcut=pad" in capsys.readouterr().err
+    assert (
+        "roles.<role>.model.name=resnet8, roles.<role>.model.shortcut=pad"
+        in capsys.readouterr().err
+    )
     metadata = json.loads((out / "config.json").read_text())
     assert metadata["model"] == {"name": "resnet8", "shortcut": "pad"}
     assert (metadata["num_classes"], metadata["shape"], metadata["scale"]) == (10, [32, 32, 3], 255)

@@ -205,7 +205,7 @@ def test_gelu_value_and_gradients():
         ({"num_heads": 3}, "bert: num_heads is 3: it must divide the width, 16"),
         ({"num_layers": 0}, "bert: num_layers is 0; it must be a whole number >= 1"),
         ({"dropout": 1.0}, r"bert: dropout is 1.0: use a number in \[0, 1\)"),
-        ({"activation": "silu"}, "bert: activation is 'silu': use gelu, gelu_new, relu"),
+        ({"activation": "mish"}, "bert: activation is 'mish': use gelu, gelu_new, relu, silu"),
         ({"depth": 3}, 'model "bert" has no option "depth"; it has: activation'),
     ],
 )

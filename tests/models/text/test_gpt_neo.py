@@ -171,7 +171,7 @@ def test_bfloat16_and_dropout():
         ({"num_heads": 5}, "gpt_neo: num_heads is 5: it must divide the width, 12"),
         ({"window": 0}, "gpt_neo: window is 0"),
         ({"attention_dropout": 2}, "gpt_neo: attention_dropout is 2"),
-        ({"activation": "silu"}, "gpt_neo: activation is 'silu'"),
+        ({"activation": "mish"}, "gpt_neo: activation is 'mish'"),
     ],
 )
 def test_invalid_options_are_errors(options, message):

@@ -1,0 +1,185 @@
+"""A Hugging Face folder's own files: its network's options, classes and normalisation of images."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdjax.errors import UserError
+from kdjax.models.io import huggingface_names, weight_files
+from kdjax.models.io.huggingface_config import class_names, to_options
+from kdjax.models.transformers import FAMILIES, TRANSFORMERS
+from kdjax.types import Spec
+
+_UNCHECKED = ("num_classes", "dtype", "axis_name", "image_size")  # of options, beside dropout
+_IMAGES = "preprocessor_config.json"
+
+
+def check_options(
+    folder: str | os.PathLike[str], network: Mapping[str, Any], keep_layers: Sequence[int] = ()
+) -> None:
+    """Refuse a network that has other options than a folder's.
+
+    Args:
+      folder: that `load_huggingface` can read.
+      network: {"name": ...} and options of `models.build`.
+      keep_layers: layers of the folder's network that this one is made of; () are all.
+
+    Raises:
+      UserError: another family, or other values of options; names both values, and of sizes that
+        follow from others none.
+    """
+    path = Path(folder) / "config.json"
+    config = read_config(folder)
+    name, options = to_options(config, str(path))
+    if network["name"] != name and not _is_alike(network["name"], name):
+        raise UserError(
+            f"{folder} holds a {name}, not a {network['name']}; set model.name={name}, or "
+            "model.name=huggingface, which reads all options from the folder"
+        )
+    if (start := config.get("decoder_start_token_id") or 0) != 0:
+        raise UserError(f"{path}: decoder_start_token_id is {start}: choices are decoded after 0")
+    make = TRANSFORMERS[network["name"]].options
+    fields = [field.name for field in dataclasses.fields(make())]
+    plain = make(**{key: x for key, x in network.items() if key in fields})
+    model = plain.complete()
+    tied = {"tied": model.tied} if "tied" in fields else {}
+    source = FAMILIES[name].options(**{**options, **tied}).complete()
+    faults = []
+    for option in fields:
+        if option in _UNCHECKED or option.endswith("dropout"):
+            continue
+        built, saved = getattr(model, option), getattr(source, option)
+        saved = _of_layers(option, saved, keep_layers) if keep_layers else saved
+        if built != saved:
+            follows = getattr(plain, option) is None
+            faults.append((follows, f"{option} {saved!r}, the model {built!r}"))
+    own = [fault for follows, fault in faults if not follows] or [fault for _, fault in faults]
+    if own:
+        raise UserError(
+            f"{folder} has {'; '.join(own)}: set it there, or model.name=huggingface, which reads "
+            "all options from the folder"
+        )
+
+
+def _is_alike(name: str, family: str) -> bool:
+    """Return whether a name stands for a size of a family, as vit_b_16 for a vit."""
+    known = TRANSFORMERS.get(name)
+    if name in FAMILIES or known is None:
+        return False
+    return FAMILIES[family].factory is known.factory
+
+
+def read_options(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
+    """Read the name and the options of a folder's network, for `models.build`.
+
+    Raises:
+      UserError: as `load_huggingface`, before it reads the weights.
+    """
+    name, options = to_options(read_config(folder), str(Path(folder) / "config.json"))
+    if name == "t5" and weight_files.has_weights(folder):
+        options["tied"] = read_network(folder)[1]["tied"]
+    return name, options
+
+
+def select_layer_options(options: Mapping[str, Any], layers: Sequence[int]) -> dict[str, Any]:
+    """Return the options of a network that is made of these layers."""
+    return {option: _of_layers(option, value, layers) for option, value in options.items()}
+
+
+def _of_layers(option: str, value: Any, layers: Sequence[int]) -> Any:
+    if option in ("num_layers", "decoder_layers"):
+        return len(layers)
+    # `select_layers` refuses layers that are not there
+    by_layer = option == "layers" and not isinstance(value, str) and max(layers) < len(value)
+    return tuple(value[layer] for layer in layers) if by_layer else value
+
+
+def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a folder's config.json.
+
+    Raises:
+      UserError: it is missing, damaged or no table.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: holds no table of settings")
+    return config
+
+
+def read_class_names(folder: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Read the names of a folder's classes, in the order of the outputs; () if it has none.
+
+    Raises:
+      UserError: as `read_config`; tables of names that contradict each other.
+    """
+    return class_names(read_config(folder), str(Path(folder) / "config.json"))
+
+
+def read_network(
+    folder: str | os.PathLike[str],
+) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
+    """Read the name, the options and the tensors of a folder's network, under current names.
+
+    Raises:
+      UserError: as `load_huggingface`.
+    """
+    config = read_config(folder)
+    path = Path(folder) / "config.json"
+    name, options = to_options(config, str(path))
+    if config.get("quantization_config"):
+        raise UserError(f"{path}: the weights are quantized; save them as float32, 16 or bfloat16")
+    tensors = weight_files.read_weights(folder)
+    headed = "lm_head.weight" in tensors
+    tensors = huggingface_names.normalise(name, tensors)
+    untied = config.get("tie_word_embeddings") is False
+    if name in ("gpt_neo", "gpt2") and untied and not headed:
+        raise UserError(f"{path}: tie_word_embeddings is false, but the file has no lm_head.weight")
+    if "tied" in options or name == "t5":
+        # some configs are wrong about a tied head, so that the tensors decide
+        options["tied"] = "lm_head.weight" not in tensors and not untied
+    return name, options, tensors
+
+
+def read_normalisation(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the "mean" and "std" by which a folder's network has seen images; {} if none are stated.
+
+    Raises:
+      UserError: preprocessor_config.json is damaged.
+    """
+    path = Path(folder) / _IMAGES
+    if not path.is_file():
+        return {}
+    try:
+        settings = dict(json.loads(path.read_text(encoding="utf-8")))
+        if not settings.get("do_normalize", True):
+            return {}
+        keys = {"mean": "image_mean", "std": "image_std"}
+        return {name: [float(x) for x in settings[key]] for name, key in keys.items()}
+    except KeyError:
+        return {}
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+
+
+def write_normalisation(folder: Path, spec: Spec) -> None:
+    """Write the preprocessor_config.json of images as a data set has them."""
+    settings = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": spec.shape[0], "width": spec.shape[1]},
+        "do_rescale": True,
+        "rescale_factor": 1 / spec.scale,
+        "do_normalize": True,
+        "image_mean": list(spec.mean),
+        "image_std": list(spec.std),
+    }
+    (folder / _IMAGES).write_text(json.dumps(settings, indent=2) + "\n")
