@@ -18,6 +18,7 @@ from kdjax.data.images.in_memory import pad_batch, unpad_batch
 from kdjax.data.images.raw import stack_images
 from kdjax.data.options import (
     BatchOptions,
+    Columns,
     DetectionOptions,
     ImageOptions,
     PairOptions,
@@ -34,8 +35,9 @@ from kdjax.data.registry import (
     load_pairs,
     task_metric_names,
 )
+from kdjax.data.table import holds_text
 from kdjax.data.text.check_tokenizer import check_tokenizer
-from kdjax.data.text.dataset import TextSet, read_text
+from kdjax.data.text.dataset import TABLE_TASK, TextSet, read_text
 from kdjax.data.text.raw import open_encoder
 from kdjax.data.text.tokenize import save as save_tokenizer
 from kdjax.data.text.tokenizer_folder import has_tokenizer
@@ -45,7 +47,9 @@ __all__ = [
     "DETECTION",
     "EVAL_CROP",
     "PAIRS",
+    "TABLE_TASK",
     "BatchOptions",
+    "Columns",
     "DetectionOptions",
     "DetectionSet",
     "ImageOptions",
@@ -59,6 +63,7 @@ __all__ = [
     "example_batch",
     "has_tokenizer",
     "holds_scores",
+    "holds_text",
     "is_picture",
     "known",
     "load",

@@ -25,17 +25,28 @@ class SplitOptions:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Names of the columns of a table; "" takes the usual names."""
+
+    image: str = ""
+    label: str = ""
+    text: str = ""
+    text_pair: str = ""
+
+
+@dataclass(frozen=True)
 class ImageOptions:
     """Options of images with one label."""
 
     path: str | None = None  # file or folder; for tfds sets the data_dir
-    image_size: int | None = None  # height and width to which folders and tfds sets are resized
+    image_size: int | None = None  # height and width to which stored pictures are resized
     augment: str = "none"  # "resized_crop_flip": training batches hold uncropped pictures
     canvas: int | None = None  # side of the square of uncropped pictures; None: 10/7 image_size
     eval_crop: float | None = None  # image_size over the shorter side; None: .875 or 1
     shape: Sequence[int] | None = None  # of the synthetic set; checked for other sets
     num_classes: int | None = None  # the same; also sets it for npz and idx without class names
-    unreadable: str = "refuse"  # or "skip": pictures of a folder that cannot be decoded
+    unreadable: str = "refuse"  # or "skip": pictures that cannot be decoded
+    columns: Columns = Columns()  # of a table; for tar shards suffixes of the members
 
 
 @dataclass(frozen=True)
@@ -53,9 +64,10 @@ class PairOptions:
 
 @dataclass(frozen=True)
 class TextOptions:
-    """Options of the tasks of GLUE and SuperGLUE."""
+    """Options of the tasks of GLUE and SuperGLUE, and of texts in tables."""
 
-    task: str = ""  # such as "glue/sst2"
+    task: str = ""  # such as "glue/sst2"; "text" for a table
+    columns: Columns = Columns()  # of a table
     path: str | None = None  # the task's folder, the folder of all tasks, or tfds' data_dir
     form: str = "classify"  # for encoders; "choices" for models that generate an answer
     train_file: str | None = None  # without its ending, if it is not "train"

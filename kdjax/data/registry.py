@@ -16,7 +16,9 @@ from kdjax.data.images.folder import folder
 from kdjax.data.images.in_memory import ImageSet
 from kdjax.data.images.streaming import RecordSet
 from kdjax.data.images.synthetic import synthetic
+from kdjax.data.images.table import image_table
 from kdjax.data.images.tfds import tfds_set
+from kdjax.data.images.webdataset import webdataset
 from kdjax.data.options import (
     BatchOptions,
     ImageOptions,
@@ -29,7 +31,18 @@ from kdjax.data.text.tasks import lookup as text_task
 from kdjax.errors import UserError
 from kdjax.types import Source
 
-_BUILT_IN = ("coco", "digits", "npz", "idx", "folder", "synthetic", "text", "tiny_imagenet")
+_BUILT_IN = (
+    "coco",
+    "digits",
+    "npz",
+    "idx",
+    "folder",
+    "hf",
+    "synthetic",
+    "text",
+    "tiny_imagenet",
+    "webdataset",
+)
 PAIRS = ("omniglot", "pairs_digits", "pairs_synthetic", "shapes3d", "celeb_a")
 _TFDS = (  # every other image classification set of tfds works, too
     "cifar10",
@@ -116,7 +129,7 @@ def load(
         if size is not None and (size, size) != shape[:2]:
             raise UserError(
                 f"data.image_size is {size} but {image_set.where} holds images {shape}; only "
-                "folders and tfds sets are resized"
+                "sets of pictures are resized"
             )
         source = images.build(image_set, batching, splitting)
     _check_expected(name, source, options)
@@ -135,8 +148,13 @@ def _read(name: str, options: ImageOptions, splitting: SplitOptions) -> ImageSet
     if name == "synthetic":
         shape: Sequence[int] = options.shape or (8, 8, 1)
         return synthetic(tuple(shape), num_classes or 10, seed=splitting.split_seed)
+    skip_unreadable = options.unreadable == "skip"
     if name == "folder":
-        return folder(path, view, skip_unreadable=options.unreadable == "skip")
+        return folder(path, view, skip_unreadable=skip_unreadable)
+    if name == "hf":
+        return image_table(path, options.columns, view, skip_unreadable=skip_unreadable)
+    if name == "webdataset":
+        return webdataset(path, options.columns, view, skip_unreadable=skip_unreadable)
     if name == "tiny_imagenet":
         from kdjax.data.images.tiny_imagenet import tiny_imagenet
 

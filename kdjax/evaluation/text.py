@@ -49,7 +49,7 @@ def task_metrics(
 def _check(
     task: TextTask, logits: np.ndarray, labels: np.ndarray, groups: np.ndarray | None
 ) -> None:
-    width = len(task.class_names)
+    width = len(task.class_names) or logits.shape[-1]  # a table has classes of its own
     shapes = [(len(labels), width)] + ([(len(labels),)] if task.bounds else [])
     if labels.ndim != 1 or len(labels) == 0 or logits.shape not in shapes:
         raise ValueError(

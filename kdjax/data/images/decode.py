@@ -42,13 +42,17 @@ def picture_formats() -> tuple[str, ...]:
     return tuple(sorted(Image.OPEN.keys() - {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}))
 
 
-def picture_channels(file: Path) -> int:
+def picture_channels(file: File, name: str = "") -> int:
     """Return 1 for a grey picture and 3 for any other, from its header alone.
+
+    Args:
+        file: the picture.
+        name: the name of the file in errors; "" means its path.
 
     Raises:
         UserError: on a file that is not a picture.
     """
-    with _opened(file, str(file)) as picture:
+    with _opened(file, name or str(file)) as picture:
         return 1 if picture.mode in _GREY_MODES else 3
 
 

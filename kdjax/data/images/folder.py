@@ -6,7 +6,6 @@ training, testing, valid or validation, and end in "set". Hidden files are skipp
 are followed once, and every format of Pillow is read (see `decode.open_picture`).
 """
 
-import re
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache, partial
@@ -26,13 +25,9 @@ from kdjax.data.images.decode import (
 )
 from kdjax.data.images.readers import existing, is_hidden, visible_files
 from kdjax.data.images.streaming import Records, RecordSet
+from kdjax.data.split_files import split_of
 from kdjax.errors import UserError
 
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("test", "testing"), "test"),
-    **dict.fromkeys(("val", "valid", "validation"), "validation"),
-}
 Listed = list[tuple[Path, int]]  # pictures and their labels
 
 
@@ -93,7 +88,7 @@ def _find_splits(root: Path) -> dict[str, Path]:
     splits: dict[str, Path] = {}
     others = []
     for folder in _subfolders(root):
-        split = _SPLITS.get(re.sub(r"[-_ ]?set$", "", folder.name.lower()))
+        split = split_of(folder.name)
         if split in splits:
             raise UserError(f"{splits[split]} and {folder.name} are both {split}; remove one")
         if split is None:

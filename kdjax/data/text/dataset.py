@@ -1,4 +1,4 @@
-"""GLUE and SuperGLUE as a `Source`: from a task's name to batches of tokens.
+"""Texts as a `Source`: from a task of GLUE or SuperGLUE, or a table, to batches of tokens.
 
 To add a task, write a line in `text_tasks`. `text_batches` pads and orders batches.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from kdjax.data.digest import digest
 from kdjax.data.options import BatchOptions, SplitOptions, TextOptions
 from kdjax.data.splits import check_batch_sizes, plan
+from kdjax.data.table import is_table
 from kdjax.data.text import tasks as text_tasks
 from kdjax.data.text import tokenize
 from kdjax.data.text.batches import (
@@ -23,13 +24,15 @@ from kdjax.data.text.batches import (
     eval_order,
     train_batches,
 )
-from kdjax.data.text.files import Example, read
+from kdjax.data.text.files import Example, TextSplits, read
+from kdjax.data.text.table import read_text_table
 from kdjax.data.text.tasks import Task, lookup
 from kdjax.data.text.tokenize import Tokenizer
 from kdjax.data.text.tokenizer_folder import read_tokenizer
 from kdjax.errors import UserError
 from kdjax.types import Source, Spec
 
+TABLE_TASK = text_tasks.SINGLE.name
 _MAX_SHAPES = 4  # every step is compiled for each
 
 
@@ -47,10 +50,11 @@ class TextSet(NamedTuple):
 
 
 def read_text(options: TextOptions, batching: BatchOptions, splitting: SplitOptions) -> TextSet:
-    """Return a task of GLUE or SuperGLUE as a `Source`, with its tokenizer and groups.
+    """Return a task of GLUE or SuperGLUE, or a table, as a `Source` with tokenizer and groups.
 
-    "validation" is a stratified part of the training file; "test" is the official development set
-    and "test_mismatched" MNLI's second one. Training batches drop an epoch's remainder. Evaluation
+    Of a task, "validation" is a stratified part of the training file; "test" is the official
+    development set and "test_mismatched" MNLI's second one. A table is read if `task` is "text",
+    or "" with a table's file or columns. Training batches drop an epoch's remainder. Evaluation
     runs from the shortest example to the longest; "id" is the row.
 
     Batches of form "classify": "input_ids", "attention_mask", "token_type_ids" int32 [batch,
@@ -67,13 +71,9 @@ def read_text(options: TextOptions, batching: BatchOptions, splitting: SplitOpti
     Raises:
         UserError: one line with the key or the file and line, and what would be right.
     """
-    task = lookup(options.task)
     lengths = _lengths(options)
-    _check(task, options)
-    stored = read(task, options.path, options.train_file)
-    has_test = "test" in stored.evals
-    examples = _cut(task, stored.train, stored.where, splitting, has_test=has_test)
-    examples |= stored.evals
+    task, stored = _read(options)
+    examples = {**_cut(task, stored, splitting), **stored.evals}
     check_batch_sizes(batching, len(examples["train"]))
     tokenizer = _tokenizer(_texts(task, examples["train"], options.form), options)
     splits = {s: _encode(task, tokenizer, rows, options) for s, rows in examples.items()}
@@ -131,22 +131,36 @@ def _check(task: Task, options: TextOptions) -> None:
         if value not in known:
             raise UserError(f"data.{key} is {value!r}; choose from {', '.join(known)}")
     if options.form == "choices" and not task.answers:
-        raise UserError(f"data.form is 'choices' but {task.name} is a regression; use 'classify'")
+        raise UserError(f"data.form is 'choices' but {task.name} has no answers; use 'classify'")
     if options.window < 1:
         raise UserError(f"data.window is {options.window}; it must be >= 1")
     if options.vocabulary is not None and options.tokenizer is not None:
         raise UserError("data.vocabulary and data.tokenizer are both set; give one of them")
 
 
-def _cut(
-    task: Task, examples: list[Example], where: str, splitting: SplitOptions, *, has_test: bool
-) -> dict[str, list[Example]]:
+def _read(options: TextOptions) -> tuple[Task, TextSplits]:
+    if options.task == TABLE_TASK or (not options.task and is_table(options.path, options.columns)):
+        if options.train_file is not None:
+            raise UserError(
+                f"data.train_file is {options.train_file!r}, but a table's files have the names of "
+                "their splits; leave it out"
+            )
+        _check(text_tasks.SINGLE, options)
+        return read_text_table(options.path, options.columns)
+    task = lookup(options.task)
+    _check(task, options)
+    return task, read(task, options.path, options.train_file)
+
+
+def _cut(task: Task, stored: TextSplits, splitting: SplitOptions) -> dict[str, list[Example]]:
     """Divide a training file into splits; examples of a unit stay together."""
+    examples = stored.train
     _, first, unit = np.unique([e.unit for e in examples], return_index=True, return_inverse=True)
     label = np.zeros(len(first), int)
     if len(first) == len(examples) and task.bounds is None:
         label = np.array([e.label for e in examples], int)
-    rows = plan(label, where, splitting, has_test=has_test, has_validation=False)
+    has_test, has_validation = (split in stored.evals for split in ("test", "validation"))
+    rows = plan(label, stored.where, splitting, has_test=has_test, has_validation=has_validation)
     return {
         split: [examples[row] for row in np.flatnonzero(np.isin(unit, units))]
         for split, units in rows._asdict().items()

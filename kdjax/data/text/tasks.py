@@ -183,9 +183,14 @@ _ALL = (
 
 TASKS: Mapping[str, Task] = {task.name: task for task in _ALL}
 
+# texts of a table, which has classes of its own
+SINGLE = Task("text", "", "{text}", "", "", "", (), (), ("accuracy", "macro_f1"))
+PAIR = SINGLE._replace(name="text_pair", second="{text_pair}")
+_OF_TABLES = {task.name: task for task in (SINGLE, PAIR)}
+
 
 def lookup(name: str) -> Task:
-    """Return the task of a name such as "glue/sst2" or "super_glue/boolq".
+    """Return the task of a name such as "glue/sst2" or "super_glue/boolq"; "text" of a table.
 
     Raises:
         UserError: on "" or an unknown name, with the nearest one.
@@ -195,8 +200,13 @@ def lookup(name: str) -> Task:
     """
     if name in TASKS:
         return TASKS[name]
+    if name in _OF_TABLES:
+        return _OF_TABLES[name]
     if not name:
-        raise UserError("data.task is not set; name one such as glue/sst2 or super_glue/boolq")
+        raise UserError(
+            "data.task is not set; name one such as glue/sst2 or super_glue/boolq, or text for a "
+            "table of your own (.csv, .tsv, .jsonl, .parquet, .arrow)"
+        )
     full_names = {task.rsplit("/", 1)[1]: task for task in TASKS}  # by name without benchmark
     spelling = name.lower().replace("superglue", "super_glue").replace("-", "")
     hint = did_you_mean(full_names.get(spelling, spelling), TASKS)

@@ -23,7 +23,11 @@ KIND = {"coco": "detection", **dict.fromkeys(data.PAIRS, "representation")}
 _NOT_OF_PAIRS = (
     "limit", "on_device", "workers", "image_size", "canvas", "eval_crop", "shape", "num_classes",
 )  # fmt: skip
-_FILES = "coco, folder"
+# data sets of a key -> the key's `of` in the schema
+_OWNERS = {
+    **{of: of for of in ("text", "coco", "coco, folder, hf, webdataset", "hf, text, webdataset")},
+    ", ".join(data.PAIRS): "pairs",
+}
 _NOT_OF_COCO = ("test", "canvas", "eval_crop", "shape", "num_classes")
 
 
@@ -67,15 +71,18 @@ def load(config: Config, tokenizer: str | None = None) -> TaskData:
     batching = _options(data.BatchOptions, config)
     splitting = _options(data.SplitOptions, config)
     dataset, kind = None, KIND.get(name, "classification")
+    is_text = name == "text" or (name == "hf" and _holds_text(config.data))
     if name in data.PAIRS:
         source = data.load_pairs(name, _options(data.PairOptions, config), batching, splitting)
-    elif name == "text":
+    elif is_text:
         texts = _options(data.TextOptions, config)
         if texts.vocabulary is None and texts.tokenizer is None:
             texts = replace(texts, tokenizer=tokenizer)
+        texts = replace(texts, task=data.TABLE_TASK) if name == "hf" else texts
         dataset = data.read_text(texts, batching, splitting)
         source = dataset.source
-        kind = "text_regression" if data.holds_scores(texts.task) else "text_classification"
+        scores = data.holds_scores(source.spec.task)
+        kind = "text_regression" if scores else "text_classification"
     elif name == "coco":
         dataset = data.read_detection(_options(data.DetectionOptions, config), batching, splitting)
         source = dataset.source
@@ -89,7 +96,7 @@ def load(config: Config, tokenizer: str | None = None) -> TaskData:
             )
     names = data.digest({"class names": source.spec.class_names})
     source = source._replace(digest={**source.digest, **names})
-    if name != "text":
+    if not is_text:
         source = source._replace(spec=_normalised(source.spec, config.data))
     return TaskData(source, TASKS[kind], dataset)
 
@@ -100,19 +107,35 @@ def eval_crop(config: Config) -> float | None:
     return data.eval_crop(_options(data.ImageOptions, config)) if is_image else None
 
 
+def _holds_text(table: Data) -> bool:
+    """Return whether a set of hf is read as texts; refuse keys that do not belong to it."""
+    is_text = data.holds_text(table.path, data.Columns(**dict(table.columns)))
+    for key in ("task", "train_file") if is_text else schema_lookup.of_data("text"):
+        if getattr(table, key) != Data.model_fields[key].default:
+            content = "texts of its own" if is_text else "images"
+            raise UserError(
+                f"data.{key} is set, but hf of data.path={table.path} is read as {content}; remove "
+                "it"
+            )
+    return is_text
+
+
 def _options(kind: type[T], config: Config) -> T:
     """Fill in a loader's options from the keys with the same names, of `data` or of the config."""
     names = [field.name for field in fields(kind)]  # pyright: ignore[reportArgumentType]
     tables = {name: config.data if name in Data.model_fields else config for name in names}
-    return kind(**{name: getattr(table, name) for name, table in tables.items()})
+    values = {name: getattr(table, name) for name, table in tables.items()}
+    if "columns" in values:
+        values["columns"] = data.Columns(**dict(values["columns"]))
+    return kind(**values)
 
 
 def _refuse_foreign(table: Data) -> None:
     """Refuse keys of another kind of data."""
     name, changed = table.name, {k for k, v in table if v != Data.model_fields[k].default}
-    pairs = ", ".join(data.PAIRS)
-    for owners, kind in (("text", "text"), (pairs, "pairs"), ("coco", "coco"), (_FILES, _FILES)):
-        foreign = [] if name in owners.split(", ") else schema_lookup.of_data(kind)
+    for owners, kind in _OWNERS.items():
+        is_own = name in owners.split(", ") or (name == "hf" and kind == "text")
+        foreign = [] if is_own else schema_lookup.of_data(kind)
         for key in foreign:
             if key in changed:
                 raise UserError(

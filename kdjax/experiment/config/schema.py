@@ -8,13 +8,7 @@ converted to a float, and a list to a tuple. `resolve.from_dict` completes and c
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-)
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from kdjax.experiment.config.key_types import (
     FilePath,
@@ -49,11 +43,21 @@ def _key(default: Any, meaning: str, *, of: str = "") -> Any:
     return Field(default, description=meaning, json_schema_extra={"of": of} if of else None)
 
 
+class Columns(_Table):
+    """Columns of a table by name, or suffixes of the members of .tar shards."""
+
+    image: str = _key("", "Images. Empty: image, img or picture.")
+    label: str = _key("", "Labels: names of classes or numbers. Empty: label and its like.")
+    text: str = _key("", "Texts. Empty: text, sentence, sentence1 and their like.")
+    text_pair: str = _key("", "Second texts. Empty: text_pair, sentence2 and their like.")
+
+
 class Data(_Table):
     """The data set, its splits, and the preparation of its examples."""
 
     name: str = _key("", "Data set; `kdjax list` lists them.")
-    path: FilePath | None = _key(None, "File or folder of the data.")
+    path: FilePath | None = _key(None, "File or folder of the data; of hf also a name of the hub.")
+    columns: Columns = _key(Columns(), "Columns of a table.", of="hf, text, webdataset")
     validation: Share = _key(0.1, "Fraction or count of training examples for validation.")
     test: Share | None = _key(None, "Fraction or count for testing, if the set has no test split.")
     split_seed: Natural = _key(0, "Seed of the splits.")
@@ -81,7 +85,7 @@ class Data(_Table):
     characters: Positive | None = _key(None, "Characters of each alphabet.", of="pairs")
     pool: Positive | None = _key(None, "Number of training pairs. None: endless.", of="pairs")
     eval_pairs: Positive = _key(2000, "Pairs of each evaluation split.", of="pairs")
-    task: str = _key("", "Task, such as glue/sst2 or super_glue/boolq.", of="text")
+    task: str = _key("", "Task, such as glue/sst2; text for a table.", of="text")
     form: Literal["classify", "choices"] = _key(
         "classify", "Label the text, or rank written answers.", of="text"
     )
@@ -97,7 +101,7 @@ class Data(_Table):
     )
     max_boxes: Positive = _key(100, "Most boxes of a training picture.", of="coco")
     unreadable: Literal["refuse", "skip"] = _key(
-        "refuse", "Action for damaged pictures.", of="coco, folder"
+        "refuse", "Action for damaged pictures.", of="coco, folder, hf, webdataset"
     )
     judge_train: bool = _key(False, "Also evaluate on the training pictures.", of="coco")
 

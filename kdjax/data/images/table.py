@@ -1,0 +1,151 @@
+"""Images with labels in a table: encoded pictures, paths of pictures, or arrays of pixels."""
+
+from collections.abc import Mapping
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kdjax.data.class_labels import number_classes
+from kdjax.data.digest import digest, file_lines
+from kdjax.data.images.decode import View, drop_unreadable, fit, open_picture, picture_channels
+from kdjax.data.images.streaming import Records, RecordSet
+from kdjax.data.options import Columns
+from kdjax.data.table import TableSplit, modified, read_splits, read_table, require
+from kdjax.errors import UserError
+
+
+class ImageColumn(NamedTuple):
+    """The column of images of a split; picklable: the table is opened where it is read."""
+
+    files: tuple[Path, ...]
+    changed: tuple[int, ...]
+    name: str
+
+    def value(self, row: int) -> Any:
+        """Return a stored image: a picture's content, its path, or nested lists of pixels."""
+        column = read_table(self.files, self.changed).columns[self.name]
+        value = column[row] if isinstance(column, list) else column[row].as_py()
+        if isinstance(value, Mapping):  # how `datasets` stores a picture
+            value = value.get("bytes") or value.get("path")
+        return value
+
+    def where(self, row: int) -> str:
+        """Return the place of an image, for errors."""
+        return f"{self.files[0]}: row {row} of {self.name}"
+
+    def content(self, row: int) -> Path | bytes | np.ndarray:
+        """Return a stored image, of a relative path below the table's folder."""
+        value = self.value(row)
+        if isinstance(value, bytes):
+            return value
+        if isinstance(value, str) and value:
+            return self.files[0].parent / Path(value).expanduser()
+        array = np.asarray(value) if isinstance(value, list) else np.zeros(0)
+        if array.ndim not in (2, 3) or array.dtype.kind not in "iu" or not _are_bytes(array):
+            raise UserError(
+                f"{self.where(row)} is no image; a column of images holds encoded pictures, paths "
+                "or pixels [height, width, channel] of 0 to 255"
+            )
+        return (array if array.ndim == 3 else array[..., None]).astype(np.uint8)
+
+    def channels(self, row: int) -> int:
+        """Return the number of channels of a stored image."""
+        content = self.content(row)
+        if isinstance(content, np.ndarray):
+            return content.shape[-1]
+        return picture_channels(_file(content), self.where(row))
+
+    def get(self, row: int, channels: int) -> np.ndarray:
+        """Return a decoded image, uint8 [height, width, channels]."""
+        content = self.content(row)
+        if isinstance(content, np.ndarray):
+            return content
+        return open_picture(_file(content), channels, name=self.where(row))
+
+
+def image_table(
+    path: str | None, columns: Columns, view: View, *, skip_unreadable: bool = False
+) -> RecordSet:
+    """Return the images of a table (see `kdjax.data.table`).
+
+    Args:
+        path: `data.path`.
+        columns: names of the columns of images and labels.
+        view: the resizing of images; without a size all must have the size of the first one.
+        skip_unreadable: omit images that cannot be read, with a warning.
+
+    Raises:
+        UserError: the errors of `read_splits` and `number_classes`, and no column of images or
+            labels.
+    """
+    splits = read_splits(path, columns)
+    for split in splits.values():
+        require(path, split, "image", "label")
+    images = {
+        name: ImageColumn(split.files, modified(split.files), split.columns.image)
+        for name, split in splits.items()
+    }
+    label = splits["train"].columns.label
+    labels = number_classes(
+        f"data.path={path}: column {label}",
+        {name: split.values(split.columns.label) for name, split in splits.items()},
+        {name: split.table.class_names.get(label) for name, split in splits.items()},
+    )
+    train, channels = images["train"], 1
+    for row in np.unique(labels.by_split["train"], return_index=True)[1]:
+        channels = max(channels, train.channels(int(row)))
+    records = {
+        name: _records(images[name], labels.by_split[name], channels, skip=skip_unreadable)
+        for name in splits
+    }
+    return RecordSet(
+        where=f"data.path={path}",
+        train=records["train"],
+        test=records.get("test"),
+        validation=records.get("validation"),
+        shape=fit(records["train"].get(0)[0], channels, view).shape,
+        class_names=labels.class_names,
+        view=view,
+        digest=digest(_described(splits, labels.by_split)),
+        are_files=True,
+    )
+
+
+def _records(column: ImageColumn, label: np.ndarray, channels: int, *, skip: bool) -> Records:
+    rows = np.arange(len(label))
+    if skip:
+        places = {column.where(row): row for row in range(len(label))}
+        dropped = drop_unreadable(
+            lambda name: column.get(places[name], channels), places, str(column.files[0])
+        )
+        rows = np.setdiff1d(rows, [places[name] for name in dropped])
+    get = partial(_get, column, rows, label[rows], channels)
+    return Records(get, len(rows), label[rows])
+
+
+def _get(
+    column: ImageColumn, rows: np.ndarray, label: np.ndarray, channels: int, row: int
+) -> tuple[np.ndarray, int]:
+    return column.get(int(rows[row]), channels), int(label[row])
+
+
+def _described(
+    splits: Mapping[str, TableSplit], labels: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    lines = {
+        f"{name} files": file_lines(split.files[0].parent, split.files)
+        for name, split in splits.items()
+        if all(file.parent == split.files[0].parent for file in split.files)
+    }
+    return {**lines, **{f"{name} labels": label for name, label in labels.items()}}
+
+
+def _are_bytes(array: np.ndarray) -> bool:
+    return array.size > 0 and array.min() >= 0 and array.max() <= 255
+
+
+def _file(content: Path | bytes) -> Any:
+    return partial(BytesIO, content) if isinstance(content, bytes) else content
