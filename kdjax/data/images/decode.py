@@ -19,6 +19,7 @@ File = Path | Callable[[], BytesIO]  # a path, or a function that returns the co
 
 _WIDE_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _GREY_MODES = ("1", "L", "LA", "La", *_WIDE_MODES)
+_USUAL_FORMATS = ("JPEG", "PNG")  # their files begin with bytes that no other format has
 _SIXTEEN_BITS = ("PNG", "PPM")  # formats whose mode "I" goes up to 65535
 
 
@@ -37,9 +38,13 @@ class View(NamedTuple):
 
 @lru_cache(maxsize=1)
 def picture_formats() -> tuple[str, ...]:
-    """Return the formats that Pillow reads, without EPS, which runs a program, and stubs."""
+    """Return the formats that Pillow reads, without EPS, which runs a program, and stubs.
+
+    Pillow tries them in this order, so the usual ones are first.
+    """
     Image.init()
-    return tuple(sorted(Image.OPEN.keys() - {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}))
+    formats = Image.OPEN.keys() - {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF", *_USUAL_FORMATS}
+    return (*_USUAL_FORMATS, *sorted(formats))
 
 
 def picture_channels(file: File, name: str = "") -> int:

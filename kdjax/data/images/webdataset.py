@@ -192,7 +192,8 @@ def _open(file: str) -> BinaryIO:
 
 
 def _read(file: str, offset: int, size: int) -> bytes:
-    return os.pread(_open(file).fileno(), size, offset)  # needs no lock between threads
+    shard = _open(file)  # stays open while it has a name
+    return os.pread(shard.fileno(), size, offset)  # needs no lock between threads
 
 
 @lru_cache(maxsize=1)
