@@ -54,7 +54,7 @@ def number_classes(
         if unknown := sorted(set(each) - number.keys(), key=str):
             raise UserError(
                 f"{where}: {split} has the class {unknown[0]!r}, but the classes are "
-                f"{_text(classes)}; the classes of all splits must be those of train"
+                f"{_text(declared or classes)}; the classes of all splits must be those of train"
             )
         labels[split] = np.array([number[value] for value in each], np.int32)
     return Labels(tuple(map(str, declared or classes)), labels)

@@ -131,7 +131,8 @@ def _check(task: Task, options: TextOptions) -> None:
         if value not in known:
             raise UserError(f"data.{key} is {value!r}; choose from {', '.join(known)}")
     if options.form == "choices" and not task.answers:
-        raise UserError(f"data.form is 'choices' but {task.name} has no answers; use 'classify'")
+        kind = "is a regression" if task.bounds else "has no answers"
+        raise UserError(f"data.form is 'choices' but {task.name} {kind}; use 'classify'")
     if options.window < 1:
         raise UserError(f"data.window is {options.window}; it must be >= 1")
     if options.vocabulary is not None and options.tokenizer is not None:
