@@ -93,7 +93,6 @@ def main() -> None:
                 value = rate(run)
                 if repeat:  # the first round compiles
                     rates[name].append(value)
-        batches.close()
     for name, values in rates.items():
         print(f"{name:9} {statistics.median(values):9,.0f} images a second and core")
 

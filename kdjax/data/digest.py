@@ -1,6 +1,7 @@
 """Digests of data, with which a resumed run checks that its data has not changed."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -14,6 +15,12 @@ def digest(parts: Mapping[str, np.ndarray | Iterable[str]]) -> dict[str, str]:
     {'labels': 'int32 [3] ad5dc1478de06a4c', 'names': '2 lines 59b271ae1bbcb1d3'}
     """
     return {name: _describe(part) for name, part in parts.items()}
+
+
+def lines_of_files(files: Iterable[Path]) -> list[str]:
+    """Return the `file_lines` of files relative to the folder that they have in common."""
+    files = list(files)
+    return file_lines(Path(os.path.commonpath([file.parent for file in files])), files)
 
 
 def file_lines(folder: Path, files: Iterable[Path]) -> list[str]:

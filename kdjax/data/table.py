@@ -196,7 +196,8 @@ def _read_arrow(file: Path, suffix: str) -> Any:
         return _library("pyarrow.parquet").ParquetFile(str(file)).read()
     pyarrow = _library("pyarrow")
     source = pyarrow.memory_map(str(file))
-    is_file = file.open("rb").read(6) == b"ARROW1"  # else the stream that `datasets` writes
+    with file.open("rb") as stored:
+        is_file = stored.read(6) == b"ARROW1"  # else the stream that `datasets` writes
     opened = pyarrow.ipc.open_file(source) if is_file else pyarrow.ipc.open_stream(source)
     return opened.read_all()
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax.data.class_labels import number_classes
-from kdjax.data.digest import digest, file_lines
+from kdjax.data.digest import digest, lines_of_files
 from kdjax.data.images.decode import View, drop_unreadable, fit, open_picture, picture_channels
 from kdjax.data.images.streaming import Records, RecordSet
 from kdjax.data.options import Columns
@@ -135,11 +135,7 @@ def _get(
 def _described(
     splits: Mapping[str, TableSplit], labels: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-    lines = {
-        f"{name} files": file_lines(split.files[0].parent, split.files)
-        for name, split in splits.items()
-        if all(file.parent == split.files[0].parent for file in split.files)
-    }
+    lines = {f"{name} files": lines_of_files(split.files) for name, split in splits.items()}
     return {**lines, **{f"{name} labels": label for name, label in labels.items()}}
 
 

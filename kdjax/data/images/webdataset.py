@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from kdjax.data.class_labels import number_classes
-from kdjax.data.digest import digest, file_lines
+from kdjax.data.digest import digest, lines_of_files
 from kdjax.data.images.decode import View, drop_unreadable, fit, open_picture, picture_channels
 from kdjax.data.images.streaming import Records, RecordSet
 from kdjax.data.options import Columns
@@ -83,7 +83,7 @@ def webdataset(
         split: _records(members, labels.by_split[split], channels, skip=skip_unreadable)
         for split, (members, _) in indexed.items()
     }
-    lines = {f"{s} shards": file_lines(shards[0].parent, shards) for s, shards in files.items()}
+    lines = {f"{split} shards": lines_of_files(shards) for split, shards in files.items()}
     return RecordSet(
         where=f"data.path={path}",
         train=records["train"],
@@ -93,6 +93,7 @@ def webdataset(
         class_names=labels.class_names,
         view=view,
         digest=digest({**lines, **{f"{s} labels": each for s, each in labels.by_split.items()}}),
+        are_files=True,
     )
 
 

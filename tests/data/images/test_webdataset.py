@@ -17,7 +17,7 @@ def load(path, **keys):
 def write(root, **keys):
     for number in (0, 1):
         samples = tiny_tables.samples(10, start=10 * number, **keys)
-        tiny_tables.write_shard(root / f"train-{number:06d}.tar", samples)
+        tiny_tables.write_shard(root / "train" / str(number) / "0.tar", samples)
     tiny_tables.write_shard(root / "test-000000.tar", tiny_tables.samples(5, **keys))
 
 
@@ -79,6 +79,8 @@ def test_unreadable_pictures_are_skipped(tmp_path):
     write(tmp_path)
     damaged = [("x", {"png": b"no picture", "cls": b"1"})]
     tiny_tables.write_shard(tmp_path / "train-9.tar", damaged)
+    with pytest.raises(UserError, match="sample x is not a readable picture"):
+        load(tmp_path, on_device=False, validation=2).verify()
     with pytest.warns(UserWarning, match="1 unreadable pictures were skipped: .*sample x"):
         assert load(tmp_path, validation=2, unreadable="skip").size["train"] == 18
 
