@@ -83,25 +83,61 @@ def choose(
     """
     isolated = _isolated(role, players) and not any(role in pair for pair in compared)
     judge = role if isolated or selection.role not in players else selection.role
-    sign = -1 if selection.higher_is_better else 1
-    groups: dict[tuple, list[Member]] = {}
-    for member in members:
-        key = tuple((k, v) for k, v in member.values.items() if k != "seed")
-        groups.setdefault(key, []).append(member)
-
-    def rank(group: Sequence[Member]) -> tuple[float, float, float]:
-        scores = _finite(group, judge, selection.metric)
-        num_unusable = sum(
-            member.diverged is not None or member.member not in scores for member in group
-        )
-        score = sign * _mean(scores) if scores else math.inf  # no score: last, for either sign
-        return num_unusable, score, _mean(_finite(group, judge, "nll"))
-
-    best = min(groups, key=lambda key: rank(groups[key]))
+    groups = _by_values(members)
+    best = min(groups, key=lambda key: _rank(groups[key], judge, selection))
     finite = tuple(member.member for member in groups[best] if member.diverged is None)
     if not finite:
         raise RunError("every member has diverged; sweep lower learning rates")
     return Choice(dict(best), finite, judge)
+
+
+def survivors(
+    members: Sequence[Member], role: str, selection: Selection, share: float
+) -> tuple[int, ...]:
+    """Return the members that continue after a round of successive halving, in order.
+
+    The swept values are ranked by the mean over seeds of the metric of `role`, as in `choose`. The
+    best `share` of them continue, rounded up, each with all its seeds.
+
+    Raises:
+      UserError: the metric is not among the scores of the role.
+    """
+    check_scored(members, role, selection)
+    groups = _by_values(members)
+    ranked = sorted(groups.values(), key=lambda group: _rank(group, role, selection))
+    count = math.ceil(round(share * len(ranked), 9))  # .1 x 30 is above 3 by a rounding
+    return tuple(sorted(member.member for group in ranked[:count] for member in group))
+
+
+def check_scored(members: Sequence[Member], role: str, selection: Selection) -> None:
+    """Refuse a metric that is not among the validation scores of a role."""
+    scores = members[0].results["validation"]
+    if f"{role}/{selection.metric}" not in scores and selection.metric not in scores:
+        known = sorted(name.removeprefix(f"{role}/") for name in scores if f"{role}/" in name)
+        raise UserError(
+            f"halving needs select.metric, but {selection.metric!r} is not computed for {role}; "
+            f"there are {', '.join(known)}"
+        )
+
+
+def _by_values(members: Sequence[Member]) -> dict[tuple, list[Member]]:
+    """Group members by their swept values without the seed."""
+    groups: dict[tuple, list[Member]] = {}
+    for member in members:
+        key = tuple((k, v) for k, v in member.values.items() if k != "seed")
+        groups.setdefault(key, []).append(member)
+    return groups
+
+
+def _rank(group: Sequence[Member], judge: str, selection: Selection) -> tuple[float, float, float]:
+    """Return a key by which better swept values come first."""
+    sign = -1 if selection.higher_is_better else 1
+    scores = _finite(group, judge, selection.metric)
+    num_unusable = sum(
+        member.diverged is not None or member.member not in scores for member in group
+    )
+    score = sign * _mean(scores) if scores else math.inf  # no score: last, for either sign
+    return num_unusable, score, _mean(_finite(group, judge, "nll"))
 
 
 def _finite(group: Sequence[Member], role: str, metric: str) -> dict[int, float]:

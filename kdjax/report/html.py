@@ -15,9 +15,17 @@ from kdjax.report import (
     tables,
 )
 from kdjax.report.metric_format import format_value
+from kdjax.report.parallel_coordinates import parallel_coordinates
 from kdjax.report.records import RunRecord, read_records, with_titles, write_text
 from kdjax.report.results import RunSummary
-from kdjax.report.statistics import diverged, main_metrics, roles_of, short_names, sweep_grid
+from kdjax.report.statistics import (
+    diverged,
+    fills_grid,
+    main_metrics,
+    roles_of,
+    short_names,
+    sweep_grid,
+)
 from kdjax.report.style import STYLE
 from kdjax.report.table import Table
 from kdjax.report.template import render
@@ -78,6 +86,7 @@ def _article(record: RunRecord) -> dict[str, Any]:
         "detections": detections.as_html(report.pictures),
         "players": tables.players(report),
         "costs": cost_table.costs(report),
+        "dropped": tables.dropped(report),
         "diverged": _diverged(report),
         "versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
         "config": json.dumps(report.config, indent=2, default=str, ensure_ascii=False),
@@ -103,20 +112,24 @@ def _facts(record: RunRecord) -> dict[str, Any]:
 
 
 def _sweeps(report: RunSummary) -> list[str]:
-    """Draw a curve for one swept path, heat maps for more, for every trained role."""
+    """Draw a curve for one swept path, heat maps and lines for more, for every trained role."""
     metric, split = report.selection.metric, report.selection.split
     figures: list[str | None] = []
     for role in roles_of(report):
+        trained = [v for v in report.variants if role in v.roles and v.roles[role].trains]
         grids = {
             variant.name: sweep_grid(report, variant, role, metric, split)
-            for variant in report.variants
-            if role in variant.roles and variant.roles[role].trains
+            for variant in trained
+            if fills_grid(variant)
         }
         for path in dict.fromkeys(g.paths[0] for g in grids.values() if len(g.paths) == 1):
             figures.append(plots.sweep_curve(report, role, metric, path, split=split))
         for name, grid in grids.items():
             title = f"{_network(report, name, role)}: {split} {metric}"
             figures.append(plots.heat_map(grid, title, metric))
+        for variant in trained:
+            title = f"{_network(report, variant.name, role)}: the members"
+            figures.append(parallel_coordinates(variant, role, metric, title, split=split))
     return [figure for figure in figures if figure]
 
 

@@ -31,4 +31,5 @@ def _tables(record: RunRecord) -> list[Table]:
     differences, bounds = tables.differences(record.report), record.bounds
     costs = cost_table.costs(record.report)
     optional = [differences, costs, bounds and bounds_tables.bounds_table(bounds.networks)]
+    optional.append(tables.dropped(record.report))
     return [*tables.everything(record.report), *(table for table in optional if table)]

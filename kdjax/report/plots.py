@@ -20,6 +20,7 @@ from kdjax.report.statistics import (
     number,
     short_names,
     sweep_grid,
+    swept_paths,
     variant_names,
 )
 
@@ -87,9 +88,9 @@ def sweep_curve(
     grids = {
         variant.name: sweep_grid(report, variant, role, metric, split)
         for variant in report.variants
-        if role in variant.roles
+        if role in variant.roles and swept_paths(variant) == [path]
     }
-    grids = {n: g for n, g in grids.items() if g.paths == (path,) and g.seeds.any()}
+    grids = {name: grid for name, grid in grids.items() if grid.seeds.any()}
     if not grids:
         return None
     column = column_of(metric)
@@ -102,8 +103,8 @@ def sweep_curve(
                 # Shift the error bars so that they do not overlap.
                 offset = (index - (len(variants) - 1) / 2) * 0.06
                 _points_with_bars(axes, grids[name], values, offset, style, column.scale)
-        ticks = [format_value(value) for value in values]
-        axes.set_xticks(range(len(values)), ticks)
+        places = range(0, len(values), math.ceil(len(values) / 8))  # more labels would overlap
+        axes.set_xticks(places, [format_value(values[place]) for place in places])
         axes.set_xlabel(short_names([path])[path])
         axes.set_ylabel(column.title)
         axes.set_title(f"{role}: {split} {column.title}, rings: chosen")

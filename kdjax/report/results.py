@@ -28,13 +28,15 @@ class MemberResult:
     """Scores of one member of a variant.
 
     `values` maps the swept paths to the member's values. `diverged` has the step and metric that
-    was not finite first, if any. `results` maps a split to metric -> value, NaN where it is not
-    finite (null in JSON).
+    was not finite first, if any. `dropped` has the last step of a member that successive halving
+    dropped; it has validation results only. `results` maps a split to metric -> value, NaN where it
+    is not finite (null in JSON).
     """
 
     member: int = 0
     values: Mapping[str, Any]
     diverged: str | None = None
+    dropped: Annotated[int | None, _UNLESS_EMPTY] = None
     results: Mapping[str, Mapping[str, Number]]
 
 

@@ -80,13 +80,13 @@ def chosen_members(variant: VariantResult, role: str) -> list[MemberResult]:
     if role in variant.chosen:
         chosen = variant.chosen[role].members
         return [member for member in variant.members if member.member in chosen]
-    return [] if _swept_paths(variant) else list(variant.members)
+    return [] if swept_paths(variant) else list(variant.members)
 
 
 def summarise(variant: VariantResult, role: str, metric: str, split: str = "test") -> Mean:
     """Average `<role>/<metric>` over the chosen members."""
     return mean_over_seeds(
-        _score(member, f"{role}/{metric}", split) for member in chosen_members(variant, role)
+        member_score(member, f"{role}/{metric}", split) for member in chosen_members(variant, role)
     )
 
 
@@ -128,7 +128,7 @@ def paired(
     """
     scores, baseline_scores = (
         {
-            member.values.get(SEED): _score(member, f"{role}/{metric}", split)
+            member.values.get(SEED): member_score(member, f"{role}/{metric}", split)
             for member in chosen_members(of_variant, role)
         }
         for of_variant in (variant, baseline)
@@ -143,20 +143,31 @@ def sweep_grid(
 ) -> Grid:
     """Average `<role>/<metric>` over seeds at every point of a variant's sweep."""
     order = {path: index for index, path in enumerate(report.selection.over)}
-    paths = sorted(_swept_paths(variant), key=lambda path: order.get(path, len(order)))
+    paths = sorted(swept_paths(variant), key=lambda path: order.get(path, len(order)))
     axes = tuple(_sorted({member.values.get(p) for member in variant.members}) for p in paths)
     shape = tuple(len(axis) for axis in axes)
     cells: dict[tuple[int, ...], list[float]] = {index: [] for index in np.ndindex(*shape)}
     for member in variant.members:
         index = _index(member.values, paths, axes)
         if index is not None:
-            cells[index].append(_score(member, f"{role}/{metric}", split))
+            cells[index].append(member_score(member, f"{role}/{metric}", split))
     mean, sd, count = (np.full(shape, math.nan) for _ in range(3))
     for index, values in cells.items():
         mean[index], sd[index], count[index] = mean_over_seeds(values)
     choice = variant.chosen.get(role)
     chosen = _index(choice.values, paths, axes) if choice and choice.values else None
     return Grid(tuple(paths), axes, mean, sd, count.astype(int), chosen)
+
+
+def fills_grid(variant: VariantResult) -> bool:
+    """Return whether the points of a sweep fill a quarter of the grid of their values or more.
+
+    The points of a random sweep over several paths do not.
+    """
+    paths = swept_paths(variant)
+    points = {tuple(member.values.get(path) for path in paths) for member in variant.members}
+    cells = math.prod(len(set(values)) for values in zip(*points, strict=True))
+    return cells <= 4 * len(points)
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:
@@ -172,11 +183,12 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def _score(member: MemberResult, key: str, split: str) -> float:
+def member_score(member: MemberResult, key: str, split: str) -> float:
+    """Return a metric of a member on a split; NaN where it has none."""
     return number(member.results.get(split, {}).get(key))
 
 
-def _swept_paths(variant: VariantResult) -> list[str]:
+def swept_paths(variant: VariantResult) -> list[str]:
     """Return the swept paths, without the seed, in which a variant's members differ."""
     values: dict[str, set[Any]] = {}
     for member in variant.members:

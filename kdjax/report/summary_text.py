@@ -1,5 +1,7 @@
 """The summary of a report in sentences: training, selection and results."""
 
+from collections import Counter
+
 import numpy as np
 
 from kdjax.report.metric_format import column_of, format_mean
@@ -23,6 +25,7 @@ def summary(report: RunSummary, split: str = "test") -> str:
         _describe_selection(report),
         _describe_best(report, split),
     ]
+    sentences.append(_describe_dropped(report))
     count = len(diverged(report))
     if count:
         total = sum(len(variant.members) for variant in report.variants)
@@ -69,6 +72,17 @@ def _describe_selection(report: RunSummary) -> str:
         f"{last}. {chosen} {was} chosen by the mean {metric} on the {selection.split} split,"
         f" not on the test split{shared}."
     )
+
+
+def _describe_dropped(report: RunSummary) -> str:
+    members = [member for variant in report.variants for member in variant.members]
+    counts = Counter(member.dropped for member in members if member.dropped is not None)
+    if not counts:
+        return ""
+    (first, number), *later = sorted(counts.items())
+    text = f"{number} of {len(members)} members were dropped after step {first:,}"
+    more = [f"{number} after step {step:,}" for step, number in later]
+    return " and ".join([", ".join([text, *more[:-1]]), *more[-1:]]) + "."
 
 
 def _describe_best(report: RunSummary, split: str) -> str:

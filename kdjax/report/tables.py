@@ -16,6 +16,7 @@ from kdjax.report.statistics import (
     extra_splits,
     main_metrics,
     mean_over_seeds,
+    member_score,
     number,
     paired,
     roles_of,
@@ -143,6 +144,37 @@ def players(report: RunSummary) -> Table:
     ]
     header = ("variant", "role", "model", "training", "minimises", "weights from", "parameters")
     return Table("networks and losses", header, tuple(rows), text_columns=6)
+
+
+def dropped(report: RunSummary) -> Table | None:
+    """Tabulate the members that successive halving dropped, the last ones first; None if none."""
+    members = [(v, m) for v in report.variants for m in v.members if m.dropped is not None]
+    if not members:
+        return None
+    members.sort(key=lambda item: -(item[1].dropped or 0))
+    split, column = report.selection.split, column_of(report.selection.metric)
+    paths = short_names(list(dict.fromkeys(path for _, m in members for path in m.values)))
+    learning = {role for v, _ in members for role, player in v.roles.items() if player.trains}
+    roles = [role for role in roles_of(report) if role in learning]
+
+    def score(member: MemberResult, role: str) -> str:
+        value = member_score(member, f"{role}/{column.metric}", split)
+        return format_mean(mean_over_seeds([value]), column)
+
+    rows = [
+        (
+            variant.name,
+            str(member.member),
+            f"{member.dropped:,}",
+            *(format_value(member.values.get(path, "-")) for path in paths),
+            *(score(member, role) for role in roles),
+        )
+        for variant, member in members
+    ]
+    titles = [f"{role} {column.title}" for role in roles]
+    header = ("variant", "member", "after step", *paths.values(), *titles)
+    notes = (f"Metrics are those of the {split} split after that step.",)
+    return Table("Dropped members", header, tuple(rows), text_columns=1, notes=notes)
 
 
 def overview(reports: Sequence[tuple[str, RunSummary]], split: str = "test") -> Table:

@@ -78,7 +78,7 @@ class DivergenceTracker:
         members: int,
         diverged: Mapping[str, str] | None = None,
         *,
-        first: int = 0,
+        numbers: Sequence[int] | None = None,
         covers_all: bool = True,
     ) -> None:
         """Start with the members that diverged in an earlier part of the run.
@@ -86,10 +86,11 @@ class DivergenceTracker:
         Args:
           members: rows of this program.
           diverged: from a checkpoint, row -> description.
-          first: number of the first row's member, for the messages.
+          numbers: the member of each row, for the messages; None: members are numbered by row.
           covers_all: there are no other members, so the run ends if none is finite.
         """
-        self.members, self.first, self.covers_all = members, first, covers_all
+        self.members, self.covers_all = members, covers_all
+        self.numbers = range(members) if numbers is None else numbers
         self.diverged: dict[int, str] = {int(m): text for m, text in (diverged or {}).items()}
         self.unconverged_terms: set[str] = set()
 
@@ -107,11 +108,11 @@ class DivergenceTracker:
                 name = first_nonfinite_metric(row, member)
                 if name is not None:
                     self.diverged[member] = f"step {first_step + offset}: {name} is not finite"
-                    lines.append(f"member {self.first + member}: {self.diverged[member]}")
+                    lines.append(f"member {self.numbers[member]}: {self.diverged[member]}")
             lines += self._not_converged(first_step + offset, row)
         if self.covers_all and len(self.diverged) == self.members:
             known = list(self.diverged.items())[:3]
-            every = "; ".join(f"member {self.first + m}: {text}" for m, text in known)
+            every = "; ".join(f"member {self.numbers[m]}: {text}" for m, text in known)
             where = every if self.members > 1 else next(iter(self.diverged.values()))
             raise RunError(
                 f"{where}. The last good checkpoint is kept; a lower learning rate, a higher "

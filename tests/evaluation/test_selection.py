@@ -176,3 +176,35 @@ def test_the_judge_of_a_choice_is_named():
     assert selection.choose(members, "teacher", MUTUAL, SELECT).judge == "student"
     own = {"student": player(), "teacher": player()}
     assert selection.choose(members, "teacher", own, SELECT).judge == "teacher"
+
+
+class TestSurvivors:
+    MEMBERS = grid((0.9, 0.1), (0.7, 0.6), (0.2, 0.2), (0.5, 0.3))  # means .5, .65, .2, .4
+
+    @pytest.mark.parametrize(
+        ("share", "expected"),
+        [(0.25, (2, 3)), (0.5, (0, 1, 2, 3)), (0.51, (0, 1, 2, 3, 6, 7)), (0.01, (2, 3))],
+    )
+    def test_the_best_share_of_the_values_continues_with_all_seeds(self, share, expected):
+        assert selection.survivors(self.MEMBERS, "student", SELECT, share) == expected
+
+    def test_a_share_is_rounded_up_from_its_exact_value(self):
+        members = grid(*((i / 100, i / 100) for i in range(10)))
+        assert len(selection.survivors(members, "student", SELECT, 0.7)) == 2 * 7
+        assert len(selection.survivors(members, "student", SELECT, 0.1 * 3)) == 2 * 3
+
+    def test_a_diverged_member_drops_its_values_first(self):
+        members = [change(self.MEMBERS[2], diverged="step 3", accuracy=0.99)]
+        members = [*self.MEMBERS[:2], *members, *self.MEMBERS[3:]]
+        assert selection.survivors(members, "student", SELECT, 0.75) == (0, 1, 4, 5, 6, 7)
+
+    def test_a_lower_error_is_better(self):
+        select = SELECT._replace(metric="accuracy", higher_is_better=False)
+        assert selection.survivors(self.MEMBERS, "student", select, 0.25) == (4, 5)
+
+    def test_a_metric_of_both_roles_and_one_that_is_not_computed(self):
+        select = SELECT._replace(metric="agreement")
+        assert selection.survivors(self.MEMBERS, "student", select, 0.25) == (0, 1)  # a tie
+        select = SELECT._replace(metric="brier")
+        with pytest.raises(UserError, match="'brier' is not computed for student; there are acc"):
+            selection.survivors(self.MEMBERS, "student", select, 0.5)

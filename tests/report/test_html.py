@@ -121,7 +121,7 @@ def test_two_swept_paths_give_heat_maps_and_three_a_slice(build_report):
     members = report["variants"][0]["members"]
     mean = sum(m["results"]["validation"]["student/accuracy"] for m in members[:2]) / 2
     text = _page("x", report, [])
-    assert _read(text).tags.count("svg") == 2
+    assert _read(text).tags.count("svg") == 4  # a heat map and the members' lines, by role
     assert f"{100 * mean:.2f}" in text
 
 

@@ -19,13 +19,18 @@ from kdjax.evaluation.selection import Selection, make_selection
 from kdjax.experiment.build import critics as experiment_critics
 from kdjax.experiment.build import data as experiment_data
 from kdjax.experiment.build.folders import resolve_folders, tokenizer_folder
-from kdjax.experiment.build.hparams import make_hparams, place_member
+from kdjax.experiment.build.hparams import list_members, make_hparams, place_member
 from kdjax.experiment.build.initial_weights import find_initial_weights
 from kdjax.experiment.build.models import make_network
 from kdjax.experiment.build.plan import Experiment, TaskData, Variant
 from kdjax.experiment.build.players import extend_network, make_player, player_optimizer
 from kdjax.experiment.build.roles import Roles, check_adapters, resolve_roles
-from kdjax.experiment.build.validate import check_devices, check_parts, check_shapes
+from kdjax.experiment.build.validate import (
+    check_devices,
+    check_halving,
+    check_parts,
+    check_shapes,
+)
 from kdjax.experiment.config import resolve
 from kdjax.experiment.config.schema import Config, Select
 from kdjax.train import sweep
@@ -107,6 +112,7 @@ def _variant(
         raise UserError(f"roles.{roles.critics[0]} is a critic, which cannot compare regions")
     critics = {r: experiment_critics.make_critic(r, config, labels) for r in roles.critics}
     check_parts(config, config.devices or jax.device_count())
+    check_halving(config)
     networks = {role: make_network(role, config, data, None) for role in roles.players}
     players = {
         role: make_player(role, roles, data, extend_network(role, roles, data, network, None))
@@ -130,8 +136,7 @@ def _variant(
             raise UserError(f"roles.{error}") from error
 
     hparams = make_hparams(config, players, critics)
-    swept = sweep.applicable(config.sweep, hparams)
-    members = sweep.members({"seed": [config.seed], **swept}, config.sweep_mode)
+    members = list_members(config, hparams)
     shapes = check_shapes(method(None), players, critics, hparams, batch, config)
     origins = find_initial_weights(roles, players, shapes, data, earlier)
     return Variant(

@@ -13,6 +13,7 @@ from kdjax.distill import (
     terms,
 )
 from kdjax.errors import UserError, is_number, prefix_errors
+from kdjax.experiment.build import random_sweep
 from kdjax.experiment.config.schema import Config
 from kdjax.train import sweep
 
@@ -36,6 +37,20 @@ def make_hparams(
         else:
             hparams[role] = player_hparams(players[role], learning_rate=rate, weight_decay=decay)
     return hparams
+
+
+def list_members(config: Config, hparams: Hparams) -> list[dict[str, Any]]:
+    """Return the swept values of every member of a config, always with a seed."""
+    table = {"seed": [config.seed], **sweep.applicable(config.sweep, hparams)}
+    if config.sweep_mode == "random":
+        return random_sweep.members(table, config.sweep_members, config.sweep_seed)
+    for path, values in table.items():
+        if isinstance(values, Mapping):
+            raise UserError(
+                f"sweep.{path} is {values!r}; a distribution needs sweep_mode = random, and "
+                f"{config.sweep_mode} needs a list of values"
+            )
+    return sweep.members(table, config.sweep_mode)
 
 
 def place_member(

@@ -1,6 +1,7 @@
 """Checks before training: numbers, and the shapes of inputs and features."""
 
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,6 +56,16 @@ def check_parts(config: Config, devices: int) -> None:
 
 def _has_steps(term: Term) -> bool:
     return bool(term.from_step) or term.until_step is not None
+
+
+def check_halving(config: Config) -> None:
+    """Refuse steps of successive halving that do not rise, or that are not within the run."""
+    steps = (0, *config.halving.steps, config.num_steps)
+    if any(after <= before for before, after in itertools.pairwise(steps)):
+        raise UserError(
+            f"halving.steps is {config.halving.steps}; the steps must rise from 1 or more to less "
+            f"than num_steps = {config.num_steps}"
+        )
 
 
 def check_scalars(where: str, scalars: Mapping[str, Any]) -> None:

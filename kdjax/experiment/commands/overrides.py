@@ -116,15 +116,20 @@ def _load(path: Path, arg: str) -> tuple[str, dict[str, Any]]:
     return title, config.to_dict() if isinstance(config, ConfigDict) else dict(config)
 
 
-def _parse_sweep(text: str) -> tuple[str, tuple[Any, ...]]:
+def _parse_sweep(text: str) -> tuple[str, tuple[Any, ...] | dict[str, Any]]:
     """Parse `--config.sweep.PATH=VALUES`; the path with its dots is one key."""
     path, _, literal = text.removeprefix(SWEEP).partition("=")
     try:
         values = ast.literal_eval(literal)
     except (ValueError, SyntaxError):
         values = None
+    if isinstance(values, dict) and values:
+        return path, values
     if not isinstance(values, tuple | list):
-        raise UserError(f"{text}: write the values as a list, {SWEEP}{path}=[0.1, 0.3]")
+        raise UserError(
+            f"{text}: write the values as a list, {SWEEP}{path}=[0.1, 0.3], or a distribution, "
+            f"{SWEEP}{path}=\"{{'log_uniform': (0.01, 1)}}\""
+        )
     return path, tuple(values)
 
 

@@ -267,6 +267,13 @@ class Select(_Table):
     metric: str | None = _key(None, "Metric on the validation split. None: the task's first.")
 
 
+class Halving(_Table):
+    """Successive halving: points of a sweep that are dropped during the run."""
+
+    steps: Steps = _key((), "Steps after which the worst points are dropped.")
+    share: Annotated[float, Field(gt=0, lt=1)] = _key(0.5, "Share of the points that continues.")
+
+
 class Config(_Table):
     """An experiment."""
 
@@ -292,6 +299,9 @@ class Config(_Table):
     data: Data = _key(Data(), "Data set.")
     roles: Annotated[dict[str, Role], Removable] = _key({}, "Name -> player or critic.")
     variants: dict[str, dict[str, Any] | None] = _key({}, "Name -> keys that it overrides.")
-    sweep: dict[str, Any] = _key({}, "Path of a number -> list of its values.")
-    sweep_mode: Literal["grid", "zip"] = _key("grid", "All combinations, or the i-th together.")
+    sweep: dict[str, Any] = _key({}, "Path of a number -> list of values or distribution.")
+    sweep_mode: Literal["grid", "zip", "random"] = _key("grid", "Combination of the values.")
+    sweep_members: Positive = _key(16, "Points of a random sweep; each has all seeds.")
+    sweep_seed: Natural = _key(0, "Seed of a random sweep.")
+    halving: Halving = _key(Halving(), "Points that are dropped during the run.")
     select: Select = _key(Select(), "Choice among the members of a sweep.")

@@ -52,7 +52,7 @@ def from_workdir(
     network, spec = experiment.task.describe_network(table, experiment.source.spec)
     values = dict(variant.members[member])
     origin = {"role": role, "variant": variant.name, "member": member, "values": values}
-    scores = results.outcomes[variant.name].members[member].results["test"]
+    scores = results.outcomes[variant.name].members[member].results.get("test", {})
     inference = {"temperature": scores.get(f"{role}/temperature")}
     inference["crop"] = experiment_data.eval_crop(variant.config)
     with (

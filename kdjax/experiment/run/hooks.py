@@ -57,7 +57,7 @@ class TrainHooks:
           save: writes a checkpoint of a state that is placed on the devices.
         """
         config, layout = self.experiment.config, self.program.layout
-        start, total = int(state.step), config.num_steps
+        start, total = int(state.step), self.group.stop or config.num_steps
         label = self.group.variant.name if self.named else "train"
         count = len(self.group.members)
         heading = f"{label}, median of {count} members" if count > 1 else label
@@ -154,7 +154,10 @@ def score(
     state: State,
     tracker: loop.DivergenceTracker,
 ) -> GroupScores:
-    """Return the final scores on validation and test, with temperatures fitted on validation."""
+    """Return the final scores on validation and test, with temperatures fitted on validation.
+
+    A round of successive halving has only the scores on validation.
+    """
     evaluation, task = experiment.evaluation(group.variant), experiment.task
     predict = _predictor(experiment, evaluation, program, program.layout.place(state))
     fitted = task.fit(predict, True)
@@ -162,16 +165,17 @@ def score(
     results: dict[str, dict[str, np.ndarray]] = {}
     samples: dict[str, Any] = {}
     extra = [split for split in experiment.source.evals if split.startswith("test_")]
-    for split in ("validation", *extra, "test"):
+    for split in ("validation", *extra, "test") if group.stop is None else ("validation",):
         predictions = predict(split)
         results[split], bins = task.test_metrics(evaluation, predictions, fitted)
-        if multihost.is_first():
+        if group.stop is None and multihost.is_first():
             samples[split] = task.samples(evaluation, split, predictions.outputs)
     members = tuple(
         MemberResult(
             member=number,
             values=dict(group.variant.members[number]),
             diverged=tracker.diverged.get(row),
+            dropped=group.stop,  # unless a later round has its scores, too
             results={
                 split: {name: float(value[row]) for name, value in values.items()}
                 for split, values in results.items()
@@ -179,7 +183,7 @@ def score(
         )
         for row, number in enumerate(group.members)
     )
-    return GroupScores(members, bins, samples)
+    return GroupScores(members, bins if group.stop is None else {}, samples)
 
 
 def _predictor(

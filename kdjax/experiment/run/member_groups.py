@@ -1,5 +1,6 @@
 """The division of a variant's members into programs, and the folder of each program."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,37 +14,85 @@ from kdjax.train.step import init_state
 
 
 class MemberGroup(NamedTuple):
-    """Members of a variant that one program trains together."""
+    """Members of a variant that one program trains together.
+
+    `stop`: the last step of a round of successive halving; None: of the run.
+    """
 
     variant: Variant
     members: tuple[int, ...]
     folder: Path = Path()
+    stop: int | None = None
 
 
-def member_groups(experiment: Experiment, variant: Variant, folder: Path) -> list[MemberGroup]:
-    """Divide a variant's members into programs, each with as many members as fit into memory.
+def round_stops(variant: Variant) -> tuple[int | None, ...]:
+    """Return the last step of each round; without successive halving there is one round.
+
+    Members that differ by their seeds only have nothing to lose against.
+    """
+    points = {
+        tuple((path, value) for path, value in member.items() if path != "seed")
+        for member in variant.members
+    }
+    return (*(variant.config.halving.steps if len(points) > 1 else ()), None)
+
+
+def member_groups(
+    experiment: Experiment,
+    variant: Variant,
+    folder: Path,
+    round_number: int = 0,
+    members: Sequence[int] | None = None,
+) -> list[MemberGroup]:
+    """Divide the members of a round into programs, each with as many as fit into memory.
 
     The division is written to a file, so that a resumed run uses the same one.
+
+    Args:
+      experiment: the run.
+      variant: one of its variants.
+      folder: the workdir.
+      round_number: the round of successive halving.
+      members: those of the round; None: all.
     """
-    count, home = len(variant.members), folder / "checkpoints" / variant.name
-    plan, size = home / "plan.json", 0
+    members = range(len(variant.members)) if members is None else members
+    plan, size = _plan_file(variant, folder, round_number), 0
     if multihost.is_first():
-        if has_started(variant, folder):
+        if plan.exists():
             size = workdir.read_json(plan)["members_per_program"]
         else:
-            size = experiment.config.members_per_program or _fitting(experiment, variant)
-            home.mkdir(parents=True, exist_ok=True)
-            workdir.write_json(plan, {"members_per_program": size})
+            limit = experiment.config.members_per_program
+            size = limit or _fitting(experiment, variant, len(members))
+            plan.parent.mkdir(parents=True, exist_ok=True)
+            later = {"members": list(members)} if round_number else {}
+            workdir.write_json(plan, {"members_per_program": size, **later})
     size = int(multihost.broadcast_text(str(size)))
+    stop = round_stops(variant)[round_number]
     return [
-        MemberGroup(variant, tuple(range(first, min(first + size, count))), home)
-        for first in range(0, count, size)
+        MemberGroup(variant, tuple(members[first : first + size]), plan.parent, stop)
+        for first in range(0, len(members), size)
     ]
 
 
-def has_started(variant: Variant, folder: Path) -> bool:
-    """Return whether the members of a variant have been divided, so may have been trained."""
-    return (folder / "checkpoints" / variant.name / "plan.json").exists()
+def all_groups(experiment: Experiment, variant: Variant, folder: Path) -> list[MemberGroup]:
+    """Return the groups of all rounds that have started, in order."""
+    groups = member_groups(experiment, variant, folder)
+    for number in range(1, len(round_stops(variant))):
+        if not has_started(variant, folder, number):
+            break
+        members = workdir.read_json(_plan_file(variant, folder, number))["members"]
+        groups += member_groups(experiment, variant, folder, number, members)
+    return groups
+
+
+def has_started(variant: Variant, folder: Path, round_number: int = 0) -> bool:
+    """Return whether the members of a round have been divided, so may have been trained."""
+    return _plan_file(variant, folder, round_number).exists()
+
+
+def _plan_file(variant: Variant, folder: Path, round_number: int) -> Path:
+    home = folder / "checkpoints" / variant.name
+    return (home / f"round-{round_number}" if round_number else home) / "plan.json"
 
 
 def checkpoint_dir(group: MemberGroup) -> Path:
@@ -51,9 +100,8 @@ def checkpoint_dir(group: MemberGroup) -> Path:
     return group.folder / f"{group.members[0]}-{group.members[-1]}"
 
 
-def _fitting(experiment: Experiment, variant: Variant) -> int:
+def _fitting(experiment: Experiment, variant: Variant, count: int) -> int:
     """Return the number of members that fit on a device, times the devices that they may use."""
-    count = len(variant.members)
     if count == 1:
         return 1
     shapes = example_batch(experiment.source, experiment.config.batch_size)

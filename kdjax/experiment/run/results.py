@@ -2,6 +2,7 @@
 
 workdir/checkpoints/<variant>/<first>-<last>/<step>/     orbax checkpoints, the newest few
 workdir/checkpoints/<variant>/<first>-<last>/done.json   the results of these members
+workdir/checkpoints/<variant>/round-<n>/                 the same of a later round of halving
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,9 +29,9 @@ from kdjax.experiment.run.frozen_teacher import attach_frozen_extras
 from kdjax.experiment.run.loss_formula import loss_formula
 from kdjax.experiment.run.member_groups import (
     MemberGroup,
+    all_groups,
     checkpoint_dir,
     has_started,
-    member_groups,
 )
 from kdjax.experiment.run.program import Program, make_program
 from kdjax.report.results import (
@@ -73,7 +74,7 @@ def write_group(group: MemberGroup, result: GroupResult) -> None:
 
 
 def read_group(group: MemberGroup, num_steps: int) -> GroupResult | None:
-    """Read the results of a finished group; None if it is not, or ended before `num_steps`."""
+    """Read the results of a group at the end of its round or of a run of `num_steps`, or None."""
     path = checkpoint_dir(group) / "done.json"
     if not path.exists():
         return None
@@ -81,7 +82,7 @@ def read_group(group: MemberGroup, num_steps: int) -> GroupResult | None:
         result = from_json(GroupResult, workdir.read_json(path))
     except UserError as error:
         raise UserError(f"{path} is damaged ({error}); restore it or remove the workdir") from error
-    return result if result.steps in (0, num_steps) else None
+    return result if result.steps in (0, group.stop or num_steps) else None
 
 
 class RunResults:
@@ -101,15 +102,23 @@ class RunResults:
             self.weights[variant.name] = self.networks(variant)
 
     def networks(self, variant: Variant) -> dict[str, Variables]:
-        """Read the networks of a finished variant from disk: role -> variables [members, ...]."""
+        """Read the networks of a finished variant from disk: role -> variables [members, ...].
+
+        A member that was dropped has the state of its last step.
+        """
+        groups = all_groups(self.experiment, variant, self.folder)
         states = [
             load_group_state(self.experiment, group, self.initial_weights(group), self.say)
-            for group in member_groups(self.experiment, variant, self.folder)
+            for group in groups
         ]
+        last = {m: (i, r) for i, group in enumerate(groups) for r, m in enumerate(group.members)}
+        places = [last[member] for member in range(len(variant.members))]
         networks = {}
         for role in variant.players:
             trees = [Variables(state.params[role], state.stats[role]) for state in states]
-            networks[role] = jax.tree.map(lambda *rows: np.concatenate(rows), *trees)
+            networks[role] = jax.tree.map(
+                lambda *leaves: np.stack([leaves[index][row] for index, row in places]), *trees
+            )
         return networks
 
     def initial_weights(self, group: MemberGroup) -> dict[str, InitialWeights]:
@@ -169,10 +178,10 @@ def load_results(experiment: Experiment, folder: Path, say: Say) -> RunResults:
     for variant in experiment.variants:
         if not has_started(variant, folder):
             break
-        steps = experiment.config.num_steps
-        groups = [read_group(group, steps) for group in member_groups(experiment, variant, folder)]
-        finished = [group for group in groups if group is not None]
-        if len(finished) < len(groups):
+        groups = all_groups(experiment, variant, folder)
+        ended = (read_group(group, experiment.config.num_steps) for group in groups)
+        finished = [result for result in ended if result is not None]
+        if len(finished) < len(groups) or groups[-1].stop is not None:
             break
         results.add(variant, finished)
     return results
@@ -181,15 +190,23 @@ def load_results(experiment: Experiment, folder: Path, say: Say) -> RunResults:
 def merge_groups(
     experiment: Experiment, variant: Variant, groups: Sequence[GroupResult]
 ) -> VariantResult:
-    """Combine the groups of a variant and choose among its members on the validation split."""
-    members = tuple(member for group in groups for member in group.members)
+    """Combine the groups of a variant and choose among its members on the validation split.
+
+    A member has the scores of its last round; one that was dropped is not chosen.
+    """
+    last = {member.member: member for group in groups for member in group.members}
+    members = tuple(last[number] for number in sorted(last))
+    groups_to_end = [group for group in groups if group.members[0].dropped is None]
+    candidates = [member for group in groups_to_end for member in group.members]
+    rows = {member.member: row for row, member in enumerate(candidates)}
     pairs = [critic.between for critic in variant.critics.values()]
     chosen, reliability = {}, {}
     for role in variant.players:
-        choice = selection.choose(members, role, variant.players, experiment.selection, pairs)
+        choice = selection.choose(candidates, role, variant.players, experiment.selection, pairs)
         chosen[role] = Choice(**choice._asdict())
-        if role in groups[0].bins:  # regressions have no bins
-            reliability[role] = _pool([group.bins[role] for group in groups], choice.members)
+        if role in groups_to_end[0].bins:  # regressions have no bins
+            bins = [group.bins[role] for group in groups_to_end]
+            reliability[role] = _pool(bins, [rows[member] for member in choice.members])
     title = variant.config.title  # a title for all variants would not distinguish them
     return VariantResult(
         name=variant.name,
@@ -199,19 +216,19 @@ def merge_groups(
         chosen=chosen,
         reliability=reliability,
         seconds=sum(group.seconds for group in groups),
-        detections=groups[0].samples,
+        detections=groups_to_end[0].samples,
     )
 
 
-def _pool(groups: Sequence[Mapping[str, Any]], members: Sequence[int]) -> Reliability:
-    """Combine the bins of the chosen members from the bins of every group."""
+def _pool(groups: Sequence[Mapping[str, Any]], rows: Sequence[int]) -> Reliability:
+    """Combine the bins of the chosen members, at these rows, from the bins of every group."""
     pooled = {}
     for when in groups[0]:
         bins = {
             name: np.concatenate([np.asarray(group[when][name]) for group in groups])
             for name in ("count", "accuracy", "confidence")
         }
-        pooled[when] = classification.pool_bins(bins, list(members))
+        pooled[when] = classification.pool_bins(bins, list(rows))
     return from_json(Reliability, pooled)
 
 

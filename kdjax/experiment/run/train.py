@@ -1,7 +1,7 @@
 """Training of a run: its variants in order, their members in groups, with checkpoints."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,15 @@ import jax
 
 from kdjax.errors import UserError
 from kdjax.experiment.build.plan import Experiment, InitialWeights, Variant
-from kdjax.experiment.run import workdir
+from kdjax.experiment.run import halving, workdir
 from kdjax.experiment.run.hooks import TrainHooks, score
 from kdjax.experiment.run.member_groups import (
     MemberGroup,
+    all_groups,
     checkpoint_dir,
     has_started,
     member_groups,
+    round_stops,
 )
 from kdjax.experiment.run.program import Program, make_program
 from kdjax.experiment.run.results import (
@@ -54,13 +56,8 @@ def train(experiment: Experiment, folder: Path, say: Say) -> list[VariantResult]
         for variant in experiment.variants:
             if not has_started(variant, folder):
                 _announce_new_heads(variant, say)
-            finished = []
-            for group in member_groups(experiment, variant, folder):
-                result = read_group(group, experiment.config.num_steps)
-                if result is None:
-                    result = _train_group(results, group, log, offset)
-                offset = max(offset, result.offset)
-                finished.append(result)
+            finished = _train_rounds(results, variant, log, offset)
+            offset = max(offset, finished[-1].offset)
             results.add(variant, finished)
     finally:
         log.close()
@@ -73,8 +70,7 @@ def evaluate(experiment: Experiment, folder: Path, say: Say) -> list[VariantResu
     finished = list(results.outcomes)
     for name in finished:
         variant = next(v for v in experiment.variants if v.name == name)
-        groups = member_groups(experiment, variant, folder)
-        scored = [_score_group(results, group) for group in groups]
+        scored = _score_groups(results, variant)
         results.outcomes[name] = merge_groups(experiment, variant, scored)
     for variant in experiment.variants:
         if variant.name not in finished:
@@ -87,17 +83,27 @@ def score_unfinished(results: RunResults, variant: Variant) -> None:
     if not has_started(variant, results.folder):
         return
     try:
-        groups = [
-            _score_group(results, group)
-            for group in member_groups(results.experiment, variant, results.folder)
-        ]
+        groups = _score_groups(results, variant)
     except UserError as error:
         results.say(f"{variant.name} is left out: {error}")
         return
     steps = results.experiment.config.num_steps
-    ended = ", ".join(str(group.steps) for group in groups)
+    last = [group for group in groups if group.members[0].dropped is None]
+    ended = ", ".join(str(group.steps) for group in last)
     results.say(f"{variant.name} is not finished: its last checkpoint, step {ended} of {steps}")
     results.add(variant, groups)
+
+
+def _score_groups(results: RunResults, variant: Variant) -> list[GroupResult]:
+    """Score the last round as of its last checkpoints; earlier rounds keep their results."""
+    groups = all_groups(results.experiment, variant, results.folder)
+    scored = []
+    for group in groups:
+        earlier = read_group(group, results.experiment.config.num_steps)
+        if group.stop == groups[-1].stop or earlier is None:
+            earlier = _score_group(results, group._replace(stop=None))
+        scored.append(earlier)
+    return scored
 
 
 def _score_group(results: RunResults, group: MemberGroup) -> GroupResult:
@@ -126,10 +132,42 @@ def _announce_new_heads(variant: Variant, say: Say) -> None:
         )
 
 
+def _train_rounds(
+    results: RunResults, variant: Variant, log: MetricsLog | NullLog, offset: int
+) -> list[GroupResult]:
+    """Train a variant, round by round of successive halving; return the results of all groups."""
+    experiment, folder = results.experiment, results.folder
+    members, previous = range(len(variant.members)), []
+    finished: list[GroupResult] = []
+    for number, stop in enumerate(round_stops(variant)):
+        groups = member_groups(experiment, variant, folder, number, members)
+        for group in groups:
+            result = read_group(group, experiment.config.num_steps)
+            if result is None:
+                result = _train_group(results, group, log, offset, previous)
+            offset = max(offset, result.offset)
+            finished.append(result)
+        if stop is not None:
+            before, previous = len(members), groups
+            members = halving.survivors(experiment, variant, finished[-len(groups) :])
+            if not has_started(variant, folder, number + 1):
+                results.say(
+                    f"{variant.name}: {len(members)} of {before} members continue from step {stop}"
+                )
+    return finished
+
+
 def _train_group(
-    results: RunResults, group: MemberGroup, log: MetricsLog | NullLog, offset: int
+    results: RunResults,
+    group: MemberGroup,
+    log: MetricsLog | NullLog,
+    offset: int,
+    previous: Sequence[MemberGroup],
 ) -> GroupResult:
-    """Train a group from its last checkpoint to the end, and score its members."""
+    """Train a group from its last checkpoint to the end of its round, and score its members.
+
+    `previous`: the groups of the round before, with whose states it starts.
+    """
     started = time.perf_counter()
     experiment, say = results.experiment, results.say
     weights = results.initial_weights(group)
@@ -143,25 +181,31 @@ def _train_group(
         if restored is not None:
             state, record = restored[0], {**record, **restored[1]}
             _check_frozen(group, weights, program, record)
+        elif previous:
+            state, record["diverged"] = halving.continue_round(results, group, state, previous)
         log.truncate(max(offset, record["offset"]))
         if restored is not None:
             say(f"{group.variant.name}: resumed from step {int(state.step)}")
         tracker = loop.DivergenceTracker(
             len(group.members),
             record["diverged"],
-            first=group.members[0],
+            numbers=group.members,
             covers_all=len(group.members) == len(group.variant.members),
         )
+        if group.stop is not None and int(state.step) == 0:  # before the time of a round
+            scores = score(experiment, group, program, state, tracker)
+            halving.check_scored(experiment, group.variant, scores)
         hooks = TrainHooks(experiment, group, program, log, tracker)
         state = hooks.fit(state, _saver(manager, program, log, tracker, record["frozen"]))
         scores = score(experiment, group, program, state, tracker)
-        hooks.write_test(scores)
+        if group.stop is None:
+            hooks.write_test(scores)
         result = GroupResult(
             **scores._asdict(),
             diverged={str(row): text for row, text in tracker.diverged.items()},
             seconds=time.perf_counter() - started,
             offset=log.offset(),
-            steps=experiment.config.num_steps,
+            steps=int(state.step),
         )
         write_group(group, result)
         return result

@@ -140,6 +140,9 @@ def test_a_sweep_may_be_changed_and_added_by_its_dotted_path(file):
     config = overrides.read(str(file), [*flags, "--config.num_steps=3"]).config
     assert config["sweep"] == {rate: (0.5,), "seed": (0, 1), temperature: (1.0, 2.0)}
     assert config["num_steps"] == 3
+    drawn = {"log_uniform": (0.001, 0.1)}
+    config = overrides.read(str(file), [f"--config.sweep.{rate}={drawn}"]).config
+    assert config["sweep"] == {rate: drawn, "seed": (0, 1)}
     for wrong in ("0.5", "", "[0.5", "{}", "open('x')"):
         with pytest.raises(UserError, match="write the values as a list"):
             overrides.read(str(file), [f"--config.sweep.{rate}={wrong}"])
