@@ -7,7 +7,7 @@ from kdjax.experiment.build import schedules
 from kdjax.experiment.build.models import PRECISIONS
 from kdjax.experiment.build.plan import TaskData
 from kdjax.experiment.build.roles import Roles
-from kdjax.experiment.config import schema
+from kdjax.experiment.config import adapters, schema
 from kdjax.train import optimizer
 from kdjax.train.step import Optimizer
 from kdjax.types import Model
@@ -62,14 +62,14 @@ def extend_network(
     return models.with_adapters(model, adapters) if adapters else model
 
 
-def _make_adapter(table: schema.Adapter, precision: str, axis_name: str | None) -> models.Adapter:
-    if isinstance(table, schema.LinearAdapter):
+def _make_adapter(table: adapters.Adapter, precision: str, axis_name: str | None) -> models.Adapter:
+    if isinstance(table, adapters.LinearAdapter):
         return models.linear_adapter(layer=table.layer, width=table.width)
-    if isinstance(table, schema.NormDirectionAdapter):
+    if isinstance(table, adapters.NormDirectionAdapter):
         return models.norm_direction_adapter(
             layer=table.layer, width=table.width, dropout=table.dropout, axis_name=axis_name
         )
-    if isinstance(table, schema.ConnectorAdapter):
+    if isinstance(table, adapters.ConnectorAdapter):
         return models.connector_adapter(
             layers=table.layers,
             widths=table.widths,

@@ -9,7 +9,7 @@ from kdjax.distill.terms import TERM_SPECS, VIEW_LOGITS, Term, TermSpec, make_te
 from kdjax.errors import UserError, prefix_errors
 from kdjax.experiment.build import schedules
 from kdjax.experiment.build.validate import check_scalars
-from kdjax.experiment.config import schema
+from kdjax.experiment.config import adapters, schema
 from kdjax.experiment.config.resolve import term_factory
 from kdjax.experiment.config.schema import Config
 
@@ -53,7 +53,7 @@ class Roles(NamedTuple):
         read = {*self.layers_read(role), *own}
         features = {
             name: tuple(f"{name}{level}" for level in range(1, len(adapter.layers) + 1))
-            if isinstance(adapter, (schema.FusionAdapter, schema.ConnectorAdapter))
+            if isinstance(adapter, (adapters.FusionAdapter, adapters.ConnectorAdapter))
             else (name,)
             for name, adapter in self.config.roles[role].adapters.items()
         }

@@ -1,9 +1,9 @@
-"""Types of config keys: numbers with bounds, tuples (lists are converted), and paths."""
+"""Types of config keys (numbers with bounds, tuples, paths) and of the tables that hold them."""
 
 import os
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 Positive = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -33,3 +33,25 @@ Sizes = Annotated[tuple[int | Annotated[tuple[int, int], TupleOf], ...], TupleOf
 
 # ~ is the home folder
 FilePath = Annotated[str, Field(min_length=1), AfterValidator(os.path.expanduser)]
+
+
+class Table(BaseModel):
+    """A table that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class OpenTable(Table):
+    """A table that takes further keys as options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that are not declared here."""
+        return dict(self.model_extra or {})
+
+
+def key(default: Any, meaning: str, *, of: str = "") -> Any:
+    """Declare a key; `of`: the only kind of data with this key."""
+    return Field(default, description=meaning, json_schema_extra={"of": of} if of else None)

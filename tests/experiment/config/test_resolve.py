@@ -7,7 +7,7 @@ import re
 import pytest
 
 from kdjax.errors import UserError
-from kdjax.experiment.config import resolve, schema
+from kdjax.experiment.config import adapters, resolve, schema
 
 
 def example():
@@ -88,7 +88,7 @@ def test_attributes_and_dicts_are_the_same():
     assert student.terms["forward_kl"].options == {"temperature": 1.0, "layer": ""}
     assert student.terms["forward_kl"].peers == ("teacher",)
     assert student.terms["ce"].peers == ()
-    assert student.adapters["wide"] == schema.LinearAdapter(width=3)
+    assert student.adapters["wide"] == adapters.LinearAdapter(width=3)
     assert resolve.from_dict(resolve.to_dict(full)) == full
     assert resolve.from_dict(json.loads(json.dumps(resolve.to_dict(full)))).num_steps == 7
 

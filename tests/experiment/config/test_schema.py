@@ -10,7 +10,7 @@ from kdjax import data
 from kdjax.data.pairs import dataset
 from kdjax.errors import UserError
 from kdjax.experiment.build import models, players, schedules
-from kdjax.experiment.config import schema, schema_lookup
+from kdjax.experiment.config import adapters, schema, schema_lookup
 from kdjax.train import optimizer
 
 DECLARED = list(schema_lookup.declared())
@@ -35,10 +35,10 @@ def test_paths_are_distinct():
         schema.Config(),
         schema.Role(),
         schema.Term(),
-        schema.LinearAdapter(),
-        schema.NormDirectionAdapter(),
-        schema.FusionAdapter(),
-        schema.ConnectorAdapter(),
+        adapters.LinearAdapter(),
+        adapters.NormDirectionAdapter(),
+        adapters.FusionAdapter(),
+        adapters.ConnectorAdapter(),
     ],
     ids=lambda table: type(table).__name__,
 )

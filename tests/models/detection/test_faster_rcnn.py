@@ -188,7 +188,7 @@ def test_every_backbone_has_the_strides_of_the_pyramid():
     [
         ({"backbone": "vgg8"}, "backbone is 'vgg8'"),
         ({"backbone_options": {"depth": 3}}, "backbone_options.depth"),
-        ({"anchor_sizes": (8, 16)}, "give 5, one a level"),
+        ({"anchor_sizes": (8, 16)}, "give 5, one per level"),
         ({"limits": {"boxes": 3}}, "limits.boxes: no such limit"),
         ({"limits": {"regions": 0}}, "limits.regions is 0"),
         ({"frozen_stages": 2}, "set it to True"),
