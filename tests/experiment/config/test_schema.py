@@ -86,7 +86,7 @@ def test_every_kind_of_adapter():
     kinds = {
         kind
         for table in ("LinearAdapter", "NormDirectionAdapter", "FusionAdapter", "ConnectorAdapter")
-        for kind in get_args(getattr(schema, table).model_fields["kind"].annotation)
+        for kind in get_args(getattr(adapters, table).model_fields["kind"].annotation)
     }
     for kind in kinds:
         role = schema.Role.model_validate({"adapters": {"wide": {"kind": kind}}})
