@@ -345,7 +345,7 @@ FLAGS = {
     f"--config.{RATE}=inf": (f"{RATE} is inf", "finite"),
     "--config.parallel=tpu": ("parallel is 'tpu'", "pmap or mesh"),
     "--config.precision=float16": ("precision is 'float16'", "bfloat16"),
-    "--config.sweep_mode=random": ("sweep_mode is 'random'", "grid or zip"),
+    "--config.sweep_mode=best": ("sweep_mode is 'best'", "grid, zip or random"),
     "--config.seed=-1": ("seed is -1", ">= 0"),
     "--config.batch_size=0": ("batch_size is 0", ">= 1"),
     "--config.batch_size=100000": ("batch_size is 100000", "at most"),
