@@ -105,17 +105,23 @@ SAFETENSORS = {
     "overlap": tensors({**tensor_header(), "b": tensor_header()["a"]}),
     "negative offsets": tensors(tensor_header(offsets=(-16, 0))),
     "unknown type": tensors(tensor_header(dtype="PICKLE")),
-    "type without numpy": tensors(tensor_header(dtype="F8_E5M2", shape=(16,))),
     "no table": tensors(b"[]"),
     "nested without end": tensors(b"[" * 100_000),
     "a pickle": pickle.dumps({"a": 1}),
 }
 
 
-@pytest.mark.parametrize("content", SAFETENSORS.values(), ids=SAFETENSORS)
-def test_safetensors(content, tmp_path):
+SAFETENSORS = {n: (content, "not a whole safetensors file") for n, content in SAFETENSORS.items()}
+SAFETENSORS["type without numpy"] = (
+    tensors(tensor_header(dtype="F8_E5M2", shape=(16,))),
+    "holds numbers of a type that is not read",
+)
+
+
+@pytest.mark.parametrize(("content", "message"), SAFETENSORS.values(), ids=SAFETENSORS)
+def test_safetensors(content, message, tmp_path):
     path = write(tmp_path / "a.safetensors", content)
-    with pytest.raises(UserError, match="not a whole safetensors file") as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read_weights(path)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
