@@ -10,8 +10,9 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from flax import linen as nn
@@ -82,8 +83,9 @@ def run_file(path: Path) -> ModuleType:
     Raises:
       UserError: it is no Python file, or it fails, with the line.
     """
-    spec = importlib.util.spec_from_file_location(f"kdjax_file_{path.stem}", path)
-    if spec is None or spec.loader is None:
+    name = f"kdjax_file_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Uncached(name, str(path)))
+    if spec is None or spec.loader is None or path.suffix != ".py":
         raise UserError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     try:
@@ -102,6 +104,14 @@ def importable(folder: Path) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(folder))
+
+
+class _Uncached(SourceFileLoader):
+    """Compiles a file each time: bytecode beside it could be that of an earlier text."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compile the file as it is now."""
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def describe_failure(path: Path, error: Exception) -> str:

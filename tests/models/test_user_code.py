@@ -1,5 +1,7 @@
 """Networks of a user's own files and modules."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,3 +127,12 @@ def test_a_file_that_fails_names_its_line(tmp_path):
     path.write_text("x = 1\ny = x / 0\n")
     with pytest.raises(UserError, match=r"bad\.py, line 2 fails: ZeroDivisionError"):
         user_code.load(f"{path}:x")
+
+
+def test_a_file_is_compiled_as_it_is_now(tmp_path):
+    path = tmp_path / "config.py"
+    for value in (1, 2):  # texts of one size, within the resolution of the file's time
+        path.write_text(f"VALUE = {value}\n")
+        os.utime(path, (0, 0))
+        assert value == user_code.run_file(path).VALUE
+    assert list(tmp_path.iterdir()) == [path]

@@ -71,7 +71,7 @@ def test_a_player_waits_while_all_its_terms_are_off():
 
 
 def test_a_wait_by_steps_sees_whole_batches():
-    with pytest.raises(UserError, match=r"roles.student waits .* set accumulate = 1"):
+    with pytest.raises(UserError, match=r"roles.student is paused .* set accumulate = 1"):
         build(config("ft", accumulate=2))
 
 

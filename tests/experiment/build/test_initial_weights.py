@@ -180,7 +180,8 @@ def test_any_task_is_exported_for_hugging_face(task, tmp_path):
     variant, variables = run.variants[0], drawn(run)
     results = types.SimpleNamespace(
         outcomes={variant.name: types.SimpleNamespace(
-            chosen={"teacher": types.SimpleNamespace(members=(0,))})},
+            chosen={"teacher": types.SimpleNamespace(members=(0,))},
+            members=[types.SimpleNamespace(results={})])},
         networks=lambda _: {"teacher": jax.tree.map(lambda x: x[None], variables)},
     )  # fmt: skip
     request = ExportRequest("teacher", form="huggingface")
