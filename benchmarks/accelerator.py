@@ -13,24 +13,24 @@ that it works. Utilisation is the operations that XLA counts / time / the device
 """
 
 import argparse
+import itertools
 import json
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import bare  # first: it lets kdjax be imported without its dependencies
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pairs import Work, batch_of, method_of, works
+from timing import medians, stepping
 
-from kdjax import losses, models
-from kdjax.distill import Player, co_train, player_hparams, terms
-from kdjax.train.optimizer import make_optimizer
+from kdjax import losses
 from kdjax.train.step import init_state, make_step, multi_step
 from kdjax.train.sweep import init_members, vmap_members
-from kdjax.types import Method, Variables
+from kdjax.types import Variables
 
 # teraflops, bfloat16, without sparsity; from the vendors' data sheets
 PEAKS = {
@@ -43,132 +43,17 @@ PEAKS = {
     "TPU v6 lite": 918.0,
 }
 MIB = 1 << 20
-
-
-class Work(NamedTuple):
-    """A pair of networks and its batch; `co_train`: both learn, else the teacher is frozen."""
-
-    teacher: str
-    student: str
-    batch: int
-    size: int  # pixels, or tokens
-    classes: int
-    co_train: bool = False
-    dtype: str = "float32"
-
-    @property
-    def name(self) -> str:
-        """Say all of it in one line."""
-        kind = "co-trained" if self.co_train else "offline"
-        return f"{self.teacher} -> {self.student}, {self.batch} x {self.size}, {kind}, {self.dtype}"
-
-    @property
-    def text(self) -> bool:
-        """Return if the batch holds tokens."""
-        return self.teacher.startswith("bert")
-
-
-def works(tiny: bool) -> list[Work]:
-    """List the pairs, those that matter most first."""
-    if tiny:
-        sizes = [Work("ResNet18", "ResNet18", 2, 32, 5), Work("resnet8", "resnet8", 4, 32, 5)]
-        sizes.append(Work("bert-1", "bert-1", 4, 8, 3))
-        return [*sizes, sizes[1]._replace(co_train=True, dtype="bfloat16")]
-    imagenet = Work("ResNet50", "ResNet18", 128, 224, 1000)
-    cifar = Work("resnet32x4", "resnet8x4", 64, 32, 100)
-    bert = Work("bert-12", "bert-6", 32, 128, 2)
-    low = {"dtype": "bfloat16"}
-    return [
-        imagenet._replace(**low), cifar, bert._replace(**low), cifar._replace(batch=1024, **low),
-        imagenet._replace(co_train=True, **low), imagenet, bert, cifar._replace(co_train=True),
-        cifar._replace(batch=1024), imagenet._replace(co_train=True),
-    ]  # fmt: skip
-
-
-def batch_of(work: Work) -> dict[str, np.ndarray]:
-    """Return random pixels or token ids with random labels."""
-    rng = np.random.default_rng(0)
-    labels = {"label": rng.integers(0, work.classes, work.batch).astype(np.int32)}
-    shape = (work.batch, work.size)
-    if not work.text:
-        return {"image": rng.normal(size=(*shape, work.size, 3)).astype(np.float32), **labels}
-    ids = rng.integers(1, 1000, shape).astype(np.int32)
-    return {
-        "input_ids": ids,
-        "attention_mask": np.ones_like(ids),
-        "token_type_ids": np.zeros_like(ids),
-        **labels,
-    }
-
-
-def network(work: Work, name: str) -> Any:
-    """Build one of a pair; "bert-6" has six layers of BERT-base."""
-    options: dict[str, Any] = {"num_classes": work.classes, "dtype": work.dtype}
-    if work.text:
-        layers = int(name.partition("-")[2])
-        small = {"width": 16, "num_heads": 2, "vocab_size": 1000} if layers == 1 else {}
-        return models.build("bert", num_layers=layers, **small, **options)
-    if name.startswith("ResNet"):
-        options["stem"] = "imagenet"
-    return models.build(name, **options)
-
-
-def transport() -> terms.TermSpec:
-    """Return SinKD's term with a constant epsilon: a traced one needs ott, for small values."""
-    spec = terms.sinkhorn()
-
-    def loss(student: Any, teachers: Any, batch: Any, scalars: Any) -> Any:
-        return spec.loss_fn(student, teachers, batch, {**scalars, "epsilon": 0.1})
-
-    return spec._replace(loss_fn=loss)
-
-
-def method_of(work: Work, *, distil: bool = True) -> tuple[Method, dict, dict]:
-    """Return the method, the optimizers and the scalars: KD, SinKD for text, or BD-KD."""
-
-    def term(make: Callable, peer: str, **scalars: float) -> Any:
-        return terms.make_term(make(), toward=[peer], scalars=scalars)
-
-    ce = {"ce": terms.make_term(terms.cross_entropy())}
-    student, teacher = dict(ce), {}
-    if work.co_train:
-        teacher = dict(ce)
-        if distil:
-            teacher["forward_kl"] = term(terms.forward_kl, "student")
-            student["balanced_kl"] = term(terms.balanced_kl, "teacher", temperature=2.0)
-    elif distil:
-        student["forward_kl"] = term(terms.forward_kl, "teacher", temperature=4.0)
-        if work.text:
-            student["sinkhorn"] = term(transport, "teacher", weight=1e-3)
-    players = {
-        "teacher": Player(network(work, work.teacher), teacher),
-        "student": Player(network(work, work.student), student),
-    }
-    optimizer = make_optimizer("adamw" if work.text else "sgd")
-    hparams = {role: player_hparams(p, learning_rate=1e-3) for role, p in players.items()}
-    return co_train(players), dict.fromkeys(players, optimizer), hparams
+Row = dict[str, Any]
 
 
 def repeated(step: Callable, state: Any, batch: Any) -> Callable[[], None]:
-    """Return a call that takes one step from the state of the last one and waits."""
-    holder = [state]
-
-    def call() -> None:
-        holder[0], metrics = step(holder[0], batch)
-        jax.block_until_ready((holder[0], metrics))
-
-    return call
+    """Return a call that takes one step, always on the same batch."""
+    return stepping(step, state, itertools.repeat(batch))
 
 
-def seconds(call: Callable[[], Any], repeats: int) -> float:
-    """Return the median time of a call after two that are not counted."""
-    times = []
-    for turn in range(repeats + 2):
-        start = time.perf_counter()
-        call()
-        if turn >= 2:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def milliseconds(repeats: int, **calls: Callable[[], Any]) -> Row:
+    """Return the median times of interleaved calls by their names."""
+    return {name: 1e3 * took for name, took in medians(calls, repeats).items()}
 
 
 def compiled_step(work: Work, *, distil: bool = True) -> tuple[Callable, Any, Any]:
@@ -180,7 +65,6 @@ def compiled_step(work: Work, *, distil: bool = True) -> tuple[Callable, Any, An
     return step, state, batch
 
 
-Row = dict[str, Any]
 Rows = Iterator[tuple[str, Callable[[], Row]]]  # names, and functions that measure
 
 
@@ -198,12 +82,11 @@ def pair(work: Work, repeats: int) -> Row:
     flops = float((step.cost_analysis() or {}).get("flops", 0.0))
     memory = step.memory_analysis()
     size = (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / MIB
-    took = seconds(repeated(step, state, batch), repeats)
-    row = {"ms": 1e3 * took, "per_second": work.batch / took, "GFLOP": flops / 1e9, "MiB": size}
-    if peak:
-        row["utilisation"] = flops / took / peak
-    del state
-    return row | bare.torch_times(work, batch_of(work), repeats)
+    beside = bare.torch_calls(work, batch_of(work))
+    row = milliseconds(repeats, ms=repeated(step, state, batch), **beside)
+    took = row["ms"] / 1e3
+    row |= {"per_second": work.batch / took, "GFLOP": flops / 1e9, "MiB": size}
+    return row | {"utilisation": flops / took / peak} if peak else row
 
 
 def cifar(tiny: bool, *, co_train: bool = False) -> Work:
@@ -227,9 +110,9 @@ def sweep(tiny: bool, repeats: int) -> Rows:
         )
         state = jax.tree.map(jnp.copy, state)  # the step donates it, and all share the teacher
         mapped = vmap_members(make_step(method, tx), axes, stacked_batch=False, state_out=True)
-        took = seconds(repeated(jax.jit(mapped, donate_argnums=0), state, batch), repeats) / count
-        single.append(took)
-        return {"ms": 1e3 * took, "of_one": took / single[0]}
+        call = repeated(jax.jit(mapped, donate_argnums=0), state, batch)
+        single.append(milliseconds(repeats, ms=call)["ms"] / count)
+        return {"ms": single[-1], "of_one": single[-1] / single[0]}
 
     for count in (1, 2) if tiny else (1, 4, 16, 64, 2, 8, 32):
         yield f"{count} members", lambda count=count: measure(count)
@@ -242,8 +125,8 @@ def sinkhorn(tiny: bool, repeats: int) -> Rows:
     def measure(batch: int) -> Row:
         s, t = (2 * np.random.default_rng(i).normal(size=(batch, 100)) for i in range(2))
         arrays = [jnp.asarray(z, jnp.float32) for z in (s, t)]
-        took = seconds(lambda: jax.block_until_ready(loss(*arrays)), repeats)
-        return {"ms": 1e3 * took} | bare.torch_sinkhorn(s, t, repeats)
+        call = lambda: jax.block_until_ready(loss(*arrays))  # noqa: E731
+        return milliseconds(repeats, ms=call, **bare.torch_sinkhorn(s, t))
 
     for batch in (8,) if tiny else (64, 256, 1024, 4096):
         yield f"B {batch}, C 100", lambda batch=batch: measure(batch)
@@ -254,11 +137,12 @@ def share(tiny: bool, repeats: int) -> Rows:
     work = cifar(tiny, co_train=True)
 
     def measure() -> Row:
-        whole, without = (
-            seconds(repeated(*compiled_step(work, distil=distil)), repeats)
-            for distil in (True, False)
-        )
-        return {"ms": 1e3 * whole, "share_of_losses": 1 - without / whole}
+        calls = {
+            name: repeated(*compiled_step(work, distil=distil))
+            for name, distil in (("ms", True), ("without_ms", False))
+        }
+        row = milliseconds(repeats, **calls)
+        return {**row, "share_of_losses": 1 - row["without_ms"] / row["ms"]}
 
     yield f"BD-KD, {work.name}", measure
 
@@ -273,7 +157,7 @@ def dispatch(tiny: bool, repeats: int) -> Rows:
         state = init_state(method, tx, jax.random.key(0), batch, hparams)
         steps = jax.jit(multi_step(make_step(method, tx)), donate_argnums=0)
         call = repeated(steps, state, (batch,) * count)
-        return {"ms": 1e3 * seconds(call, max(3, repeats // count)) / count}
+        return {"ms": milliseconds(max(3, repeats // count), ms=call)["ms"] / count}
 
     for count in (1, 2) if tiny else (1, 8, 32):
         yield f"steps_per_dispatch {count}", lambda count=count: measure(count)

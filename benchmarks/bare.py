@@ -7,6 +7,7 @@ kdjax imports without using them in a step.
 import importlib.util
 import sys
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +47,19 @@ def torch_version() -> str | None:
     return torch.__version__
 
 
-def torch_times(work: Any, batch: dict[str, np.ndarray], repeats: int) -> dict[str, float]:
-    """Return PyTorch's milliseconds of the same step, eager and compiled; {} without PyTorch."""
+def torch_calls(work: Any, batch: dict[str, np.ndarray]) -> dict[str, Callable[[], Any]]:
+    """Return PyTorch's calls of the same step, by the name of their time; {} without PyTorch."""
     if torch_version() is None:
         return {}
     import torch_pairs
 
-    return torch_pairs.step_times(work, batch, repeats)
+    return torch_pairs.step_calls(work, batch)
 
 
-def torch_sinkhorn(s: np.ndarray, t: np.ndarray, repeats: int) -> dict[str, float]:
-    """Return the milliseconds of SinKD's loss in PyTorch; {} without it."""
+def torch_sinkhorn(s: np.ndarray, t: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Return PyTorch's call of SinKD's loss; {} without PyTorch."""
     if torch_version() is None:
         return {}
     import torch_pairs
 
-    return torch_pairs.sinkhorn_time(s, t, repeats)
+    return {"torch_ms": torch_pairs.sinkhorn_call(s, t)}

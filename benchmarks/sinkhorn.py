@@ -18,7 +18,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +29,9 @@ from kdjax import losses
 
 try:
     import torch
+    import torch_losses as plain
 except ImportError:
-    torch = None
+    torch = plain = None
 
 SIZES = tuple((batch, classes) for batch in (16, 64, 256) for classes in (2, 100, 1000))
 TEMPERATURE, EPSILON, ITERATIONS = 2.0, 0.1, 20  # published values
@@ -59,17 +59,6 @@ def with_ott(s: jax.Array, t: jax.Array, temperature: jax.Array, epsilon: jax.Ar
     return jnp.sum(out.matrix.T * cost)
 
 
-def with_torch(s: Any, t: Any) -> Any:
-    """Compute the same loss in PyTorch: divide rows, then columns by their sums, 20 times."""
-    x, y = (torch.softmax(z / TEMPERATURE, dim=1) for z in (s, t))
-    cost = torch.cdist(x, y, p=1)
-    plan = torch.exp(-cost / EPSILON)
-    for _ in range(ITERATIONS):
-        plan = plan / plan.sum(dim=1, keepdim=True)
-        plan = plan / plan.sum(dim=0, keepdim=True)
-    return (plan * cost).sum()
-
-
 def jax_call(function: Callable[..., jax.Array], s: np.ndarray, t: np.ndarray) -> Callable:
     """Compile with its gradient; the call waits and returns the value."""
     arguments = [jnp.asarray(a) for a in (s, t)] + [jnp.float32(a) for a in (TEMPERATURE, EPSILON)]
@@ -83,7 +72,7 @@ def torch_call(s: np.ndarray, t: np.ndarray) -> Callable:
 
     def call() -> float:
         student.grad = None
-        value = with_torch(student, teacher)
+        value = plain.sinkhorn(student, teacher)
         value.backward()
         return value.item()
 

@@ -52,6 +52,20 @@ def balanced(s: Any, t: Any) -> Any:
     return covering * forward(s, t) + seeking * reverse(s, t)
 
 
+def sinkhorn(s: Any, t: Any) -> Any:
+    """Return SinKD at T 2: divide rows, then columns of exp(-C / .1) by their sums, 20 times.
+
+    `cdist` is several times faster at large sizes than broadcasting.
+    """
+    x, y = (torch.softmax(z / 2, dim=1) for z in (s, t))
+    cost = torch.cdist(x, y, p=1)
+    plan = torch.exp(-cost / 0.1)
+    for _ in range(20):
+        plan = plan / plan.sum(dim=1, keepdim=True)
+        plan = plan / plan.sum(dim=0, keepdim=True)
+    return (plan * cost).sum()
+
+
 def minimum_logit(s: Any, t: Any, labels: Any) -> Any:
     """Return KDCL-MinLogit of two networks."""
     with torch.no_grad():

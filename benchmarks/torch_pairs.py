@@ -1,13 +1,12 @@
 """The pairs of `accelerator.py` in plain PyTorch: the same networks, losses and optimizers."""
 
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 import torch_bert
+import torch_losses as plain
 from torch import nn
 from torch.nn import functional
 
@@ -65,7 +64,11 @@ def resnet(name: str, classes: int) -> nn.Module:
             blocks.append(Block(into, width, 2 if stage and not index else 1, bottleneck))
             into = width
     head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(into, classes)]
-    return nn.Sequential(*stem, *blocks, *head)
+    network = nn.Sequential(*stem, *blocks, *head)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):  # kdjax's initialisation
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return network
 
 
 def bert(name: str, classes: int) -> nn.Module:
@@ -81,48 +84,21 @@ def bert(name: str, classes: int) -> nn.Module:
     return torch_bert.Bert(shapes, layers, heads, 0.1)
 
 
-def kl(log_p: Any, log_q: Any) -> Any:
-    """Return KL(p || q) of each row."""
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
-
-
-def balanced(s: Any, t: Any) -> Any:
-    """Return BD-KD's student side at T 2 and W 2."""
-    gap = [-(log.exp() * log).sum(-1) for log in (functional.log_softmax(z, -1) for z in (s, t))]
-    log_s, log_t = (functional.log_softmax(z / 2, -1) for z in (s, t))
-    forward, back = (1 + (a > b).float() for a, b in (gap[::-1], gap))
-    return (forward.detach() * kl(log_t, log_s) + back.detach() * kl(log_s, log_t)).mean() * 4
-
-
-def transport(s: Any, t: Any) -> Any:
-    """Return the published Sinkhorn loss: T 2, epsilon .1, 20 iterations."""
-    x, y = (torch.softmax(z / 2, dim=1) for z in (s, t))
-    cost = torch.cdist(x, y, p=1)
-    plan = torch.exp(-cost / 0.1)
-    for _ in range(20):
-        plan = plan / plan.sum(dim=1, keepdim=True)
-        plan = plan / plan.sum(dim=0, keepdim=True)
-    return (plan * cost).sum()
-
-
 def loss_of(work: Any, s: Any, t: Any, labels: Any) -> Any:
-    """Return the loss of `accelerator.method_of`."""
+    """Return the loss of `pairs.method_of`; all temperatures are 4."""
     s, t = s.float(), t.float()
     total = functional.cross_entropy(s, labels)
     if work.co_train:
-        log_s, log_t = (functional.log_softmax(z, -1) for z in (s.detach(), t))
-        return (
-            total
-            + functional.cross_entropy(t, labels)
-            + kl(log_s, log_t).mean()
-            + balanced(s, t.detach())
-        )
-    log_s, log_t = (functional.log_softmax(z / 4, -1) for z in (s, t.detach()))
-    total = total + 16 * kl(log_t, log_s).mean()
-    return total + 1e-3 * transport(s, t.detach()) if work.text else total
+        total = total + functional.cross_entropy(t, labels)
+        apart = plain.forward(t, s.detach()) + plain.balanced(s, t.detach())
+        return total + 16 * apart.mean()
+    total = total + 16 * plain.forward(s, t).mean()
+    return total + 1e-3 * plain.sinkhorn(s, t) if work.text else total
 
 
-def stepper(work: Any, batch: dict[str, np.ndarray]) -> Callable[[], float]:
+def stepper(
+    work: Any, batch: dict[str, np.ndarray], *, compiled: bool = False
+) -> Callable[[], float]:
     """Return a training step; it returns the loss, so it waits for the device."""
     make = bert if work.text else resnet
     teacher, student = (
@@ -144,6 +120,8 @@ def stepper(work: Any, batch: dict[str, np.ndarray]) -> Callable[[], float]:
     labels = torch.tensor(batch["label"], device=DEVICE).long()
     if not work.co_train:
         teacher.eval()
+    for net in (teacher, student) if compiled else ():
+        net.compile()
 
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
@@ -157,41 +135,25 @@ def stepper(work: Any, batch: dict[str, np.ndarray]) -> Callable[[], float]:
         optimizer.step()
         return loss.item()
 
-    step.networks = (teacher, student)  # pyright: ignore
     return step
 
 
-def seconds(call: Callable[[], Any], repeats: int) -> float:
-    """Return the median time of a call after two that are not counted."""
-    times = []
-    for turn in range(repeats + 2):
-        start = time.perf_counter()
-        call()
-        if turn >= 2:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def step_times(work: Any, batch: dict[str, np.ndarray], repeats: int) -> dict[str, float]:
-    """Return milliseconds of the eager step, and on a GPU of the compiled one."""
-    step = stepper(work, batch)
-    times = {"torch_ms": 1e3 * seconds(step, repeats)}
+def step_calls(work: Any, batch: dict[str, np.ndarray]) -> dict[str, Callable[[], Any]]:
+    """Return calls that take an eager step, and on a GPU a compiled one."""
+    calls = {"torch_ms": stepper(work, batch)}
     if DEVICE == "cuda":
-        for net in step.networks:  # pyright: ignore
-            net.compile()
-        times["torch_compile_ms"] = 1e3 * seconds(step, repeats)
-    return times
+        calls["torch_compile_ms"] = stepper(work, batch, compiled=True)
+    return calls
 
 
-def sinkhorn_time(s: np.ndarray, t: np.ndarray, repeats: int) -> dict[str, float]:
-    """Return milliseconds of the loss with its gradient."""
+def sinkhorn_call(s: np.ndarray, t: np.ndarray) -> Callable[[], float]:
+    """Return a call that computes SinKD's loss with its gradient."""
     student, teacher = (torch.tensor(z, dtype=torch.float32, device=DEVICE) for z in (s, t))
     student.requires_grad_(True)
 
     def call() -> float:
         student.grad = None
-        value = transport(student, teacher)
-        value.backward()
+        plain.sinkhorn(student, teacher).backward()
         return float(student.grad.sum())
 
-    return {"torch_ms": 1e3 * seconds(call, repeats)}
+    return call

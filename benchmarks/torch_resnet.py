@@ -9,54 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
+from torch_pairs import resnet
 
 PADDING = 4
-
-
-class Block(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
-
-    def __init__(self, into: int, out: int, stride: int) -> None:
-        """Create the layers, with a 1x1 shortcut if the shape changes."""
-        super().__init__()
-        self.conv1 = nn.Conv2d(into, out, 3, stride, 1, bias=False)
-        self.conv2 = nn.Conv2d(out, out, 3, 1, 1, bias=False)
-        self.bn1, self.bn2 = nn.BatchNorm2d(out), nn.BatchNorm2d(out)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or into != out:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(into, out, 1, stride, bias=False), nn.BatchNorm2d(out)
-            )
-
-    def forward(self, x: Any) -> Any:
-        """Map an image."""
-        y = functional.relu(self.bn1(self.conv1(x)))
-        return functional.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
-
-
-class ResNet(nn.Module):
-    """CIFAR ResNet of depth 6n + 2 and widths 16, 16, 32, 64."""
-
-    def __init__(self, depth: int, classes: int) -> None:
-        """Create the three stages with kdjax's initialisation."""
-        super().__init__()
-        self.conv, self.bn = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
-        blocks, into = [], 16
-        for stage, width in enumerate((16, 32, 64)):
-            for index in range((depth - 2) // 6):
-                blocks.append(Block(into, width, 2 if stage and not index else 1))
-                into = width
-        self.blocks, self.fc = nn.Sequential(*blocks), nn.Linear(64, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: Any) -> Any:
-        """Map [batch, 3, 32, 32] to logits."""
-        x = self.blocks(functional.relu(self.bn(self.conv(x))))
-        return self.fc(x.mean((2, 3)))
 
 
 def crop_flip(images: Any) -> Any:
@@ -78,7 +34,7 @@ class Mutual:
     ) -> None:
         """Create the networks and SGD with momentum .9, cosine to 0 after `steps`."""
         layout = {"memory_format": torch.channels_last}
-        self.networks = [ResNet(depth, classes).to(**layout) for depth in depths]
+        self.networks = [resnet(f"resnet{depth}", classes).to(**layout) for depth in depths]
         self.optimizers = [
             torch.optim.SGD(n.parameters(), rate, momentum=0.9, weight_decay=decay)
             for n in self.networks
