@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax.data.class_labels import number_classes
-from kdjax.data.digest import digest, lines_of_files
-from kdjax.data.images.decode import View, drop_unreadable, fit, open_picture, picture_channels
-from kdjax.data.images.streaming import Records, RecordSet
+from kdjax.data.images.decode import View, open_picture, picture_channels
+from kdjax.data.images.stored import labelled_set
+from kdjax.data.images.streaming import RecordSet
 from kdjax.data.options import Columns
-from kdjax.data.table import TableSplit, modified, read_splits, read_table, require
+from kdjax.data.table import modified, read_splits, read_table, require
 from kdjax.errors import UserError
 
 
@@ -94,49 +94,10 @@ def image_table(
         {name: split.values(split.columns.label) for name, split in splits.items()},
         {name: split.table.class_names.get(label) for name, split in splits.items()},
     )
-    train, channels = images["train"], 1
-    for row in np.unique(labels.by_split["train"], return_index=True)[1]:
-        channels = max(channels, train.channels(int(row)))
-    records = {
-        name: _records(images[name], labels.by_split[name], channels, skip=skip_unreadable)
-        for name in splits
-    }
-    return RecordSet(
-        where=f"data.path={path}",
-        train=records["train"],
-        test=records.get("test"),
-        validation=records.get("validation"),
-        shape=fit(records["train"].get(0)[0], channels, view).shape,
-        class_names=labels.class_names,
-        view=view,
-        digest=digest(_described(splits, labels.by_split)),
-        are_files=True,
+    files = {name: split.files for name, split in splits.items()}
+    return labelled_set(
+        f"data.path={path}", images, labels, view, files, skip_unreadable=skip_unreadable
     )
-
-
-def _records(column: ImageColumn, label: np.ndarray, channels: int, *, skip: bool) -> Records:
-    rows = np.arange(len(label))
-    if skip:
-        places = {column.where(row): row for row in range(len(label))}
-        dropped = drop_unreadable(
-            lambda name: column.get(places[name], channels), places, str(column.files[0])
-        )
-        rows = np.setdiff1d(rows, [places[name] for name in dropped])
-    get = partial(_get, column, rows, label[rows], channels)
-    return Records(get, len(rows), label[rows])
-
-
-def _get(
-    column: ImageColumn, rows: np.ndarray, label: np.ndarray, channels: int, row: int
-) -> tuple[np.ndarray, int]:
-    return column.get(int(rows[row]), channels), int(label[row])
-
-
-def _described(
-    splits: Mapping[str, TableSplit], labels: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    lines = {f"{name} files": lines_of_files(split.files) for name, split in splits.items()}
-    return {**lines, **{f"{name} labels": label for name, label in labels.items()}}
 
 
 def _are_bytes(array: np.ndarray) -> bool:

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from kdjax.data.class_labels import number_classes
-from kdjax.data.digest import digest, lines_of_files
-from kdjax.data.images.decode import View, drop_unreadable, fit, open_picture, picture_channels
-from kdjax.data.images.streaming import Records, RecordSet
+from kdjax.data.images.decode import View, open_picture, picture_channels
+from kdjax.data.images.stored import labelled_set
+from kdjax.data.images.streaming import RecordSet
 from kdjax.data.options import Columns
 from kdjax.data.split_files import find_split_files
 from kdjax.data.table import LABELS
@@ -50,10 +50,13 @@ class Members(NamedTuple):
         """Return the place of a picture, for errors."""
         return f"{self.shards[self.shard[row]]}: sample {self.keys[row]}"
 
-    def select(self, rows: np.ndarray) -> "Members":
-        """Return the members of some rows."""
-        keys = tuple(self.keys[row] for row in rows)
-        return Members(self.shards, self.shard[rows], self.offset[rows], self.size[rows], keys)
+    def channels(self, row: int) -> int:
+        """Return the number of channels of a picture."""
+        return picture_channels(partial(self.content, row), self.where(row))
+
+    def get(self, row: int, channels: int) -> np.ndarray:
+        """Return a decoded picture, uint8 [height, width, channels]."""
+        return open_picture(partial(self.content, row), channels, name=self.where(row))
 
 
 def webdataset(
@@ -76,24 +79,9 @@ def webdataset(
     names = {split: _class_names(shards[0].parent, path) for split, shards in files.items()}
     values = {split: label for split, (_, label) in indexed.items()}
     labels = number_classes(f"data.path={path}", values, names)
-    first = np.unique(labels.by_split["train"], return_index=True)[1]
-    train = indexed["train"][0]
-    channels = max(picture_channels(partial(train.content, i), train.where(i)) for i in first)
-    records = {
-        split: _records(members, labels.by_split[split], channels, skip=skip_unreadable)
-        for split, (members, _) in indexed.items()
-    }
-    lines = {f"{split} shards": lines_of_files(shards) for split, shards in files.items()}
-    return RecordSet(
-        where=f"data.path={path}",
-        train=records["train"],
-        test=records.get("test"),
-        validation=records.get("validation"),
-        shape=fit(records["train"].get(0)[0], channels, view).shape,
-        class_names=labels.class_names,
-        view=view,
-        digest=digest({**lines, **{f"{s} labels": each for s, each in labels.by_split.items()}}),
-        are_files=True,
+    images = {split: members for split, (members, _) in indexed.items()}
+    return labelled_set(
+        f"data.path={path}", images, labels, view, files, skip_unreadable=skip_unreadable
     )
 
 
@@ -169,22 +157,6 @@ def _class_names(folder: Path, path: str | None) -> tuple[str, ...] | None:
             if (home / name).is_file():
                 return tuple((home / name).read_text(encoding="utf-8").strip().splitlines())
     return None
-
-
-def _records(members: Members, label: np.ndarray, channels: int, *, skip: bool) -> Records:
-    if skip:
-        rows = {members.where(row): row for row in range(len(label))}
-        dropped = drop_unreadable(
-            lambda name: _get(members, label, channels, rows[name]), rows, members.shards[0]
-        )
-        chosen = np.setdiff1d(np.arange(len(label)), [rows[name] for name in dropped])
-        members, label = members.select(chosen), label[chosen]
-    return Records(partial(_get, members, label, channels), len(label), label)
-
-
-def _get(members: Members, label: np.ndarray, channels: int, row: int) -> tuple[np.ndarray, int]:
-    picture = open_picture(partial(members.content, row), channels, name=members.where(row))
-    return picture, int(label[row])
 
 
 @lru_cache(maxsize=_OPEN_FILES)

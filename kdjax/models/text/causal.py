@@ -9,6 +9,18 @@ from kdjax.models.text.attention import key_mask, token_logits
 from kdjax.types import Array, Outputs
 
 
+def read_tokens(tokens: Mapping[str, Array]) -> tuple[Array, Array, Array]:
+    """Return ids [rows, length], which of them are real, and positions that count real tokens.
+
+    Args:
+      tokens: "input_ids" and "attention_mask" int32 [batch, (choices,) length].
+    """
+    ids = tokens["input_ids"]
+    ids = ids.reshape(-1, ids.shape[-1])
+    real = tokens["attention_mask"].reshape(ids.shape) > 0
+    return ids, real, jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0)
+
+
 def causal_masks(real: Array, positions: Array, window: int | None) -> dict[str, Array]:
     """Return the keys that each kind of layer sees, bool [batch, 1, targets, sources].
 

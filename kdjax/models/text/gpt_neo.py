@@ -7,7 +7,6 @@ to queries, keys and values have a bias.
 import dataclasses
 from typing import Any
 
-import jax.numpy as jnp
 from flax import linen as nn
 
 from kdjax.errors import UserError
@@ -19,7 +18,7 @@ from kdjax.models.text.attention import (
     feed_forward,
     layer_norm,
 )
-from kdjax.models.text.causal import causal_masks, decoder_outputs
+from kdjax.models.text.causal import causal_masks, decoder_outputs, read_tokens
 from kdjax.models.text.inputs import from_tokens
 from kdjax.types import Array, Model, Outputs
 
@@ -98,10 +97,7 @@ class GptNeo(nn.Module):
     @nn.compact
     def __call__(self, tokens: dict[str, Array], train: bool = False) -> Outputs:
         """Map token ids [..., length] to logits and the features of `gpt_neo`."""
-        options, ids = self.options, tokens["input_ids"]
-        ids = ids.reshape(-1, ids.shape[-1])
-        real = tokens["attention_mask"].reshape(ids.shape) > 0
-        positions = jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0)
+        options, (ids, real, positions) = self.options, read_tokens(tokens)
         word = embed(options, options.vocab_size, "word")
         x = word(ids) + embed(options, options.max_length, "position")(positions)
         x = Dropout(options.embedding_dropout)(x, train)

@@ -23,7 +23,7 @@ from kdjax.models.text.attention import (
     embed,
     per_token,
 )
-from kdjax.models.text.causal import causal_masks, decoder_outputs
+from kdjax.models.text.causal import causal_masks, decoder_outputs, read_tokens
 from kdjax.models.text.inputs import from_tokens
 from kdjax.types import Array, Model, Outputs
 
@@ -185,10 +185,7 @@ class Llama(nn.Module):
     @nn.compact
     def __call__(self, tokens: dict[str, Array], train: bool = False) -> Outputs:
         """Map token ids [..., length] to logits and the features of `llama`."""
-        options, ids = self.options, tokens["input_ids"]
-        ids = ids.reshape(-1, ids.shape[-1])
-        real = tokens["attention_mask"].reshape(ids.shape) > 0
-        positions = jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0)
+        options, (ids, real, positions) = self.options, read_tokens(tokens)
         angles = positions[:, :, None, None] * rotary_frequencies(options)
         turns, masks = (
             (jnp.cos(angles), jnp.sin(angles)),

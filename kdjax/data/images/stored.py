@@ -1,0 +1,87 @@
+"""Sets of stored images with labels, of any storage that can read one image by its number."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from kdjax.data.class_labels import Labels
+from kdjax.data.digest import digest, lines_of_files
+from kdjax.data.images.decode import View, drop_unreadable, fit
+from kdjax.data.images.streaming import Records, RecordSet
+
+
+class StoredImages(Protocol):
+    """The images of a split; picklable, because worker processes read them."""
+
+    def where(self, row: int) -> str:
+        """Return the place of an image, for errors."""
+        ...
+
+    def channels(self, row: int) -> int:
+        """Return the number of channels of an image, without decoding it."""
+        ...
+
+    def get(self, row: int, channels: int) -> np.ndarray:
+        """Return a decoded image, uint8 [height, width, channels]."""
+        ...
+
+
+def labelled_set(
+    where: str,
+    images: Mapping[str, StoredImages],
+    labels: Labels,
+    view: View,
+    files: Mapping[str, Sequence[Path]],
+    *,
+    skip_unreadable: bool,
+) -> RecordSet:
+    """Return the set of stored images.
+
+    Args:
+        where: the name of the set, for errors.
+        images: by split.
+        labels: of all images.
+        view: the resizing of images.
+        files: by split, for the digest.
+        skip_unreadable: omit images that cannot be read, with a warning.
+    """
+    train, by_split = images["train"], labels.by_split
+    first_of_class = np.unique(by_split["train"], return_index=True)[1]
+    channels = max(train.channels(int(row)) for row in first_of_class)
+    records = {
+        split: _records(where, each, by_split[split], channels, skip=skip_unreadable)
+        for split, each in images.items()
+    }
+    described = {f"{split} files": lines_of_files(each) for split, each in files.items()}
+    described |= {f"{split} labels": label for split, label in by_split.items()}
+    return RecordSet(
+        where=where,
+        train=records["train"],
+        test=records.get("test"),
+        validation=records.get("validation"),
+        shape=fit(records["train"].get(0)[0], channels, view).shape,
+        class_names=labels.class_names,
+        view=view,
+        digest=digest(described),
+        are_files=True,
+    )
+
+
+def _records(
+    where: str, images: StoredImages, label: np.ndarray, channels: int, *, skip: bool
+) -> Records:
+    rows = np.arange(len(label))
+    if skip:
+        places = {images.where(row): row for row in range(len(label))}
+        dropped = drop_unreadable(lambda name: images.get(places[name], channels), places, where)
+        rows = np.setdiff1d(rows, [places[name] for name in dropped])
+    return Records(partial(_get, images, rows, label, channels), len(rows), label[rows])
+
+
+def _get(
+    images: StoredImages, rows: np.ndarray, label: np.ndarray, channels: int, row: int
+) -> tuple[np.ndarray, int]:
+    return images.get(int(rows[row]), channels), int(label[rows[row]])
