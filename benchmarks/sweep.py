@@ -2,7 +2,8 @@
 
 Steps: for K members of an MLP, a small CNN and a ResNet-8 (alone, cross-entropy, seeds 0..K-1, each
 with its own batches), the time of one step of all members divided by K times the time of a single
-run's step, interleaved, without compilation. Aim: never above 1; at most .75 for the MLP.
+run's step, interleaved, without compilation; stacked, and with `members_in_turn`. Aim: never above
+1; at most .75 for the MLP. In parentheses: seconds until the first step is done, with compilation.
 
 Commands (with --commands): `kdjax train` on digits with a sweep of N seeds compared with N commands
 of one seed each, from start to report, with a warm compilation cache. Aim: at most .25.
@@ -36,8 +37,11 @@ NETWORKS = {
 EXPERIMENT = Path(__file__).resolve().parents[1] / "experiments" / "digits_bdkd.py"
 
 
-def stepper(model: dict[str, Any], shape: tuple[int, ...], batch: int, members: int) -> Callable:
-    """Return a call that takes one step of all members."""
+def stepper(
+    model: dict[str, Any], shape: tuple[int, ...], batch: int, members: int, in_turn: bool = False
+) -> tuple[Callable, float]:
+    """Return a call that takes one step of all members, and the seconds until the first is done."""
+    start = time.perf_counter()
     run = build(
         {
             "num_steps": 100_000,
@@ -46,21 +50,28 @@ def stepper(model: dict[str, Any], shape: tuple[int, ...], batch: int, members: 
             "data": {"name": "synthetic", "shape": shape, "num_classes": 10},
             "roles": {"student": {"model": model, "terms": {"ce": {}}}},
             "sweep": {"seed": list(range(members))},
+            "members_in_turn": in_turn,
         }
     )
     program, state = make_program(run, MemberGroup(run.variants[0], tuple(range(members))), {})
-    return stepping(program.step, program.layout.place(state), device_batches(run, program, 0))
+    call = stepping(program.step, program.layout.place(state), device_batches(run, program, 0))
+    call()
+    return call, time.perf_counter() - start
 
 
 def steps(members: list[int], repeats: int) -> None:
     """Print the time for each member and step / the time of a single run's step."""
     print(f"| network | {' | '.join(f'K = {k}' for k in members)} |")
     print("|---|" + "---:|" * len(members), flush=True)
-    for name, (model, shape, batch) in NETWORKS.items():
-        calls = {k: stepper(model, shape, batch, k) for k in (1, *members)}
-        times = medians({str(k): call for k, call in calls.items()}, repeats)
-        ratios = [times[str(k)] / (k * times["1"]) for k in members]
-        print(f"| {name} | {' | '.join(f'{r:.2f}' for r in ratios)} |", flush=True)
+    for name, arguments in NETWORKS.items():
+        single, _ = stepper(*arguments, 1)
+        for label, in_turn in {"": False, ", in turn": True}.items():
+            cells = []
+            for k in members:
+                call, first = stepper(*arguments, k, in_turn)
+                times = medians({"one": single, "all": call}, repeats)
+                cells.append(f"{times['all'] / (k * times['one']):.2f} ({first:.1f})")
+            print(f"| {name}{label} | {' | '.join(cells)} |", flush=True)
 
 
 def commands(count: int, rounds: int) -> None:

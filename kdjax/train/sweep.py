@@ -1,5 +1,7 @@
 """Sweeps: many runs as one program, by stacking states and mapping the step over them.
 
+`vmap_members` computes all members at once, `scan_members` one after another.
+
 A swept value is a traced scalar in `hparams` (or the seed), so the program is compiled once for all
 members. Values that are not swept are not stacked: a frozen teacher runs once for all members.
 """
@@ -200,3 +202,62 @@ def vmap_members(
         )(state, mapped_entries)
 
     return mapped
+
+
+def scan_members(
+    f: Callable, axes: State, *, stacked_batch: bool, state_out: bool
+) -> Callable[[State, Mapping[str, Any]], Any]:
+    """Apply `f(state, batch)` to one member after another, in a loop of the compiled program.
+
+    Memory and compilation time are those of one member. What members share, such as a frozen
+    teacher's forward pass, is computed for each of them.
+
+    Args:
+      f: as in `vmap_members`.
+      axes: as in `vmap_members`.
+      stacked_batch: as in `vmap_members`.
+      state_out: as in `vmap_members`.
+    """
+
+    def mapped(state: State, batch: Mapping[str, Any]) -> Any:
+        constant = {n: v for n, v in batch.items() if n == "arrays" or not stacked_batch}
+        stacked = {n: v for n, v in batch.items() if n not in constant}
+        shared, own = _split_state(state, axes)
+
+        def one(_: Any, member: tuple[list[Array], Batch]) -> tuple[Any, Any]:
+            own, batch = member
+            result = f(_merge_state(state, axes, shared, own), {**batch, **constant})
+            if not state_out:
+                return None, result
+            after, own = _split_state(result[0], axes)  # `after` is the same for all members
+            return after, (own, result[1])
+
+        after, results = jax.lax.scan(one, shared if state_out else None, (own, stacked))
+        if not state_out:
+            return results
+        return _merge_state(state, axes, after, results[0]), results[1]
+
+    return mapped
+
+
+def _split_state(state: State, axes: State) -> tuple[list[Array], list[Array]]:
+    """Return the leaves that members share, and those that have a member axis."""
+    pairs = list(zip(_leaf_axes(state, axes), jax.tree.leaves(state), strict=True))
+    shared = [leaf for axis, leaf in pairs if axis is None]
+    return shared, [leaf for axis, leaf in pairs if axis is not None]
+
+
+def _merge_state(state: State, axes: State, shared: list[Array], own: list[Array]) -> State:
+    """Return a state of `state`'s structure from the two lists of `_split_state`."""
+    lists = {None: iter(shared), 0: iter(own)}
+    leaves = [next(lists[axis]) for axis in _leaf_axes(state, axes)]
+    return jax.tree.unflatten(jax.tree.structure(state), leaves)
+
+
+def _leaf_axes(state: State, axes: State) -> list[int | None]:
+    """Return the axis of each leaf of `state`; `axes` is a prefix of its tree."""
+
+    def is_none(entry: Any) -> bool:
+        return entry is None
+
+    return jax.tree.leaves(jax.tree.broadcast(axes, state, is_leaf=is_none), is_leaf=is_none)

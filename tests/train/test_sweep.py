@@ -169,16 +169,24 @@ def test_members_differ_and_are_compiled_once(swept):
     assert program.step._cache_size() == 1
 
 
+def test_members_in_turn_equal_stacked_members(swept):
+    table = {"seed": (0, 5, 9), RATE: (0.1, 0.02, 0.05), TEMPERATURE: (1.0, 4.0, 2.0)}
+    settings = config(sweep=table, sweep_mode="zip", members_in_turn=True)
+    program, states, metrics = train(build(settings))
+    assert_close(states._replace(key=None), swept[1]._replace(key=None))
+    assert_close(metrics, swept[2])
+    assert program.step._cache_size() == 1
+
+
 def test_a_subset_of_members_gives_the_same(swept):
     table = {"seed": (0, 5, 9), RATE: (0.1, 0.02, 0.05), TEMPERATURE: (1.0, 4.0, 2.0)}
     _, states, _ = train(build(config(sweep=table, sweep_mode="zip")), members=(1, 2))
     assert_close(states.params, row(swept[1].params, np.array([1, 2])))
 
 
-@pytest.fixture(scope="module")
-def frozen():
-    """Train two members that share one frozen teacher, or have a copy each."""
-    settings = config(sweep={RATE: (0.1, 0.02)})
+def frozen_run(**settings):
+    """Build two members with a frozen teacher."""
+    settings = config(sweep={RATE: (0.1, 0.02)}, **settings)
     settings["roles"]["teacher"].update(terms={}, from_variant="first")
     settings["variants"] = {
         "first": {
@@ -189,7 +197,13 @@ def frozen():
         "kd": {},
     }
     run = build(settings)
-    run = run._replace(variants=run.variants[1:])
+    return run._replace(variants=run.variants[1:])
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    """Train two members that share one frozen teacher, or have a copy each."""
+    run = frozen_run()
     model, batch = run.variants[0].players["teacher"].model, {"image": np.zeros((1, 6, 6, 1), "f4")}
     variables = jax.jit(model.init)(jax.random.key(8), batch)
     copies = sweep.stack([variables, variables])
@@ -218,6 +232,15 @@ def test_a_shared_teacher_equals_copies(frozen):
     assert_close(shared.params["student"], copies.params["student"])
     assert_close(metrics, expected)
     assert not np.allclose(*shared.params["student"]["fc"]["kernel"])
+
+
+def test_in_turn_a_frozen_teacher_is_not_stacked(frozen):
+    variables, (_, stacked, metrics), _ = frozen
+    _, state, in_turn = train(
+        frozen_run(members_in_turn=True), initial={"teacher": (variables, False)}
+    )
+    assert_close(state._replace(key=None), stacked._replace(key=None))
+    assert_close(in_turn, metrics)
 
 
 def test_one_data_seed_is_one_order_of_the_data(frozen):

@@ -222,6 +222,7 @@ class Config(Table):
     devices: Natural = key(0, "Number of devices. 0: all.")
     members_per_program: Natural = key(0, "Members trained together. 0: as many as fit in memory.")
     members_over_devices: bool = key(True, "Spread members over devices if they divide evenly.")
+    members_in_turn: bool = key(False, "Compute members one after another, not stacked.")
     steps_per_dispatch: Natural = key(0, "Steps per call of the device. 0: 1 on a CPU, else 8.")
     precision: Literal["float32", "bfloat16"] = key("float32", "Type of the computation.")
     tensorboard: bool = key(True, "Write TensorBoard events.")

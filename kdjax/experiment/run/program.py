@@ -15,7 +15,7 @@ from kdjax.train import multihost, parallel
 from kdjax.train.parallel import Layout
 from kdjax.train.predict import make_predict
 from kdjax.train.step import make_grad_norms, make_step, multi_step
-from kdjax.train.sweep import init_members, vmap_members
+from kdjax.train.sweep import init_members, scan_members, vmap_members
 from kdjax.types import Batch, Method, State
 
 
@@ -55,7 +55,8 @@ def make_program(
         return experiment.task.hide_answers(experiment.prepare_eval(batch))
 
     def over_members(f: Callable, *, batches: bool, state_out: bool) -> Callable:
-        return vmap_members(f, axes, stacked_batch=batches, state_out=state_out)
+        mapping = scan_members if config.members_in_turn else vmap_members
+        return mapping(f, axes, stacked_batch=batches, state_out=state_out)
 
     prepare = {"prepare": experiment.prepare_train, "data_seed": common}
     parts = variant.config.accumulate

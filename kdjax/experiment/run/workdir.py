@@ -27,6 +27,7 @@ MAY_CHANGE = (
     "checkpoint_every",
     "devices",
     "keep_checkpoints",
+    "members_in_turn",
     "members_over_devices",
     "members_per_program",
     "parallel",

@@ -63,8 +63,8 @@ def conv2d(
 ) -> Array:
     """Convolve images with a kernel (cross-correlation, as everywhere in deep learning).
 
-    On the CPU `vmap` over the kernel is a loop over the members (before jax 0.12 a copy for each,
-    so that compilation time grows with their number); elsewhere it is lax's grouped convolution.
+    On the CPU `vmap` over the kernel is a copy of the contraction for each member, so that
+    compilation time grows with their number; elsewhere it is lax's grouped convolution.
 
     Args:
       x: [batch, height, width, in].
@@ -104,7 +104,11 @@ def _contraction(out: int, geometry: Geometry) -> Callable[[Array, Array], Array
             return jax.vmap(form, in_axes=axes)(a, b), True
         if out != KERNEL and not batched[(first, second).index(KERNEL)]:
             return _fold_members(contract, out, a, b), True
-        return _over_members(contract, members, batched, a, b), True
+        one = [
+            contract(*(x[i] if own else x for x, own in zip((a, b), batched, strict=True)))
+            for i in range(members)
+        ]
+        return jnp.stack(one), True
 
     contract = jax.custom_vjp(single)
 
@@ -123,19 +127,6 @@ def _contraction(out: int, geometry: Geometry) -> Callable[[Array, Array], Array
 def _solve(slot: int, geometry: Geometry, known: dict[int, Array]) -> Array:
     operands = [known[other] for other in (X, KERNEL, Y) if other != slot]
     return _contraction(slot, geometry)(*operands)
-
-
-def _over_members(
-    contract: Callable[..., Array], members: int, batched: list[bool], a: Array, b: Array
-) -> Array:
-    """Contract one member after another: a loop, where loops are fast, else a copy for each."""
-
-    def one(i: int | Array) -> Array:
-        return contract(*(x[i] if own else x for x, own in zip((a, b), batched, strict=True)))
-
-    if conv_kernels.LOOPS_ARE_FAST and members > 1:
-        return jax.lax.map(one, jnp.arange(members))
-    return jnp.stack([one(i) for i in range(members)])
 
 
 def _fold_members(contract: Callable[..., Array], out: int, a: Array, b: Array) -> Array:

@@ -3,14 +3,13 @@
 A convolution is one trilinear form T(x, kernel, y); a *contraction* computes one of its three slots
 from the other two (`conv`). lax has the fastest forward pass. Its weight gradient
 convolves transposed images with a window as large as an image, which costs three to five forward
-passes; one matrix product over all pixels costs one or two, and less still where a loop over
-chunks of the batch keeps the shifted copies in the cache. The choices of `contract` and
+passes; one matrix product over all pixels costs one or two. (A loop over chunks of the batch is
+faster still alone, and slower in whole steps.) The choices of `contract` and
 `is_products` follow the measurements of `benchmarks/conv.py`.
 """
 
 import functools
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -20,10 +19,6 @@ from jax import lax
 Array = jax.Array
 Padding = tuple[tuple[int, int], tuple[int, int]]
 X, KERNEL, Y = 0, 1, 2  # the slots of the trilinear form
-
-# Before jax 0.12 XLA compiles the body of a loop for one thread.
-LOOPS_ARE_FAST = jax.__version_info__ >= (0, 12)
-_CHUNK_BYTES = 3 << 20  # of the shifted copies of one chunk; 1 to 6 MB measure alike
 
 
 class Geometry(NamedTuple):
@@ -50,13 +45,10 @@ def contract(out: int, geometry: Geometry, a: Array, b: Array) -> Array:
         return _by_products(out, geometry, a, b)
     if out == KERNEL and geometry.groups == 1:
         # `_by_shifts` copies x or y for each tap along an axis, `_by_patches` x for all taps.
-        height, width = geometry.window
         if geometry.strides == (1, 1) and max(geometry.window) <= 5:
-            copies = width * math.prod(a.shape[1:]) + height * math.prod(b.shape[1:])
-            return _over_chunks(_by_shifts, geometry, a, b, copies)
-        if height * width <= 3 * math.prod(geometry.strides):
-            copies = height * width * math.prod(b.shape[1:3]) * a.shape[3]
-            return _over_chunks(_by_patches, geometry, a, b, copies)
+            return _by_shifts(geometry, a, b)
+        if math.prod(geometry.window) <= 3 * math.prod(geometry.strides):
+            return _by_patches(geometry, a, b)
     return _by_lax(out, geometry, a, b)
 
 
@@ -92,6 +84,8 @@ def _by_lax(out: int, geometry: Geometry, a: Array, b: Array) -> Array:
     """Contract with lax's convolution or one of its two transposes."""
     if out == Y:
         return convolve(a, b, geometry)
+    if out == X and geometry.groups == 1 and geometry.strides == (1, 1):
+        return _by_flipped_kernel(geometry, a, b)
     if out == X:
         shape = (b.shape[0], *geometry.size, a.shape[2] * geometry.groups)
         missing = jax.ShapeDtypeStruct(shape, a.dtype)
@@ -99,6 +93,17 @@ def _by_lax(out: int, geometry: Geometry, a: Array, b: Array) -> Array:
     shape = (*geometry.window, a.shape[-1] // geometry.groups, b.shape[-1])
     missing = jax.ShapeDtypeStruct(shape, a.dtype)
     return jax.linear_transpose(lambda kernel: convolve(a, kernel, geometry), missing)(b)[0]
+
+
+def _by_flipped_kernel(geometry: Geometry, kernel: Array, y: Array) -> Array:
+    """Input gradient at stride 1: y convolved with the kernel, flipped in height and width."""
+    # Without the barrier XLA folds the flip into the convolution: in a loop 10 to 70 times slower.
+    kernel = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    padding = []
+    for axis, window in enumerate(geometry.window):
+        before = window - 1 - geometry.padding[axis][0]
+        padding.append((before, geometry.size[axis] - y.shape[axis + 1] + window - 1 - before))
+    return convolve(y, kernel, geometry._replace(padding=tuple(padding)))
 
 
 def _by_products(out: int, geometry: Geometry, a: Array, b: Array) -> Array:
@@ -115,32 +120,6 @@ def _by_products(out: int, geometry: Geometry, a: Array, b: Array) -> Array:
     (top, _), (left, _) = geometry.padding
     total = functools.reduce(jnp.add, terms)
     return total[:, top : top + geometry.size[0], left : left + geometry.size[1]].astype(a.dtype)
-
-
-def _over_chunks(
-    weight_gradient: Callable[[Geometry, Array, Array], Array],
-    geometry: Geometry,
-    x: Array,
-    y: Array,
-    copies: int,
-) -> Array:
-    """Sum a weight gradient over chunks of the batch; `copies` counts numbers of one image."""
-    size = max(1, _CHUNK_BYTES // (copies * x.dtype.itemsize))
-    chunks = x.shape[0] // size
-    if not LOOPS_ARE_FAST or chunks < 2:
-        return weight_gradient(geometry, x, y)
-    precise = jnp.promote_types(x.dtype, jnp.float32)  # of the sum
-
-    def of_slice(start: int | Array, length: int) -> Array:
-        parts = (lax.dynamic_slice_in_dim(array, start, length) for array in (x, y))
-        return weight_gradient(geometry, *parts).astype(precise)
-
-    def add(total: Array, start: Array) -> tuple[Array, None]:
-        return total + of_slice(start, size), None
-
-    rest = of_slice(chunks * size, x.shape[0] - chunks * size)
-    total, _ = lax.scan(add, rest, size * jnp.arange(chunks))
-    return total.astype(x.dtype)
 
 
 def _by_shifts(geometry: Geometry, x: Array, y: Array) -> Array:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from jax import lax
 
-from kdjax.models.layers import conv_kernels
 from kdjax.models.layers.conv import conv2d
 
 # batch, size, in, out, kernel, stride, groups: every branch of the selection of lax or matrix
@@ -24,10 +23,7 @@ CASES = {
     "grouped_pointwise": (2, (5, 4), 6, 9, 1, 2, 3),
     "depthwise": (2, (6, 7), 4, 4, 3, 2, 4),
     "depthwise_doubled": (2, (5, 6), 3, 6, 3, 1, 3),
-    "chunked": (5, (6, 5), 3, 4, 3, 1, 1),
-    "chunked_strided": (5, (9, 9), 3, 4, 3, 2, 1),
 }
-SMALL_CHUNKS = 6000  # bytes: two loops over two images, and one image more
 # float32 sums of up to 72 products in another order
 TOLERANCE = 1e-5
 
@@ -86,24 +82,6 @@ def test_padding_may_differ_between_sides():
     _close(actual, expected)
 
 
-@pytest.fixture
-def in_chunks(request, monkeypatch):
-    """Take the weight gradients of these cases in a loop over the batch, on any jax."""
-    if request.node.callspec.params["case"].startswith("chunked"):
-        monkeypatch.setattr(conv_kernels, "LOOPS_ARE_FAST", True)
-        monkeypatch.setattr(conv_kernels, "_CHUNK_BYTES", SMALL_CHUNKS)
-
-
-@pytest.mark.usefixtures("in_chunks")
-@pytest.mark.parametrize("case", ["chunked", "chunked_strided"])
-def test_small_chunks_make_one_loop(case):
-    x, kernel, options = _arrays(case)
-    text = str(jax.make_jaxpr(_gradients(_kdjax(options)))(x, kernel))
-    assert text.count("scan[") == 1
-    assert "length=2" in text
-
-
-@pytest.mark.usefixtures("in_chunks")
 @pytest.mark.parametrize("case", CASES)
 def test_value_and_gradients_equal_lax(case):
     x, kernel, options = _arrays(case)
@@ -114,18 +92,14 @@ def test_value_and_gradients_equal_lax(case):
     _close(both(_kdjax(options)), both(_lax(options)))
 
 
-@pytest.mark.usefixtures("in_chunks")
-@pytest.mark.parametrize(
-    "case", ["plain", "strided", "one_channel", "pointwise", "depthwise", "chunked"]
-)
+@pytest.mark.parametrize("case", ["plain", "strided", "one_channel", "pointwise", "depthwise"])
 def test_second_derivatives_equal_lax(case):
     x, kernel, options = _arrays(case)
     actual = jax.jit(_penalty_gradients(_kdjax(options)))(x, kernel)
     _close(actual, jax.jit(_penalty_gradients(_lax(options)))(x, kernel))
 
 
-@pytest.mark.usefixtures("in_chunks")
-@pytest.mark.parametrize("case", ["plain", "strided", "pointwise", "depthwise", "chunked"])
+@pytest.mark.parametrize("case", ["plain", "strided", "pointwise", "depthwise"])
 @pytest.mark.parametrize("axes", [(0, 0), (None, 0), (0, None)])
 def test_vmap_of_gradients_equals_a_loop(case, axes):
     members = 2
@@ -176,8 +150,7 @@ def test_pmap_of_vmap():
     _close(actual, jax.vmap(jax.vmap(_gradients(_lax(options))))(x, kernel))
 
 
-@pytest.mark.usefixtures("in_chunks")
-@pytest.mark.parametrize("case", ["plain", "strided", "pointwise", "depthwise", "chunked"])
+@pytest.mark.parametrize("case", ["plain", "strided", "pointwise", "depthwise"])
 def test_bfloat16_stays_bfloat16_and_is_accurate(case):
     x, kernel, options = _arrays(case)
     low = [a.astype(jnp.bfloat16) for a in (x, kernel)]
