@@ -37,7 +37,12 @@ PINNED = (
     "sweep",
 )
 ROLE_KEYS = ("model.name", "checkpoint", "optimizer.learning_rate")
-SETS = {"cifar": ((32, 32, 3), 10), "imagenet": ((64, 64, 3), 200), "npz": ((28, 28, 1), 10)}
+SETS = {
+    "cifar": ((32, 32, 3), 10),
+    "imagenet": ((64, 64, 3), 200),
+    "npz": ((28, 28, 1), 10),
+    "fashion": ((28, 28, 1), 10),
+}
 
 # six to twelve seconds each; others of the short suite have similar programs
 SLOW = {
@@ -46,6 +51,9 @@ SLOW = {
     "superglue_sinkd": "test_text.py",
     "text_local_sinkd": "test_text.py",
     "glue_sinkd": "test_text.py",
+    "minilm_teacher": "test_text.py",
+    "minilm_sinkd": "test_text.py",
+    "fashion_all": "digits_offline",
     "omniglot_wdm": "test_representation.py",
     "digits_wdm_kd": "test_dependency.py",
     "cifar10_jpeg_compare": "digits_compare",
