@@ -100,11 +100,14 @@ def _read_run(args: Namespace) -> "Experiment":
 
 
 def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
+    from kdjax.experiment.build.corrupted import with_corruptions
     from kdjax.experiment.commands.report_data import make_report
     from kdjax.experiment.run.train import evaluate
     from kdjax.report.tables import show_tables
 
     experiment = _read_run(args)
+    if args.corruptions:
+        experiment = with_corruptions(experiment)
     results = evaluate(experiment, args.workdir, _say)
     if not results:
         raise UserError(f"workdir {args.workdir} holds no variant with a checkpoint; train first")

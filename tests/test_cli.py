@@ -14,6 +14,7 @@ from kdjax import cli, models
 from kdjax.distill import critics, terms
 from kdjax.report import tables
 from kdjax.report.results import to_json
+from kdjax.report.statistics import summarise
 from tests.faults.commands import base, experiment, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -116,6 +117,20 @@ def test_eval_gives_the_numbers_of_the_report(trained, monkeypatch):
     assert reports[0].selection == report.selection
     assert reports[0].complete
     assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_eval_scores_corrupted_images(trained, monkeypatch, capsys):
+    workdir, report = trained
+    assert cli.main(["eval", f"--workdir={workdir}", "--corruptions"]) == 0
+    out = capsys.readouterr().out
+    table = out[out.index("test images under corruptions") :]
+    for word in ("accuracy %, clean", "accuracy %, corrupted", "noise", "blur", "rotation"):
+        assert word in table.splitlines()[1]
+    rows = [line for line in table.splitlines() if line.startswith("both")]
+    assert len(rows) == len(report.variants[0].chosen)
+    # the columns of clean images are those of the report
+    mean = summarise(report.variants[0], "student", "accuracy")
+    assert f"{100 * mean.mean:.2f}" in next(row for row in rows if "student" in row)
 
 
 def test_report_prints_a_table(trained, capsys):

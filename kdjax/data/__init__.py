@@ -1,6 +1,8 @@
 """Data on the host: `load(name, ...)` returns a `Source` for any of the names in `known()`."""
 
 from kdjax.data.augment.boxes import TASK as DETECTION
+from kdjax.data.augment.corruptions import CODES as CORRUPTIONS
+from kdjax.data.augment.corruptions import corrupt
 from kdjax.data.augment.images import (
     AUGMENTS,
     EVAL_CROP,
@@ -44,6 +46,7 @@ from kdjax.data.text.tokenizer_folder import has_tokenizer
 
 __all__ = [
     "AUGMENTS",
+    "CORRUPTIONS",
     "DETECTION",
     "EVAL_CROP",
     "PAIRS",
@@ -58,6 +61,7 @@ __all__ = [
     "TextOptions",
     "TextSet",
     "check_tokenizer",
+    "corrupt",
     "digest",
     "eval_crop",
     "example_batch",

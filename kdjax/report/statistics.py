@@ -9,6 +9,7 @@ import numpy as np
 from kdjax.report.results import MemberResult, RunSummary, VariantResult
 
 SEED = "seed"  # the swept path that results are averaged over; never chosen
+CORRUPTED = "test_corrupted_"  # beginning of the names of splits of corrupted images
 
 
 class Mean(NamedTuple):
@@ -102,13 +103,23 @@ def diverged(report: RunSummary) -> list[tuple[str, MemberResult]]:
 
 def extra_splits(report: RunSummary) -> tuple[str, ...]:
     """Return the scored test splits other than "test", such as MNLI's "test_mismatched"."""
+    return tuple(s for s in _splits(report, "test_") if not s.startswith(CORRUPTED))
+
+
+def corrupted_splits(report: RunSummary) -> tuple[str, ...]:
+    """Return the scored splits of corrupted test images."""
+    return _splits(report, CORRUPTED)
+
+
+def _splits(report: RunSummary, prefix: str) -> tuple[str, ...]:
     splits = {
         split
         for variant in report.variants
         for member in variant.members
         for split in member.results
+        if split.startswith(prefix)
     }
-    return tuple(sorted(split for split in splits if split.startswith("test_")))
+    return tuple(sorted(splits))
 
 
 def baseline_of(report: RunSummary) -> VariantResult:

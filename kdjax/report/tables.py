@@ -8,6 +8,7 @@ import numpy as np
 from kdjax.report.metric_format import COLUMNS, Column, column_of, format_mean, format_value
 from kdjax.report.records import RunRecord, with_titles
 from kdjax.report.results import MemberResult, RunSummary, VariantResult
+from kdjax.report.robustness_table import robustness
 from kdjax.report.statistics import (
     Mean,
     baseline_of,
@@ -88,10 +89,10 @@ def everything(report: RunSummary) -> list[Table]:
 def show_tables(report: RunSummary) -> None:
     """Print all tables of a run in the terminal."""
     report = with_titles(RunRecord("", report)).report
-    for table in everything(report):
-        show(table)
-    if (paired := differences(report)) is not None:
-        show(paired)
+    tables = [*everything(report), differences(report), robustness(report)]
+    for table in tables:
+        if table is not None:
+            show(table)
 
 
 def differences(report: RunSummary, role: str = "student", split: str = "test") -> Table | None:

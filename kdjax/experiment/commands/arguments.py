@@ -50,6 +50,9 @@ def make_parser(version: str) -> ArgumentParser:
     train.epilog = "Any --config.key=value overrides the experiment; `list` names the keys."
     evaluate = add("eval", "score a trained workdir again, from its checkpoints")
     _add_workdir(evaluate)
+    evaluate.add_argument(
+        "--corruptions", action="store_true", help="also score the test images with corruptions"
+    )
     _add_export(add)
     _add_predict(add)
     _add_import(add)

@@ -1,0 +1,52 @@
+"""An experiment whose evaluation has the test images under corruptions as further splits."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kdjax.data import CORRUPTIONS, corrupt
+from kdjax.errors import UserError
+from kdjax.experiment.build.plan import Experiment
+from kdjax.report.statistics import CORRUPTED
+from kdjax.types import Batch, EvalBatches
+
+_ENTRY = "corruption"
+
+
+def with_corruptions(experiment: Experiment) -> Experiment:
+    """Add a test split for each kind and level; the corrupted pixels are computed in the program.
+
+    Raises:
+      UserError: the data are no images with one label each.
+    """
+    spec, source = experiment.source.spec, experiment.source
+    if experiment.task.unit != "images" or len(spec.shape) != 3 or not experiment.task.has_bounds:
+        raise UserError(
+            "--corruptions needs images with one label each; this workdir has other data"
+        )
+    key = jax.random.key(0)
+
+    def prepare_eval(batch: Batch) -> Batch:
+        batch = dict(batch)
+        codes = batch.pop(_ENTRY, None)
+        if codes is not None:
+            pixels = jnp.asarray(batch["image"], jnp.float32) / spec.scale
+            batch["image"] = corrupt(pixels, codes, batch["id"], key) * spec.scale
+        return experiment.prepare_eval(batch)
+
+    splits = {
+        f"{CORRUPTED}{name}": partial(_coded, source.evals["test"], code)
+        for name, code in CORRUPTIONS.items()
+    }
+    source = source._replace(evals={**source.evals, **splits})
+    data = experiment.data._replace(source=source)
+    return experiment._replace(data=data, prepare_eval=prepare_eval)
+
+
+def _coded(batches: EvalBatches, code: int) -> Iterator[Mapping[str, Any]]:
+    for batch in batches():
+        yield {**batch, _ENTRY: np.full(len(batch["label"]), code, np.int32)}
