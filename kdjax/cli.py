@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from kdjax import __version__
 from kdjax.errors import RunError, UserError
 from kdjax.experiment.commands import arguments
+from kdjax.report import files
 from kdjax.train import distributed
 from kdjax.train.process_settings import configure_process, missing_platforms
 
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown argument {rest[0]}")
     try:
         configure_process()
+        _check_addresses(args)
         status = _COMMANDS[args.command](args, rest, "python -m kdjax " + shlex.join(argv))
         sys.stdout.flush()
         return status
@@ -52,11 +54,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:  # a full disk may show in any file
+        where = error.filename or "a file"
+        if files.is_remote(where):
+            _say(f"kdjax: {where} cannot be read or written ({error.strerror}); try again")
+            return 1
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        where = error.filename or "a file"
         _say(f"kdjax: {where} cannot be written ({error.strerror}); make room and try again")
         return 1
+
+
+def _check_addresses(args: Namespace) -> None:
+    """Refuse workdirs and folders at addresses that cannot be read."""
+    for value in vars(args).values():
+        for path in value if isinstance(value, list) else [value]:
+            files.check_access(path)
 
 
 def _exit_at_once(number: int, frame: object) -> None:
@@ -139,8 +151,9 @@ def _export(args: Namespace, overrides: Sequence[str], command: str) -> int:
 
 def _predict(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.experiment.commands.predict import predict
+    from kdjax.report import staging
 
-    predict(args.model, args.input, args.out, _say)
+    predict(files.LocalPath(staging.local_copy(str(args.model))), args.input, args.out, _say)
     return 0
 
 

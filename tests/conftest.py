@@ -52,6 +52,19 @@ def _no_latency():
         yield
 
 
+@pytest.fixture(scope="session")
+def service():
+    """Return a bucket service on this machine, to which the clients of this process are led."""
+    from tests.faults.bucket import Service
+
+    started = Service()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in started.environment.items():
+            patch.setenv(name, value)
+        patch.setattr("kdjax.report.files.STALL_SECONDS", 3.0)
+        yield started
+
+
 @pytest.fixture
 def without_jaxtyping():
     """Disable jaxtyping: these tests check the errors that users without a type checker get."""

@@ -26,12 +26,12 @@ RULES = {
             "tensorflow_datasets", "tokenizers",
         },
     ),
-    "train": (set(), {"jax", "numpy", "optax", "orbax"}),
+    "train": (set(), {"etils", "jax", "numpy", "optax", "orbax"}),
     "report": (
         set(),
         {
-            "google", "jinja2", "markupsafe", "matplotlib", "mpl_toolkits", "numpy", "pydantic",
-            "rich", "tensorboardX",
+            "aiohttp", "etils", "fsspec", "google", "jinja2", "markupsafe", "matplotlib",
+            "mpl_toolkits", "numpy", "pydantic", "rich", "tensorboardX",
         },
     ),
     "models": ({"bounds"}, {"flax", "jax", "jaxtyping", "numpy", "safetensors"}),
@@ -45,8 +45,26 @@ RULES = {
             "calibration", "losses", "bounds", "models", "data", "distill", "train", "evaluation",
             "report",
         },
-        {"absl", "jax", "ml_collections", "numpy", "optax", "orbax", "pydantic", "rich", "scipy"},
+        {
+            "absl", "jax", "ml_collections", "numpy", "optax", "orbax", "pydantic", "rich", "scipy",
+            "tensorstore",
+        },
     ),
+}  # fmt: skip
+# files of `experiment` and `report` that open files themselves -> which
+OPENS_FILES = {
+    "report.files": "of workdirs, on a disk or in a bucket",
+    "report.staging": "local copies of what is in a bucket",
+    "report.metrics_log": "the local file that lines are appended to",
+    "report.tensorboard": "local files that records are appended to",
+    "experiment.run.lock": "the lock of the kernel, /proc",
+    "experiment.commands.catalog": "the user's experiments",
+    "experiment.commands.overrides": "the user's experiment",
+    "experiment.commands.predict": "the user's inputs and table",
+}
+METHODS_OF_FILES = {
+    "exists", "glob", "is_dir", "is_file", "iterdir", "mkdir", "open", "read_bytes", "read_text",
+    "rename", "rglob", "rmdir", "stat", "touch", "unlink", "write_bytes", "write_text",
 }  # fmt: skip
 TOP = {"cli", "__main__"}  # the command line may import everything
 ORDER = ("config", "build", "run", "commands")  # inside experiment: each imports those before it
@@ -109,6 +127,34 @@ def test_imports_stay_in_their_layer(name):
                 assert name.startswith(("distill.critics", "distill.methods")), f"{name}: {dotted}"
         elif parts[0] not in sys.stdlib_module_names:
             assert parts[0] in outer, f"kdjax/{name} must not import {dotted}"
+
+
+def opened_files(tree):
+    """Yield what opens, lists, writes or removes a file other than by `report.files`."""
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        yield from {"pathlib", "shutil", "tempfile", "fcntl", "glob"} & set(names)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield from {"open"} & {node.func.id}
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = getattr(node.func.value, "id", "")
+            if owner == "os":
+                yield from {node.func.attr} & {*METHODS_OF_FILES, "replace", "remove", "listdir"}
+            elif owner not in ("data", "files", "staging"):
+                yield from {node.func.attr} & METHODS_OF_FILES
+
+
+@pytest.mark.parametrize("name", [n for n in modules() if room(n) in ("experiment", "report")])
+def test_workdirs_are_accessed_through_one_module(name):
+    found = sorted(set(opened_files(ast.parse(modules()[name].read_text()))))
+    if name in OPENS_FILES:
+        assert found, f"{name} opens no files: remove it from OPENS_FILES"
+    else:
+        assert not found, f"kdjax/{name} must use report.files instead of {', '.join(found)}"
 
 
 def test_layers_inside_experiment():

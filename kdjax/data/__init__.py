@@ -29,6 +29,7 @@ from kdjax.data.options import (
 )
 from kdjax.data.process_shard import shard_source
 from kdjax.data.registry import (
+    BUILT_IN,
     PAIRS,
     eval_crop,
     holds_scores,
@@ -46,6 +47,7 @@ from kdjax.data.text.tokenizer_folder import has_tokenizer
 
 __all__ = [
     "AUGMENTS",
+    "BUILT_IN",
     "CORRUPTIONS",
     "DETECTION",
     "EVAL_CROP",

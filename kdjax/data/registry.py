@@ -31,7 +31,7 @@ from kdjax.data.text.tasks import lookup as text_task
 from kdjax.errors import UserError
 from kdjax.types import Source
 
-_BUILT_IN = (
+BUILT_IN = (
     "coco",
     "digits",
     "npz",
@@ -73,7 +73,7 @@ def holds_scores(task: str) -> bool:
 
 def known() -> list[str]:
     """Return the names that `load` accepts: those of kdjax and the most common ones of tfds."""
-    return [*_BUILT_IN, *PAIRS, *_TFDS]
+    return [*BUILT_IN, *PAIRS, *_TFDS]
 
 
 def load_pairs(

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from kdjax.report.figure_style import plain_label, sparse_label, styles, svg
+from kdjax.report.files import Path
 from kdjax.report.records import write_text
 from kdjax.report.results import BoundsSummary, NetworkBounds, to_json
 from kdjax.report.table import Table

@@ -2,18 +2,19 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from kdjax.report import (
     bounds_tables,
     cost_table,
     detections,
+    files,
     metrics_log,
     plots,
     summary_text,
     tables,
 )
+from kdjax.report.files import Path
 from kdjax.report.metric_format import format_value
 from kdjax.report.parallel_coordinates import parallel_coordinates
 from kdjax.report.records import RunRecord, read_records, with_titles, write_text
@@ -31,19 +32,19 @@ from kdjax.report.table import Table
 from kdjax.report.template import render
 
 
-def write(workdir: Path | str) -> Path:
+def write(workdir: Path) -> Path:
     """Write `workdir/report.html`; see `combine`."""
-    return combine([workdir], Path(workdir) / "report.html")
+    return combine([workdir], workdir / "report.html")
 
 
-def combine(workdirs: Sequence[Path | str], out: Path | str) -> Path:
+def combine(workdirs: Sequence[Path], out: Path) -> Path:
     """Write one page for several workdirs, from report.json, metrics.jsonl and bounds.json.
 
     Raises:
       UserError: report.json is missing or damaged, or the page cannot be written.
     """
     records = [
-        record._replace(metrics=_metrics(Path(workdir)))
+        record._replace(metrics=_metrics(workdir))
         for workdir, record in zip(workdirs, read_records(workdirs), strict=True)
     ]
     return write_text(out, page(records))
@@ -188,7 +189,7 @@ def _diverged(report: RunSummary) -> list[Table]:
 
 def _metrics(workdir: Path) -> list[dict[str, Any]]:
     path = workdir / "metrics.jsonl"
-    return metrics_log.read(path) if path.exists() else []
+    return metrics_log.read(path) if files.exists(path) else []
 
 
 def _grouped(value: float | None) -> str | None:

@@ -1,15 +1,15 @@
 """The tables of one or several runs as Markdown."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from kdjax.report import bounds_tables, cost_table, summary_text, tables
+from kdjax.report.files import Path
 from kdjax.report.records import RunRecord, read_records, with_titles, write_text
 from kdjax.report.table import Table
 from kdjax.report.template import render
 
 
-def combine(workdirs: Sequence[Path | str], out: Path | str) -> Path:
+def combine(workdirs: Sequence[Path], out: Path) -> Path:
     """Write the results and the paired differences of all workdirs into one Markdown file.
 
     Raises:

@@ -5,17 +5,21 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from kdjax.errors import RunError, UserError
+from kdjax.report import files, staging
+from kdjax.report.files import Path
 from kdjax.report.tensorboard import Events
 
 
 class MetricsLog:
-    """Appends to `workdir/metrics.jsonl` and, for TensorBoard, to `workdir/events`."""
+    """Appends to `workdir/metrics.jsonl` and, for TensorBoard, to `workdir/events`.
 
-    def __init__(self, workdir: Path | str, *, tensorboard: bool = True) -> None:
+    Both are staged on the local disk if the workdir is in a bucket, see `publish`.
+    """
+
+    def __init__(self, workdir: Path, *, tensorboard: bool = True) -> None:
         """Open or create the log; remove an incomplete last line, left by a killed run.
 
         Args:
@@ -25,8 +29,10 @@ class MetricsLog:
         Raises:
           UserError: the folder or the file cannot be written.
         """
-        self._path = Path(workdir) / "metrics.jsonl"
+        self._name = str(workdir / "metrics.jsonl")
         try:
+            self._staged = staging.Staged(workdir, ("metrics.jsonl", "events"))
+            self._path = self._staged.folder / "metrics.jsonl"
             self._path.parent.mkdir(parents=True, exist_ok=True)
             # Unbuffered: each line is one write, so a kill loses at most the current line.
             self._file = self._path.open("ab", buffering=0)
@@ -35,7 +41,7 @@ class MetricsLog:
                 f"workdir {str(workdir)!r} cannot be written ({error.strerror}):"
                 " use a folder in which you may create files"
             ) from error
-        self._events = Events(Path(workdir) / "events") if tensorboard else None
+        self._events = Events(self._staged.folder / "events") if tensorboard else None
         self._cut(self._file.seek(0, os.SEEK_END))
 
     def write(
@@ -107,7 +113,7 @@ class MetricsLog:
         size = self._file.seek(0, os.SEEK_END)
         if offset > size:
             raise UserError(
-                f"{self._path}: {size} bytes, but the checkpoint was saved at {offset}:"
+                f"{self._name}: {size} bytes, but the checkpoint was saved at {offset}:"
                 " lines are missing; restore the file or start in a new workdir"
             )
         self._cut(offset)
@@ -117,13 +123,25 @@ class MetricsLog:
                 last_steps[_run(line)] = max(int(line["step"]), last_steps.get(_run(line), 0))
             self._events.hide_after(last_steps)
 
+    def publish(self) -> None:
+        """Upload what is on the disk, if the workdir is in a bucket.
+
+        A checkpoint calls this before it is committed: a resumed run finds the lines up to it.
+
+        Raises:
+          RunError: the bucket cannot be written.
+        """
+        self._staged.upload()
+
     def close(self) -> None:
-        """Write everything to disk and close the file."""
+        """Write everything to disk, close the file, and upload it if the workdir is in a bucket."""
         if not self._file.closed:
             try:
                 self.offset()
+                self.publish()
             finally:
                 self._file.close()
+                self._staged.close()
 
     def _cut(self, size: int) -> None:
         """Shorten the file to `size` bytes, then to the end of its last complete line."""
@@ -141,14 +159,14 @@ class MetricsLog:
         self._file.truncate(end)
 
 
-def read(path: Path | str) -> list[dict[str, Any]]:
+def read(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a metrics.jsonl, without an incomplete last line.
 
     Raises:
       UserError: no such file, or an earlier line that is not a JSON object with a step.
     """
     try:
-        text = Path(path).read_bytes().decode(errors="replace")
+        text = files.read_bytes(path).decode(errors="replace")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     *lines, rest = text.split("\n")
@@ -193,6 +211,9 @@ class NullLog:
         return 0
 
     def truncate(self, offset: int) -> None:
+        """Do nothing."""
+
+    def publish(self) -> None:
         """Do nothing."""
 
     def close(self) -> None:

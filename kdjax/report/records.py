@@ -3,10 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdjax.errors import UserError
+from kdjax.report import files
+from kdjax.report.files import Path
 from kdjax.report.results import BoundsSummary, RunSummary, from_json
 
 
@@ -19,7 +20,7 @@ class RunRecord(NamedTuple):
     metrics: Sequence[Mapping[str, Any]] = ()
 
 
-def read_records(workdirs: Sequence[Path | str]) -> list[RunRecord]:
+def read_records(workdirs: Sequence[Path]) -> list[RunRecord]:
     """Read report.json and, if there is one, bounds.json of each workdir; no metrics.
 
     Raises:
@@ -27,7 +28,7 @@ def read_records(workdirs: Sequence[Path | str]) -> list[RunRecord]:
     """
     if not workdirs:
         raise UserError("no workdir: name at least one, as in `kdjax report runs/*`")
-    return [RunRecord(Path(w).resolve().name, read_report(w), _read_bounds(w)) for w in workdirs]
+    return [RunRecord(files.name_of(w), read_report(w), _read_bounds(w)) for w in workdirs]
 
 
 def with_titles(record: RunRecord) -> RunRecord:
@@ -53,7 +54,7 @@ def finished_runs(workdirs: Sequence[Path]) -> tuple[list[Path], list[str]]:
     Raises:
       UserError: none of them has a report.
     """
-    finished = [workdir for workdir in workdirs if (workdir / "report.json").exists()]
+    finished = [workdir for workdir in workdirs if files.exists(workdir / "report.json")]
     others = [_describe_unfinished(workdir) for workdir in workdirs if workdir not in finished]
     if not finished:
         raise UserError("; ".join(others))
@@ -61,22 +62,22 @@ def finished_runs(workdirs: Sequence[Path]) -> tuple[list[Path], list[str]]:
 
 
 def _describe_unfinished(workdir: Path) -> str:
-    if (workdir / "config.json").exists() and (workdir / "metrics.jsonl").exists():
+    if all(files.exists(workdir / name) for name in ("config.json", "metrics.jsonl")):
         return f"{workdir} is not finished; run its command again to resume it"
-    if (workdir / "study.json").exists():
+    if files.exists(workdir / "study.json"):
         return f"{workdir} contains a study, which has its own tables.md and figure.svg"
     return f"{workdir} contains no report.json; name a workdir of `kdjax train`"
 
 
-def read_report(workdir: Path | str) -> RunSummary:
+def read_report(workdir: Path) -> RunSummary:
     """Read and check `workdir/report.json`.
 
     Raises:
       UserError: no such file, not JSON, or a missing part.
     """
-    path = Path(workdir) / "report.json"
+    path = workdir / "report.json"
     try:
-        return from_json(RunSummary, json.loads(path.read_text(encoding="utf-8")))
+        return from_json(RunSummary, json.loads(files.read_text(path)))
     except OSError as error:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); name a workdir of `kdjax train`"
@@ -87,26 +88,24 @@ def read_report(workdir: Path | str) -> RunSummary:
         raise UserError(f"{path}: not JSON ({error}); run `kdjax train` there again") from error
 
 
-def _read_bounds(workdir: Path | str) -> BoundsSummary | None:
-    path = Path(workdir) / "bounds.json"
-    if not path.exists():
+def _read_bounds(workdir: Path) -> BoundsSummary | None:
+    path = workdir / "bounds.json"
+    if not files.exists(path):
         return None
     try:
-        return from_json(BoundsSummary, json.loads(path.read_text(encoding="utf-8")))
+        return from_json(BoundsSummary, json.loads(files.read_text(path)))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged; `kdjax bounds` writes it again") from error
 
 
-def write_text(path: Path | str, text: str) -> Path:
+def write_text(path: Path, text: str) -> Path:
     """Write a file and create its folders; return its path.
 
     Raises:
       UserError: the file cannot be written.
     """
-    path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        files.write_text(path, text, atomic=False)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     return path

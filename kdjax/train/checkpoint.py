@@ -12,13 +12,14 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kdjax.errors import RunError, UserError
@@ -48,12 +49,29 @@ def describe(tree: PyTree) -> dict[str, str]:
     return {jax.tree_util.keystr(path): f"{x.dtype} {tuple(x.shape)}" for path, x in leaves}
 
 
-def open_manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
-    """Open or create a folder of checkpoints that keeps the newest `keep`."""
+def open_manager(
+    folder: Path | epath.Path, *, keep: int, before_commit: Callable[[], None] | None = None
+) -> ocp.CheckpointManager:
+    """Open or create a folder of checkpoints, on a disk or in a bucket.
+
+    Args:
+      folder: the folder.
+      keep: the number of newest checkpoints to keep.
+      before_commit: called in process 0 when the arrays of a checkpoint are written, in the thread
+        that then commits it.
+    """
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=True, enable_async_checkpointing=True
+        max_to_keep=keep,
+        create=True,
+        enable_async_checkpointing=True,
+        async_options=ocp.AsyncOptions(post_finalization_callback=before_commit),
     )
-    return ocp.CheckpointManager(folder.resolve(), options=options)
+    place = folder.resolve() if isinstance(folder, Path) else folder
+    return ocp.CheckpointManager(place, options=options)
+
+
+def _in_bucket(folder: PurePath) -> bool:
+    return str(folder).startswith("gs://")
 
 
 def save(
@@ -117,14 +135,14 @@ def write_file_hashes(manager: ocp.CheckpointManager) -> None:
     """Wait for the checkpoint being written, and write size and hash of every checkpoint's files.
 
     Damage is then detected without reading the arrays: orbax's reader of a truncated file prints
-    tracebacks from other threads at any later time.
+    tracebacks from other threads at any later time. A bucket keeps hashes of its own.
 
     Raises:
       RunError: the checkpoint could not be written.
     """
     with _writing(manager):
         manager.wait_until_finished()
-        if not multihost.is_first():
+        if not multihost.is_first() or _in_bucket(manager.directory):
             return
         folder = Path(manager.directory)
         hashes = folder / HASHES
@@ -153,13 +171,15 @@ def _file_hashes(folder: Path) -> dict[str, list]:
     }
 
 
-def _changed_file(folder: Path, step: int) -> str | None:
+def _changed_file(folder: epath.Path, step: int) -> str | None:
     """Describe a file of a checkpoint that differs from its hash; None if no file differs."""
+    if _in_bucket(folder):
+        return None
     try:
         expected = json.loads((folder / HASHES / f"{step}.json").read_text())
     except (OSError, ValueError, RecursionError):
         return None
-    actual = _file_hashes(folder / str(step))
+    actual = _file_hashes(Path(folder / str(step)))
     for name in sorted({*expected, *actual}):
         if name not in actual:
             return f"its file {name} is missing"
@@ -178,7 +198,7 @@ def restore(
     """
     template = trained_part(state, trains)
     for step in sorted(manager.all_steps(), reverse=True):
-        folder = Path(manager.directory)
+        folder = manager.directory
         changed = multihost.broadcast_text(
             (multihost.is_first() and _changed_file(folder, step)) or ""
         )
@@ -205,13 +225,13 @@ def restore(
 def _read(manager: ocp.CheckpointManager, step: int, template: PyTree):
     args = ocp.args.Composite(record=ocp.args.JsonRestore())
     record = manager.restore(step, args=args)["record"]
-    _check_arrays(Path(manager.directory) / str(step), record["arrays"], template)
+    _check_arrays(manager.directory / str(step), record["arrays"], template)
     shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, template)
     args = ocp.args.Composite(state=ocp.args.StandardRestore(shapes))
     return manager.restore(step, args=args)["state"], record
 
 
-def _check_arrays(folder: Path, stored: Mapping[str, str], template: PyTree) -> None:
+def _check_arrays(folder: PurePath, stored: Mapping[str, str], template: PyTree) -> None:
     """Raise an error for the checkpoint of another run, which is not damaged."""
     expected = describe(template)
     # networks first: they are more informative than their optimizers
@@ -226,7 +246,7 @@ def _check_arrays(folder: Path, stored: Mapping[str, str], template: PyTree) -> 
 
 def quarantine(manager: ocp.CheckpointManager, step: int, say: Say, reason: str) -> None:
     """Rename a damaged checkpoint, so that nothing is lost and its step can be written again."""
-    folder = Path(manager.directory) / str(step)
+    folder = manager.directory / str(step)
 
     def rename() -> None:
         target = folder.with_name(f"damaged-{step}")

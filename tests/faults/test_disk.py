@@ -5,35 +5,14 @@ The disk is a small tmpfs. If mounting is not permitted, these tests are skipped
 """
 
 import errno
-import subprocess
-
-import pytest
 
 from kdjax import cli
 from kdjax.report.metrics_log import MetricsLog
 from tests.faults.commands import train
+from tests.faults.conftest import LARGE
 from tests.faults.runs import assert_same
 
-SMALL, LARGE = "300k", "20m"  # two and a half checkpoints; room for all
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """Mount a disk; return its folder and a function that resizes it."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(*options):
-        return subprocess.run(["mount", *options, folder], capture_output=True, check=False)
-
-    try:
-        done = mount("-t", "tmpfs", "-o", f"size={LARGE}", "kdjax")
-    except OSError as error:
-        pytest.skip(f"no tmpfs can be mounted here: {error}")
-    if done.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.decode().strip()}")
-    yield folder, lambda size: mount("-o", f"remount,size={size}")
-    subprocess.run(["umount", folder], check=True)
+SMALL = "300k"  # two and a half checkpoints
 
 
 def one_line(capsys):

@@ -62,10 +62,10 @@ def test_a_workdir_that_is_not_writable(tmp_path, capsys):
     refused(capsys, argv, f"workdir {config / 'run'} cannot be written", keep=tmp_path)
 
 
-def test_a_bucket_is_an_error(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # "gs:" would be a local folder
-    argv = train(experiment(tmp_path, base()), "gs://bucket/run")
-    refused(capsys, argv, "is an address; mount the bucket", keep=tmp_path)
+def test_an_address_of_another_kind_is_an_error(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # "s3:" would be a local folder
+    argv = train(experiment(tmp_path, base()), "s3://bucket/run")
+    refused(capsys, argv, "is an address", "gs://bucket/path", keep=tmp_path)
 
 
 def test_a_folder_of_other_files(tmp_path, capsys):

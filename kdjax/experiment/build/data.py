@@ -5,11 +5,12 @@ from dataclasses import fields, replace
 from typing import TypeVar
 
 from kdjax import data, models
-from kdjax.errors import UserError
+from kdjax.errors import UserError, prefix_errors
 from kdjax.evaluation import TASKS
 from kdjax.experiment.build.plan import TaskData
 from kdjax.experiment.config import schema_lookup
 from kdjax.experiment.config.schema import Config, Data
+from kdjax.report import staging
 from kdjax.train.step import Prepare
 from kdjax.types import Array, Batch, Source, Spec
 
@@ -28,6 +29,7 @@ _OWNERS = {
     **{of: of for of in ("text", "coco", "coco, folder, hf, webdataset", "hf, text, webdataset")},
     ", ".join(data.PAIRS): "pairs",
 }
+_FILES = ("path", "train_file", "vocabulary", "tokenizer")
 _NOT_OF_COCO = ("test", "canvas", "eval_crop", "shape", "num_classes")
 
 
@@ -68,6 +70,7 @@ def load(config: Config, tokenizer: str | None = None) -> TaskData:
     if not name:
         raise UserError(f"data.name is not set; there are {', '.join(data.known())}")
     _refuse_foreign(config.data)
+    config = config.model_copy(update={"data": _with_local_files(config.data)})
     batching = _options(data.BatchOptions, config)
     splitting = _options(data.SplitOptions, config)
     dataset, kind = None, KIND.get(name, "classification")
@@ -105,6 +108,18 @@ def eval_crop(config: Config) -> float | None:
     """Return `data.eval_crop` as it is used; None where images are not resized."""
     is_image = config.data.name not in (*data.PAIRS, "text", "coco")
     return data.eval_crop(_options(data.ImageOptions, config)) if is_image else None
+
+
+def _with_local_files(table: Data) -> Data:
+    """Return a table that names local copies of what is in a bucket; of tfds only the set."""
+    changes = {}
+    for key in _FILES:
+        if (address := getattr(table, key)) is None:
+            continue
+        folder = "" if table.name in data.BUILT_IN else table.name.partition("/")[0]
+        with prefix_errors(f"data.{key}: "):
+            changes[key] = staging.local_copy(address, folder)
+    return table.model_copy(update=changes)
 
 
 def _holds_text(table: Data) -> bool:

@@ -6,13 +6,13 @@ it starts from scratch, its weights.
 
 import warnings
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from kdjax.data import has_tokenizer
 from kdjax.errors import UserError, prefix_errors
 from kdjax.experiment.config.schema import Config, Model, Role
 from kdjax.models.io import huggingface_folder
+from kdjax.report import files, staging
 
 NAME = "huggingface"
 # options that follow from the data, `precision` and the devices
@@ -39,8 +39,10 @@ def tokenizer_folder(configs: Iterable[Mapping[str, Any]]) -> str | None:
         for role in (config.get("roles") or {}).values():
             model = (role or {}).get("model") or {}
             folder = model.get("path") or (role or {}).get("checkpoint")
-            if model.get("name") == NAME and folder and has_tokenizer(Path(folder).expanduser()):
-                return str(folder)
+            if model.get("name") == NAME and folder:
+                local = files.LocalPath(staging.local_copy(str(folder))).expanduser()
+                if has_tokenizer(local):
+                    return str(local)
     return None
 
 
@@ -52,8 +54,8 @@ def _resolve(role: Role) -> Role:
         raise UserError(f"from_scratch is {from_scratch!r}; it must be True or False")
     if not isinstance(folder, str):
         raise UserError("name is huggingface, which needs a folder: set checkpoint, or model.path")
-    folder = str(Path(folder).expanduser())
-    name, described = huggingface_folder.read_options(folder)
+    folder = str(files.as_path(folder))
+    name, described = huggingface_folder.read_options(staging.local_copy(folder))
     described = {key: value for key, value in described.items() if key not in _DERIVED}
     if role.keep_layers:
         described = huggingface_folder.select_layer_options(described, role.keep_layers)

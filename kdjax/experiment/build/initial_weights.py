@@ -1,7 +1,6 @@
 """Initial weights from files or earlier variants instead of random ones."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ from kdjax.experiment.config.schema import Role
 from kdjax.models.io import class_order, huggingface, huggingface_folder
 from kdjax.models.io import export as model_export
 from kdjax.models.io.huggingface_config import is_classifier
+from kdjax.report import files, staging
 from kdjax.types import Batch, Model, Spec, Variables
 
 
@@ -46,11 +46,12 @@ def find_initial_weights(
     origins = Origins({}, [], {}, {})
     spec = data.source.spec
     for role, player in players.items():
-        table, where = roles.config.roles[role], f"roles.{role}"
+        where = f"roles.{role}"
         _check_origin(role, roles)
+        table = _with_local_files(roles.config.roles[role], where)
         if table.checkpoint is not None:
             with prefix_errors(f"{where}.checkpoint: "):
-                data.task.check_files(data.dataset, Path(table.checkpoint))
+                data.task.check_files(data.dataset, files.LocalPath(table.checkpoint))
                 template = models.strip_wrappers(shapes[role])
                 network, network_spec = data.task.describe_network(table.model.model_dump(), spec)
                 variables, headless = load_initial_weights(table, network, template, network_spec)
@@ -73,6 +74,18 @@ def find_initial_weights(
                 f"written by `export`) or {where}.from_variant, or give it terms"
             )
     return origins
+
+
+def _with_local_files(role: Role, where: str) -> Role:
+    """Return a role that names local copies of what is in a bucket."""
+    changes = {}
+    for key in ("checkpoint", "backbone"):
+        if (address := getattr(role, key)) is not None:
+            with prefix_errors(f"{where}.{key}: "):
+                if files.is_remote(address):
+                    model_export.check_no_workdir(files.as_path(address), files.exists)
+                changes[key] = staging.local_copy(address)
+    return role.model_copy(update=changes)
 
 
 def _check_origin(role: str, roles: Roles) -> None:
@@ -145,7 +158,7 @@ def init_detector_heads(
     return [models.with_backbone(init(key, batch), weights) for key in keys]
 
 
-def is_huggingface(path: str | Path) -> bool:
+def is_huggingface(path: str) -> bool:
     """Return whether a folder's config.json has a model_type."""
     try:
         return "model_type" in huggingface_folder.read_config(path)

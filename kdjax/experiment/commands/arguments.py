@@ -1,10 +1,10 @@
 """The arguments of the command line: commands, their flags and their help."""
 
 import argparse
-import os
 from argparse import ArgumentParser
 from collections.abc import Callable
-from pathlib import Path
+
+from kdjax.report.files import Path, as_path, is_remote
 
 CHANGED_DATA = "continue although the data have changed since the run began"
 
@@ -59,7 +59,7 @@ def make_parser(version: str) -> ArgumentParser:
     _add_bounds(add)
     report = add("report", "one page (.html) or its tables (.md) for several workdirs")
     report.add_argument("workdirs", nargs="+", type=_path)
-    report.add_argument("--out", type=_path, default=Path("report.html"))
+    report.add_argument("--out", type=_path, default=as_path("report.html"))
     _add_list(add)
     return parser
 
@@ -88,19 +88,23 @@ def _add_predict(add: Add) -> None:
         "--input",
         required=True,
         nargs="+",
-        type=_path,
+        type=_local_path,
         metavar="FILE",
         help="pictures or folders of them, .npy, .npz; of texts .txt, .csv, .tsv, .jsonl",
     )
-    predict.add_argument("--out", required=True, type=_path, metavar="FILE.csv", help="the table")
+    predict.add_argument(
+        "--out", required=True, type=_local_path, metavar="FILE.csv", help="the table"
+    )
 
 
 def _add_import(add: Add) -> None:
     weights = add("import", "convert PyTorch weights to a checkpoint for a role")
     weights.add_argument("--model", required=True, help="a network of `list`, such as resnet56")
-    weights.add_argument("--weights", required=True, type=_path, help=".pth, .safetensors, .npz")
+    weights.add_argument(
+        "--weights", required=True, type=_local_path, help=".pth, .safetensors, .npz"
+    )
     weights.add_argument("--key", help="the state dict to read if there are several, or its prefix")
-    weights.add_argument("--out", required=True, type=_path, help="a new folder")
+    weights.add_argument("--out", required=True, type=_local_path, help="a new folder")
     weights.add_argument("--shape", default="32,32,3", help="height,width,channels of its images")
     weights.add_argument("--mean", help="normalisation of its images, such as .485,.456,.406")
     weights.add_argument("--std", help="normalisation of its images, with --mean")
@@ -109,7 +113,9 @@ def _add_import(add: Add) -> None:
 
 
 def _add_workdir(command: ArgumentParser) -> None:
-    command.add_argument("--workdir", required=True, type=_path, help="the folder of the run")
+    command.add_argument(
+        "--workdir", required=True, type=_path, help="the folder of the run, or gs://bucket/path"
+    )
     command.add_argument("--allow-changed-data", action="store_true", help=CHANGED_DATA)
 
 
@@ -150,7 +156,14 @@ def _add_bounds(add: Add) -> None:
 
 
 def _path(text: str) -> Path:
-    """Read a path of the command line, where ~ is the home folder."""
+    """Read a path of the command line: ~ is the home folder, gs:// a bucket."""
     if not text:
         raise argparse.ArgumentTypeError("is empty; name a path")
-    return Path(os.path.expanduser(text))
+    return as_path(text)
+
+
+def _local_path(text: str) -> Path:
+    """Read a path of the command line that is not in a bucket."""
+    if is_remote(text):
+        raise argparse.ArgumentTypeError(f"{text} is an address; name a local path")
+    return _path(text)

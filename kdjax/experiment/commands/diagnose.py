@@ -12,7 +12,6 @@ holds for these weights and these samples with certainty. Every report asserts i
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +26,8 @@ from kdjax.experiment.build import models as experiment_models
 from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run.train import RunResults, load_results
 from kdjax.models import certificates
-from kdjax.report import bounds_tables, html
+from kdjax.report import bounds_tables, files, html
+from kdjax.report.files import Path
 from kdjax.report.results import BoundsSummary, LayerBound, NetworkBounds
 from kdjax.report.table import show
 from kdjax.types import Batch, Variables
@@ -87,11 +87,11 @@ def write_bounds(
     """
     networks = tuple(diagnose(experiment, folder, say, options))
     summary = BoundsSummary(command=command, networks=networks)
-    files = bounds_tables.write_bounds(out or folder, summary)
-    if out is None and (folder / "report.json").exists():
-        files += [html.write(folder)]
+    written = bounds_tables.write_bounds(out or folder, summary)
+    if out is None and files.exists(folder / "report.json"):
+        written += [html.write(folder)]
     show(bounds_tables.bounds_table(networks))
-    say(f"bounds: {', '.join(map(str, files))}")
+    say(f"bounds: {', '.join(map(str, written))}")
     violated = [f"{n.variant} {n.role}" for n in networks if not n.held]
     if violated:
         raise RunError(

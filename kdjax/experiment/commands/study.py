@@ -7,9 +7,7 @@ diagnosed, and `bounds.studies.gap_correlation` compares bounds with gaps.
 
 import dataclasses
 import inspect
-import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from kdjax.bounds import studies
@@ -19,7 +17,9 @@ from kdjax.experiment.commands import overrides as flags
 from kdjax.experiment.commands.diagnose import DiagnosisOptions, check_samples, diagnose
 from kdjax.experiment.run import train as training
 from kdjax.experiment.run import workdir
+from kdjax.report import files
 from kdjax.report import study_figures as drawing
+from kdjax.report.files import Path
 from kdjax.report.table import as_markdown, show
 
 Say = Callable[[str], None]
@@ -75,8 +75,8 @@ def study(
     study_tables = drawing.study_tables(content)
     parts = [f"# {result.title}", f"Command: `{command}`", *map(as_markdown, study_tables)]
     workdir.write_json(out / "study.json", content)
-    (out / "tables.md").write_text("\n\n".join(parts), encoding="utf-8")
-    (out / "figure.svg").write_text(drawing.study_figure(content) + "\n", encoding="utf-8")
+    files.write_text(out / "tables.md", "\n\n".join(parts))
+    files.write_text(out / "figure.svg", drawing.study_figure(content) + "\n")
     for table in study_tables:
         show(table)
     say(f"study: {out / 'study.json'}, {out / 'tables.md'}, {out / 'figure.svg'}")
@@ -142,8 +142,8 @@ def _track_gaps(
 
 def _check_out(out: Path) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        files.make_folder(out)
+    except PermissionError as error:
+        raise UserError(f"--out {out}: cannot be written") from error
     except OSError as error:
         raise UserError(f"--out {out}: cannot be created ({error.strerror})") from error
-    if not os.access(out, os.W_OK):
-        raise UserError(f"--out {out}: cannot be written")

@@ -1,13 +1,13 @@
 """`python -m kdjax train`: train in this process (one of several, if so), and write the report."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from kdjax.experiment.build.build import build
 from kdjax.experiment.commands.overrides import LoadedConfig
 from kdjax.experiment.commands.report_data import make_report
 from kdjax.experiment.run import train as training
 from kdjax.experiment.run import workdir
+from kdjax.report.files import Path
 from kdjax.report.results import RunSummary, to_json
 from kdjax.train import multihost
 

@@ -1,16 +1,16 @@
 """`python -m kdjax import`: convert PyTorch weights to a checkpoint for a role."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from kdjax.errors import UserError
 from kdjax.models.io import import_torch
+from kdjax.report.files import LocalPath
 
 
 def import_weights(
     model: str,
-    weights: Path,
-    out: Path,
+    weights: LocalPath,
+    out: LocalPath,
     say: Callable[[str], None],
     *,
     key: str | None,

@@ -1,9 +1,9 @@
 """Class means of a frozen network's features (for ND), computed before training."""
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,8 @@ import numpy as np
 from kdjax import data
 from kdjax.distill.methods.collectives import rows
 from kdjax.errors import CORRUPT_FILE_ERRORS, UserError, check_layer
+from kdjax.report import files
+from kdjax.report.files import Path
 from kdjax.train import checkpoint
 from kdjax.train.parallel import Layout, one_device
 from kdjax.types import Batch, Model, Source, Variables
@@ -116,9 +118,10 @@ def cached_class_means(
     key = json.dumps(inputs, sort_keys=True, default=str) + checkpoint.digest(variables)
     path = folder / "class_means" / hashlib.blake2b(key.encode(), digest_size=12).hexdigest()
     file = path.with_suffix(".npz")
-    if file.exists():
+    if files.exists(file):
         try:
-            with np.load(file, allow_pickle=False) as arrays:
+            content = io.BytesIO(files.read_bytes(file))
+            with np.load(content, allow_pickle=False) as arrays:
                 means = arrays["class_means"]
         except CORRUPT_FILE_ERRORS as error:
             line = str(error).split("\n")[0]
@@ -130,8 +133,7 @@ def cached_class_means(
             )
         return means
     means = compute()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part.npz")
-    np.savez(part, class_means=means, about=np.array(key))
-    part.rename(file)
+    content = io.BytesIO()
+    np.savez(content, class_means=means, about=np.array(key))
+    files.write_bytes(file, content.getvalue())
     return means

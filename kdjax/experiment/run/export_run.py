@@ -1,6 +1,5 @@
 """Export of a trained network of a run, by role, variant and member."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -12,6 +11,8 @@ from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run.results import RunResults
 from kdjax.models.io import export as model_export
 from kdjax.models.io import huggingface_folder, import_torch, stablehlo
+from kdjax.report import files, staging
+from kdjax.report.files import Path
 
 
 class ExportRequest(NamedTuple):
@@ -55,8 +56,10 @@ def from_workdir(
     scores = results.outcomes[variant.name].members[member].results.get("test", {})
     inference = {"temperature": scores.get(f"{role}/temperature")}
     inference["crop"] = experiment_data.eval_crop(variant.config)
+    model_export.check_new(out, files.exists)
     with (
-        model_export.new_folder(out) as folder,
+        staging.local_folder(out) as local,
+        model_export.new_folder(local) as folder,
         prefix_errors(f"--format={request.form}: {role}: "),
     ):
         if request.form == "huggingface":

@@ -1,7 +1,6 @@
 """Quantities of a frozen network that are computed before training: outputs, class means."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,7 @@ from kdjax import models
 from kdjax.data import example_batch, unpad_batch
 from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run.class_means import MeansOptions, cached_class_means, class_means
+from kdjax.report.files import Path
 from kdjax.train import multihost
 from kdjax.types import Batch, Model, Source, Variables
 

@@ -1,7 +1,6 @@
 """The division of a variant's members into programs, and the folder of each program."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -9,6 +8,8 @@ import jax
 from kdjax.data import example_batch
 from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run import workdir
+from kdjax.report import files
+from kdjax.report.files import Path
 from kdjax.train import memory_estimate, multihost
 from kdjax.train.step import init_state
 
@@ -21,7 +22,7 @@ class MemberGroup(NamedTuple):
 
     variant: Variant
     members: tuple[int, ...]
-    folder: Path = Path()
+    folder: Path = files.as_path(".")
     stop: int | None = None
 
 
@@ -58,12 +59,11 @@ def member_groups(
     members = range(len(variant.members)) if members is None else members
     plan, size = _plan_file(variant, folder, round_number), 0
     if multihost.is_first():
-        if plan.exists():
+        if files.exists(plan):
             size = workdir.read_json(plan)["members_per_program"]
         else:
             limit = experiment.config.members_per_program
             size = limit or _fitting(experiment, variant, len(members))
-            plan.parent.mkdir(parents=True, exist_ok=True)
             later = {"members": list(members)} if round_number else {}
             workdir.write_json(plan, {"members_per_program": size, **later})
     size = int(multihost.broadcast_text(str(size)))
@@ -87,7 +87,7 @@ def all_groups(experiment: Experiment, variant: Variant, folder: Path) -> list[M
 
 def has_started(variant: Variant, folder: Path, round_number: int = 0) -> bool:
     """Return whether the members of a round have been divided, so may have been trained."""
-    return _plan_file(variant, folder, round_number).exists()
+    return files.exists(_plan_file(variant, folder, round_number))
 
 
 def _plan_file(variant: Variant, folder: Path, round_number: int) -> Path:

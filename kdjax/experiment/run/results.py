@@ -7,7 +7,6 @@ workdir/checkpoints/<variant>/round-<n>/                 the same of a later rou
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import jax
@@ -34,6 +33,8 @@ from kdjax.experiment.run.member_groups import (
     has_started,
 )
 from kdjax.experiment.run.program import Program, make_program
+from kdjax.report import files
+from kdjax.report.files import Path
 from kdjax.report.results import (
     Choice,
     MemberResult,
@@ -76,7 +77,7 @@ def write_group(group: MemberGroup, result: GroupResult) -> None:
 def read_group(group: MemberGroup, num_steps: int) -> GroupResult | None:
     """Read the results of a group at the end of its round or of a run of `num_steps`, or None."""
     path = checkpoint_dir(group) / "done.json"
-    if not path.exists():
+    if not files.exists(path):
         return None
     try:
         result = from_json(GroupResult, workdir.read_json(path))

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,6 +28,8 @@ from kdjax.experiment.run.results import (
     restore_group,
     write_group,
 )
+from kdjax.report import files, staging
+from kdjax.report.files import Path
 from kdjax.report.metrics_log import MetricsLog, NullLog
 from kdjax.report.results import VariantResult
 from kdjax.train import checkpoint, loop, multihost
@@ -48,11 +49,14 @@ def train(experiment: Experiment, folder: Path, say: Say) -> list[VariantResult]
     log: MetricsLog | NullLog = NullLog()
     if multihost.is_first():
         log = MetricsLog(folder, tensorboard=experiment.config.tensorboard)
-        experiment.task.save_files(experiment.data.dataset, folder)
+        with staging.local_folder(folder) as local:
+            experiment.task.save_files(experiment.data.dataset, local)
     results = RunResults(experiment, folder, say)
     try:
         # bytes of the metrics file that belong to finished groups
-        offset = workdir.extension_offset(folder) if (folder / "config.json").exists() else 0
+        offset = 0
+        if files.exists(folder / "config.json"):
+            offset = workdir.extension_offset(folder)
         for variant in experiment.variants:
             if not has_started(variant, folder):
                 _announce_new_heads(variant, say)
@@ -172,9 +176,8 @@ def _train_group(
     experiment, say = results.experiment, results.say
     weights = results.initial_weights(group)
     program, state = make_program(experiment, group, weights)
-    manager = checkpoint.open_manager(
-        checkpoint_dir(group), keep=experiment.config.keep_checkpoints
-    )
+    keep = experiment.config.keep_checkpoints
+    manager = checkpoint.open_manager(checkpoint_dir(group), keep=keep, before_commit=log.publish)
     try:
         restored = checkpoint.restore(manager, state, program.method.trains, say)
         record = {"offset": offset, "diverged": {}, "frozen": _frozen_digests(weights, program)}
@@ -207,6 +210,8 @@ def _train_group(
             offset=log.offset(),
             steps=int(state.step),
         )
+        checkpoint.write_file_hashes(manager)  # waits for the last checkpoint
+        log.publish()
         write_group(group, result)
         return result
     except jax.errors.JaxRuntimeError as error:

@@ -1,6 +1,5 @@
-"""The folder of a run: its lock, its config, and files that are written atomically."""
+"""The folder of a run, on a disk or in a bucket: its config, and JSON files."""
 
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -10,7 +9,6 @@ import subprocess
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +17,9 @@ from kdjax import __version__
 from kdjax.errors import UserError
 from kdjax.experiment.config.resolve import differences, to_dict
 from kdjax.experiment.config.schema import Config
+from kdjax.experiment.run.lock import occupy
+from kdjax.report import files
+from kdjax.report.files import Path
 from kdjax.train import multihost
 from kdjax.types import Source
 
@@ -43,8 +44,7 @@ def versions() -> dict[str, str]:
     numbers = {"python": platform.python_version(), "kdjax": __version__}
     for name in ("jax", "jaxlib", "flax", "optax", "numpy"):
         numbers[name] = importlib.metadata.version(name)
-    home = Path(__file__).parent
-    git = ["git", "-C", str(home), "describe", "--always", "--dirty", "--abbrev=12"]
+    git = ["git", "-C", os.path.dirname(__file__), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         done = subprocess.run(git, capture_output=True, text=True, timeout=5, check=True)
         numbers["commit"] = done.stdout.strip()
@@ -62,15 +62,13 @@ def write_json(path: Path, content: Any) -> None:
     """Write a JSON file atomically, in the first process."""
     if not multihost.is_first():
         return
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(part, path)
+    files.write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:
     """Read a file that `write_json` wrote; refuse a damaged one."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(files.read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise damaged(path, error) from error
 
@@ -83,34 +81,6 @@ def damaged(path: Path, error: Exception) -> UserError:
 def plain(value: Any) -> Any:
     """Convert a value to JSON types: a config to dicts, tuples to lists."""
     return json.loads(json.dumps(to_dict(value) if isinstance(value, Config) else value))
-
-
-@contextmanager
-def occupy(workdir: Path) -> Iterator[None]:
-    """Lock a workdir for this process; the kernel unlocks it when the process ends in any way.
-
-    Raises:
-      UserError: it cannot be written, is an address, or another process has locked it.
-    """
-    if workdir.parts[:1] and workdir.parts[0] in ("gs:", "s3:", "http:", "https:"):
-        raise UserError(
-            f"workdir {workdir} is an address; mount the bucket and use its folder "
-            "(see docs/tpu.md)"
-        )
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        handle = (workdir / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"workdir {workdir} cannot be written ({error.strerror})") from error
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(
-                f"workdir {workdir} is in use by another process; wait for it, or use another "
-                "workdir"
-            ) from None
-        yield
 
 
 @contextmanager
@@ -131,13 +101,13 @@ def open_run(
     with ExitStack() as held:
 
         def begin() -> None:
-            if source.verify is not None and not (workdir / "config.json").exists():
+            if source.verify is not None and not files.exists(workdir / "config.json"):
                 source.verify()
             held.enter_context(occupy(workdir))
             adopt(workdir, config, command, source.digest, allow_changed_data=allow_changed_data)
 
         multihost.run_on_first(begin)
-        if not multihost.all_true((workdir / "config.json").exists()):
+        if not multihost.all_true(files.exists(workdir / "config.json")):
             raise UserError(
                 f"workdir {workdir} is not the same folder in all processes; use a shared one"
             )
@@ -168,7 +138,7 @@ def adopt(
         other data, or contains something that is no run; a run that cannot be extended.
     """
     path = workdir / "config.json"
-    if path.exists():
+    if files.exists(path):
         old = read_config(workdir)
         fixed, new = (
             {key: value for key, value in table.items() if key not in MAY_CHANGE}
@@ -186,7 +156,7 @@ def adopt(
             )
         check_data(workdir, data, allow_changed=allow_changed_data)
         return
-    if (workdir / "metrics.jsonl").exists() or (workdir / "checkpoints").exists():
+    if any(files.exists(workdir / name) for name in ("metrics.jsonl", "checkpoints")):
         raise UserError(f"workdir {workdir} contains results but no config.json; use a new folder")
     content = {"config": plain(config), "versions": versions(), "command": command}
     content |= {"data": dict(data)}
@@ -207,9 +177,9 @@ def _extend(workdir: Path, config: Config) -> None:
     The metrics so far stay in metrics.jsonl, test metrics included.
     """
     content, metrics = _read(workdir), workdir / "metrics.jsonl"
-    done = [read_json(path) for path in workdir.glob("checkpoints/*/*/done.json")]
+    done = [read_json(path) for path in files.matching(workdir, "checkpoints/*/*/done.json")]
     old, where = content["config"]["num_steps"], f"workdir {workdir}: num_steps"
-    if not (workdir / "report.json").exists() or not all(result.get("steps") for result in done):
+    if not files.exists(workdir / "report.json") or not all(result.get("steps") for result in done):
         raise UserError(
             f"{where} is {config.num_steps}, but its run of {old} steps is not finished; finish "
             "it by the old command first"
@@ -227,8 +197,8 @@ def _extend(workdir: Path, config: Config) -> None:
                 f"learning rate, which ended at 0, rises again at step {old}",
                 stacklevel=2,
             )
-    (workdir / "report.json").unlink()
-    extended = {"num_steps": old, "offset": metrics.stat().st_size}
+    files.remove(workdir / "report.json")
+    extended = {"num_steps": old, "offset": files.size_of(metrics)}
     write_json(workdir / "config.json", {**content, "config": plain(config), "extended": extended})
 
 
@@ -267,7 +237,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
 def _read(workdir: Path) -> dict[str, Any]:
     path = workdir / "config.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(files.read_text(path))
         return {**content, "config": content["config"]}
     except FileNotFoundError:
         raise UserError(f"workdir {workdir} has no config.json; is it a kdjax run?") from None

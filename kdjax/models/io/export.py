@@ -4,9 +4,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import jax
@@ -47,6 +47,13 @@ def save(folder: Path, variables: Variables, metadata: Mapping[str, Any]) -> Non
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
+def check_new(folder: PurePath, exists: Callable[[Any], bool] = Path.exists) -> None:
+    """Refuse a folder that holds an export already; `exists` is for its paths."""
+    for name in ("model.safetensors", "config.json"):
+        if exists(folder / name):
+            raise UserError(f"{folder} already holds {name}; name a new folder")
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder, whose files move into `folder` unless an error is raised.
@@ -54,9 +61,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
       UserError: the folder holds an export already, or cannot be written.
     """
-    for name in ("model.safetensors", "config.json"):
-        if (folder / name).exists():
-            raise UserError(f"{folder} already holds {name}; name a new folder")
+    check_new(folder)
     folder = folder.absolute()
     nearest = next(place for place in (folder, *folder.parents) if place.is_dir())
     try:
@@ -69,14 +74,19 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
 
 
-def describe(path: str | Path) -> dict[str, Any]:
-    """Read the config.json of an export."""
-    folder = Path(path)
-    if (folder / "checkpoints").is_dir():
+def check_no_workdir(folder: PurePath, exists: Callable[[Any], bool] = Path.is_dir) -> None:
+    """Refuse a folder that holds checkpoints of a run; `exists` is for its paths."""
+    if exists(folder / "checkpoints"):
         raise UserError(
             f"{folder} is the workdir of a run: first `python -m kdjax export "
             f"--workdir={folder} --role=teacher --out=DIR`, then give DIR"
         )
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """Read the config.json of an export."""
+    folder = Path(path)
+    check_no_workdir(folder)
     try:
         metadata = json.loads((folder / "config.json").read_text())
     except FileNotFoundError:
