@@ -193,7 +193,7 @@ def _predictor(
 
     @functools.cache
     def predict(split: str) -> Predictions:
-        source = data.shard_source(experiment.source, jax.process_index(), jax.process_count())
+        source = data.shard_source(experiment.source, *program.eval_layout.block)
         batches = source.evals[split]()
         outputs, labels = collect(program.predict, state, batches, program.eval_layout)
         critics = experiment.task.estimates(
