@@ -5,6 +5,7 @@ The tolerance is that of float32 sums in another order, as in `test_devices.py`.
 
 import json
 import shutil
+import threading
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run.member_groups import all_groups
 from kdjax.experiment.run.results import load_group_state
-from kdjax.train import checkpoint, distributed
+from kdjax.train import checkpoint, distributed, multihost
 from tests.faults.commands import experiment, refused, train
 from tests.faults.several import finish, start
 
@@ -196,3 +197,17 @@ def test_environment_variables_replace_flags(monkeypatch):
     with pytest.raises(UserError, match="JAX_NUM_PROCESSES is 'two'; it must be a whole number"):
         distributed._count("--num-processes", "JAX_NUM_PROCESSES", None)
     assert distributed._count("--num-processes", "JAX_NUM_PROCESSES", 3) == 3
+
+
+def test_all_calls_after_a_preemption_return_true(monkeypatch):
+    """Steps begin again with each variant, but the numbers that JAX compares rise."""
+    numbers = []
+
+    def reached(number):
+        numbers.append(number)
+        return len(numbers) == 3
+
+    monkeypatch.setattr(multihost.multihost_utils, "reached_preemption_sync_point", reached)
+    monkeypatch.setattr(multihost, "_is_preempted", threading.Event())
+    assert [multihost.preempted() for _ in range(5)] == [False, False, True, True, True]
+    assert np.diff(numbers).tolist() == [1, 1]
