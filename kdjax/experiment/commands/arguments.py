@@ -119,7 +119,8 @@ def _add_list(add: Add) -> None:
         "topic",
         nargs="?",
         metavar="config | losses | NAME",
-        help="all config keys, all losses, or the options of forward_kl, resnet20, ...",
+        help="all config keys, all losses, or the options of forward_kl, resnet20, ..., or of a "
+        "network or loss of your own, FILE.py:NAME (its code is run)",
     )
 
 
