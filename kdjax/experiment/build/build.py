@@ -112,12 +112,12 @@ def _variant(
         raise UserError(f"roles.{roles.critics[0]} is a critic, which cannot compare regions")
     critics = {r: experiment_critics.make_critic(r, config, labels) for r in roles.critics}
     check_parts(config, config.devices or jax.device_count())
-    check_halving(config)
     networks = {role: make_network(role, config, data, None) for role in roles.players}
     players = {
         role: make_player(role, roles, data, extend_network(role, roles, data, network, None))
         for role, network in networks.items()
     }
+    check_halving(config, players, data)
 
     def on_axis(role: str, axis_name: str) -> Player:
         network = make_network(role, config, data, axis_name)

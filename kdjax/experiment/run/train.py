@@ -192,9 +192,6 @@ def _train_group(
             numbers=group.members,
             covers_all=len(group.members) == len(group.variant.members),
         )
-        if group.stop is not None and int(state.step) == 0:  # before the time of a round
-            scores = score(experiment, group, program, state, tracker)
-            halving.check_scored(experiment, group.variant, scores)
         hooks = TrainHooks(experiment, group, program, log, tracker)
         state = hooks.fit(state, _saver(manager, program, log, tracker, record["frozen"]))
         scores = score(experiment, group, program, state, tracker)
