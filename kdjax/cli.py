@@ -108,7 +108,7 @@ def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
     experiment = _read_run(args)
     if args.corruptions:
         experiment = with_corruptions(experiment)
-    results = evaluate(experiment, args.workdir, _say)
+    results = evaluate(experiment, args.workdir, _say, best=args.best)
     if not results:
         raise UserError(f"workdir {args.workdir} holds no variant with a checkpoint; train first")
     complete = len(results) == len(experiment.variants)
@@ -120,14 +120,20 @@ def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
 def _export(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.experiment.run import export_run
     from kdjax.experiment.run.results import load_results
-    from kdjax.experiment.run.train import score_unfinished
+    from kdjax.experiment.run.train import score_finished, score_unfinished
 
     experiment = _read_run(args)
-    request = export_run.ExportRequest(args.role, args.variant, args.member, args.format)
+    request = export_run.ExportRequest(
+        args.role, args.variant, args.member, args.format, best=args.best
+    )
     results = load_results(experiment, args.workdir, _say)
     for variant in experiment.variants:
-        if variant.name not in results.outcomes and args.variant in (None, variant.name):
-            score_unfinished(results, variant)
+        if args.variant not in (None, variant.name):
+            continue
+        if variant.name not in results.outcomes:
+            score_unfinished(results, variant, best=args.best)
+        elif args.best:  # the choice of the member and the temperature are those of these weights
+            score_finished(results, variant, best=True)
     network = export_run.from_workdir(experiment, results, request, args.out)
     _say(f"{network} -> {args.out}")
     if args.format == "torch":

@@ -26,6 +26,7 @@ from kdjax.experiment.build.plan import Experiment, TaskData, Variant
 from kdjax.experiment.build.players import extend_network, make_player, player_optimizer
 from kdjax.experiment.build.roles import Roles, check_adapters, resolve_roles
 from kdjax.experiment.build.validate import (
+    check_best,
     check_devices,
     check_halving,
     check_parts,
@@ -55,6 +56,7 @@ def build(config: Any) -> Experiment:
     plain = _to_plain(config)
     base = config if isinstance(config, Config) else resolve.from_dict(plain)
     check_devices(base)
+    check_best(base)
     tables = resolve.variants(plain)
     data = experiment_data.load(base, tokenizer_folder(tables.values()))
     labels = functools.cache(lambda: experiment_critics.training_labels(data.source))

@@ -33,6 +33,12 @@ def check_devices(config: Config) -> None:
             )
 
 
+def check_best(config: Config) -> None:
+    """Refuse `keep_best` without validations during the run."""
+    if config.keep_best and not config.eval_every:
+        raise UserError("keep_best needs validations during the run; set eval_every")
+
+
 def check_parts(config: Config, devices: int) -> None:
     """Refuse batches that do not divide into `accumulate` parts on each device."""
     parts = config.accumulate

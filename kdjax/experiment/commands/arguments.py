@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 CHANGED_DATA = "continue although the data have changed since the run began"
+BEST = "the weights of the best validation, of a run with keep_best, instead of the last ones"
 
 Add = Callable[[str, str], ArgumentParser]  # of a command, by name and help
 
@@ -53,6 +54,7 @@ def make_parser(version: str) -> ArgumentParser:
     evaluate.add_argument(
         "--corruptions", action="store_true", help="also score the test images with corruptions"
     )
+    evaluate.add_argument("--best", action="store_true", help=BEST)
     _add_export(add)
     _add_predict(add)
     _add_import(add)
@@ -71,6 +73,7 @@ def _add_export(add: Add) -> None:
     export.add_argument("--out", required=True, type=_path, help="a new folder")
     export.add_argument("--variant", help="which variant (default: the only one)")
     export.add_argument("--member", type=int, help="default: the chosen one of the first seed")
+    export.add_argument("--best", action="store_true", help=BEST)
     export.add_argument(
         "--format",
         choices=("kdjax", "torch", "stablehlo", "huggingface"),

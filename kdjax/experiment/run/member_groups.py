@@ -95,9 +95,10 @@ def _plan_file(variant: Variant, folder: Path, round_number: int) -> Path:
     return (home / f"round-{round_number}" if round_number else home) / "plan.json"
 
 
-def checkpoint_dir(group: MemberGroup) -> Path:
-    """Return the folder of a group's checkpoints."""
-    return group.folder / f"{group.members[0]}-{group.members[-1]}"
+def checkpoint_dir(group: MemberGroup, *, best: bool = False) -> Path:
+    """Return the folder of a group's checkpoints, or of the states at its best validations."""
+    folder = group.folder / f"{group.members[0]}-{group.members[-1]}"
+    return folder / "best" if best else folder
 
 
 def _fitting(experiment: Experiment, variant: Variant, count: int) -> int:
