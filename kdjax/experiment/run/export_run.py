@@ -61,15 +61,15 @@ def from_workdir(
         model_export.new_folder(out) as folder,
         prefix_errors(f"--format={request.form}: {role}: "),
     ):
+        metadata = {"model": network, **origin, **inference, **spec._asdict()}
         if request.form == "huggingface":
             classes = {"num_classes": spec.num_classes, "class_names": spec.class_names}
             models.save_huggingface(folder, {**network, **classes}, variables)
             if not spec.inputs:
                 huggingface_folder.write_normalisation(folder, spec)
+            model_export.save_side_file(folder, metadata)
         else:
-            model_export.save(
-                folder, variables, {"model": network, **origin, **inference, **spec._asdict()}
-            )
+            model_export.save(folder, variables, metadata)
         experiment.task.save_files(experiment.data.dataset, folder)
         if request.form == "torch":
             import_torch.write_torch(folder)
