@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command not in ("train", "study"):
+    if rest and args.command not in ("train", "study", "eval"):
         parser.error(f"unknown argument {rest[0]}")
     try:
         configure_process()
@@ -100,12 +100,19 @@ def _read_run(args: Namespace) -> "Experiment":
 
 
 def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
+    from kdjax.experiment.build.build import with_test_data
     from kdjax.experiment.build.corrupted import with_corruptions
+    from kdjax.experiment.commands.overrides import replace_data
     from kdjax.experiment.commands.report_data import make_report
     from kdjax.experiment.run.train import evaluate
+    from kdjax.experiment.run.workdir import read_config
     from kdjax.report.tables import show_tables
 
+    other = replace_data(read_config(args.workdir), overrides) if overrides else None
     experiment = _read_run(args)
+    if other is not None:
+        experiment = with_test_data(experiment, other)
+        _say("test splits are those of the data of --config.data; choices are by the run's own")
     if args.corruptions:
         experiment = with_corruptions(experiment)
     results = evaluate(experiment, args.workdir, _say, best=args.best)

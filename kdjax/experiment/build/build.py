@@ -79,6 +79,17 @@ def build(config: Any) -> Experiment:
     return Experiment(base, data, prepare_train, prepare_eval, tuple(variants), selection)
 
 
+def with_test_data(experiment: Experiment, config: Any) -> Experiment:
+    """Return an experiment with the test splits of the `data` of another config.
+
+    Raises:
+      UserError: the errors of the reader; data that the networks of the experiment cannot read.
+    """
+    tokenizer = tokenizer_folder(resolve.variants(config).values())
+    data = experiment_data.load(resolve.from_dict(config), tokenizer)
+    return experiment._replace(data=experiment_data.with_test_splits(experiment.data, data))
+
+
 def _check_stars(variants: Sequence[Variant]) -> None:
     """Refuse a swept path with a star that names a number in no variant."""
     swept = {path for variant in variants for path in variant.members[0]}

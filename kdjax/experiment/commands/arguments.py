@@ -55,6 +55,9 @@ def make_parser(version: str) -> ArgumentParser:
         "--corruptions", action="store_true", help="also score the test images with corruptions"
     )
     evaluate.add_argument("--best", action="store_true", help=BEST)
+    evaluate.epilog = (
+        "--config.data.path=OTHER, or any key of data, takes the test splits of other data."
+    )
     _add_export(add)
     _add_predict(add)
     _add_import(add)
