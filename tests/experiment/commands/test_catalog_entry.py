@@ -6,6 +6,7 @@ from kdjax.distill import critics, terms
 from kdjax.errors import UserError
 from kdjax.experiment.commands import catalog_entry
 from kdjax.experiment.config.resolve import term_options
+from tests.models.test_user_code import NETWORKS
 
 
 @pytest.mark.parametrize("name", terms.TERM_SPECS)
@@ -48,31 +49,21 @@ def test_an_unknown_name_is_refused_with_the_nearest():
         catalog_entry.describe("forward_lk")
 
 
-OWN = """
-from flax import linen as nn
-
-class Net(nn.Module):
-    num_classes: int
-    width: int = 4
-
-    @nn.compact
-    def __call__(self, x):
-        return nn.Dense(self.num_classes)(nn.Dense(self.width)(x.reshape(len(x), -1)))
-
-def small(num_classes, pixels):
-    return None
-
+OWN = (
+    NETWORKS
+    + """
 def squared(student, teacher, *, temperature=2.0):
     \"\"\"Squared distance of the logits.\"\"\"
     return ((student - teacher) ** 2).mean(-1) / temperature
 """
+)
 
 
 @pytest.mark.parametrize(
     ("name", "lines"),
     [
         ("Net", ("a network, roles", "    width = 4\n", "parameters with 10 classes: 49,206")),
-        ("small", ("a network, roles", "    pixels = null\n", "needs the option 'pixels'")),
+        ("Nnx", ("a network, roles", "    pixels = null\n", "needs the option 'pixels'")),
         ("squared", ("a loss, roles", "Squared distance", "    temperature = 2.0  (> 0)\n")),
     ],
 )
@@ -86,5 +77,5 @@ def test_a_network_or_loss_of_a_file(name, lines, tmp_path):
 
 def test_a_missing_object_of_a_file_is_refused(tmp_path):
     (tmp_path / "own.py").write_text(OWN)
-    with pytest.raises(UserError, match="has no 'smal'; did you mean small"):
-        catalog_entry.describe(f"{tmp_path}/own.py:smal")
+    with pytest.raises(UserError, match="has no 'Nxn'; did you mean Nnx"):
+        catalog_entry.describe(f"{tmp_path}/own.py:Nxn")
