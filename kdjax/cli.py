@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command not in ("train", "study"):
+    if rest and args.command not in ("train", "study", "eval"):
         parser.error(f"unknown argument {rest[0]}")
     try:
         configure_process()
@@ -112,15 +112,22 @@ def _read_run(args: Namespace) -> "Experiment":
 
 
 def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
+    from kdjax.experiment.build.build import with_test_data
     from kdjax.experiment.build.corrupted import with_corruptions
+    from kdjax.experiment.commands.overrides import replace_data
     from kdjax.experiment.commands.report_data import make_report
     from kdjax.experiment.run.train import evaluate
+    from kdjax.experiment.run.workdir import read_config
     from kdjax.report.tables import show_tables
 
+    other = replace_data(read_config(args.workdir), overrides) if overrides else None
     experiment = _read_run(args)
+    if other is not None:
+        experiment = with_test_data(experiment, other)
+        _say("test splits are those of the data of --config.data; choices are by the run's own")
     if args.corruptions:
         experiment = with_corruptions(experiment)
-    results = evaluate(experiment, args.workdir, _say)
+    results = evaluate(experiment, args.workdir, _say, best=args.best)
     if not results:
         raise UserError(f"workdir {args.workdir} holds no variant with a checkpoint; train first")
     complete = len(results) == len(experiment.variants)
@@ -132,14 +139,20 @@ def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
 def _export(args: Namespace, overrides: Sequence[str], command: str) -> int:
     from kdjax.experiment.run import export_run
     from kdjax.experiment.run.results import load_results
-    from kdjax.experiment.run.train import score_unfinished
+    from kdjax.experiment.run.train import score_finished, score_unfinished
 
     experiment = _read_run(args)
-    request = export_run.ExportRequest(args.role, args.variant, args.member, args.format)
+    request = export_run.ExportRequest(
+        args.role, args.variant, args.member, args.format, best=args.best
+    )
     results = load_results(experiment, args.workdir, _say)
     for variant in experiment.variants:
-        if variant.name not in results.outcomes and args.variant in (None, variant.name):
-            score_unfinished(results, variant)
+        if args.variant not in (None, variant.name):
+            continue
+        if variant.name not in results.outcomes:
+            score_unfinished(results, variant, best=args.best)
+        elif args.best:  # the choice of the member and the temperature are those of these weights
+            score_finished(results, variant, best=True)
     network = export_run.from_workdir(experiment, results, request, args.out)
     _say(f"{network} -> {args.out}")
     if args.format == "torch":

@@ -15,7 +15,7 @@ from kdjax.distill import critics, terms
 from kdjax.report import tables
 from kdjax.report.results import to_json
 from kdjax.report.statistics import summarise
-from tests.faults.commands import base, experiment, train
+from tests.faults.commands import base, experiment, refused, train
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TEMPERATURE = "roles.student.terms.balanced_kl.temperature"
@@ -131,6 +131,24 @@ def test_eval_scores_corrupted_images(trained, monkeypatch, capsys):
     # the columns of clean images are those of the report
     mean = summarise(report.variants[0], "student", "accuracy")
     assert f"{100 * mean.mean:.2f}" in next(row for row in rows if "student" in row)
+
+
+def test_eval_on_other_data_keeps_the_choice_and_the_temperature(trained, monkeypatch, capsys):
+    workdir, report = trained
+    reports = []
+    monkeypatch.setattr(tables, "show_tables", reports.append)
+    argv = ["eval", f"--workdir={workdir}"]
+    assert cli.main([*argv, "--config.data.split_seed=7"]) == 0
+    assert "test splits are those of the data of --config.data" in capsys.readouterr().err
+    for own, other in zip(report.variants, reports[0].variants, strict=True):
+        assert other.chosen == own.chosen
+        for one, two in zip(own.members, other.members, strict=True):
+            assert two.results["validation"] == one.results["validation"]
+            assert two.results["test"] != one.results["test"]
+            name = "student/temperature"
+            assert two.results["test"][name] == one.results["test"][name]
+    refused(capsys, [*argv, "--config.data.num_classes=4"], "num_classes 4, but the run has 3")
+    refused(capsys, [*argv, "--config.seed=4"], "--config.seed=4: eval takes --config.data.KEY")
 
 
 def test_report_prints_a_table(trained, capsys):

@@ -11,7 +11,7 @@ from kdjax.data.augment.images import (
     prepare,
     random_crop_flip,
 )
-from kdjax.data.detection.dataset import DetectionSet, read_detection
+from kdjax.data.detection.dataset import DetectionSet, fit_picture, read_detection
 from kdjax.data.digest import digest
 from kdjax.data.example import example_batch
 from kdjax.data.images.decode import open_picture
@@ -67,6 +67,7 @@ __all__ = [
     "digest",
     "eval_crop",
     "example_batch",
+    "fit_picture",
     "has_tokenizer",
     "holds_scores",
     "holds_text",

@@ -157,6 +157,7 @@ def test_metrics(
 
 TASK = Task(
     metrics=lambda spec: METRICS,
+    pair_metrics=("agreement",),
     validation_metrics=validation_metrics,
     test_metrics=test_metrics,
     fit=fit_temperatures,

@@ -26,19 +26,19 @@ MIN_SCORE, MAX_BOXES = 0.3, 12  # lowest score and largest number of boxes drawn
 ANSWERS = ("box", "box_label", "box_mask", "crowd")  # entries of a batch to hide in evaluation
 
 
-def to_photo(detections: np.ndarray, photo: Photo, side: int) -> np.ndarray:
+def to_photo(detections: np.ndarray, size: tuple[int, int], side: int) -> np.ndarray:
     """Return the detections of one picture, without padding, [m, 6], in the picture's pixels.
 
     Args:
         detections: [detections, 7]: left, top, right, bottom in pixels of the network's input,
             score, class, 1 (0 in padding).
-        photo: the picture.
+        size: height and width of the picture.
         side: height and width of the network's input.
     """
     real = np.asarray(detections, np.float64)[np.asarray(detections)[:, 6] > 0, :6]
-    height, width = resized(photo.size, side)
-    real[:, 0:4:2] *= photo.size[1] / width
-    real[:, 1:4:2] *= photo.size[0] / height
+    height, width = resized(size, side)
+    real[:, 0:4:2] *= size[1] / width
+    real[:, 1:4:2] *= size[0] / height
     return real
 
 
@@ -124,7 +124,7 @@ def _truth(photos: Sequence[Photo]) -> list[dict[str, Any]]:
 def _predicted(detections: np.ndarray, photos: Sequence[Photo], side: int) -> list[dict[str, Any]]:
     rows = []
     for number, (packed, photo) in enumerate(zip(detections, photos, strict=True), 1):
-        for detection in to_photo(packed, photo, side):
+        for detection in to_photo(packed, photo.size, side):
             row = _row(len(rows), number, detection[:4], detection[5])
             area = row["bbox"][2] * row["bbox"][3]
             rows.append(row | {"score": float(detection[4]), "area": area, "iscrowd": 0})
@@ -214,7 +214,7 @@ def sample_detections(
     samples = {}
     for role, members in outputs.items():
         rows = np.asarray(members[0]).reshape(len(members[0]), -1, 7)
-        boxes = [to_photo(rows[n], photo, side) for n, photo in enumerate(photos)]
+        boxes = [to_photo(rows[n], photo.size, side) for n, photo in enumerate(photos)]
         samples[role] = [one[one[:, 4] >= MIN_SCORE][:MAX_BOXES].tolist() for one in boxes]
     return samples
 

@@ -10,6 +10,7 @@ from scipy.special import softmax
 
 from kdjax import data
 from kdjax.errors import UserError
+from kdjax.evaluation.detector_predictor import Detector, make_detector
 from kdjax.models.io import export
 from kdjax.types import Batch, Model, Variables
 
@@ -71,18 +72,22 @@ class Predictor(NamedTuple):
         return Prediction(logits, probabilities, labels)
 
 
-def load(folder: str | Path) -> Predictor:
+def load(folder: str | Path) -> Predictor | Detector:
     """Read an exported network that predicts from raw pixels or texts.
 
     Args:
       folder: written by `python -m kdjax export`.
 
+    Returns:
+      A `Detector` of an export of a detector, else a `Predictor`.
+
     Raises:
-      UserError: no such folder; a detector or an encoder of pairs; a network whose normalisation is
-        not known.
+      UserError: no such folder; an encoder of pairs; a network whose normalisation is not known.
     """
     model, variables, config = export.restore(folder)
-    if config.get("latents") or config.get("task") == data.DETECTION:
+    if config.get("task") == data.DETECTION:
+        return make_detector(model, variables, config)
+    if config.get("latents"):
         raise UserError(f"{folder} holds no classifier: predictions are of classes or scores")
     names = tuple(map(str, config.get("class_names") or range(config["num_classes"])))
     temperature = float(config.get("temperature") or 1.0)

@@ -62,6 +62,8 @@ class Task(NamedTuple):
     Attributes:
       metrics: spec -> metric of the validation split -> whether higher is better; `select.metric`
         is one of these, by default the first.
+      pair_metrics: those of `metrics` that compare two roles: variants with another number of
+        roles do not have them.
       validation_metrics: (evaluation, predictions, fitted) -> scores, during a run.
       test_metrics: the same after a run, with the bins of reliability diagrams.
       fit: (predict, final) -> quantities that are fitted before scoring, such as temperatures on
@@ -87,6 +89,7 @@ class Task(NamedTuple):
     metrics: Callable[[Spec], Mapping[str, bool]]
     validation_metrics: Callable[[EvalSpec, Predictions, Fitted], Scores]
     test_metrics: Callable[[EvalSpec, Predictions, Fitted], tuple[Scores, Bins]]
+    pair_metrics: tuple[str, ...] = ()
     fit: Callable[[Predict, bool], Fitted] = lambda predict, final: {}
     collect: Callable[[Outputs], Array] = lambda outputs: outputs.logits
     hide_answers: Callable[[Batch], Batch] = lambda batch: batch

@@ -12,6 +12,7 @@ from kdjax.report import (
     metrics_log,
     plots,
     summary_text,
+    sweep_table,
     tables,
 )
 from kdjax.report.files import Path
@@ -76,6 +77,7 @@ def _article(record: RunRecord) -> dict[str, Any]:
         "tables": tables.everything(report),
         "differences": [table for table in each_difference if table],
         "sweeps": _sweeps(report),
+        "every_value": sweep_table.every_value(report),
         "curves": _curves(record),
         "reliability": _reliability(report),
         "temperature_fitted": any(

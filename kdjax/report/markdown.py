@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kdjax.report import bounds_tables, cost_table, summary_text, tables
+from kdjax.report import bounds_tables, cost_table, summary_text, sweep_table, tables
 from kdjax.report.files import Path
 from kdjax.report.records import RunRecord, read_records, with_titles, write_text
 from kdjax.report.table import Table
@@ -32,4 +32,5 @@ def _tables(record: RunRecord) -> list[Table]:
     costs = cost_table.costs(record.report)
     optional = [differences, costs, bounds and bounds_tables.bounds_table(bounds.networks)]
     optional.append(tables.dropped(record.report))
+    optional += sweep_table.every_value(record.report)
     return [*tables.everything(record.report), *(table for table in optional if table)]

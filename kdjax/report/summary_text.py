@@ -51,6 +51,11 @@ def _describe_selection(report: RunSummary) -> str:
     selection, over = report.selection, report.selection.over
     last = "All numbers are of the state after the last "
     last += "step" if report.complete else "finished step"
+    if report.config.get("keep_best"):
+        last += (
+            "; the weights of the best validation are also kept (`eval --best`), whose "
+            "validation score is biased: it is the best of several"
+        )
     if not over:
         return f"{last}; nothing was chosen on any split."
     names = " and ".join(short_names(over).values())

@@ -48,8 +48,8 @@ class Hooks(NamedTuple):
 
     `log(step, values)`, `evaluate(step, state)`, `save(state)`, `grad_norms(state, batch)`,
     `on_progress(step, values, images_per_second)`, `warn(text)`. `multi_step(state, batches)`, if
-    given, takes `steps_per_dispatch` steps in one dispatch; its metrics have a leading axis
-    of steps.
+    given, takes `steps_per_dispatch` steps in one dispatch; its metrics have a last axis of
+    steps.
     """
 
     step: Callable[[State, Any], tuple[State, Mapping[str, Any]]]
@@ -148,9 +148,9 @@ def first_nonfinite_metric(row: Values, member: int) -> str | None:
 
 @contextmanager
 def termination():
-    """Yield a function of the step that returns whether SIGTERM or SIGINT has arrived since.
+    """Yield a function, for each step, that returns whether SIGTERM or SIGINT has arrived since.
 
-    With several processes it becomes true at the same step in all after a signal to any of them.
+    With several processes it becomes true at the same step in all after a SIGTERM to any of them.
     """
     if multihost.count() > 1:
         yield multihost.preempted
@@ -163,7 +163,7 @@ def termination():
     except ValueError:  # not the main thread: the caller handles signals
         pass
     try:
-        yield lambda _: bool(received)
+        yield lambda: bool(received)
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
@@ -192,7 +192,7 @@ def fit(
             state, batch, metrics, count = _advance(hooks, state, batches, number, plan)
             number += count
             rows.append((metrics, count))
-            last, stopping = number == plan.num_steps, stop_requested(number)
+            last, stopping = number == plan.num_steps, stop_requested()
             logging = _due(every.log, number) or last
             saving = _due(every.checkpoint, number) or last or stopping
             evaluating = _due(every.evaluate, number) or last
@@ -248,7 +248,7 @@ def _by_step(window: Sequence[Values], counts: Sequence[int]) -> list[Values]:
         if count == 1:
             rows.append(values)
         else:
-            rows += [{name: x[row] for name, x in values.items()} for row in range(count)]
+            rows += [{name: x[..., row] for name, x in values.items()} for row in range(count)]
     return rows
 
 

@@ -47,15 +47,16 @@ def member_bytes(method: Method, state: State, batch: Batch) -> int:
 
 
 def free_bytes(device: Any) -> int:
-    """Return the free memory of a device; for a CPU that of the machine."""
+    """Return the free memory of a device; simulated devices of a CPU share that of the machine."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable:"))
+        free = next(1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable:"))
     except (OSError, StopIteration):  # not Linux: half of the machine's memory
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return free // jax.local_device_count()
 
 
 def fitting(members: int, each: int, free: int) -> int:

@@ -6,8 +6,10 @@ write checkpoints. With one process no function communicates.
 """
 
 import hashlib
+import itertools
 import os
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -24,6 +26,9 @@ T = TypeVar("T")
 # Words in the errors of collectives and barriers if a process does not respond.
 _PEER_LOST = ("Gloo", "gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat", "NCCL", "preempted")
 _TEXT_BYTES = 1024  # of a line that is sent between processes
+_CHUNK_BYTES = 1 << 26  # of rows that a process sends at once: every device receives all of them
+_sync_points = itertools.count(1)  # of `preempted`: steps begin again with each variant
+_is_preempted = threading.Event()
 
 
 def count() -> int:
@@ -110,27 +115,56 @@ def all_true(value: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.array(value))))
 
 
+def is_key(x: Any) -> bool:
+    """Return whether an array has typed PRNG keys."""
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _wrap(data: jax.Array, like: Any) -> jax.Array:
+    return jax.random.wrap_key_data(data, impl=jax.random.key_impl(like))
+
+
 def gather_rows(tree: PyTree, *, axis: int = 0) -> PyTree:
     """Return the rows of all processes in their order, on every host.
 
+    All arrays are sent as one array of bytes, in chunks, so their types do not change.
+
     Args:
-      tree: numpy arrays with the same number of rows in each process.
+      tree: arrays or keys with the same number of rows in each process.
       axis: that of the rows.
     """
-    if count() == 1:
+    leaves, structure = jax.tree.flatten(tree)
+    if count() == 1 or not leaves:
         return tree
-    gathered = multihost_utils.process_allgather(tree)
-    return jax.tree.map(lambda x: np.concatenate(list(np.asarray(x)), axis=axis), gathered)
+    plain = [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in leaves]
+    plain = [np.ascontiguousarray(np.moveaxis(x, axis, 0)) for x in plain]
+    sent = np.concatenate([x.reshape(len(x), -1).view(np.uint8) for x in plain], axis=1)
+    width = max(1, _CHUNK_BYTES // len(sent))
+    chunks = [sent[:, start : start + width] for start in range(0, sent.shape[1], width)]
+    received = [np.asarray(multihost_utils.process_allgather(chunk)) for chunk in chunks]
+    everyone = np.concatenate([x.reshape(-1, x.shape[-1]) for x in received], axis=1)
+    gathered, start = [], 0
+    for leaf, x in zip(leaves, plain, strict=True):
+        end = start + x.nbytes // len(x)
+        rows = np.ascontiguousarray(everyone[:, start:end]).view(x.dtype)
+        rows, start = np.moveaxis(rows.reshape(-1, *x.shape[1:]), 0, axis), end
+        gathered.append(_wrap(jnp.asarray(rows), leaf) if is_key(leaf) else rows)
+    return jax.tree.unflatten(structure, gathered)
+
+
+def local_rows(number: int) -> slice:
+    """Return the block of this process if `number` rows are divided over the processes."""
+    each = number // count()
+    return slice(jax.process_index() * each, (jax.process_index() + 1) * each)
 
 
 def replicate_global(tree: PyTree, sharding: NamedSharding) -> PyTree:
     """Return global arrays, with a copy on each device, of arrays that all processes have."""
 
     def replicate(x: jax.Array | np.ndarray) -> jax.Array:
-        is_key = isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        host = np.array(jax.random.key_data(x) if is_key else x)
+        host = np.array(jax.random.key_data(x) if is_key(x) else x)
         array = jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(x)) if is_key else array
+        return _wrap(array, x) if is_key(x) else array
 
     return jax.tree.map(replicate, tree)
 
@@ -157,10 +191,16 @@ def exit_if_peer_lost(error: Exception) -> None:
     os._exit(1)
 
 
-def preempted(step: int) -> bool:
+def preempted() -> bool:
     """Return whether all processes stop after this step because one of them received a signal.
 
-    The result is the same in all processes at the same step. The handler that
-    `jax.distributed.initialize` installs receives SIGTERM.
+    All processes call it after the same steps, and the same call is the first to return True in
+    all of them; later calls do so, too. The handler that `jax.distributed.initialize` installs
+    receives SIGTERM.
     """
-    return multihost_utils.reached_preemption_sync_point(step)
+    if _is_preempted.is_set():
+        return True
+    reached = multihost_utils.reached_preemption_sync_point(next(_sync_points))
+    if reached:
+        _is_preempted.set()
+    return reached

@@ -4,11 +4,12 @@
 - `pmap_data`: the batch is divided over the devices of a `pmap`, the state replicated; the step
   must have been built with `axis_name=AXIS`.
 - `pmap_members`: a sweep's members are divided over the devices, `pmap(vmap(step))`, without
-  communication; every device has the full batch.
+  communication between steps; every device has the full batch.
 - `mesh_data`: as `pmap_data`, but under `jit` with shardings; the step has no axis name.
 
-With several processes each process passes its rows of a batch (`data.shard_source`) and receives
-the full states, metrics and outputs; `pmap_members` is for one process.
+With several processes each process passes its rows of a batch (`Layout.block`, for
+`data.shard_source`), or those of its members (`Layout.members`), and receives the full states,
+metrics and outputs.
 
 Training and evaluation use devices only through a `Layout`.
 """
@@ -38,6 +39,8 @@ class Layout(NamedTuple):
     into the batch of a step. `compile_step(step)` maps and compiles `step(state, batch)`, which
     consumes its state; `compile_map(f)` maps `f(state, batch) -> tree`, which does not. `read`
     moves metrics to the host; `join` per-example outputs [members, batch, ...] of all devices.
+    `block`: the index and number of the block of a batch's rows that this process puts; `members`:
+    the members whose batches it puts, if they are stacked.
     """
 
     devices: int
@@ -50,6 +53,8 @@ class Layout(NamedTuple):
     compile_map: Callable[[Mapped], Mapped]
     read: Callable[[PyTree], PyTree]
     join: Callable[[PyTree], PyTree]
+    block: tuple[int, int] = (0, 1)
+    members: slice = slice(None)
 
 
 def one_device() -> Layout:
@@ -106,35 +111,47 @@ def pmap_data(devices: int, *, stacked_batch: bool) -> Layout:
         compile_map=lambda f: _blocking_on_cpu(jax.pmap(f, AXIS, **where)),
         read=lambda tree: jax.tree.map(lambda x: x[0], jax.device_get(tree)),
         join=join,
+        block=(jax.process_index(), multihost.count()),
     )
 
 
-def pmap_members(devices: int, axes: State, *, stacked_batch: bool) -> Layout:
-    """Divide a sweep's members over `devices`; their number must be a multiple.
+def pmap_members(devices: int, axes: State, *, members: int, stacked_batch: bool) -> Layout:
+    """Divide a sweep's members over `devices`, in all processes.
 
     Args:
       devices: their number.
       axes: 0 if stacked by member, None if shared, for each leaf of the state.
+      members: their number, a multiple of `devices`.
       stacked_batch: host batches have a leading member axis.
     """
-    sharding = _sharding(devices, PartitionSpec(AXIS))
-    replicate = functools.partial(_replicate, devices=devices, sharding=sharding)
-    divide = functools.partial(_divide, devices=devices, axis=0)
+    local, rows = multihost.local_devices(devices), multihost.local_rows(members)
+    sharding = NamedSharding(Mesh(np.array(local), (AXIS,)), PartitionSpec(AXIS))
+    replicate = functools.partial(_replicate, devices=len(local), sharding=sharding)
+    divide = functools.partial(_divide, devices=len(local), axis=0)
+    where: dict[str, Any] = {} if len(local) == devices else {"devices": local}
 
     def place(state: State) -> State:
-        parts = _by_axis(axes, state, divide, lambda x: _copies(x, devices))
-        return jax.device_put(parts, sharding)
+        def local_members(tree: PyTree) -> PyTree:
+            return jax.tree.map(lambda x: divide(x[rows]), tree)
+
+        def copies(tree: PyTree) -> PyTree:
+            return jax.tree.map(lambda x: _copies(x, len(local)), tree)
+
+        return jax.device_put(_by_axis(axes, state, local_members, copies), sharding)
 
     def fetch(state: State) -> State:
-        return _by_axis(axes, state, _merge, lambda x: x[0])
+        return _by_axis(axes, state, all_members, lambda tree: jax.tree.map(lambda x: x[0], tree))
+
+    def all_members(tree: PyTree) -> PyTree:
+        return multihost.gather_rows(jax.tree.map(_merge, tree))
 
     def put(batch: Mapping[str, Any]) -> PyTree:
         if not stacked_batch:
             return replicate(dict(batch))
         return jax.device_put(jax.tree.map(lambda x: divide(np.asarray(x)), dict(batch)), sharding)
 
-    def merge(tree: PyTree) -> PyTree:
-        return jax.tree.map(_merge, jax.device_get(tree))
+    def read(tree: PyTree) -> PyTree:
+        return all_members(jax.device_get(tree))
 
     return Layout(
         devices=devices,
@@ -143,10 +160,11 @@ def pmap_members(devices: int, axes: State, *, stacked_batch: bool) -> Layout:
         fetch=fetch,
         put=put,
         share=replicate,
-        compile_step=lambda f: jax.pmap(f, donate_argnums=0),
-        compile_map=jax.pmap,
-        read=merge,
-        join=merge,
+        compile_step=lambda f: jax.pmap(f, donate_argnums=0, **where),
+        compile_map=lambda f: jax.pmap(f, **where),
+        read=read,
+        join=read,
+        members=rows,
     )
 
 
@@ -177,7 +195,13 @@ def mesh_data(devices: int, *, stacked_batch: bool) -> Layout:
         return {n: jax.make_array_from_process_local_data(divided, x) for n, x in rows.items()}
 
     replicate = functools.partial(multihost.replicate_global, sharding=replicated)
-    return layout._replace(place=replicate, fetch=multihost.local_copy, put=put, share=replicate)
+    return layout._replace(
+        place=replicate,
+        fetch=multihost.local_copy,
+        put=put,
+        share=replicate,
+        block=(jax.process_index(), multihost.count()),
+    )
 
 
 def _identity(tree: PyTree) -> PyTree:
@@ -214,7 +238,7 @@ def _by_axis(axes: State, state: State, stacked: Callable, shared: Callable) -> 
     """Apply one function to the trees stacked by member and another to the shared ones."""
 
     def apply(axis: int | None, tree: PyTree) -> PyTree:
-        return jax.tree.map(stacked if axis == 0 else shared, tree)
+        return stacked(tree) if axis == 0 else shared(tree)
 
     return jax.tree.map(apply, axes, state, is_leaf=lambda x: x is None)
 

@@ -49,7 +49,8 @@ def collect(
     labels = []
     for batch in batches:
         outputs = layout.join(predict(state, layout.put(batch)))
-        mask, label = multihost.gather_rows((np.asarray(batch["mask"]), np.asarray(batch["label"])))
+        rows = (np.asarray(batch["mask"]), np.asarray(batch["label"]))
+        mask, label = multihost.gather_rows(rows) if layout.block[1] > 1 else rows
         real = mask > 0
         labels.append(label[real])
         for role, values in outputs.items():

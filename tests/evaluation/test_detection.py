@@ -84,7 +84,7 @@ def test_detections_in_a_crowd_are_ignored():
 
 
 def test_boxes_are_converted_to_image_pixels():
-    detections = to_photo(packed([([10, 10, 50, 50], 0.9, 1)]), PHOTOS[0], 100)
+    detections = to_photo(packed([([10, 10, 50, 50], 0.9, 1)]), PHOTOS[0].size, 100)
     np.testing.assert_allclose(detections, [[10, 10, 50, 50, 0.9, 1]], rtol=1e-6)
     with pytest.raises(ValueError, match="1 pictures, but 2 photos"):
         judge(packed([]))

@@ -14,8 +14,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SECONDS = 600  # for all commands, on a busy machine
 
 
-def start(commands, moments=((), ())):
-    """Start the two processes; `moments` has the moments at which they die."""
+def start(commands, moments=((), ()), devices=1):
+    """Start the two processes, of some devices each; they die at their `moments`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -26,8 +26,9 @@ def start(commands, moments=((), ())):
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "PYTHONPATH": str(ROOT),
     }
-    flags = environment.get("XLA_FLAGS", "").split()  # one device in each
+    flags = environment.get("XLA_FLAGS", "").split()
     environment["XLA_FLAGS"] = " ".join(f for f in flags if "device_count" not in f)
+    environment["JAX_NUM_CPU_DEVICES"] = str(devices)
     joined = [part for argv in commands for part in ("--", *argv)]
     return [
         subprocess.Popen(

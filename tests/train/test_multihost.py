@@ -1,17 +1,22 @@
-"""Two processes equal one: training, evaluation, checkpoints, both layouts.
+"""Two processes equal one: training, evaluation, checkpoints, both layouts, sweeps.
 
 The tolerance is that of float32 sums in another order, as in `test_devices.py`.
 """
 
 import json
 import shutil
+import threading
 
+import jax
 import numpy as np
 import pytest
 
 from kdjax import cli
 from kdjax.errors import UserError
-from kdjax.train import distributed
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run.member_groups import all_groups
+from kdjax.experiment.run.results import load_group_state
+from kdjax.train import checkpoint, distributed, multihost
 from tests.faults.commands import experiment, refused, train
 from tests.faults.several import finish, start
 
@@ -136,6 +141,38 @@ def test_one_process_resumes_a_run_of_two(single, pair, capsys, monkeypatch):
     assert_close(copy, expected)
 
 
+@pytest.mark.long
+def test_members_over_two_processes_equal_one_process_bit_for_bit(tmp_path, monkeypatch):
+    """Each of four devices has one member, whether they are of one process or of two.
+
+    The seeds differ between the processes, so each reads batches of its own.
+    """
+    roles = {"student": {"model": {"name": "mlp", "hidden": (4,)}, "terms": {"ce": {}}}}
+    sweep = {"seed": (0, 1), "roles.student.optimizer.learning_rate": (0.1, 0.2)}
+    data = {"name": "synthetic", "shape": (4, 4, 1), "num_classes": 3}
+    changes = {"roles": roles, "sweep": sweep, "data": data}
+    changes |= {"log_every": 2, "eval_every": 4, "grad_norm_every": 0}
+    config = experiment(tmp_path, CONFIG | changes)
+    monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
+    assert cli.main(train(config, tmp_path / "one", "--config.devices=4")) == 0
+    results = finish(start([train(config, tmp_path / "two")], devices=2))
+    assert [status for status, _ in results] == [0, 0], results
+    one, two = (tmp_path / name for name in ("one", "two"))
+    assert (two / "metrics.jsonl").read_bytes() == (one / "metrics.jsonl").read_bytes()
+    reports = [json.loads((folder / "report.json").read_text()) for folder in (one, two)]
+    members = [report["variants"][0]["members"] for report in reports]
+    assert members[0] == members[1]
+    run = build({**CONFIG, **changes, "devices": 4})
+    states = [
+        load_group_state(run, all_groups(run, run.variants[0], folder)[0], {}, print)
+        for folder in (one, two)
+    ]
+    assert int(states[0].step) == STEPS
+    assert checkpoint.digest(states[0]) == checkpoint.digest(states[1])
+    kernel = jax.tree.leaves(states[1].params)[1]
+    assert len(np.unique(kernel[:, 0, 0])) == 4  # members differ
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -160,3 +197,17 @@ def test_environment_variables_replace_flags(monkeypatch):
     with pytest.raises(UserError, match="JAX_NUM_PROCESSES is 'two'; it must be a whole number"):
         distributed._count("--num-processes", "JAX_NUM_PROCESSES", None)
     assert distributed._count("--num-processes", "JAX_NUM_PROCESSES", 3) == 3
+
+
+def test_all_calls_after_a_preemption_return_true(monkeypatch):
+    """Steps begin again with each variant, but the numbers that JAX compares rise."""
+    numbers = []
+
+    def reached(number):
+        numbers.append(number)
+        return len(numbers) == 3
+
+    monkeypatch.setattr(multihost.multihost_utils, "reached_preemption_sync_point", reached)
+    monkeypatch.setattr(multihost, "_is_preempted", threading.Event())
+    assert [multihost.preempted() for _ in range(5)] == [False, False, True, True, True]
+    assert np.diff(numbers).tolist() == [1, 1]

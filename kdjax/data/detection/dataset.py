@@ -118,15 +118,26 @@ def resized(size: tuple[int, int], side: int) -> tuple[int, int]:
     return height, width
 
 
+def fit_picture(picture: np.ndarray, side: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return a picture whose longer side is `side`, padded to a square, and its height and width.
+
+    Args:
+        picture: uint8 [height, width, 3].
+        side: that of the network's input.
+    """
+    height, width = resized((picture.shape[0], picture.shape[1]), side)
+    smaller = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+    image = np.zeros((side, side, 3), np.uint8)
+    image[:height, :width] = np.asarray(smaller)
+    return image, (height, width)
+
+
 def _example(
     path: str, photos: Sequence[Photo], options: DetectionOptions, row: int
 ) -> dict[str, Any]:
     """Return picture number `row` of a split, resized and padded."""
     photo, side, limit = photos[row], options.image_size or 0, options.max_boxes
-    height, width = resized(photo.size, side)
-    picture = Image.fromarray(open_photo(path, photo))
-    image = np.zeros((side, side, 3), np.uint8)
-    image[:height, :width] = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+    image, (height, width) = fit_picture(open_photo(path, photo), side)
     order = np.argsort(-photo.area, kind="stable")[:limit]
     order, count = np.sort(order), min(len(photo.box), limit)
     scale = np.array([width / photo.size[1], height / photo.size[0]] * 2, np.float32)

@@ -26,6 +26,7 @@ from kdjax.experiment.build.plan import Experiment, TaskData, Variant
 from kdjax.experiment.build.players import extend_network, make_player, player_optimizer
 from kdjax.experiment.build.roles import Roles, check_adapters, resolve_roles
 from kdjax.experiment.build.validate import (
+    check_best,
     check_devices,
     check_halving,
     check_parts,
@@ -55,6 +56,7 @@ def build(config: Any) -> Experiment:
     plain = _to_plain(config)
     base = config if isinstance(config, Config) else resolve.from_dict(plain)
     check_devices(base)
+    check_best(base)
     tables = resolve.variants(plain)
     data = experiment_data.load(base, tokenizer_folder(tables.values()))
     labels = functools.cache(lambda: experiment_critics.training_labels(data.source))
@@ -75,6 +77,17 @@ def build(config: Any) -> Experiment:
     _check_stars(variants)
     selection = _selection(base.select, [r for v in variants for r in v.players], data)
     return Experiment(base, data, prepare_train, prepare_eval, tuple(variants), selection)
+
+
+def with_test_data(experiment: Experiment, config: Any) -> Experiment:
+    """Return an experiment with the test splits of the `data` of another config.
+
+    Raises:
+      UserError: the errors of the reader; data that the networks of the experiment cannot read.
+    """
+    tokenizer = tokenizer_folder(resolve.variants(config).values())
+    data = experiment_data.load(resolve.from_dict(config), tokenizer)
+    return experiment._replace(data=experiment_data.with_test_splits(experiment.data, data))
 
 
 def _check_stars(variants: Sequence[Variant]) -> None:
@@ -112,12 +125,12 @@ def _variant(
         raise UserError(f"roles.{roles.critics[0]} is a critic, which cannot compare regions")
     critics = {r: experiment_critics.make_critic(r, config, labels) for r in roles.critics}
     check_parts(config, config.devices or jax.device_count())
-    check_halving(config)
     networks = {role: make_network(role, config, data, None) for role in roles.players}
     players = {
         role: make_player(role, roles, data, extend_network(role, roles, data, network, None))
         for role, network in networks.items()
     }
+    check_halving(config, players, data)
 
     def on_axis(role: str, axis_name: str) -> Player:
         network = make_network(role, config, data, axis_name)

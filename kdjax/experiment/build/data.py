@@ -1,6 +1,6 @@
 """From the `data` of a config to a source and the preparation of its batches in the step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import TypeVar
 
@@ -102,6 +102,39 @@ def load(config: Config, tokenizer: str | None = None) -> TaskData:
     if not is_text:
         source = source._replace(spec=_normalised(source.spec, config.data))
     return TaskData(source, TASKS[kind], dataset)
+
+
+_OF_NETWORKS = ("shape", "scale", "num_classes", "class_names", "inputs", "vocabulary", "task")
+
+
+def with_test_splits(own: TaskData, other: TaskData) -> TaskData:
+    """Return data whose test splits are those of other data, for the same networks.
+
+    Validation and training splits, and the normalisation of images, stay.
+
+    Raises:
+      UserError: data of another shape, of other classes or of another kind.
+    """
+    for name in _OF_NETWORKS:
+        old, new = (getattr(data.source.spec, name) for data in (own, other))
+        if old != new:
+            raise UserError(f"the data of --config.data has {name} {new}, but the run has {old}")
+
+    def merged(table: Mapping[str, T], new: Mapping[str, T]) -> dict[str, T]:
+        rest = {split: x for split, x in table.items() if not split.startswith("test")}
+        return rest | {split: x for split, x in new.items() if split.startswith("test")}
+
+    source, tests = own.source, other.source
+    source = source._replace(
+        evals=merged(source.evals, tests.evals), size=merged(source.size, tests.size), rows=None
+    )
+    dataset = own.dataset
+    if isinstance(dataset, data.TextSet):
+        dataset = dataset._replace(groups=merged(dataset.groups, other.dataset.groups))
+    if isinstance(dataset, data.DetectionSet):
+        photos = merged(dataset.photos, other.dataset.photos)
+        dataset = dataset._replace(photos=photos, open=other.dataset.open)  # tests are drawn
+    return TaskData(source, own.task, dataset)
 
 
 def eval_crop(config: Config) -> float | None:

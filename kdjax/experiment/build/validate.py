@@ -9,6 +9,7 @@ import jax
 
 from kdjax.distill import CriticRole, Player
 from kdjax.errors import UserError, is_number, prefix_errors
+from kdjax.experiment.build.plan import TaskData
 from kdjax.experiment.config.schema import Config, Term
 from kdjax.types import Batch, Method, Outputs, Variables
 
@@ -30,6 +31,12 @@ def check_devices(config: Config) -> None:
                 f"{key} is {size}, not a multiple of the {devices} devices; "
                 f"use {size // devices * devices or devices}, or set devices"
             )
+
+
+def check_best(config: Config) -> None:
+    """Refuse `keep_best` without validations during the run."""
+    if config.keep_best and not config.eval_every:
+        raise UserError("keep_best needs validations during the run; set eval_every")
 
 
 def check_parts(config: Config, devices: int) -> None:
@@ -58,13 +65,20 @@ def _has_steps(term: Term) -> bool:
     return bool(term.from_step) or term.until_step is not None
 
 
-def check_halving(config: Config) -> None:
-    """Refuse steps of successive halving that do not rise, or that are not within the run."""
+def check_halving(config: Config, players: Mapping[str, Player], data: TaskData) -> None:
+    """Refuse steps of successive halving that do not rise, and a metric that is not computed."""
     steps = (0, *config.halving.steps, config.num_steps)
     if any(after <= before for before, after in itertools.pairwise(steps)):
         raise UserError(
             f"halving.steps is {config.halving.steps}; the steps must rise from 1 or more to less "
             f"than num_steps = {config.num_steps}"
+        )
+    metric, pairs = config.select.metric, data.task.pair_metrics
+    if config.halving.steps and metric in pairs and len(players) != 2:
+        known = [name for name in data.task.metrics(data.source.spec) if name not in pairs]
+        raise UserError(
+            f"halving needs select.metric, but {metric!r} compares two roles, of {len(players)}; "
+            f"there are {', '.join(known)}"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from kdjax.report.files import Path, as_path, is_remote
 
 CHANGED_DATA = "continue although the data have changed since the run began"
+BEST = "the weights of the best validation, of a run with keep_best, instead of the last ones"
 
 Add = Callable[[str, str], ArgumentParser]  # of a command, by name and help
 
@@ -53,6 +54,10 @@ def make_parser(version: str) -> ArgumentParser:
     evaluate.add_argument(
         "--corruptions", action="store_true", help="also score the test images with corruptions"
     )
+    evaluate.add_argument("--best", action="store_true", help=BEST)
+    evaluate.epilog = (
+        "--config.data.path=OTHER, or any key of data, takes the test splits of other data."
+    )
     _add_export(add)
     _add_predict(add)
     _add_import(add)
@@ -71,6 +76,7 @@ def _add_export(add: Add) -> None:
     export.add_argument("--out", required=True, type=_path, help="a new folder")
     export.add_argument("--variant", help="which variant (default: the only one)")
     export.add_argument("--member", type=int, help="default: the chosen one of the first seed")
+    export.add_argument("--best", action="store_true", help=BEST)
     export.add_argument(
         "--format",
         choices=("kdjax", "torch", "stablehlo", "huggingface"),
@@ -125,7 +131,8 @@ def _add_list(add: Add) -> None:
         "topic",
         nargs="?",
         metavar="config | losses | NAME",
-        help="all config keys, all losses, or the options of forward_kl, resnet20, ...",
+        help="all config keys, all losses, or the options of forward_kl, resnet20, ..., or of a "
+        "network or loss of your own, FILE.py:NAME (its code is run)",
     )
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from kdjax import models
 from kdjax.distill import critics, terms
-from kdjax.distill.terms.spec import domain_text
+from kdjax.distill.terms.spec import TermSpec, domain_text
 from kdjax.errors import UserError, did_you_mean
-from kdjax.experiment.config.resolve import term_options
-from kdjax.models import registry
+from kdjax.experiment.config.resolve import options_of_factory, term_factory, term_options
+from kdjax.models import registry, user_code
 
 SIDE = 64  # height and width of the images for which layers are listed
 CLASSES = 10
@@ -25,11 +25,13 @@ _TEACHERS = {
 
 
 def describe(name: str) -> str:
-    """Return the lines of `kdjax list NAME`.
+    """Return the lines of `kdjax list NAME`; a Python path runs the code of its file.
 
     Raises:
-      UserError: an unknown name; the error has the nearest known one.
+      UserError: an unknown name; the error has the nearest known one. No such file or object.
     """
+    if user_code.is_path(name):
+        return "\n".join(_user_loss(name) if _is_loss(name) else _user_network(name))
     tables = (
         (terms.TERM_SPECS, _term),
         (critics.names(), _critic),
@@ -44,10 +46,47 @@ def describe(name: str) -> str:
     )
 
 
+def _is_loss(name: str) -> bool:
+    """Return whether a Python path leads to a loss or a term, and not to a network."""
+    value = user_code.load(name)
+    if inspect.isclass(value) or not inspect.isroutine(value):
+        return False
+    if {"num_classes", "rngs"} & set(inspect.signature(value).parameters):
+        return False
+    try:
+        term_factory("", name)
+    except UserError:
+        return False
+    return True
+
+
+def _user_loss(name: str) -> Iterator[str]:
+    define = term_factory("", name)
+    assert define is not None
+    yield f'{name}: a loss, roles.<role>.terms.<term>.loss = "{name}"'
+    yield from _loss_lines(define(), _summary(user_code.load(name)), options_of_factory(define))
+
+
+def _user_network(name: str) -> Iterator[str]:
+    yield f'{name}: a network, roles.<role>.model.name = "{name}"'
+    yield "  options and defaults:"
+    yield from _defaults(registry.default_options(name))
+    try:
+        yield from list(_layers(name, SIDE))
+    except Exception as error:  # noqa: BLE001  its code may fail in any way, or need other inputs
+        line = " ".join(str(error).split())
+        yield f"  its layers cannot be listed for images of {SIDE} x {SIDE} x 3: {line}"
+
+
 def _term(name: str) -> Iterator[str]:
-    spec = terms.TERM_SPECS[name]()
+    define: Callable[..., TermSpec] = terms.TERM_SPECS[name]
     yield f"{name}: a loss, roles.<role>.terms.{name}"
-    yield f"  {_summary(terms.TERM_SPECS[name])}"
+    yield from _loss_lines(define(), _summary(define), term_options()[name])
+
+
+def _loss_lines(spec: TermSpec, summary: str, options: Mapping[str, Any]) -> Iterator[str]:
+    if summary:
+        yield f"  {summary}"
     yield f"  {_TEACHERS[spec.teachers]}"
     if spec.coupled:
         yield "  It compares the examples of a batch with each other."
@@ -55,7 +94,7 @@ def _term(name: str) -> Iterator[str]:
         yield "  It needs the class means of a frozen teacher, which the run computes."
     yield "  keys and defaults:"
     bounds = {key: domain_text(scalar) for key, scalar in spec.scalars.items()}
-    yield from _defaults({"weight": 1.0, **term_options()[name]}, bounds)
+    yield from _defaults({"weight": 1.0, **options}, bounds)
     squared = "yes" if spec.scale_by_temperature_squared else "no"
     yield f"  multiplied by T^2 by default: {squared}"
 
@@ -74,7 +113,10 @@ def _network(name: str) -> Iterator[str]:
     yield f"{name}: a network, roles.<role>.model.name"
     yield "  options and defaults:"
     yield from _defaults(options)
-    side = options.get("image_size") or SIDE
+    yield from _layers(name, options.get("image_size") or SIDE)
+
+
+def _layers(name: str, side: int) -> Iterator[str]:
     variables, features = _trace(name, side)
     yield f"  parameters with {CLASSES} classes: {models.parameter_count(variables):,}"
     yield f"  layers, for one image of {side} x {side} x 3 or one text of 16 tokens:"

@@ -50,6 +50,20 @@ def read(file: str, overrides: Sequence[str]) -> LoadedConfig:
     return LoadedConfig(title, _override(config, rest))
 
 
+def replace_data(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the config of a workdir with other data.
+
+    Raises:
+      UserError: an override of a key outside `data`, and as `read`.
+    """
+    for text in overrides:
+        if text.startswith("--config.") and not text.startswith("--config.data."):
+            raise UserError(
+                f"{text}: eval takes --config.data.KEY=VALUE alone, for other test data"
+            )
+    return _override(config, overrides)
+
+
 def choose_variants(loaded: LoadedConfig, names: Sequence[str]) -> LoadedConfig:
     """Return a config with some of its variants alone, in the config's order.
 

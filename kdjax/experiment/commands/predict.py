@@ -12,15 +12,18 @@ import numpy as np
 from kdjax import data
 from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
 from kdjax.evaluation import predictor
+from kdjax.evaluation.detector_predictor import Detector
 from kdjax.evaluation.predictor import Predictor
 
 Inputs = Iterator[tuple[str, Any]]  # a name, and an image or a text
-_CHUNK = 1024  # inputs in memory at a time
+_CHUNK, _PHOTOS = 1024, 64  # inputs in memory at a time; photographs of a detector
 _ARRAYS = ("image", "x_test", "x")  # names in an .npz
 
 
 def predict(folder: Path, files: Sequence[Path], out: Path, say: Callable[[str], None]) -> None:
     """Write a line for each input: its name, the class, its probability, those of all classes.
+
+    Of a detector, a line for each detected object: the picture, the class, its score and its box.
 
     Args:
       folder: of an export.
@@ -33,24 +36,42 @@ def predict(folder: Path, files: Sequence[Path], out: Path, say: Callable[[str],
       UserError: from `load`; a file that is missing, of another kind or that does not fit.
     """
     network = predictor.load(folder)
-    read = _texts if network.config.get("inputs") else _images
+    is_text = isinstance(network, Predictor) and network.config.get("inputs")
+    read = _texts if is_text else _images
     inputs = itertools.chain.from_iterable(read(file, network) for file in files)
-    scores = network.config["num_classes"] == 1
-    names = ("value",) if scores else ("prediction", "confidence", *network.class_names)
-    count = 0
+    names, count = _columns(network), 0
     try:
         with out.open("w", newline="", encoding="utf-8") as opened:
             writer = csv.writer(opened)
             writer.writerow(("input", *names))
-            while part := list(itertools.islice(inputs, _CHUNK)):
+            size = _PHOTOS if isinstance(network, Detector) else _CHUNK
+            while part := list(itertools.islice(inputs, size)):
                 writer.writerows(_rows(network, part))
                 count += len(part)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror})") from error
-    say(f"{count} predictions -> {out}")
+    say(f"{count} {'pictures' if isinstance(network, Detector) else 'predictions'} -> {out}")
 
 
-def _rows(network: Predictor, part: Sequence[tuple[str, Any]]) -> Iterator[list[Any]]:
+def _columns(network: Predictor | Detector) -> tuple[str, ...]:
+    if isinstance(network, Detector):
+        return ("prediction", "score", "left", "top", "right", "bottom")
+    if network.config["num_classes"] == 1:
+        return ("value",)
+    return ("prediction", "confidence", *network.class_names)
+
+
+def _objects(network: Detector, part: Sequence[tuple[str, Any]]) -> Iterator[list[Any]]:
+    names, pictures = zip(*part, strict=True)
+    for name, (boxes, scores, labels) in zip(names, network(pictures), strict=True):
+        for box, score, label in zip(boxes, scores, labels, strict=True):
+            yield [name, label, f"{score:.6f}", *(f"{edge:.2f}" for edge in box)]
+
+
+def _rows(network: Predictor | Detector, part: Sequence[tuple[str, Any]]) -> Iterator[list[Any]]:
+    if isinstance(network, Detector):
+        yield from _objects(network, part)
+        return
     names, inputs = zip(*part, strict=True)
     prediction = network(list(inputs))
     if not prediction.labels:
@@ -61,7 +82,7 @@ def _rows(network: Predictor, part: Sequence[tuple[str, Any]]) -> Iterator[list[
         yield [name, label, *(f"{value:.6f}" for value in (row.max(), *row))]
 
 
-def _images(file: Path, network: Predictor) -> Inputs:
+def _images(file: Path, network: Predictor | Detector) -> Inputs:
     if file.is_dir():
         pictures = sorted(path for path in file.rglob("*") if data.is_picture(path))
         if not pictures:
@@ -92,7 +113,7 @@ def _array(file: Path) -> np.ndarray:
         raise UserError(f"--input={file} is no array of images, and holds no {names}") from error
 
 
-def _texts(file: Path, network: Predictor) -> Inputs:
+def _texts(file: Path, network: Predictor | Detector) -> Inputs:
     _check_file(file)
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()

@@ -94,10 +94,11 @@ def term_factory(name: str, loss: Any = "") -> Callable[..., TermSpec] | None:
 
 def _options_of_term(name: str, loss: Any) -> dict[str, Any]:
     define = term_factory(name, loss) if loss else None
-    return term_options().get(name, {}) if define is None else _options(define)
+    return term_options().get(name, {}) if define is None else options_of_factory(define)
 
 
-def _options(define: Callable[..., TermSpec]) -> dict[str, Any]:
+def options_of_factory(define: Callable[..., TermSpec]) -> dict[str, Any]:
+    """Return the layers and scalars of a term with their defaults."""
     layers = {key: p.default for key, p in inspect.signature(define).parameters.items()}
     scalars = {key: scalar.default for key, scalar in define().scalars.items()}
     return {**layers, **scalars}
@@ -107,7 +108,7 @@ def _options(define: Callable[..., TermSpec]) -> dict[str, Any]:
 def term_options() -> dict[str, dict[str, Any]]:
     """Return the scalars and layers of every term, with defaults: its keys beyond the schema's."""
     options = critics.term_scalars()
-    return options | {name: _options(define) for name, define in terms.TERM_SPECS.items()}
+    return options | {name: options_of_factory(f) for name, f in terms.TERM_SPECS.items()}
 
 
 def _entries(table: Any) -> dict[str, dict[str, Any]]:

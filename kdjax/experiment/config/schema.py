@@ -218,6 +218,7 @@ class Config(Table):
     checkpoint_every: Natural = key(500, "Steps between checkpoints. 0: only at the end.")
     grad_norm_every: Natural = key(0, "Steps between logged norms of gradients. 0: never.")
     keep_checkpoints: Positive = key(2, "Checkpoints to keep.")
+    keep_best: bool = key(False, "Also keep each member's state at its best validation.")
     parallel: Literal["pmap", "mesh"] = key("pmap", "Way to use several devices.")
     devices: Natural = key(0, "Number of devices. 0: all.")
     members_per_program: Natural = key(0, "Members trained together. 0: as many as fit in memory.")

@@ -20,13 +20,15 @@ class ExportRequest(NamedTuple):
 
     `member` None is the chosen member of the first seed. `form` "torch": also with PyTorch's names;
     "stablehlo": also as a program for any size of a batch; "huggingface": with the
-    names and the layout of Hugging Face, for transformers only.
+    names and the layout of Hugging Face, for transformers only. `best`: the weights of the best
+    validation instead of the last ones.
     """
 
     role: str
     variant: str | None = None
     member: int | None = None
     form: str = "kdjax"
+    best: bool = False
 
 
 def from_workdir(
@@ -47,7 +49,7 @@ def from_workdir(
     member = chosen if request.member is None else request.member
     if not 0 <= member < len(variant.members):
         raise UserError(f"--member={member}; there are 0 to {len(variant.members) - 1}")
-    stacked = results.networks(variant)[role]
+    stacked = results.networks(variant, best=request.best)[role]
     variables = models.strip_wrappers(jax.tree.map(lambda x: x[member], stacked))
     table = variant.config.roles[role].model.model_dump()
     network, spec = experiment.task.describe_network(table, experiment.source.spec)
@@ -62,15 +64,15 @@ def from_workdir(
         model_export.new_folder(local) as folder,
         prefix_errors(f"--format={request.form}: {role}: "),
     ):
+        metadata = {"model": network, **origin, **inference, **spec._asdict()}
         if request.form == "huggingface":
             classes = {"num_classes": spec.num_classes, "class_names": spec.class_names}
             models.save_huggingface(folder, {**network, **classes}, variables)
             if not spec.inputs:
                 huggingface_folder.write_normalisation(folder, spec)
+            model_export.save_side_file(folder, metadata)
         else:
-            model_export.save(
-                folder, variables, {"model": network, **origin, **inference, **spec._asdict()}
-            )
+            model_export.save(folder, variables, metadata)
         experiment.task.save_files(experiment.data.dataset, folder)
         if request.form == "torch":
             import_torch.write_torch(folder)

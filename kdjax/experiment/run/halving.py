@@ -7,7 +7,6 @@ import numpy as np
 
 from kdjax.evaluation import selection
 from kdjax.experiment.build.plan import Experiment, Variant
-from kdjax.experiment.run.hooks import GroupScores
 from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.results import GroupResult, RunResults, read_group, restore_group
 from kdjax.train import checkpoint
@@ -20,14 +19,8 @@ def survivors(
     """Return the members that continue after a round, from the results of all its groups."""
     members = [member for group in groups for member in group.members]
     share = variant.config.halving.share
-    role = _deciding_role(experiment, variant)
+    role = deciding_role(experiment, variant)
     return selection.survivors(members, role, experiment.selection, share)
-
-
-def check_scored(experiment: Experiment, variant: Variant, scores: GroupScores) -> None:
-    """Refuse a metric of selection that is not among the scores on validation."""
-    role = _deciding_role(experiment, variant)
-    selection.check_scored(scores.members, role, experiment.selection)
 
 
 def continue_round(
@@ -61,7 +54,7 @@ def continue_round(
     return state._replace(params=params, stats=stats, opt=opt), diverged
 
 
-def _deciding_role(experiment: Experiment, variant: Variant) -> str:
+def deciding_role(experiment: Experiment, variant: Variant) -> str:
     """Return the role of selection, or the first one that learns where a variant lacks it."""
     role = experiment.selection.role
     learning = [name for name, player in variant.players.items() if player.terms]

@@ -13,6 +13,7 @@ from kdjax import data
 from kdjax.evaluation import EvalSpec, Predictions
 from kdjax.evaluation.task import Bins, Predict
 from kdjax.experiment.build.plan import Experiment
+from kdjax.experiment.run.best_states import BestStates, open_best
 from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import Program, device_batches
 from kdjax.report.metrics_log import MetricsLog, NullLog
@@ -45,6 +46,7 @@ class TrainHooks:
         """Store the arguments."""
         self.experiment, self.group, self.program = experiment, group, program
         self.log, self.tracker = log, tracker
+        self.best: BestStates | None = None
         variant = group.variant
         self.sweeping = len(variant.members) > 1
         self.named = len(experiment.variants) > 1 or variant.name != "default"
@@ -87,7 +89,8 @@ class TrainHooks:
                 batches = self.log_step_memory(placed, batches, hooks.warn)
             images_per_step = config.batch_size * len(self.group.members)
             plan = loop.Plan(start, total, images_per_step, every)
-            placed = loop.fit(hooks, placed, batches, plan, self.tracker)
+            with open_best(self.experiment, self.group, self.program, state) as self.best:
+                placed = loop.fit(hooks, placed, batches, plan, self.tracker)
         return layout.fetch(placed)
 
     def log_step_memory(
@@ -138,7 +141,10 @@ class TrainHooks:
         fitted = task.fit(predict, False)
         extra = [split for split in self.experiment.source.evals if split == "test_train"]
         for split in ("validation", *extra):
-            self.write(step, split, task.validation_metrics(evaluation, predict(split), fitted))
+            scores = task.validation_metrics(evaluation, predict(split), fitted)
+            self.write(step, split, scores)
+            if split == "validation" and self.best is not None:
+                self.best.update(step, scores, state, self.tracker.diverged)
 
     def write_test(self, scores: GroupScores) -> None:
         """Log the final scores on the test split."""
@@ -193,7 +199,7 @@ def _predictor(
 
     @functools.cache
     def predict(split: str) -> Predictions:
-        source = data.shard_source(experiment.source, jax.process_index(), jax.process_count())
+        source = data.shard_source(experiment.source, *program.eval_layout.block)
         batches = source.evals[split]()
         outputs, labels = collect(program.predict, state, batches, program.eval_layout)
         critics = experiment.task.estimates(

@@ -95,21 +95,27 @@ def _plan_file(variant: Variant, folder: Path, round_number: int) -> Path:
     return (home / f"round-{round_number}" if round_number else home) / "plan.json"
 
 
-def checkpoint_dir(group: MemberGroup) -> Path:
-    """Return the folder of a group's checkpoints."""
-    return group.folder / f"{group.members[0]}-{group.members[-1]}"
+def checkpoint_dir(group: MemberGroup, *, best: bool = False) -> Path:
+    """Return the folder of a group's checkpoints, or of the states at its best validations."""
+    folder = group.folder / f"{group.members[0]}-{group.members[-1]}"
+    return folder / "best" if best else folder
 
 
 def _fitting(experiment: Experiment, variant: Variant, count: int) -> int:
-    """Return the number of members that fit on a device, times the devices that they may use."""
+    """Return the number of members that fit on a device, times the devices that divide them."""
     if count == 1:
         return 1
-    shapes = example_batch(experiment.source, experiment.config.batch_size)
+    config = experiment.config
+    devices = config.devices or jax.device_count()
+    divided = devices if config.members_over_devices and count % devices == 0 else 1
+    shapes = example_batch(experiment.source, config.batch_size)
     batch = jax.eval_shape(experiment.prepare_eval, shapes)
     method, key = variant.method(None), jax.random.key(0)
     state = jax.eval_shape(
         lambda k, b: init_state(method, variant.optimizers, k, b, variant.hparams[0]), key, batch
     )
-    member_bytes = memory_estimate.member_bytes(method, state, batch)
+    # all members are initialised on one device
+    initial_bytes = divided * memory_estimate.tree_bytes(state)
+    member_bytes = max(memory_estimate.member_bytes(method, state, batch), initial_bytes)
     free_bytes = memory_estimate.free_bytes(jax.local_devices()[0])
-    return memory_estimate.fitting(count, member_bytes, free_bytes)
+    return divided * memory_estimate.fitting(count // divided, member_bytes, free_bytes)

@@ -1,5 +1,6 @@
 """The compiled functions of a group of members."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from kdjax.data import example_batch
 from kdjax.experiment.build.plan import Experiment, InitialWeights
 from kdjax.experiment.config.schema import Config
 from kdjax.experiment.run.member_groups import MemberGroup
-from kdjax.train import multihost, parallel
+from kdjax.train import parallel
 from kdjax.train.parallel import Layout
 from kdjax.train.predict import make_predict
 from kdjax.train.step import make_grad_norms, make_step, multi_step
@@ -88,10 +89,9 @@ def _layouts(
     stacked = len(set(seeds)) > 1
     if devices == 1:
         return parallel.one_device(), parallel.one_device()
-    spread = config.members_over_devices and multihost.count() == 1
-    if spread and len(seeds) > 1 and len(seeds) % devices == 0:
-        make = parallel.pmap_members
-        return make(devices, axes, stacked_batch=stacked), make(devices, axes, stacked_batch=False)
+    if config.members_over_devices and len(seeds) > 1 and len(seeds) % devices == 0:
+        make = functools.partial(parallel.pmap_members, devices, axes, members=len(seeds))
+        return make(stacked_batch=stacked), make(stacked_batch=False)
     make = parallel.mesh_data if config.parallel == "mesh" else parallel.pmap_data
     return make(devices, stacked_batch=stacked), make(devices, stacked_batch=False)
 
@@ -101,21 +101,22 @@ def device_batches(
 ) -> Iterator[dict[str, Any]]:
     """Yield device batches from batch number `start` on: one for all members, or one per seed.
 
-    Each process reads only its rows of a batch.
+    Each process reads only its rows of a batch, or the batches of its members.
     """
-    source = data.shard_source(experiment.source, jax.process_index(), jax.process_count())
-    streams = {seed: source.train(start, seed) for seed in sorted(set(program.seeds))}
+    layout = program.layout
+    source = data.shard_source(experiment.source, *layout.block)
+    seeds, stacked = program.seeds[layout.members], len(set(program.seeds)) > 1
+    streams = {seed: source.train(start, seed) for seed in sorted(set(seeds))}
     arrays = source.arrays
-    constants = {} if arrays is None else {"arrays": program.layout.share(dict(arrays))}
+    constants = {} if arrays is None else {"arrays": layout.share(dict(arrays))}
     while True:
         by_seed = {seed: next(stream) for seed, stream in streams.items()}
-        if len(by_seed) == 1:
-            (batch,) = by_seed.values()
-        else:
-            names = next(iter(by_seed.values()))
-            rows = {name: [by_seed[seed][name] for seed in program.seeds] for name in names}
+        if stacked:
+            rows = {name: [by_seed[seed][name] for seed in seeds] for name in by_seed[seeds[0]]}
             batch = {name: _stacked(row) for name, row in rows.items()}
-        yield {**program.layout.put(batch), **constants}
+        else:
+            (batch,) = by_seed.values()
+        yield {**layout.put(batch), **constants}
 
 
 def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:

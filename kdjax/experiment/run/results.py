@@ -1,12 +1,14 @@
 """Results of groups of members (done.json), of variants and of a run.
 
 workdir/checkpoints/<variant>/<first>-<last>/<step>/     orbax checkpoints, the newest few
+workdir/checkpoints/<variant>/<first>-<last>/best/       see `best_states`
 workdir/checkpoints/<variant>/<first>-<last>/done.json   the results of these members
 workdir/checkpoints/<variant>/round-<n>/                 the same of a later round of halving
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import jax
@@ -102,16 +104,15 @@ class RunResults:
         if variant.name in self.sources:
             self.weights[variant.name] = self.networks(variant)
 
-    def networks(self, variant: Variant) -> dict[str, Variables]:
+    def networks(self, variant: Variant, *, best: bool = False) -> dict[str, Variables]:
         """Read the networks of a finished variant from disk: role -> variables [members, ...].
 
-        A member that was dropped has the state of its last step.
+        A member that was dropped has the state of its last step; `best`: those of the best
+        validations.
         """
         groups = all_groups(self.experiment, variant, self.folder)
-        states = [
-            load_group_state(self.experiment, group, self.initial_weights(group), self.say)
-            for group in groups
-        ]
+        load = partial(load_group_state, self.experiment, say=self.say, best=best)
+        states = [load(group, self.initial_weights(group)) for group in groups]
         last = {m: (i, r) for i, group in enumerate(groups) for r, m in enumerate(group.members)}
         places = [last[member] for member in range(len(variant.members))]
         networks = {}
@@ -249,14 +250,19 @@ def _summarize_player(variant: Variant, role: str) -> PlayerSummary:
 
 
 def load_group_state(
-    experiment: Experiment, group: MemberGroup, weights: Mapping[str, InitialWeights], say: Say
+    experiment: Experiment,
+    group: MemberGroup,
+    weights: Mapping[str, InitialWeights],
+    say: Say,
+    *,
+    best: bool = False,
 ) -> State:
-    """Read the last state of a group, on the host, every role stacked by member.
+    """Read the last (or best) state of a group, on the host, every role stacked by member.
 
     Raises:
       UserError: no readable checkpoint.
     """
-    program, state, _ = restore_group(experiment, group, weights, say)
+    program, state, _ = restore_group(experiment, group, weights, say, best=best)
     state = jax.device_get(state)
     params, stats = dict(state.params), dict(state.stats)
     for role, axis in program.axes.params.items():
@@ -269,15 +275,22 @@ def load_group_state(
 
 
 def restore_group(
-    experiment: Experiment, group: MemberGroup, weights: Mapping[str, InitialWeights], say: Say
+    experiment: Experiment,
+    group: MemberGroup,
+    weights: Mapping[str, InitialWeights],
+    say: Say,
+    *,
+    best: bool = False,
 ) -> tuple[Program, State, Mapping[str, Any]]:
-    """Build the program of a group and read its last state and the record of its checkpoint.
+    """Build the program of a group and read its last (or best) state and its checkpoint's record.
 
     Raises:
       UserError: no readable checkpoint.
     """
+    folder = checkpoint_dir(group, best=best)
+    if best and not folder.exists():
+        raise UserError(f"{folder.parent} has no best state; train with keep_best=True")
     program, state = make_program(experiment, group, weights)
-    folder = checkpoint_dir(group)
     manager = checkpoint.open_manager(folder, keep=experiment.config.keep_checkpoints)
     try:
         restored = checkpoint.restore(manager, state, program.method.trains, say)

@@ -68,26 +68,39 @@ def train(experiment: Experiment, folder: Path, say: Say) -> list[VariantResult]
     return list(results.outcomes.values())
 
 
-def evaluate(experiment: Experiment, folder: Path, say: Say) -> list[VariantResult]:
-    """Score all variants again, from their last checkpoints, also those that are not finished."""
+def evaluate(
+    experiment: Experiment, folder: Path, say: Say, *, best: bool = False
+) -> list[VariantResult]:
+    """Score all variants again, also those that are not finished.
+
+    Args:
+      experiment: the run.
+      folder: its workdir.
+      say: prints a line.
+      best: score the states of the best validations (`keep_best`) instead of the last ones.
+    """
     results = load_results(experiment, folder, say)
     finished = list(results.outcomes)
-    for name in finished:
-        variant = next(v for v in experiment.variants if v.name == name)
-        scored = _score_groups(results, variant)
-        results.outcomes[name] = merge_groups(experiment, variant, scored)
     for variant in experiment.variants:
-        if variant.name not in finished:
-            score_unfinished(results, variant)
+        if variant.name in finished:
+            score_finished(results, variant, best=best)
+        else:
+            score_unfinished(results, variant, best=best)
     return list(results.outcomes.values())
 
 
-def score_unfinished(results: RunResults, variant: Variant) -> None:
+def score_finished(results: RunResults, variant: Variant, *, best: bool = False) -> None:
+    """Replace the results of a finished variant by the scores of its last or best states."""
+    scored = _score_groups(results, variant, best=best)
+    results.outcomes[variant.name] = merge_groups(results.experiment, variant, scored)
+
+
+def score_unfinished(results: RunResults, variant: Variant, *, best: bool = False) -> None:
     """Add a stopped variant as of its last checkpoint; one without a checkpoint is left out."""
     if not has_started(variant, results.folder):
         return
     try:
-        groups = _score_groups(results, variant)
+        groups = _score_groups(results, variant, best=best)
     except UserError as error:
         results.say(f"{variant.name} is left out: {error}")
         return
@@ -98,23 +111,26 @@ def score_unfinished(results: RunResults, variant: Variant) -> None:
     results.add(variant, groups)
 
 
-def _score_groups(results: RunResults, variant: Variant) -> list[GroupResult]:
+def _score_groups(results: RunResults, variant: Variant, *, best: bool) -> list[GroupResult]:
     """Score the last round as of its last checkpoints; earlier rounds keep their results."""
     groups = all_groups(results.experiment, variant, results.folder)
     scored = []
     for group in groups:
         earlier = read_group(group, results.experiment.config.num_steps)
         if group.stop == groups[-1].stop or earlier is None:
-            earlier = _score_group(results, group._replace(stop=None))
+            earlier = _score_group(results, group._replace(stop=None), best=best)
         scored.append(earlier)
     return scored
 
 
-def _score_group(results: RunResults, group: MemberGroup) -> GroupResult:
-    """Score a group as of its last checkpoint."""
+def _score_group(results: RunResults, group: MemberGroup, *, best: bool) -> GroupResult:
+    """Score a group as of its last checkpoint, or of its best states."""
     experiment = results.experiment
     weights = results.initial_weights(group)
-    program, state, record = restore_group(experiment, group, weights, results.say)
+    program, state, record = restore_group(experiment, group, weights, results.say, best=best)
+    if best:
+        steps = ", ".join(f"{step:,}" for step in record["steps"])
+        results.say(f"{group.variant.name}: the best validations were after steps {steps}")
     earlier = read_group(group, experiment.config.num_steps)
     diverged = record["diverged"] if earlier is None else earlier.diverged
     tracker = loop.DivergenceTracker(len(group.members), diverged)
@@ -195,9 +211,6 @@ def _train_group(
             numbers=group.members,
             covers_all=len(group.members) == len(group.variant.members),
         )
-        if group.stop is not None and int(state.step) == 0:  # before the time of a round
-            scores = score(experiment, group, program, state, tracker)
-            halving.check_scored(experiment, group.variant, scores)
         hooks = TrainHooks(experiment, group, program, log, tracker)
         state = hooks.fit(state, _saver(manager, program, log, tracker, record["frozen"]))
         scores = score(experiment, group, program, state, tracker)

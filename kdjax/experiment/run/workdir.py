@@ -27,6 +27,7 @@ from kdjax.types import Source
 MAY_CHANGE = (
     "checkpoint_every",
     "devices",
+    "keep_best",
     "keep_checkpoints",
     "members_in_turn",
     "members_over_devices",

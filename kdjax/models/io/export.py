@@ -15,10 +15,11 @@ import jax.numpy as jnp
 from kdjax import models
 from kdjax.errors import UserError, prefix_errors
 from kdjax.models import user_code
-from kdjax.models.io import class_order, convert
+from kdjax.models.io import class_order, convert, huggingface
 from kdjax.types import Model, Spec, Variables
 
 FORMAT = "kdjax-model-1"
+SIDE_FILE = "kdjax.json"  # beside a config.json of Hugging Face: what kdjax.load needs of it
 SLACK = 0.02  # in standard deviations: largest difference between splits of the same data
 
 
@@ -54,6 +55,12 @@ def check_new(folder: PurePath, exists: Callable[[Any], bool] = Path.exists) -> 
             raise UserError(f"{folder} already holds {name}; name a new folder")
 
 
+def save_side_file(folder: Path, metadata: Mapping[str, Any]) -> None:
+    """Write the content of a kdjax config.json into a folder of Hugging Face."""
+    text = json.dumps({"format": FORMAT, **metadata}, indent=2, default=str)
+    (folder / SIDE_FILE).write_text(text + "\n")
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder, whose files move into `folder` unless an error is raised.
@@ -83,23 +90,23 @@ def check_no_workdir(folder: PurePath, exists: Callable[[Any], bool] = Path.is_d
         )
 
 
-def describe(path: str | Path) -> dict[str, Any]:
-    """Read the config.json of an export."""
+def describe(path: str | Path, name: str = "config.json") -> dict[str, Any]:
+    """Read the config.json of an export, or its content beside a config.json of Hugging Face."""
     folder = Path(path)
     check_no_workdir(folder)
     try:
-        metadata = json.loads((folder / "config.json").read_text())
+        metadata = json.loads((folder / name).read_text())
     except FileNotFoundError:
         raise UserError(
             f"{folder} holds no config.json; give a folder written by `export`"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{folder}/config.json cannot be read: {error}") from error
+        raise UserError(f"{folder}/{name} cannot be read: {error}") from error
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-        raise UserError(f"{folder}/config.json is not of format {FORMAT}: export it with kdjax")
+        raise UserError(f"{folder}/{name} is not of format {FORMAT}: export it with kdjax")
     missing = [key for key in ("model", "num_classes", "shape") if key not in metadata]
     if missing:
-        raise UserError(f"{folder}/config.json lacks {', '.join(missing)}: export it anew")
+        raise UserError(f"{folder}/{name} lacks {', '.join(missing)}: export it anew")
     return metadata
 
 
@@ -187,8 +194,8 @@ def restore(path: str | Path, spec: Spec | None = None) -> tuple[Model, Variable
     """Build the network of an export and read its variables.
 
     Args:
-      path: a folder written by `save`.
-      spec: as for `load`.
+      path: a folder written by `save`, or one of Hugging Face with `save_side_file`.
+      spec: as for `load`; not compared with a folder of Hugging Face.
 
     Returns:
       The model, its variables, and config.json as a dict (with "mean", "std" and "scale", by
@@ -197,7 +204,8 @@ def restore(path: str | Path, spec: Spec | None = None) -> tuple[Model, Variable
     Raises:
       UserError: as `load`.
     """
-    metadata = describe(path)
+    is_huggingface = (Path(path) / SIDE_FILE).is_file()
+    metadata = describe(path, SIDE_FILE) if is_huggingface else describe(path)
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in metadata["model"].items()}
     name = str(options.pop("name"))
     file = user_code.file_of(name)
@@ -206,5 +214,7 @@ def restore(path: str | Path, spec: Spec | None = None) -> tuple[Model, Variable
     model = models.build(name, num_classes=metadata["num_classes"], **options)
     inputs = metadata.get("inputs") or {"image": (metadata["shape"], "float32")}
     batch = {name: jnp.zeros((1, *shape), dtype) for name, (shape, dtype) in inputs.items()}
+    if is_huggingface:  # its names and layouts are not those of `save`
+        return model, huggingface.load_huggingface(path)[1], metadata
     template = jax.eval_shape(model.init, jax.random.key(0), batch)
     return model, load(path, metadata["model"], template, spec), metadata

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from scipy import special
 
+import kdjax
 from kdjax import cli
 from kdjax.data.text import tokenize
 from kdjax.errors import UserError
@@ -190,6 +191,12 @@ def test_a_run_can_start_from_an_export_in_hugging_face_format(
     jax.tree.map(np.testing.assert_array_equal, variant.initial_variables["student"], variables)
     with pytest.raises(UserError, match=r"already holds .*name a new folder"):
         export_run.from_workdir(run, story, request, tmp_path / "hf")
+    if kind == "bert":
+        rows = [("a film", "the film"), ("one two three", "a")]
+        here, there = (kdjax.load(place) for place in (exported(kind, "student"), tmp_path / "hf"))
+        assert there.temperature == here.temperature != 1
+        np.testing.assert_array_equal(there(rows).logits, here(rows).logits)
+        assert there(rows).labels == here(rows).labels
 
 
 def test_each_seed_draws_its_own_head_of_a_read_network(uninterrupted, exported, tmp_path):

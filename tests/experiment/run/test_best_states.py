@@ -1,0 +1,118 @@
+"""The states of the best validations: each member's own step, exact resume, eval and export."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from kdjax import cli
+from kdjax.errors import UserError
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run import train as running
+from kdjax.experiment.run.results import load_results
+from tests.faults.commands import experiment, train
+
+RATES = (0.05, 5.0)  # the second member gets worse
+CONFIG = {
+    "num_steps": 6,
+    "batch_size": 16,
+    "devices": 1,
+    "log_every": 1,
+    "eval_every": 1,
+    "checkpoint_every": 2,
+    "keep_best": True,
+    "tensorboard": False,
+    "data": {"name": "synthetic", "shape": (4, 4, 1), "num_classes": 3},
+    "roles": {"student": {"model": {"name": "mlp", "hidden": (4,)}, "terms": {"ce": {}}}},
+    "select": {"metric": "nll"},
+    "sweep": {"roles.student.optimizer.learning_rate": RATES},
+}
+
+
+def validations(folder):
+    """Return member -> negative log-likelihood on validation at each step."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    rows = [line for line in lines if line["split"] == "validation"]
+    return [[row["student/nll"] for row in rows if row["member"] == m] for m in range(len(RATES))]
+
+
+def best_networks(run, folder):
+    results = load_results(run, folder, print)
+    return jax.tree.leaves(results.networks(run.variants[0], best=True)["student"].params)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder, run = tmp_path_factory.mktemp("best"), build(CONFIG)
+    running.train(run, folder, print)
+    return run, folder
+
+
+def test_each_member_has_the_state_of_its_own_best_step(finished):
+    run, folder = finished
+    lines = []
+    (result,) = running.evaluate(run, folder, lines.append, best=True)
+    scores = validations(folder)
+    steps = [1 + int(np.argmin(values)) for values in scores]
+    assert steps[0] > steps[1]
+    assert lines == [f"default: the best validations were after steps {steps[0]}, {steps[1]}"]
+    measured = [member.results["validation"]["student/nll"] for member in result.members]
+    np.testing.assert_allclose(measured, [min(values) for values in scores], rtol=1e-6)
+    (last,) = running.evaluate(run, folder, print)
+    assert last.members[1].results["test"] != result.members[1].results["test"]
+
+
+def test_a_resumed_run_has_the_same_best_states(finished, tmp_path):
+    run, folder = finished
+
+    class Killed(BaseException):
+        pass
+
+    def batches(step, seed):
+        for number, batch in enumerate(run.source.train(step, seed), start=step):
+            if number == 3:  # after the validation of step 3, which no checkpoint follows
+                raise Killed
+            yield batch
+
+    source = run.source._replace(train=batches)
+    with pytest.raises(Killed):
+        running.train(run._replace(data=run.data._replace(source=source)), tmp_path, print)
+    running.train(run, tmp_path, print)
+    for one, other in zip(best_networks(run, tmp_path), best_networks(run, folder), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_export_writes_the_best_weights_and_their_temperature(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("kdjax.report.html.write", lambda workdir: workdir / "report.html")
+    run, folder = finished
+    config = experiment(tmp_path, CONFIG)
+    assert cli.main(train(config, tmp_path / "run")) == 0
+    for name, flags in (("last", []), ("best", ["--best"])):
+        argv = ["export", f"--workdir={tmp_path / 'run'}", "--role=student", "--member=1"]
+        assert cli.main([*argv, f"--out={tmp_path / name}", *flags]) == 0
+    (result,) = running.evaluate(run, folder, print, best=True)
+    stored = [json.loads((tmp_path / n / "config.json").read_text()) for n in ("best", "last")]
+    expected = result.members[1].results["test"]["student/temperature"]
+    assert stored[0]["temperature"] == pytest.approx(expected)
+    assert stored[1]["temperature"] != stored[0]["temperature"]
+    weights = [(tmp_path / n / "model.safetensors").read_bytes() for n in ("best", "last")]
+    assert weights[0] != weights[1]
+
+
+def test_a_run_without_best_states_is_refused(tmp_path):
+    run = build({**CONFIG, "keep_best": False, "num_steps": 1})
+    running.train(run, tmp_path, print)
+    with pytest.raises(UserError, match="has no best state; train with keep_best=True"):
+        running.evaluate(run, tmp_path, print, best=True)
+
+
+def test_best_needs_validations():
+    with pytest.raises(UserError, match="keep_best needs validations during the run; set eval"):
+        build({**CONFIG, "eval_every": 0})
+
+
+def test_a_metric_that_is_not_measured_during_a_run_is_refused(tmp_path):
+    run = build({**CONFIG, "select": {"metric": "ece_calibrated"}})
+    with pytest.raises(UserError, match="'ece_calibrated' is not measured during a run; there"):
+        running.train(run, tmp_path, print)
