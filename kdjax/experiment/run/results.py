@@ -19,11 +19,7 @@ from kdjax import models
 from kdjax.data import example_batch
 from kdjax.errors import UserError
 from kdjax.evaluation import classification, selection
-from kdjax.experiment.build.initial_weights import (
-    init_detector_heads,
-    init_head,
-    select_layers,
-)
+from kdjax.experiment.build.initial_weights import init_detector_heads, init_head, select_layers
 from kdjax.experiment.build.plan import Experiment, InitialWeights, Variant
 from kdjax.experiment.run import workdir
 from kdjax.experiment.run.frozen_teacher import attach_frozen_extras
@@ -288,7 +284,7 @@ def restore_group(
       UserError: no readable checkpoint.
     """
     folder = checkpoint_dir(group, best=best)
-    if best and not folder.exists():
+    if best and not files.exists(folder):
         raise UserError(f"{folder.parent} has no best state; train with keep_best=True")
     program, state = make_program(experiment, group, weights)
     manager = checkpoint.open_manager(folder, keep=experiment.config.keep_checkpoints)
