@@ -21,6 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from orbax.checkpoint.options import FileOptions
 
 from kdjax.errors import RunError, UserError
 from kdjax.train import multihost
@@ -65,6 +66,8 @@ def open_manager(
         create=True,
         enable_async_checkpointing=True,
         async_options=ocp.AsyncOptions(post_finalization_callback=before_commit),
+        # in a bucket the thread that writes also looks for an old folder of this name
+        file_options=FileOptions(skip_sync_file_validations=_in_bucket(folder)),
     )
     place = folder.resolve() if isinstance(folder, Path) else folder
     return ocp.CheckpointManager(place, options=options)

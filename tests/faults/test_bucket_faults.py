@@ -114,7 +114,7 @@ def test_a_full_scratch_disk(service, bucket, disk, tmp_path, capsys, monkeypatc
     folder, resize = disk
     resize("4k")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    config = experiment(tmp_path, base(num_steps=80, log_every=1, checkpoint_every=20))
+    config = experiment(tmp_path, base(num_steps=40, log_every=1, checkpoint_every=5))
     argv = train(config, f"gs://{bucket}/run")
     assert cli.main(argv) == 1
     lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("kdjax: ")]

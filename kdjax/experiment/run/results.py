@@ -7,6 +7,7 @@ workdir/checkpoints/<variant>/round-<n>/                 the same of a later rou
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -287,11 +288,9 @@ def restore_group(
     if best and not files.exists(folder):
         raise UserError(f"{folder.parent} has no best state; train with keep_best=True")
     program, state = make_program(experiment, group, weights)
-    manager = checkpoint.open_manager(folder, keep=experiment.config.keep_checkpoints)
-    try:
+    keep = experiment.config.keep_checkpoints
+    with closing(checkpoint.open_manager(folder, keep=keep)) as manager:
         restored = checkpoint.restore(manager, state, program.method.trains, say)
-    finally:
-        manager.close()
     if restored is None:
         raise UserError(f"{folder} contains no readable checkpoint; train first")
     return program, *restored
