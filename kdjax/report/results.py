@@ -145,6 +145,7 @@ class DataSummary:
     num_classes: int | None = None
     class_names: tuple[str, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
+    notes: Annotated[tuple[str, ...], _UNLESS_EMPTY] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -249,9 +249,9 @@ def _accuracies(forward: _Forward) -> dict[str, Array]:
     """Return this device's share of each role's accuracy, where the labels are classes."""
     metrics = {}
     for role, outputs in forward.detached.items():
-        if outputs.logits.shape[-1] == 1 or forward.batch["label"].ndim > 1:
-            continue  # regressions; pairs, whose labels are latent factors
         seen = rows(outputs, forward.batch)
+        if outputs.logits.shape[-1] == 1 or seen["label"].ndim > 1:
+            continue  # regressions; pairs, whose labels are latent factors
         correct = jnp.argmax(outputs.logits, axis=-1) == seen["label"]
         metrics[f"{role}/accuracy"] = local_masked_mean(correct, seen["mask"], forward.axis_name)
     return metrics

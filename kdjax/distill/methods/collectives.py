@@ -33,8 +33,9 @@ def select_features(outputs: Outputs, layers: Sequence[str]) -> Outputs:
 def rows(outputs: Outputs, batch: Batch, kind: str = "row") -> Batch:
     """Return the batch with the labels and the mask of a network's output rows.
 
-    A classifier has a row for each example; a detector for each region ("row") and each anchor
-    ("anchor"), for which its features hold "<kind>_label" and "<kind>_mask" [rows].
+    A classifier has a row for each example; a language model for each token; a detector for each
+    region ("row") and each anchor ("anchor"), for which its features hold "<kind>_label" and
+    "<kind>_mask" [rows]. A "sequence" is an example.
     """
     if f"{kind}_label" not in outputs.features:
         return batch

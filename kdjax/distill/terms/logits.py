@@ -1,7 +1,8 @@
 """Terms that read logits. To add one, add its loss in `losses/` and three lines here.
 
-Terms with a `layer` also take "token_logits": the loss of each token, averaged over the real tokens
-of an example, then over the examples. They also take a feature with other logits of the student,
+Rows are examples, or the tokens of a language model, over which a term averages. Terms with a
+`layer` also take "token_logits": the loss of each token, averaged over the real tokens of an
+example, then over the examples. They also take a feature with other logits of the student,
 "class_logits" or "distillation_logits" of a DeiT, in place of its logits.
 """
 
@@ -12,7 +13,14 @@ import jax.numpy as jnp
 
 from kdjax import losses
 from kdjax.distill.terms.spec import POSITIVE, UNIT, VIEW_LOGITS, Scalar, Teachers, TermSpec
-from kdjax.distill.terms.tokens import TARGETS, example_means, logits_at, pairwise, token_features
+from kdjax.distill.terms.tokens import (
+    TARGETS,
+    example_means,
+    logits_at,
+    pairwise,
+    row_kind,
+    token_features,
+)
 from kdjax.types import Array, Batch, Outputs, Scalars
 
 TEMPERATURE = {"temperature": Scalar(1.0, POSITIVE)}
@@ -29,8 +37,8 @@ def cross_entropy(layer: str = "") -> TermSpec:
         return example_means(values, student, layer)
 
     smoothing = {"label_smoothing": Scalar(0.0, (-1e-9, 1.0))}
-    layers = token_features(layer, targets=True)
-    return TermSpec(loss_fn, smoothing, teachers="none", layers=layers, own_logits=own)
+    reads: dict[str, Any] = {"layers": token_features(layer, targets=True), "own_logits": own}
+    return TermSpec(loss_fn, smoothing, teachers="none", rows=row_kind(layer), **reads)
 
 
 def label_logit_mse() -> TermSpec:
@@ -63,7 +71,8 @@ def hard_cross_entropy(layer: str = "") -> TermSpec:
     layer, own = _places(layer)
     loss_fn = pairwise(losses.hard_cross_entropy, layer)
     smoothing = {"label_smoothing": Scalar(0.0, (-1e-9, 1.0))}
-    return TermSpec(loss_fn, smoothing, layers=token_features(layer), own_logits=own)
+    layers, rows = token_features(layer), row_kind(layer)
+    return TermSpec(loss_fn, smoothing, layers=layers, own_logits=own, rows=rows)
 
 
 def logit_mse() -> TermSpec:
@@ -171,6 +180,7 @@ def _divergence(
         scale_by_temperature_squared=scale_by_temperature_squared,
         layers=token_features(layer),
         own_logits=own,
+        rows=row_kind(layer),
     )
 
 

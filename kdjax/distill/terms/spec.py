@@ -61,7 +61,7 @@ class TermSpec(NamedTuple):
     own_logits: str = ""
     own_parameters: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
-    rows: str = "row"  # the kind of rows ("row", "anchor") whose labels and mask it reads
+    rows: str = "row"  # the kind of rows ("row", "anchor", "sequence") with its labels and mask
 
     @property
     def own_layers(self) -> tuple[str, ...]:

@@ -122,7 +122,7 @@ def _variant(
 ) -> Variant:
     config = roles.config
     if roles.critics and not data.task.rows_are_examples:
-        raise UserError(f"roles.{roles.critics[0]} is a critic, which cannot compare regions")
+        raise UserError(f"roles.{roles.critics[0]} is a critic, which compares examples only")
     critics = {r: experiment_critics.make_critic(r, config, labels) for r in roles.critics}
     check_parts(config, config.devices or jax.device_count())
     networks = {role: make_network(role, config, data, None) for role in roles.players}

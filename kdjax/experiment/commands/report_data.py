@@ -39,6 +39,7 @@ def make_report(
             num_classes=source.spec.num_classes,
             class_names=tuple(source.spec.class_names),
             sizes=dict(source.size),
+            notes=experiment.task.describe_data(experiment.data.dataset),
         ),
         steps=config.num_steps,
         batch_size=config.batch_size,

@@ -76,11 +76,21 @@ class Data(Table):
     train_file: FilePath | None = key(None, "Training file, if not train.", of="text")
     vocabulary: FilePath | None = key(None, "A vocab.txt. None: trained on the texts.", of="text")
     vocabulary_size: Positive = key(8000, "Size of a trained vocabulary.", of="text")
-    tokenizer: FilePath | None = key(None, "A tokenizer.json instead of WordPiece.", of="text")
-    max_length: Annotated[int, Field(ge=8)] = key(128, "Tokens of the longest text.", of="text")
+    tokenizer: FilePath | None = key(None, "A tokenizer.json. None: trained.", of="lm, text")
+    max_length: Annotated[int, Field(ge=8)] = key(
+        128, "Tokens of the longest text, or of a row.", of="lm, text"
+    )
     lengths: Ints | None = key(None, "Lengths of padded batches. None: quarters.", of="text")
     window: Positive = key(16, "Batches that are sorted by length together.", of="text")
-    too_long: Literal["truncate", "refuse"] = key("truncate", "Action for longer texts.", of="text")
+    too_long: Literal["truncate", "refuse"] = key(
+        "truncate", "Action for longer texts, or longer completions.", of="lm, text"
+    )
+    packing: Literal["pack", "pad"] = key("pack", "Rows of several texts, or of one.", of="lm")
+    bpe_size: Positive = key(4096, "Size of a byte-level BPE that is trained.", of="lm")
+    second_tokenizer: FilePath | None = key(
+        None, "Tokenizer of the roles whose input is second.", of="lm"
+    )
+    second_bpe_size: Positive | None = key(None, "Trains the second tokenizer.", of="lm")
     max_boxes: Positive = key(100, "Most boxes of a training picture.", of="coco")
     unreadable: Literal["refuse", "skip"] = key(
         "refuse", "Action for damaged pictures.", of="coco, folder, hf, webdataset"
@@ -173,7 +183,7 @@ class Role(Table):
     """A player, or a critic between two players."""
 
     model: Model = key(Model(), "Network and its options.")
-    input: str = key("image", "Entry of a batch to read; view is the second of a pair.")
+    input: str = key("image", "Entry of a batch to read: view of a pair, second of two tokenizers.")
     checkpoint: FilePath | None = key(None, "Folder of an export with the initial weights.")
     from_variant: str | None = key(None, "Earlier variant with the initial weights.")
     backbone: FilePath | None = key(None, "Export with the weights of a detector's backbone.")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from kdjax.models.text.attention import key_mask, token_logits
@@ -13,26 +14,39 @@ def read_tokens(tokens: Mapping[str, Array]) -> tuple[Array, Array, Array]:
     """Return ids [rows, length], which of them are real, and positions that count real tokens.
 
     Args:
-      tokens: "input_ids" and "attention_mask" int32 [batch, (choices,) length].
+      tokens: "input_ids" and "attention_mask" int32 [batch, (choices,) length]; with "segment_ids"
+        of that shape the positions begin anew where the segment changes.
     """
     ids = tokens["input_ids"]
     ids = ids.reshape(-1, ids.shape[-1])
     real = tokens["attention_mask"].reshape(ids.shape) > 0
-    return ids, real, jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0)
+    positions = jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0)
+    if "segment_ids" in tokens:
+        segments = tokens["segment_ids"].reshape(ids.shape)
+        begins = jnp.diff(segments, axis=1, prepend=segments[:, :1]) != 0
+        positions -= jax.lax.cummax(jnp.where(begins, positions, 0), axis=1)
+    return ids, real, positions
 
 
-def causal_masks(real: Array, positions: Array, window: int | None) -> dict[str, Array]:
+def causal_masks(
+    real: Array, positions: Array, window: int | None, segments: Array | None = None
+) -> dict[str, Array]:
     """Return the keys that each kind of layer sees, bool [batch, 1, targets, sources].
 
-    A "global" layer sees all earlier tokens, a "local" one those less than `window` positions away.
+    A "global" layer sees all earlier tokens, a "local" one those less than `window` positions away,
+    both in the token's own segment.
 
     Args:
       real: bool [batch, length]; False of padding.
       positions: int32 [batch, length], counting real tokens.
       window: None if there is no local layer.
+      segments: int32 [batch, (choices,) length], equal for tokens of one text. None: one text.
     """
     length = real.shape[1]
     earlier = jnp.tril(jnp.ones((length, length), bool)) & key_mask(real)
+    if segments is not None:
+        segments = segments.reshape(real.shape)
+        earlier &= (segments[:, :, None] == segments[:, None, :])[:, None]
     if window is None:
         return {"global": earlier}
     near = positions[:, :, None] - positions[:, None, :] < window

@@ -187,10 +187,8 @@ class Llama(nn.Module):
         """Map token ids [..., length] to logits and the features of `llama`."""
         options, (ids, real, positions) = self.options, read_tokens(tokens)
         angles = positions[:, :, None, None] * rotary_frequencies(options)
-        turns, masks = (
-            (jnp.cos(angles), jnp.sin(angles)),
-            causal_masks(real, positions, options.window),
-        )
+        turns = (jnp.cos(angles), jnp.sin(angles))
+        masks = causal_masks(real, positions, options.window, tokens.get("segment_ids"))
         word = embed(options, options.vocab_size, "word")
         x = Dropout(options.dropout)(word(ids), train)
         hidden = [x]
@@ -212,5 +210,5 @@ def llama(options: LlamaOptions) -> Model:
     """
     options = options.complete()
     inputs, length = ("input_ids", "attention_mask"), options.max_length
-    optional = ("logit_positions",)
+    optional = ("logit_positions", "segment_ids")
     return from_tokens(Llama(options), "llama", inputs, optional=optional, max_length=length)
