@@ -23,22 +23,22 @@ from experiments._titles import titled
 
 def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
-    steps = 2 if smoke else 1000
+    steps = 2 if smoke else 700
     sizes = {"limit": 4, "bpe_size": 300, "second_bpe_size": 320, "max_length": 16}
     config = ConfigDict(
         {
             "num_steps": steps,
             "batch_size": 2 if smoke else 8,
             "eval_batch_size": 4 if smoke else 32,
-            "eval_every": 250,
-            "checkpoint_every": 250,
+            "eval_every": 350,
+            "checkpoint_every": 350,
             "data": {
                 "name": "lm",
                 "path": "stdlib",
                 "seed": 0,  # one batch for all members
                 "packing": "pad",
-                "validation": 2 if smoke else 24,
-                "test": 2 if smoke else 24,
+                "validation": 2 if smoke else 12,
+                "test": 2 if smoke else 12,
                 **(sizes if smoke else {"bpe_size": 2048, "second_bpe_size": 4096}),
             },
             "roles": {

@@ -1,7 +1,7 @@
 """Eight losses between two small decoders on the sources of Python's standard library.
 
 Data: the .py files of the running interpreter's standard library, without tests and generated
-tables; nothing is downloaded. Files are divided into train, validation (24) and test (24); the
+tables; nothing is downloaded. Files are divided into train, validation (12) and test (12); the
 vocabulary is a byte-level BPE of 4,096 tokens, trained on the training files and cached. Teacher: a
 Llama of 5 layers and width 256 (5.1 M parameters); student: 2 layers, width 128 (0.9 M).
 
@@ -29,20 +29,20 @@ CE = {"weight": 0.5}
 
 def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
-    steps = 2 if smoke else 1000
+    steps = 2 if smoke else 700
     config = ConfigDict(
         {
             "num_steps": steps,
             "batch_size": 2 if smoke else 8,
             "eval_batch_size": 4 if smoke else 32,
-            "eval_every": 250,
-            "checkpoint_every": 250,
+            "eval_every": 350,
+            "checkpoint_every": 350,
             "data": {
                 "name": "lm",
                 "path": "stdlib",
                 "seed": 0,  # one batch for all members
-                "validation": 2 if smoke else 24,
-                "test": 2 if smoke else 24,
+                "validation": 2 if smoke else 12,
+                "test": 2 if smoke else 12,
                 **({"limit": 4, "bpe_size": 300, "max_length": 16} if smoke else {}),
             },
             "roles": {
