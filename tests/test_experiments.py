@@ -60,6 +60,8 @@ SLOW = {
     "cifar10_jpeg_offline": "digits_offline",
     "cifar100_bdkd": "cifar10_bdkd",
     "imagenet_bdkd": "cifar10_bdkd",
+    "lm_cross_tokenizer": "test_language_model.py",
+    "lm_kd": "test_language_model.py",
     "tiny_imagenet_bdkd": "cifar10_bdkd",
 }
 SLOW_TO_BUILD = {"coco_kdpp": "coco_local", "superglue_sinkd": "glue_sinkd"}
