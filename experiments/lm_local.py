@@ -13,9 +13,10 @@ weighs both sides equally; sinkd adds to kd the transport between the tokens of 
 and a weight of .8 on the mean over tokens (the published 8e-4 on a sum over 1,024 tokens). Every
 variant has 3 seeds, in one program; nothing is tuned.
 
-Expected time: EXPECTED_TIME
+Expected time: about 100 minutes on 2 CPU cores, by the time of single steps; not run in full.
 
-Expected result: not yet run in full.
+Expected result: not yet run. After 100 steps of one seed the teacher has 2.33 bits per byte on four
+files, the student alone 2.27.
 """
 
 from ml_collections import ConfigDict
@@ -29,14 +30,14 @@ CE = {"weight": 0.5}
 
 def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
-    steps = 2 if smoke else 700
+    steps = 2 if smoke else 600
     config = ConfigDict(
         {
             "num_steps": steps,
             "batch_size": 2 if smoke else 8,
             "eval_batch_size": 4 if smoke else 32,
-            "eval_every": 350,
-            "checkpoint_every": 350,
+            "eval_every": 300,
+            "checkpoint_every": 300,
             "data": {
                 "name": "lm",
                 "path": "stdlib",
