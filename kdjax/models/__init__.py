@@ -17,6 +17,7 @@ from kdjax.models.registry import (
     parameter_count,
     torch_options,
 )
+from kdjax.models.text.generate import Generated, Sampling, generate
 from kdjax.models.text.language_model import as_language_model, read_tokenizer_entry
 from kdjax.models.text.layer_selection import select_layers
 from kdjax.models.text.multiple_choice import ENCODE_ONCE, REPEAT_PROMPT, PromptFormat, with_choices
@@ -43,7 +44,9 @@ __all__ = [
     "ROW",
     "VIEW",
     "Adapter",
+    "Generated",
     "PromptFormat",
+    "Sampling",
     "as_encoder",
     "as_language_model",
     "attach_cache",
@@ -56,6 +59,7 @@ __all__ = [
     "from_nnx",
     "from_safetensors",
     "fusion_adapter",
+    "generate",
     "linear_adapter",
     "lipschitz",
     "lipschitz_mlp_bound",

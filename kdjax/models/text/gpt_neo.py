@@ -18,7 +18,7 @@ from kdjax.models.text.attention import (
     feed_forward,
     layer_norm,
 )
-from kdjax.models.text.causal import causal_masks, decoder_outputs, read_tokens
+from kdjax.models.text.causal import decoder_outputs, read_tokens
 from kdjax.models.text.inputs import from_tokens
 from kdjax.types import Array, Model, Outputs
 
@@ -97,11 +97,11 @@ class GptNeo(nn.Module):
     @nn.compact
     def __call__(self, tokens: dict[str, Array], train: bool = False) -> Outputs:
         """Map token ids [..., length] to logits and the features of `gpt_neo`."""
-        options, (ids, real, positions) = self.options, read_tokens(tokens)
+        options = self.options
+        ids, positions, masks = read_tokens(self, tokens, options.window)
         word = embed(options, options.vocab_size, "word")
         x = word(ids) + embed(options, options.max_length, "position")(positions)
         x = Dropout(options.embedding_dropout)(x, train)
-        masks = causal_masks(real, positions, options.window, tokens.get("segment_ids"))
         hidden = [x]
         for index, kind in enumerate(options.layers):
             x = DecoderLayer(options, name=f"layer{index}")(x, masks[kind], train)

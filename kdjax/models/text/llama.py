@@ -23,7 +23,7 @@ from kdjax.models.text.attention import (
     embed,
     per_token,
 )
-from kdjax.models.text.causal import causal_masks, decoder_outputs, read_tokens
+from kdjax.models.text.causal import decoder_outputs, read_tokens
 from kdjax.models.text.inputs import from_tokens
 from kdjax.types import Array, Model, Outputs
 
@@ -185,10 +185,10 @@ class Llama(nn.Module):
     @nn.compact
     def __call__(self, tokens: dict[str, Array], train: bool = False) -> Outputs:
         """Map token ids [..., length] to logits and the features of `llama`."""
-        options, (ids, real, positions) = self.options, read_tokens(tokens)
+        options = self.options
+        ids, positions, masks = read_tokens(self, tokens, options.window)
         angles = positions[:, :, None, None] * rotary_frequencies(options)
         turns = (jnp.cos(angles), jnp.sin(angles))
-        masks = causal_masks(real, positions, options.window, tokens.get("segment_ids"))
         word = embed(options, options.vocab_size, "word")
         x = Dropout(options.dropout)(word(ids), train)
         hidden = [x]
