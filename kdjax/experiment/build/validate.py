@@ -19,6 +19,10 @@ def check_devices(config: Config) -> None:
     """Refuse more devices than exist, and batches that do not divide over them."""
     if config.devices > jax.device_count():
         raise UserError(f"devices is {config.devices}; this machine has {jax.device_count()}")
+    if config.shard_parameters and config.parallel != "mesh":
+        raise UserError(
+            f"shard_parameters is set, but parallel is {config.parallel!r}; set parallel=mesh"
+        )
     devices = config.devices or jax.device_count()
     if devices % jax.process_count():
         raise UserError(

@@ -230,6 +230,9 @@ class Config(Table):
     keep_checkpoints: Positive = key(2, "Checkpoints to keep.")
     keep_best: bool = key(False, "Also keep each member's state at its best validation.")
     parallel: Literal["pmap", "mesh"] = key("pmap", "Way to use several devices.")
+    shard_parameters: bool = key(
+        False, "Divide parameters and optimizer over the devices; needs parallel=mesh."
+    )
     devices: Natural = key(0, "Number of devices. 0: all.")
     members_per_program: Natural = key(0, "Members trained together. 0: as many as fit in memory.")
     members_over_devices: bool = key(True, "Spread members over devices if they divide evenly.")
