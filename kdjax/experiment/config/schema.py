@@ -179,6 +179,17 @@ class Term(OpenTable):
         return (self.toward,) if isinstance(self.toward, str) else self.toward
 
 
+class OnPolicy(Table):
+    """The share of the batches whose texts a role completes itself."""
+
+    max_new_tokens: Natural = key(0, "Tokens that the role draws for a text. 0: off.")
+    share: Annotated[float, Field(ge=0, le=1)] = key(0.5, "Probability of such a batch.")
+    temperature: NonNegative = key(1.0, "Temperature of the draws. 0: the most probable tokens.")
+    top_p: Annotated[float, Field(gt=0, le=1)] = key(
+        1.0, "Mass of the most probable tokens that are drawn."
+    )
+
+
 class Role(Table):
     """A player, or a critic between two players."""
 
@@ -199,6 +210,7 @@ class Role(Table):
     moves: Literal["first", "both"] = key("first", "Players that a critic trains.")
     pause: Pause = key(Pause(), "Rule by which the role is paused.")
     adapters: Annotated[dict[str, Adapter], Removable] = key({}, "Features added for its terms.")
+    on_policy: OnPolicy = key(OnPolicy(), "Texts that it completes itself.")
 
 
 class Select(Table):
