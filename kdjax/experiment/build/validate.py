@@ -149,7 +149,7 @@ def _check_vocabularies(
     """Refuse a term that compares tokens one by one between different vocabularies."""
     own, peer = (outputs[owner] for owner in owners)
     is_text = all("token_targets" in each.features for each in (own, peer))
-    by_token = spec.teachers != "none" and spec.match == "shape"
+    by_token = spec.teachers != "none" and (spec.match == "shape" or spec.sums)
     if owners[0] == owners[1] or not is_text or not by_token:
         return
     sizes = [each.logits.shape[-1] for each in (own, peer)]

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from kdjax import models
+from kdjax.data.language.tokenizers import start_id
 from kdjax.data.text.tokenize import Tokenizer
 from kdjax.data.text.tokenizer_folder import read_tokenizer
 from kdjax.errors import UserError, prefix_errors
@@ -77,10 +78,10 @@ def _check_family(folder: Path, name: str) -> None:
 
 
 def _encode(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    first = tokenizer.encoder.encode("").ids[:1]
-    if not first and tokenizer.end_id is not None:
-        first = [tokenizer.end_id]
-    ids = first + tokenizer.encoder.encode(prompt, add_special_tokens=False).ids
+    first = start_id(tokenizer)
+    ids = [first] * (first is not None) + tokenizer.encoder.encode(
+        prompt, add_special_tokens=False
+    ).ids
     if not ids:
         raise UserError("--prompt is empty, and the tokenizer has no token that begins a text")
     return ids

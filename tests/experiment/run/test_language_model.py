@@ -64,7 +64,7 @@ def first_step(settings):
     return {name: float(np.ravel(x)[0]) for name, x in program.layout.read(metrics).items()}
 
 
-def test_from_a_config_to_an_export(tmp_path):
+def test_from_a_config_to_an_export(tmp_path, capsys):
     path, folder = experiment(tmp_path, config(tmp_path)), tmp_path / "run"
     assert cli.main(train(path, folder)) == 0
     report = json.loads((folder / "report.json").read_text())
@@ -75,6 +75,9 @@ def test_from_a_config_to_an_export(tmp_path):
     assert scores["student/nll"] < np.log(281)
     assert any("test: 4 documents" in line for line in report["data"]["notes"])
     assert (folder / "tokenizer.json").is_file()
+    flags = ["--prompt", "The", "--max-new-tokens=3", "--temperature=0"]
+    assert cli.main(["generate", f"--workdir={folder}", "--role=student", *flags]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("The")
     out = tmp_path / "student"
     assert cli.main(["export", f"--workdir={folder}", "--role=student", f"--out={out}"]) == 0
     model, variables, described = model_export.restore(out)
