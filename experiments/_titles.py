@@ -18,6 +18,7 @@ TITLES = {
     "dual": "WDM, dual form",
     "fsp": "FSP",
     "ft": "FT",
+    "gkd": "GKD",
     "hint": "FitNets",
     "js": "JS",
     "kd": "KD",

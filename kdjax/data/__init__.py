@@ -20,6 +20,7 @@ from kdjax.data.images.in_memory import pad_batch, unpad_batch
 from kdjax.data.images.raw import stack_images
 from kdjax.data.language.dataset import SECOND, LanguageSet, read_language
 from kdjax.data.language.dataset import TASK as LANGUAGE_MODEL
+from kdjax.data.language.tokenizers import start_id
 from kdjax.data.options import (
     BatchOptions,
     Columns,
@@ -95,6 +96,7 @@ __all__ = [
     "save_tokenizer",
     "shard_source",
     "stack_images",
+    "start_id",
     "task_metric_names",
     "unpad_batch",
 ]

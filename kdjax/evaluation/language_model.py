@@ -14,6 +14,7 @@ from kdjax.data import SECOND, LanguageSet, check_tokenizer, has_tokenizer, save
 from kdjax.errors import UserError
 from kdjax.evaluation import text
 from kdjax.evaluation.task import Bins, EvalSpec, Fitted, Predictions, Scores, Task, by_role
+from kdjax.evaluation.text_samples import write_texts
 from kdjax.types import Array, Model, Outputs, Source
 
 METRICS = {  # whether higher is better
@@ -163,6 +164,7 @@ TASK = Task(
     validation_metrics=validation_metrics,
     test_metrics=test_metrics,
     collect=collect,
+    write_texts=write_texts,
     describe_network=text.describe_network,
     check_network=lambda name: None,  # `build_network` checks it
     build_network=models.build_language_model,

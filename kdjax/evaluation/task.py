@@ -14,6 +14,7 @@ import numpy as np
 from kdjax import models
 from kdjax.distill import CriticRole
 from kdjax.errors import UserError
+from kdjax.evaluation.text_samples import Writer
 from kdjax.types import Array, Batch, Model, Outputs, Source, Spec, State
 
 Scores = dict[str, np.ndarray]  # "<role>/<metric>", or a metric of two roles -> [members]
@@ -84,6 +85,7 @@ class Task(NamedTuple):
       describe_data: dataset -> lines about it for the log and the report.
       estimates: (evaluation, outputs, state) -> the critics' estimates on a split.
       samples: (evaluation, split, outputs) -> role -> samples that the report draws, as JSON.
+      write_texts: (dataset, role -> `Writer`) -> role -> texts that the report shows, as JSON.
       panels: (evaluation, title -> split -> samples) -> pictures for the report.
       save_files: (dataset, folder) -> None: writes the files that a network needs besides weights.
       check_files: (dataset, folder) -> None: refuses a network whose files do not match the data.
@@ -116,6 +118,7 @@ class Task(NamedTuple):
     samples: Callable[[EvalSpec, str, Mapping[str, np.ndarray]], dict[str, Any]] = (
         lambda evaluation, split, outputs: {}
     )
+    write_texts: Callable[[Any, Mapping[str, Writer]], dict[str, Any]] | None = None
     panels: Callable[[EvalSpec, Mapping[str, Any]], list[dict[str, Any]]] = (
         lambda evaluation, samples: []
     )

@@ -65,8 +65,9 @@ def read_tokenizer_entry(model: Model, entry: str) -> Model:
 
     def renamed(batch: Batch) -> Batch:
         names = {name: f"{entry}_{name}" for name in _ENTRIES}
-        check_entries(f"input {entry}", names.values(), batch)
-        return {**batch, **{name: batch[other] for name, other in names.items()}}
+        check_entries(f"input {entry}", [*names.values()][:2], batch)
+        own = {name: x for name, x in batch.items() if name not in names}
+        return {**own, **{name: batch[other] for name, other in names.items() if other in batch}}
 
     return Model(
         lambda key, batch: model.init(key, renamed(batch)),

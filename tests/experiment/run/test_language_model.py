@@ -78,6 +78,8 @@ def test_from_a_config_to_an_export(tmp_path, capsys):
     flags = ["--prompt", "The", "--max-new-tokens=3", "--temperature=0"]
     assert cli.main(["generate", f"--workdir={folder}", "--role=student", *flags]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("The")
+    assert all(set(t["texts"]) == {"default, teacher", "default, student"} for t in report["texts"])
+    assert "<pre>" in (folder / "report.html").read_text()
     out = tmp_path / "student"
     assert cli.main(["export", f"--workdir={folder}", "--role=student", f"--out={out}"]) == 0
     model, variables, described = model_export.restore(out)
