@@ -61,8 +61,8 @@ def _prompts(dataset: LanguageSet) -> Iterator[tuple[str, str]]:
 
 
 def _complete(dataset: LanguageSet, writer: Writer, prompts: tuple[str, ...]) -> list[str]:
-    is_second = writer.entry == SECOND and dataset.second is not None
-    tokenizer = (dataset.second if is_second else dataset).tokenizer
+    seen = dataset.second if writer.entry == SECOND and dataset.second else dataset
+    tokenizer = seen.tokenizer
     encoded = tokenizer.encoder.encode_batch(list(prompts), add_special_tokens=False)
     rows = [[start_id(tokenizer), *each.ids] for each in encoded]
     shape = (len(rows), max(map(len, rows)))
@@ -71,7 +71,7 @@ def _complete(dataset: LanguageSet, writer: Writer, prompts: tuple[str, ...]) ->
         batch["input_ids"][number, : len(row)] = row
         batch["attention_mask"][number, : len(row)] = 1
     rule = models.Sampling(_NEW_TOKENS, temperature=0.0, eos_id=tokenizer.end_id)
-    model = _reads(writer.model, writer.entry) if is_second else writer.model
+    model = writer.model if seen is dataset else _reads(writer.model, writer.entry)
 
     @jax.jit
     def run(variables: Variables, batch: Batch, key: Array) -> models.Generated:
