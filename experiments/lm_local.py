@@ -3,7 +3,7 @@
 Data: the .py files of the running interpreter's standard library, without tests and generated
 tables; nothing is downloaded. Files are divided into train, validation (12) and test (12); the
 vocabulary is a byte-level BPE of 4,096 tokens, trained on the training files and cached. Teacher: a
-Llama of 5 layers and width 256 (5.1 M parameters); student: 2 layers, width 128 (0.9 M).
+Llama of 5 layers and width 256 (4.9 M parameters); student: 2 layers, width 128 (0.9 M).
 
     python -m kdjax train --config=experiments/lm_local.py --workdir=runs/lm
 

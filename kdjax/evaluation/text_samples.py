@@ -1,14 +1,14 @@
 """Texts that language models write: the same prompts for all networks, beside the references."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from kdjax import models
 from kdjax.data import SECOND, LanguageSet, start_id
+from kdjax.errors import UserError
 from kdjax.types import Array, Batch, Model, Variables
 
 _PROMPTS, _NEW_TOKENS = 3, 48  # of a report
@@ -62,24 +62,54 @@ def _prompts(dataset: LanguageSet) -> Iterator[tuple[str, str]]:
 
 def _complete(dataset: LanguageSet, writer: Writer, prompts: tuple[str, ...]) -> list[str]:
     seen = dataset.second if writer.entry == SECOND and dataset.second else dataset
-    tokenizer = seen.tokenizer
+    model = writer.model if seen is dataset else _reads(writer.model, writer.entry)
+    rule = models.Sampling(_NEW_TOKENS, temperature=0.0)
+    return complete_texts(model, writer.variables, seen.tokenizer, prompts, rule)
+
+
+def complete_texts(
+    model: Model,
+    variables: Variables,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    sampling: models.Sampling,
+    seed: int = 0,
+) -> list[str]:
+    """Return the completion of each prompt.
+
+    A prompt is read behind the token that begins a text: what the tokenizer adds, else the end of a
+    text. The completion ends before the end of a text.
+
+    Args:
+      model: a decoder.
+      variables: of the decoder.
+      tokenizer: a `Tokenizer` of `kdjax.data`.
+      prompts: texts, "" among them.
+      sampling: without `eos_id`, which is the tokenizer's.
+      seed: of the draws.
+
+    Raises:
+      UserError: an empty prompt of a tokenizer without such a token; the errors of `generate`.
+    """
+    first = start_id(tokenizer)
     encoded = tokenizer.encoder.encode_batch(list(prompts), add_special_tokens=False)
-    rows = [[start_id(tokenizer), *each.ids] for each in encoded]
+    rows = [[first] * (first is not None) + each.ids for each in encoded]
+    if not all(rows):
+        raise UserError("a prompt is empty, and the tokenizer has no token that begins a text")
     shape = (len(rows), max(map(len, rows)))
     batch = {name: np.zeros(shape, np.int32) for name in ("input_ids", "attention_mask")}
     for number, row in enumerate(rows):
         batch["input_ids"][number, : len(row)] = row
         batch["attention_mask"][number, : len(row)] = 1
-    rule = models.Sampling(_NEW_TOKENS, temperature=0.0, eos_id=tokenizer.end_id)
-    model = writer.model if seen is dataset else _reads(writer.model, writer.entry)
+    rule = sampling._replace(eos_id=tokenizer.end_id)
 
     @jax.jit
     def run(variables: Variables, batch: Batch, key: Array) -> models.Generated:
         return models.generate(model, variables, batch, key, rule)
 
-    new = jax.device_get(run(writer.variables, jax.tree.map(jnp.asarray, batch), jax.random.key(0)))
+    new = jax.device_get(run(variables, batch, jax.random.key(seed)))
     texts = (ids[mask > 0].tolist() for ids, mask in zip(new.ids, new.mask, strict=True))
-    return [tokenizer.encoder.decode(ids) for ids in texts]
+    return [tokenizer.encoder.decode(ids, skip_special_tokens=True) for ids in texts]
 
 
 def _reads(model: Model, entry: str) -> Model:

@@ -2,16 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import jax
-import numpy as np
 
 from kdjax import models
-from kdjax.data.language.tokenizers import start_id
-from kdjax.data.text.tokenize import Tokenizer
 from kdjax.data.text.tokenizer_folder import read_tokenizer
 from kdjax.errors import UserError, prefix_errors
+from kdjax.evaluation.text_samples import complete_texts
 from kdjax.models import Sampling
 from kdjax.models.io import export
 from kdjax.models.io.huggingface_folder import read_config
@@ -21,9 +16,6 @@ from kdjax.types import Model, Variables
 
 def generate(folder: Path, prompts: Sequence[str], sampling: Sampling, seed: int) -> list[str]:
     """Return the completion of each prompt.
-
-    A prompt is read behind the token that begins a text: what the tokenizer adds, else the end of a
-    text. The completion ends before the end of a text.
 
     Args:
       folder: of an export, or of Hugging Face, with a tokenizer.
@@ -36,22 +28,8 @@ def generate(folder: Path, prompts: Sequence[str], sampling: Sampling, seed: int
     """
     model, variables = _read_decoder(folder)
     tokenizer = read_tokenizer(folder, "--model")
-    rows = [_encode(tokenizer, prompt) for prompt in prompts]
-    shape = (len(rows), max(map(len, rows)))
-    batch = {name: np.zeros(shape, np.int32) for name in ("input_ids", "attention_mask")}
-    for number, row in enumerate(rows):
-        batch["input_ids"][number, : len(row)] = row
-        batch["attention_mask"][number, : len(row)] = 1
-    rule = sampling._replace(eos_id=tokenizer.end_id)
-
-    @jax.jit
-    def run(variables: Variables, batch: Any, key: Any) -> models.Generated:
-        return models.generate(model, variables, batch, key, rule)
-
     with prefix_errors(f"--model={folder}: "):
-        new = jax.device_get(run(variables, batch, jax.random.key(seed)))
-    texts = (ids[mask > 0].tolist() for ids, mask in zip(new.ids, new.mask, strict=True))
-    return [tokenizer.encoder.decode(ids, skip_special_tokens=True) for ids in texts]
+        return complete_texts(model, variables, tokenizer, prompts, sampling, seed)
 
 
 def _read_decoder(folder: Path) -> tuple[Model, Variables]:
@@ -75,13 +53,3 @@ def _check_family(folder: Path, name: str) -> None:
             f"--model={folder} holds a {name}, which generates no text; there are "
             f"{', '.join(decoders)}"
         )
-
-
-def _encode(tokenizer: Tokenizer, prompt: str) -> list[int]:
-    first = start_id(tokenizer)
-    ids = [first] * (first is not None) + tokenizer.encoder.encode(
-        prompt, add_special_tokens=False
-    ).ids
-    if not ids:
-        raise UserError("--prompt is empty, and the tokenizer has no token that begins a text")
-    return ids
