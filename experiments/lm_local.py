@@ -14,7 +14,7 @@ and a weight of .8 on the mean over tokens (the published 8e-4 on a sum over 1,0
 minimises JS alone, on rows of which the student writes the last 32 tokens in half of the batches.
 Every variant has 3 seeds, in one program; nothing is tuned.
 
-Expected time: about 100 minutes on 2 CPU cores, by the time of single steps; not run in full.
+Expected time: about 105 minutes on 2 CPU cores, by the time of single steps; not run in full.
 
 Expected result: not yet run. After 100 steps of one seed the teacher has 2.33 bits per byte on four
 files, the student alone 2.27.
