@@ -43,7 +43,7 @@ _OWNERS = {
     },
     ", ".join(data.PAIRS): "pairs",
 }
-_FILES = ("path", "train_file", "vocabulary", "tokenizer")
+_FILES = ("path", "train_file", "vocabulary", "tokenizer", "second_tokenizer")
 _NOT_OF_COCO = ("test", "canvas", "eval_crop", "shape", "num_classes")
 
 

@@ -1,7 +1,6 @@
 """`python -m kdjax generate`: continue prompts by a decoder, exported or of Hugging Face."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from kdjax import models
 from kdjax.data.text.tokenizer_folder import read_tokenizer
@@ -11,10 +10,12 @@ from kdjax.models import Sampling
 from kdjax.models.io import export
 from kdjax.models.io.huggingface_folder import read_config
 from kdjax.models.transformers import FAMILIES
+from kdjax.report import files
+from kdjax.report.files import LocalPath
 from kdjax.types import Model, Variables
 
 
-def generate(folder: Path, prompts: Sequence[str], sampling: Sampling, seed: int) -> list[str]:
+def generate(folder: LocalPath, prompts: Sequence[str], sampling: Sampling, seed: int) -> list[str]:
     """Return the completion of each prompt.
 
     Args:
@@ -32,9 +33,9 @@ def generate(folder: Path, prompts: Sequence[str], sampling: Sampling, seed: int
         return complete_texts(model, variables, tokenizer, prompts, sampling, seed)
 
 
-def _read_decoder(folder: Path) -> tuple[Model, Variables]:
+def _read_decoder(folder: LocalPath) -> tuple[Model, Variables]:
     """Read a decoder's logits of tokens, whatever the task of its training."""
-    config = read_config(folder) if (folder / "config.json").is_file() else {}
+    config = read_config(folder) if files.exists(folder / "config.json") else {}
     if "model_type" in config:
         _check_family(folder, config["model_type"])
         return models.load_huggingface(folder)
@@ -46,7 +47,7 @@ def _read_decoder(folder: Path) -> tuple[Model, Variables]:
     return family.factory(family.options(**options)), export.restore(folder)[1]
 
 
-def _check_family(folder: Path, name: str) -> None:
+def _check_family(folder: LocalPath, name: str) -> None:
     decoders = [key for key, family in FAMILIES.items() if family.prompt is models.REPEAT_PROMPT]
     if name not in decoders:
         raise UserError(
