@@ -147,7 +147,7 @@ def _export(args: Namespace, overrides: Sequence[str], command: str) -> int:
     return 0
 
 
-def _write_export(args: Namespace, form: str, out: "files.Path") -> str:
+def _write_export(args: Namespace, form: str, out: Path) -> str:
     """Export a network of a run, and return its name for a message."""
     from kdjax.experiment.run import export_run
     from kdjax.experiment.run.results import load_results
