@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -137,14 +138,23 @@ def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
 
 
 def _export(args: Namespace, overrides: Sequence[str], command: str) -> int:
+    network = _write_export(args, args.format, args.out)
+    _say(f"{network} -> {args.out}")
+    if args.format == "torch":
+        _say(f"PyTorch's names -> {args.out / 'torch.safetensors'}")
+    if args.format == "stablehlo":
+        _say(f"StableHLO -> {args.out / 'model.stablehlo'}")
+    return 0
+
+
+def _write_export(args: Namespace, form: str, out: Path) -> str:
+    """Export a network of a run, and return its name for a message."""
     from kdjax.experiment.run import export_run
     from kdjax.experiment.run.results import load_results
     from kdjax.experiment.run.train import score_finished, score_unfinished
 
     experiment = _read_run(args)
-    request = export_run.ExportRequest(
-        args.role, args.variant, args.member, args.format, best=args.best
-    )
+    request = export_run.ExportRequest(args.role, args.variant, args.member, form, best=args.best)
     results = load_results(experiment, args.workdir, _say)
     for variant in experiment.variants:
         if args.variant not in (None, variant.name):
@@ -153,12 +163,22 @@ def _export(args: Namespace, overrides: Sequence[str], command: str) -> int:
             score_unfinished(results, variant, best=args.best)
         elif args.best:  # the choice of the member and the temperature are those of these weights
             score_finished(results, variant, best=True)
-    network = export_run.from_workdir(experiment, results, request, args.out)
-    _say(f"{network} -> {args.out}")
-    if args.format == "torch":
-        _say(f"PyTorch's names -> {args.out / 'torch.safetensors'}")
-    if args.format == "stablehlo":
-        _say(f"StableHLO -> {args.out / 'model.stablehlo'}")
+    return export_run.from_workdir(experiment, results, request, out)
+
+
+def _generate(args: Namespace, overrides: Sequence[str], command: str) -> int:
+    from kdjax.experiment.commands.generate import generate
+    from kdjax.models import Sampling
+
+    sampling = Sampling(args.max_new_tokens, args.temperature, args.top_p)
+    with tempfile.TemporaryDirectory() as folder:
+        model = args.model
+        if model is None:
+            model = Path(folder, "export")
+            _say(_write_export(args, "kdjax", model))
+        completions = generate(model, args.prompt, sampling, args.seed)
+    texts = [prompt + text for prompt, text in zip(args.prompt, completions, strict=True)]
+    sys.stdout.write("\n\n".join(texts) + "\n")
     return 0
 
 
@@ -232,6 +252,7 @@ _COMMANDS = {
     "eval": _eval,
     "export": _export,
     "predict": _predict,
+    "generate": _generate,
     "import": _import,
     "bounds": _bounds,
     "study": _study,

@@ -108,7 +108,8 @@ class Spec(NamedTuple):
 
     Text sets `inputs`: the entries of a batch beside "label", "id" and "mask", by name, as (shape
     of one example at the greatest length, dtype); `vocab_size`; `task`, whose metrics are reported.
-    `shape` is then (length,); `num_classes` 1 is a regression.
+    `shape` is then (length,); `num_classes` 1 is a regression. The labels of a language model are
+    tokens, so its `inputs` include "label", and `num_classes` is `vocab_size`.
 
     Pairs set `latents`: the number of values of each hidden factor. A batch then holds a second
     view of every example, "view", of the same shape, and "label" is int32 [batch, factors];

@@ -60,6 +60,8 @@ SLOW = {
     "cifar10_jpeg_offline": "digits_offline",
     "cifar100_bdkd": "cifar10_bdkd",
     "imagenet_bdkd": "cifar10_bdkd",
+    "lm_cross_tokenizer": "test_language_model.py",
+    "lm_kd": "test_language_model.py",
     "tiny_imagenet_bdkd": "cifar10_bdkd",
 }
 SLOW_TO_BUILD = {"coco_kdpp": "coco_local", "superglue_sinkd": "glue_sinkd"}
@@ -156,7 +158,9 @@ def stand_in_texts(folder, config):
 def stand_in_teacher(folder, role, metadata):
     """Write an export of zeros with the right shapes."""
     options = {key: value for key, value in role["model"].items() if key != "name"}
-    model = models.build(role["model"]["name"], num_classes=metadata["num_classes"], **options)
+    is_language_model = metadata.get("task") == data.LANGUAGE_MODEL
+    build_model = models.build_language_model if is_language_model else models.build
+    model = build_model(role["model"]["name"], num_classes=metadata["num_classes"], **options)
     reads = metadata.get("inputs") or {"image": (metadata["shape"], "float32")}
     batch = {name: jnp.zeros((1, *shape), dtype) for name, (shape, dtype) in reads.items()}
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
@@ -174,6 +178,16 @@ def test_the_full_config_builds(path, tmp_path):
         metadata = experiment_data.load(resolve.from_dict(config))[0].spec._asdict()
     elif config["data"]["name"] in data.PAIRS:
         config["data"] |= {"name": "pairs_digits", "path": None, "tile_size": 8}
+    elif config["data"]["name"] == "lm":
+        small = {"limit": 4, "validation": 2, "test": 2, "bpe_size": 300, "tokenizer": None}
+        config["data"] |= {**small, "path": "stdlib"}
+        if config["data"]["second_bpe_size"]:
+            config["data"]["second_bpe_size"] = 290
+        for role in config["roles"].values():
+            role["model"] |= {"width": 16, "num_heads": 2, "num_layers": 1, "vocab_size": 300}
+        loaded = experiment_data.load(resolve.from_dict(config))
+        metadata = loaded.source.spec._asdict()
+        loaded.task.save_files(loaded.dataset, tmp_path / "teacher")
     elif config["data"]["name"] == "coco":
         stand_in = {"path": str(tiny_coco.write(tmp_path)), "validation": 2, "workers": 0}
         # tracing at the full size takes a minute
@@ -203,7 +217,8 @@ def test_the_full_config_builds(path, tmp_path):
 def test_two_steps(path, tmp_path):
     config = overrides.read(f"{path}:smoke", ["--config.devices=1"]).config
     assert config["num_steps"] == 2
-    assert config["data"]["name"] in ("synthetic", "digits", "text", "pairs_synthetic", "coco")
+    names = ("synthetic", "digits", "text", "pairs_synthetic", "coco", "lm")
+    assert config["data"]["name"] in names
     if config["data"]["name"] == "coco":
         config["data"]["path"] = str(tiny_coco.write(tmp_path))
     if config["data"]["name"] == "text":

@@ -18,11 +18,15 @@ from kdjax.data.images.decode import open_picture
 from kdjax.data.images.folder import is_picture
 from kdjax.data.images.in_memory import pad_batch, unpad_batch
 from kdjax.data.images.raw import stack_images
+from kdjax.data.language.dataset import SECOND, LanguageSet, read_language
+from kdjax.data.language.dataset import TASK as LANGUAGE_MODEL
+from kdjax.data.language.tokenizers import start_id
 from kdjax.data.options import (
     BatchOptions,
     Columns,
     DetectionOptions,
     ImageOptions,
+    LanguageOptions,
     PairOptions,
     SplitOptions,
     TextOptions,
@@ -51,13 +55,17 @@ __all__ = [
     "CORRUPTIONS",
     "DETECTION",
     "EVAL_CROP",
+    "LANGUAGE_MODEL",
     "PAIRS",
+    "SECOND",
     "TABLE_TASK",
     "BatchOptions",
     "Columns",
     "DetectionOptions",
     "DetectionSet",
     "ImageOptions",
+    "LanguageOptions",
+    "LanguageSet",
     "PairOptions",
     "SplitOptions",
     "TextOptions",
@@ -83,10 +91,12 @@ __all__ = [
     "prepare",
     "random_crop_flip",
     "read_detection",
+    "read_language",
     "read_text",
     "save_tokenizer",
     "shard_source",
     "stack_images",
+    "start_id",
     "task_metric_names",
     "unpad_batch",
 ]

@@ -81,6 +81,20 @@ class TextOptions:
 
 
 @dataclass(frozen=True)
+class LanguageOptions:
+    """Options of texts for language models."""
+
+    path: str | None = None  # a file or folder, or "stdlib"
+    tokenizer: str | None = None  # a tokenizer.json or its folder; None: a BPE is trained
+    bpe_size: int = 4096  # of a trained vocabulary
+    second_tokenizer: str | None = None  # of networks that read the batch's entries "second"
+    second_bpe_size: int | None = None  # trains it instead
+    max_length: int = 128  # of a row, in tokens
+    packing: str = "pack"  # or "pad": a row for each piece
+    too_long: str = "truncate"  # of prompts with completions; "refuse" raises
+
+
+@dataclass(frozen=True)
 class DetectionOptions:
     """Options of pictures with boxes."""
 

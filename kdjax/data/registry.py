@@ -38,6 +38,7 @@ BUILT_IN = (
     "idx",
     "folder",
     "hf",
+    "lm",
     "synthetic",
     "text",
     "tiny_imagenet",

@@ -1,6 +1,13 @@
 """Metrics of predictions: one task for each kind of data."""
 
-from kdjax.evaluation import classification, detection, regression, representation, text
+from kdjax.evaluation import (
+    classification,
+    detection,
+    language_model,
+    regression,
+    representation,
+    text,
+)
 from kdjax.evaluation.task import EvalSpec, Predictions, Task
 
 __all__ = ["TASKS", "EvalSpec", "Predictions", "Task"]
@@ -12,4 +19,5 @@ TASKS: dict[str, Task] = {
     "text_regression": text.REGRESSION,
     "detection": detection.TASK,
     "representation": representation.TASK,
+    "language_model": language_model.TASK,
 }

@@ -87,7 +87,7 @@ def load(folder: str | Path) -> Predictor | Detector:
     model, variables, config = export.restore(folder)
     if config.get("task") == data.DETECTION:
         return make_detector(model, variables, config)
-    if config.get("latents"):
+    if config.get("latents") or config.get("task") == data.LANGUAGE_MODEL:
         raise UserError(f"{folder} holds no classifier: predictions are of classes or scores")
     names = tuple(map(str, config.get("class_names") or range(config["num_classes"])))
     temperature = float(config.get("temperature") or 1.0)

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kdjax import models
 from kdjax.distill import CriticRole
 from kdjax.errors import UserError
-from kdjax.types import Array, Batch, Model, Outputs, Spec, State
+from kdjax.evaluation.text_samples import Writer
+from kdjax.types import Array, Batch, Model, Outputs, Source, Spec, State
 
 Scores = dict[str, np.ndarray]  # "<role>/<metric>", or a metric of two roles -> [members]
 Bins = dict[str, dict[str, dict[str, list]]]  # role -> "before" | "after" -> reliability bins
@@ -26,7 +28,7 @@ class EvalSpec(NamedTuple):
     spec: Spec
     num_bins: int  # number of bins of the calibration errors
     batch_size: int  # in training; critics of representations score blocks of this size
-    dataset: Any = None  # a `data.TextSet` of text, a `data.DetectionSet` of detection
+    dataset: Any = None  # a `data.TextSet`, a `data.DetectionSet` or a `data.LanguageSet`
     critics: Mapping[str, CriticRole] = MappingProxyType({})
 
 
@@ -56,6 +58,10 @@ def _reads_image(model: Model, entry: str) -> Model:
     return model
 
 
+def _same_data(source: Source, dataset: Any, entry: str) -> tuple[Source, Any]:
+    return source, dataset
+
+
 class Task(NamedTuple):
     """The functions that a run needs for one kind of data.
 
@@ -73,16 +79,21 @@ class Task(NamedTuple):
       describe_network: (table, spec) -> the table with the sizes that the data determines, and the
         spec with the number of outputs as `num_classes`.
       check_network: refuses a network of another kind by its name.
+      build_network: (name, num_classes, options) -> the network.
       read_entry: (model, entry) -> the model that reads this entry of a batch.
+      select_entry: (source, dataset, entry) -> both as a role that reads this entry sees them.
+      describe_data: dataset -> lines about it for the log and the report.
       estimates: (evaluation, outputs, state) -> the critics' estimates on a split.
       samples: (evaluation, split, outputs) -> role -> samples that the report draws, as JSON.
+      write_texts: (dataset, role -> `Writer`) -> role -> texts that the report shows, as JSON.
       panels: (evaluation, title -> split -> samples) -> pictures for the report.
       save_files: (dataset, folder) -> None: writes the files that a network needs besides weights.
       check_files: (dataset, folder) -> None: refuses a network whose files do not match the data.
       check_installed: raises an error if a library of the metrics is missing.
       unit: the name of examples in the speed of training ("images").
-      rows_are_examples: False for a detector, whose rows are regions that it samples each time:
-        outputs cannot be cached, critics cannot compare them, `regions` may be shared.
+      rows_are_examples: False for a detector, whose rows are regions that it samples each time, and
+        for a language model, whose rows are tokens: outputs cannot be cached, critics cannot
+        compare them, `regions` may be shared.
       has_bounds: the constants of its networks are known, so `kdjax bounds` works.
     """
 
@@ -97,13 +108,17 @@ class Task(NamedTuple):
         lambda table, spec: (dict(table), spec)
     )
     check_network: Callable[[str], None] = _classifier
+    build_network: Callable[..., Model] = models.build
     read_entry: Callable[[Model, str], Model] = _reads_image
+    select_entry: Callable[[Source, Any, str], tuple[Source, Any]] = _same_data
+    describe_data: Callable[[Any], tuple[str, ...]] = lambda dataset: ()
     estimates: Callable[[EvalSpec, Mapping[str, np.ndarray], Callable[[], State]], Scores] = (
         lambda evaluation, outputs, state: {}
     )
     samples: Callable[[EvalSpec, str, Mapping[str, np.ndarray]], dict[str, Any]] = (
         lambda evaluation, split, outputs: {}
     )
+    write_texts: Callable[[Any, Mapping[str, Writer]], dict[str, Any]] | None = None
     panels: Callable[[EvalSpec, Mapping[str, Any]], list[dict[str, Any]]] = (
         lambda evaluation, samples: []
     )

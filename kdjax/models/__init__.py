@@ -9,7 +9,16 @@ from kdjax.models.layers.from_linen import from_linen
 from kdjax.models.layers.from_nnx import from_nnx
 from kdjax.models.lipschitz import pair_critic
 from kdjax.models.lipschitz.mlp import lipschitz_mlp_bound
-from kdjax.models.registry import build, load_torch, names, parameter_count, torch_options
+from kdjax.models.registry import (
+    build,
+    build_language_model,
+    load_torch,
+    names,
+    parameter_count,
+    torch_options,
+)
+from kdjax.models.text.generate import Generated, Sampling, generate
+from kdjax.models.text.language_model import as_language_model, read_tokenizer_entry
 from kdjax.models.text.layer_selection import select_layers
 from kdjax.models.text.multiple_choice import ENCODE_ONCE, REPEAT_PROMPT, PromptFormat, with_choices
 from kdjax.models.wrappers.adapters import (
@@ -35,17 +44,22 @@ __all__ = [
     "ROW",
     "VIEW",
     "Adapter",
+    "Generated",
     "PromptFormat",
+    "Sampling",
     "as_encoder",
+    "as_language_model",
     "attach_cache",
     "attach_class_means",
     "build",
+    "build_language_model",
     "connector_adapter",
     "flatten",
     "from_linen",
     "from_nnx",
     "from_safetensors",
     "fusion_adapter",
+    "generate",
     "linear_adapter",
     "lipschitz",
     "lipschitz_mlp_bound",
@@ -55,6 +69,7 @@ __all__ = [
     "norm_direction_adapter",
     "pair_critic",
     "parameter_count",
+    "read_tokenizer_entry",
     "restore",
     "save_huggingface",
     "select_layers",

@@ -18,7 +18,8 @@ from kdjax.models.io.convert import from_torch
 from kdjax.models.layers.from_linen import from_linen
 from kdjax.models.layers.layers import compute_dtype
 from kdjax.models.lipschitz.mlp import lipschitz_mlp
-from kdjax.models.text.multiple_choice import with_choices
+from kdjax.models.text.language_model import as_language_model
+from kdjax.models.text.multiple_choice import REPEAT_PROMPT, with_choices
 from kdjax.models.transformers import TRANSFORMERS
 from kdjax.models.vision.cnn import cnn
 from kdjax.models.vision.mlp import mlp
@@ -90,11 +91,8 @@ def build(name: str, *, num_classes: int, **options: Any) -> Model:
     options["dtype"] = compute_dtype(options.get("dtype"))
     if user_code.is_path(name):
         return user_code.build_network(name, {"num_classes": num_classes, **options})
-    factory, known = _factory(name), default_options(name)
-    for option in options:
-        if option not in known:
-            names_known = ", ".join(sorted(known))
-            raise UserError(f'model "{name}" has no option "{option}"; it has: {names_known}')
+    factory = _factory(name)
+    _check_options(name, options)
     prompt = TRANSFORMERS[name].prompt if name in TRANSFORMERS else None
     if prompt is not None:
         language_model: Any = factory(_OPTIONS[name](**options))
@@ -105,6 +103,38 @@ def build(name: str, *, num_classes: int, **options: Any) -> Model:
         options["num_classes"] = num_classes
     network = factory(**options)
     return network if isinstance(network, Model) else from_linen(network)
+
+
+def build_language_model(name: str, *, num_classes: int, **options: Any) -> Model:
+    """Build a decoder whose rows are tokens; see `text.language_model.as_language_model`.
+
+    Args:
+      name: a decoder of `names()`, or the Python path of a network of your own that gives logits
+        [batch, length, vocabulary].
+      num_classes: the size of the vocabulary, for networks of your own; others have `vocab_size`.
+      **options: as for `build`.
+
+    Raises:
+      UserError: as `build`; a network that is no decoder.
+    """
+    options["dtype"] = compute_dtype(options.get("dtype"))
+    if user_code.is_path(name):
+        own = user_code.build_network(name, {"num_classes": num_classes, **options})
+        return as_language_model(own)
+    decoders = [key for key, family in TRANSFORMERS.items() if family.prompt is REPEAT_PROMPT]
+    if name not in decoders:
+        raise UserError(f'model "{name}" is no decoder of texts; there are {", ".join(decoders)}')
+    _check_options(name, options)
+    family = TRANSFORMERS[name]
+    return as_language_model(family.factory(family.options(**options)))
+
+
+def _check_options(name: str, options: Mapping[str, Any]) -> None:
+    known = default_options(name)
+    for option in options:
+        if option not in known:
+            names_known = ", ".join(sorted(known))
+            raise UserError(f'model "{name}" has no option "{option}"; it has: {names_known}')
 
 
 def default_options(name: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from kdjax.report import (
     summary_text,
     sweep_table,
     tables,
+    text_samples,
 )
 from kdjax.report.files import Path
 from kdjax.report.metric_format import format_value
@@ -87,6 +88,7 @@ def _article(record: RunRecord) -> dict[str, Any]:
         "bounds_table": bounds and bounds_tables.bounds_table(bounds.networks),
         "bounds_figure": bounds and bounds_tables.bounds_figure(bounds.networks),
         "detections": detections.as_html(report.pictures),
+        "texts": text_samples.as_html(report.texts),
         "players": tables.players(report),
         "costs": cost_table.costs(report),
         "dropped": tables.dropped(report),

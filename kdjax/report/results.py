@@ -92,8 +92,8 @@ class VariantResult:
     """Scores of a variant's members and the choices by role; reports show `title` as its name.
 
     `reliability` pools the bins of the chosen members. `seconds` (the time of training) and
-    `detections` (split -> role -> photographs -> rows of left, top, right, bottom, score, class)
-    are not in report.json.
+    `detections` (split -> role -> photographs -> rows of left, top, right, bottom, score, class; of
+    language models: prompts with texts) are not in report.json.
     """
 
     name: str
@@ -138,6 +138,15 @@ class DetectionPicture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextSample:
+    """A prompt, the text behind it in the data, and the texts that networks wrote, by name."""
+
+    prompt: str
+    reference: str
+    texts: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataSummary:
     """The data set of a run; `sizes` maps a split to its number of examples."""
 
@@ -145,6 +154,7 @@ class DataSummary:
     num_classes: int | None = None
     class_names: tuple[str, ...] = ()
     sizes: Mapping[str, int] = field(default_factory=dict)
+    notes: Annotated[tuple[str, ...], _UNLESS_EMPTY] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +184,7 @@ class RunSummary:
     variants: Annotated[tuple[VariantResult, ...], Field(min_length=1)]
     config: Mapping[str, Any] = field(default_factory=dict)
     pictures: Annotated[tuple[DetectionPicture, ...], _UNLESS_EMPTY] = ()
+    texts: Annotated[tuple[TextSample, ...], _UNLESS_EMPTY] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

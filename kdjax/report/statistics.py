@@ -45,6 +45,8 @@ def main_metrics(report: RunSummary) -> tuple[str, ...]:
         for scores in member.results.values()
         for name in scores
     }
+    if "bits_per_byte" in names:
+        return "accuracy", "ece", "bits_per_byte"
     return ("ap50", "ap", "detection_ece") if "ap50" in names else ("accuracy", "ece", "nll")
 
 

@@ -61,6 +61,11 @@ def show(table: Table, *, file: IO[str] | None = None) -> None:
         console.print(note, markup=False, soft_wrap=True)
 
 
+def show_line(line: str) -> None:
+    """Print a line that a terminal may wrap."""
+    Console(highlight=False).print(line, markup=False, soft_wrap=True)
+
+
 def as_markdown(table: Table) -> str:
     """Return a Markdown table with its title and notes."""
     return render("table.md.j2", table=table)

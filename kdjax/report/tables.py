@@ -24,7 +24,8 @@ from kdjax.report.statistics import (
     short_names,
     summarise,
 )
-from kdjax.report.table import BOLD_NOTE, Table, show
+from kdjax.report.table import BOLD_NOTE, Table, show, show_line
+from kdjax.report.text_samples import as_lines
 
 
 def results(report: RunSummary, split: str = "test") -> Table:
@@ -93,6 +94,8 @@ def show_tables(report: RunSummary) -> None:
     for table in tables:
         if table is not None:
             show(table)
+    for line in as_lines(report.texts):
+        show_line(line)
 
 
 def differences(report: RunSummary, role: str = "student", split: str = "test") -> Table | None:

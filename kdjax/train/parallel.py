@@ -6,6 +6,7 @@
 - `pmap_members`: a sweep's members are divided over the devices, `pmap(vmap(step))`, without
   communication between steps; every device has the full batch.
 - `mesh_data`: as `pmap_data`, but under `jit` with shardings; the step has no axis name.
+  `sharded_state.shard_state` divides the state as well.
 
 With several processes each process passes its rows of a batch (`Layout.block`, for
 `data.shard_source`), or those of its members (`Layout.members`), and receives the full states,
@@ -107,8 +108,8 @@ def pmap_data(devices: int, *, stacked_batch: bool) -> Layout:
         fetch=lambda tree: jax.tree.map(lambda x: x[0], tree),
         put=put,
         share=replicate,
-        compile_step=lambda f: _blocking_on_cpu(jax.pmap(f, AXIS, donate_argnums=0, **where)),
-        compile_map=lambda f: _blocking_on_cpu(jax.pmap(f, AXIS, **where)),
+        compile_step=lambda f: blocking_on_cpu(jax.pmap(f, AXIS, donate_argnums=0, **where)),
+        compile_map=lambda f: blocking_on_cpu(jax.pmap(f, AXIS, **where)),
         read=lambda tree: jax.tree.map(lambda x: x[0], jax.device_get(tree)),
         join=join,
         block=(jax.process_index(), multihost.count()),
@@ -180,10 +181,10 @@ def mesh_data(devices: int, *, stacked_batch: bool) -> Layout:
         fetch=_identity,
         put=lambda batch: jax.device_put(dict(batch), divided),
         share=lambda tree: jax.device_put(tree, replicated),
-        compile_step=lambda f: _blocking_on_cpu(
+        compile_step=lambda f: blocking_on_cpu(
             jax.jit(f, donate_argnums=0, out_shardings=(replicated, replicated))
         ),
-        compile_map=lambda f: _blocking_on_cpu(jax.jit(f, out_shardings=replicated)),
+        compile_map=lambda f: blocking_on_cpu(jax.jit(f, out_shardings=replicated)),
         read=jax.device_get,
         join=jax.device_get,
     )
@@ -255,7 +256,7 @@ class _BlockingCall:
         return jax.block_until_ready(self._f(*args))
 
 
-def _blocking_on_cpu(f: Mapped) -> Mapped:
+def blocking_on_cpu(f: Mapped) -> Mapped:
     """On simulated CPU devices, wait for each call before the next.
 
     Queued programs with collectives block one another on the CPU's few threads until XLA aborts

@@ -15,6 +15,7 @@ from kdjax.experiment.build.build import build
 from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.train import parallel
+from kdjax.train.sharded_state import shard_state
 from kdjax.types import Spec
 from tests.distill.methods import tables
 
@@ -24,6 +25,7 @@ LAYOUTS = {
     "one": parallel.one_device,
     "pmap": functools.partial(parallel.pmap_data, 8, stacked_batch=False),
     "mesh": functools.partial(parallel.mesh_data, 8, stacked_batch=False),
+    "sharded": lambda: shard_state(parallel.mesh_data(8, stacked_batch=False)),
 }
 
 
@@ -54,6 +56,11 @@ def test_eight_devices_equal_one(method, layout):
     one, eight = after(method, "one"), after(method, layout)
     assert int(eight[0].step) == 3
     assert_close(eight, one)
+
+
+@pytest.mark.parametrize(("method", "kind"), [("kd", "cnn"), ("bdkd", "mlp")])
+def test_a_divided_state_takes_the_same_steps(method, kind):
+    assert_close(after(method, "sharded", kind), after(method, "one", kind))
 
 
 @pytest.mark.parametrize("layout", ["pmap", "mesh"])

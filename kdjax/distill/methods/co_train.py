@@ -24,6 +24,7 @@ from kdjax.distill.methods.collectives import (
     gather,
     label_and_mask,
     local_masked_mean,
+    local_share,
     rows,
     select_features,
 )
@@ -133,7 +134,8 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
             role_loss, role_metrics = _sum_terms(role, terms, scalars, forward)
             total, metrics = total + role_loss, {**metrics, **role_metrics}
         active = _active(players, forward)
-        metrics |= _accuracies(forward)
+        if not any(term.spec.sums for player in players.values() for term in player.terms.values()):
+            metrics |= _accuracies(forward)  # from all logits, which such terms do not compute
         metrics |= {f"{r}/active": on / device_count(axis_name) for r, on in active.items()}
         return total, Aux(new_stats, metrics, active, outputs)
 
@@ -232,7 +234,8 @@ def _term_share(
     if spec.coupled:  # every device has the value of the global batch
         factor = jnp.float32(1 / (len(pairs) * device_count(axis_name)))
         return jax.tree.map(lambda *x: factor * sum(x), *pairs)
-    shares = [local_masked_mean(value, batch["mask"], axis_name) for value, _ in pairs]
+    share = local_share if spec.sums else local_masked_mean
+    shares = [share(value, batch["mask"], axis_name) for value, _ in pairs]
     return sum(shares, jnp.float32(0)) / len(shares), {}
 
 
@@ -249,9 +252,9 @@ def _accuracies(forward: _Forward) -> dict[str, Array]:
     """Return this device's share of each role's accuracy, where the labels are classes."""
     metrics = {}
     for role, outputs in forward.detached.items():
-        if outputs.logits.shape[-1] == 1 or forward.batch["label"].ndim > 1:
-            continue  # regressions; pairs, whose labels are latent factors
         seen = rows(outputs, forward.batch)
+        if outputs.logits.shape[-1] == 1 or seen["label"].ndim > 1:
+            continue  # regressions; pairs, whose labels are latent factors
         correct = jnp.argmax(outputs.logits, axis=-1) == seen["label"]
         metrics[f"{role}/accuracy"] = local_masked_mean(correct, seen["mask"], forward.axis_name)
     return metrics

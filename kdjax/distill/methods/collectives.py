@@ -11,11 +11,16 @@ from kdjax.types import Array, Batch, Outputs
 
 def local_masked_mean(values: Array, mask: Array, axis_name: str | None) -> Array:
     """Return this device's part of the masked mean over all devices; the parts sum to the mean."""
+    # `where`, not a product, because a masked row may hold NaN
+    return local_share(jnp.sum(jnp.where(mask > 0, values * mask, 0.0)), mask, axis_name)
+
+
+def local_share(total: Array, mask: Array, axis_name: str | None) -> Array:
+    """Divide this device's masked sum by the sum of the mask over all devices."""
     count = jnp.sum(mask)
     if axis_name is not None:
         count = jax.lax.psum(count, axis_name)
-    # `where`, not a product, because a masked row may hold NaN
-    return jnp.sum(jnp.where(mask > 0, values * mask, 0.0)) / jnp.maximum(count, 1.0)
+    return total / jnp.maximum(count, 1.0)
 
 
 def gather(tree: Any, axis_name: str | None) -> Any:
@@ -33,8 +38,9 @@ def select_features(outputs: Outputs, layers: Sequence[str]) -> Outputs:
 def rows(outputs: Outputs, batch: Batch, kind: str = "row") -> Batch:
     """Return the batch with the labels and the mask of a network's output rows.
 
-    A classifier has a row for each example; a detector for each region ("row") and each anchor
-    ("anchor"), for which its features hold "<kind>_label" and "<kind>_mask" [rows].
+    A classifier has a row for each example; a language model for each token; a detector for each
+    region ("row") and each anchor ("anchor"), for which its features hold "<kind>_label" and
+    "<kind>_mask" [rows]. A "sequence" is an example.
     """
     if f"{kind}_label" not in outputs.features:
         return batch

@@ -1,8 +1,9 @@
 """Terms that read logits. To add one, add its loss in `losses/` and three lines here.
 
-Terms with a `layer` also take "token_logits": the loss of each token, averaged over the real tokens
-of an example, then over the examples. They also take a feature with other logits of the student,
-"class_logits" or "distillation_logits" of a DeiT, in place of its logits.
+Rows are examples, or the tokens of a language model, over which a term averages. Terms with a
+`layer` also take "token_logits": the loss of each token, averaged over the real tokens of an
+example, then over the examples; and `chunk`, see `token_head`. They also take a feature with other
+logits of the student, "class_logits" or "distillation_logits" of a DeiT, in place of its logits.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,14 +13,22 @@ import jax.numpy as jnp
 
 from kdjax import losses
 from kdjax.distill.terms.spec import POSITIVE, UNIT, VIEW_LOGITS, Scalar, Teachers, TermSpec
-from kdjax.distill.terms.tokens import TARGETS, example_means, logits_at, pairwise, token_features
+from kdjax.distill.terms.token_head import in_chunks
+from kdjax.distill.terms.tokens import (
+    TARGETS,
+    example_means,
+    logits_at,
+    pairwise,
+    row_kind,
+    token_features,
+)
 from kdjax.types import Array, Batch, Outputs, Scalars
 
 TEMPERATURE = {"temperature": Scalar(1.0, POSITIVE)}
 _OWN_LOGITS = ("class_logits", "distillation_logits")  # of `vit.vit`
 
 
-def cross_entropy(layer: str = "") -> TermSpec:
+def cross_entropy(layer: str = "", chunk: int = 0) -> TermSpec:
     """Cross-entropy with the labels, or with "token_targets"; `label_smoothing` in [0, 1)."""
     layer, own = _places(layer)
 
@@ -29,8 +38,9 @@ def cross_entropy(layer: str = "") -> TermSpec:
         return example_means(values, student, layer)
 
     smoothing = {"label_smoothing": Scalar(0.0, (-1e-9, 1.0))}
-    layers = token_features(layer, targets=True)
-    return TermSpec(loss_fn, smoothing, teachers="none", layers=layers, own_logits=own)
+    reads: dict[str, Any] = {"layers": token_features(layer, targets=True), "own_logits": own}
+    spec = TermSpec(loss_fn, smoothing, teachers="none", rows=row_kind(layer), **reads)
+    return in_chunks(spec, losses.cross_entropy, layer, chunk)
 
 
 def label_logit_mse() -> TermSpec:
@@ -43,27 +53,29 @@ def label_logit_mse() -> TermSpec:
     return TermSpec(loss_fn, {}, teachers="none")
 
 
-def forward_kl(layer: str = "") -> TermSpec:
+def forward_kl(layer: str = "", chunk: int = 0) -> TermSpec:
     """KL(teacher || student), times T^2: Hinton's KD, DML, the teacher's side of BD-KD."""
-    return _divergence(losses.forward_kl, layer, scale_by_temperature_squared=True)
+    return _divergence(losses.forward_kl, layer, chunk, scale_by_temperature_squared=True)
 
 
-def reverse_kl(layer: str = "") -> TermSpec:
+def reverse_kl(layer: str = "", chunk: int = 0) -> TermSpec:
     """KL(student || teacher), times T^2."""
-    return _divergence(losses.reverse_kl, layer, scale_by_temperature_squared=True)
+    return _divergence(losses.reverse_kl, layer, chunk, scale_by_temperature_squared=True)
 
 
-def soft_cross_entropy(layer: str = "") -> TermSpec:
+def soft_cross_entropy(layer: str = "", chunk: int = 0) -> TermSpec:
     """-sum p_teacher log p_student, without T^2: SinKD's distillation on GLUE."""
-    return _divergence(losses.soft_cross_entropy, layer)
+    return _divergence(losses.soft_cross_entropy, layer, chunk)
 
 
-def hard_cross_entropy(layer: str = "") -> TermSpec:
+def hard_cross_entropy(layer: str = "", chunk: int = 0) -> TermSpec:
     """Cross-entropy with the teacher's most probable class: DeiT's hard distillation."""
     layer, own = _places(layer)
     loss_fn = pairwise(losses.hard_cross_entropy, layer)
     smoothing = {"label_smoothing": Scalar(0.0, (-1e-9, 1.0))}
-    return TermSpec(loss_fn, smoothing, layers=token_features(layer), own_logits=own)
+    layers, rows = token_features(layer), row_kind(layer)
+    spec = TermSpec(loss_fn, smoothing, layers=layers, own_logits=own, rows=rows)
+    return in_chunks(spec, losses.hard_cross_entropy, layer, chunk)
 
 
 def logit_mse() -> TermSpec:
@@ -71,19 +83,19 @@ def logit_mse() -> TermSpec:
     return _divergence(losses.logit_mse)
 
 
-def total_variation(layer: str = "") -> TermSpec:
+def total_variation(layer: str = "", chunk: int = 0) -> TermSpec:
     """Total variation distance. Its gradient falls as 1/T, so T^2 is off by default."""
-    return _divergence(losses.total_variation, layer)
+    return _divergence(losses.total_variation, layer, chunk)
 
 
-def jensen_shannon(layer: str = "") -> TermSpec:
+def jensen_shannon(layer: str = "", chunk: int = 0) -> TermSpec:
     """Generalised Jensen-Shannon divergence, times T^2; `mixture` is the loss's `weight`."""
 
     def loss(student: Array, teacher: Array, *, temperature: Any, mixture: Any) -> Array:
         return losses.jensen_shannon(student, teacher, temperature=temperature, weight=mixture)
 
     mixture = {"mixture": Scalar(0.5, UNIT)}
-    return _divergence(loss, layer, scalars=mixture, scale_by_temperature_squared=True)
+    return _divergence(loss, layer, chunk, scalars=mixture, scale_by_temperature_squared=True)
 
 
 def balanced_kl() -> TermSpec:
@@ -104,29 +116,29 @@ def standardized_kl() -> TermSpec:
     return _divergence(losses.standardized_kl, scalars=scalars, scale_by_temperature_squared=True)
 
 
-def skew_forward_kl(layer: str = "") -> TermSpec:
+def skew_forward_kl(layer: str = "", chunk: int = 0) -> TermSpec:
     """KL(teacher || mixture), a share `alpha` of the teacher in the mixture, times T^2."""
     scalars = {"alpha": Scalar(0.1, UNIT)}
     return _divergence(
-        losses.skew_forward_kl, layer, scalars=scalars, scale_by_temperature_squared=True
+        losses.skew_forward_kl, layer, chunk, scalars=scalars, scale_by_temperature_squared=True
     )
 
 
-def skew_reverse_kl(layer: str = "") -> TermSpec:
+def skew_reverse_kl(layer: str = "", chunk: int = 0) -> TermSpec:
     """KL(student || mixture), a share `alpha` of the student in the mixture, times T^2."""
     scalars = {"alpha": Scalar(0.1, UNIT)}
     return _divergence(
-        losses.skew_reverse_kl, layer, scalars=scalars, scale_by_temperature_squared=True
+        losses.skew_reverse_kl, layer, chunk, scalars=scalars, scale_by_temperature_squared=True
     )
 
 
-def adaptive_kl(layer: str = "", from_tail: bool = False) -> TermSpec:
+def adaptive_kl(layer: str = "", from_tail: bool = False, chunk: int = 0) -> TermSpec:
     """AKL: forward KL for the teacher's head, reverse for its tail, times T^2."""
 
     def loss(student: Array, teacher: Array, *, temperature: Any) -> Array:
         return losses.adaptive_kl(student, teacher, from_tail=from_tail, temperature=temperature)
 
-    return _divergence(loss, layer, scale_by_temperature_squared=True)
+    return _divergence(loss, layer, chunk, scale_by_temperature_squared=True)
 
 
 def multi_level_kl() -> TermSpec:
@@ -159,19 +171,22 @@ def correlation() -> TermSpec:
 def _divergence(
     loss: Callable[..., Array],
     layer: str = "",
+    chunk: int = 0,
     *,
     scalars: Mapping[str, Scalar] | None = None,
     scale_by_temperature_squared: bool = False,
 ) -> TermSpec:
     """Compare logits at a temperature with one teacher."""
     layer, own = _places(layer)
-    return TermSpec(
+    spec = TermSpec(
         pairwise(loss, layer),
         {**TEMPERATURE, **(scalars or {})},
         scale_by_temperature_squared=scale_by_temperature_squared,
         layers=token_features(layer),
         own_logits=own,
+        rows=row_kind(layer),
     )
+    return in_chunks(spec, loss, layer, chunk)
 
 
 def _places(layer: str) -> tuple[str, str]:

@@ -47,7 +47,8 @@ class TermSpec(NamedTuple):
     `match`: a pair must have the same "shape", the same shape except channels ("space"), or any
     shapes ("free"). `own_logits`: a feature of the student that replaces its logits.
     `own_parameters` and `parameters`: paths of the student's and the teachers' parameters that it
-    reads as features under `parameter_name(path)`.
+    reads as features under `parameter_name(path)`. `sums`: the loss is [], the sum over the rows of
+    this device times `batch["mask"]`; it is divided by the sum of the mask over all devices.
     """
 
     loss_fn: LossFn
@@ -61,7 +62,8 @@ class TermSpec(NamedTuple):
     own_logits: str = ""
     own_parameters: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
-    rows: str = "row"  # the kind of rows ("row", "anchor") whose labels and mask it reads
+    sums: bool = False
+    rows: str = "row"  # the kind of rows ("row", "anchor", "sequence") with its labels and mask
 
     @property
     def own_layers(self) -> tuple[str, ...]:

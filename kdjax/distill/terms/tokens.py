@@ -35,6 +35,14 @@ def token_features(layer: str, *, targets: bool = False) -> Pairs:
     return tuple((name, name) for name in names)
 
 
+def row_kind(layer: str) -> str:
+    """Return the kind of rows that a term on this layer averages over.
+
+    The rows of a language model are tokens; with a layer its terms average by sequence first.
+    """
+    return "sequence" if layer else "row"
+
+
 def logits_at(outputs: Outputs, layer: str) -> Array:
     """Return the logits that a term on this layer compares."""
     return outputs.features[layer] if layer else outputs.logits
@@ -85,7 +93,8 @@ def _answers(loss: Callable[..., Array], skip_student_eos: bool, *, coupled: boo
 
     layers = token_features(TOKENS, targets=True)
     weight = {"weight": Scalar(1.5)}
-    return TermSpec(loss_fn, weight, layers=layers, match="free", coupled=coupled)
+    rows = row_kind(TOKENS)
+    return TermSpec(loss_fn, weight, layers=layers, match="free", coupled=coupled, rows=rows)
 
 
 def _shifted(outputs: Outputs) -> tuple[Array, Array]:

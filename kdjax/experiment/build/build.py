@@ -18,6 +18,7 @@ from kdjax.errors import UserError, prefix_errors
 from kdjax.evaluation.selection import Selection, make_selection
 from kdjax.experiment.build import critics as experiment_critics
 from kdjax.experiment.build import data as experiment_data
+from kdjax.experiment.build import on_policy
 from kdjax.experiment.build.folders import resolve_folders, tokenizer_folder
 from kdjax.experiment.build.hparams import list_members, make_hparams, place_member
 from kdjax.experiment.build.initial_weights import find_initial_weights
@@ -122,7 +123,7 @@ def _variant(
 ) -> Variant:
     config = roles.config
     if roles.critics and not data.task.rows_are_examples:
-        raise UserError(f"roles.{roles.critics[0]} is a critic, which cannot compare regions")
+        raise UserError(f"roles.{roles.critics[0]} is a critic, which compares examples only")
     critics = {r: experiment_critics.make_critic(r, config, labels) for r in roles.critics}
     check_parts(config, config.devices or jax.device_count())
     networks = {role: make_network(role, config, data, None) for role in roles.players}
@@ -144,7 +145,8 @@ def _variant(
             placed = {role: on_axis(role, axis_name) for role in players}
         try:
             plain = co_train(placed, axis_name=axis_name)
-            return experiment_critics.add_critics(plain, critics, placed, axis_name)
+            complete = experiment_critics.add_critics(plain, critics, placed, axis_name)
+            return on_policy.add(complete, config, data, networks, axis_name)
         except ValueError as error:
             raise UserError(f"roles.{error}") from error
 

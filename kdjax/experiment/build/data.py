@@ -17,7 +17,11 @@ from kdjax.types import Array, Batch, Source, Spec
 T = TypeVar("T")
 
 # data set -> its kind, a task of `evaluation`; all others are image classification
-KIND = {"coco": "detection", **dict.fromkeys(data.PAIRS, "representation")}
+KIND = {
+    "coco": "detection",
+    "lm": data.LANGUAGE_MODEL,
+    **dict.fromkeys(data.PAIRS, "representation"),
+}
 
 
 # keys of images that pairs do not have
@@ -26,10 +30,20 @@ _NOT_OF_PAIRS = (
 )  # fmt: skip
 # data sets of a key -> the key's `of` in the schema
 _OWNERS = {
-    **{of: of for of in ("text", "coco", "coco, folder, hf, webdataset", "hf, text, webdataset")},
+    **{
+        of: of
+        for of in (
+            "text",
+            "lm",
+            "lm, text",
+            "coco",
+            "coco, folder, hf, webdataset",
+            "hf, text, webdataset",
+        )
+    },
     ", ".join(data.PAIRS): "pairs",
 }
-_FILES = ("path", "train_file", "vocabulary", "tokenizer")
+_FILES = ("path", "train_file", "vocabulary", "tokenizer", "second_tokenizer")
 _NOT_OF_COCO = ("test", "canvas", "eval_crop", "shape", "num_classes")
 
 
@@ -86,6 +100,11 @@ def load(config: Config, tokenizer: str | None = None) -> TaskData:
         source = dataset.source
         scores = data.holds_scores(source.spec.task)
         kind = "text_regression" if scores else "text_classification"
+    elif name == "lm":
+        language = _options(data.LanguageOptions, config)
+        language = replace(language, tokenizer=language.tokenizer or tokenizer)
+        dataset = data.read_language(language, batching, splitting)
+        source = dataset.source
     elif name == "coco":
         dataset = data.read_detection(_options(data.DetectionOptions, config), batching, splitting)
         source = dataset.source
@@ -99,7 +118,7 @@ def load(config: Config, tokenizer: str | None = None) -> TaskData:
             )
     names = data.digest({"class names": source.spec.class_names})
     source = source._replace(digest={**source.digest, **names})
-    if not is_text:
+    if not source.spec.vocab_size:
         source = source._replace(spec=_normalised(source.spec, config.data))
     return TaskData(source, TASKS[kind], dataset)
 
@@ -139,7 +158,7 @@ def with_test_splits(own: TaskData, other: TaskData) -> TaskData:
 
 def eval_crop(config: Config) -> float | None:
     """Return `data.eval_crop` as it is used; None where images are not resized."""
-    is_image = config.data.name not in (*data.PAIRS, "text", "coco")
+    is_image = config.data.name not in (*data.PAIRS, "text", "lm", "coco")
     return data.eval_crop(_options(data.ImageOptions, config)) if is_image else None
 
 
@@ -158,7 +177,8 @@ def _with_local_files(table: Data) -> Data:
 def _holds_text(table: Data) -> bool:
     """Return whether a set of hf is read as texts; refuse keys that do not belong to it."""
     is_text = data.holds_text(table.path, data.Columns(**dict(table.columns)))
-    for key in ("task", "train_file") if is_text else schema_lookup.of_data("text"):
+    of_text = (*schema_lookup.of_data("text"), *schema_lookup.of_data("lm, text"))
+    for key in ("task", "train_file") if is_text else of_text:
         if getattr(table, key) != Data.model_fields[key].default:
             content = "texts of its own" if is_text else "images"
             raise UserError(
@@ -182,7 +202,7 @@ def _refuse_foreign(table: Data) -> None:
     """Refuse keys of another kind of data."""
     name, changed = table.name, {k for k, v in table if v != Data.model_fields[k].default}
     for owners, kind in _OWNERS.items():
-        is_own = name in owners.split(", ") or (name == "hf" and kind == "text")
+        is_own = name in owners.split(", ") or (name == "hf" and kind in ("text", "lm, text"))
         foreign = [] if is_own else schema_lookup.of_data(kind)
         for key in foreign:
             if key in changed:

@@ -13,7 +13,7 @@ from kdjax.distill import (
     terms,
 )
 from kdjax.errors import UserError, is_number, prefix_errors
-from kdjax.experiment.build import random_sweep
+from kdjax.experiment.build import on_policy, random_sweep
 from kdjax.experiment.config.schema import Config
 from kdjax.train import sweep
 
@@ -36,6 +36,7 @@ def make_hparams(
                 )
         else:
             hparams[role] = player_hparams(players[role], learning_rate=rate, weight_decay=decay)
+            hparams[role] |= on_policy.hparams(config.roles[role])
     return hparams
 
 
@@ -82,4 +83,6 @@ def place_member(
                 raise UserError(
                     f"roles.{role}.optimizer.{key} is {value}; it must be >= 0 and finite"
                 )
+        with prefix_errors(f"roles.{role}.on_policy."):
+            on_policy.check(numbers.get("on_policy", {}))
     return hparams

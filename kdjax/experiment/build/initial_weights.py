@@ -44,14 +44,15 @@ def find_initial_weights(
         frozen role; a file that does not fit; an unknown earlier variant.
     """
     origins = Origins({}, [], {}, {})
-    spec = data.source.spec
     for role, player in players.items():
         where = f"roles.{role}"
         _check_origin(role, roles)
         table = _with_local_files(roles.config.roles[role], where)
+        seen = data.read_by(table.input)
+        spec = seen.source.spec
         if table.checkpoint is not None:
             with prefix_errors(f"{where}.checkpoint: "):
-                data.task.check_files(data.dataset, files.LocalPath(table.checkpoint))
+                data.task.check_files(seen.dataset, files.LocalPath(table.checkpoint))
                 template = models.strip_wrappers(shapes[role])
                 network, network_spec = data.task.describe_network(table.model.model_dump(), spec)
                 variables, headless = load_initial_weights(table, network, template, network_spec)

@@ -22,16 +22,17 @@ def make_network(role: str, config: Config, data: TaskData, axis_name: str | Non
     with prefix_errors(f"{where}.model.name "):
         data.task.check_network(name)
     if table.cache and not data.task.rows_are_examples:
-        raise UserError(f"{where}.cache is set, but a detector samples new regions every time")
+        raise UserError(f"{where}.cache is set, but the rows of this data are no examples")
     with prefix_errors(f"{where}.model: "):
-        network, spec = data.task.describe_network(table.model.model_dump(), data.source.spec)
+        seen = data.read_by(table.input).source.spec
+        network, spec = data.task.describe_network(table.model.model_dump(), seen)
         options = {key: value for key, value in network.items() if key != "name"}
         derived = sorted({"num_classes", "dtype", "axis_name"} & set(options))
         if derived:
             raise UserError(
                 f"{derived[0]} is set by the data, `precision` and the devices; remove it"
             )
-        model = models.build(
+        model = data.task.build_network(
             name,
             num_classes=spec.num_classes,
             dtype=PRECISIONS[config.precision],

@@ -18,6 +18,11 @@ class TaskData(NamedTuple):
     task: Task
     dataset: Any = None  # read by the task's functions: tokenizer and groups, or photographs
 
+    def read_by(self, entry: str) -> "TaskData":
+        """Return the data as a role that reads this entry of a batch sees it."""
+        source, dataset = self.task.select_entry(self.source, self.dataset, entry)
+        return self._replace(source=source, dataset=dataset)
+
 
 class InitialWeights(NamedTuple):
     """Initial variables of a role; `stacked`: with a leading axis of members."""

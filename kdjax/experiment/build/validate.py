@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from kdjax.distill import CriticRole, Player
+from kdjax.distill.terms import TermSpec
 from kdjax.errors import UserError, is_number, prefix_errors
 from kdjax.experiment.build.plan import TaskData
 from kdjax.experiment.config.schema import Config, Term
@@ -18,6 +19,10 @@ def check_devices(config: Config) -> None:
     """Refuse more devices than exist, and batches that do not divide over them."""
     if config.devices > jax.device_count():
         raise UserError(f"devices is {config.devices}; this machine has {jax.device_count()}")
+    if config.shard_parameters and config.parallel != "mesh":
+        raise UserError(
+            f"shard_parameters is set, but parallel is {config.parallel!r}; set parallel=mesh"
+        )
     devices = config.devices or jax.device_count()
     if devices % jax.process_count():
         raise UserError(
@@ -118,6 +123,7 @@ def check_shapes(
                         f"{where}: class means need a frozen network, but {peer} is trained; give "
                         f"roles.{peer} no terms and a checkpoint or from_variant"
                     )
+                _check_vocabularies(where, (role, peer), term.spec, outputs, config)
                 adapters = config.roles[role].adapters
                 for layers in term.spec.layers:
                     match = term.spec.match
@@ -131,6 +137,29 @@ def check_shapes(
     stats = {role: v.stats for role, v in shapes.items()}
     jax.eval_shape(method.loss, params, stats, batch, hparams, key)
     return shapes
+
+
+def _check_vocabularies(
+    where: str,
+    owners: tuple[str, str],
+    spec: TermSpec,
+    outputs: Mapping[str, Outputs],
+    config: Config,
+) -> None:
+    """Refuse a term that compares tokens one by one between different vocabularies."""
+    own, peer = (outputs[owner] for owner in owners)
+    is_text = all("token_targets" in each.features for each in (own, peer))
+    by_token = spec.teachers != "none" and (spec.match == "shape" or spec.sums)
+    if owners[0] == owners[1] or not is_text or not by_token:
+        return
+    sizes = [each.logits.shape[-1] for each in (own, peer)]
+    same_tokens = len({config.roles[owner].input for owner in owners}) == 1
+    if sizes[0] != sizes[1] or not same_tokens:
+        raise UserError(
+            f"{where} compares tokens of {owners[0]} and {owners[1]} one by one, but their "
+            f"vocabularies differ ({sizes[0]} and {sizes[1]} tokens); use ULD "
+            "(universal_logit_distance) or multi_level_transport"
+        )
 
 
 def _trace_network(role: str, player: Player, batch: Batch) -> tuple[Variables, Outputs]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from kdjax.report.files import Path, as_path, is_remote
 
+_WORKDIR = "the folder of the run, or gs://bucket/path"
 CHANGED_DATA = "continue although the data have changed since the run began"
 BEST = "the weights of the best validation, of a run with keep_best, instead of the last ones"
 
@@ -19,6 +20,7 @@ Knowledge distillation beyond one KL: train networks beside each other, from a c
       --config.roles.student.terms.balanced_kl.temperature=4
   python -m kdjax export --workdir=runs/x --role=student --out=student
   python -m kdjax predict --model=student --input=photos --out=predictions.csv
+  python -m kdjax generate --model=student --prompt="def main():"
   python -m kdjax import --model=resnet56 --weights=resnet56.th --out=teacher
   python -m kdjax bounds --workdir=runs/x
   python -m kdjax study --config=experiments/bounds_gaussian.py --out=runs/bounds_gaussian
@@ -60,6 +62,7 @@ def make_parser(version: str) -> ArgumentParser:
     )
     _add_export(add)
     _add_predict(add)
+    _add_generate(add)
     _add_import(add)
     _add_bounds(add)
     report = add("report", "one page (.html) or its tables (.md) for several workdirs")
@@ -74,9 +77,7 @@ def _add_export(add: Add) -> None:
     _add_workdir(export)
     export.add_argument("--role", required=True, help="teacher, student, ...")
     export.add_argument("--out", required=True, type=_path, help="a new folder")
-    export.add_argument("--variant", help="which variant (default: the only one)")
-    export.add_argument("--member", type=int, help="default: the chosen one of the first seed")
-    export.add_argument("--best", action="store_true", help=BEST)
+    _add_member(export)
     export.add_argument(
         "--format",
         choices=("kdjax", "torch", "stablehlo", "huggingface"),
@@ -85,6 +86,31 @@ def _add_export(add: Add) -> None:
         "which JAX runs without kdjax; huggingface: instead, "
         "config.json and model.safetensors of a transformer in its names",
     )
+
+
+def _add_member(command: ArgumentParser) -> None:
+    command.add_argument("--variant", help="which variant (default: the only one)")
+    command.add_argument("--member", type=int, help="default: the chosen one of the first seed")
+    command.add_argument("--best", action="store_true", help=BEST)
+
+
+def _add_generate(add: Add) -> None:
+    generate = add("generate", "continue prompts by a language model, of a run or exported")
+    source = generate.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--model", type=_path, metavar="DIR", help="an export, or a folder of Hugging Face"
+    )
+    source.add_argument("--workdir", type=_path, help=_WORKDIR)
+    generate.add_argument("--allow-changed-data", action="store_true", help=CHANGED_DATA)
+    generate.add_argument("--role", default="student", help="of --workdir (default: student)")
+    _add_member(generate)
+    generate.add_argument(
+        "--prompt", required=True, nargs="+", metavar="TEXT", help='texts to continue, or ""'
+    )
+    generate.add_argument("--max-new-tokens", type=int, default=64, metavar="N")
+    generate.add_argument("--temperature", type=float, default=1.0, help="0: the likeliest tokens")
+    generate.add_argument("--top-p", type=float, default=1.0, help="mass of the tokens drawn from")
+    generate.add_argument("--seed", type=int, default=0)
 
 
 def _add_predict(add: Add) -> None:
@@ -119,9 +145,7 @@ def _add_import(add: Add) -> None:
 
 
 def _add_workdir(command: ArgumentParser) -> None:
-    command.add_argument(
-        "--workdir", required=True, type=_path, help="the folder of the run, or gs://bucket/path"
-    )
+    command.add_argument("--workdir", required=True, type=_path, help=_WORKDIR)
     command.add_argument("--allow-changed-data", action="store_true", help=CHANGED_DATA)
 
 

@@ -10,6 +10,7 @@ from kdjax.report.results import (
     DetectionPicture,
     RunSummary,
     Selection,
+    TextSample,
     VariantResult,
     from_json,
 )
@@ -39,6 +40,7 @@ def make_report(
             num_classes=source.spec.num_classes,
             class_names=tuple(source.spec.class_names),
             sizes=dict(source.size),
+            notes=experiment.task.describe_data(experiment.data.dataset),
         ),
         steps=config.num_steps,
         batch_size=config.batch_size,
@@ -52,6 +54,7 @@ def make_report(
         variants=tuple(results),
         config=resolve.to_dict(config),
         pictures=_pictures(experiment, results),
+        texts=_texts(results),
     )
 
 
@@ -62,6 +65,20 @@ def swept_paths(members: Iterable[Member]) -> list[str]:
         for path, value in member.items():
             values.setdefault(path, set()).add(value)
     return [path for path in values if path != "seed" and len(values[path]) > 1]
+
+
+def _texts(results: Iterable[VariantResult]) -> tuple[TextSample, ...]:
+    """Collect what networks wrote behind the same prompts; a frozen one wrote before."""
+    written: dict[tuple[str, str], dict[str, str]] = {}
+    for result in results:
+        for role, samples in result.detections.get("texts", {}).items():
+            for sample in samples if result.roles[role].trains else ():
+                texts = written.setdefault((sample["prompt"], sample["reference"]), {})
+                texts[f"{result.title or result.name}, {role}"] = sample["text"]
+    return tuple(
+        TextSample(prompt=prompt, reference=reference, texts=texts)
+        for (prompt, reference), texts in written.items()
+    )
 
 
 def _pictures(

@@ -76,11 +76,21 @@ class Data(Table):
     train_file: FilePath | None = key(None, "Training file, if not train.", of="text")
     vocabulary: FilePath | None = key(None, "A vocab.txt. None: trained on the texts.", of="text")
     vocabulary_size: Positive = key(8000, "Size of a trained vocabulary.", of="text")
-    tokenizer: FilePath | None = key(None, "A tokenizer.json instead of WordPiece.", of="text")
-    max_length: Annotated[int, Field(ge=8)] = key(128, "Tokens of the longest text.", of="text")
+    tokenizer: FilePath | None = key(None, "A tokenizer.json. None: trained.", of="lm, text")
+    max_length: Annotated[int, Field(ge=8)] = key(
+        128, "Tokens of the longest text, or of a row.", of="lm, text"
+    )
     lengths: Ints | None = key(None, "Lengths of padded batches. None: quarters.", of="text")
     window: Positive = key(16, "Batches that are sorted by length together.", of="text")
-    too_long: Literal["truncate", "refuse"] = key("truncate", "Action for longer texts.", of="text")
+    too_long: Literal["truncate", "refuse"] = key(
+        "truncate", "Action for longer texts, or longer completions.", of="lm, text"
+    )
+    packing: Literal["pack", "pad"] = key("pack", "Rows of several texts, or of one.", of="lm")
+    bpe_size: Positive = key(4096, "Size of a byte-level BPE that is trained.", of="lm")
+    second_tokenizer: FilePath | None = key(
+        None, "Tokenizer of the roles whose input is second.", of="lm"
+    )
+    second_bpe_size: Positive | None = key(None, "Trains the second tokenizer.", of="lm")
     max_boxes: Positive = key(100, "Most boxes of a training picture.", of="coco")
     unreadable: Literal["refuse", "skip"] = key(
         "refuse", "Action for damaged pictures.", of="coco, folder, hf, webdataset"
@@ -169,11 +179,22 @@ class Term(OpenTable):
         return (self.toward,) if isinstance(self.toward, str) else self.toward
 
 
+class OnPolicy(Table):
+    """The share of the batches whose texts a role completes itself."""
+
+    max_new_tokens: Natural = key(0, "Tokens that the role draws for a text. 0: off.")
+    share: Annotated[float, Field(ge=0, le=1)] = key(0.5, "Probability of such a batch.")
+    temperature: NonNegative = key(1.0, "Temperature of the draws. 0: the most probable tokens.")
+    top_p: Annotated[float, Field(gt=0, le=1)] = key(
+        1.0, "Mass of the most probable tokens that are drawn."
+    )
+
+
 class Role(Table):
     """A player, or a critic between two players."""
 
     model: Model = key(Model(), "Network and its options.")
-    input: str = key("image", "Entry of a batch to read; view is the second of a pair.")
+    input: str = key("image", "Entry of a batch to read: view of a pair, second of two tokenizers.")
     checkpoint: FilePath | None = key(None, "Folder of an export with the initial weights.")
     from_variant: str | None = key(None, "Earlier variant with the initial weights.")
     backbone: FilePath | None = key(None, "Export with the weights of a detector's backbone.")
@@ -189,6 +210,7 @@ class Role(Table):
     moves: Literal["first", "both"] = key("first", "Players that a critic trains.")
     pause: Pause = key(Pause(), "Rule by which the role is paused.")
     adapters: Annotated[dict[str, Adapter], Removable] = key({}, "Features added for its terms.")
+    on_policy: OnPolicy = key(OnPolicy(), "Texts that it completes itself.")
 
 
 class Select(Table):
@@ -220,6 +242,9 @@ class Config(Table):
     keep_checkpoints: Positive = key(2, "Checkpoints to keep.")
     keep_best: bool = key(False, "Also keep each member's state at its best validation.")
     parallel: Literal["pmap", "mesh"] = key("pmap", "Way to use several devices.")
+    shard_parameters: bool = key(
+        False, "Divide parameters and optimizer over the devices; needs parallel=mesh."
+    )
     devices: Natural = key(0, "Number of devices. 0: all.")
     members_per_program: Natural = key(0, "Members trained together. 0: as many as fit in memory.")
     members_over_devices: bool = key(True, "Spread members over devices if they divide evenly.")

@@ -51,8 +51,9 @@ def from_workdir(
         raise UserError(f"--member={member}; there are 0 to {len(variant.members) - 1}")
     stacked = results.networks(variant, best=request.best)[role]
     variables = models.strip_wrappers(jax.tree.map(lambda x: x[member], stacked))
-    table = variant.config.roles[role].model.model_dump()
-    network, spec = experiment.task.describe_network(table, experiment.source.spec)
+    table = variant.config.roles[role]
+    seen = experiment.data.read_by(table.input)
+    network, spec = experiment.task.describe_network(table.model.model_dump(), seen.source.spec)
     values = dict(variant.members[member])
     origin = {"role": role, "variant": variant.name, "member": member, "values": values}
     scores = results.outcomes[variant.name].members[member].results.get("test", {})
@@ -73,7 +74,7 @@ def from_workdir(
             model_export.save_side_file(folder, metadata)
         else:
             model_export.save(folder, variables, metadata)
-        experiment.task.save_files(experiment.data.dataset, folder)
+        experiment.task.save_files(seen.dataset, folder)
         if request.form == "torch":
             import_torch.write_torch(folder)
         if request.form == "stablehlo":

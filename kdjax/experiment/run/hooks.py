@@ -9,9 +9,11 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from kdjax import data
+from kdjax import data, models
 from kdjax.evaluation import EvalSpec, Predictions
 from kdjax.evaluation.task import Bins, Predict
+from kdjax.evaluation.text_samples import Writer
+from kdjax.experiment.build.models import make_network
 from kdjax.experiment.build.plan import Experiment
 from kdjax.experiment.run.best_states import BestStates, open_best
 from kdjax.experiment.run.member_groups import MemberGroup
@@ -21,7 +23,7 @@ from kdjax.report.progress import Progress
 from kdjax.report.results import MemberResult
 from kdjax.train import loop, multihost, step_memory
 from kdjax.train.predict import collect
-from kdjax.types import State
+from kdjax.types import State, Variables
 
 
 class GroupScores(NamedTuple):
@@ -176,6 +178,10 @@ def score(
         results[split], bins = task.test_metrics(evaluation, predictions, fitted)
         if group.stop is None and multihost.is_first():
             samples[split] = task.samples(evaluation, split, predictions.outputs)
+    if group.stop is None and task.write_texts is not None and multihost.is_first():
+        samples["texts"] = task.write_texts(
+            experiment.data.dataset, _writers(experiment, group, program, state)
+        )
     members = tuple(
         MemberResult(
             member=number,
@@ -190,6 +196,21 @@ def score(
         for row, number in enumerate(group.members)
     )
     return GroupScores(members, bins if group.stop is None else {}, samples)
+
+
+def _writers(
+    experiment: Experiment, group: MemberGroup, program: Program, state: State
+) -> dict[str, Writer]:
+    """Return the networks of a group's first member, by role."""
+    config, writers = group.variant.config, {}
+    for role in group.variant.players:
+        variables = Variables(state.params[role], state.stats[role])
+        if program.axes.params[role] is not None:
+            variables = jax.tree.map(lambda x: x[0], variables)
+        model = make_network(role, config, experiment.data, None)
+        entry = config.roles[role].input
+        writers[role] = Writer(model, models.strip_wrappers(variables), entry)
+    return writers
 
 
 def _predictor(

@@ -15,6 +15,7 @@ from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.train import parallel
 from kdjax.train.parallel import Layout
 from kdjax.train.predict import make_predict
+from kdjax.train.sharded_state import shard_state
 from kdjax.train.step import make_grad_norms, make_step, multi_step
 from kdjax.train.sweep import init_members, scan_members, vmap_members
 from kdjax.types import Batch, Method, State
@@ -89,6 +90,10 @@ def _layouts(
     stacked = len(set(seeds)) > 1
     if devices == 1:
         return parallel.one_device(), parallel.one_device()
+    if config.shard_parameters:
+        make = functools.partial(parallel.mesh_data, devices)
+        training, evaluation = make(stacked_batch=stacked), make(stacked_batch=False)
+        return shard_state(training), shard_state(evaluation)
     if config.members_over_devices and len(seeds) > 1 and len(seeds) % devices == 0:
         make = functools.partial(parallel.pmap_members, devices, axes, members=len(seeds))
         return make(stacked_batch=stacked), make(stacked_batch=False)

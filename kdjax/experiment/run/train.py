@@ -51,6 +51,8 @@ def train(experiment: Experiment, folder: Path, say: Say) -> list[VariantResult]
         log = MetricsLog(folder, tensorboard=experiment.config.tensorboard)
         with staging.local_folder(folder) as local:
             experiment.task.save_files(experiment.data.dataset, local)
+    for line in experiment.task.describe_data(experiment.data.dataset):
+        say(line)
     results = RunResults(experiment, folder, say)
     try:
         # bytes of the metrics file that belong to finished groups

@@ -20,6 +20,7 @@ from kdjax.types import Model, Spec, Variables
 
 FORMAT = "kdjax-model-1"
 SIDE_FILE = "kdjax.json"  # beside a config.json of Hugging Face: what kdjax.load needs of it
+LANGUAGE_MODEL = "language_model"  # the task of exports whose network predicts tokens
 SLACK = 0.02  # in standard deviations: largest difference between splits of the same data
 
 
@@ -157,7 +158,8 @@ def _check_spec(path: str | Path, metadata: Mapping[str, Any], spec: Spec) -> No
     if spec.vocabulary:
         if metadata.get("vocabulary") != spec.vocabulary:
             raise UserError(
-                f"{path} has read another vocabulary than the data's; set data.vocabulary={path} "
+                f"{path} has read another vocabulary than the data's; set "
+                f"data.{'tokenizer' if spec.task == LANGUAGE_MODEL else 'vocabulary'}={path} "
                 "(export keeps the vocabulary with the network)"
             )
         return
@@ -211,7 +213,9 @@ def restore(path: str | Path, spec: Spec | None = None) -> tuple[Model, Variable
     file = user_code.file_of(name)
     if file is not None and (Path(path) / file.name).is_file():
         name = f"{Path(path) / file.name}:{name.rpartition(':')[2]}"
-    model = models.build(name, num_classes=metadata["num_classes"], **options)
+    is_language_model = metadata.get("task") == LANGUAGE_MODEL
+    build = models.build_language_model if is_language_model else models.build
+    model = build(name, num_classes=metadata["num_classes"], **options)
     inputs = metadata.get("inputs") or {"image": (metadata["shape"], "float32")}
     batch = {name: jnp.zeros((1, *shape), dtype) for name, (shape, dtype) in inputs.items()}
     if is_huggingface:  # its names and layouts are not those of `save`

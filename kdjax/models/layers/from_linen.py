@@ -24,6 +24,7 @@ _FLAGS = {
     "deterministic": False,
     "use_running_average": False,
 }
+CACHE = "cache"  # a collection that evaluation updates
 _TRACES = ("intermediates", "perturbations")  # collections that are no state
 
 
@@ -33,8 +34,9 @@ def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
     `x` is `batch[input_key]`. The module returns `Outputs` (put the input of the last linear
     layer under features["pooled"]) or an array of logits, without features. Collections other
     than "params" (such as "batch_stats") are the model's stats: training updates them,
-    evaluation returns the same object. A key, if passed, is that of dropout; other streams of
-    random numbers are derived from it. Evaluation has no random numbers.
+    evaluation returns the same object, or updates a collection "cache" that it gets. A key, if
+    passed, is that of dropout; other streams of random numbers are derived from it. Evaluation has
+    no random numbers.
 
     In place of `train` the call may take `training`, `is_training`, `update_stats`, or
     `deterministic` and `use_running_average`, which mean the opposite. An NNX module in
@@ -107,6 +109,9 @@ def from_reader(module: nn.Module, name: str, read: Callable[[Batch], PyTree]) -
                 returned, updated = module.apply(tree, x, rngs=rngs, mutable=mutable, **options)
                 return to_outputs(returned, name), _same_shapes(name, variables.stats, updated)
             with nn.intercept_methods(_evaluation({})):
+                if CACHE in variables.stats:
+                    returned, updated = module.apply(tree, x, mutable=[CACHE], **options)
+                    return to_outputs(returned, name), {**variables.stats, **updated}
                 return to_outputs(module.apply(tree, x, **options), name), variables.stats
 
     return Model(init, apply)

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from kdjax.errors import UserError, check_count, is_number
 from kdjax.models.layers.layers import compute_dtype
+from kdjax.models.text import key_cache
 from kdjax.types import Array
 
 # of options that may be None
@@ -168,7 +169,8 @@ class Attention(nn.Module):
     ) -> Array:
         """Map [batch, targets, width] to the same shape, attending to `context` or to `x`.
 
-        `rotate` changes the heads of queries and keys by their positions.
+        `rotate` changes the heads of queries and keys by their positions. With the collection of
+        `key_cache`, sources are the tokens of earlier calls and of this one.
         """
         source, kv_heads = x if context is None else context, self.kv_heads or self.num_heads
         query = self._heads("query", x, self.num_heads, self.query_init or self.init)
@@ -176,6 +178,8 @@ class Attention(nn.Module):
         value = self._heads("value", source, kv_heads, self.init)
         if rotate is not None:
             query, key = rotate(query), rotate(key)
+        if mask is not None and key_cache.is_stored(self):
+            key, value = key_cache.append(self, key, value, mask.shape[-1])
         if self.scale != 1.0:
             query = query * jnp.asarray(self.scale, query.dtype)
         dropout = Dropout(self.dropout)

@@ -1,41 +1,87 @@
 """Parts that decoders of text share: causal masks, and the outputs of a stack of layers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
+from kdjax.models.text import key_cache
 from kdjax.models.text.attention import key_mask, token_logits
 from kdjax.types import Array, Outputs
 
+STATES = "token_states"  # of the tokens that have logits, [batch, (choices,) count, width]
+TABLE = "token_table"  # the output matrix, [vocabulary, width]; it has no axis of examples
 
-def read_tokens(tokens: Mapping[str, Array]) -> tuple[Array, Array, Array]:
-    """Return ids [rows, length], which of them are real, and positions that count real tokens.
+
+class Tokens(NamedTuple):
+    """The tokens of a batch as a decoder reads them.
+
+    `ids` and `positions` int32 [rows, targets]; positions count real tokens. `masks` are those of
+    `causal_masks`.
+    """
+
+    ids: Array
+    positions: Array
+    masks: Mapping[str, Array]
+
+
+def read_tokens(module: nn.Module, tokens: Mapping[str, Array], window: int | None) -> Tokens:
+    """Return the tokens of a batch, with positions and masks.
+
+    With the collection of `key_cache`, targets follow those of earlier calls; "attention_mask" then
+    spans all tokens of these calls and of later ones.
 
     Args:
-      tokens: "input_ids" and "attention_mask" int32 [batch, (choices,) length].
+      module: the decoder.
+      tokens: "input_ids" int32 [batch, (choices,) targets], and "attention_mask" int32, of the same
+        shape without a cache; with "segment_ids" of the mask's shape the positions begin anew
+        where the segment changes.
+      window: None if there is no local layer.
     """
     ids = tokens["input_ids"]
     ids = ids.reshape(-1, ids.shape[-1])
-    real = tokens["attention_mask"].reshape(ids.shape) > 0
-    return ids, real, jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0)
+    real = tokens["attention_mask"].reshape(len(ids), -1) > 0
+    positions, segments = jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0), None
+    if "segment_ids" in tokens:
+        segments = tokens["segment_ids"].reshape(real.shape)
+        begins = jnp.diff(segments, axis=1, prepend=segments[:, :1]) != 0
+        positions -= jax.lax.cummax(jnp.where(begins, positions, 0), axis=1)
+    targets = jnp.arange(ids.shape[1])
+    if key_cache.is_stored(module):
+        targets = targets + key_cache.advance(module, ids.shape[1])
+    masks = causal_masks(real, positions, targets, window, segments)
+    return Tokens(ids, jnp.take(positions, targets, axis=1), masks)
 
 
-def causal_masks(real: Array, positions: Array, window: int | None) -> dict[str, Array]:
+def causal_masks(
+    real: Array,
+    positions: Array,
+    targets: Array,
+    window: int | None,
+    segments: Array | None = None,
+) -> dict[str, Array]:
     """Return the keys that each kind of layer sees, bool [batch, 1, targets, sources].
 
-    A "global" layer sees all earlier tokens, a "local" one those less than `window` positions away.
+    A "global" layer sees all earlier tokens, a "local" one those less than `window` positions away,
+    both in the token's own segment.
 
     Args:
-      real: bool [batch, length]; False of padding.
-      positions: int32 [batch, length], counting real tokens.
+      real: bool [batch, sources]; False of padding.
+      positions: int32 [batch, sources], counting real tokens.
+      targets: int32 [targets], places among the sources.
       window: None if there is no local layer.
+      segments: int32 [batch, sources], equal for tokens of one text. None: one text.
     """
-    length = real.shape[1]
-    earlier = jnp.tril(jnp.ones((length, length), bool)) & key_mask(real)
+    earlier = (jnp.arange(real.shape[1]) <= targets[:, None]) & key_mask(real)
+    if segments is not None:
+        own_segments = jnp.take(segments, targets, axis=1)
+        earlier &= (own_segments[:, :, None] == segments[:, None, :])[:, None]
     if window is None:
         return {"global": earlier}
-    near = positions[:, :, None] - positions[:, None, :] < window
+    own = jnp.take(positions, targets, axis=1)
+    near = own[:, :, None] - positions[:, None, :] < window
     return {"global": earlier, "local": earlier & near[:, None]}
 
 
@@ -44,17 +90,21 @@ def decoder_outputs(
 ) -> Outputs:
     """Return logits of tokens, the hidden states and "pooled", the state at the last real token.
 
+    Features "token_states" and "token_table" are what the logits are computed from: the states at
+    their tokens, and `table`.
+
     Args:
       tokens: "input_ids" [batch, (choices,) length] and "attention_mask"; with "logit_positions"
-        [batch, (choices,) count] the logits are at these tokens, and "pooled" is at the first.
+        [batch, (choices,) count] the logits are at these of the ids, and "pooled" is at the first.
       hidden: [rows, length, width] of each layer, the last one normalised.
       table: [vocabulary, width] of the head.
       dtype: of the computation.
     """
     shape, x = tokens["input_ids"].shape, hidden[-1]
-    real = tokens["attention_mask"].reshape(-1, shape[-1]) > 0
     logit_positions = tokens.get("logit_positions")
     if logit_positions is None:
+        # with a cache the mask goes on behind these tokens
+        real = tokens["attention_mask"].reshape(len(x), -1)[:, : shape[-1]] > 0
         last = jnp.max(jnp.where(real, jnp.arange(shape[-1]), 0), axis=1)
         pooled = _at(x, last[:, None])[:, 0]
         picked, logits_shape = x, shape
@@ -64,6 +114,7 @@ def decoder_outputs(
     logits, width = token_logits(picked, table, dtype), x.shape[-1]
     features = {f"hidden_{i}": h.reshape(*shape, width) for i, h in enumerate(hidden)}
     features["pooled"] = pooled.reshape(*shape[:-1], width).astype(jnp.float32)
+    features[STATES], features[TABLE] = picked.reshape(*logits_shape, width), table
     return Outputs(logits.reshape(*logits_shape, table.shape[0]), features)
 
 

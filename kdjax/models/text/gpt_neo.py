@@ -18,7 +18,7 @@ from kdjax.models.text.attention import (
     feed_forward,
     layer_norm,
 )
-from kdjax.models.text.causal import causal_masks, decoder_outputs, read_tokens
+from kdjax.models.text.causal import decoder_outputs, read_tokens
 from kdjax.models.text.inputs import from_tokens
 from kdjax.types import Array, Model, Outputs
 
@@ -97,11 +97,12 @@ class GptNeo(nn.Module):
     @nn.compact
     def __call__(self, tokens: dict[str, Array], train: bool = False) -> Outputs:
         """Map token ids [..., length] to logits and the features of `gpt_neo`."""
-        options, (ids, real, positions) = self.options, read_tokens(tokens)
+        options = self.options
+        ids, positions, masks = read_tokens(self, tokens, options.window)
         word = embed(options, options.vocab_size, "word")
         x = word(ids) + embed(options, options.max_length, "position")(positions)
         x = Dropout(options.embedding_dropout)(x, train)
-        hidden, masks = [x], causal_masks(real, positions, options.window)
+        hidden = [x]
         for index, kind in enumerate(options.layers):
             x = DecoderLayer(options, name=f"layer{index}")(x, masks[kind], train)
             hidden.append(x)
@@ -114,7 +115,8 @@ def gpt_neo(options: GptNeoOptions) -> Model:
 
     It reads "input_ids" and "attention_mask", int32 [batch, length] or [batch, choices, length].
     Positions and windows count real tokens only, wherever the padding is. With "logit_positions"
-    [batch, (choices,) count] only the logits at these tokens are computed.
+    [batch, (choices,) count] only the logits at these tokens are computed. With "segment_ids" of
+    the ids' shape a row holds several texts: positions count, and layers see, each text alone.
     Features: "hidden_0" (the embeddings), ..., the last one after the last norm, and "pooled"
     [batch, (choices,) width], that state at the last real token, or at the first of the
     `logit_positions`.
@@ -124,5 +126,5 @@ def gpt_neo(options: GptNeoOptions) -> Model:
     """
     options = options.complete()
     inputs, length = ("input_ids", "attention_mask"), options.max_length
-    optional = ("logit_positions",)
+    optional = ("logit_positions", "segment_ids")
     return from_tokens(GptNeo(options), "gpt_neo", inputs, optional=optional, max_length=length)

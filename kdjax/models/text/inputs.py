@@ -41,7 +41,7 @@ def from_tokens(
         for key, x in tokens.items():
             if not jnp.issubdtype(x.dtype, jnp.integer):
                 raise UserError(f'{name}: batch["{key}"] is {x.dtype}; it must hold whole numbers')
-        length = tokens[inputs[0]].shape[-1]
+        length = max(tokens[key].shape[-1] for key in inputs)
         if max_length is not None and length > max_length:
             raise UserError(
                 f'{name}: batch["{inputs[0]}"] has {length} tokens, but the network has '

@@ -23,7 +23,7 @@ from kdjax.models.text.attention import (
     embed,
     per_token,
 )
-from kdjax.models.text.causal import causal_masks, decoder_outputs, read_tokens
+from kdjax.models.text.causal import decoder_outputs, read_tokens
 from kdjax.models.text.inputs import from_tokens
 from kdjax.types import Array, Model, Outputs
 
@@ -185,12 +185,10 @@ class Llama(nn.Module):
     @nn.compact
     def __call__(self, tokens: dict[str, Array], train: bool = False) -> Outputs:
         """Map token ids [..., length] to logits and the features of `llama`."""
-        options, (ids, real, positions) = self.options, read_tokens(tokens)
+        options = self.options
+        ids, positions, masks = read_tokens(self, tokens, options.window)
         angles = positions[:, :, None, None] * rotary_frequencies(options)
-        turns, masks = (
-            (jnp.cos(angles), jnp.sin(angles)),
-            causal_masks(real, positions, options.window),
-        )
+        turns = (jnp.cos(angles), jnp.sin(angles))
         word = embed(options, options.vocab_size, "word")
         x = Dropout(options.dropout)(word(ids), train)
         hidden = [x]
@@ -212,5 +210,5 @@ def llama(options: LlamaOptions) -> Model:
     """
     options = options.complete()
     inputs, length = ("input_ids", "attention_mask"), options.max_length
-    optional = ("logit_positions",)
+    optional = ("logit_positions", "segment_ids")
     return from_tokens(Llama(options), "llama", inputs, optional=optional, max_length=length)

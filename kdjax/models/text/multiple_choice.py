@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from kdjax.errors import UserError, check_entries
+from kdjax.models.text.causal import TABLE
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
 _NEVER = -1e9  # score of a choice without tokens; finite, so that softmax and KL stay finite
@@ -78,7 +79,7 @@ def with_choices(
             return jnp.take_along_axis(x, index, axis=1, mode="clip")[:, 0]
 
         features = {
-            name: of_gold(x) if name.startswith(prompt_format.per_choice) else x
+            name: of_gold(x) if name.startswith(prompt_format.per_choice) and name != TABLE else x
             for name, x in outputs.features.items()
         }
         features["token_logits"] = of_gold(outputs.logits)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from kdjax.distill import terms
+from kdjax import losses
+from kdjax.distill import Player, co_train, player_hparams, terms
 from kdjax.errors import UserError
-from kdjax.types import Outputs
+from kdjax.models import as_language_model
+from kdjax.types import Model, Outputs, Variables
 
 BATCH, POSITIONS, WORDS = 3, 4, 5
 MASK = np.array([[1, 1, 0, 1], [1, 0, 0, 0], [0, 0, 0, 0]], np.float32)
@@ -102,3 +104,81 @@ def test_regressions():
 def test_another_layer_is_an_error(name):
     with pytest.raises(UserError, match=r"layer is 'pooled'; it must be '' .* or 'token_logits'"):
         terms.TERM_SPECS[name](layer="pooled")
+
+
+LABEL = np.where(MASK > 0, np.random.default_rng(7).integers(0, WORDS, MASK.shape), -1)
+
+
+def language_model(seed):
+    """Return a network of tokens whose parameters are the logits behind each token."""
+
+    def init(key, batch):
+        return Variables(2 * jax.random.normal(jax.random.key(seed), (WORDS, WORDS)), {})
+
+    def apply(variables, batch, *, train, key=None):
+        return Outputs(variables.params[batch["input_ids"]], {}), {}
+
+    return as_language_model(Model(init, apply))
+
+
+def token_batch():
+    ids = np.random.default_rng(8).integers(0, WORDS, MASK.shape)
+    real = np.ones_like(ids)
+    return {"input_ids": ids, "attention_mask": real, "label": LABEL, "mask": np.ones(BATCH, "f4")}
+
+
+def language_loss(name, axis_name=None, **options):
+    """Return the term's share of a batch, and the logits of the two networks at all tokens."""
+    spec = terms.TERM_SPECS[name](**options)
+    toward = () if spec.teachers == "none" else ("teacher",)
+    own = {name: terms.make_term(spec, toward=toward, scale_by_temperature_squared=False)}
+    roles = {"student": own, "teacher": {}}
+    players = {r: Player(language_model(i), t) for i, (r, t) in enumerate(roles.items())}
+    method = co_train(players, axis_name=axis_name)
+    params = {r: p.model.init(jax.random.key(0), token_batch()).params for r, p in players.items()}
+    hparams = {r: player_hparams(p, learning_rate=0.1) for r, p in players.items()}
+
+    def loss(batch):
+        stats = {role: {} for role in players}
+        _, aux = method.loss(params, stats, batch, hparams, jax.random.key(0))
+        return aux.metrics[f"student/{name}/raw"]
+
+    loss = loss if axis_name else jax.jit(loss)
+    return loss, {role: p[token_batch()["input_ids"]] for role, p in params.items()}
+
+
+@pytest.mark.parametrize("name", ["ce", "jensen_shannon"])
+def test_a_language_model_averages_over_all_real_tokens(name):
+    loss, logits = language_loss(name)
+    student, teacher = (
+        Outputs(None, {"token_logits": logits[side], "token_targets": LABEL}) for side in SIDES
+    )
+    right = by_hand(name, student, teacher, 1.0)[MASK > 0].mean()
+    np.testing.assert_allclose(loss(token_batch()), right, rtol=1e-5)
+    # devices have 3, 1 and 0 tokens
+    shares = jax.jit(jax.vmap(language_loss(name, "data")[0], axis_name="data"))
+    divided = shares(jax.tree.map(lambda x: np.asarray(x)[:, None], token_batch()))
+    np.testing.assert_allclose(divided.sum(), right, rtol=1e-5)
+
+
+def test_a_layer_averages_by_sequence_first():
+    loss, logits = language_loss("forward_kl", layer="token_logits")
+    sides = [Outputs(None, {"token_logits": z, "token_targets": LABEL}) for z in logits.values()]
+    each = by_hand("forward_kl", *sides, 1.0)
+    right = (each[0][MASK[0] > 0].mean() + each[1, 0]) / BATCH
+    np.testing.assert_allclose(loss(token_batch()), right, rtol=1e-5)
+
+
+def test_transport_between_tokens():
+    options = {"epsilon": 0.1, "temperature": 2.0, "num_iters": 5}
+    loss, logits = language_loss("sinkhorn", num_iters=5, average=True)
+    flat = (logits[side].reshape(-1, WORDS) for side in SIDES)
+    right = losses.sinkhorn(*flat, **options, mask=MASK.reshape(-1)).cost.sum() / MASK.sum()
+    np.testing.assert_allclose(loss(token_batch()), right, rtol=1e-5)
+    loss, _ = language_loss("sinkhorn", num_iters=5, per_sequence=True)
+    rows = [
+        losses.sinkhorn(*(logits[side][row] for side in SIDES), **options, mask=MASK[row])
+        for row in (0, 1)
+    ]
+    right = sum(row.cost.sum() for row in rows) / MASK.sum()
+    np.testing.assert_allclose(loss(token_batch()), right, rtol=1e-5)

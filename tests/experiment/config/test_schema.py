@@ -95,11 +95,21 @@ def test_every_kind_of_adapter():
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("pairs", data.PairOptions), ("text", data.TextOptions), ("coco", data.DetectionOptions)],
+    [
+        ("pairs", data.PairOptions),
+        ("text", data.TextOptions),
+        ("lm", data.LanguageOptions),
+        ("lm, text", data.LanguageOptions),
+        ("coco", data.DetectionOptions),
+    ],
 )
 def test_keys_of_one_kind_of_data_are_marked(kind, options):
     shared = {field.name for field in fields(data.ImageOptions)}
     alone = {field.name for field in fields(options)} - shared
+    text, language = (
+        {field.name for field in fields(each)} for each in (data.TextOptions, data.LanguageOptions)
+    )
+    alone = alone & text & language if kind == "lm, text" else alone - (text & language)
     marked = [key.path for key in DECLARED if key.meaning.endswith(f" Only {kind}.")]
     assert marked == [f"data.{name}" for name in schema.Data.model_fields if name in alone]
 

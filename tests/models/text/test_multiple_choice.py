@@ -93,7 +93,11 @@ def test_features_have_the_models_names_and_do_not_depend_on_the_label(name):
         {f"encoder_hidden_{i}": (2, 6, 8) for i in range(2)}
         | {f"decoder_hidden_{i}": (2, 3, 8) for i in range(2)}
         if name == "t5"
-        else {f"hidden_{i}": (2, 9, 8) for i in range(3)}
+        else {
+            **{f"hidden_{i}": (2, 9, 8) for i in range(3)},
+            "token_states": (2, 3, 8),
+            "token_table": (20, 8),
+        }
     )
     assert shapes == {"pooled": (2, 8), **tokens, **own}
     unlabelled = {key: x for key, x in batch.items() if key != "label"}

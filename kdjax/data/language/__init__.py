@@ -1,0 +1,1 @@
+"""Texts for language models: documents, tokenizers, and rows of packed tokens."""

@@ -1,0 +1,74 @@
+"""Tokenizers of language models: of a folder, or a byte-level BPE that is trained on the texts."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from kdjax.data.text import tokenize
+from kdjax.data.text.tokenize import Tokenizer
+from kdjax.errors import UserError
+
+END = "<|endoftext|>"  # of a trained vocabulary: ends a document, and stands before its first token
+_ALPHABET = 256  # bytes
+
+
+def train_byte_level(texts: Sequence[str], size: int) -> Tokenizer:
+    """Return a byte-level BPE of at most `size` tokens, trained on texts and cached.
+
+    The cache is the folder kdjax/tokenizers in `$XDG_CACHE_HOME` (~/.cache).
+
+    Raises:
+        UserError: `size` has no room for all bytes.
+    """
+    if size <= _ALPHABET:
+        raise UserError(f"data.bpe_size is {size}; it must be > {_ALPHABET}, the number of bytes")
+    content = hashlib.sha256(f"{size}\0".encode())
+    for text in texts:
+        content.update(text.encode("utf-8", "surrogatepass"))
+    file = _cache() / content.hexdigest()[:32] / "tokenizer.json"
+    if not file.is_file():
+        encoder = _train(texts, size)
+        with suppress(OSError):  # a cache that cannot be written costs only time
+            _write(file, encoder.to_str())
+        if not file.is_file():
+            with tempfile.TemporaryDirectory() as folder:
+                encoder.save(str(Path(folder, "tokenizer.json")))
+                return tokenize.from_file(folder)
+    return tokenize.from_file(file)
+
+
+def start_id(tokenizer: Tokenizer) -> int | None:
+    """Return the token before the first one of a text: what the tokenizer adds, else the end."""
+    added = tokenizer.encoder.encode("").ids
+    return added[0] if added else tokenizer.end_id
+
+
+def _train(texts: Sequence[str], size: int):
+    library = tokenize.load_library()
+    encoder = library.Tokenizer(library.models.BPE())
+    encoder.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    encoder.decoder = library.decoders.ByteLevel()
+    trainer = library.trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[END],
+        initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    encoder.train_from_iterator(texts, trainer)
+    return encoder
+
+
+def _cache() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(root).expanduser() / "kdjax" / "tokenizers"
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file so that another process never reads a part of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as part:
+        part.write(text)
+    os.replace(part.name, file)

@@ -1,0 +1,122 @@
+"""Texts that language models write: the same prompts for all networks, beside the references."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from kdjax import models
+from kdjax.data import SECOND, LanguageSet, start_id
+from kdjax.errors import UserError
+from kdjax.types import Array, Batch, Model, Variables
+
+_PROMPTS, _NEW_TOKENS = 3, 48  # of a report
+_MOST_TOKENS = 64  # of a prompt; earlier ones are left out
+
+
+class Writer(NamedTuple):
+    """A network, its variables, and the `input` of a batch that it reads."""
+
+    model: Model
+    variables: Variables
+    entry: str
+
+
+def write_texts(
+    dataset: LanguageSet, writers: Mapping[str, Writer]
+) -> dict[str, list[dict[str, str]]]:
+    """Continue a few prompts of the test split by the most probable tokens of each network.
+
+    Args:
+      dataset: the texts.
+      writers: by role.
+
+    Returns:
+      role -> for each prompt "prompt", "reference" (the text behind it) and "text".
+    """
+    prompts, references = zip(*_prompts(dataset), strict=True)
+    written = {role: _complete(dataset, writer, prompts) for role, writer in writers.items()}
+    return {
+        role: [
+            {"prompt": prompt, "reference": reference, "text": text}
+            for prompt, reference, text in zip(prompts, references, texts, strict=True)
+        ]
+        for role, texts in written.items()
+    }
+
+
+def _prompts(dataset: LanguageSet) -> Iterator[tuple[str, str]]:
+    """Yield the prompts of the first texts of some test rows, or else half of each text."""
+    batch = next(iter(dataset.source.evals["test"]()))
+    decode = dataset.tokenizer.encoder.decode
+    for row in range(min(_PROMPTS, int(batch["mask"].sum()))):
+        inside = batch["segment_ids"][row] == 1
+        ids, label = (batch[name][row][inside] for name in ("input_ids", "label"))
+        unlearned = int((label < 0).sum())
+        cut = unlearned + 1 if unlearned else max(1, len(ids) // 2)
+        begin = max(1, cut - _MOST_TOKENS)  # after the start of the text
+        reference = label[cut - 1 :][:_NEW_TOKENS]
+        yield decode(ids[begin:cut].tolist()), decode(reference.tolist())
+
+
+def _complete(dataset: LanguageSet, writer: Writer, prompts: tuple[str, ...]) -> list[str]:
+    seen = dataset.second if writer.entry == SECOND and dataset.second else dataset
+    model = writer.model if seen is dataset else _reads(writer.model, writer.entry)
+    rule = models.Sampling(_NEW_TOKENS, temperature=0.0)
+    return complete_texts(model, writer.variables, seen.tokenizer, prompts, rule)
+
+
+def complete_texts(
+    model: Model,
+    variables: Variables,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    sampling: models.Sampling,
+    seed: int = 0,
+) -> list[str]:
+    """Return the completion of each prompt.
+
+    A prompt is read behind the token that begins a text: what the tokenizer adds, else the end of a
+    text. The completion ends before the end of a text.
+
+    Args:
+      model: a decoder.
+      variables: of the decoder.
+      tokenizer: a `Tokenizer` of `kdjax.data`.
+      prompts: texts, "" among them.
+      sampling: without `eos_id`, which is the tokenizer's.
+      seed: of the draws.
+
+    Raises:
+      UserError: an empty prompt of a tokenizer without such a token; the errors of `generate`.
+    """
+    first = start_id(tokenizer)
+    encoded = tokenizer.encoder.encode_batch(list(prompts), add_special_tokens=False)
+    rows = [[first] * (first is not None) + each.ids for each in encoded]
+    if not all(rows):
+        raise UserError("a prompt is empty, and the tokenizer has no token that begins a text")
+    shape = (len(rows), max(map(len, rows)))
+    batch = {name: np.zeros(shape, np.int32) for name in ("input_ids", "attention_mask")}
+    for number, row in enumerate(rows):
+        batch["input_ids"][number, : len(row)] = row
+        batch["attention_mask"][number, : len(row)] = 1
+    rule = sampling._replace(eos_id=tokenizer.end_id)
+
+    @jax.jit
+    def run(variables: Variables, batch: Batch, key: Array) -> models.Generated:
+        return models.generate(model, variables, batch, key, rule)
+
+    new = jax.device_get(run(variables, batch, jax.random.key(seed)))
+    texts = (ids[mask > 0].tolist() for ids, mask in zip(new.ids, new.mask, strict=True))
+    return [tokenizer.encoder.decode(ids, skip_special_tokens=True) for ids in texts]
+
+
+def _reads(model: Model, entry: str) -> Model:
+    """Return a network of the second tokenizer that reads its tokens under the usual names."""
+
+    def apply(variables: Variables, batch: Batch, **options: Any) -> Any:
+        renamed = {f"{entry}_{name}": x for name, x in batch.items()}
+        return model.apply(variables, renamed, **options)
+
+    return Model(model.init, apply)

@@ -1,0 +1,77 @@
+"""Language models: decoders whose rows are the tokens that they predict."""
+
+import jax.numpy as jnp
+
+from kdjax.errors import check_entries
+from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
+
+_ENTRIES = ("input_ids", "attention_mask", "segment_ids", "label")
+
+
+def as_language_model(model: Model) -> Model:
+    """Make a model whose output rows are tokens, so that terms average over the real tokens.
+
+    The batch holds "input_ids" and "attention_mask", and perhaps "segment_ids" (texts that share a
+    row), int32 [batch, length]; "label", the token after each (negative: no loss); "mask" [batch].
+
+    `logits` are [batch * length, vocabulary]. Features "row_label" int32 and "row_mask" float32
+    [batch * length] replace label and mask of the batch. Features "token_logits" [batch, length,
+    vocabulary], "token_mask" and "token_targets" [batch, length] are the same by sequence; the
+    other features are the decoder's.
+
+    Args:
+      model: gives logits [batch, length, vocabulary].
+
+    Raises:
+      UserError: (by init and apply) the batch lacks an entry.
+    """
+
+    def tokens(batch: Batch) -> Batch:
+        check_entries("a language model", ("input_ids", "attention_mask"), batch)
+        return {name: batch[name] for name in _ENTRIES[:3] if name in batch}
+
+    def init(key: Array, batch: Batch) -> Variables:
+        return model.init(key, tokens(batch))
+
+    def apply(
+        variables: Variables, batch: Batch, *, train: bool, key: Array | None = None
+    ) -> tuple[Outputs, PyTree]:
+        outputs, stats = model.apply(variables, tokens(batch), train=train, key=key)
+        label = jnp.asarray(batch.get("label", jnp.full(batch["input_ids"].shape, -1)))
+        target = jnp.maximum(label, 0)
+        real = (label >= 0).astype(jnp.float32)
+        if "mask" in batch:
+            real *= batch["mask"][:, None]
+        features = {
+            **outputs.features,
+            "token_logits": outputs.logits,
+            "token_mask": real,
+            "token_targets": target,
+            "row_label": target.reshape(-1),
+            "row_mask": real.reshape(-1),
+        }
+        rows = outputs.logits.reshape(-1, outputs.logits.shape[-1])
+        return Outputs(rows, features), stats
+
+    return Model(init, apply)
+
+
+def read_tokenizer_entry(model: Model, entry: str) -> Model:
+    """Return the model that reads the entries of a batch with the prefix `entry` and "_".
+
+    Raises:
+      UserError: (by init and apply) the batch lacks them.
+    """
+
+    def renamed(batch: Batch) -> Batch:
+        names = {name: f"{entry}_{name}" for name in _ENTRIES}
+        check_entries(f"input {entry}", [*names.values()][:2], batch)
+        own = {name: x for name, x in batch.items() if name not in names}
+        return {**own, **{name: batch[other] for name, other in names.items() if other in batch}}
+
+    return Model(
+        lambda key, batch: model.init(key, renamed(batch)),
+        lambda variables, batch, *, train, key=None: model.apply(
+            variables, renamed(batch), train=train, key=key
+        ),
+    )
