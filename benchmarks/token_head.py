@@ -5,16 +5,13 @@
 
 From hidden states and output matrices to the mean loss over tokens and its gradients in the
 student's states and matrix, float32. The plain path computes all logits. Memory is the compiler's
-peak of temporary arrays (`memory_analysis`) for kdjax, and the growth of the process for PyTorch
-(extra `bench`; the plain path, and chunks whose gradient is computed in the forward pass). Times
-are medians of interleaved calls, relative to kdjax's plain path. The largest relative difference
-of values and gradients from it is printed too. Without PyTorch its rows are left out.
+peak of temporary arrays (`memory_analysis`), which PyTorch does not state. PyTorch (extra `bench`)
+runs the plain path, and chunks whose gradients are computed at once; without it its rows are left
+out. Times are medians of interleaved calls, relative to kdjax's plain path. The last column is the
+largest relative difference of values and gradients from it.
 """
 
 import argparse
-import resource
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -88,20 +85,6 @@ def difference(one: Any, other: Any) -> float:
     return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs)
 
 
-def torch_growth(chunk: int) -> float:
-    """Return the growth of a new process during one call, in MiB."""
-    command = [sys.executable, *sys.argv, f"--growth={chunk}"]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def growth(args: argparse.Namespace) -> float:
-    """Return the growth of this process during one call of PyTorch, in MiB."""
-    call = torch_call(args.loss, args.growth, arrays(args))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    call()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -110,11 +93,7 @@ def main() -> None:
     sizes = {"repeats": 7, "batch": 8, "length": 512, "vocabulary": 32000}
     for name, size in {**sizes, "student": 256, "teacher": 512}.items():
         parser.add_argument(f"--{name}", type=int, default=size)
-    parser.add_argument("--growth", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.growth is not None:
-        print(growth(args))
-        return
     inputs, calls, memory, values = arrays(args), {}, {}, {}
     on_device = list(map(jnp.asarray, inputs))
     for chunk in (0, *args.chunks):
@@ -128,15 +107,18 @@ def main() -> None:
         for chunk in (0, args.chunks[-1]):
             name = f"PyTorch, {chunk or 'all'} tokens"
             calls[name] = torch_call(args.loss, chunk, inputs)
-            memory[name], values[name] = torch_growth(chunk), calls[name]()
+            values[name] = calls[name]()
     times = medians(calls, args.repeats, warm=1)
     first = next(iter(calls))
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, {args.loss}, {vars(args)}\n")
     print("| path | temporary memory, MiB | plain / this | time / plain | difference |")
     print("|---|---:|---:|---:|---:|")
     for name in calls:
+        stated = "- | -"
+        if name in memory:
+            stated = f"{memory[name]:.0f} | {memory[first] / memory[name]:.1f}"
         print(
-            f"| {name} | {memory[name]:.0f} | {memory[first] / memory[name]:.1f} | "
+            f"| {name} | {stated} | "
             f"{times[name] / times[first]:.2f} | {difference(values[name], values[first]):.1e} |"
         )
 

@@ -41,6 +41,14 @@ class Head(NamedTuple):
         )
 
 
+class _Part(NamedTuple):
+    """The arrays of tokens; `other` has the teacher's states, or targets."""
+
+    states: Array
+    other: Array
+    weights: Array
+
+
 class _Operands(NamedTuple):
     """The arguments of a sum that get no gradient."""
 
@@ -134,8 +142,8 @@ def weighted_sum(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _sum(loss: TokenLoss, chunk: int, student: Head, operands: _Operands) -> Array:
-    def add(total: Array, part: Any) -> tuple[Array, None]:
-        return total + _chunk_sum(loss, student.table, *part, operands), None
+    def add(total: Array, part: _Part) -> tuple[Array, None]:
+        return total + _chunk_sum(loss, student.table, part, operands), None
 
     return jax.lax.scan(add, jnp.float32(0), _chunks(student, operands, chunk))[0]
 
@@ -143,11 +151,12 @@ def _sum(loss: TokenLoss, chunk: int, student: Head, operands: _Operands) -> Arr
 def _sum_and_gradient(
     loss: TokenLoss, chunk: int, student: Head, operands: _Operands
 ) -> tuple[Array, Head]:
-    def add(sums: tuple[Array, Array], part: Any) -> tuple[tuple[Array, Array], Array]:
+    def add(sums: tuple[Array, Array], part: _Part) -> tuple[tuple[Array, Array], Array]:
         def value(table: Array, states: Array) -> Array:
-            return _chunk_sum(loss, table, states, *part[1:], operands)
+            return _chunk_sum(loss, table, part._replace(states=states), operands)
 
-        more, (table, states) = jax.value_and_grad(value, argnums=(0, 1))(student.table, part[0])
+        gradient = jax.value_and_grad(value, argnums=(0, 1))
+        more, (table, states) = gradient(student.table, part.states)
         return (sums[0] + more, sums[1] + table), states
 
     start = jnp.float32(0), jnp.zeros_like(student.table)
@@ -163,23 +172,17 @@ def _scale(loss: TokenLoss, chunk: int, gradient: Head, cotangent: Array) -> tup
 _sum.defvjp(_sum_and_gradient, _scale)
 
 
-def _chunk_sum(
-    loss: TokenLoss,
-    table: Array,
-    states: Array,
-    other: Array,
-    weights: Array,
-    operands: _Operands,
-) -> Array:
+def _chunk_sum(loss: TokenLoss, table: Array, part: _Part, operands: _Operands) -> Array:
     """Return the sum over the tokens of one chunk."""
+    other = part.other
     if isinstance(operands.teacher, Head):
         other = Head(other, operands.teacher.table).logits()
-    values = loss(Head(states, table).logits(), other, **operands.scalars)
-    return jnp.sum(jnp.where(weights != 0, weights * values, 0.0))
+    values = loss(Head(part.states, table).logits(), other, **operands.scalars)
+    return jnp.sum(jnp.where(part.weights != 0, part.weights * values, 0.0))
 
 
-def _chunks(student: Head, operands: _Operands, chunk: int) -> tuple[Array, Array, Array]:
-    """Divide states, the teacher's states or targets, and weights: [chunks, chunk, ...].
+def _chunks(student: Head, operands: _Operands, chunk: int) -> _Part:
+    """Return the arrays of all chunks, [chunks, chunk, ...].
 
     Padding, and states of tokens without weight, are 0, so that their logits are finite.
     """
@@ -193,4 +196,4 @@ def _chunks(student: Head, operands: _Operands, chunk: int) -> tuple[Array, Arra
         padded = jnp.pad(x, ((0, -len(x) % size), *((0, 0),) * (x.ndim - 1)))
         return padded.reshape(-1, size, *x.shape[1:])
 
-    return divide(student.states), divide(other), divide(weights)
+    return _Part(divide(student.states), divide(other), divide(weights))

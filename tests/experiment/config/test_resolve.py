@@ -75,6 +75,7 @@ def test_every_default_is_set():
         "toward": "teacher",
         "temperature": 1.0,
         "layer": "",
+        "chunk": 0,
     }
 
 
@@ -85,7 +86,7 @@ def test_attributes_and_dicts_are_the_same():
     assert student.optimizer.learning_rate == 0.1
     assert student.model.options == {}
     assert full.roles["teacher"].model.options == {"hidden": (8,)}
-    assert student.terms["forward_kl"].options == {"temperature": 1.0, "layer": ""}
+    assert student.terms["forward_kl"].options == {"temperature": 1.0, "layer": "", "chunk": 0}
     assert student.terms["forward_kl"].peers == ("teacher",)
     assert student.terms["ce"].peers == ()
     assert student.adapters["wide"] == adapters.LinearAdapter(width=3)
