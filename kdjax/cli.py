@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command not in ("train", "study", "eval"):
+    prefix = {"train": "", "study": "", "eval": "--config."}.get(args.command)
+    if rest and (prefix is None or not rest[0].startswith(prefix)):
         parser.error(f"unknown argument {rest[0]}")
     try:
         configure_process()

@@ -11,6 +11,7 @@ KINDS = (
     data.ImageOptions,
     data.PairOptions,
     data.TextOptions,
+    data.LanguageOptions,
     data.DetectionOptions,
 )
 

@@ -22,7 +22,10 @@ def make_network(role: str, config: Config, data: TaskData, axis_name: str | Non
     with prefix_errors(f"{where}.model.name "):
         data.task.check_network(name)
     if table.cache and not data.task.rows_are_examples:
-        raise UserError(f"{where}.cache is set, but the rows of this data are no examples")
+        raise UserError(
+            f"{where}.cache is set, but a detector samples its regions each time, and a language "
+            "model has a row for each token; remove it"
+        )
     with prefix_errors(f"{where}.model: "):
         seen = data.read_by(table.input).source.spec
         network, spec = data.task.describe_network(table.model.model_dump(), seen)

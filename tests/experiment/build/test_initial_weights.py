@@ -182,7 +182,7 @@ def test_any_task_is_exported_for_hugging_face(task, tmp_path):
         outcomes={variant.name: types.SimpleNamespace(
             chosen={"teacher": types.SimpleNamespace(members=(0,))},
             members=[types.SimpleNamespace(results={})])},
-        networks=lambda _: {"teacher": jax.tree.map(lambda x: x[None], variables)},
+        networks=lambda _, best: {"teacher": jax.tree.map(lambda x: x[None], variables)},
     )  # fmt: skip
     request = ExportRequest("teacher", form="huggingface")
     export_run.from_workdir(run, results, request, tmp_path / "out")
