@@ -1,4 +1,4 @@
-"""Shared parts of minilm_teacher.py and minilm_sinkd.py: tasks, data, networks, optimizer."""
+"""Shared parts of minilm_teacher.py and minilm_sinkd.py: tasks, data, networks."""
 
 TASKS = {  # training examples, tokens, epochs of teacher and student, selection metric
     "cola": (8551, 64, 3, 3, "matthews"),
@@ -40,14 +40,3 @@ def bert(layers: int, smoke: bool) -> dict:
     """Return MiniLM's BERT with `layers` layers, or a tiny one for the smoke test."""
     sizes = {**TINY, "num_layers": 1} if smoke else {**SIZES, "num_layers": layers}
     return {"name": "bert", **sizes}
-
-
-def optimizer(rate: float) -> dict:
-    """Return AdamW without weight decay, clip 1, linear decay of the rate to 0."""
-    return {
-        "name": "adamw",
-        "learning_rate": rate,
-        "weight_decay": 0.0,
-        "clip_norm": 1.0,
-        "schedule": {"name": "linear"},
-    }

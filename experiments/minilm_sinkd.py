@@ -19,7 +19,7 @@ Expected time: 1.5 to 2.5 hours on 2 CPU cores for each task. Expected result: d
 
 from ml_collections import ConfigDict
 
-from experiments import _minilm
+from experiments import _glue, _minilm
 from experiments._titles import titled
 
 SEEDS = (0, 1, 2)
@@ -48,13 +48,13 @@ def get_config(arg: str = "") -> ConfigDict:
             "roles": {
                 "teacher": {
                     "model": _minilm.bert(6, smoke),
-                    "optimizer": _minilm.optimizer(5e-5),
+                    "optimizer": _glue.optimizer(5e-5),
                     "terms": {},
                     "cache": True,
                 },
                 "student": {
                     "model": _minilm.bert(3, smoke),
-                    "optimizer": _minilm.optimizer(1e-4),
+                    "optimizer": _glue.optimizer(1e-4),
                     "terms": {"ce": {"weight": 0.1}},
                 },
             },

@@ -16,7 +16,7 @@ Expected time: 15 to 30 minutes on 2 CPU cores. Expected result: docs/results.md
 
 from ml_collections import ConfigDict
 
-from experiments import _minilm
+from experiments import _glue, _minilm
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "roles": {
                 "teacher": {
                     "model": _minilm.bert(6, smoke),
-                    "optimizer": _minilm.optimizer(1e-4),
+                    "optimizer": _glue.optimizer(1e-4),
                     "terms": {"ce": {"weight": 1.0}},
                 },
             },
