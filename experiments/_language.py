@@ -1,4 +1,4 @@
-"""Parts that experiments with language models share: decoders, their optimizer, terms."""
+"""Parts that experiments with language models share: the local pair, decoders, their optimizer."""
 
 
 def decoder(width: int, layers: int, heads: int) -> dict:
@@ -20,7 +20,38 @@ def adamw(rate: float, warmup: int) -> dict:
     }
 
 
-def toward_frozen(terms: dict) -> dict:
-    """Return a variant: these student terms and the frozen teacher with the same seed."""
-    frozen = {"terms": {"ce": None}, "from_variant": "teacher"}
-    return {"roles": {"teacher": frozen, "student": {"terms": terms}}}
+def local_pair(smoke: bool, data: dict, teacher: dict | None = None) -> dict:
+    """Return a config: a teacher of 4.9 M and a student of .9 M parameters, 600 steps, 3 seeds.
+
+    Args:
+        smoke: two steps of tiny networks on four files.
+        data: keys of the data beyond those of the standard library's sources.
+        teacher: further keys of the teacher.
+    """
+    steps = 2 if smoke else 600
+    sizes = ((16, 1, 2), (8, 1, 2)) if smoke else ((256, 5, 4), (128, 2, 4))
+    small = {"limit": 4, "max_length": 16} if smoke else {}
+    held_out = 2 if smoke else 12
+    roles = {
+        role: {"model": decoder(*size), "optimizer": adamw(rate, steps // 10), "terms": {"ce": {}}}
+        for role, size, rate in zip(("teacher", "student"), sizes, (2e-3, 4e-3), strict=True)
+    }
+    roles["teacher"] |= teacher or {}
+    return {
+        "num_steps": steps,
+        "batch_size": 2 if smoke else 8,
+        "eval_batch_size": 4 if smoke else 32,
+        "eval_every": 300,
+        "checkpoint_every": 300,
+        "data": {
+            "name": "lm",
+            "path": "stdlib",
+            "seed": 0,  # one batch for all members
+            "validation": held_out,
+            "test": held_out,
+            **small,
+            **data,
+        },
+        "roles": roles,
+        "sweep": {"seed": (0, 1) if smoke else (0, 1, 2)},
+    }

@@ -17,6 +17,7 @@ Expected result: not yet run.
 
 from ml_collections import ConfigDict
 
+from experiments._frozen import toward_frozen
 from experiments._titles import titled
 
 OPTIMIZER = {"name": "sgd", "learning_rate": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
@@ -79,24 +80,15 @@ def distill(terms: dict, *, width: int | None = None, critic: bool = False) -> d
 
     `width` is that of an adapter to the teacher's features.
     """
-    student: dict = {
-        "terms": {
-            n: scalars if n == "ce" else {"toward": "teacher", **scalars}
-            for n, scalars in terms.items()
-        }
-    }
+    adapters = None
     if width is not None:
-        adapter = {"kind": "linear", "layer": "pooled", "width": width}
-        student["adapters"] = {"to_teacher": adapter}
-    roles: dict = {
-        "teacher": {"terms": {"ce": None}, "from_variant": "alone"},
-        "student": student,
-    }
+        adapters = {"to_teacher": {"kind": "linear", "layer": "pooled", "width": width}}
+    row = toward_frozen(terms, source="alone", adapters=adapters)
     if critic:
-        roles["wdm"] = {
+        row["roles"]["wdm"] = {
             "between": ("student", "teacher"),
             "model": {"name": "dependency", "width": 32, "radius": 8.0},
             "optimizer": dict(OPTIMIZER),
             "terms": {"dependency": {"weight": 0.1}},
         }
-    return {"roles": roles}
+    return row

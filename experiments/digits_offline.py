@@ -13,6 +13,7 @@ Expected time: 35 seconds on 2 CPU cores. Expected result: docs/results.md.
 
 from ml_collections import ConfigDict
 
+from experiments._frozen import toward_frozen
 from experiments._titles import titled
 
 
@@ -70,13 +71,5 @@ def rows() -> dict:
 
 def distill(terms: dict, adapter: bool) -> dict:
     """Return a variant: the frozen, cached teacher of "alone" and the student's terms toward it."""
-    student: dict = {
-        "terms": {
-            name: scalars if name == "ce" else {"toward": "teacher", **scalars}
-            for name, scalars in terms.items()
-        }
-    }
-    if adapter:
-        student["adapters"] = {"wide": {"kind": "linear", "layer": "pooled", "width": 128}}
-    teacher = {"terms": {"ce": None}, "from_variant": "alone", "cache": True}
-    return {"roles": {"teacher": teacher, "student": student}}
+    wide = {"wide": {"kind": "linear", "layer": "pooled", "width": 128}} if adapter else None
+    return toward_frozen(terms, source="alone", cache=True, adapters=wide)

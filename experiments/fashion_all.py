@@ -19,6 +19,7 @@ Expected time: about 3 hours on 2 CPU cores. Expected result: docs/results.md.
 
 from ml_collections import ConfigDict
 
+from experiments._frozen import toward_frozen
 from experiments._titles import titled
 
 EPOCH = 429  # steps of 128 in 55,000 images
@@ -138,17 +139,11 @@ def critic(model: str | dict, **terms: dict) -> dict:
 
 def offline(terms: dict, critic: dict | None = None, *, wide: bool = False) -> dict:
     """Return a row with the frozen teacher of "alone"; `wide` adds the map to its width."""
-    student: dict = {
-        "terms": {
-            name: scalars if name == "ce" else {"toward": "teacher", **scalars}
-            for name, scalars in terms.items()
-        }
-    }
-    if wide:
-        student["adapters"] = {"wide": {"kind": "linear", "layer": "pooled", "width": 64}}
-    teacher = {"terms": {"ce": None}, "from_variant": "alone", "cache": True}
-    roles = {"teacher": teacher, "student": student}
-    return {"roles": {**roles, "critic": critic} if critic else roles}
+    adapters = {"wide": {"kind": "linear", "layer": "pooled", "width": 64}} if wide else None
+    row = toward_frozen(terms, source="alone", cache=True, adapters=adapters)
+    if critic is not None:
+        row["roles"]["critic"] = critic
+    return row
 
 
 def online(term: str, *, temperature: float, both: bool = False) -> dict:

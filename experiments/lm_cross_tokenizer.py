@@ -17,48 +17,17 @@ Expected result: not yet run.
 
 from ml_collections import ConfigDict
 
-from experiments._language import adamw, decoder, toward_frozen
+from experiments._frozen import toward_frozen
+from experiments._language import local_pair
 from experiments._titles import titled
 
 
 def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
-    steps = 2 if smoke else 600
-    sizes = {"limit": 4, "bpe_size": 300, "second_bpe_size": 320, "max_length": 16}
-    config = ConfigDict(
-        {
-            "num_steps": steps,
-            "batch_size": 2 if smoke else 8,
-            "eval_batch_size": 4 if smoke else 32,
-            "eval_every": 300,
-            "checkpoint_every": 300,
-            "data": {
-                "name": "lm",
-                "path": "stdlib",
-                "seed": 0,  # one batch for all members
-                "packing": "pad",
-                "validation": 2 if smoke else 12,
-                "test": 2 if smoke else 12,
-                **(sizes if smoke else {"bpe_size": 2048, "second_bpe_size": 4096}),
-            },
-            "roles": {
-                "teacher": {
-                    "input": "second",
-                    "model": decoder(16, 1, 2) if smoke else decoder(256, 5, 4),
-                    "optimizer": adamw(2e-3, steps // 10),
-                    "terms": {"ce": {}},
-                },
-                "student": {
-                    "model": decoder(8, 1, 2) if smoke else decoder(128, 2, 4),
-                    "optimizer": adamw(4e-3, steps // 10),
-                    "terms": {"ce": {}},
-                },
-            },
-        },
-        sort_keys=False,
-    )
+    first, second = (300, 320) if smoke else (2048, 4096)
+    data = {"packing": "pad", "bpe_size": first, "second_bpe_size": second}
+    config = ConfigDict(local_pair(smoke, data, {"input": "second"}), sort_keys=False)
     config.variants = ConfigDict(titled(variants()), sort_keys=False)
-    config.sweep = ConfigDict({"seed": (0, 1) if smoke else (0, 1, 2)})
     return config
 
 

@@ -22,7 +22,8 @@ files, the student alone 2.27.
 
 from ml_collections import ConfigDict
 
-from experiments._language import adamw, decoder, toward_frozen
+from experiments._frozen import toward_frozen
+from experiments._language import local_pair
 from experiments._titles import titled
 
 HALF = {"toward": "teacher", "weight": 0.5}
@@ -31,39 +32,8 @@ CE = {"weight": 0.5}
 
 def get_config(arg: str = "") -> ConfigDict:
     smoke = arg == "smoke"
-    steps = 2 if smoke else 600
-    config = ConfigDict(
-        {
-            "num_steps": steps,
-            "batch_size": 2 if smoke else 8,
-            "eval_batch_size": 4 if smoke else 32,
-            "eval_every": 300,
-            "checkpoint_every": 300,
-            "data": {
-                "name": "lm",
-                "path": "stdlib",
-                "seed": 0,  # one batch for all members
-                "validation": 2 if smoke else 12,
-                "test": 2 if smoke else 12,
-                **({"limit": 4, "bpe_size": 300, "max_length": 16} if smoke else {}),
-            },
-            "roles": {
-                "teacher": {
-                    "model": decoder(16, 1, 2) if smoke else decoder(256, 5, 4),
-                    "optimizer": adamw(2e-3, steps // 10),
-                    "terms": {"ce": {}},
-                },
-                "student": {
-                    "model": decoder(8, 1, 2) if smoke else decoder(128, 2, 4),
-                    "optimizer": adamw(4e-3, steps // 10),
-                    "terms": {"ce": {}},
-                },
-            },
-        },
-        sort_keys=False,
-    )
+    config = ConfigDict(local_pair(smoke, {"bpe_size": 300} if smoke else {}), sort_keys=False)
     config.variants = ConfigDict(titled(variants(new_tokens=8 if smoke else 32)), sort_keys=False)
-    config.sweep = ConfigDict({"seed": (0, 1) if smoke else (0, 1, 2)})
     return config
 
 

@@ -23,6 +23,7 @@ Expected result: docs/results.md.
 
 from ml_collections import ConfigDict
 
+from experiments._frozen import toward_frozen
 from experiments._titles import titled
 
 TASKS = {  # tokens, steps, validation fraction of train, selection metric
@@ -102,12 +103,12 @@ def variants() -> dict:
     return {
         "teacher": {"roles": {"student": None}},
         "alone": {"roles": {"teacher": None}},
-        "kd": toward_frozen(kd),
-        "rkl": toward_frozen({"ce": {"weight": 0.1}, "reverse_kl": SOFT}),
-        "js": toward_frozen({"ce": {"weight": 0.1}, "jensen_shannon": SOFT}),
-        "tv": toward_frozen({"ce": {"weight": 0.1}, "total_variation": SOFT}),
-        "sinkd": toward_frozen({**kd, "sinkhorn": TRANSPORT}),
-        "sinkd_debiased": toward_frozen({**kd, "sinkhorn_divergence": TRANSPORT}),
+        "kd": toward_frozen(kd, cache=True),
+        "rkl": toward_frozen({"ce": {"weight": 0.1}, "reverse_kl": SOFT}, cache=True),
+        "js": toward_frozen({"ce": {"weight": 0.1}, "jensen_shannon": SOFT}, cache=True),
+        "tv": toward_frozen({"ce": {"weight": 0.1}, "total_variation": SOFT}, cache=True),
+        "sinkd": toward_frozen({**kd, "sinkhorn": TRANSPORT}, cache=True),
+        "sinkd_debiased": toward_frozen({**kd, "sinkhorn_divergence": TRANSPORT}, cache=True),
         "online": {
             "roles": {
                 "teacher": {"terms": {"sinkhorn": {**TRANSPORT, "toward": "student"}}},
@@ -115,9 +116,3 @@ def variants() -> dict:
             }
         },
     }
-
-
-def toward_frozen(terms: dict) -> dict:
-    """Return a variant: these student terms and the frozen teacher with the same seed."""
-    frozen = {"terms": {"ce": None}, "from_variant": "teacher", "cache": True}
-    return {"roles": {"teacher": frozen, "student": {"terms": terms}}}
