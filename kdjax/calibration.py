@@ -101,7 +101,7 @@ def _bin(confidence: Array, correct: Array, counted: Array, inner_edges: Array) 
     return Reliability(count, mean(correct), mean(confidence))
 
 
-def _weighted_gap(bins: Reliability) -> Array:
+def weighted_gap(bins: Reliability) -> Array:
     """Return sum_b n_b / N |accuracy - confidence|."""
     gaps = bins.count * jnp.abs(bins.accuracy - bins.confidence)
     return jnp.sum(gaps) / _divisor(jnp.sum(bins.count))
@@ -155,6 +155,23 @@ def brier(logits: Logits, labels: Labels, *, mask: Mask = None) -> PerExample:
     return jnp.where(counted, distance, 0.0)
 
 
+def bin_confidences(confidence: ArrayLike, correct: ArrayLike, *, num_bins: int) -> Reliability:
+    """Return count, accuracy and mean confidence in equal-width bins, as `reliability` does.
+
+    For predictions whose logits are not at hand, such as the tokens of texts.
+
+    Args:
+        confidence: [n], the probabilities of the predicted classes.
+        correct: [n], 1 for a correct prediction, else 0.
+        num_bins: number of bins.
+
+    >>> print(bin_confidences(jnp.array([0.9, 0.6]), jnp.array([1, 0]), num_bins=2).count)
+    [0. 2.]
+    """
+    confidence, correct = (jnp.asarray(x, jnp.float32) for x in (confidence, correct))
+    return _bin(confidence, correct, jnp.ones(confidence.shape, bool), _edges(num_bins))
+
+
 def reliability(
     logits: Logits, labels: Labels, *, num_bins: int = 15, mask: Mask = None
 ) -> Reliability:
@@ -183,7 +200,7 @@ def expected_calibration_error(
     >>> print(expected_calibration_error(logits, jnp.array([0, 1])))
     0.5
     """
-    return _weighted_gap(reliability(logits, labels, num_bins=num_bins, mask=mask))
+    return weighted_gap(reliability(logits, labels, num_bins=num_bins, mask=mask))
 
 
 def maximum_calibration_error(
@@ -224,7 +241,7 @@ def adaptive_calibration_error(
     ranked = jnp.sort(jnp.where(counted, confidence, jnp.inf))  # masked examples rank last
     rank = -(-jnp.arange(1, num_bins) * jnp.sum(counted) // num_bins)
     inner_edges = ranked[jnp.maximum(rank - 1, 0)] if ranked.size else equal_width
-    return _weighted_gap(_bin(confidence, correct, counted, inner_edges))
+    return weighted_gap(_bin(confidence, correct, counted, inner_edges))
 
 
 def classwise_calibration_error(

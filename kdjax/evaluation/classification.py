@@ -162,4 +162,5 @@ TASK = Task(
     test_metrics=test_metrics,
     fit=fit_temperatures,
     has_bounds=True,
+    takes_corruptions=True,
 )

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kdjax import models
+from kdjax import calibration, models
 from kdjax.data import SECOND, LanguageSet, check_tokenizer, has_tokenizer, save_tokenizer
 from kdjax.errors import UserError
 from kdjax.evaluation import text
@@ -83,37 +83,24 @@ def test_metrics(
         nll = np.mean(tokens.nll, axis=-1, dtype=np.float64)
         correct = tokens.prediction == tokens.target
         diagrams = [
-            _bins(*each, evaluation.num_bins)
+            calibration.bin_confidences(*each, num_bins=evaluation.num_bins)
             for each in zip(tokens.confidence, correct, strict=True)
         ]
         bins[role] = {
-            "before": {k: [diagram[k].tolist() for diagram in diagrams] for k in diagrams[0]}
+            "before": {
+                name: [np.asarray(getattr(diagram, name)).tolist() for diagram in diagrams]
+                for name in calibration.Reliability._fields
+            }
         }
         return {
             "bits_per_byte": nll * tokens.nll.shape[-1] / (num_bytes * math.log(2)),
             "nll": nll,
             "perplexity": np.exp(nll),
             "accuracy": np.mean(correct, axis=-1),
-            "ece": np.array([_calibration_error(diagram) for diagram in diagrams]),
+            "ece": np.array([float(calibration.weighted_gap(diagram)) for diagram in diagrams]),
         }
 
     return {**_agreement(scores), **by_role(predictions, metrics)}, bins
-
-
-def _bins(confidence: np.ndarray, correct: np.ndarray, num_bins: int) -> dict[str, np.ndarray]:
-    """Return count, accuracy and mean confidence of equal bins (low, high] of the confidence."""
-    index = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
-    count = np.bincount(index, minlength=num_bins)
-    accuracy, mean = (
-        np.bincount(index, weights=values, minlength=num_bins) / np.maximum(count, 1)
-        for values in (correct, confidence)
-    )
-    return {"count": count, "accuracy": accuracy, "confidence": mean}
-
-
-def _calibration_error(bins: Mapping[str, np.ndarray]) -> float:
-    gaps = bins["count"] * np.abs(bins["accuracy"] - bins["confidence"])
-    return float(np.sum(gaps) / np.sum(bins["count"]))
 
 
 def _agreement(scores: Mapping[str, TokenScores]) -> dict[str, np.ndarray]:

@@ -95,6 +95,7 @@ class Task(NamedTuple):
         for a language model, whose rows are tokens: outputs cannot be cached, critics cannot
         compare them, `regions` may be shared.
       has_bounds: the constants of its networks are known, so `kdjax bounds` works.
+      takes_corruptions: an example is one image, whose label holds when it is corrupted.
     """
 
     metrics: Callable[[Spec], Mapping[str, bool]]
@@ -128,6 +129,7 @@ class Task(NamedTuple):
     unit: str = "images"
     rows_are_examples: bool = True
     has_bounds: bool = False
+    takes_corruptions: bool = False
 
 
 def by_role(

@@ -1,8 +1,8 @@
 """Corrupted images, to measure accuracy and calibration away from the training data.
 
 Four kinds at three levels, after the idea of Hendrycks and Dietterich 2019 (ICLR), with strengths
-of our own for small images. All functions are pure; an image's corruption depends on the key and
-its id alone.
+of our own for small images. All functions are pure; the corruption of an image depends on the key,
+the code and its id alone.
 """
 
 import jax
@@ -15,8 +15,8 @@ LEVELS = (1, 2, 3)
 CODES = {f"{kind}_{level}": 3 * i + level for i, kind in enumerate(KINDS) for level in LEVELS}
 
 
-def corrupt(images: Array, codes: Array, ids: Array, key: Array) -> Array:
-    """Corrupt each image by the kind and level of its code.
+def corrupt(images: Array, code: Array, ids: Array, key: Array) -> Array:
+    """Corrupt images by the kind and level of a code.
 
     Noise: normal, sd .05, .1, .2. Blur: Gaussian, sd .5, 1, 2 pixels. Contrast: differences to the
     image's mean times .6, .4, .2. Rotation: by 10, 20, 30 degrees, half of the images clockwise,
@@ -24,21 +24,19 @@ def corrupt(images: Array, codes: Array, ids: Array, key: Array) -> Array:
 
     Args:
       images: [batch, height, width, channel], between 0 and 1.
-      codes: [batch], values of `CODES`; 0 leaves an image as it is.
+      code: [], a value of `CODES`; 0 leaves the images as they are.
       ids: [batch], the numbers of the examples.
       key: of the noise and of the directions of rotations.
 
     Returns:
       [batch, height, width, channel], float32 between 0 and 1.
     """
-    branches = (lambda x, level, key: x, _noise, _blur, _contrast, _rotation)
-
-    def one(image: Array, code: Array, number: Array) -> Array:
-        kind, level = (code + 2) // 3, (code + 2) % 3
-        own = jax.random.fold_in(jax.random.fold_in(key, number), code)
-        return jnp.clip(jax.lax.switch(kind, branches, image, level, own), 0.0, 1.0)
-
-    return jax.vmap(one)(images.astype(jnp.float32), codes, ids)
+    kinds = (lambda x, level, key: x, _noise, _blur, _contrast, _rotation)
+    branches = [jax.vmap(kind, in_axes=(0, None, 0)) for kind in kinds]
+    keys = jax.vmap(lambda number: jax.random.fold_in(jax.random.fold_in(key, number), code))(ids)
+    kind, level = (code + 2) // 3, (code + 2) % 3
+    corrupted = jax.lax.switch(kind, branches, images.astype(jnp.float32), level, keys)
+    return jnp.clip(corrupted, 0.0, 1.0)
 
 
 def _noise(image: Array, level: Array, key: Array) -> Array:

@@ -24,7 +24,7 @@ def with_corruptions(experiment: Experiment) -> Experiment:
       UserError: the data are no images with one label each.
     """
     spec, source = experiment.source.spec, experiment.source
-    if experiment.task.unit != "images" or len(spec.shape) != 3 or not experiment.task.has_bounds:
+    if not experiment.task.takes_corruptions or len(spec.shape) != 3:
         raise UserError(
             "--corruptions needs images with one label each; this workdir has other data"
         )
@@ -35,7 +35,7 @@ def with_corruptions(experiment: Experiment) -> Experiment:
         codes = batch.pop(_ENTRY, None)
         if codes is not None:
             pixels = jnp.asarray(batch["image"], jnp.float32) / spec.scale
-            batch["image"] = corrupt(pixels, codes, batch["id"], key) * spec.scale
+            batch["image"] = corrupt(pixels, codes[0], batch["id"], key) * spec.scale
         return experiment.prepare_eval(batch)
 
     splits = {
@@ -49,4 +49,5 @@ def with_corruptions(experiment: Experiment) -> Experiment:
 
 def _coded(batches: EvalBatches, code: int) -> Iterator[Mapping[str, Any]]:
     for batch in batches():
+        # one entry for each example, because layouts divide all entries over devices
         yield {**batch, _ENTRY: np.full(len(batch["label"]), code, np.int32)}

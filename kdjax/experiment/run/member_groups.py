@@ -116,6 +116,10 @@ def _fitting(experiment: Experiment, variant: Variant, count: int) -> int:
     )
     # all members are initialised on one device
     initial_bytes = divided * memory_estimate.tree_bytes(state)
-    member_bytes = max(memory_estimate.member_bytes(method, state, batch), initial_bytes)
+    step_bytes = memory_estimate.member_bytes(method, state, batch)
     free_bytes = memory_estimate.free_bytes(jax.local_devices()[0])
+    if config.members_in_turn:  # the state of each member twice, the rest once for all
+        own_bytes = 2 * memory_estimate.tree_bytes(state)
+        free_bytes, step_bytes = free_bytes - (step_bytes - own_bytes), own_bytes
+    member_bytes = max(step_bytes, initial_bytes)
     return divided * memory_estimate.fitting(count // divided, member_bytes, free_bytes)

@@ -4,8 +4,8 @@ A convolution is one trilinear form T(x, kernel, y); a *contraction* computes on
 from the other two (`conv`). lax has the fastest forward pass. Its weight gradient
 convolves transposed images with a window as large as an image, which costs three to five forward
 passes; one matrix product over all pixels costs one or two. (A loop over chunks of the batch is
-faster still alone, and slower in whole steps.) The choices of `contract` and
-`is_products` follow the measurements of `benchmarks/conv.py`.
+faster still alone, and slower in whole steps.) The choices of `contract` and `is_products` follow
+the measurements of `benchmarks/conv.py`.
 """
 
 import functools

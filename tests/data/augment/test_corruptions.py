@@ -13,7 +13,7 @@ IDS = np.arange(3)
 
 
 def corrupt(name, ids=IDS, seed=0):
-    code = np.full(3, corruptions.CODES.get(name, 0))
+    code = corruptions.CODES.get(name, 0)
     return np.asarray(jax.jit(corruptions.corrupt)(IMAGES, code, ids, jax.random.key(seed)))
 
 
@@ -55,7 +55,7 @@ def test_contrast_keeps_the_mean_and_scales_the_spread(level, factor):
 @pytest.mark.parametrize(("level", "spread"), [(1, 0.05), (2, 0.1), (3, 0.2)])
 def test_noise_has_its_spread_where_nothing_is_clipped(level, spread):
     grey = jnp.full((1, 64, 64, 1), 0.5)
-    code = np.array([corruptions.CODES[f"noise_{level}"]])
+    code = corruptions.CODES[f"noise_{level}"]
     noise = corruptions.corrupt(grey, code, np.zeros(1, int), jax.random.key(0)) - grey
     assert float(noise.std()) == pytest.approx(spread, rel=0.05)
 

@@ -19,6 +19,7 @@ CONFIG = {
     ("changes", "sizes"),
     [
         ({"devices": 1}, [2] * 8),
+        ({"devices": 1, "members_in_turn": True}, [16]),  # the step of one at a time
         ({"devices": 4}, [8, 8]),  # two members on each device
         ({"devices": 4, "members_over_devices": False}, [2] * 8),
         ({"devices": 4, "members_per_program": 5}, [5, 5, 5, 1]),
