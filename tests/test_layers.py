@@ -22,7 +22,7 @@ RULES = {
     "data": (
         set(),
         {
-            "PIL", "absl", "array_record", "datasets", "grain", "jax", "numpy", "sklearn",
+            "PIL", "absl", "array_record", "datasets", "fsspec", "grain", "jax", "numpy", "sklearn",
             "tensorflow_datasets", "tokenizers",
         },
     ),

@@ -2,8 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import PurePath
 
 import numpy as np
 
@@ -17,15 +17,23 @@ def digest(parts: Mapping[str, np.ndarray | Iterable[str]]) -> dict[str, str]:
     return {name: _describe(part) for name, part in parts.items()}
 
 
-def lines_of_files(files: Iterable[Path]) -> list[str]:
+def lines_of_files(
+    files: Sequence[PurePath], size: Callable[[PurePath], int] | None = None
+) -> list[str]:
     """Return the `file_lines` of files relative to the folder that they have in common."""
-    files = list(files)
-    return file_lines(Path(os.path.commonpath([file.parent for file in files])), files)
+    folder = os.path.commonpath([file.parent for file in files])
+    return file_lines(PurePath(folder), files, size)
 
 
-def file_lines(folder: Path, files: Iterable[Path]) -> list[str]:
-    """Return a line for each file: its path relative to `folder` and its size in bytes."""
-    return [f"{file.relative_to(folder).as_posix()} {_size(file)}" for file in files]
+def file_lines(
+    folder: PurePath, files: Iterable[PurePath], size: Callable[[PurePath], int] | None = None
+) -> list[str]:
+    """Return a line for each file: its path relative to `folder` and its size in bytes.
+
+    `size` returns the size of a file that is not on a disk.
+    """
+    size = size or _size
+    return [f"{file.relative_to(folder).as_posix()} {size(file)}" for file in files]
 
 
 def _describe(part: np.ndarray | Iterable[str]) -> str:
@@ -41,8 +49,8 @@ def _hash(content: memoryview | bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _size(file: Path) -> int:
+def _size(file: PurePath) -> int:
     try:
-        return file.stat().st_size
+        return os.stat(file).st_size
     except OSError:  # a broken link
         return -1

@@ -2,14 +2,15 @@
 
 import re
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
 from typing import TypeVar
 
 from kdjax.data.images.readers import existing, visible_files
 from kdjax.errors import UserError
 
 T = TypeVar("T")
+File = TypeVar("File", bound=PurePath)
 Files = dict[str, tuple[Path, ...]]  # split -> its files
 _NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -45,13 +46,20 @@ def find_split_files(path: str | None, suffixes: Sequence[str], expected: str) -
     root = existing(path, expected)
     if root.is_file():
         return {"train": (root,)}
-    files = [f for f in sorted(visible_files(root)) if _suffix(f) in suffixes and _is_data(f)]
+    return split_files(root, sorted(visible_files(root)), path, suffixes, expected)
+
+
+def split_files(
+    root: File, files: Iterable[File], path: str | None, suffixes: Sequence[str], expected: str
+) -> dict[str, tuple[File, ...]]:
+    """Return those of the files below `root` that are read, by split; see `find_split_files`."""
+    files = [file for file in files if _suffix(file) in suffixes and _is_data(file)]
     if not files:
         raise UserError(f"data.path={path} holds no {', '.join(suffixes)} file; give {expected}")
     formats = sorted({_suffix(file) for file in files})
     if len(formats) > 1:
         raise UserError(f"data.path={path} holds {' and '.join(formats)} files; give one format")
-    splits: dict[str | None, list[Path]] = {}
+    splits: dict[str | None, list[File]] = {}
     for file in files:
         splits.setdefault(_split_of_file(file.relative_to(root)), []).append(file)
     others = splits.pop(None, [])
@@ -79,16 +87,16 @@ def order_splits(splits: dict[str, T], path: str | None) -> dict[str, T]:
     return splits
 
 
-def _suffix(file: Path) -> str:
+def _suffix(file: PurePath) -> str:
     return file.suffix.lower()
 
 
-def _is_data(file: Path) -> bool:
+def _is_data(file: PurePath) -> bool:
     """Return whether a file is no cache of the library datasets."""
     return not file.name.startswith(("cache-", "indices-", "tmp"))
 
 
-def _split_of_file(file: Path) -> str | None:
+def _split_of_file(file: PurePath) -> str | None:
     parts = [*file.parent.parts, *re.split(r"[-_.\s]+", file.stem)]
     named = [split_of(part) for part in parts]
     return next((split for split in named if split), "validation" if "dev" in parts else None)

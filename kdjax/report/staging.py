@@ -137,6 +137,18 @@ def local_copy(path: str, folder: str = "") -> str:
     return str(copy)
 
 
+def fits_on_disk(path: str) -> bool:
+    """Return whether a local copy of a folder of a bucket takes at most half of the free disk.
+
+    Raises:
+      UserError: the bucket cannot be read.
+    """
+    files.check_access(files.as_path(path))
+    objects = files.filesystem().find(path.rstrip("/"), detail=True)
+    _cache().mkdir(parents=True, exist_ok=True)
+    return 2 * sum(item["size"] for item in objects.values()) <= shutil.disk_usage(_cache()).free
+
+
 def _cache() -> pathlib.Path:
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return pathlib.Path(home, "kdjax", "buckets")
@@ -149,7 +161,7 @@ def _make_room(size: int) -> None:
     if size > free:
         raise UserError(
             f"{size / 1e9:.1f} GB must be copied to {_cache()}, which has {free / 1e9:.1f} GB; "
-            "let XDG_CACHE_HOME name a larger disk, or mount the bucket"
+            "let XDG_CACHE_HOME name a larger disk, or stream images as .tar shards"
         )
 
 

@@ -27,12 +27,13 @@ Fault = Callable[[str, str], int | str | None]
 
 
 class Service:
-    """The server; `requests` counts all that arrived, `fault` may answer instead."""
+    """The server; `requests` counts all that arrived, of `paths`; `fault` may answer instead."""
 
     def __init__(self, port: int = 0) -> None:
         self.storage = storage.Storage(use_memory_fs=True)
         self.lock = threading.RLock()
         self.requests = 0
+        self.paths: list[str] = []
         self.fault: Fault | None = None
         handler = functools.partial(_Handler, self)
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
@@ -110,6 +111,7 @@ class _Handler(server.RequestHandler):
     def _answer(self, method: str) -> None:
         service = self.service
         service.requests += 1
+        service.paths.append(unquote(urlsplit(self.path).path))
         fault = service.fault and service.fault(method, unquote(self.path))
         if fault == "stall":
             time.sleep(600)

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from kdjax.errors import CORRUPT_FILE_ERRORS, UserError
+from kdjax.errors import CORRUPT_FILE_ERRORS, RunError, UserError
 
 T = TypeVar("T")
 File = Path | Callable[[], BytesIO]  # a path, or a function that returns the content
@@ -108,7 +108,7 @@ def _opened(file: File, name: str) -> Iterator[Image.Image]:
         content = file if isinstance(file, Path) else file()
         with Image.open(content, formats=picture_formats()) as picture:
             yield picture
-    except UserError:
+    except (UserError, RunError):
         raise
     except (*CORRUPT_FILE_ERRORS, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(

@@ -1,14 +1,14 @@
 """Sets of stored images with labels, of any storage that can read one image by its number."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from kdjax.data.class_labels import Labels
-from kdjax.data.digest import digest, lines_of_files
+from kdjax.data.digest import digest
 from kdjax.data.images.decode import View, drop_unreadable, fit
 from kdjax.data.images.streaming import Records, RecordSet
 
@@ -34,7 +34,7 @@ def labelled_set(
     images: Mapping[str, StoredImages],
     labels: Labels,
     view: View,
-    files: Mapping[str, Sequence[Path]],
+    file_lines: Mapping[str, Sequence[str]],
     *,
     skip_unreadable: bool,
 ) -> RecordSet:
@@ -45,17 +45,18 @@ def labelled_set(
         images: by split.
         labels: of all images.
         view: the resizing of images.
-        files: by split, for the digest.
+        file_lines: names and sizes of the files of each split, for the digest.
         skip_unreadable: omit images that cannot be read, with a warning.
     """
     train, by_split = images["train"], labels.by_split
     first_of_class = np.unique(by_split["train"], return_index=True)[1]
-    channels = max(train.channels(int(row)) for row in first_of_class)
+    with ThreadPoolExecutor() as threads:
+        channels = max(threads.map(train.channels, map(int, first_of_class)))
     records = {
         split: _records(where, each, by_split[split], channels, skip=skip_unreadable)
         for split, each in images.items()
     }
-    described = {f"{split} files": lines_of_files(each) for split, each in files.items()}
+    described: dict = {f"{split} files": lines for split, lines in file_lines.items()}
     described |= {f"{split} labels": label for split, label in by_split.items()}
     return RecordSet(
         where=where,

@@ -6,6 +6,7 @@ any number of worker processes.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from kdjax.types import EvalBatches, Source, Spec, TrainBatches
 
 _MOMENTS_SAMPLE = 1024  # images for mean and std of a streamed set: errors of about 1 per cent
 END = 2**62  # examples in an endless stream
-_THREADS, _BUFFER = 4, 4  # in batches, not examples
+_THREADS = 4  # each of which decodes a batch ahead
 
 
 class Records(NamedTuple):
@@ -50,7 +51,7 @@ class RecordSet(NamedTuple):
 
     `view` resizes every picture to `shape`; without a size, stored pictures have that shape.
     `digest` covers the data that is known without decoding. `are_files`: each picture is a file,
-    which may be damaged.
+    which may be damaged. `threads`: that read, in each process.
     """
 
     where: str
@@ -62,6 +63,7 @@ class RecordSet(NamedTuple):
     view: View = View()
     digest: Mapping[str, str] = {}
     are_files: bool = False
+    threads: int = _THREADS
 
 
 def build(record_set: RecordSet, batching: BatchOptions, splitting: SplitOptions) -> Source:
@@ -92,8 +94,10 @@ def build(record_set: RecordSet, batching: BatchOptions, splitting: SplitOptions
         for name, split in splits.items()
     }
     sample = np.unique(np.linspace(0, size["train"] - 1, _MOMENTS_SAMPLE).astype(int))
-    pixels = [_fetch(record_set, *splits["train"], False, row)["image"] for row in sample]
-    mean, std = channel_moments(np.stack(pixels), 255.0)
+    with ThreadPoolExecutor(record_set.threads) as threads:
+        examples = threads.map(partial(_fetch, record_set, *splits["train"], False), sample)
+        pixels = np.stack([example["image"] for example in examples])
+    mean, std = channel_moments(pixels, 255.0)
     names = record_set.class_names
     spec = Spec(record_set.shape, len(names), names, mean, std, 255.0)
 
@@ -102,12 +106,15 @@ def build(record_set: RecordSet, batching: BatchOptions, splitting: SplitOptions
         check_readable(lambda example: fetch[example[0]](example[1]), examples)
 
     def rows(index: int, count: int) -> Source:
-        block = Block(index, count)
+        block, threads = Block(index, count), record_set.threads
         return Source(
             spec=spec,
             size=size,
-            train=train_batches(fetch["train"], size["train"], batching, block),
-            evals={name: _eval_batches(fetch[name], size[name], batching, block) for name in size},
+            train=train_batches(fetch["train"], size["train"], batching, block, threads),
+            evals={
+                name: _eval_batches(fetch[name], size[name], batching, block, threads)
+                for name in size
+            },
             rows=rows,
             digest=record_set.digest,
             verify=verify if record_set.are_files else None,
@@ -205,14 +212,19 @@ def _eval_example(fetch: Callable[[int], dict], rows: np.ndarray, position: int)
 
 
 def stream_batches(
-    example: Callable[[int], dict[str, Any]], start: int, stop: int, batch_size: int, workers: int
+    example: Callable[[int], dict[str, Any]],
+    positions: tuple[int, int],
+    batch_size: int,
+    workers: int,
+    threads: int,
 ) -> Iterator[Mapping[str, np.ndarray]]:
-    """Yield example(start), ... example(stop - 1) in batches, in order, decoded ahead."""
+    """Yield the examples of a range of positions in batches, in order, decoded ahead."""
     import grain  # takes a second; in-memory sets do not need it
 
-    positions = grain.MapDataset.range(start, stop)
-    options = grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_BUFFER)
-    stream = positions.map(example).batch(batch_size).to_iter_dataset(options)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    stream = (
+        grain.MapDataset.range(*positions).map(example).batch(batch_size).to_iter_dataset(options)
+    )
     if workers > 0:
         if not flags.FLAGS.is_parsed():  # grain reads an absl flag here, also in a notebook
             flags.FLAGS.mark_as_parsed()
@@ -233,7 +245,11 @@ def stream_batches(
 
 
 def train_batches(
-    fetch: Callable[[int], dict[str, Any]], size: int, options: BatchOptions, block: Block
+    fetch: Callable[[int], dict[str, Any]],
+    size: int,
+    options: BatchOptions,
+    block: Block,
+    threads: int = _THREADS,
 ) -> TrainBatches:
     """Return the training batches of examples that are fetched one by one.
 
@@ -242,19 +258,25 @@ def train_batches(
         size: the size of the split.
         options: `batch_size` of all blocks; `workers`: processes that fetch, 0 for threads.
         block: the part of each batch's rows.
+        threads: of each process, each of which makes a batch ahead.
     """
     batch_size, block_size = options.batch_size, options.batch_size // block.count
 
     def batches(step: int, seed: int) -> Iterator[Mapping[str, np.ndarray]]:
         check_position(step, seed)  # here, not in a worker
         example = partial(_train_example, fetch, size, batch_size, seed, block)
-        yield from stream_batches(example, step * block_size, END, block_size, options.workers)
+        positions = (step * block_size, END)
+        yield from stream_batches(example, positions, block_size, options.workers, threads)
 
     return batches
 
 
 def _eval_batches(
-    fetch: Callable[[int], dict[str, Any]], size: int, options: BatchOptions, block: Block
+    fetch: Callable[[int], dict[str, Any]],
+    size: int,
+    options: BatchOptions,
+    block: Block,
+    threads: int,
 ) -> EvalBatches:
     batch_size, block_size = options.eval_batch_size, options.eval_batch_size // block.count
     count = -(-size // batch_size)
@@ -267,7 +289,7 @@ def _eval_batches(
 
     def batches() -> Iterator[Mapping[str, np.ndarray]]:
         example = partial(_eval_example, fetch, rows)
-        stream = stream_batches(example, 0, len(rows), block_size, workers)
+        stream = stream_batches(example, (0, len(rows)), block_size, workers, threads)
         for number, batch in enumerate(stream):
             padded = pad_batch(batch, block_size)
             yield padded if number < filled else {**padded, "mask": 0 * padded["mask"]}

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kdjax.data.class_labels import number_classes
+from kdjax.data.digest import lines_of_files
 from kdjax.data.images.decode import View, open_picture, picture_channels
 from kdjax.data.images.stored import labelled_set
 from kdjax.data.images.streaming import RecordSet
@@ -94,9 +95,9 @@ def image_table(
         {name: split.values(split.columns.label) for name, split in splits.items()},
         {name: split.table.class_names.get(label) for name, split in splits.items()},
     )
-    files = {name: split.files for name, split in splits.items()}
+    lines = {name: lines_of_files(split.files) for name, split in splits.items()}
     return labelled_set(
-        f"data.path={path}", images, labels, view, files, skip_unreadable=skip_unreadable
+        f"data.path={path}", images, labels, view, lines, skip_unreadable=skip_unreadable
     )
 
 

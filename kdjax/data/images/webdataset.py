@@ -1,40 +1,42 @@
 """Images in .tar shards in WebDataset's layout: KEY.jpg beside KEY.cls, or KEY.json with a label.
 
 A member is read at its place in its shard, so the order of examples is that of every other set: it
-depends only on (seed, step), and training can start at any step.
+depends only on (seed, step), and training can start at any step. Shards in a bucket are streamed.
 """
 
 import json
-import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache, partial
 from io import BytesIO
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from pathlib import PurePath
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from kdjax.data import user_cache
 from kdjax.data.class_labels import number_classes
+from kdjax.data.digest import lines_of_files
 from kdjax.data.images.decode import View, open_picture, picture_channels
+from kdjax.data.images.shards import Storage, storage_of
 from kdjax.data.images.stored import labelled_set
 from kdjax.data.images.streaming import RecordSet
 from kdjax.data.options import Columns
-from kdjax.data.split_files import find_split_files
 from kdjax.data.table import LABELS
 from kdjax.errors import UserError
 
-_EXPECTED = "a folder of .tar shards: train-*.tar and perhaps val-*.tar, test-*.tar"
 _NAMES = ("classnames.txt", "classes.txt")  # a class a line, in the order of the labels
-_OPEN_FILES = 128  # shards that a process holds open
 
-Sample = dict[str, tuple[int, int]]  # suffix of a member -> its offset and size
+Sample = dict[str, tuple[int, int, bytes]]  # suffix -> offset, size; content of what may be a label
 
 
 class Members(NamedTuple):
     """The pictures of a split: the shard, offset and size of each, and its key for errors."""
 
+    storage: Storage
     shards: tuple[str, ...]
     shard: np.ndarray  # int32 [n]
     offset: np.ndarray  # int64 [n]
@@ -44,7 +46,7 @@ class Members(NamedTuple):
     def content(self, row: int) -> BytesIO:
         """Return the content of a picture."""
         file = self.shards[self.shard[row]]
-        return BytesIO(_read(file, int(self.offset[row]), int(self.size[row])))
+        return BytesIO(self.storage.read(file, int(self.offset[row]), int(self.size[row])))
 
     def where(self, row: int) -> str:
         """Return the place of a picture, for errors."""
@@ -65,7 +67,8 @@ def webdataset(
     """Return the set in .tar shards.
 
     Args:
-        path: `data.path`, a shard or a folder of shards (see `split_files.find_split_files`).
+        path: `data.path`, a shard or a folder of shards (see `split_files.find_split_files`), on a
+            disk or in a bucket.
         columns: the suffixes of pictures and labels; a label may also be a key of KEY.json.
         view: the resizing of pictures; without a size all must have the size of the first one.
         skip_unreadable: omit pictures that cannot be read, with a warning.
@@ -74,42 +77,57 @@ def webdataset(
         UserError: a file that is no plain .tar, a sample without a picture or label, the errors of
             `number_classes`.
     """
-    files = find_split_files(path, (".tar",), _EXPECTED)
-    indexed = {split: _index(shards, columns) for split, shards in files.items()}
-    names = {split: _class_names(shards[0].parent, path) for split, shards in files.items()}
+    storage = storage_of(path)
+    files = storage.find()
+    indexed = {split: _index(storage, shards, columns) for split, shards in files.items()}
+    names = {split: _class_names(storage, shards[0].parent) for split, shards in files.items()}
     values = {split: label for split, (_, label) in indexed.items()}
     labels = number_classes(f"data.path={path}", values, names)
     images = {split: members for split, (members, _) in indexed.items()}
-    return labelled_set(
-        f"data.path={path}", images, labels, view, files, skip_unreadable=skip_unreadable
+    lines = {split: lines_of_files(shards, storage.size) for split, shards in files.items()}
+    result = labelled_set(
+        f"data.path={path}", images, labels, view, lines, skip_unreadable=skip_unreadable
     )
+    return result._replace(threads=storage.threads)
 
 
-def _index(shards: Sequence[Path], columns: Columns) -> tuple[Members, list[Any]]:
+def _index(
+    storage: Storage, shards: Sequence[PurePath], columns: Columns
+) -> tuple[Members, list[Any]]:
     """Return the pictures and the labels of shards, in order."""
-    shard, places, keys, labels = [], [], [], []
-    for number, file in enumerate(shards):
-        for key, sample in _samples(file):
-            suffix = columns.image or next((s for s in sample if f".{s}" in _suffixes()), "")
-            where = f"{file}: sample {key}"
-            if suffix not in sample:
-                raise UserError(f"{where} has no picture; it has {', '.join(sample)}")
-            labels.append(_label(str(file), sample, columns.label, where))
-            shard.append(number)
-            places.append(sample[suffix])
-            keys.append(key)
-    if not keys:
+    with ThreadPoolExecutor(storage.threads) as threads:
+        tables = list(threads.map(partial(_index_shard, storage, columns), shards))
+    rows = [(number, *row) for number, table in enumerate(tables) for row in table]
+    if not rows:
         raise UserError(f"{shards[0]} has no samples; give shards with pictures and labels")
-    offset, size = np.array(places, np.int64).T
-    files = tuple(map(str, shards))
-    return Members(files, np.array(shard, np.int32), offset, size, tuple(keys)), labels
+    shard, keys, offset, size, labels = zip(*rows, strict=True)
+    numbers = (np.array(shard, np.int32), np.array(offset, np.int64), np.array(size, np.int64))
+    return Members(storage, tuple(map(str, shards)), *numbers, tuple(keys)), list(labels)
 
 
-def _samples(file: Path) -> Iterator[tuple[str, Sample]]:
+def _index_shard(storage: Storage, columns: Columns, file: PurePath) -> list[list[Any]]:
+    """Return key, offset and size of the picture, and label of each sample of a shard."""
+    index_file = storage.index_file(file, (columns.image, columns.label))
+    if index_file is not None and index_file.exists():
+        return json.loads(index_file.read_bytes())
+    table = []
+    for key, sample in _samples(storage, file, columns.label or "cls"):
+        suffix = columns.image or next((s for s in sample if f".{s}" in _suffixes()), "")
+        where = f"{file}: sample {key}"
+        if suffix not in sample:
+            raise UserError(f"{where} has no picture; it has {', '.join(sample)}")
+        table.append([key, *sample[suffix][:2], _label(sample, columns.label, where)])
+    if index_file is not None:
+        with suppress(OSError):  # a cache that cannot be written costs only time
+            user_cache.write(index_file, json.dumps(table))
+    return table
+
+
+def _samples(storage: Storage, file: PurePath, label: str) -> Iterator[tuple[str, Sample]]:
     """Yield the key and the members of each sample; the members of a sample are neighbours."""
     key, sample = "", {}
     try:
-        with tarfile.open(file, "r:") as shard:
+        with storage.open(file) as stream, tarfile.open(fileobj=stream, mode="r:") as shard:
             for member in shard:
                 folder, _, name = member.name.rpartition("/")
                 stem, _, suffix = name.partition(".")
@@ -120,24 +138,28 @@ def _samples(file: Path) -> Iterator[tuple[str, Sample]]:
                     yield key, sample
                     sample = {}
                 key = name
-                sample[suffix.lower()] = (member.offset_data, member.size)
+                content = b""
+                if suffix.lower() in (label, "json"):
+                    stream.seek(member.offset_data)
+                    content = stream.read(member.size)
+                sample[suffix.lower()] = (member.offset_data, member.size, content)
             end = shard.offset
     except (OSError, tarfile.TarError) as error:
         raise UserError(f"{file} is no uncompressed .tar ({error}); write it again") from error
-    if end > file.stat().st_size:
+    if end > storage.size(file):
         raise UserError(f"{file} ends within sample {key}; it is truncated: fetch it again")
     if sample:
         yield key, sample
 
 
-def _label(file: str, sample: Sample, name: str, where: str) -> Any:
+def _label(sample: Sample, name: str, where: str) -> Any:
     suffix = name or "cls"
     if suffix in sample:
-        return _read(file, *sample[suffix]).decode("utf-8", "replace").strip()
+        return sample[suffix][2].decode("utf-8", "replace").strip()
     stored: Any = None
     if "json" in sample:
         try:
-            stored = json.loads(_read(file, *sample["json"]))
+            stored = json.loads(sample["json"][2])
         except (ValueError, RecursionError) as error:
             raise UserError(f"{where}: its .json cannot be read ({error})") from error
     known = stored if isinstance(stored, Mapping) else {}
@@ -151,22 +173,10 @@ def _label(file: str, sample: Sample, name: str, where: str) -> Any:
     return known[key]
 
 
-def _class_names(folder: Path, path: str | None) -> tuple[str, ...] | None:
-    for home in dict.fromkeys((folder, Path(path or "").expanduser())):
-        for name in _NAMES:
-            if (home / name).is_file():
-                return tuple((home / name).read_text(encoding="utf-8").strip().splitlines())
-    return None
-
-
-@lru_cache(maxsize=_OPEN_FILES)
-def _open(file: str) -> BinaryIO:
-    return Path(file).open("rb", buffering=0)
-
-
-def _read(file: str, offset: int, size: int) -> bytes:
-    shard = _open(file)  # stays open while it has a name
-    return os.pread(shard.fileno(), size, offset)  # needs no lock between threads
+def _class_names(storage: Storage, folder: PurePath) -> tuple[str, ...] | None:
+    places = [place / name for place in (folder, storage.root) for name in _NAMES]
+    texts = map(storage.read_text, places)
+    return next((tuple(text.strip().splitlines()) for text in texts if text is not None), None)
 
 
 @lru_cache(maxsize=1)

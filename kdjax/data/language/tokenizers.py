@@ -1,12 +1,12 @@
 """Tokenizers of language models: of a folder, or a byte-level BPE that is trained on the texts."""
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from kdjax.data import user_cache
 from kdjax.data.text import tokenize
 from kdjax.data.text.tokenize import Tokenizer
 from kdjax.errors import UserError
@@ -28,11 +28,11 @@ def train_byte_level(texts: Sequence[str], size: int) -> Tokenizer:
     content = hashlib.sha256(f"{size}\0".encode())
     for text in texts:
         content.update(text.encode("utf-8", "surrogatepass"))
-    file = _cache() / content.hexdigest()[:32] / "tokenizer.json"
+    file = user_cache.folder("tokenizers") / content.hexdigest()[:32] / "tokenizer.json"
     if not file.is_file():
         encoder = _train(texts, size)
         with suppress(OSError):  # a cache that cannot be written costs only time
-            _write(file, encoder.to_str())
+            user_cache.write(file, encoder.to_str())
         if not file.is_file():
             with tempfile.TemporaryDirectory() as folder:
                 encoder.save(str(Path(folder, "tokenizer.json")))
@@ -59,16 +59,3 @@ def _train(texts: Sequence[str], size: int):
     )
     encoder.train_from_iterator(texts, trainer)
     return encoder
-
-
-def _cache() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "kdjax" / "tokenizers"
-
-
-def _write(file: Path, text: str) -> None:
-    """Write a file so that another process never reads a part of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as part:
-        part.write(text)
-    os.replace(part.name, file)

@@ -10,7 +10,7 @@ from kdjax.evaluation import TASKS
 from kdjax.experiment.build.plan import TaskData
 from kdjax.experiment.config import schema_lookup
 from kdjax.experiment.config.schema import Config, Data
-from kdjax.report import staging
+from kdjax.report import files, staging
 from kdjax.train.step import Prepare
 from kdjax.types import Array, Batch, Source, Spec
 
@@ -163,13 +163,19 @@ def eval_crop(config: Config) -> float | None:
 
 
 def _with_local_files(table: Data) -> Data:
-    """Return a table that names local copies of what is in a bucket; of tfds only the set."""
+    """Return a table that names local copies of what is in a bucket; of tfds only the set.
+
+    Large sets of shards stay in the bucket: they are streamed.
+    """
     changes = {}
     for key in _FILES:
         if (address := getattr(table, key)) is None:
             continue
         folder = "" if table.name in data.BUILT_IN else table.name.partition("/")[0]
         with prefix_errors(f"data.{key}: "):
+            is_streamed = table.name == "webdataset" and key == "path" and files.is_remote(address)
+            if is_streamed and not staging.fits_on_disk(address):
+                continue
             changes[key] = staging.local_copy(address, folder)
     return table.model_copy(update=changes)
 

@@ -66,7 +66,7 @@ class TestStream:
     def test_a_worker_reports_a_user_error(self):
         fetch = partial(fakes.fail_from, 13)
         with pytest.raises(UserError, match="example 13 is bad"):
-            list(streaming.stream_batches(fetch, 0, 24, 6, workers=1))
+            list(streaming.stream_batches(fetch, (0, 24), 6, workers=1, threads=2))
 
     def test_a_dead_worker_is_reported(self):
         batches = streaming.build(fakes.records(), replace(OFF, workers=1), SPLITS).train(0, 3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdjax import data
-from kdjax.errors import UserError
+from kdjax.errors import RunError, UserError
 from tests.data import fakes, tiny_tables
 
 
@@ -103,3 +103,65 @@ def test_damaged_shards_are_refused(tmp_path):
     file.write_bytes(b"no tar")
     with pytest.raises(UserError, match=r"is no uncompressed \.tar"):
         load(tmp_path)
+
+
+@pytest.fixture
+def in_bucket(tmp_path, service, request, monkeypatch):
+    """Return a local set and the address of the same set in a bucket; the user's cache is empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "set"
+    write(root)
+    (root / "classnames.txt").write_text("ant\nbee\ncat\n")
+    bucket = f"shards-{abs(hash(request.node.name))}"
+    address = service.create(bucket) + "/data/set"
+    for file in sorted(path for path in root.rglob("*") if path.is_file()):
+        service.write(bucket, f"data/set/{file.relative_to(root).as_posix()}", file.read_bytes())
+    return root, address
+
+
+def assert_same_batches(left, right, steps=6):
+    assert left.size == right.size
+    assert left.digest == right.digest
+    assert left.spec == right.spec
+    streams = left.train(0, 1), right.train(0, 1)
+    for _ in range(steps):
+        ours, others = map(next, streams)
+        for name, array in ours.items():
+            np.testing.assert_array_equal(array, others[name])
+    for stream in streams:
+        stream.close()
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.long)])
+def test_shards_in_a_bucket_are_streamed_and_indexed_once(in_bucket, service, workers):
+    root, address = in_bucket
+    keys = {"validation": 2, "on_device": False, "workers": workers}
+    load(address, **keys)
+    service.paths.clear()
+    streamed = load(address, **keys)
+    reads = sum(path.endswith(".tar") for path in service.paths)
+    assert reads == 18 + 3 + 1  # the mean, the channels of each class, the shape; no header
+    assert_same_batches(load(root, **keys), streamed)
+    one = load(f"{address}/train/0/0.tar", test=2, validation=2)
+    assert one.size == {"train": 6, "validation": 2, "test": 2}
+
+
+def test_a_changed_shard_in_a_bucket_is_indexed_again(in_bucket, service, tmp_path):
+    root, address = in_bucket
+    load(address, on_device=False)
+    tiny_tables.write_shard(root / "test-000000.tar", tiny_tables.samples(4))
+    bucket = address.split("/")[2]
+    service.write(bucket, "data/set/test-000000.tar", (root / "test-000000.tar").read_bytes())
+    assert load(address, on_device=False).size["test"] == 4
+
+
+def test_a_bucket_that_cannot_be_read_ends_the_run(in_bucket, service):
+    _, address = in_bucket
+    source = load(address, on_device=False, unreadable="skip")
+    with service.failing(lambda method, path: 403 if ".tar" in path else None):
+        with pytest.raises(RunError, match=r"gs://.*\.tar cannot be read .* run the same command"):
+            next(source.train(0, 1))
+        with pytest.raises(RunError, match="cannot be read"):  # nothing is skipped
+            load(address, on_device=False, unreadable="skip")
+    with pytest.raises(UserError, match=r"does not exist; give a folder of \.tar shards"):
+        load(f"{address}-none")

@@ -1,5 +1,7 @@
 """Data and weights in a bucket are those of a disk; `build` reads them, nothing is trained."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from kdjax.experiment.build.build import build
 from kdjax.experiment.build.data import load
 from kdjax.experiment.config import resolve
 from kdjax.models.io import export as model_export
-from tests.data import tiny_coco, tiny_text
+from tests.data import tiny_coco, tiny_tables, tiny_text, tiny_tfds
 from tests.faults.commands import base
 
 
@@ -52,12 +54,25 @@ def coco(folder):
     return {"name": "coco", "path": path, "image_size": 64, "max_boxes": 3, "validation": 2}
 
 
+def tfds_set(folder):
+    tiny_tfds.prepare(folder)
+    return {"name": "grey_squares", "path": str(folder), "validation": 0.2}
+
+
+def shards(folder):
+    for split, count in (("train", 20), ("test", 6)):
+        tiny_tables.write_shard(folder / f"{split}-0.tar", tiny_tables.samples(count))
+    return {"name": "webdataset", "path": str(folder), "validation": 0.25}
+
+
 def with_data(table):
     role = {"model": {"name": "mlp", "hidden": (4,)}, "terms": {"ce": {}}}
     return base(data=table, roles={"student": role}, batch_size=8)
 
 
-@pytest.mark.parametrize("make", [npz, pictures, glue, coco], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [npz, pictures, glue, coco, tfds_set, shards], ids=lambda make: make.__name__
+)
 def test_data_in_a_bucket_is_that_of_a_disk(make, service, bucket, tmp_path):
     table = make(tmp_path / make.__name__)
     service.upload("data-sets", tmp_path / make.__name__, make.__name__)
@@ -69,6 +84,20 @@ def test_data_in_a_bucket_is_that_of_a_disk(make, service, bucket, tmp_path):
     assert remote.spec == local.spec
     first, second = (next(source.train(0, 0)) for source in (local, remote))
     assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(("free", "is_copied"), [(10**9, True), (30_000, False)])
+def test_shards_are_streamed_if_they_would_fill_half_of_the_disk(
+    free, is_copied, service, bucket, tmp_path, monkeypatch
+):
+    table = shards(tmp_path / f"shards{free}") | {"on_device": False}
+    service.upload("data-sets", tmp_path / f"shards{free}", f"shards{free}")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=free))
+    remote = {**table, "path": f"{bucket}/shards{free}"}
+    sources = (load(resolve.from_dict(with_data(each))).source for each in (table, remote))
+    first, second = (next(source.train(0, 0)) for source in sources)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert bool([*(tmp_path / "cache").rglob("*.tar")]) == is_copied
 
 
 def test_weights_in_a_bucket_are_those_of_a_disk(service, bucket, tmp_path):

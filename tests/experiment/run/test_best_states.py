@@ -11,6 +11,7 @@ from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run import train as running
 from kdjax.experiment.run.results import load_results
+from kdjax.report import files
 from tests.faults.commands import experiment, train
 
 RATES = (0.05, 5.0)  # the second member gets worse
@@ -63,8 +64,12 @@ def test_each_member_has_the_state_of_its_own_best_step(finished):
     assert last.members[1].results["test"] != result.members[1].results["test"]
 
 
-def test_a_resumed_run_has_the_same_best_states(finished, tmp_path):
+@pytest.mark.parametrize("place", ["disk", "bucket"])
+def test_a_resumed_run_has_the_same_best_states(finished, place, tmp_path, request):
     run, folder = finished
+    workdir = files.as_path(str(tmp_path))
+    if place == "bucket":
+        workdir = files.as_path(request.getfixturevalue("service").create("best") + "/run")
 
     class Killed(BaseException):
         pass
@@ -77,9 +82,9 @@ def test_a_resumed_run_has_the_same_best_states(finished, tmp_path):
 
     source = run.source._replace(train=batches)
     with pytest.raises(Killed):
-        running.train(run._replace(data=run.data._replace(source=source)), tmp_path, print)
-    running.train(run, tmp_path, print)
-    for one, other in zip(best_networks(run, tmp_path), best_networks(run, folder), strict=True):
+        running.train(run._replace(data=run.data._replace(source=source)), workdir, print)
+    running.train(run, workdir, print)
+    for one, other in zip(best_networks(run, workdir), best_networks(run, folder), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
