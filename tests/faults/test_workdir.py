@@ -1,6 +1,7 @@
 """Workdirs that are in use, of another run, not writable or not a workdir."""
 
 import json
+import shutil
 
 import pytest
 
@@ -46,6 +47,20 @@ def test_keys_that_change_no_number_may_change(trained, capsys):
     before = (folder / "metrics.jsonl").read_bytes()
     assert cli.main(train(config, folder, "--config.checkpoint_every=1")) == 0
     assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_workdir_of_an_older_version_has_fewer_keys(trained, tmp_path, capsys):
+    config, folder = trained
+    shutil.copytree(folder, tmp_path / "run")
+    stored = json.loads((folder / "config.json").read_text())
+    del stored["config"]["seed"], stored["config"]["roles"]["student"]["input"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
+    assert cli.main(train(config, tmp_path / "run")) == 0
+    flag = "--config.seed=3"
+    refused(capsys, train(config, tmp_path / "run", flag), "another config: seed: 0 -> 3. Use")
+    stored["config"]["removed"] = 1
+    (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
+    refused(capsys, train(config, tmp_path / "run"), "removed: 1 -> '(unset)'")
 
 
 def test_a_finished_run_is_not_trained_again(trained, capsys, monkeypatch):

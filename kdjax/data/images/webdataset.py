@@ -21,7 +21,7 @@ from kdjax.data import user_cache
 from kdjax.data.class_labels import number_classes
 from kdjax.data.digest import lines_of_files
 from kdjax.data.images.decode import View, open_picture, picture_channels
-from kdjax.data.images.shards import Storage, storage_of
+from kdjax.data.images.shards import Bucket, Storage, storage_of
 from kdjax.data.images.stored import labelled_set
 from kdjax.data.images.streaming import RecordSet
 from kdjax.data.options import Columns
@@ -88,7 +88,9 @@ def webdataset(
     result = labelled_set(
         f"data.path={path}", images, labels, view, lines, skip_unreadable=skip_unreadable
     )
-    return result._replace(threads=storage.threads)
+    if isinstance(storage, Bucket):  # which is too slow to be checked before a run
+        return result._replace(threads=storage.threads, are_files=False)
+    return result
 
 
 def _index(

@@ -15,7 +15,7 @@ import jax
 
 from kdjax import __version__
 from kdjax.errors import UserError
-from kdjax.experiment.config.resolve import differences, to_dict
+from kdjax.experiment.config.resolve import differences, from_dict, to_dict
 from kdjax.experiment.config.schema import Config
 from kdjax.experiment.run.lock import occupy
 from kdjax.report import files
@@ -140,7 +140,7 @@ def adopt(
     """
     path = workdir / "config.json"
     if files.exists(path):
-        old = read_config(workdir)
+        old = _with_defaults(read_config(workdir))
         fixed, new = (
             {key: value for key, value in table.items() if key not in MAY_CHANGE}
             for table in (old, plain(config))
@@ -165,6 +165,14 @@ def adopt(
         write_json(path, content)
     except OSError as error:
         raise UserError(f"workdir {workdir} cannot be written ({error.strerror})") from error
+
+
+def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored config with the keys that a newer kdjax has; as it is if it does not fit."""
+    try:
+        return plain(from_dict(config))
+    except UserError:
+        return config
 
 
 def _has_grown(old: Mapping[str, Any], new: Mapping[str, Any], changed: Sequence[str]) -> bool:
