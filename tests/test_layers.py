@@ -38,7 +38,7 @@ RULES = {
     "distill": ({"losses", "models"}, {"jax", "jaxtyping", "numpy", "optax"}),
     "evaluation": (
         {"calibration", "data", "distill", "models"},
-        {"PIL", "jax", "numpy", "pycocotools", "scipy", "sklearn", "threadpoolctl"},
+        {"PIL", "jax", "numpy", "pycocotools", "rouge_score", "scipy", "sklearn", "threadpoolctl"},
     ),
     "experiment": (
         {

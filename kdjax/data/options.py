@@ -92,6 +92,7 @@ class LanguageOptions:
     max_length: int = 128  # of a row, in tokens
     packing: str = "pack"  # or "pad": a row for each piece
     too_long: str = "truncate"  # of prompts with completions; "refuse" raises
+    rouge_prompts: int = 0  # of the test split, which `evaluation` lets networks complete
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from kdjax import calibration, models
 from kdjax.data import SECOND, LanguageSet, check_tokenizer, has_tokenizer, save_tokenizer
 from kdjax.errors import UserError
-from kdjax.evaluation import text
+from kdjax.evaluation import rouge, text
 from kdjax.evaluation.task import Bins, EvalSpec, Fitted, Predictions, Scores, Task, by_role
 from kdjax.evaluation.text_samples import write_texts
 from kdjax.types import Array, Model, Outputs, Source
@@ -152,6 +152,7 @@ TASK = Task(
     test_metrics=test_metrics,
     collect=collect,
     write_texts=write_texts,
+    score_texts=rouge.rouge_l,
     describe_network=text.describe_network,
     check_network=lambda name: None,  # `build_network` checks it
     build_network=models.build_language_model,

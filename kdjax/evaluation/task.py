@@ -4,7 +4,7 @@ To add a kind of data, add a file with a `Task` to this folder and a line to
 `evaluation/__init__.py`; `experiment/build/data.py` lists the data sets of each kind.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -86,6 +86,8 @@ class Task(NamedTuple):
       estimates: (evaluation, outputs, state) -> the critics' estimates on a split.
       samples: (evaluation, split, outputs) -> role -> samples that the report draws, as JSON.
       write_texts: (dataset, role -> `Writer`) -> role -> texts that the report shows, as JSON.
+      score_texts: (dataset, role -> `Writer` of each member, number of prompts) -> scores of the
+        texts that networks write.
       panels: (evaluation, title -> split -> samples) -> pictures for the report.
       save_files: (dataset, folder) -> None: writes the files that a network needs besides weights.
       check_files: (dataset, folder) -> None: refuses a network whose files do not match the data.
@@ -120,6 +122,7 @@ class Task(NamedTuple):
         lambda evaluation, split, outputs: {}
     )
     write_texts: Callable[[Any, Mapping[str, Writer]], dict[str, Any]] | None = None
+    score_texts: Callable[[Any, Mapping[str, Sequence[Writer]], int], Scores] | None = None
     panels: Callable[[EvalSpec, Mapping[str, Any]], list[dict[str, Any]]] = (
         lambda evaluation, samples: []
     )

@@ -1,7 +1,8 @@
 """Texts that language models write: the same prompts for all networks, beside the references."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -13,6 +14,9 @@ from kdjax.types import Array, Batch, Model, Variables
 
 _PROMPTS, _NEW_TOKENS = 3, 48  # of a report
 _MOST_TOKENS = 64  # of a prompt; earlier ones are left out
+
+
+Completer: TypeAlias = Callable[..., list[str]]  # of `completer`
 
 
 class Writer(NamedTuple):
@@ -51,65 +55,81 @@ def _prompts(dataset: LanguageSet) -> Iterator[tuple[str, str]]:
     batch = next(iter(dataset.source.evals["test"]()))
     decode = dataset.tokenizer.encoder.decode
     for row in range(min(_PROMPTS, int(batch["mask"].sum()))):
-        inside = batch["segment_ids"][row] == 1
-        ids, label = (batch[name][row][inside] for name in ("input_ids", "label"))
-        unlearned = int((label < 0).sum())
-        cut = unlearned + 1 if unlearned else max(1, len(ids) // 2)
-        begin = max(1, cut - _MOST_TOKENS)  # after the start of the text
-        reference = label[cut - 1 :][:_NEW_TOKENS]
-        yield decode(ids[begin:cut].tolist()), decode(reference.tolist())
+        text = cut_text(batch, row, 1)
+        prompt, reference = text.prompt[-_MOST_TOKENS:], text.reference[:_NEW_TOKENS]
+        yield decode(prompt.tolist()), decode(reference.tolist())
+
+
+class CutText(NamedTuple):
+    """The tokens of a text up to its completion, or its middle, without its start; and the rest."""
+
+    prompt: np.ndarray
+    reference: np.ndarray
+    has_prompt: bool
+
+
+def cut_text(batch: Batch, row: int, segment: int) -> CutText:
+    """Return a text of a batch in two parts."""
+    inside = batch["segment_ids"][row] == segment
+    ids, label = (batch[name][row][inside] for name in ("input_ids", "label"))
+    unlearned = int((label < 0).sum())
+    cut = unlearned + 1 if unlearned else max(1, len(ids) // 2)
+    return CutText(ids[1:cut], label[cut - 1 :], unlearned > 0)
 
 
 def _complete(dataset: LanguageSet, writer: Writer, prompts: tuple[str, ...]) -> list[str]:
+    rule = models.Sampling(_NEW_TOKENS, temperature=0.0)
+    return writer_completer(dataset, writer)(writer.variables, prompts, rule)
+
+
+def writer_completer(dataset: LanguageSet, writer: Writer, width: int | None = None) -> Completer:
+    """Return the completer of a network that reads the tokens of one of the tokenizers."""
     seen = dataset.second if writer.entry == SECOND and dataset.second else dataset
     model = writer.model if seen is dataset else _reads(writer.model, writer.entry)
-    rule = models.Sampling(_NEW_TOKENS, temperature=0.0)
-    return complete_texts(model, writer.variables, seen.tokenizer, prompts, rule)
+    return completer(model, seen.tokenizer, width)
 
 
-def complete_texts(
-    model: Model,
-    variables: Variables,
-    tokenizer: Any,
-    prompts: Sequence[str],
-    sampling: models.Sampling,
-    seed: int = 0,
-) -> list[str]:
-    """Return the completion of each prompt.
+def completer(model: Model, tokenizer: Any, width: int | None = None) -> Completer:
+    """Return a function that completes prompts, and is compiled once for each rule and shape.
 
     A prompt is read behind the token that begins a text: what the tokenizer adds, else the end of a
     text. The completion ends before the end of a text.
 
     Args:
       model: a decoder.
-      variables: of the decoder.
       tokenizer: a `Tokenizer` of `kdjax.data`.
-      prompts: texts, "" among them.
-      sampling: without `eos_id`, which is the tokenizer's.
-      seed: of the draws.
+      width: the tokens of a prompt; shorter ones are padded, of longer ones the last are read.
 
-    Raises:
-      UserError: an empty prompt of a tokenizer without such a token; the errors of `generate`.
+    Returns:
+      (variables, prompts, sampling, seed=0) -> texts; `sampling` without `eos_id`, which is the
+      tokenizer's. It raises a UserError for an empty prompt of a tokenizer without a token that
+      begins a text, and the errors of `generate`.
     """
     first = start_id(tokenizer)
-    encoded = tokenizer.encoder.encode_batch(list(prompts), add_special_tokens=False)
-    rows = [[first] * (first is not None) + each.ids for each in encoded]
-    if not all(rows):
-        raise UserError("a prompt is empty, and the tokenizer has no token that begins a text")
-    shape = (len(rows), max(map(len, rows)))
-    batch = {name: np.zeros(shape, np.int32) for name in ("input_ids", "attention_mask")}
-    for number, row in enumerate(rows):
-        batch["input_ids"][number, : len(row)] = row
-        batch["attention_mask"][number, : len(row)] = 1
-    rule = sampling._replace(eos_id=tokenizer.end_id)
 
-    @jax.jit
-    def run(variables: Variables, batch: Batch, key: Array) -> models.Generated:
+    @functools.partial(jax.jit, static_argnames="rule")
+    def run(variables: Variables, batch: Batch, key: Array, rule: models.Sampling) -> Any:
         return models.generate(model, variables, batch, key, rule)
 
-    new = jax.device_get(run(variables, batch, jax.random.key(seed)))
-    texts = (ids[mask > 0].tolist() for ids, mask in zip(new.ids, new.mask, strict=True))
-    return [tokenizer.encoder.decode(ids, skip_special_tokens=True) for ids in texts]
+    def complete(
+        variables: Variables, prompts: Sequence[str], sampling: models.Sampling, seed: int = 0
+    ) -> list[str]:
+        encoded = tokenizer.encoder.encode_batch(list(prompts), add_special_tokens=False)
+        rows = [[first] * (first is not None) + each.ids for each in encoded]
+        if not all(rows):
+            raise UserError("a prompt is empty, and the tokenizer has no token that begins a text")
+        rows = [row[-width:] for row in rows] if width else rows
+        shape = (len(rows), width or max(map(len, rows)))
+        batch = {name: np.zeros(shape, np.int32) for name in ("input_ids", "attention_mask")}
+        for number, row in enumerate(rows):
+            batch["input_ids"][number, : len(row)] = row
+            batch["attention_mask"][number, : len(row)] = 1
+        rule = sampling._replace(eos_id=tokenizer.end_id)
+        new = jax.device_get(run(variables, batch, jax.random.key(seed), rule))
+        texts = (ids[mask > 0].tolist() for ids, mask in zip(new.ids, new.mask, strict=True))
+        return [tokenizer.encoder.decode(ids, skip_special_tokens=True) for ids in texts]
+
+    return complete
 
 
 def _reads(model: Model, entry: str) -> Model:

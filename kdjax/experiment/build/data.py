@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from kdjax import data, models
 from kdjax.errors import UserError, prefix_errors
-from kdjax.evaluation import TASKS
+from kdjax.evaluation import TASKS, rouge
 from kdjax.experiment.build.plan import TaskData
 from kdjax.experiment.config import schema_lookup
 from kdjax.experiment.config.schema import Config, Data
@@ -105,6 +105,7 @@ def load(config: Config, tokenizer: str | None = None) -> TaskData:
         language = replace(language, tokenizer=language.tokenizer or tokenizer)
         dataset = data.read_language(language, batching, splitting)
         source = dataset.source
+        rouge.check(dataset, language.rouge_prompts)
     elif name == "coco":
         dataset = data.read_detection(_options(data.DetectionOptions, config), batching, splitting)
         source = dataset.source

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from kdjax import models
 from kdjax.data.text.tokenizer_folder import read_tokenizer
 from kdjax.errors import UserError, prefix_errors
-from kdjax.evaluation.text_samples import complete_texts
+from kdjax.evaluation.text_samples import completer
 from kdjax.models import Sampling
 from kdjax.models.io import export
 from kdjax.models.io.huggingface_folder import read_config
@@ -30,7 +30,7 @@ def generate(folder: LocalPath, prompts: Sequence[str], sampling: Sampling, seed
     model, variables = _read_decoder(folder)
     tokenizer = read_tokenizer(folder, "--model")
     with prefix_errors(f"--model={folder}: "):
-        return complete_texts(model, variables, tokenizer, prompts, sampling, seed)
+        return completer(model, tokenizer)(variables, prompts, sampling, seed)
 
 
 def _read_decoder(folder: LocalPath) -> tuple[Model, Variables]:

@@ -91,6 +91,7 @@ class Data(Table):
         None, "Tokenizer of the roles whose input is second.", of="lm"
     )
     second_bpe_size: Positive | None = key(None, "Trains the second tokenizer.", of="lm")
+    rouge_prompts: Natural = key(0, "Test prompts to complete, for ROUGE-L.", of="lm")
     max_boxes: Positive = key(100, "Most boxes of a training picture.", of="coco")
     unreadable: Literal["refuse", "skip"] = key(
         "refuse", "Action for damaged pictures.", of="coco, folder, hf, webdataset"

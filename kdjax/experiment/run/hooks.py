@@ -180,8 +180,15 @@ def score(
             samples[split] = task.samples(evaluation, split, predictions.outputs)
     if group.stop is None and task.write_texts is not None and multihost.is_first():
         samples["texts"] = task.write_texts(
-            experiment.data.dataset, _writers(experiment, group, program, state)
+            experiment.data.dataset, _writers(experiment, group, program, state, 0)
         )
+    if group.stop is None and task.score_texts is not None and experiment.config.data.rouge_prompts:
+        members = [
+            _writers(experiment, group, program, state, row) for row in range(len(group.members))
+        ]
+        networks = {role: [member[role] for member in members] for role in group.variant.players}
+        count = experiment.config.data.rouge_prompts
+        results["test"] |= task.score_texts(experiment.data.dataset, networks, count)
     members = tuple(
         MemberResult(
             member=number,
@@ -199,14 +206,14 @@ def score(
 
 
 def _writers(
-    experiment: Experiment, group: MemberGroup, program: Program, state: State
+    experiment: Experiment, group: MemberGroup, program: Program, state: State, row: int
 ) -> dict[str, Writer]:
-    """Return the networks of a group's first member, by role."""
+    """Return the networks of one of a group's members, by role."""
     config, writers = group.variant.config, {}
     for role in group.variant.players:
         variables = Variables(state.params[role], state.stats[role])
         if program.axes.params[role] is not None:
-            variables = jax.tree.map(lambda x: x[0], variables)
+            variables = jax.tree.map(lambda x: x[row], variables)
         model = make_network(role, config, experiment.data, None)
         entry = config.roles[role].input
         writers[role] = Writer(model, models.strip_wrappers(variables), entry)

@@ -8,6 +8,7 @@ import pytest
 from kdjax import cli
 from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
+from kdjax.experiment.run import train as running
 from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.models.io import export as model_export
@@ -104,6 +105,35 @@ def test_the_loss_is_averaged_over_all_real_tokens(tmp_path):
     for name, value in one.items():
         np.testing.assert_allclose(four[name], value, rtol=2e-4, atol=1e-6, err_msg=name)
     assert one["student/ce/raw"] == pytest.approx(np.log(281), rel=0.01)
+
+
+def test_a_killed_sweep_ends_as_an_undisturbed_one(tmp_path):
+    settings = config(tmp_path, prompts=True, sweep={"seed": [0, 1]}, log_every=1)
+    settings["data"] |= {"rouge_prompts": 3, "max_length": 48}
+    run = build(settings)
+    whole = running.train(run, tmp_path / "whole", print)
+
+    class Killed(BaseException):
+        pass
+
+    def batches(step, seed):
+        for number, batch in enumerate(run.source.train(step, seed), start=step):
+            if number == 3:
+                raise Killed
+            yield batch
+
+    source = run.source._replace(train=batches)
+    killed = run._replace(data=run.data._replace(source=source))
+    with pytest.raises(Killed):
+        running.train(killed, tmp_path / "run", print)
+    lines: list[str] = []
+    resumed = running.train(run, tmp_path / "run", lines.append)
+    assert any("resumed from step 2" in line for line in lines)
+    for one, other in zip(whole[0].members, resumed[0].members, strict=True):
+        assert one.results == other.results
+        assert 0 <= one.results["test"]["student/rouge_l"] <= 1
+    logs = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "run")]
+    assert logs[0] == logs[1]
 
 
 def test_two_tokenizers(tmp_path):
