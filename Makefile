@@ -66,7 +66,8 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 # Ratios of interleaved medians, also against PyTorch; half an hour on an idle machine, see
-# benchmarks/RESULTS.md. BENCH_DATA=images.npz (32 x 32 photographs) adds mutual learning.
+# benchmarks/RESULTS.md. BENCH_DATA=images.npz (32 x 32 photographs) adds mutual learning;
+# BENCH_FLAGS=--repeats=1 checks in minutes that all of them run.
 BENCHES := conv step sweep allocator start losses sinkhorn transformer dependency bounds detection
 BENCHES += accelerator
 bench: install
@@ -76,7 +77,7 @@ bench: install
 		$(BIN)/python -m pip install --constraint constraints.txt -e '.[dev,bench]'; \
 	fi
 	@for name in $(BENCHES); do \
-		echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; \
+		echo "== $$name"; $(BIN)/python benchmarks/$$name.py $(BENCH_FLAGS) || exit 1; \
 	done
 	$(BIN)/python benchmarks/shares.py experiments/digits_bdkd.py
 	$(if $(BENCH_DATA),$(BIN)/python benchmarks/peer.py --data=$(BENCH_DATA) --epochs=10)

@@ -1,6 +1,6 @@
 """Time from the command to the first step: `kdjax train` on digits, a new process each time.
 
-    python benchmarks/start.py [--rounds=5] [--experiment=experiments/digits_bdkd.py]
+    python benchmarks/start.py [--repeats=5] [--experiment=experiments/digits_bdkd.py]
 
 The first run fills an empty compilation cache and is reported separately. A run writes its first
 line of metrics after its first step, so this line gives an upper bound. Aim: < 10 s.
@@ -42,7 +42,7 @@ def first_line(experiment: str, workdir: Path, cache: Path) -> float:
 def main() -> None:
     """Print both times."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--experiment", default=str(ROOT / "experiments" / "digits_bdkd.py"))
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -50,10 +50,10 @@ def main() -> None:
         cold = first_line(args.experiment, root / "cold", root / "cache")
         warm = [
             first_line(args.experiment, root / f"warm{n}", root / "cache")
-            for n in range(args.rounds)
+            for n in range(args.repeats)
         ]
     print(f"{Path(args.experiment).name}: {statistics.median(warm):.1f} s to the first step with a")
-    print(f"warm compilation cache (median of {args.rounds}), {cold:.1f} s with an empty one")
+    print(f"warm compilation cache (median of {args.repeats}), {cold:.1f} s with an empty one")
 
 
 if __name__ == "__main__":
