@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import entr
 
 from kdjax import calibration
 from kdjax.evaluation.task import (
@@ -38,7 +39,7 @@ METRICS = {  # whether higher is better
 
 @partial(jax.jit, static_argnames="num_bins")
 def basic_metrics(logits: Array, labels: Array, *, num_bins: int = 15) -> dict[str, Array]:
-    """Return accuracy, NLL, ECE and Brier score, [members] each.
+    """Return accuracy, NLL, ECE, Brier score and entropy of the predictions, [members] each.
 
     Args:
       logits: [members, examples, classes].
@@ -52,6 +53,7 @@ def basic_metrics(logits: Array, labels: Array, *, num_bins: int = 15) -> dict[s
             "nll": jnp.mean(calibration.negative_log_likelihood(z, labels)),
             "ece": calibration.expected_calibration_error(z, labels, num_bins=num_bins),
             "brier": jnp.mean(calibration.brier(z, labels)),
+            "entropy": jnp.mean(jnp.sum(entr(jax.nn.softmax(z, axis=-1)), axis=-1)),
         }
 
     return jax.vmap(one)(logits)
@@ -121,7 +123,7 @@ def pool_bins(bins: Mapping[str, Any], members: list[int]) -> dict[str, list[flo
 
 
 def validation_metrics(evaluation: EvalSpec, predictions: Predictions, fitted: Fitted) -> Scores:
-    """Return accuracy, NLL, ECE and Brier score of each role, and the agreement of two roles."""
+    """Return the basic metrics of each role, and the agreement of two roles."""
 
     def metrics(role: str, logits: np.ndarray) -> Mapping[str, np.ndarray]:
         return jax.device_get(
