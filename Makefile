@@ -68,7 +68,7 @@ $(READY): pyproject.toml constraints.txt
 # Ratios of interleaved medians, also against PyTorch; half an hour on an idle machine, see
 # benchmarks/RESULTS.md. BENCH_DATA=images.npz (32 x 32 photographs) adds mutual learning;
 # BENCH_FLAGS=--repeats=1 checks in minutes that all of them run.
-BENCHES := conv step sweep allocator start losses sinkhorn transformer dependency bounds detection
+BENCHES := conv step dispatch sweep allocator start losses sinkhorn transformer dependency bounds detection
 BENCHES += accelerator
 bench: install
 	if [ -x $(BIN)/uv ]; then \
