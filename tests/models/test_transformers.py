@@ -193,7 +193,7 @@ def test_a_qwen_with_windows_in_some_layers_says_which(tmp_path):
         ("qwen3", {"quantization_config": {"bits": 4}}, "the weights are quantized"),
         ("qwen3", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ("qwen3", {"num_key_value_heads": 3}, "kv_heads is 3: it must divide num_heads, 4"),
-        ("qwen3", {"head_dim": 7}, "head_width is 7: rotations need pairs"),
+        ("qwen3", {"head_dim": 7}, "head_width is 7: it must be even"),
         ("deit", {"patch_size": 5}, "patch_size is 5: it must divide image_size, 16"),
         ("roberta", {"pad_token_id": 40}, "first_position is 41: it must be below max_length, 34"),
         ("roberta", {"is_decoder": True}, "is_decoder is true"),

@@ -1,1 +1,1 @@
-"""Language models, and what turns them into classifiers."""
+"""Language models, and classifiers built from them."""

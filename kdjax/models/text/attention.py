@@ -14,17 +14,18 @@ from kdjax.models.layers.layers import compute_dtype
 from kdjax.models.text import key_cache
 from kdjax.types import Array
 
-# of options that may be None
+# options that are sizes or None
 _OPTIONAL_SIZES = ("ffn_width", "head_width", "decoder_layers", "kv_heads", "window", "image_size")
-_FAR = -1e30  # score of a masked key; finite, so that a row without keys stays finite
+# score of a masked key; finite, so that the softmax of a row without keys is finite
+_MASKED_SCORE = -1e30
 
 
 @jax.custom_jvp
 def gelu(x: Array) -> Array:
-    """The exact GELU, x Phi(x), through erf.
+    """Compute the exact GELU, x Phi(x), with the normal distribution function Phi from erf.
 
-    `jax.nn.gelu` goes through erfc, which keeps the relative error of values near -10; here the
-    absolute error is 1e-7 |x|. On the CPU value and gradient cost half as much.
+    `jax.nn.gelu` uses erfc, whose relative error is small even near x = -10. Here the absolute
+    error is 1e-7 |x|, and value and gradient take half the time on a CPU.
 
     >>> [round(float(gelu(jnp.float32(x))), 4) for x in (0, 1)]
     [0.0, 0.8413]
@@ -34,7 +35,7 @@ def gelu(x: Array) -> Array:
 
 @gelu.defjvp
 def _gelu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    # The backward pass stores x only; what automatic differentiation stores fills the cache.
+    # Store only x for the backward pass: the arrays of automatic differentiation fill the cache.
     (x,), (t,) = primals, tangents
     cdf = _normal_cdf(x)
     density = jnp.exp(-0.5 * x * x) * jnp.asarray(1 / np.sqrt(2 * np.pi), x.dtype)
@@ -45,7 +46,7 @@ def _normal_cdf(x: Array) -> Array:
     return (0.5 + 0.5 * jax.lax.erf(x * jnp.asarray(np.sqrt(0.5), x.dtype))).astype(x.dtype)
 
 
-ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {  # by the reference library's names
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {  # by Hugging Face's names
     "gelu": gelu,
     "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
     "relu": jax.nn.relu,
@@ -54,10 +55,10 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {  # by the reference libr
 
 
 def drop(x: Array, rate: float, key: Array) -> Array:
-    """Set each number to 0 with probability `rate` and divide the others by 1 - `rate`.
+    """Set each element to 0 with probability `rate` and divide the others by 1 - `rate`.
 
-    Each number uses sixteen random bits, which halves the cost of drawing. The probability is
-    `rate` rounded to a multiple of 2^-16, and the divisor is exact for it.
+    An element uses 16 random bits, not 32, which halves the cost of random numbers. The probability
+    is `rate` rounded to a multiple of 2^-16, and the divisor is exact for the rounded rate.
     """
     threshold = max(1, round((1 - rate) * 2**16))
     words = jax.random.bits(key, (-(-x.size // 2),), jnp.uint32)
@@ -67,13 +68,13 @@ def drop(x: Array, rate: float, key: Array) -> Array:
 
 
 class Dropout(nn.Module):
-    """`drop` in training, with a key from the stream "dropout"."""
+    """Applies `drop` in training, with a key from the stream "dropout"."""
 
     rate: float
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        """Return x, in training with dropout."""
+        """Return x, with dropout in training."""
         if not train or self.rate == 0.0:
             return x
         return drop(x, self.rate, self.make_rng("dropout"))
@@ -90,22 +91,23 @@ def attend(
 ) -> Array:
     """Average the values with weights softmax(q k^T + bias), computed in float32.
 
-    Where keys have fewer heads than queries, neighbouring heads of queries share one.
+    If keys have fewer heads than queries, consecutive query heads share a key head (grouped-query
+    attention).
 
-    `jax.nn.dot_product_attention` has no dropout, and its layout takes 1.8 times as long on a CPU:
-    here heads come before tokens.
+    `jax.nn.dot_product_attention` has no dropout and takes 1.8 times as long on a CPU, because it
+    does not put heads before tokens.
 
     Args:
       query: [batch, targets, heads, width], already scaled.
-      key: [batch, sources, heads / n, width], for a whole n.
+      key: [batch, sources, key heads, width]; the number of key heads divides that of heads.
       value: like `key`.
-      mask: bool, broadcast to [batch, heads, targets, sources]; False gets no weight. A target
-        without any source gets some finite average.
-      bias: float32, broadcast likewise.
-      dropout: of the weights.
+      mask: bool, broadcast to [batch, heads, targets, sources]; False excludes a source. A target
+        without a source gets the mean of all values.
+      bias: float32, added to the scores, broadcast like `mask`.
+      dropout: a function of the weights.
 
     Returns:
-      [batch, targets, heads, width].
+      [batch, targets, heads, width], in the type of `value`.
 
     >>> q = jnp.ones((1, 2, 1, 4)); v = jnp.arange(8.0).reshape(1, 2, 1, 4)
     >>> attend(q, q, v, mask=jnp.array([True, False]).reshape(1, 1, 1, 2))[0, 0, 0].tolist()
@@ -121,7 +123,7 @@ def attend(
     if bias is not None:
         scores = scores + bias
     if mask is not None:
-        scores = jnp.where(mask, scores, _FAR)
+        scores = jnp.where(mask, scores, _MASKED_SCORE)
     weights = jax.nn.softmax(scores).astype(value.dtype)
     if dropout is not None:
         weights = dropout(weights)
@@ -129,18 +131,18 @@ def attend(
 
 
 def per_token(dense: nn.Dense, x: Array) -> Array:
-    """Apply a linear layer to [..., width], as one matrix of tokens.
+    """Apply a linear layer to [..., width], reshaped to one matrix [tokens, width].
 
-    On a CPU the gradient of a layer on [batch, length, width] takes a third longer.
+    Without the reshape the gradient takes a third longer on a CPU.
     """
     return dense(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
 class Attention(nn.Module):
-    """Multi-head attention with its four linear maps.
+    """Multi-head attention with linear maps to queries, keys, values and outputs.
 
-    `kv_heads` of keys and values are shared by as many queries each [num_heads]. With
-    `head_epsilon` each head of queries and keys is divided by its root mean square, times a scale.
+    `kv_heads`: heads of keys and values, each shared by equally many query heads; None: num_heads.
+    `head_epsilon`: epsilon of an RMS norm on each head of queries and keys; None: no norm.
     """
 
     num_heads: int
@@ -169,8 +171,8 @@ class Attention(nn.Module):
     ) -> Array:
         """Map [batch, targets, width] to the same shape, attending to `context` or to `x`.
 
-        `rotate` changes the heads of queries and keys by their positions. With the collection of
-        `key_cache`, sources are the tokens of earlier calls and of this one.
+        `rotate` applies rotary positions to the heads of queries and keys. With the collection
+        "cache" (see `key_cache`) the sources are the tokens of earlier calls and of this one.
         """
         source, kv_heads = x if context is None else context, self.kv_heads or self.num_heads
         query = self._heads("query", x, self.num_heads, self.query_init or self.init)
@@ -183,7 +185,7 @@ class Attention(nn.Module):
         if self.scale != 1.0:
             query = query * jnp.asarray(self.scale, query.dtype)
         dropout = Dropout(self.dropout)
-        mixed = attend(
+        averages = attend(
             query,
             key,
             value,
@@ -198,10 +200,10 @@ class Attention(nn.Module):
             dtype=self.dtype,
             name="out",
         )
-        return per_token(out, mixed.reshape(*x.shape[:-1], self.num_heads * self.head_width))
+        return per_token(out, averages.reshape(*x.shape[:-1], self.num_heads * self.head_width))
 
     def _heads(self, name: str, y: Array, count: int, init: Any) -> Array:
-        """Apply a linear map and split its outputs into heads, which are normalised if asked."""
+        """Apply a linear map and split its outputs into heads; with `head_epsilon`, normalise."""
         inner = count * self.head_width
         dense = nn.Dense(
             inner, use_bias=self.use_bias, kernel_init=init, dtype=self.dtype, name=name
@@ -213,12 +215,12 @@ class Attention(nn.Module):
 
 
 def layer_norm(options: Any, name: str) -> nn.LayerNorm:
-    """Make a layer norm with the two-pass variance, which is exact where the mean is far from 0."""
+    """Make a layer norm with the two-pass variance, accurate where the mean is far from 0."""
     return nn.LayerNorm(options.epsilon, dtype=options.dtype, use_fast_variance=False, name=name)
 
 
 def feed_forward(options: Any, x: Array) -> Array:
-    """Apply the linear maps "ffn_in" and "ffn_out" to tokens, an activation between them."""
+    """Apply the linear maps "ffn_in" and "ffn_out" to tokens, with an activation between them."""
 
     def dense(features: int, name: str) -> nn.Dense:
         init = nn.initializers.normal(0.02)
@@ -229,23 +231,26 @@ def feed_forward(options: Any, x: Array) -> Array:
 
 
 def key_mask(attention_mask: Array) -> Array:
-    """Turn a mask of real tokens [batch, length] into one of keys, bool [batch, 1, 1, length]."""
+    """Convert a mask of real tokens [batch, length] to one of keys, bool [batch, 1, 1, length]."""
     return (attention_mask > 0)[:, None, None, :]
 
 
 def token_logits(x: Array, table: Array, dtype: Any) -> Array:
-    """Compute logits of tokens, x table^T in float32, of [..., width] and [vocabulary, width]."""
-    computed = dtype or x.dtype
+    """Compute the logits of tokens, x table^T, float32 [..., vocabulary].
+
+    `x` is [..., width], `table` [vocabulary, width]; both are cast to `dtype` (None: that of `x`).
+    """
+    factor_dtype = dtype or x.dtype
     return jnp.einsum(
         "...w,vw->...v",
-        x.astype(computed),
-        table.astype(computed),
+        x.astype(factor_dtype),
+        table.astype(factor_dtype),
         preferred_element_type=jnp.float32,
     )
 
 
 def embed(options: Any, rows: int, name: str) -> nn.Embed:
-    """Make a table of `rows` vectors, normal with deviation .02, of the options' width and type."""
+    """Make an embedding of `rows` vectors, N(0, 0.02^2), with the options' width and dtype."""
     init = nn.initializers.normal(0.02)
     return nn.Embed(rows, options.width, embedding_init=init, dtype=options.dtype, name=name)
 
@@ -254,8 +259,9 @@ def complete(model: str, options: Any, **defaults: Any) -> Any:
     """Replace options that are None by their defaults, and check sizes, rates and the activation.
 
     Raises:
-      UserError: a size that is no whole number of at least 1, a dropout outside [0, 1), another
-        activation, heads that do not divide the width; names the model, the option and its value.
+      UserError: a size that is not an integer >= 1, a dropout outside [0, 1), an unknown
+        activation, num_heads that does not divide the width, or kv_heads that does not divide
+        num_heads; names the model, the option and its value.
     """
     unset = {name: x for name, x in defaults.items() if getattr(options, name) is None}
     options = dataclasses.replace(options, dtype=compute_dtype(options.dtype), **unset)

@@ -1,7 +1,7 @@
-"""BERT and its kin: encoders of text with a head for classes or numbers.
+"""BERT, RoBERTa and DistilBERT: text encoders with a head for classification or regression.
 
-BERT: Devlin et al. (arXiv 1810.04805). RoBERTa: Liu et al. (arXiv 1907.11692), which XLM-R shares:
-one kind of segment, positions that start behind the padding's. DistilBERT: Sanh et al. (arXiv
+BERT: Devlin et al. (arXiv 1810.04805). RoBERTa: Liu et al. (arXiv 1907.11692): one segment type,
+and positions that start after the padding index; XLM-R is equal. DistilBERT: Sanh et al. (arXiv
 1910.01108): no segments, ReLU before the last layer.
 """
 
@@ -40,8 +40,8 @@ class BertOptions:
     ffn_width: Any = None  # between the two linear maps of a layer [4 * width]
     max_length: int = 512  # positions
     first_position: Any = 0  # position of the first token; those before it are not used
-    token_types: Any = 2  # rows of the embedding of segments; with 1 all share it, 0 has none
-    pooler: str = "tanh"  # what follows the linear map of the first token: "tanh" or "relu"
+    token_types: Any = 2  # rows of the segment embedding; 1: all tokens share it, 0: none
+    pooler: str = "tanh"  # activation after the linear map of the first token: "tanh" or "relu"
     activation: str = "gelu"  # "gelu" (exact), "gelu_new" (by tanh) or "relu"
     epsilon: float = 1e-12  # of the layer norms
     dropout: float = 0.1  # of embeddings and layers
@@ -49,10 +49,10 @@ class BertOptions:
     head_dropout: Any = None  # of the pooled features [dropout]
     pooler_dropout: Any = 0.0  # of the first token before its linear map [head_dropout]
     dtype: Any = None  # of the computation; parameters, softmax and logits stay float32
-    axis_name: str | None = None  # accepted as by every network; there is nothing to synchronise
+    axis_name: str | None = None  # without effect; networks with batch norm use it
 
     def complete(self) -> "BertOptions":
-        """Return the options without None (`dtype` aside), all checked; raises UserError."""
+        """Replace None by defaults (except in `dtype`) and check all options; raises UserError."""
         head = self.dropout if self.head_dropout is None else self.head_dropout
         rates = {"attention_dropout": self.dropout, "head_dropout": head, "pooler_dropout": head}
         for name in ("token_types", "first_position"):
@@ -70,7 +70,7 @@ class BertOptions:
 
 
 class EncoderLayer(nn.Module):
-    """Attention, then two linear maps; each is added to its input and the sum normalised."""
+    """A residual layer with norms after the sums: attention, then two linear maps."""
 
     options: BertOptions
 
@@ -103,7 +103,7 @@ class Bert(nn.Module):
         options, ids = self.options, tokens["input_ids"]
         width, dtype = options.width, options.dtype
         x = embed(options, options.vocab_size, "word")(ids)
-        # a slice: the gradient of a look-up adds rows one by one
+        # a slice, because the gradient of a look-up adds rows one by one
         first, table = options.first_position, embed(options, options.max_length, "position")
         x += table.embedding[first : first + ids.shape[1]].astype(x.dtype)
         if options.token_types == 1:
@@ -128,10 +128,12 @@ class Bert(nn.Module):
 def bert(options: BertOptions) -> Model:
     """Make a BERT with a linear head.
 
-    It reads "input_ids", "attention_mask" and, if it tells segments apart, "token_type_ids", int32
-    [batch, length], and normalises after each sum. Features: "hidden_0" (the embeddings),
-    "hidden_1", ... [batch, length, width], "pooled" [batch, width] (tanh or ReLU of a linear map of
-    the first token).
+    A batch has "input_ids", "attention_mask" and, with two or more `token_types`, "token_type_ids",
+    int32 [batch, length].
+
+    Returns:
+      A Model with logits [batch, num_classes] and the features "hidden_0" (the embeddings),
+      "hidden_1", ... [batch, length, width], and "pooled" [batch, width] (the pooler's activation).
 
     Raises:
       UserError: an option with an impossible value.

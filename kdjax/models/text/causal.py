@@ -1,4 +1,4 @@
-"""Parts that decoders of text share: causal masks, and the outputs of a stack of layers."""
+"""Parts that text decoders share: causal masks, and the outputs of a stack of layers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,8 +11,10 @@ from kdjax.models.text import key_cache
 from kdjax.models.text.attention import key_mask, token_logits
 from kdjax.types import Array, Outputs
 
-STATES = "token_states"  # of the tokens that have logits, [batch, (choices,) count, width]
-TABLE = "token_table"  # the output matrix, [vocabulary, width]; it has no axis of examples
+# features: the last states of the tokens that have logits, [batch, (choices,) count, width], and
+# the output matrix, [vocabulary, width], which has no batch axis
+STATES = "token_states"
+TABLE = "token_table"
 
 
 class Tokens(NamedTuple):
@@ -30,13 +32,13 @@ class Tokens(NamedTuple):
 def read_tokens(module: nn.Module, tokens: Mapping[str, Array], window: int | None) -> Tokens:
     """Return the tokens of a batch, with positions and masks.
 
-    With the collection of `key_cache`, targets follow those of earlier calls; "attention_mask" then
-    spans all tokens of these calls and of later ones.
+    With the collection "cache" (see `key_cache`) the targets follow those of earlier calls, and
+    "attention_mask" spans the tokens of all calls, later ones included.
 
     Args:
       module: the decoder.
       tokens: "input_ids" int32 [batch, (choices,) targets], and "attention_mask" int32, of the same
-        shape without a cache; with "segment_ids" of the mask's shape the positions begin anew
+        shape without a cache; with "segment_ids" of the mask's shape the positions restart at 0
         where the segment changes.
       window: None if there is no local layer.
     """
@@ -62,15 +64,15 @@ def causal_masks(
     window: int | None,
     segments: Array | None = None,
 ) -> dict[str, Array]:
-    """Return the keys that each kind of layer sees, bool [batch, 1, targets, sources].
+    """Return the mask of each kind of layer, bool [batch, 1, targets, sources].
 
-    A "global" layer sees all earlier tokens, a "local" one those less than `window` positions away,
-    both in the token's own segment.
+    A "global" layer attends to the token and all earlier ones, a "local" layer to those of them
+    that are less than `window` positions away; both only within the token's segment.
 
     Args:
-      real: bool [batch, sources]; False of padding.
+      real: bool [batch, sources]; False for padding.
       positions: int32 [batch, sources], counting real tokens.
-      targets: int32 [targets], places among the sources.
+      targets: int32 [targets], indices of the targets among the sources.
       window: None if there is no local layer.
       segments: int32 [batch, sources], equal for tokens of one text. None: one text.
     """
@@ -90,12 +92,12 @@ def decoder_outputs(
 ) -> Outputs:
     """Return logits of tokens, the hidden states and "pooled", the state at the last real token.
 
-    Features "token_states" and "token_table" are what the logits are computed from: the states at
-    their tokens, and `table`.
+    The features "token_states" and "token_table" are the two factors of the logits.
 
     Args:
       tokens: "input_ids" [batch, (choices,) length] and "attention_mask"; with "logit_positions"
-        [batch, (choices,) count] the logits are at these of the ids, and "pooled" is at the first.
+        [batch, (choices,) count] only the logits at these positions are computed, and "pooled" is
+        the state at the first of them.
       hidden: [rows, length, width] of each layer, the last one normalised.
       table: [vocabulary, width] of the head.
       dtype: of the computation.
@@ -103,21 +105,21 @@ def decoder_outputs(
     shape, x = tokens["input_ids"].shape, hidden[-1]
     logit_positions = tokens.get("logit_positions")
     if logit_positions is None:
-        # with a cache the mask goes on behind these tokens
+        # with a cache the mask also spans later tokens
         real = tokens["attention_mask"].reshape(len(x), -1)[:, : shape[-1]] > 0
         last = jnp.max(jnp.where(real, jnp.arange(shape[-1]), 0), axis=1)
-        pooled = _at(x, last[:, None])[:, 0]
-        picked, logits_shape = x, shape
+        pooled = _take_positions(x, last[:, None])[:, 0]
+        states, logits_shape = x, shape
     else:
-        picked = _at(x, logit_positions.reshape(x.shape[0], -1))
-        pooled, logits_shape = picked[:, 0], logit_positions.shape
-    logits, width = token_logits(picked, table, dtype), x.shape[-1]
+        states = _take_positions(x, logit_positions.reshape(x.shape[0], -1))
+        pooled, logits_shape = states[:, 0], logit_positions.shape
+    logits, width = token_logits(states, table, dtype), x.shape[-1]
     features = {f"hidden_{i}": h.reshape(*shape, width) for i, h in enumerate(hidden)}
     features["pooled"] = pooled.reshape(*shape[:-1], width).astype(jnp.float32)
-    features[STATES], features[TABLE] = picked.reshape(*logits_shape, width), table
+    features[STATES], features[TABLE] = states.reshape(*logits_shape, width), table
     return Outputs(logits.reshape(*logits_shape, table.shape[0]), features)
 
 
-def _at(x: Array, positions: Array) -> Array:
+def _take_positions(x: Array, positions: Array) -> Array:
     """Pick [batch, count, width] from [batch, length, width]."""
     return jnp.take_along_axis(x, positions[..., None], axis=1)

@@ -1,4 +1,4 @@
-"""Sampling of texts from a decoder, token by token, with stored keys and values."""
+"""Sampling of texts from a decoder, token by token, with a key-value cache."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,8 +16,9 @@ from kdjax.types import Array, Batch, Model, PyTree, Variables
 class Sampling(NamedTuple):
     """The rule by which tokens are drawn.
 
-    `temperature` 0 takes the most probable token. `top_p` draws from the most probable tokens whose
-    probabilities sum to at least `top_p`. `eos_id` ends a text. Numbers may be traced.
+    `temperature` 0 takes the most probable token. `top_p` draws from the fewest most probable
+    tokens whose probabilities sum to at least `top_p`. A text ends with the token `eos_id`.
+    `temperature` and `top_p` may be traced.
     """
 
     max_new_tokens: int
@@ -29,7 +30,7 @@ class Sampling(NamedTuple):
 class Generated(NamedTuple):
     """New tokens of each text, int32 [batch, max_new_tokens].
 
-    `mask` is 1 up to the end token, this included, and 0 behind it, where `ids` are 0.
+    `mask` is 1 up to and including the end token; after it `mask` and `ids` are 0.
     """
 
     ids: Array
@@ -37,7 +38,7 @@ class Generated(NamedTuple):
 
 
 class _Loop(NamedTuple):
-    number: Array  # of the tokens that are drawn
+    number: Array  # of tokens drawn so far
     variables: Variables
     ids: Array
     mask: Array
@@ -47,23 +48,26 @@ class _Loop(NamedTuple):
 def generate(
     model: Model, variables: Variables, batch: Batch, key: Array, sampling: Sampling
 ) -> Generated:
-    """Continue prompts by tokens that a decoder samples.
+    """Continue prompts with tokens sampled from a decoder.
 
-    The prompt is read once; then each token is computed from the stored keys and values of the
-    earlier ones. The loop ends early when all texts have ended. Compile it with `jax.jit`; no
-    gradient flows through it.
+    The prompt is processed once; each new token then uses the stored keys and values of the earlier
+    ones. The loop ends early when all texts have ended. Compile it with `jax.jit`; its gradient
+    is 0.
 
     Args:
       model: a decoder: `llama.llama` or `gpt_neo.gpt_neo`.
       variables: of the model.
-      batch: "input_ids" and "attention_mask" int32 [batch, length]: prompts of any lengths, padded
-        at any side. A prompt has one token at least.
+      batch: "input_ids" and "attention_mask" int32 [batch, length]: prompts of different lengths,
+        padded on either side, with at least one token each.
       key: [], or [batch], one for each text. Each text has its own random numbers.
       sampling: the rule by which tokens are drawn.
 
+    Returns:
+      The new tokens and their mask, int32 [batch, max_new_tokens].
+
     Raises:
-      UserError: an impossible number; prompt and new tokens exceed the network's positions; another
-        network.
+      UserError: a number of `sampling` that is out of range; prompt and new tokens together exceed
+        the network's positions; a network without a key-value cache.
 
     >>> from kdjax.models.text.llama import LlamaOptions, llama
     >>> model = llama(LlamaOptions(vocab_size=9, num_layers=1, width=8, num_heads=2))
@@ -79,47 +83,47 @@ def generate(
     keys = key if key.ndim else jax.random.split(key, rows)
 
     def read(variables: Variables, ids: Array, last: Array) -> tuple[Variables, Array]:
-        """Append tokens, and return the logits behind the place `last` of each text."""
+        """Append tokens to the cache; return the logits at position `last` of each text."""
         tokens = {"input_ids": ids, "attention_mask": mask}
         features, stats = _apply(model, variables, tokens)
         states = jnp.take_along_axis(features[STATES], last[:, None, None], axis=1)[:, 0]
         return variables._replace(stats=stats), token_logits(states, features[TABLE], states.dtype)
 
     def write(loop: _Loop, logits: Array) -> _Loop:
-        """Draw a token of each text that has not ended."""
+        """Draw a token for each text that has not ended."""
         drawn = draw(logits, _fold(keys, loop.number), sampling)
         token = jnp.where(loop.alive, drawn, 0)
         ids = loop.ids.at[:, loop.number].set(token)
-        written = loop.mask.at[:, loop.number].set(loop.alive.astype(jnp.int32))
+        drawn_mask = loop.mask.at[:, loop.number].set(loop.alive.astype(jnp.int32))
         ends = False if sampling.eos_id is None else token == sampling.eos_id
-        return _Loop(loop.number + 1, loop.variables, ids, written, loop.alive & ~ends)
+        return _Loop(loop.number + 1, loop.variables, ids, drawn_mask, loop.alive & ~ends)
 
     def advance(loop: _Loop) -> _Loop:
         token = jax.lax.dynamic_slice_in_dim(loop.ids, loop.number - 1, 1, axis=1)
         variables, logits = read(loop.variables, token, jnp.zeros(rows, jnp.int32))
         return write(loop._replace(variables=variables), logits)
 
-    def goes_on(loop: _Loop) -> Array:
+    def is_running(loop: _Loop) -> Array:
         return (loop.number < count) & jnp.any(loop.alive)
 
-    # behind its end a text has tokens that nothing reads
+    # the mask is 1 after the end of a text, too, because those logits are not used
     mask = jnp.concatenate([real, jnp.ones((rows, count), bool)], axis=1).astype(jnp.int32)
     last = jnp.max(jnp.where(real, jnp.arange(length), 0), axis=1)
     empty = variables._replace(stats={**variables.stats, CACHE: {}})
-    started, logits = read(empty, jnp.asarray(batch["input_ids"]), last)
-    nothing = jnp.zeros((rows, count), jnp.int32)
-    start = _Loop(jnp.int32(0), started, nothing, nothing, jnp.ones(rows, bool))
-    end = jax.lax.while_loop(goes_on, advance, write(start, logits))
+    prefilled, logits = read(empty, jnp.asarray(batch["input_ids"]), last)
+    zeros = jnp.zeros((rows, count), jnp.int32)
+    start = _Loop(jnp.int32(0), prefilled, zeros, zeros, jnp.ones(rows, bool))
+    end = jax.lax.while_loop(is_running, advance, write(start, logits))
     return jax.lax.stop_gradient(Generated(end.ids, end.mask))
 
 
 def draw(logits: Array, keys: Array, sampling: Sampling) -> Array:
-    """Draw a token of each row, int32 [batch].
+    """Draw a token for each row, int32 [batch].
 
     Args:
       logits: [batch, vocabulary].
       keys: [batch].
-      sampling: its temperature and `top_p`.
+      sampling: `temperature` and `top_p` are used.
 
     >>> draw(jnp.array([[0.0, 3.0]]), jax.random.split(jax.random.key(0), 1), Sampling(1, 0.0))
     Array([1], dtype=int32)
@@ -136,7 +140,7 @@ def draw(logits: Array, keys: Array, sampling: Sampling) -> Array:
 
 
 def _nucleus(logits: Array, top_p: Any) -> Array:
-    """Return which tokens belong to the most probable ones of mass `top_p`, at least one."""
+    """Return True for the most probable tokens, at least one, of total probability `top_p`."""
     ordered = -jnp.sort(-logits, axis=-1)
     p = jax.nn.softmax(ordered, axis=-1)
     inside = jnp.cumsum(p, axis=-1) - p < top_p
@@ -146,7 +150,7 @@ def _nucleus(logits: Array, top_p: Any) -> Array:
 def _apply(model: Model, variables: Variables, tokens: Batch) -> tuple[Mapping[str, Array], PyTree]:
     outputs, stats = model.apply(variables, tokens, train=False)
     if STATES not in outputs.features or not stats[CACHE]:
-        raise UserError("generate needs a decoder of kdjax, which stores keys and values")
+        raise UserError("generate needs a decoder with a key-value cache: llama or gpt_neo")
     return outputs.features, stats
 
 

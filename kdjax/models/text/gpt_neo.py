@@ -1,7 +1,7 @@
 """GPT-2 (Radford et al. 2019) and GPT-Neo (Black et al. 2021): decoders with learned positions.
 
-A layer sees all earlier tokens or, in GPT-Neo, the last few. GPT-2 scales its scores, and the maps
-to queries, keys and values have a bias.
+A layer attends to all earlier tokens or, in GPT-Neo, to a window of the last ones. GPT-2 divides
+scores by the root of a head's width, and its maps to queries, keys and values have a bias.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class GptNeoOptions:
     num_heads: int = 4  # divides the width
     ffn_width: Any = None  # between the two linear maps of a layer [4 * width]
     max_length: int = 2048  # positions
-    layers: Any = None  # "global" (all earlier tokens) or "local", by layer or of all [alternating]
+    layers: Any = None  # "global" (all earlier tokens) or "local", of all or of each [alternating]
     window: int = 256  # tokens that a local layer attends to, the current one included
     scaled: bool = False  # scores are divided by the root of a head's width
     attention_bias: bool = False  # of queries, keys and values
@@ -45,10 +45,10 @@ class GptNeoOptions:
     attention_dropout: Any = None  # of the attention weights [dropout]
     embedding_dropout: Any = None  # of the embeddings [dropout]
     dtype: Any = None  # of the computation; parameters, softmax and logits stay float32
-    axis_name: str | None = None  # accepted as by every network; there is nothing to synchronise
+    axis_name: str | None = None  # without effect; networks with batch norm use it
 
     def complete(self) -> "GptNeoOptions":
-        """Return the options without None (`dtype` aside), all checked; raises UserError."""
+        """Replace None by defaults (except in `dtype`) and check all options; raises UserError."""
         rates = {"attention_dropout": self.dropout, "embedding_dropout": self.dropout}
         options = complete("gpt_neo", self, ffn_width=4 * self.width, **rates)
         kinds = self.layers or ("global", "local") * self.num_layers
@@ -64,7 +64,7 @@ class GptNeoOptions:
 
 
 class DecoderLayer(nn.Module):
-    """Attention to earlier tokens and two linear maps, each on normalised input and added to it."""
+    """A residual layer with norms before its maps: causal attention, then two linear maps."""
 
     options: GptNeoOptions
 
@@ -90,7 +90,7 @@ class DecoderLayer(nn.Module):
 
 
 class GptNeo(nn.Module):
-    """Embeddings of tokens and positions, layers, a norm and the embedding as head."""
+    """Embeddings of tokens and positions, layers, a norm and a tied head; see `gpt_neo`."""
 
     options: GptNeoOptions
 
@@ -111,15 +111,18 @@ class GptNeo(nn.Module):
 
 
 def gpt_neo(options: GptNeoOptions) -> Model:
-    """Make a GPT-Neo, or by its options a GPT-2, that gives logits of tokens.
+    """Make a GPT-Neo or, by its options, a GPT-2, with logits of tokens.
 
-    It reads "input_ids" and "attention_mask", int32 [batch, length] or [batch, choices, length].
+    A batch has "input_ids" and "attention_mask", int32 [batch, length] or [batch, choices, length].
     Positions and windows count real tokens only, wherever the padding is. With "logit_positions"
-    [batch, (choices,) count] only the logits at these tokens are computed. With "segment_ids" of
-    the ids' shape a row holds several texts: positions count, and layers see, each text alone.
-    Features: "hidden_0" (the embeddings), ..., the last one after the last norm, and "pooled"
-    [batch, (choices,) width], that state at the last real token, or at the first of the
-    `logit_positions`.
+    [batch, (choices,) count] only the logits at these positions are computed. With "segment_ids" of
+    the ids' shape a row holds several texts, and positions and attention stay within each text.
+
+    Returns:
+      A Model with logits [batch, (choices,) length, vocabulary] and the features "hidden_0" (the
+      embeddings), "hidden_1", ... [batch, (choices,) length, width], the last one after the last
+      norm, and "pooled" [batch, (choices,) width], the last state at the last real token or at the
+      first of the `logit_positions`.
 
     Raises:
       UserError: an option with an impossible value.

@@ -26,13 +26,13 @@ def from_tokens(
     Args:
       module: the network.
       name: the network's name in errors.
-      inputs: keys of the batch, the first one [..., length].
-      optional: further keys.
-      max_length: tokens that the network has positions for.
+      inputs: required entries of the batch; the first one is [..., length].
+      optional: entries that the batch may have.
+      max_length: the network's number of positions; None is no limit.
 
     Raises:
-      UserError: (by init or apply) the batch lacks a key, has no whole numbers there, is longer
-        than the network's positions, or does not fit the parameters.
+      UserError: (by init or apply) the batch lacks an entry, has one that is not of integers, has
+        more tokens than the network has positions, or does not fit the parameters.
     """
 
     def read(batch: Batch) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Keys and values of earlier tokens, stored in the collection "cache" of a decoder's variables.
 
-A decoder that is applied with the collection (at first empty) appends the tokens of each call to
-those of earlier calls. The mask of a call spans all tokens that there will be.
+A decoder that is applied with this collection (at first empty) appends the tokens of each call to
+those of earlier calls. The mask of a call spans the tokens of all calls, later ones included.
 """
 
 import jax
@@ -25,16 +25,16 @@ def advance(module: nn.Module, count: int) -> Array:
 
 
 def append(module: nn.Module, key: Array, value: Array, sources: int) -> tuple[Array, Array]:
-    """Store keys and values behind those of earlier calls, and return all of them.
+    """Store keys and values after those of earlier calls, and return all of them.
 
     Args:
-      module: whose collection has them.
+      module: the attention, whose collection holds the keys and values.
       key: [batch, targets, heads, width].
       value: like `key`.
       sources: tokens of all calls together.
 
     Returns:
-      Two arrays [batch, sources, heads, width], 0 where no token has come yet.
+      Two arrays [batch, sources, heads, width], 0 at the tokens of later calls.
     """
     start, both = advance(module, key.shape[1]), []
     for name, heads in (("keys", key), ("values", value)):

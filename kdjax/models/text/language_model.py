@@ -1,4 +1,4 @@
-"""Language models: decoders whose rows are the tokens that they predict."""
+"""Language models: decoders with one output row for each token."""
 
 import jax.numpy as jnp
 
@@ -11,16 +11,18 @@ _ENTRIES = ("input_ids", "attention_mask", "segment_ids", "label")
 def as_language_model(model: Model) -> Model:
     """Make a model whose output rows are tokens, so that terms average over the real tokens.
 
-    The batch holds "input_ids" and "attention_mask", and perhaps "segment_ids" (texts that share a
-    row), int32 [batch, length]; "label", the token after each (negative: no loss); "mask" [batch].
-
-    `logits` are [batch * length, vocabulary]. Features "row_label" int32 and "row_mask" float32
-    [batch * length] replace label and mask of the batch. Features "token_logits" [batch, length,
-    vocabulary], "token_mask" and "token_targets" [batch, length] are the same by sequence; the
-    other features are the decoder's.
+    The batch has "input_ids" and "attention_mask", int32 [batch, length]. Optional entries are
+    "segment_ids" (of texts that share a row) and "label" (the next token at each position;
+    negative: no loss), int32 [batch, length], and "mask" [batch].
 
     Args:
-      model: gives logits [batch, length, vocabulary].
+      model: a decoder with logits [batch, length, vocabulary].
+
+    Returns:
+      A Model with logits [batch * length, vocabulary]. The features "row_label" int32 and
+      "row_mask" float32 [batch * length] replace label and mask of the batch. The features
+      "token_logits" [batch, length, vocabulary], "token_mask" and "token_targets" [batch, length]
+      are the same by sequence; the other features are the decoder's.
 
     Raises:
       UserError: (by init and apply) the batch lacks an entry.
@@ -57,21 +59,21 @@ def as_language_model(model: Model) -> Model:
 
 
 def read_tokenizer_entry(model: Model, entry: str) -> Model:
-    """Return the model that reads the entries of a batch with the prefix `entry` and "_".
+    """Make a model read "<entry>_input_ids", ... of a batch: texts in another tokenizer's tokens.
 
     Raises:
-      UserError: (by init and apply) the batch lacks them.
+      UserError: (by init and apply) the batch lacks these entries.
     """
 
-    def renamed(batch: Batch) -> Batch:
+    def rename_entries(batch: Batch) -> Batch:
         names = {name: f"{entry}_{name}" for name in _ENTRIES}
         check_entries(f"input {entry}", [*names.values()][:2], batch)
         own = {name: x for name, x in batch.items() if name not in names}
         return {**own, **{name: batch[other] for name, other in names.items() if other in batch}}
 
     return Model(
-        lambda key, batch: model.init(key, renamed(batch)),
+        lambda key, batch: model.init(key, rename_entries(batch)),
         lambda variables, batch, *, train, key=None: model.apply(
-            variables, renamed(batch), train=train, key=key
+            variables, rename_entries(batch), train=train, key=key
         ),
     )

@@ -1,4 +1,4 @@
-"""Initial weights of a shallower network from some of the layers of a deeper one."""
+"""Initial weights of a shallow network, copied from layers of a deeper one."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,16 @@ from kdjax.types import PyTree, Variables
 
 
 def select_layers(variables: Variables, layers: Sequence[int] | None = None) -> Variables:
-    """Select layers of a transformer, with all parameters outside of layers.
+    """Select layers of a transformer; keep all parameters that are not in layers.
 
-    Build the student with that number of layers and the same other sizes. In a T5 both stacks keep
-    the same layers. The layers of a GPT-Neo alternate between global and local, so that every
-    second layer is of one kind: build its student with `layers=("global", ...)`, or select pairs
-    such as (0, 1, 4, 5).
+    Build the student with that number of layers and otherwise equal sizes. In a T5 the same layers
+    are selected from both stacks. The layers of a GPT-Neo alternate between global and local, so
+    every second layer has the same kind: build its student with `layers=("global", ...)`, or select
+    pairs such as (0, 1, 4, 5).
 
     Args:
       variables: of the deeper network.
-      layers: numbers of the layers, from 0, in the order of the new network; 0, 2, 4, ... if not
-        given.
+      layers: numbers of the layers, from 0, in the order of the new network; None is 0, 2, 4, ...
 
     Returns:
       Variables of the shallower network.
@@ -31,10 +30,10 @@ def select_layers(variables: Variables, layers: Sequence[int] | None = None) -> 
     {'word': 0, 'layer0': 0, 'layer1': 20}
     """
     if layers is not None and not layers:
-        raise UserError("keep_layers: layers is empty: keep at least one")
+        raise UserError("keep_layers is empty: keep at least one layer")
     params, has_layers = _select(variables.params, layers)
     if not has_layers:
-        raise UserError("keep_layers: the network has no layers by number: use a transformer")
+        raise UserError("keep_layers: the network has no numbered layers: use a transformer")
     return Variables(params, variables.stats)
 
 
@@ -50,7 +49,7 @@ def _select(tree: PyTree, layers: Sequence[int] | None) -> tuple[PyTree, bool]:
     for number in chosen:
         if number not in numbers:
             raise UserError(
-                f"keep_layers: layer {number} is not there: the network has 0 to {numbers[-1]}"
+                f"keep_layers: there is no layer {number}; the network has 0 to {numbers[-1]}"
             )
     rest = {name: part for name, part in tree.items() if not re.fullmatch(r"layer\d+", name)}
     return rest | {f"layer{new}": tree[f"layer{old}"] for new, old in enumerate(chosen)}, True

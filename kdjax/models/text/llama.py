@@ -1,8 +1,9 @@
-"""Llama and its kin: decoders with rotary positions, gated layers and norms by root mean square.
+"""Llama, Mistral, Qwen2 and Qwen3: decoders with rotary positions, gated layers and RMS norms.
 
 Llama: Touvron et al. (arXiv 2302.13971); scaled rotation: Grattafiori et al. (arXiv 2407.21783).
-Mistral: Jiang et al. (arXiv 2310.06825): layers that see a window. Qwen2: Yang et al. (arXiv
-2407.10671): biases of queries, keys and values. Qwen3: arXiv 2505.09388: norms of the heads.
+Mistral: Jiang et al. (arXiv 2310.06825): attention within a window. Qwen2: Yang et al. (arXiv
+2407.10671): biases of queries, keys and values. Qwen3: arXiv 2505.09388: RMS norms of query and
+key heads.
 """
 
 import dataclasses
@@ -48,12 +49,12 @@ class LlamaOptions:
     head_width: Any = None  # [width / num_heads]
     ffn_width: Any = None  # between the linear maps of a layer [4 * width]
     max_length: int = 2048  # positions
-    rope_theta: float = 10000.0  # base of the wave lengths of rotary positions
-    rope_scaling: Any = None  # {"rope_type": "linear" or "llama3", ...} [wave lengths as they are]
+    rope_theta: float = 10000.0  # base of the wavelengths of rotary positions
+    rope_scaling: Any = None  # {"rope_type": "linear" or "llama3", ...} [no scaling]
     window: Any = None  # tokens that a local layer attends to, the current one included
     layers: Any = None  # "global" (all earlier tokens) or "local", by layer [local with a window]
     attention_bias: bool = False  # of queries, keys and values
-    out_bias: bool = False  # of the map behind attention
+    out_bias: bool = False  # of the map after attention
     ffn_bias: bool = False
     head_norm: bool = False  # each head of queries and keys is normalised
     tied: bool = False  # the head is the embedding
@@ -62,10 +63,10 @@ class LlamaOptions:
     dropout: float = 0.0  # of embeddings and layers
     attention_dropout: Any = None  # of the attention weights [dropout]
     dtype: Any = None  # of the computation; parameters, softmax and logits stay float32
-    axis_name: str | None = None  # accepted as by every network; there is nothing to synchronise
+    axis_name: str | None = None  # without effect; networks with batch norm use it
 
     def complete(self) -> "LlamaOptions":
-        """Return the options without None (`window`, `dtype` aside), all checked."""
+        """Replace None by defaults (except in `window` and `dtype`) and check all options."""
         options = complete(
             "llama",
             self,
@@ -77,7 +78,9 @@ class LlamaOptions:
             head_width = options.width // options.num_heads
             options = dataclasses.replace(options, head_width=head_width)
         if options.head_width % 2:
-            raise UserError(f"llama: head_width is {options.head_width}: rotations need pairs")
+            raise UserError(
+                f"llama: head_width is {options.head_width}: it must be even, for rotary positions"
+            )
         kind = "global" if self.window is None else "local"
         layers = tuple(self.layers or (kind,) * self.num_layers)
         if len(layers) != self.num_layers or set(layers) - {"global", "local"}:
@@ -86,14 +89,14 @@ class LlamaOptions:
                 f"{self.num_layers} layers"
             )
         if "local" in layers and self.window is None:
-            raise UserError("llama: layers has local ones, but window is None: set it")
+            raise UserError('llama: layers has "local", but window is None: set a window')
         return dataclasses.replace(
-            options, layers=layers, rope_scaling=_checked_scaling(self.rope_scaling)
+            options, layers=layers, rope_scaling=_check_scaling(self.rope_scaling)
         )
 
 
-def _checked_scaling(scaling: Any) -> dict[str, Any] | None:
-    """Return the scaling of wave lengths, of which both spellings of its kind are known."""
+def _check_scaling(scaling: Any) -> dict[str, Any] | None:
+    """Check the scaling of wavelengths; its kind is under "rope_type" or, in old files, "type"."""
     if scaling is None:
         return None
     if not isinstance(scaling, Mapping):
@@ -102,8 +105,8 @@ def _checked_scaling(scaling: Any) -> dict[str, Any] | None:
     if kind == "default":
         return None
     if kind not in _SCALINGS:
-        known = ", ".join(_SCALINGS)
-        raise UserError(f"llama: rope_scaling is of the kind {kind!r}; there are {known}")
+        known = " or ".join(_SCALINGS)
+        raise UserError(f"llama: rope_scaling.rope_type is {kind!r}; use {known}")
     for key in _SCALINGS[kind]:
         if not (is_number(scaling.get(key)) and scaling[key] > 0):
             raise UserError(f"llama: rope_scaling.{key} is {scaling.get(key)!r}; use a number > 0")
@@ -111,10 +114,11 @@ def _checked_scaling(scaling: Any) -> dict[str, Any] | None:
 
 
 def rotary_frequencies(options: LlamaOptions) -> np.ndarray:
-    """Return the angles by which a position turns each pair of a head, [head_width / 2].
+    """Return the angle per position of each pair of a head, in radians, float32 [head_width / 2].
 
-    The j-th is theta^(-2j / head_width). "linear" divides all by its factor; "llama3" only those
-    of wave lengths above original / low_freq_factor, and changes smoothly below them.
+    Angle j is theta^(-2j / head_width). The scaling "linear" divides all angles by its factor.
+    "llama3" divides those of wavelengths above original_max_position_embeddings / low_freq_factor,
+    keeps those below original_max_position_embeddings / high_freq_factor, and interpolates between.
     """
     exponents = np.arange(0, options.head_width, 2, dtype=np.float32) / options.head_width
     angles = 1.0 / np.float32(options.rope_theta) ** exponents
@@ -125,20 +129,20 @@ def rotary_frequencies(options: LlamaOptions) -> np.ndarray:
     if scaling["rope_type"] == "linear":
         return slow
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-    turns = scaling["original_max_position_embeddings"] * angles / (2 * math.pi)
-    share = np.clip((turns - low) / (high - low), 0, 1)
+    rotations = scaling["original_max_position_embeddings"] * angles / (2 * math.pi)
+    share = np.clip((rotations - low) / (high - low), 0, 1)
     return ((1 - share) * slow + share * angles).astype(np.float32)
 
 
 def rotate(heads: Array, cos: Array, sin: Array) -> Array:
-    """Turn the pairs (j, j + width / 2) of heads [batch, length, heads, width] by their angles."""
+    """Rotate the pairs (j, j + width / 2) of heads [batch, length, heads, width] by angles."""
     first, second = jnp.split(heads.astype(jnp.float32), 2, axis=-1)
-    turned = [first * cos - second * sin, second * cos + first * sin]
-    return jnp.concatenate(turned, axis=-1).astype(heads.dtype)
+    pairs = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(pairs, axis=-1).astype(heads.dtype)
 
 
 class LlamaLayer(nn.Module):
-    """Attention to earlier tokens and a gated map, each on normalised input and added to it."""
+    """A residual layer with norms before its maps: causal attention, then a gated map."""
 
     options: LlamaOptions
 
@@ -201,9 +205,9 @@ class Llama(nn.Module):
 
 
 def llama(options: LlamaOptions) -> Model:
-    """Make a Llama, or by its options a Mistral, Qwen2 or Qwen3, that gives logits of tokens.
+    """Make a Llama or, by its options, a Mistral, Qwen2 or Qwen3, with logits of tokens.
 
-    Batches and features are those of `gpt_neo.gpt_neo`; positions turn queries and keys.
+    Batches, logits and features are those of `gpt_neo.gpt_neo`; positions are rotary.
 
     Raises:
       UserError: an option with an impossible value.

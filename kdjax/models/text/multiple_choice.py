@@ -1,4 +1,4 @@
-"""Rank classifiers: a language model ranks a few answers by their probability."""
+"""Rank classifiers: a language model ranks the choices of an example by their probability."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from kdjax.errors import UserError, check_entries
 from kdjax.models.text.causal import TABLE
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
-_NEVER = -1e9  # score of a choice without tokens; finite, so that softmax and KL stay finite
+_EMPTY_SCORE = -1e9  # of a choice without tokens; finite, so that softmax and KL stay finite
 
 
 class PromptFormat(NamedTuple):
@@ -31,27 +31,29 @@ def with_choices(
 
         logit_k = sum over real tokens d of log p(choice_kd | prompt, choice_k1 ... choice_k(d-1))
 
-    A choice without real tokens gets -1e9. The batch holds "input_ids" and "attention_mask" int32
+    A choice without real tokens gets -1e9. The batch has "input_ids" and "attention_mask" int32
     [batch, length] (the prompt), "choice_ids" and "choice_mask" int32 [batch, choices, tokens] and
-    "label" [batch]. Variables are the language model's.
-
-    Features of the gold choice (the first where there is no "label"), conditioned on its earlier
-    tokens: "token_logits" [batch, tokens, vocabulary], "token_mask" float32 and "token_targets"
-    int32 [batch, tokens]; then the model's features, for the gold choice where choices differ.
+    "label" [batch], the index of the gold choice (by default 0). Variables are the language
+    model's.
 
     Args:
-      model: gives logits of tokens.
+      model: a language model with logits of tokens.
       prompt_format: `ENCODE_ONCE` for an encoder-decoder (T5), `REPEAT_PROMPT` for a decoder
         (GPT-Neo).
-      num_choices: number of choices that every batch must have, if given.
+      num_choices: number of choices that every batch must have; None is any number.
+
+    Returns:
+      A Model with logits [batch, choices]. Features of the gold choice, predicted from its earlier
+      tokens: "token_logits" [batch, tokens, vocabulary], "token_mask" float32 and "token_targets"
+      int32 [batch, tokens]; then the model's features, for the gold choice where choices differ.
 
     Raises:
-      UserError: (by init and apply) the batch lacks a key or has another number of choices.
+      UserError: (by init and apply) the batch lacks an entry or has another number of choices.
     """
 
     def check(batch: Batch) -> None:
         entries = ("input_ids", "attention_mask", "choice_ids", "choice_mask")
-        check_entries("a classifier by rank", entries, batch)
+        check_entries("a rank classifier", entries, batch)
         count = batch["choice_ids"].shape[1]
         if num_choices not in (None, count):
             raise UserError(
@@ -71,33 +73,35 @@ def with_choices(
         targets, real = batch["choice_ids"], batch["choice_mask"] > 0
         outputs, stats = model.apply(variables, prompt_format.rewrite(batch), train=train, key=key)
         scores = jnp.where(real, _log_probability(outputs.logits, targets), 0).sum(-1)
-        scores = jnp.where(real.any(-1), scores, _NEVER)
+        scores = jnp.where(real.any(-1), scores, _EMPTY_SCORE)
         gold = batch.get("label", jnp.zeros(targets.shape[0], jnp.int32)).astype(jnp.int32)
 
-        def of_gold(x: Array) -> Array:
+        def select_gold(x: Array) -> Array:
             index = gold.reshape(-1, *(1,) * (x.ndim - 1))
             return jnp.take_along_axis(x, index, axis=1, mode="clip")[:, 0]
 
         features = {
-            name: of_gold(x) if name.startswith(prompt_format.per_choice) and name != TABLE else x
+            name: select_gold(x)
+            if name.startswith(prompt_format.per_choice) and name != TABLE
+            else x
             for name, x in outputs.features.items()
         }
-        features["token_logits"] = of_gold(outputs.logits)
-        features["token_mask"] = of_gold(real.astype(jnp.float32))
-        features["token_targets"] = of_gold(targets)
+        features["token_logits"] = select_gold(outputs.logits)
+        features["token_mask"] = select_gold(real.astype(jnp.float32))
+        features["token_targets"] = select_gold(targets)
         return Outputs(scores, features), stats
 
     return Model(init, apply)
 
 
 def _log_probability(logits: Array, targets: Array) -> Array:
-    """Log-probabilities [...] of targets [...] under logits [..., vocabulary]."""
+    """Return the log-probabilities [...] of targets [...] under logits [..., vocabulary]."""
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return chosen - jax.nn.logsumexp(logits, axis=-1)
 
 
 def _to_decoder(batch: Batch) -> Batch:
-    """Encode the prompt; the decoder reads each choice shifted by T5's start token, id 0."""
+    """Let the encoder read the prompt, and the decoder each choice after T5's start token, id 0."""
     shifted = jnp.pad(batch["choice_ids"], ((0, 0), (0, 0), (1, 0)))[..., :-1]
     prompt = {key: batch[key] for key in ("input_ids", "attention_mask")}
     return {**prompt, "decoder_input_ids": shifted}
@@ -111,7 +115,7 @@ def _after_prompt(batch: Batch) -> Batch:
     ids, mask = batch["input_ids"], batch["attention_mask"]
     shape, (length, count) = batch["choice_ids"].shape, (ids.shape[1], batch["choice_ids"].shape[2])
 
-    def joined(prompt: Array, choice: Array) -> Array:
+    def join(prompt: Array, choice: Array) -> Array:
         repeated = jnp.broadcast_to(prompt[:, None], (*shape[:2], length))
         return jnp.concatenate([repeated, choice], axis=2)
 
@@ -120,8 +124,8 @@ def _after_prompt(batch: Batch) -> Batch:
     first = jnp.broadcast_to(last[:, None, None], (*shape[:2], 1))
     rest = jnp.broadcast_to(length + jnp.arange(count - 1), (*shape[:2], count - 1))
     return {
-        "input_ids": joined(ids, batch["choice_ids"]),
-        "attention_mask": joined(mask, batch["choice_mask"]),
+        "input_ids": join(ids, batch["choice_ids"]),
+        "attention_mask": join(mask, batch["choice_mask"]),
         "logit_positions": jnp.concatenate([first, rest], axis=2),
     }
 

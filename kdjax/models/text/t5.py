@@ -1,4 +1,4 @@
-"""T5, after Raffel et al. (arXiv 1910.10683), 1.0 and 1.1: an encoder and a decoder of tokens."""
+"""T5 1.0 and 1.1 (Raffel et al., arXiv 1910.10683): an encoder and a decoder of tokens."""
 
 import dataclasses
 from typing import Any
@@ -34,16 +34,16 @@ class T5Options:
     ffn_width: Any = None  # between the linear maps of a layer [4 * width]
     version: str = "1.1"  # "1.0" (ReLU, head tied to the embedding) or "1.1" (gated GELU, untied)
     tied: Any = None  # the head is the embedding [version == "1.0"]
-    scale_outputs: Any = None  # the head reads the last states times width^-0.5 [tied]
+    scale_outputs: Any = None  # multiply the last states by width^-0.5 before the head [tied]
     buckets: int = 32  # of distances
     max_distance: int = 128  # all larger distances share one bucket
     epsilon: float = 1e-6  # of the norms
     dropout: float = 0.1
     dtype: Any = None  # of the computation; parameters, softmax and logits stay float32
-    axis_name: str | None = None  # accepted as by every network; there is nothing to synchronise
+    axis_name: str | None = None  # without effect; networks with batch norm use it
 
     def complete(self) -> "T5Options":
-        """Return the options without None (`dtype` aside), all checked; raises UserError."""
+        """Replace None by defaults (except in `dtype`) and check all options; raises UserError."""
         if self.version not in ("1.0", "1.1"):
             raise UserError(f't5: version is {self.version!r}: use "1.0" or "1.1"')
         options = complete(
@@ -61,14 +61,14 @@ class T5Options:
         buckets, distance = self.buckets, self.max_distance
         if buckets < 4 or buckets % 2 or distance <= buckets // 2:
             raise UserError(
-                f"t5: buckets is {buckets}, max_distance {distance}: use an even number, at least "
-                "4, and a distance above half of it"
+                f"t5: buckets is {buckets} and max_distance {distance}: use an even number of at "
+                "least 4 buckets, and a max_distance above half of it"
             )
         return options
 
 
 class Stack(nn.Module):
-    """Layers over embedded tokens, with a bias by distance that they share, and a last norm."""
+    """The encoder or the decoder: layers that share a bias by relative position, and a norm."""
 
     options: T5Options
     num_layers: int
@@ -78,7 +78,7 @@ class Stack(nn.Module):
     def __call__(
         self, x: Array, mask: Array, context: Array | None, context_mask: Array | None, train: bool
     ) -> list[Array]:
-        """Map [batch, length, width] to the hidden states: the input, each layer, the last norm."""
+        """Map [batch, length, width] to the input and each layer's output, the last normalised."""
         options, length = self.options, x.shape[1]
         numbers = relative_buckets(
             length,
@@ -104,7 +104,7 @@ class Stack(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention to itself, to the context if there is one, and two linear maps, norms first."""
+    """Self-attention, cross-attention if there is a context, and two linear maps; norms first."""
 
     options: T5Options
 
@@ -118,9 +118,9 @@ class Layer(nn.Module):
         context_mask: Array | None,
         train: bool,
     ) -> Array:
-        """Map [batch, length, width] to the same shape; `context` has rows [rows, source, width].
+        """Map [batch, length, width] to the same shape, attending to `context` if it is set.
 
-        Where the batch is a multiple of the rows, that many neighbours share one row.
+        `context` is [rows, source, width]; batch / rows consecutive examples share one of its rows.
         """
         options = self.options
         dropout = Dropout(options.dropout)
@@ -133,7 +133,7 @@ class Layer(nn.Module):
         )
         x += dropout(y, train)
         if context is not None:
-            # only sources are masked: neighbours become one long row of targets
+            # only sources are masked, so examples that share a row of the context can form one row
             rows = norm("cross_norm")(x).reshape(context.shape[0], -1, options.width)
             y = _attention(options, "cross")(rows, context, mask=context_mask, train=train)
             x += dropout(y.reshape(x.shape), train)
@@ -192,14 +192,17 @@ class T5(nn.Module):
 
 
 def t5(options: T5Options) -> Model:
-    """Make a T5 that gives logits of tokens.
+    """Make a T5 with logits of tokens.
 
-    It reads "input_ids" and "attention_mask" [batch, source], and "decoder_input_ids" [batch,
-    target] or [batch, choices, target]: the source is encoded once and each choice decoded. The
-    logits add the vocabulary to the shape of the decoder's ids. Scores are not scaled; both stacks
-    bias them by the distance of tokens. Features: "encoder_hidden_0" (the embeddings), ..., the
-    last one after the last norm, likewise "decoder_hidden_0", ..., and "pooled" [batch, width],
-    the average of the encoder's last states over real tokens.
+    A batch has "input_ids" and "attention_mask" [batch, source], and "decoder_input_ids" [batch,
+    (choices,) target]: the source is encoded once, and each choice is decoded. Attention scores are
+    not scaled, and have a bias by the relative position of tokens.
+
+    Returns:
+      A Model with logits [batch, (choices,) target, vocabulary] and the features "encoder_hidden_0"
+      (the embeddings), ... [batch, source, width], the last one after the last norm, likewise
+      "decoder_hidden_0", ... [batch, (choices,) target, width], and "pooled" [batch, width], the
+      mean of the encoder's last states over real tokens.
 
     Raises:
       UserError: an option with an impossible value.

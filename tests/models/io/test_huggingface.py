@@ -313,11 +313,11 @@ def test_a_network_of_selected_layers_equals_its_first_layers():
 
 def test_invalid_layers_are_errors():
     variables = Variables({"layer0": {}, "layer1": {}}, {})
-    with pytest.raises(UserError, match="layer 2 is not there: the network has 0 to 1"):
+    with pytest.raises(UserError, match="there is no layer 2; the network has 0 to 1"):
         models.select_layers(variables, (0, 2))
     with pytest.raises(UserError, match="keep at least one"):
         models.select_layers(variables, ())
-    with pytest.raises(UserError, match="no layers by number"):
+    with pytest.raises(UserError, match="no numbered layers"):
         models.select_layers(Variables({"hidden0": {}}, {}))
 
 

@@ -138,5 +138,5 @@ def test_another_network_is_refused():
     family = FAMILIES["distilbert"]
     model = family.factory(family.options(**SIZES, num_classes=2))
     variables = jax.jit(model.init)(jax.random.key(0), BATCH)
-    with pytest.raises(UserError, match="generate needs a decoder of kdjax"):
+    with pytest.raises(UserError, match="generate needs a decoder with a key-value cache"):
         generate(model, variables, BATCH, jax.random.key(0), Sampling(2))

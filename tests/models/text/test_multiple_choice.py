@@ -133,7 +133,7 @@ def test_invalid_batches_are_errors():
     batch = batch_of()
     with pytest.raises(UserError, match="built for 2 choices, but the batch has 1"):
         model.apply(variables, {**batch, "choice_ids": batch["choice_ids"][:, :1]}, train=False)
-    with pytest.raises(UserError, match=r'classifier by rank reads batch\["choice_mask"\]'):
+    with pytest.raises(UserError, match=r'rank classifier reads batch\["choice_mask"\]'):
         model.init(jax.random.key(0), {k: v for k, v in batch.items() if k != "choice_mask"})
     with pytest.raises(UserError, match="has 17 tokens, but the network has 16 positions"):
         model.apply(variables, batch_of(length=14), train=False)
