@@ -89,15 +89,15 @@ MISFITS = {
     ),
     "another image size": (
         {"data__shape": (8, 8, 1)},
-        ("has seen images of (4, 4, 1)", "the data has (8, 8, 1)"),
+        ("was trained on images of shape (4, 4, 1)", "the data has (8, 8, 1)"),
     ),
     "another number of channels": (
         {"data__shape": (4, 4, 3)},
-        ("has seen images of (4, 4, 1)", "the data has (4, 4, 3)"),
+        ("was trained on images of shape (4, 4, 1)", "the data has (4, 4, 3)"),
     ),
     "another number of classes": (
         {"data__num_classes": 5},
-        ("knows 3 classes", "the data has 5"),
+        ("has 3 classes", "the data has 5"),
     ),
 }
 

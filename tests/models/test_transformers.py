@@ -266,7 +266,7 @@ def test_networks_that_hugging_face_has_not():
         ({"name": "mistral", **SIZES, "layers": ("local", "global")}, "layers of one kind"),
         ({"name": "gpt2", **SIZES, "layers": ("local", "global")}, "global layers only"),
         ({"name": "distilbert", **SIZES, "pooler": "tanh"}, "has pooler 'relu'"),
-        ({"name": "roberta", **SIZES, "pooler_dropout": 0.3}, "one rate of dropout around"),
+        ({"name": "roberta", **SIZES, "pooler_dropout": 0.3}, "set pooler_dropout to head_dropout"),
     ):
         with pytest.raises(UserError, match=message):
             models.save_huggingface("nowhere", options, variables)

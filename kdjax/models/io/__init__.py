@@ -1,1 +1,1 @@
-"""Weights from and to files, in our names and in those of others."""
+"""Weight files of kdjax, PyTorch and Hugging Face: reading, writing and conversion."""

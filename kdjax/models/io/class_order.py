@@ -1,4 +1,4 @@
-"""The order of a network's classes: compared by name with the data's, and changed to it."""
+"""The order of a network's classes: compared by name with the data's, and changed to match it."""
 
 import re
 import warnings
@@ -15,21 +15,24 @@ from kdjax.types import Spec, Variables
 def in_data_order(variables: Variables, names: Sequence[str], spec: Spec, where: str) -> Variables:
     """Put the outputs of a network's last layer in the order of the data's classes.
 
-    Names are equal in any case and with any signs between words. A network without names, or with
-    numbers for names, is taken to have the data's order, with a warning.
+    Names are compared without case, spaces and punctuation. A network without names, or with
+    numbers for names, is assumed to have the data's order, with a warning.
 
     Args:
       variables: of the network, not stacked.
       names: of its classes, in the order of its outputs; empty if they are not known.
-      spec: of the data. A regression and a choice among answers have no order of classes.
-      where: the network's file in messages.
+      spec: of the data. Variables for a regression or a choice among answers are not changed.
+      where: the network's file, for messages.
+
+    Returns:
+      The variables, with the last layer's outputs in the order of `spec.class_names`.
 
     Raises:
       UserError: the names contradict the data's.
     """
     labels = spec.class_names
     unordered = len(labels) != spec.num_classes or len(labels) == 1 or "choice_ids" in spec.inputs
-    if unordered or tuple(names) == tuple(labels):  # which may repeat a name
+    if unordered or tuple(names) == tuple(labels):  # equal also where a name is repeated
         return variables
     for spelling in (str, str.casefold, _letters):
         numbers = {spelling(name): number for number, name in enumerate(names)}
@@ -39,18 +42,18 @@ def in_data_order(variables: Variables, names: Sequence[str], spec: Spec, where:
     if is_numbered(names) or is_numbered(labels):
         warnings.warn(
             f"{where} does not name its classes as the data does: its outputs are assumed to be "
-            f"in the data's order: {_listed(labels)}",
+            f"in the data's order: {_join(labels)}",
             stacklevel=2,
         )
         return variables
     raise UserError(
-        f"{where} has the classes {_listed(names)}, but the data has {_listed(labels)}; name those "
-        "of the network as the data's in its config.json, in the order of its outputs"
+        f"{where} has the classes {_join(names)}, but the data has {_join(labels)}; give the "
+        "network the data's names in its config.json, in the order of its outputs"
     )
 
 
 def is_numbered(names: Sequence[str]) -> bool:
-    """Return whether all names are their numbers, such as "3" or "LABEL_3"; also without names."""
+    """Return whether each name is its index, such as "3" or "LABEL_3"; True without names."""
     numbers = (re.fullmatch(r"[A-Za-z]*[ _-]?(\d+)", name) for name in names)
     return all(match and int(match[1]) == number for number, match in enumerate(numbers))
 
@@ -59,12 +62,12 @@ def _letters(name: str) -> str:
     return re.sub(r"[\W_]", "", name.casefold()) or name
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
 
 
 def _permute(variables: Variables, order: list[int], where: str) -> Variables:
-    """Take the outputs of the last layers in an order, and of a detector's "deltas", 4 a class."""
+    """Reorder the outputs of the last layers, and a detector's "deltas", 4 for each class."""
     if order == sorted(order):
         return variables
     boxes = [4 * number + side for number in order[:-1] for side in range(4)]  # background has none
@@ -77,5 +80,7 @@ def _permute(variables: Variables, order: list[int], where: str) -> Variables:
 
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(variables.params)]
     if not any("['fc']" in path for path in paths):  # of a lipschitz_mlp
-        raise UserError(f"{where} has the data's classes in another order: export it in theirs")
+        raise UserError(
+            f"{where} has the data's classes in another order: export it in that of the data"
+        )
     return variables._replace(params=jax.tree_util.tree_map_with_path(take, variables.params))

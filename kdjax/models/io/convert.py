@@ -16,12 +16,12 @@ from kdjax.models.io import torch_names, vit_names
 from kdjax.types import Model, PyTree, Variables
 
 _MAX_LISTED = 12  # names in an error, of each kind
-# path of `flatten` -> name of the tensor in a file, and our axes in the order of the file's
+# path of `flatten` -> name of the tensor in a file, and kdjax's axes in the order of the file's
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 
 
 def flatten(variables: Variables) -> dict[str, Any]:
-    """Map the path of every array of a network, "params/conv1/kernel" or "stats/...", to it.
+    """Return the arrays of a network by path, such as "params/conv1/kernel" or "stats/...".
 
     Raises:
       UserError: a part of a path contains "/", so that `restore` could not split the name.
@@ -89,7 +89,7 @@ def write_safetensors(
     # safetensors writes the raw buffer: a transposed view would be stored in the wrong order.
     plain = {name: np.array(leaf, order="C") for name, leaf in arrays.items()}
     try:
-        # not by save_file, which makes a file that its owner alone may read
+        # save_file would make a file that only its owner may read
         partial.write_bytes(safetensors.numpy.save(plain, dict(metadata or {})))
         os.replace(partial, target)
     except (OSError, safetensors.SafetensorError) as error:
@@ -184,7 +184,8 @@ def check_tensors(
     """Check that names and shapes of tensors are exactly the expected ones.
 
     Raises:
-      UserError: they are not; `what`, then the names that are missing, unexpected or misshapen.
+      UserError: they are not; `what`, then at most twelve names that are missing, unexpected or
+        misshapen.
     """
     missing = [name for name in shapes if name not in tensors]
     extra = [name for name in tensors if name not in shapes]
@@ -194,12 +195,12 @@ def check_tensors(
         if name in tensors and tuple(np.shape(tensors[name])) != shape
     ]
     kinds = (("missing", missing), ("unexpected", extra), ("of another shape", misshapen))
-    faults = [f"{kind}: {_listed(names)}" for kind, names in kinds if names]
+    faults = [f"{kind}: {_join(names)}" for kind, names in kinds if names]
     if faults:
         raise UserError(f"{what}; {'; '.join(faults)}")
 
 
-def _listed(names: list[str]) -> str:
-    # A network of another depth differs in hundreds of tensors; the first few suffice.
+def _join(names: list[str]) -> str:
+    # a network of another depth differs in hundreds of tensors
     more = f" and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
     return ", ".join(names[:_MAX_LISTED]) + more

@@ -19,7 +19,7 @@ from kdjax.models.io import class_order, convert, huggingface
 from kdjax.types import Model, Spec, Variables
 
 FORMAT = "kdjax-model-1"
-SIDE_FILE = "kdjax.json"  # beside a config.json of Hugging Face: what kdjax.load needs of it
+SIDE_FILE = "kdjax.json"  # what kdjax.load needs besides Hugging Face's config.json
 LANGUAGE_MODEL = "language_model"  # the task of exports whose network predicts tokens
 SLACK = 0.02  # in standard deviations: largest difference between splits of the same data
 
@@ -28,11 +28,11 @@ def save(folder: Path, variables: Variables, metadata: Mapping[str, Any]) -> Non
     """Write a network.
 
     Args:
-      folder: created if missing; of `new_folder`, which refuses an old export.
+      folder: created if missing; from `new_folder`, which refuses an old export.
       variables: of one network, not stacked.
-      metadata: content of config.json beside the format: "model" (name and options), "num_classes",
-        "shape", "mean", "std", "scale", and its origin. The file of a model by Python path is
-        copied.
+      metadata: content of config.json besides the format: "model" (name and options),
+        "num_classes", "shape", "mean", "std", "scale", and its origin. If the model's name is the
+        path of a Python file, the file is copied.
 
     Raises:
       UserError: the folder cannot be written.
@@ -50,7 +50,7 @@ def save(folder: Path, variables: Variables, metadata: Mapping[str, Any]) -> Non
 
 
 def check_new(folder: PurePath, exists: Callable[[Any], bool] = Path.exists) -> None:
-    """Refuse a folder that holds an export already; `exists` is for its paths."""
+    """Refuse a folder that already holds an export; `exists` tests a path."""
     for name in ("model.safetensors", "config.json"):
         if exists(folder / name):
             raise UserError(f"{folder} already holds {name}; name a new folder")
@@ -67,11 +67,11 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder, whose files move into `folder` unless an error is raised.
 
     Raises:
-      UserError: the folder holds an export already, or cannot be written.
+      UserError: the folder already holds an export, or cannot be written.
     """
     check_new(folder)
     folder = folder.absolute()
-    nearest = next(place for place in (folder, *folder.parents) if place.is_dir())
+    nearest = next(path for path in (folder, *folder.parents) if path.is_dir())
     try:
         with tempfile.TemporaryDirectory(prefix=".partial-", dir=nearest) as partial:
             yield Path(partial)
@@ -83,7 +83,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def check_no_workdir(folder: PurePath, exists: Callable[[Any], bool] = Path.is_dir) -> None:
-    """Refuse a folder that holds checkpoints of a run; `exists` is for its paths."""
+    """Refuse a folder that holds checkpoints of a run; `exists` tests a path."""
     if exists(folder / "checkpoints"):
         raise UserError(
             f"{folder} is the workdir of a run: first `python -m kdjax export "
@@ -92,7 +92,12 @@ def check_no_workdir(folder: PurePath, exists: Callable[[Any], bool] = Path.is_d
 
 
 def describe(path: str | Path, name: str = "config.json") -> dict[str, Any]:
-    """Read the config.json of an export, or its content beside a config.json of Hugging Face."""
+    """Read the config.json of an export, or another file `name` with such content.
+
+    Raises:
+      UserError: the file is missing, damaged, of another format or without a required key; or the
+        folder is the workdir of a run.
+    """
     folder = Path(path)
     check_no_workdir(folder)
     try:
@@ -107,21 +112,24 @@ def describe(path: str | Path, name: str = "config.json") -> dict[str, Any]:
         raise UserError(f"{folder}/{name} is not of format {FORMAT}: export it with kdjax")
     missing = [key for key in ("model", "num_classes", "shape") if key not in metadata]
     if missing:
-        raise UserError(f"{folder}/{name} lacks {', '.join(missing)}: export it anew")
+        raise UserError(f"{folder}/{name} lacks {', '.join(missing)}: export it again")
     return metadata
 
 
 def load(
     path: str | Path, model: Mapping[str, Any], template: Variables, spec: Spec | None = None
 ) -> Variables:
-    """Read a network that must be the one that a config describes.
+    """Read the variables of an export, which must hold the network that a config describes.
 
     Args:
       path: a folder written by `save`.
       model: the config's table, with "name".
-      template: shapes of its variables.
-      spec: of the new data; compared with that of the data that it was trained on. The outputs
-        are put in the order of its classes.
+      template: shapes of the network's variables.
+      spec: of the new data; compared with that of the training data. The outputs are put in the
+        order of its classes.
+
+    Returns:
+      Variables with the structure of the template.
 
     Raises:
       UserError: another architecture, tensors that do not fit (all differences are named), other
@@ -134,9 +142,9 @@ def load(
         raise UserError(
             f"{path} holds a {metadata['model'].get('name')}, but model.name is {model.get('name')}"
         )
-    named = json.loads(json.dumps(dict(model))).items()
+    config_items = json.loads(json.dumps(dict(model))).items()
     options = ", ".join(
-        f"model.{k}={v}" for k, v in metadata["model"].items() if (k, v) not in named
+        f"model.{k}={v}" for k, v in metadata["model"].items() if (k, v) not in config_items
     )
     hint = f" (its network has {options})" if options else ""
     with prefix_errors(f"{path} does not fit {model.get('name')}{hint}: "):
@@ -153,28 +161,29 @@ def _check_spec(path: str | Path, metadata: Mapping[str, Any], spec: Spec) -> No
     """Refuse data of another kind than a network was trained on."""
     if metadata["num_classes"] != spec.num_classes:
         raise UserError(
-            f"{path} knows {metadata['num_classes']} classes, but the data has {spec.num_classes}"
+            f"{path} has {metadata['num_classes']} classes, but the data has {spec.num_classes}"
         )
     if spec.vocabulary:
         if metadata.get("vocabulary") != spec.vocabulary:
             raise UserError(
-                f"{path} has read another vocabulary than the data's; set "
+                f"{path} was trained with another vocabulary than the data's; set "
                 f"data.{'tokenizer' if spec.task == LANGUAGE_MODEL else 'vocabulary'}={path} "
                 "(export keeps the vocabulary with the network)"
             )
         return
     if list(metadata["shape"]) != list(spec.shape):
         raise UserError(
-            f"{path} has seen images of {tuple(metadata['shape'])}, but the data has {spec.shape}"
+            f"{path} was trained on images of shape {tuple(metadata['shape'])}, but the data has "
+            f"{spec.shape}"
         )
     check_normalised(path, metadata, spec)
 
 
 def check_normalised(path: str | Path, metadata: Mapping[str, Any], spec: Spec) -> None:
-    """Refuse images that are normalised otherwise than in the training of a network.
+    """Refuse data with another normalisation of images than in the training of a network.
 
     Raises:
-      UserError: names the values to set.
+      UserError: mean or std differ; names the values to set.
     """
     if metadata.get("mean") is None or metadata.get("std") is None:
         return  # an import without --mean and --std
@@ -182,8 +191,8 @@ def check_normalised(path: str | Path, metadata: Mapping[str, Any], spec: Spec) 
         pairs = zip(metadata[name], getattr(spec, name), spec.std, strict=True)
         if max(abs(old - new) / unit for old, new, unit in pairs) > SLACK:
             raise UserError(
-                f"{path} has seen images normalised by {name} {_format(metadata[name])}, but the "
-                f"data has {_format(getattr(spec, name))}: set data.mean="
+                f"{path} was trained on images normalised by {name} {_format(metadata[name])}, but "
+                f"the data has {_format(getattr(spec, name))}: set data.mean="
                 f"{_format(metadata['mean'])} and data.std={_format(metadata['std'])}"
             )
 

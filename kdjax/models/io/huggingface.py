@@ -1,4 +1,4 @@
-"""Networks in the reference library's folders: config.json and model.safetensors."""
+"""Networks in folders of Hugging Face's transformers: config.json and model.safetensors."""
 
 import dataclasses
 import json
@@ -26,14 +26,18 @@ def load_huggingface(
 ) -> tuple[Model, Variables]:
     """Read a network of one of the `transformers.FAMILIES`.
 
-    BERT and its kin have a head for classes or numbers, ViT and DeiT for classes. The others become
-    models of tokens; `with_choices` makes classifiers of them. All tensors are converted to
-    float32. Buffers (position ids, causal masks) are ignored.
+    BERT, RoBERTa and DistilBERT have a head for classification or regression, ViT and DeiT for
+    classification. The others have logits of tokens; `with_choices` makes classifiers of them. All
+    tensors are converted to float32. Buffers (position ids, causal masks) are ignored.
 
     Args:
-      folder: holds config.json and model.safetensors or pytorch_model.bin, whole or in shards.
-      num_classes: width of a new head, in place of the file's: the start of fine-tuning.
-      key: of the new head's initial values.
+      folder: holds config.json and model.safetensors or pytorch_model.bin, in one file or in
+        shards.
+      num_classes: width of a new head that replaces the file's, for fine-tuning.
+      key: of the new head's initial values; required with `num_classes`.
+
+    Returns:
+      The model and its variables.
 
     Raises:
       UserError: a file is missing or damaged, an unknown model_type, or tensors that are missing,
@@ -42,7 +46,7 @@ def load_huggingface(
     if num_classes is None:
         return _load(folder)
     if key is None:
-        raise UserError(f"{folder}: num_classes gives a classifier a new head, and needs a key")
+        raise UserError(f"{folder}: num_classes makes a new head, which needs a key: pass key")
     model, variables = load_headless(folder, num_classes)
     return model, draw_head(variables, key)
 
@@ -57,7 +61,7 @@ def _load(
 ) -> tuple[Model, Variables]:
     name, options, tensors = read_network(folder)
     if num_classes is not None and not is_classifier(name):
-        raise UserError(f"{folder}: num_classes gives a classifier a new head; a {name} has tokens")
+        raise UserError(f"{folder}: num_classes is for classifiers, but a {name} predicts tokens")
     if num_classes is not None:
         options = {**options, "num_classes": num_classes}
     model = FAMILIES[name].factory(FAMILIES[name].options(**options))
@@ -71,7 +75,7 @@ def _load(
 
 
 def draw_head(variables: Variables, key: Array) -> Variables:
-    """Draw those layers of a head that are zero, as the reference library does: N(0, .02^2)."""
+    """Draw the kernels of a head that are zero from N(0, 0.02^2), as Hugging Face does."""
     params = dict(variables.params)
     for number, layer in enumerate(_HEAD_LAYERS):
         kernel = params.get(layer, {}).get("kernel")
@@ -88,7 +92,7 @@ def _without_head(
     template: Variables,
     layout: convert.Layout,
 ) -> dict[str, np.ndarray]:
-    """Replace the last layers of a file by zeros, and its pooler if it has none."""
+    """Replace the last layers of a file by zeros; add a pooler of zeros if it has none."""
     flat, heads = convert.flatten(template), huggingface_names.HEADS[name]
     replaced = {x: y for x, y in tensors.items() if not x.startswith(heads)}
     for path, (tensor, axes) in layout.items():
@@ -110,7 +114,7 @@ def save_huggingface(
       config_options: the content of a config.json (with "model_type"), or {"name": "bert", ...}
         with options of `models.build`, and "class_names" if they are known; missing options have
         their defaults.
-      variables: of that network; of a model of tokens with or without `with_choices`.
+      variables: of that network, also if `with_choices` wraps it.
 
     Raises:
       UserError: an unknown family, variables of another network, or a folder that cannot be
@@ -143,7 +147,7 @@ def save_huggingface(
 def _image_keys(
     config: dict[str, Any], options: Mapping[str, Any], variables: Variables
 ) -> dict[str, Any]:
-    """Complete the keys of a ViT that follow from its arrays; returns the option of them."""
+    """Add the keys of a ViT that follow from its arrays to `config`; return its image size."""
     patch, position = variables.params["patch"]["kernel"], variables.params["position"]
     special = 1 + ("distillation_token" in variables.params)
     side = round((position.shape[1] - special) ** 0.5) * patch.shape[0]
@@ -185,6 +189,6 @@ def _to_config(options: Mapping[str, Any]) -> dict[str, Any]:
     if family.factory is FAMILIES["vit"].factory:
         name = "deit" if complete.distilled else "vit"
     if not is_classifier(name):
-        for key in ("num_classes", "class_names"):  # of the task, not of a model of tokens
+        for key in ("num_classes", "class_names"):  # of the task, not of the language model
             options.pop(key, None)
     return to_config(name, {**options, **{key: getattr(complete, key) for key in fields}})

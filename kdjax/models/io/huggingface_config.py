@@ -22,8 +22,8 @@ _T5_FORMS = {"relu": "1.0", "gated-gelu": "1.1"}
 def to_options(config: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
     """Convert a config.json to a network's name and its options.
 
-    A classifier has 2 classes by default, as in the reference library. The option `tied` of a T5
-    follows from its file of weights, not from its config.
+    A classifier has 2 classes by default, as in Hugging Face. The option `tied` of a T5 follows
+    from its file of weights, not from its config.
 
     Raises:
       UserError: an unknown model_type, a missing key, or an unsupported variant of the network.
@@ -50,23 +50,23 @@ def to_options(config: Mapping[str, Any], where: str) -> tuple[str, dict[str, An
         labels = config.get("id2label")
         options["num_classes"] = config.get("num_labels", 2) if labels is None else len(labels)
     if name in ("bert", "roberta"):
-        return name, options | _of_bert(config, where)
+        return name, options | _bert_options(config, where)
     if name == "t5":
-        return name, options | _of_t5(config, where)
+        return name, options | _t5_options(config, where)
     return name, options | decoders.read(name, config, where)
 
 
 def is_classifier(name: str) -> bool:
-    """Return whether a family's last layer has classes; that of the others has tokens."""
+    """Return whether a family's logits are of classes, not of tokens."""
     return FAMILIES[name].prompt is None
 
 
-def _of_bert(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _bert_options(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     kind = config.get("position_embedding_type", "absolute")
     if kind != "absolute":
-        raise UserError(f"{where}: position_embedding_type is {kind!r}; only absolute is known")
+        raise UserError(f"{where}: position_embedding_type is {kind!r}; only absolute is supported")
     if config.get("is_decoder"):
-        raise UserError(f"{where}: is_decoder is true: a bert that sees earlier tokens only")
+        raise UserError(f"{where}: is_decoder is true, but causal attention is not supported")
     if config["model_type"] == "bert":
         return {}
     padding = config.get("pad_token_id")
@@ -76,7 +76,7 @@ def _of_bert(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 def class_names(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
     """Return the names of the classes in the order of the outputs; () if there are none.
 
-    Those of "label2id" count if "id2label" has none but "LABEL_0", ...
+    The names of "label2id" are used if "id2label" has only "LABEL_0", ...
 
     Raises:
       UserError: numbers other than 0, 1, ..., or tables that contradict each other.
@@ -95,7 +95,7 @@ def class_names(config: Mapping[str, Any], where: str) -> tuple[str, ...]:
     return (*named, *tables)[0]
 
 
-def _of_t5(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _t5_options(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     form = config.get("feed_forward_proj", "relu")
     if form not in _T5_FORMS:
         raise UserError(f"{where}: feed_forward_proj is {form!r}; use {' or '.join(_T5_FORMS)}")
@@ -109,11 +109,13 @@ def _of_t5(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 def to_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Convert complete options to a config.json; the inverse of `to_options`.
 
-    `options` are all those of `models.build`; of a classifier also "num_classes", perhaps
-    "class_names".
+    Args:
+      name: of the family.
+      options: all options of `models.build`; of a classifier also "num_classes" and, optionally,
+        "class_names".
 
     Raises:
-      UserError: an unknown option, or a value that the family's config.json cannot state.
+      UserError: an unknown option, or a value that the family's config.json cannot hold.
     """
     left = {k: v for k, v in options.items() if k not in ("dtype", "axis_name")}
     config: dict[str, Any] = {"model_type": name, "architectures": [ARCHITECTURES[name]]}
@@ -130,7 +132,9 @@ def to_config(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if name == "roberta":
         config["pad_token_id"] = left.pop("first_position") - 1
         if left.pop("pooler_dropout") != config["classifier_dropout"]:
-            raise UserError("a roberta of Hugging Face has one rate of dropout around its pooler")
+            raise UserError(
+                "a roberta of Hugging Face has one dropout rate: set pooler_dropout to head_dropout"
+            )
     elif name == "t5":
         config |= _t5_config(left)
     else:

@@ -16,20 +16,20 @@ def read(name: str, config: Mapping[str, Any], where: str) -> dict[str, Any]:
       UserError: an unsupported variant of the network.
     """
     if name == "gpt_neo":
-        return _of_gpt_neo(config, where)
+        return _gpt_neo_options(config, where)
     if name == "gpt2":
         for key in ("scale_attn_by_inverse_layer_idx", "add_cross_attention"):
             if config.get(key):
                 raise UserError(f"{where}: {key} is true, which is not supported")
         return {}
-    return _of_llama(name, config, where) if name in _ROTARY else {}
+    return _llama_options(name, config, where) if name in _ROTARY else {}
 
 
 def write(name: str, left: dict[str, Any]) -> dict[str, Any]:
-    """Take the options that `read` returns out of `left`, and return their keys.
+    """Remove the options that `read` returns from `left`, and return their keys of config.json.
 
     Raises:
-      UserError: a value that the family's config.json cannot state.
+      UserError: a value that the family's config.json cannot hold.
     """
     if name == "gpt_neo":
         kinds = list(left.pop("layers"))
@@ -42,7 +42,7 @@ def write(name: str, left: dict[str, Any]) -> dict[str, Any]:
     return _llama_config(name, left) if name in _ROTARY else {}
 
 
-def _of_gpt_neo(config: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _gpt_neo_options(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     kinds = config.get("attention_layers")
     if kinds is None and "attention_types" in config:
         kinds = [kind for kinds, times in config["attention_types"] for kind in kinds * times]
@@ -51,7 +51,7 @@ def _of_gpt_neo(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {"layers": tuple(kinds)}
 
 
-def _of_llama(name: str, config: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _llama_options(name: str, config: Mapping[str, Any], where: str) -> dict[str, Any]:
     options: dict[str, Any] = {"tied": bool(config.get("tie_word_embeddings", False))}
     if name in ("llama", "qwen3"):
         options["attention_bias"] = options["out_bias"] = bool(config.get("attention_bias"))
@@ -61,7 +61,7 @@ def _of_llama(name: str, config: Mapping[str, Any], where: str) -> dict[str, Any
 
 
 def _rotations(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Read wave lengths: transformers 5 writes rope_parameters, published folders two keys."""
+    """Read the rotary options, in one key (transformers 5) or in two (older releases)."""
     table = config.get("rope_parameters")
     scaling = config.get("rope_scaling") if table is None else table
     if not isinstance(scaling, Mapping | None):
@@ -76,7 +76,7 @@ def _rotations(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _windows(name: str, config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Read which layers see a window; null is none, a missing key the family's default."""
+    """Read the window and its layers; null is no window, a missing key the family's default."""
     if name == "llama":
         return {}
     window = config.get("sliding_window", 4096)
@@ -109,7 +109,7 @@ def _llama_config(name: str, left: dict[str, Any]) -> dict[str, Any]:
     if name in ("llama", "qwen3"):
         config["attention_bias"] = left.pop("attention_bias")
         if left.pop("out_bias") != config["attention_bias"]:
-            raise UserError(f"a {name} of Hugging Face has out_bias and attention_bias alike")
+            raise UserError(f"a {name} of Hugging Face has equal out_bias and attention_bias")
     if name == "llama":
         config["mlp_bias"] = left.pop("ffn_bias")
     elif name == "mistral":

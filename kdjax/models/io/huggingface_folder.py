@@ -1,4 +1,4 @@
-"""A Hugging Face folder's own files: its network's options, classes and normalisation of images."""
+"""Files of a Hugging Face folder: its network's options, classes and normalisation of images."""
 
 import dataclasses
 import json
@@ -15,34 +15,34 @@ from kdjax.models.io.huggingface_config import class_names, to_options
 from kdjax.models.transformers import FAMILIES, TRANSFORMERS
 from kdjax.types import Spec
 
-_UNCHECKED = ("num_classes", "dtype", "axis_name", "image_size")  # of options, beside dropout
+_UNCHECKED = ("num_classes", "dtype", "axis_name", "image_size")  # options, besides dropout rates
 _IMAGES = "preprocessor_config.json"
 
 
 def check_options(
     folder: str | os.PathLike[str], network: Mapping[str, Any], keep_layers: Sequence[int] = ()
 ) -> None:
-    """Refuse a network that has other options than a folder's.
+    """Refuse a network whose options differ from those of a folder's network.
 
     Args:
-      folder: that `load_huggingface` can read.
+      folder: a folder for `load_huggingface`.
       network: {"name": ...} and options of `models.build`.
-      keep_layers: layers of the folder's network that this one is made of; () are all.
+      keep_layers: layers of the folder's network that this one has; () is all.
 
     Raises:
-      UserError: another family, or other values of options; names both values, and of sizes that
-        follow from others none.
+      UserError: another family, or other values of options; names both values, except of options
+        that follow from others.
     """
     path = Path(folder) / "config.json"
     config = read_config(folder)
     name, options = to_options(config, str(path))
-    if network["name"] != name and not _is_alike(network["name"], name):
+    if network["name"] != name and not _is_size_of(network["name"], name):
         raise UserError(
             f"{folder} holds a {name}, not a {network['name']}; set model.name={name}, or "
             "model.name=huggingface, which reads all options from the folder"
         )
     if (start := config.get("decoder_start_token_id") or 0) != 0:
-        raise UserError(f"{path}: decoder_start_token_id is {start}: choices are decoded after 0")
+        raise UserError(f"{path}: decoder_start_token_id is {start}; only 0 is supported")
     make = TRANSFORMERS[network["name"]].options
     fields = [field.name for field in dataclasses.fields(make())]
     plain = make(**{key: x for key, x in network.items() if key in fields})
@@ -54,20 +54,20 @@ def check_options(
         if option in _UNCHECKED or option.endswith("dropout"):
             continue
         built, saved = getattr(model, option), getattr(source, option)
-        saved = _of_layers(option, saved, keep_layers) if keep_layers else saved
+        saved = _select_option(option, saved, keep_layers) if keep_layers else saved
         if built != saved:
             follows = getattr(plain, option) is None
             faults.append((follows, f"{option} {saved!r}, the model {built!r}"))
     own = [fault for follows, fault in faults if not follows] or [fault for _, fault in faults]
     if own:
         raise UserError(
-            f"{folder} has {'; '.join(own)}: set it there, or model.name=huggingface, which reads "
-            "all options from the folder"
+            f"{folder} has {'; '.join(own)}: set the folder's values, or model.name=huggingface, "
+            "which reads all options from the folder"
         )
 
 
-def _is_alike(name: str, family: str) -> bool:
-    """Return whether a name stands for a size of a family, as vit_b_16 for a vit."""
+def _is_size_of(name: str, family: str) -> bool:
+    """Return whether a name is that of a size of a family, such as vit_b_16 of vit."""
     known = TRANSFORMERS.get(name)
     if name in FAMILIES or known is None:
         return False
@@ -87,14 +87,14 @@ def read_options(folder: str | os.PathLike[str]) -> tuple[str, dict[str, Any]]:
 
 
 def select_layer_options(options: Mapping[str, Any], layers: Sequence[int]) -> dict[str, Any]:
-    """Return the options of a network that is made of these layers."""
-    return {option: _of_layers(option, value, layers) for option, value in options.items()}
+    """Return the options of a network that has these layers of the network with `options`."""
+    return {option: _select_option(option, value, layers) for option, value in options.items()}
 
 
-def _of_layers(option: str, value: Any, layers: Sequence[int]) -> Any:
+def _select_option(option: str, value: Any, layers: Sequence[int]) -> Any:
     if option in ("num_layers", "decoder_layers"):
         return len(layers)
-    # `select_layers` refuses layers that are not there
+    # `select_layers` refuses layers that do not exist
     by_layer = option == "layers" and not isinstance(value, str) and max(layers) < len(value)
     return tuple(value[layer] for layer in layers) if by_layer else value
 
@@ -103,7 +103,7 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a folder's config.json.
 
     Raises:
-      UserError: it is missing, damaged or no table.
+      UserError: it is missing, damaged or not a table.
     """
     path = Path(folder) / "config.json"
     try:
@@ -111,7 +111,7 @@ def read_config(folder: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
     if not isinstance(config, dict):
-        raise UserError(f"{path}: holds no table of settings")
+        raise UserError(f"{path}: is not a table of settings")
     return config
 
 
@@ -127,7 +127,7 @@ def read_class_names(folder: str | os.PathLike[str]) -> tuple[str, ...]:
 def read_network(
     folder: str | os.PathLike[str],
 ) -> tuple[str, dict[str, Any], dict[str, np.ndarray]]:
-    """Read the name, the options and the tensors of a folder's network, under current names.
+    """Read the name, the options and the tensors, under their current names, of a folder's network.
 
     Raises:
       UserError: as `load_huggingface`.
@@ -138,19 +138,19 @@ def read_network(
     if config.get("quantization_config"):
         raise UserError(f"{path}: the weights are quantized; save them as float32, 16 or bfloat16")
     tensors = weight_files.read_weights(folder)
-    headed = "lm_head.weight" in tensors
+    has_head = "lm_head.weight" in tensors
     tensors = huggingface_names.normalise(name, tensors)
     untied = config.get("tie_word_embeddings") is False
-    if name in ("gpt_neo", "gpt2") and untied and not headed:
+    if name in ("gpt_neo", "gpt2") and untied and not has_head:
         raise UserError(f"{path}: tie_word_embeddings is false, but the file has no lm_head.weight")
     if "tied" in options or name == "t5":
-        # some configs are wrong about a tied head, so that the tensors decide
+        # the tensors decide, because some configs are wrong about a tied head
         options["tied"] = "lm_head.weight" not in tensors and not untied
     return name, options, tensors
 
 
 def read_normalisation(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the "mean" and "std" by which a folder's network has seen images; {} if none are stated.
+    """Read the "mean" and "std" of a folder's normalisation of images; {} if it has none.
 
     Raises:
       UserError: preprocessor_config.json is damaged.
@@ -171,7 +171,7 @@ def read_normalisation(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def write_normalisation(folder: Path, spec: Spec) -> None:
-    """Write the preprocessor_config.json of images as a data set has them."""
+    """Write a preprocessor_config.json with the size and normalisation of a data set's images."""
     settings = {
         "image_processor_type": "ViTImageProcessor",
         "do_resize": True,

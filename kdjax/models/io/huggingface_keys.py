@@ -110,7 +110,7 @@ ALIASES = {"xlm-roberta": "roberta", "camembert": "roberta"}
 ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new", "swish": "silu"}
 # options without which a network cannot be built; the others have defaults
 REQUIRED = ("vocab_size", "num_layers", "width", "num_heads", "max_length")
-# values of options that config.json cannot state, because the family has no others
+# options without a key in config.json: their values in all networks of the family
 FIXED: Mapping[str, Mapping[str, object]] = {
     "bert": {"first_position": 0, "pooler": "tanh", "pooler_dropout": 0.0},
     "distilbert": {

@@ -1,4 +1,4 @@
-"""The names of tensors in the reference library's files, by family."""
+"""Names of tensors in Hugging Face's files, by family."""
 
 import re
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ import numpy as np
 
 from kdjax.models.io.torch_names import strip_prefixes
 
-# layer of kdjax -> layer of the reference library; {} is the number of the layer
+# layer of kdjax -> layer of Hugging Face; {} is the number of the layer
 _BERT = {
     "word": "bert.embeddings.word_embeddings",
     "position": "bert.embeddings.position_embeddings",
@@ -96,11 +96,11 @@ _VIT = {
 }
 
 
-def _renamed(names: Mapping[str, str], old: str, new: str, **changed: str) -> dict[str, str]:
+def _replace_prefix(names: Mapping[str, str], old: str, new: str, **changed: str) -> dict[str, str]:
     return {layer: name.replace(old, new, 1) for layer, name in names.items()} | changed
 
 
-def _t5() -> dict[str, str]:
+def _t5_names() -> dict[str, str]:
     names = {"word": "shared", "lm_head": "lm_head"}
     letters = {"query": "q", "key": "k", "value": "v", "out": "o"}
     for stack, last in (("encoder", 1), ("decoder", 2)):
@@ -127,13 +127,13 @@ _DEIT_HEADS = {"fc": "cls_classifier", "distillation_fc": "distillation_classifi
 _NAMES: Mapping[str, Mapping[str, str]] = {
     "bert": _BERT,
     "distilbert": _DISTILBERT,
-    "roberta": _renamed(_BERT, "bert.", "roberta.", **_ROBERTA_HEADS),
-    "t5": _t5(),
+    "roberta": _replace_prefix(_BERT, "bert.", "roberta.", **_ROBERTA_HEADS),
+    "t5": _t5_names(),
     "gpt_neo": _GPT_NEO,
     "gpt2": _GPT2,
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), _LLAMA),
     "vit": _VIT,
-    "deit": _renamed(_VIT, "vit.", "deit.", **_DEIT_HEADS),
+    "deit": _replace_prefix(_VIT, "vit.", "deit.", **_DEIT_HEADS),
 }
 # names of buffers, which files contain in addition to weights
 _BUFFERS = re.compile(
@@ -149,7 +149,7 @@ _PREFIX = {
     "vit": "vit.",
     "deit": "deit.",
 }
-# heads of fine-tuning and of pre-training; they stand beside the prefix
+# heads of fine-tuning and of pre-training; their names do not have the family's prefix
 HEADS = {
     "bert": ("classifier.", "cls."),
     "distilbert": ("pre_classifier.", "classifier.", "vocab_", "qa_outputs."),
@@ -158,9 +158,9 @@ HEADS = {
     "deit": ("classifier.", "cls_classifier.", "distillation_classifier.", "decoder."),
     **dict.fromkeys(("gpt_neo", "gpt2", "llama", "mistral", "qwen2", "qwen3"), ("lm_head.",)),
 }
-# parts that these classifiers do not use
+# modules that these classifiers do not use
 _UNUSED = {name: f"{name}.pooler." for name in ("roberta", "vit", "deit")}
-# tied tensors, of which files hold some or all: the name read, and its other names
+# names of tied tensors, of which files hold some or all; the first one is read
 _TIED = {
     "t5": ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight",
            "lm_head.weight"),
@@ -171,12 +171,12 @@ _TIED = {
 
 
 def to_name(family: str, path: str, gated: bool = False) -> str:
-    """Convert the path of a parameter to the reference library's name.
+    """Convert the path of a parameter to Hugging Face's name.
 
     Args:
       family: "bert", "t5", ...
       path: as `models.flatten` names it.
-      gated: True for a network with two maps into the wide layer.
+      gated: True for a network with gated feed-forward layers, which have two input maps.
 
     >>> to_name("bert", "params/layer3/ffn_in/kernel")
     'bert.encoder.layer.3.intermediate.dense.weight'
@@ -197,10 +197,10 @@ def to_name(family: str, path: str, gated: bool = False) -> str:
 def normalise(family: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Convert names of older and of headless files to the current ones, and drop buffers.
 
-    Position ids, causal masks, poolers that are not used and equal copies of tied tensors are
-    dropped, and of tied tensors any name is read; "gamma" and "beta" of old layer norms become
-    "weight" and "bias"; a network saved without its head gets its prefix, and one inside of others
-    loses theirs. The one tensor of a GPT-2's queries, keys and values becomes three.
+    Position ids, causal masks, unused poolers and equal copies of tied tensors are dropped; a tied
+    tensor may have any of its names. "gamma" and "beta" of old layer norms become "weight" and
+    "bias". A network saved without its head gets the family's prefix, and prefixes of outer modules
+    are removed. A GPT-2's joint tensor of queries, keys and values is split into three.
 
     >>> sorted(normalise("bert", {"embeddings.LayerNorm.gamma": 1, "embeddings.position_ids": 0}))
     ['bert.embeddings.LayerNorm.weight']
@@ -224,7 +224,7 @@ def normalise(family: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.nd
 
 
 def _drop_copies(family: str, tensors: dict[str, np.ndarray]) -> None:
-    """Leave one name of tied tensors that are equal."""
+    """Keep one name of equal tied tensors."""
     origin, *copies = _TIED.get(family, ("",))
     for copy in copies:
         if copy not in tensors:

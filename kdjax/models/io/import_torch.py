@@ -43,7 +43,7 @@ def import_weights(
       weights_path: a file or folder for `read_weights`, with PyTorch's tensor names.
       out: a new folder.
       images: the network's training images.
-      num_classes: compared with the file if given.
+      num_classes: compared with the file's; None is not compared.
       key: of the state dict, or prefix of the names, if the file holds several networks.
 
     Returns:
@@ -83,7 +83,7 @@ def import_weights(
         model_export.save(folder, variables, metadata)
     if images.mean is None:
         warnings.warn(
-            f"{out} does not say how its images were normalised: a run will normalise them by its "
+            f"{out} has no mean and std of its training images: a run will normalise images by its "
             "own data; import with --mean and --std, as in the network's training",
             stacklevel=2,
         )
@@ -96,7 +96,7 @@ def write_torch(folder: Path) -> Path:
     """Write torch.safetensors, with PyTorch's names and layouts, into the folder of an export.
 
     Raises:
-      UserError: the folder is no export, or the network has no known PyTorch names.
+      UserError: the folder is not an export, or the network has no known PyTorch names.
     """
     _, variables, metadata = model_export.restore(folder)
     path = folder / "torch.safetensors"

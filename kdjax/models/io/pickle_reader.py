@@ -40,20 +40,20 @@ _CORRUPT_PICKLE_ERRORS = (
 
 
 class Global(NamedTuple):
-    """A name that an instruction asks to import; it is not imported."""
+    """A name that an instruction would import; it is not imported."""
 
     module: str
     name: str
 
 
 class Opaque(NamedTuple):
-    """An object, class or function that is neither imported nor made: its name alone."""
+    """The name of an object, class or function, which is neither imported nor created."""
 
     name: str
 
 
 class Handlers(NamedTuple):
-    """Values of names, calls and references; each handler raises UserError to refuse."""
+    """Functions that return the value of a name, a call or a reference, or raise UserError."""
 
     name: Callable[[Global], Any]
     call: Callable[[Any, tuple[Any, ...]], Any]
@@ -91,7 +91,7 @@ def read_pickle(file: BinaryIO, handlers: Handlers) -> Any:
         raise
     except _CORRUPT_PICKLE_ERRORS as error:
         raise UserError(f"its description is damaged: {error}") from error
-    raise UserError("its description is damaged: no end")
+    raise UserError("its description is damaged: it has no end")
 
 
 def _follow(machine: _Machine, code: str, argument: Any, handlers: Handlers) -> None:
@@ -116,10 +116,10 @@ def _follow(machine: _Machine, code: str, argument: Any, handlers: Handlers) -> 
     elif code in ("REDUCE", "NEWOBJ", "NEWOBJ_EX"):
         if code == "NEWOBJ_EX":
             stack.pop()  # keyword arguments, which no tensor has
-        arguments, called = stack.pop(), stack.pop()
+        arguments, function = stack.pop(), stack.pop()
         if not isinstance(arguments, tuple):
             raise UserError("its description is damaged: a call without arguments")
-        stack.append(handlers.call(called, arguments))
+        stack.append(handlers.call(function, arguments))
     elif code == "BINPERSID":
         stack.append(handlers.reference(stack.pop()))
     elif code == "BUILD":
@@ -147,7 +147,9 @@ def _collect(machine: _Machine, code: str, argument: Any) -> None:
     elif code in ("APPEND", "APPENDS"):
         items = _take(stack, len(stack) - 1 if code == "APPEND" else machine.marks.pop())
         if not isinstance(stack[-1], list | Opaque):
-            raise UserError("its description is damaged: it appends to what is no list")
+            raise UserError(
+                "its description is damaged: it appends to something that is not a list"
+            )
         if isinstance(stack[-1], list):
             stack[-1].extend(items)
     elif code in ("SETITEM", "SETITEMS"):
@@ -176,7 +178,7 @@ def _set(target: Any, items: list[Any]) -> None:
     if isinstance(target, Opaque):
         return
     if not isinstance(target, dict) or len(items) % 2:
-        raise UserError("its description is damaged: it sets items of what is no dict")
+        raise UserError("its description is damaged: it sets items of something that is not a dict")
     for key, value in zip(items[::2], items[1::2], strict=True):
         # Hashing a deeply nested tuple would overflow the stack of the process.
         if not isinstance(key, str | int | float | Opaque | None):

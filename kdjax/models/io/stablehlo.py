@@ -18,16 +18,19 @@ _PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def write_stablehlo(folder: Path) -> Path:
-    """Write model.stablehlo, of any batch size, into the folder of an export.
+    """Write model.stablehlo, for batches of any size, into the folder of an export.
 
-    Of images the function takes pixels as stored, [batch, height, width, channel]; of texts a dict
-    of ids at the greatest length. It returns probabilities at the fitted temperature, [batch,
-    classes], or the values of a regression. The weights are part of it.
+    The function in the file takes images as stored, [batch, height, width, channel], or a dict of
+    token ids of the greatest length. It returns probabilities at the fitted temperature, [batch,
+    classes], or the values of a regression. The file contains the weights.
+
+    Returns:
+      The path of the file.
 
     Raises:
-      UserError: flatbuffers is not installed; a network that needs to know the size of its batch.
+      UserError: flatbuffers is not installed; a network that depends on the size of its batch.
     """
-    if importlib.util.find_spec("flatbuffers") is None:  # by which jax.export writes
+    if importlib.util.find_spec("flatbuffers") is None:  # jax.export uses it
         raise UserError("stablehlo needs the package flatbuffers: pip install 'kdjax[stablehlo]'")
     model, variables, metadata = model_export.restore(folder)
     (batch,) = jax_export.symbolic_shape("batch")
@@ -44,7 +47,7 @@ def write_stablehlo(folder: Path) -> Path:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{metadata['model']['name']} cannot be exported for any size of a batch ({reason}); "
+            f"{metadata['model']['name']} cannot be exported for batches of any size ({reason}); "
             "take the size from x.shape, not from len(x)"
         ) from error
     path = Path(folder) / NAME

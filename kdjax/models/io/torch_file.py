@@ -24,7 +24,7 @@ from kdjax.models.io.pickle_reader import Global, Handlers, Opaque, read_pickle
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _MAX_DESCRIPTION = 64 * 2**20  # bytes; the numbers are not part of it
-# Keys of the weights in checkpoints of training scripts; "student" or "ema" is a choice to make.
+# Usual keys of weights in checkpoints. Others, such as "student" and "ema", are the user's choice.
 _USUAL = ("state_dict", "model", "net", "model_state_dict", "network", "params")
 _TYPES = {
     "FloatStorage": "<f4",
@@ -77,8 +77,8 @@ def from_torch_file(path: str | os.PathLike[str], key: str | None = None) -> dic
 
     Args:
       path: written by `torch.save` of a dict; a pickled module is refused.
-      key: of the state dict to read; its tensors are then named "<key>.<name>". A key that holds
-        none is ignored.
+      key: of the state dict to read; its tensors are then named "<key>.<name>". A key without a
+        state dict is ignored.
 
     Returns:
       The tensors with PyTorch's names and layouts, as read-only views, for `load_torch`; bfloat16
@@ -86,7 +86,7 @@ def from_torch_file(path: str | os.PathLike[str], key: str | None = None) -> dic
 
     Raises:
       UserError: the file is missing, damaged or not PyTorch's; its weights need an object other
-        than tensors; it holds no state dict, or several between which nothing decides.
+        than tensors; it holds no state dict, or several without exactly one usual key.
     """
     opaque: dict[str, None] = {}  # names of skipped objects, in order
     try:
@@ -97,13 +97,13 @@ def from_torch_file(path: str | os.PathLike[str], key: str | None = None) -> dic
         elif content[:1] == b"\x80":
             value, numbers = _open_legacy(content, opaque)
         else:
-            raise UserError("neither a zip archive nor a pickle, so no file of PyTorch")
+            raise UserError("neither a zip archive nor a pickle, so not a PyTorch file")
         tensors, loaded = _state_dict(path, value, key), {}
         arrays = {name: _view(name, tensor, numbers, loaded) for name, tensor in tensors.items()}
     except UserError as error:
-        asks = f"; it asks for {next(iter(opaque))}, which is no tensor" if opaque else ""
+        cause = f"; it needs {next(iter(opaque))}, which is not a tensor" if opaque else ""
         # names in a damaged file may contain line breaks
-        reason = " ".join(f"{error}{asks}".split())
+        reason = " ".join(f"{error}{cause}".split())
         raise UserError(f"{path}: {reason}") from error
     except CORRUPT_FILE_ERRORS as error:
         reason = str(error).split("\n")[0] or type(error).__name__
@@ -119,8 +119,8 @@ def _open_zip(content: bytes, opaque: dict[str, None]) -> tuple[Any, _Numbers]:
     sizes = {info.filename: info.file_size for info in archive.infolist()}
     descriptions = [name for name in sizes if name.split("/")[-1] == "data.pkl"]
     if len(descriptions) != 1:
-        raise UserError("a zip archive without a data.pkl, so no file of PyTorch")
-    # torch.save does not compress: no more bytes are read than the file has
+        raise UserError("a zip archive without a data.pkl, so not a PyTorch file")
+    # torch.save does not compress; this check bounds the bytes that are read by the file's size
     if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
         raise UserError(
             "its members are compressed, which no state dict is: refused; save it with torch.save"
@@ -173,7 +173,7 @@ def _open_legacy(content: bytes, opaque: dict[str, None]) -> tuple[Any, _Numbers
 
 
 def _handlers(storages: dict[str, _Storage], opaque: dict[str, None]) -> Handlers:
-    """Accept descriptions of tensors; storages and other names go to the two tables."""
+    """Make handlers that accept only tensors; they add storages and other names to the tables."""
 
     def name(requested: Global) -> Global | Opaque:
         if requested in _ALLOWED:
@@ -182,24 +182,24 @@ def _handlers(storages: dict[str, _Storage], opaque: dict[str, None]) -> Handler
         opaque[other] = None
         return Opaque(other)
 
-    def call(called: Any, arguments: tuple[Any, ...]) -> Any:
-        if isinstance(called, Opaque):
-            return called
-        if called == _ORDERED:
-            return _ordered(*arguments)
-        if called == _SIZE and len(arguments) == 1 and isinstance(arguments[0], tuple | list):
+    def call(function: Any, arguments: tuple[Any, ...]) -> Any:
+        if isinstance(function, Opaque):
+            return function
+        if function == _ORDERED:
+            return _ordered_dict(*arguments)
+        if function == _SIZE and len(arguments) == 1 and isinstance(arguments[0], tuple | list):
             return tuple(arguments[0])
-        if called in _PARAMETERS and arguments and isinstance(arguments[0], _Tensor):
+        if function in _PARAMETERS and arguments and isinstance(arguments[0], _Tensor):
             return arguments[0]
-        if called in _TENSORS and len(arguments) >= 4:
+        if function in _TENSORS and len(arguments) >= 4:
             return _tensor(*arguments[:4])
         raise UserError("its description is damaged: a call that makes no tensor")
 
     def reference(parts: Any) -> _Storage:
-        """Read ("storage", type, key, device, size), and None for the views of old files."""
+        """Read ("storage", type, key, device, size); old files add None, for views."""
         if not isinstance(parts, tuple) or len(parts) not in (5, 6) or parts[0] != "storage":
             what = parts[0] if isinstance(parts, tuple) and parts else parts
-            raise UserError(f"it refers to {str(what)[:40]!r}, which is no storage: refused")
+            raise UserError(f"it refers to {str(what)[:40]!r}, which is not a storage: refused")
         if parts[5:] not in ((), (None,)) or parts[1] not in _STORAGES:
             raise UserError(f"it has a storage of the unknown type {str(parts[1])[:80]}: refused")
         if not isinstance(parts[4], int) or parts[4] < 0:
@@ -212,9 +212,9 @@ def _handlers(storages: dict[str, _Storage], opaque: dict[str, None]) -> Handler
     return Handlers(name, call, reference)
 
 
-def _ordered(pairs: Iterable[Any] = ()) -> dict[str, Any]:
+def _ordered_dict(pairs: Iterable[Any] = ()) -> dict[str, Any]:
     if any(not isinstance(key, str) for key, _ in pairs):
-        raise UserError("it has an ordered dict whose keys are no names: refused")
+        raise UserError("it has an ordered dict whose keys are not names: refused")
     return dict(pairs)
 
 
@@ -236,7 +236,7 @@ def _state_dict(path: Any, value: Any, key: str | None) -> dict[str, _Tensor]:
     if _is_state_dict(value):
         return dict(value)
     table = value if isinstance(value, Mapping) else {}
-    candidates = [k for k, v in table.items() if _is_state_dict(v) or _is_claim(k, v)]
+    candidates = [k for k, v in table.items() if _is_state_dict(v) or _is_usual(k, v)]
     usual = [k for k in _USUAL if k in candidates]
     chosen = [key] if key in candidates else usual if len(usual) == 1 else candidates
     keys = ", ".join(str(k) for k in [*(candidates or table)][:20]) or "none"
@@ -249,12 +249,12 @@ def _state_dict(path: Any, value: Any, key: str | None) -> dict[str, _Tensor]:
     tensors = table[chosen[0]]
     other = next((name for name, v in tensors.items() if not isinstance(v, _Tensor)), None)
     if other is not None:
-        raise UserError(f"{chosen[0]} holds {other!r}, which is no tensor: refused")
+        raise UserError(f"{chosen[0]} holds {other!r}, which is not a tensor: refused")
     if key == chosen[0]:
         return {f"{key}.{name}": tensor for name, tensor in tensors.items()}
     if len(candidates) > 1:
         warnings.warn(
-            f"{path}: of its state dicts ({keys}) the one of {chosen[0]!r} is read; --key chooses",
+            f"{path}: read {chosen[0]!r} of its state dicts ({keys}); choose another by --key",
             stacklevel=4,
         )
     return dict(tensors)
@@ -266,8 +266,8 @@ def _is_state_dict(value: Any) -> bool:
     return all(isinstance(k, str) and isinstance(v, _Tensor) for k, v in value.items())
 
 
-def _is_claim(key: Any, value: Any) -> bool:
-    """Return whether a usual key holds tensors, perhaps beside other values."""
+def _is_usual(key: Any, value: Any) -> bool:
+    """Return whether a usual key holds tensors, perhaps besides other values."""
     tensors = isinstance(value, Mapping) and any(isinstance(v, _Tensor) for v in value.values())
     return tensors and key in _USUAL
 

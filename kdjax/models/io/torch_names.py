@@ -13,16 +13,16 @@ import numpy as np
 from kdjax.errors import UserError
 from kdjax.models.io import vit_names
 
-# Names of the last linear layer and of a ResNet's projections; all are read as the dialect's own.
+# Names of the last linear layer and of a ResNet's projections; `normalise` converts them all.
 _HEADS = ("fc", "linear", "classifier", "classifier.0")
-# other last layers, some behind others of the name
-_BEHIND_OTHERS = ("classifier.6", "classifier.1", "head", "heads.head")
+# more names of last layers; they come first, because "classifier.0" may then be an earlier layer
+_LATER_HEADS = ("classifier.6", "classifier.1", "head", "heads.head")
 _PROJECTIONS = ("downsample", "shortcut")
 _FIRST_KERNELS = (
     "conv1.weight", "conv1.0.weight", "block0.0.weight", "model.0.0.weight", "features.0.weight",
     "features.0.0.weight", "conv_proj.weight", "patch_embed.proj.weight",
 )  # fmt: skip
-# levels that wrappers of a network (or of a part of it) add to names, and their counters
+# levels that wrappers of a network or of a layer add to names, and their counters
 _WRAPPERS = re.compile(
     r"(?<![^.])(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
@@ -32,7 +32,7 @@ _COUNTERS = ("num_batches_tracked", "n_averaged")
 class Dialect(NamedTuple):
     """Names of the last layer and of the projections in the PyTorch code of a family.
 
-    `names` are those of all layers of a vision transformer.
+    `names`: all layers of a vision transformer, kdjax's name -> PyTorch's; None for others.
     """
 
     head: str
@@ -43,7 +43,7 @@ class Dialect(NamedTuple):
 def find_dialect(name: str, *, window: int) -> Dialect:
     """Return the dialect of a network's PyTorch code.
 
-    `window`, the height of its first kernel, tells the two stems of "ResNet..." apart.
+    `window`, the height of the first kernel, distinguishes the two stems of "ResNet...".
 
     Raises:
       UserError: no PyTorch code of that network is known.
@@ -131,13 +131,13 @@ def last_layer(tensors: Mapping[str, Any], what: str) -> np.ndarray:
       UserError: there is none; the message starts with `what`.
     """
     plain = strip_prefixes(tensors)
-    for head in (*_BEHIND_OTHERS, *_HEADS):
+    for head in (*_LATER_HEADS, *_HEADS):
         weight = plain.get(f"{head}.weight")
         if weight is not None and np.ndim(weight) == 2:
             return np.asarray(weight)
-    near = ", ".join(list(plain)[-2:]) or "nothing"
+    last = ", ".join(list(plain)[-2:]) or "nothing"
     raise UserError(
-        f'{what}: no "fc.weight" [classes, width] or the like; the last are {near}; '
+        f'{what}: no "fc.weight" [classes, width] or the like; the last are {last}; '
         "give the prefix of one network among several as --key"
     )
 

@@ -1,6 +1,6 @@
 """Names of arrays of vision transformers in the PyTorch code of timm and of torchvision.
 
-There queries, keys and values are one tensor: `split` makes three of it, `fuse` joins them.
+There queries, keys and values are one tensor, which `split` splits and `fuse` joins.
 """
 
 import re
@@ -61,7 +61,7 @@ def to_name(path: str, names: Mapping[str, str]) -> str:
 
 
 def split(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Split each tensor of queries, keys and values; read older names of linear layers."""
+    """Split each tensor of queries, keys and values; convert older names of linear layers."""
     parts: dict[str, Any] = {}
     for name, tensor in tensors.items():
         for old, new in _OLD.items():
@@ -90,7 +90,7 @@ def fuse(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def image_side(tensors: Mapping[str, Any], kernel: np.ndarray) -> int | None:
-    """Return the side of the images that a network has positions for; None without positions."""
+    """Return the side in pixels of the images that a network has positions for, or None."""
     for name, tensor in tensors.items():
         if name.endswith(("pos_embed", "pos_embedding")):
             special = 2 if any(other.endswith("dist_token") for other in tensors) else 1

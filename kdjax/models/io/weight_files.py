@@ -12,7 +12,7 @@ from kdjax.models.io.torch_file import from_torch_file
 
 _TORCH = (".pth", ".pt", ".th", ".tar", ".bin")
 _KNOWN = ", ".join((".npz", ".safetensors", *_TORCH, "model.safetensors.index.json"))
-# of a folder, the first that exists, as the reference library does
+# files of a folder; the first that exists is read, as in Hugging Face
 _IN_FOLDER = (
     "model.safetensors", "model.safetensors.index.json",
     "pytorch_model.bin", "pytorch_model.bin.index.json",
@@ -25,12 +25,12 @@ def read_weights(path: str | os.PathLike[str], key: str | None = None) -> dict[s
 
     Args:
       path: a .npz, .safetensors or PyTorch file (of any suffix), an index of shards, or a folder
-        that holds model.safetensors or pytorch_model.bin, whole or in shards.
+        that holds model.safetensors or pytorch_model.bin, in one file or in shards.
       key: of the arrays to read: of a state dict in a checkpoint, or a prefix of names.
 
     Returns:
-      The arrays with the file's names and layouts, for `load_torch` or `restore`; with a key
-      without it.
+      The arrays with the file's layouts and names, without the prefix `key`, for `load_torch` or
+      `restore`.
 
     Raises:
       UserError: another format, or a file that is missing, damaged or holds other objects; no
@@ -72,10 +72,10 @@ def weights_file(path: str | os.PathLike[str]) -> Path:
 
 
 def _read(file: Path, key: str | None) -> dict[str, np.ndarray]:
-    """Read a file by its suffix if that says all, else by its first bytes."""
+    """Read a file; its format follows from the suffix or, where that is ambiguous, the content."""
     try:
-        with file.open("rb") as opened:
-            head = opened.read(512)
+        with file.open("rb") as stream:
+            head = stream.read(512)
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror})") from error
     suffix = file.suffix.lower()
@@ -96,11 +96,11 @@ def _from_shards(index: Path) -> dict[str, np.ndarray]:
         table = json.loads(index.read_text())["weight_map"]
         names = sorted({str(name) for name in table.values()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{index}: no index of shards with a weight_map") from error
+        raise UserError(f"{index}: not an index of shards with a weight_map") from error
     tensors: dict[str, np.ndarray] = {}
     for name in names:
         if Path(name).name != name or name.endswith(".json"):
-            raise UserError(f"{index}: {name[:80]!r} is no file of weights beside it")
+            raise UserError(f"{index}: {name[:80]!r} is not a file of weights next to it")
         tensors |= _read(weights_file(index.parent / name), None)
     if lacking := [name for name in table if name not in tensors]:
         raise UserError(f"{index}: its files lack {', '.join(lacking[:12])}")
@@ -114,12 +114,12 @@ def _from_npz(path: Path) -> dict[str, np.ndarray]:
             raise UserError(f"{path}: holds one array without a name: use a .npz file")
         with archive as arrays:
             tensors = {name: arrays[name] for name in arrays.files}
-        strange = [name for name, value in tensors.items() if not isinstance(value, np.ndarray)]
-        if strange:
-            raise ValueError(f"{strange[0]!r} is no array")
+        others = [name for name, value in tensors.items() if not isinstance(value, np.ndarray)]
+        if others:
+            raise ValueError(f"{others[0]!r} is not an array")
         return tensors
     except UserError:
         raise
     except CORRUPT_FILE_ERRORS as error:
         reason = str(error).split("\n")[0][:200]
-        raise UserError(f"{path}: no whole .npz file of plain arrays: {reason}") from error
+        raise UserError(f"{path}: not a whole .npz file of plain arrays: {reason}") from error

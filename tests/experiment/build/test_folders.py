@@ -112,7 +112,7 @@ def test_a_checkpoint_of_another_size_names_the_keys_that_differ(texts):
     with pytest.raises(UserError) as caught:
         build(table)
     line = str(caught.value)
-    says = "num_layers 4, the model 12; width 12, the model 24; num_heads 3, the model 2: set it"
+    says = "num_layers 4, the model 12; width 12, the model 24; num_heads 3, the model 2: set the"
     assert says in line
     assert "model.name=huggingface" in line
     assert "tensors" not in line

@@ -239,8 +239,11 @@ def test_data_that_differs_from_the_teachers_is_an_error(tmp_path):
     model_export.save(tmp_path, variables, metadata)
     build(config)
     for change, text in [
-        ({"shape": (2, 8, 1)}, r"has seen images of \(4, 4, 1\), but the data has \(2, 8, 1\)"),
-        ({"num_classes": 4}, "knows 3 classes, but the data has 4"),
+        (
+            {"shape": (2, 8, 1)},
+            r"was trained on images of shape \(4, 4, 1\), but the data has \(2, 8, 1\)",
+        ),
+        ({"num_classes": 4}, "has 3 classes, but the data has 4"),
         ({"mean": (0.9,)}, r"normalised by mean .* set data.mean=\("),
         ({"std": (0.9,)}, r"normalised by std"),
         ({"std": (0.0,)}, r"data.std is \(0.0,\); it must have 1 numbers"),

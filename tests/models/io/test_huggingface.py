@@ -220,7 +220,7 @@ def test_tensors_that_do_not_fit_are_listed_in_one_line(tmp_path):
         ({"model_type": "albert"}, "'albert'; the known ones are bert, distilbert, roberta, t5"),
         ({"model_type": "-"}, "model_type is None"),
         ({"hidden_size": "-"}, 'lacks "hidden_size", which a bert must have'),
-        ({"position_embedding_type": "relative_key"}, "only absolute is known"),
+        ({"position_embedding_type": "relative_key"}, "only absolute is supported"),
         ({"hidden_act": "mish"}, "activation is 'mish'"),
         ({"is_decoder": True}, "is_decoder is true"),
         ({"model_type": "t5", "num_layers": 1, "d_model": 8, "num_heads": 1,
@@ -243,7 +243,7 @@ def test_files_that_are_missing_or_damaged(tmp_path):
     (path / "config.json").write_text("{")
     with pytest.raises(UserError, match=r"config\.json: cannot be read"):
         models.load_huggingface(path)
-    with pytest.raises(UserError, match="gives a classifier a new head, and needs a key"):
+    with pytest.raises(UserError, match="makes a new head, which needs a key"):
         models.load_huggingface(GOLDEN, num_classes=3)
 
 

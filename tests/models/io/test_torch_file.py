@@ -116,7 +116,7 @@ def test_calls_in_a_pickle_are_named_and_not_executed(tmp_path, protocol):
         else:
             magic, rest = pickle.dumps(0x1950A86A20F9469CFC6C, 2), pickle.dumps(1001, 2)
             path.write_bytes(magic + rest + pickle.dumps({"little_endian": True}, 2) + content)
-        with pytest.raises(UserError, match=r"it asks for (io|_io)\.open, which is no tensor"):
+        with pytest.raises(UserError, match=r"it needs (io|_io)\.open, which is not a tensor"):
             read_weights(path)
     assert not mark.exists()
 
@@ -218,9 +218,9 @@ def test_other_kinds_of_files(tmp_path):
     (tmp_path / "e.pth").write_bytes(b"\0\0\0\0")
     (tmp_path / "f.pth").write_bytes(b"")
     for name, message in {
-        "b.npz": "no whole .npz file of plain arrays",
+        "b.npz": "not a whole .npz file of plain arrays",
         "c.npz": "one array without a name",
-        "d.npz": "no whole .npz",
+        "d.npz": "not a whole .npz",
         "e.pth": "neither a zip archive nor a pickle",
         "f.pth": "neither a zip archive nor a pickle",
         "g.pth": "no such file",
@@ -265,7 +265,7 @@ def test_objects_that_no_weight_needs_are_skipped_by_name(tmp_path):
     # an object among the weights is one that they need
     inner = _dict(weight=_tensor(), bias=_object("torch.nn.parameter", "Buffer"))
     path = _file(tmp_path / "b.pth", _dict(state_dict=inner, ema=_dict(weight=_tensor())))
-    with pytest.raises(UserError, match=r"state_dict holds 'bias', which is no tensor.*Buffer"):
+    with pytest.raises(UserError, match=r"state_dict holds 'bias', which is not a tensor.*Buffer"):
         read_weights(path)
 
 
@@ -335,8 +335,8 @@ def test_shards_are_read_by_their_index(tmp_path):
     with pytest.raises(UserError, match=r"index\.json: its files lack c"):
         read_weights(tmp_path)
     for name, says in {
-        "../a.safetensors": "is no file of weights beside it",
-        index.name: "is no file of weights beside it",
+        "../a.safetensors": "is not a file of weights next to it",
+        index.name: "is not a file of weights next to it",
         "model-3.safetensors": "no such file",
     }.items():
         write(a=name)
@@ -345,5 +345,5 @@ def test_shards_are_read_by_their_index(tmp_path):
         assert "\n" not in str(caught.value)
     for text in ("[]", "{", '{"weight_map": [1]}', "[" * 200_000):
         index.write_text(text)
-        with pytest.raises(UserError, match="no index of shards with a weight_map"):
+        with pytest.raises(UserError, match="not an index of shards with a weight_map"):
             read_weights(index)
