@@ -120,5 +120,5 @@ def _select(template: PyTree, arrays: PyTree, path: str) -> PyTree:
         return arrays
     for name in template:
         if name not in arrays:
-            raise UserError(f"backbone: {path}/{name} is missing; is it another network?")
+            raise UserError(f"backbone: {path}/{name} is missing: use weights of this backbone")
     return {name: _select(part, arrays[name], f"{path}/{name}") for name, part in template.items()}

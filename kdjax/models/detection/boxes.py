@@ -15,7 +15,7 @@ from kdjax.errors import UserError
 from kdjax.types import Array
 
 RATIOS = (0.5, 1.0, 2.0)  # height over width, arXiv 1506.01497 section 3.1.1
-# upper limit of a size's logarithm: no box grows by more than 1000 / 16 in one step
+# upper limit of a decoded log ratio: no side grows by more than 1000 / 16 in one step
 LARGEST = math.log(1000.0 / 16.0)
 _SMALLEST = 1e-3  # pixels: minimum width, so that logarithms are finite
 
@@ -62,7 +62,7 @@ def cover(a: Array, b: Array) -> Array:
 
 
 def encode(boxes: Array, references: Array, weights: Sequence[float] = (1, 1, 1, 1)) -> Array:
-    """Encode boxes relative to references: shifts in units of their size, logarithms of ratios.
+    """Encode boxes relative to references: shifts in units of their size, and log ratios of sizes.
 
         wx (x - x_r) / w_r,  wy (y - y_r) / h_r,  ww log(w / w_r),  wh log(h / h_r)
 

@@ -48,9 +48,9 @@ class DetectorOptions:
     backbone: str = "ResNet18"  # or "ResNet10", "ResNet34", "ResNet50", "ResNet101", "MobileNetV2"
     backbone_options: Any = None  # its {"width": ...}
     # the backbone's batch norm is not trained, as usual with ImageNet weights; its scale and shift
-    # are also stats of the model
+    # are in the model's stats
     frozen_norm: bool = False
-    frozen_stages: int = 0  # number of first stages that are also stats; 2: the stem and stage 1
+    frozen_stages: int = 0  # first stages that are not trained, also in the stats; 2: stem, stage 1
     pyramid_width: int = 256  # channels of the levels
     box_width: int = 1024  # of the box head's feature
     anchor_sizes: Any = (32.0, 64.0, 128.0, 256.0, 512.0)  # in pixels, one for each level
@@ -71,7 +71,7 @@ class _Plan(NamedTuple):
 
 
 def faster_rcnn(options: DetectorOptions) -> Model:
-    """Return a two-stage detector.
+    """Make a two-stage detector.
 
     Outputs of a training batch: `logits` [rows, classes] with rows = batch * regions, "pooled"
     [rows, box_width], "row_label" and "row_mask" [rows], "box_delta" and "box_target" [rows, 4];
@@ -198,8 +198,8 @@ def _rows(
 ) -> Outputs:
     """Compute the outputs of regions with known classes; rows of all images are concatenated."""
     count = batch["image"].shape[0]
-    pictures = batch.get("mask", jnp.ones(count, jnp.float32))[:, None]
-    masked = {name: features[name] * pictures for name in features if name.endswith("_mask")}
+    image_mask = batch.get("mask", jnp.ones(count, jnp.float32))[:, None]
+    masked = {name: features[name] * image_mask for name in features if name.endswith("_mask")}
     flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in {**features, **masked}.items()}
     logits, deltas, pooled = _classify(plan, tree, levels, shared["region"])
     label = shared["region_label"].reshape(-1)
@@ -212,7 +212,7 @@ def _rows(
             **shared,
             "pooled": pooled,
             "row_label": label,
-            "row_mask": (shared["region_mask"] * pictures).reshape(-1),
+            "row_mask": (shared["region_mask"] * image_mask).reshape(-1),
             "box_delta": jnp.take_along_axis(deltas, index, axis=1)[:, 0],
             "box_target": shared["region_target"].reshape(-1, 4),
         },

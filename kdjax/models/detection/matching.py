@@ -13,7 +13,7 @@ from kdjax.models.detection.boxes import cover, iou
 from kdjax.types import Array
 
 FOREGROUND, BACKGROUND, IGNORED = 1, 0, -1
-_CROWDED = 0.5  # share of a region's area in a crowd, from which on it is ignored
+_CROWDED = 0.5  # least share of a background region's area in a crowd for it to be ignored
 
 
 class GroundTruth(NamedTuple):
@@ -31,9 +31,9 @@ def match(
 ) -> tuple[Array, Array]:
     """Assign a box to each region, and label it as object, background or ignored.
 
-    A region is foreground from an IoU of `high` on, background below `low`, else ignored. A
-    background region is ignored too if at least half of it lies in a crowd, where the positions of
-    the single objects are unknown.
+    A region is foreground if its largest IoU is at least `high`, background if it is below `low`,
+    else ignored. A background region is also ignored if at least half of it lies in a crowd, where
+    the positions of the single objects are unknown.
 
     Args:
       regions: [n, 4].
@@ -50,8 +50,8 @@ def match(
     best = jnp.max(overlaps, axis=1)
     label = jnp.where(best >= high, FOREGROUND, jnp.where(best < low, BACKGROUND, IGNORED))
     if keep_best:
-        most = jnp.max(overlaps, axis=0, keepdims=True)  # == below includes ties
-        is_best = jnp.any((overlaps == most) & (most > 0), axis=1)
+        largest = jnp.max(overlaps, axis=0, keepdims=True)  # == below includes ties
+        is_best = jnp.any((overlaps == largest) & (largest > 0), axis=1)
         label = jnp.where(is_best, FOREGROUND, label)
     inside = jnp.max(jnp.where((real & crowd)[None], cover(regions, truth.box), 0.0), axis=1)
     label = jnp.where((label == BACKGROUND) & (inside >= _CROWDED), IGNORED, label)
@@ -85,11 +85,11 @@ def sample(
         )
     real = jnp.ones(label.shape, bool) if real is None else real
     drawn = jax.random.uniform(key, label.shape)
-    objects, most = real & (label == FOREGROUND), max(1, int(size * share))
-    high, positive = jax.lax.top_k(jnp.where(objects, drawn, -1.0), most)
+    objects, limit = real & (label == FOREGROUND), max(1, int(size * share))
+    high, positive = jax.lax.top_k(jnp.where(objects, drawn, -1.0), limit)
     count = jnp.sum(high >= 0)
     rest, negative = jax.lax.top_k(jnp.where(real & (label == BACKGROUND), drawn, -1.0), size)
-    taken = jnp.arange(size) < size - count
-    valid = jnp.concatenate([high >= 0, (rest >= 0) & taken])
+    fits = jnp.arange(size) < size - count
+    valid = jnp.concatenate([high >= 0, (rest >= 0) & fits])
     order = jnp.argsort(~valid, stable=True)[:size]
     return jnp.concatenate([positive, negative])[order].astype(jnp.int32), valid[order]

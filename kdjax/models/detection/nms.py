@@ -13,8 +13,8 @@ def suppress(
     """Select boxes greedily: take the best remaining box and drop all boxes that it suppresses.
 
     A box suppresses the boxes of its group whose IoU with it exceeds `threshold`. Among equal
-    scores the lower index is first. The cost is `size` times n, without a matrix [n, n]; the loop
-    ends when no box remains.
+    scores the lower index is first. The time is proportional to `size` times n, and there is no
+    matrix [n, n]; the loop ends when no box remains.
 
     Args:
       boxes: [n, 4].
@@ -24,23 +24,23 @@ def suppress(
       threshold: in [0, 1].
 
     Returns:
-      Indices int32 [size] by falling score, padded with 0, and a mask of the real ones, bool
-      [size].
+      Indices int32 [size] in order of decreasing score, padded with 0, and a mask of the real ones,
+      bool [size].
     """
     frozen = jax.lax.stop_gradient((boxes, scores))
     boxes, scores = (jnp.asarray(x, jnp.float32) for x in frozen)
-    place = jnp.arange(scores.shape[0])
+    indices = jnp.arange(scores.shape[0])
 
     def has_more(carry: tuple[Array, Array, Array]) -> Array:
-        count, left, _ = carry
-        return (count < size) & (jnp.max(left) > -jnp.inf)
+        count, remaining, _ = carry
+        return (count < size) & (jnp.max(remaining) > -jnp.inf)
 
     def choose(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        count, left, chosen = carry
-        best = jnp.argmax(left).astype(jnp.int32)
+        count, remaining, chosen = carry
+        best = jnp.argmax(remaining).astype(jnp.int32)
         overlap = iou(boxes[best][None], boxes)[0]
-        gone = ((overlap > threshold) & (groups == groups[best])) | (place == best)
-        return count + 1, jnp.where(gone, -jnp.inf, left), chosen.at[count].set(best)
+        removed = ((overlap > threshold) & (groups == groups[best])) | (indices == best)
+        return count + 1, jnp.where(removed, -jnp.inf, remaining), chosen.at[count].set(best)
 
     start = (jnp.int32(0), scores, jnp.zeros(size, jnp.int32))
     count, _, chosen = jax.lax.while_loop(has_more, choose, start)

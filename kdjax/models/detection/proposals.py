@@ -27,11 +27,11 @@ class Limits(NamedTuple):
     regions: int = 512  # training regions of the box head for each image
     anchor_share: float = 0.5  # maximum share of foreground
     region_share: float = 0.25
-    proposal_overlap: float = 0.7  # of suppression
-    detections: int = 100  # an image
-    candidates: int = 1000  # of suppression, over all classes
-    detection_overlap: float = 0.5
-    least_score: float = 0.05
+    proposal_overlap: float = 0.7  # largest IoU of two proposals of a level
+    detections: int = 100  # for each image, after suppression
+    candidates: int = 1000  # detections for each image, before suppression
+    detection_overlap: float = 0.5  # largest IoU of two detections of a class
+    least_score: float = 0.05  # of a detection
 
 
 def propose(
@@ -47,7 +47,8 @@ def propose(
       limits: numbers of regions.
 
     Returns:
-      Boxes [proposals, 4] by falling objectness, and a mask of the real ones, bool [proposals].
+      Boxes [proposals, 4] in order of decreasing objectness, and a mask of the real ones, bool
+      [proposals].
     """
     logits, deltas = jax.lax.stop_gradient((logits, deltas))
     boxes, scores, groups, start = [], [], [], 0
@@ -72,13 +73,13 @@ def anchor_rows(
 ) -> dict[str, Array]:
     """Sample the training anchors of the proposal network; `limits.anchors` rows."""
     index, label = match(anchors, truth, low=0.3, high=0.7, keep_best=True)
-    at, real = sample(label, key, size=limits.anchors, share=limits.anchor_share)
+    rows, real = sample(label, key, size=limits.anchors, share=limits.anchor_share)
     return {
-        "anchor_logits": logits[at],
-        "anchor_label": (label[at] == FOREGROUND).astype(jnp.int32),
+        "anchor_logits": logits[rows],
+        "anchor_label": (label[rows] == FOREGROUND).astype(jnp.int32),
         "anchor_mask": real.astype(jnp.float32),
-        "anchor_delta": deltas[at],
-        "anchor_target": encode(truth.box[index[at]], anchors[at]),
+        "anchor_delta": deltas[rows],
+        "anchor_target": encode(truth.box[index[rows]], anchors[rows]),
     }
 
 
@@ -94,18 +95,21 @@ def region_rows(
       key: consumed.
       background: index of the background class.
       limits: numbers of regions.
+
+    Returns:
+      The arrays of `faster_rcnn.REGION_KEYS`, [regions, ...].
     """
     boxes = jnp.concatenate([proposals, truth.box])
     allowed = jnp.concatenate([real, truth.real & ~truth.crowd])
     index, label = match(boxes, truth, low=0.5, high=0.5)
-    at, drawn = sample(label, key, size=limits.regions, share=limits.region_share, real=allowed)
-    objects = label[at] == FOREGROUND
-    box = jnp.where(drawn[:, None], boxes[at], 0.0)
+    rows, drawn = sample(label, key, size=limits.regions, share=limits.region_share, real=allowed)
+    objects = label[rows] == FOREGROUND
+    box = jnp.where(drawn[:, None], boxes[rows], 0.0)
     return {
         "region": box,
-        "region_label": jnp.where(objects, truth.label[index[at]], background).astype(jnp.int32),
+        "region_label": jnp.where(objects, truth.label[index[rows]], background).astype(jnp.int32),
         "region_mask": drawn.astype(jnp.float32),
-        "region_target": encode(truth.box[index[at]], box, BOX_WEIGHTS),
+        "region_target": encode(truth.box[index[rows]], box, BOX_WEIGHTS),
     }
 
 
@@ -123,13 +127,13 @@ def detect(
       limits: numbers of regions.
 
     Returns:
-      [detections, DETECTION] by falling score; padded with zeros.
+      [detections, DETECTION] in order of decreasing score, padded with zeros.
     """
     scores = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)[:, :-1]
     scores = jnp.where(real[:, None] & (scores > limits.least_score), scores, -jnp.inf)
     classes = scores.shape[1]
-    best, at = jax.lax.top_k(scores.reshape(-1), min(limits.candidates, scores.size))
-    row, label = at // classes, at % classes
+    best, index = jax.lax.top_k(scores.reshape(-1), min(limits.candidates, scores.size))
+    row, label = index // classes, index % classes
     boxes = clip(decode(deltas[row, label], regions[row], BOX_WEIGHTS), size)
     best = jnp.where(areas(boxes) > 0, best, -jnp.inf)
     overlap = limits.detection_overlap

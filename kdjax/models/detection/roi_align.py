@@ -1,7 +1,7 @@
 """RoIAlign over a pyramid (arXiv 1703.06870, section 3): features of fixed size for any box.
 
-Each box is divided into bins, and each bin is the mean of RATIO^2 points, read bilinearly from the
-level for the box's size. Features receive gradients, boxes do not.
+Each box is divided into bins, and a bin's value is the mean of RATIO^2 points, interpolated
+bilinearly from the level for the box's size. Features receive gradients, boxes do not.
 """
 
 import functools
@@ -46,8 +46,8 @@ def roi_align(
     """Read boxes of one image from its pyramid.
 
     Pixel i of a map covers [i, i + 1) times the stride, with its centre in the middle (the aligned
-    variant). Points up to one pixel outside of a map read its edge, points further outside 0. On
-    the CPU the gradient is not differentiable again in reverse mode.
+    variant). Points up to one pixel outside of a map have the value at its edge, points further
+    outside 0. On the CPU the gradient cannot be differentiated again in reverse mode.
 
     Args:
       features: by level [height, width, channel], fine to coarse.
@@ -61,24 +61,24 @@ def roi_align(
     """
     sizes = tuple((int(f.shape[0]), int(f.shape[1])) for f in features)
     geometry = (sizes, tuple(strides), bins, jnp.dtype(features[0].dtype))
-    place = jax.lax.stop_gradient(jnp.asarray(boxes, jnp.float32))
+    boxes = jax.lax.stop_gradient(jnp.asarray(boxes, jnp.float32))
     if jax.default_backend() != "cpu":
-        return _read(geometry, tuple(features), place, levels)
-    return _read_and_tile(geometry, tuple(features), place, levels)
+        return _read(geometry, tuple(features), boxes, levels)
+    return _read_and_tile(geometry, tuple(features), boxes, levels)
 
 
 def _points(low: Array, high: Array, stride: Array, length: Array, bins: int) -> tuple[Array, ...]:
     """Return two neighbours [n, bins * RATIO] of every point on one axis, and their weights."""
     start, end = low / stride - 0.5, high / stride - 0.5
     share = (jnp.arange(bins * RATIO) + 0.5) / (bins * RATIO)
-    at = start[:, None] + share * (end - start)[:, None]
+    points = start[:, None] + share * (end - start)[:, None]
     last = (length - 1)[:, None]
-    near = (at >= -1) & (at <= length[:, None])
-    at = jnp.clip(at, 0, last)
-    first = jnp.clip(jnp.floor(at).astype(jnp.int32), 0, last)  # NaN becomes an integer
+    inside = (points >= -1) & (points <= length[:, None])
+    points = jnp.clip(points, 0, last)
+    first = jnp.clip(jnp.floor(points).astype(jnp.int32), 0, last)  # NaN becomes an integer
     second = jnp.minimum(first + 1, last)
-    weight = at - first
-    return first, second, jnp.where(near, 1 - weight, 0.0), jnp.where(near, weight, 0.0)
+    weight = points - first
+    return first, second, jnp.where(inside, 1 - weight, 0.0), jnp.where(inside, weight, 0.0)
 
 
 def _axes(geometry, boxes: Array, levels: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
@@ -103,9 +103,9 @@ def _read(geometry, features: tuple[Array, ...], boxes: Array, levels: Array) ->
         for column, column_weight in (columns[0::2], columns[1::2]):
             for a in range(RATIO):
                 for b in range(RATIO):  # gathers of [n, bins, bins], one at a time, save memory
-                    at = start + row[:, a::RATIO, None] * width + column[:, None, b::RATIO]
+                    index = start + row[:, a::RATIO, None] * width + column[:, None, b::RATIO]
                     weight = row_weight[:, a::RATIO, None] * column_weight[:, None, b::RATIO]
-                    total = total + flat[at] * weight[..., None]
+                    total = total + flat[index] * weight[..., None]
     return total / RATIO**2
 
 
@@ -122,15 +122,15 @@ def _forward(geometry, features, boxes, levels):
 def _backward(geometry, residuals, gradient: Array):
     boxes, levels = residuals
     # one image at a time, because the number of iterations depends on its tiles
-    spread = jax.custom_batching.sequential_vmap(functools.partial(_spread, geometry))
-    return spread(gradient, boxes, levels), jnp.zeros_like(boxes), None
+    transpose = jax.custom_batching.sequential_vmap(functools.partial(_transpose, geometry))
+    return transpose(gradient, boxes, levels), jnp.zeros_like(boxes), None
 
 
-def _spread(geometry, gradient: Array, boxes: Array, levels: Array) -> tuple[Array, ...]:
+def _transpose(geometry, gradient: Array, boxes: Array, levels: Array) -> tuple[Array, ...]:
     """Apply the transpose of `_read`; returns [height, width, channel] by level.
 
-    One canvas has all levels, one below the other. Tiles cover the pixels that a box reads, and
-    each iteration adds the gradient of one box to one tile: two small products.
+    One canvas holds all levels, one below the other. Tiles cover the pixels that a box reads, and
+    each iteration adds the gradient of one box to one tile by two small products.
     """
     sizes, _, bins, dtype = geometry
     starts = [sum(h for h, _ in sizes[:level]) for level in range(len(sizes))]
@@ -142,18 +142,18 @@ def _spread(geometry, gradient: Array, boxes: Array, levels: Array) -> tuple[Arr
     channels = gradient.shape[-1]
     shape = (sum(h for h, _ in sizes) + TILE, max(w for _, w in sizes) + TILE, channels)
 
-    def add(turn: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+    def add(iteration: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         canvas, box = carry
-        box = box + (turn >= ends[box])
-        tile = turn - (ends[box] - down[box] * across[box])
+        box = box + (iteration >= ends[box])
+        tile = iteration - (ends[box] - down[box] * across[box])
         y = top[box] + TILE * (tile // across[box])
         x = left[box] + TILE * (tile % across[box])
         by_row, by_column = _weights(rows, box, y, bins), _weights(columns, box, x, bins)
         tall = jnp.dot(by_row.T, gradient[box].reshape(bins, -1)).reshape(TILE, bins, channels)
-        here = (y, x, jnp.int32(0))
-        before = jax.lax.dynamic_slice(canvas, here, (TILE, TILE, channels))
-        more = before + jnp.einsum("qx,yqc->yxc", by_column, tall)
-        return jax.lax.dynamic_update_slice(canvas, more, here), box
+        corner = (y, x, jnp.int32(0))
+        before = jax.lax.dynamic_slice(canvas, corner, (TILE, TILE, channels))
+        after = before + jnp.einsum("qx,yqc->yxc", by_column, tall)
+        return jax.lax.dynamic_update_slice(canvas, after, corner), box
 
     empty = (jnp.zeros(shape, gradient.dtype), jnp.int32(0))
     canvas, _ = jax.lax.fori_loop(0, ends[-1], add, empty)
@@ -172,9 +172,9 @@ def _tiles(points: tuple[Array, ...]) -> tuple[Array, Array]:
 def _weights(points: tuple[Array, ...], box: Array, start: Array, bins: int) -> Array:
     """Return the weights of a tile's pixels in each bin of a box on one axis, [bins, TILE]."""
     first, second, low, high = (each[box][:, None] for each in points)
-    place = start + jnp.arange(TILE)
-    each = (first == place) * low + (second == place) * high
-    return each.reshape(bins, RATIO, TILE).mean(axis=1)
+    pixels = start + jnp.arange(TILE)
+    weights = (first == pixels) * low + (second == pixels) * high
+    return weights.reshape(bins, RATIO, TILE).mean(axis=1)
 
 
 _read_and_tile.defvjp(_forward, _backward)

@@ -1,12 +1,12 @@
 """The convolution of all networks, with custom gradients and a batching rule on the CPU.
 
-A convolution is one trilinear form T(x, kernel, y) = <conv(x, kernel), y>. Leaving out y gives
-the convolution, leaving out x its input gradient, leaving out the kernel its weight gradient; the
-gradient of any of the three is the other two. So one rule for three contractions gives derivatives
-of any order (reverse mode; `jax.jvp` does not work on the CPU).
+A convolution is one trilinear form T(x, kernel, y) = <conv(x, kernel), y>. Its derivative in y is
+the convolution, in x the input gradient, and in the kernel the weight gradient. The derivatives of
+each of these three contractions are the other two, so one rule gives derivatives of any order
+(reverse mode; `jax.jvp` does not work on the CPU).
 
-Two reasons against lax: `vmap` over kernels (a sweep) turns a convolution into a grouped one, whose
-weight gradient is up to 80 times slower on the CPU than one member after another; and some
+lax alone is slow on the CPU for two reasons: `vmap` over kernels (a sweep) makes a grouped
+convolution, whose weight gradient is up to 80 times slower than one member after another; and some
 contractions are faster in other forms (`kdjax.models.layers.conv_kernels`).
 """
 
@@ -27,7 +27,7 @@ Array = jax.Array
 
 
 class Conv(nn.Module):
-    """A convolution with PyTorch's padding: k // 2 zeros on each side, whatever the stride.
+    """A convolution with PyTorch's padding: k // 2 zeros on each side for any stride.
 
     Parameters: "kernel" [kernel_height, kernel_width, in / groups, out], He normal by fan-out,
     and "bias" [out], zero; both float32, cast to `dtype` for the computation.
@@ -61,10 +61,10 @@ class Conv(nn.Module):
 def conv2d(
     x: Array, kernel: Array, *, strides: tuple[int, int], padding: Padding, groups: int = 1
 ) -> Array:
-    """Convolve images with a kernel (cross-correlation, as everywhere in deep learning).
+    """Convolve images with a kernel (a cross-correlation).
 
-    On the CPU `vmap` over the kernel is a copy of the contraction for each member, so that
-    compilation time grows with their number; elsewhere it is lax's grouped convolution.
+    On the CPU `vmap` over the kernel compiles one contraction for each member, so compilation time
+    grows with their number; elsewhere it is lax's grouped convolution.
 
     Args:
       x: [batch, height, width, in].
@@ -89,7 +89,7 @@ def conv2d(
 
 @functools.cache
 def _contraction(out: int, geometry: Geometry) -> Callable[[Array, Array], Array]:
-    """Make the contraction that yields slot `out` from the other two, in ascending order."""
+    """Make the function that computes slot `out` from the other two, in ascending order."""
     first, second = (slot for slot in (X, KERNEL, Y) if slot != out)
 
     @jax.custom_batching.custom_vmap
@@ -104,11 +104,11 @@ def _contraction(out: int, geometry: Geometry) -> Callable[[Array, Array], Array
             return jax.vmap(form, in_axes=axes)(a, b), True
         if out != KERNEL and not batched[(first, second).index(KERNEL)]:
             return _fold_members(contract, out, a, b), True
-        one = [
-            contract(*(x[i] if own else x for x, own in zip((a, b), batched, strict=True)))
+        results = [
+            contract(*(x[i] if mapped else x for x, mapped in zip((a, b), batched, strict=True)))
             for i in range(members)
         ]
-        return jnp.stack(one), True
+        return jnp.stack(results), True
 
     contract = jax.custom_vjp(single)
 
@@ -117,15 +117,15 @@ def _contraction(out: int, geometry: Geometry) -> Callable[[Array, Array], Array
         return contract(a, b), (a, b)
 
     def backward(saved: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
-        known = {first: saved[0], second: saved[1], out: cotangent}
-        return _solve(first, geometry, known), _solve(second, geometry, known)
+        slots = {first: saved[0], second: saved[1], out: cotangent}
+        return _solve(first, geometry, slots), _solve(second, geometry, slots)
 
     contract.defvjp(forward, backward)
     return contract
 
 
-def _solve(slot: int, geometry: Geometry, known: dict[int, Array]) -> Array:
-    operands = [known[other] for other in (X, KERNEL, Y) if other != slot]
+def _solve(slot: int, geometry: Geometry, slots: dict[int, Array]) -> Array:
+    operands = [slots[other] for other in (X, KERNEL, Y) if other != slot]
     return _contraction(slot, geometry)(*operands)
 
 

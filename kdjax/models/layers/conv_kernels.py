@@ -4,8 +4,8 @@ A convolution is one trilinear form T(x, kernel, y); a *contraction* computes on
 from the other two (`conv`). lax has the fastest forward pass. Its weight gradient
 convolves transposed images with a window as large as an image, which costs three to five forward
 passes; one matrix product over all pixels costs one or two. (A loop over chunks of the batch is
-faster still alone, and slower in whole steps.) The choices of `contract` and `is_products` follow
-the measurements of `benchmarks/conv.py`.
+faster in isolation, but slower in training steps.) The choices of `contract` and `is_products`
+follow the measurements of `benchmarks/conv.py`.
 """
 
 import functools
@@ -22,7 +22,7 @@ X, KERNEL, Y = 0, 1, 2  # the slots of the trilinear form
 
 
 class Geometry(NamedTuple):
-    """Arguments of the three contractions beside their two arrays."""
+    """Arguments of the three contractions besides their two arrays."""
 
     size: tuple[int, int]  # height and width of x
     window: tuple[int, int]  # height and width of the kernel
@@ -40,6 +40,9 @@ def contract(out: int, geometry: Geometry, a: Array, b: Array) -> Array:
       a: x [batch, height, width, in]; the kernel [kernel_height, kernel_width, in / groups, out]
         where x is computed.
       b: y [batch, height', width', out]; the kernel where y is computed.
+
+    Returns:
+      The array of slot `out`, in the type of `a`.
     """
     if is_products(out, geometry, a.shape):
         return _by_products(out, geometry, a, b)
@@ -53,7 +56,7 @@ def contract(out: int, geometry: Geometry, a: Array, b: Array) -> Array:
 
 
 def is_products(out: int, geometry: Geometry, first: tuple[int, ...]) -> bool:
-    """Return True where a matrix product per kernel tap is best.
+    """Return True where a matrix product per kernel tap is the fastest form.
 
     `first` is the shape of the first array. Such products need no special rule under `vmap`.
     """
@@ -88,11 +91,11 @@ def _by_lax(out: int, geometry: Geometry, a: Array, b: Array) -> Array:
         return _by_flipped_kernel(geometry, a, b)
     if out == X:
         shape = (b.shape[0], *geometry.size, a.shape[2] * geometry.groups)
-        missing = jax.ShapeDtypeStruct(shape, a.dtype)
-        return jax.linear_transpose(lambda x: convolve(x, a, geometry), missing)(b)[0]
+        operand = jax.ShapeDtypeStruct(shape, a.dtype)
+        return jax.linear_transpose(lambda x: convolve(x, a, geometry), operand)(b)[0]
     shape = (*geometry.window, a.shape[-1] // geometry.groups, b.shape[-1])
-    missing = jax.ShapeDtypeStruct(shape, a.dtype)
-    return jax.linear_transpose(lambda kernel: convolve(a, kernel, geometry), missing)(b)[0]
+    operand = jax.ShapeDtypeStruct(shape, a.dtype)
+    return jax.linear_transpose(lambda kernel: convolve(a, kernel, geometry), operand)(b)[0]
 
 
 def _by_flipped_kernel(geometry: Geometry, kernel: Array, y: Array) -> Array:
@@ -116,7 +119,7 @@ def _by_products(out: int, geometry: Geometry, a: Array, b: Array) -> Array:
     if out == KERNEL:
         blocks = [_product(out, geometry, _pixels(a, geometry, tap), b) for tap in taps]
         return jnp.stack(blocks).reshape(height, width, *blocks[0].shape).astype(a.dtype)
-    terms = [_spread(_product(out, geometry, a[tap], b), geometry, tap) for tap in taps]
+    terms = [_put_pixels(_product(out, geometry, a[tap], b), geometry, tap) for tap in taps]
     (top, _), (left, _) = geometry.padding
     total = functools.reduce(jnp.add, terms)
     return total[:, top : top + geometry.size[0], left : left + geometry.size[1]].astype(a.dtype)
@@ -169,7 +172,7 @@ def _over_pixels(a: Array, b: Array) -> Array:
 
 
 def _product(out: int, geometry: Geometry, a: Array, b: Array) -> Array:
-    """Contract at one tap: two of pixels [b, h, w, in], kernel [in / groups, out] and y."""
+    """Contract two of pixels [b, h, w, in], kernel [in / groups, out] and y at one tap."""
     wide = jnp.promote_types(a.dtype, jnp.float32)  # bfloat16 would round every partial sum
     if geometry.groups == 1:
         if out == X:
@@ -208,8 +211,8 @@ def _pixels(x: Array, geometry: Geometry, tap: tuple[int, int]) -> Array:
     return lax.slice(x, (*starts, 0), (*limits, x.shape[-1]), strides)
 
 
-def _spread(pixels: Array, geometry: Geometry, tap: tuple[int, int]) -> Array:
-    """Place the pixels that `_pixels` takes on zeros of the padded size; its transpose."""
+def _put_pixels(pixels: Array, geometry: Geometry, tap: tuple[int, int]) -> Array:
+    """Apply the transpose of `_pixels`: put pixels into zeros of the padded size."""
     pads = [(0, 0, 0)]
     for axis in (0, 1):
         padded = geometry.size[axis] + sum(geometry.padding[axis])

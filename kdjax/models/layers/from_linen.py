@@ -15,7 +15,7 @@ from flax.nnx.bridge import ToLinen
 from kdjax.errors import UserError, check_entries
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
-# arguments of a module's call that tell it to train (True), or to evaluate (False)
+# arguments of a module's call that select the mode -> their value in training
 _FLAGS = {
     "train": True,
     "training": True,
@@ -25,7 +25,7 @@ _FLAGS = {
     "use_running_average": False,
 }
 CACHE = "cache"  # a collection that evaluation updates
-_TRACES = ("intermediates", "perturbations")  # collections that are no state
+_TRACES = ("intermediates", "perturbations")  # collections that are not state
 
 
 def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
@@ -33,10 +33,10 @@ def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
 
     `x` is `batch[input_key]`. The module returns `Outputs` (put the input of the last linear
     layer under features["pooled"]) or an array of logits, without features. Collections other
-    than "params" (such as "batch_stats") are the model's stats: training updates them,
-    evaluation returns the same object, or updates a collection "cache" that it gets. A key, if
-    passed, is that of dropout; other streams of random numbers are derived from it. Evaluation has
-    no random numbers.
+    than "params" (such as "batch_stats") are the model's stats: training updates them, evaluation
+    returns the same object, but updates a collection "cache" if there is one. The key of `apply` is
+    that of dropout; keys of other random streams are derived from it. Evaluation uses no random
+    numbers.
 
     In place of `train` the call may take `training`, `is_training`, `update_stats`, or
     `deterministic` and `use_running_average`, which mean the opposite. An NNX module in
@@ -45,10 +45,10 @@ def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
     `init` reads only the input's shape and type. Compile it: `jax.jit(model.init)(key, batch)`.
 
     Raises:
-      UserError: it is no linen module; the call has further required arguments; (by init or apply)
-        the batch lacks `input_key`; the input does not fit the parameters; dropout or batch norm
-        is in training mode in evaluation, because the call has no such argument; the module returns
-        something else.
+      UserError: it is not a linen module; the call has further required arguments; (by init or
+        apply) the batch lacks `input_key`; the input does not fit the parameters; dropout or batch
+        norm is in training mode in evaluation, because the call has no such argument; the module
+        returns neither `Outputs` nor an array.
 
     Warns:
       UserWarning: (by init) dropout or batch norm is never in training mode, because the call has
@@ -65,8 +65,8 @@ def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
     """
     if not isinstance(module, nn.Module):
         raise UserError(
-            f"{module!r} is no instance of flax.linen.Module; use from_nnx for an NNX module or "
-            "its class"
+            f"{module!r} is not an instance of flax.linen.Module; use from_nnx for an NNX module "
+            "or its class"
         )
     name = _called_class(module).__name__
 
@@ -80,7 +80,7 @@ def from_linen(module: nn.Module, *, input_key: str = "image") -> Model:
 def from_reader(module: nn.Module, name: str, read: Callable[[Batch], PyTree]) -> Model:
     """Make a `Model` of a Flax module that is called with `read(batch)`; see `from_linen`.
 
-    `read` returns arrays, or shapes; `name` is the network's in errors.
+    `read` returns arrays or shapes; `name` is the network's name in errors.
     """
     flags = call_flags(_called_class(module).__call__, name)
 
@@ -90,7 +90,10 @@ def from_reader(module: nn.Module, name: str, read: Callable[[Batch], PyTree]) -
     def init(key: Array, batch: Batch) -> Variables:
         x, modes = jax.tree.map(zeros, read(batch)), {}
         options: dict[str, Any] = {flag: not trains for flag, trains in flags.items()}
-        with _translated_errors(name, x, train=False), nn.intercept_methods(_evaluation(modes)):
+        with (
+            _translate_errors(name, x, train=False),
+            nn.intercept_methods(_evaluation_interceptor(modes)),
+        ):
             collections = dict(module.init(_streams(key, "params"), x, **options))
         if not flags:
             _check_modes(name, modes)
@@ -103,12 +106,12 @@ def from_reader(module: nn.Module, name: str, read: Callable[[Batch], PyTree]) -
         x = jax.tree.map(jnp.asarray, read(batch))
         tree = {"params": variables.params, **variables.stats}
         options: dict[str, Any] = {flag: trains == train for flag, trains in flags.items()}
-        with _translated_errors(name, x, train=train):
+        with _translate_errors(name, x, train=train):
             if train:
                 rngs, mutable = _streams(key, "dropout"), list(variables.stats)
                 returned, updated = module.apply(tree, x, rngs=rngs, mutable=mutable, **options)
-                return to_outputs(returned, name), _same_shapes(name, variables.stats, updated)
-            with nn.intercept_methods(_evaluation({})):
+                return to_outputs(returned, name), _check_shapes(name, variables.stats, updated)
+            with nn.intercept_methods(_evaluation_interceptor({})):
                 if CACHE in variables.stats:
                     returned, updated = module.apply(tree, x, mutable=[CACHE], **options)
                     return to_outputs(returned, name), {**variables.stats, **updated}
@@ -124,13 +127,13 @@ def _called_class(module: nn.Module) -> type:
 def call_flags(call: Callable[..., Any], name: str, known: Sequence[str] = ()) -> dict[str, bool]:
     """Return those of _FLAGS that a module's call takes; refuse other required arguments.
 
-    `known`: arguments that are passed as well.
+    `known`: names of other arguments that the caller passes.
     """
     _, *parameters = inspect.signature(call).parameters.values()
     for parameter in parameters[1:]:
-        named = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        is_named = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         passed = parameter.name in (*_FLAGS, *known)
-        if named and parameter.default is parameter.empty and not passed:
+        if is_named and parameter.default is parameter.empty and not passed:
             raise UserError(
                 f"{name} must be called with {parameter.name!r} too, but a Model passes one entry "
                 f"of the batch and {', '.join(_FLAGS)}: give it a default"
@@ -139,9 +142,9 @@ def call_flags(call: Callable[..., Any], name: str, known: Sequence[str] = ()) -
 
 
 def _streams(key: Array | None, name: str) -> dict[str, Array]:
-    """Return streams of random numbers; `key` is that of `name`, streams of other names follow it.
+    """Return the keys of random streams: `key` for `name`, keys derived from it for other names.
 
-    Flax takes "params" for a stream that is missing, NNX takes "default".
+    In place of a missing stream Flax uses "params" and NNX "default".
     """
     if key is None:
         return {}
@@ -149,10 +152,10 @@ def _streams(key: Array | None, name: str) -> dict[str, Array]:
     return {n: key if n == name else jax.random.fold_in(key, i) for i, n in enumerate(names)}
 
 
-def _evaluation(modes: dict[str, bool]) -> Callable[..., Any]:
-    """Return an interceptor for evaluation; it calls `eval()` of NNX modules and fills in `modes`.
+def _evaluation_interceptor(modes: dict[str, bool]) -> Callable[..., Any]:
+    """Return an interceptor that calls `eval()` of NNX modules and records the modes of layers.
 
-    Linen layers take the mode from their constructor or from their call.
+    `modes`: filled with class of a linen layer -> True if all its layers are in evaluation mode.
     """
 
     def intercept(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
@@ -162,8 +165,8 @@ def _evaluation(modes: dict[str, bool]) -> Callable[..., Any]:
         if isinstance(layer, ToLinen) and kwargs.get("nnx_method") is None:
             return call(*args, **{**kwargs, "nnx_method": _evaluate_nnx})
         for flag in ("deterministic", "use_running_average"):
-            drops = getattr(layer, "rate", None) or getattr(layer, "dropout_rate", None)
-            if hasattr(layer, flag) and (drops or flag == "use_running_average"):
+            rate = getattr(layer, "rate", None) or getattr(layer, "dropout_rate", None)
+            if hasattr(layer, flag) and (rate or flag == "use_running_average"):
                 signature = inspect.signature(type(layer).__call__)
                 passed = signature.bind_partial(layer, *args, **kwargs).arguments.get(flag)
                 mode = getattr(layer, flag) if passed is None else passed
@@ -179,7 +182,7 @@ def _evaluate_nnx(module: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def _check_modes(name: str, modes: Mapping[str, bool]) -> None:
-    """Refuse layers that train in evaluation; warn of those that evaluate in training."""
+    """Refuse layers that evaluation leaves in training mode; warn of the opposite."""
     remedy = f"let {name}.__call__ take `train` and pass it on to them"
     if training := [layer for layer, evaluates in modes.items() if not evaluates]:
         raise UserError(f"{name}: {', '.join(training)} would train in evaluation too: {remedy}")
@@ -188,7 +191,7 @@ def _check_modes(name: str, modes: Mapping[str, bool]) -> None:
         warnings.warn(f"{name}: {layers} will evaluate in training too: {remedy}", stacklevel=3)
 
 
-def _same_shapes(name: str, before: PyTree, after: PyTree) -> dict[str, Any]:
+def _check_shapes(name: str, before: PyTree, after: PyTree) -> dict[str, Any]:
     for collection, tree in before.items():
         old, new = (jax.tree.map(jnp.shape, jax.tree.leaves(x)) for x in (tree, after[collection]))
         if old != new:
@@ -200,7 +203,7 @@ def _same_shapes(name: str, before: PyTree, after: PyTree) -> dict[str, Any]:
 
 
 @contextmanager
-def _translated_errors(name: str, x: PyTree, *, train: bool) -> Iterator[None]:
+def _translate_errors(name: str, x: PyTree, *, train: bool) -> Iterator[None]:
     try:
         yield
     except flax.errors.InvalidRngError as error:
@@ -222,7 +225,7 @@ def _translated_errors(name: str, x: PyTree, *, train: bool) -> Iterator[None]:
 
 
 def to_outputs(returned: Any, name: str) -> Outputs:
-    """Return what a module returns as `Outputs`; anything but Outputs and an array is refused."""
+    """Convert a module's result, `Outputs` or logits, to `Outputs`; refuse other types."""
     if isinstance(returned, Outputs):
         return Outputs(returned.logits.astype(jnp.float32), dict(returned.features))
     if isinstance(returned, tuple | list | Mapping):

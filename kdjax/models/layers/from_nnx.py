@@ -15,12 +15,12 @@ from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
 Arrays = dict[tuple[Any, ...], Any]  # path of a variable inside a module -> array or shape
 
-# kinds of variables, in the order of _State; those that are no state come last
+# kinds of variables in the order of _State; all others are not state
 _FILTERS = (nnx.RngKey, nnx.RngState, nnx.Param, nnx.Not((nnx.Intermediate, nnx.Perturbation)))
 
 
 class _State(NamedTuple):
-    """The arrays, or shapes, of a module by kind: `keys` and `counts` are those of its streams."""
+    """The arrays or shapes of a module; `keys` and `counts` are those of its random streams."""
 
     keys: Arrays
     counts: Arrays
@@ -39,15 +39,16 @@ def from_nnx(network: Any, *, input_key: str = "image") -> Model:
     `train()` or `eval()` of the module is called first. The key of `apply` seeds all its random
     streams anew, so that dropout depends on the key alone.
 
-    The module is called with `batch[input_key]`, and with those of the arguments of `from_linen`,
-    and `rngs`, that its call takes. It returns logits or `Outputs`. Values that it sows as
+    The module is called with `batch[input_key]` and, if its call takes them, the arguments `train`,
+    ... of `from_linen` and `rngs`. It returns logits or `Outputs`. Values that it sows as
     `nnx.Intermediate` are features too: `self.sow(nnx.Intermediate, "pooled", x)` is "pooled", in a
     submodule "block/pooled"; of several values under one name the i-th is "pooled/i".
 
     Raises:
-      UserError: the network is neither; its call has further required arguments; its state holds
-        something else than arrays; (by init or apply) the batch lacks `input_key`; training draws
-        random numbers without a key; evaluation draws any; a state changes its shape.
+      UserError: the network is neither a module nor a factory; its call has further required
+        arguments; its state holds a value that is not an array; (by init or apply) the batch lacks
+        `input_key`; training draws random numbers without a key; evaluation draws any; a state
+        changes its shape.
 
     >>> import jax, jax.numpy as jnp
     >>> from flax import nnx
@@ -94,7 +95,9 @@ def _factory(network: Any) -> Callable[[Array], Any]:
     if isinstance(network, nnx.Module):
         return lambda key: network
     if not callable(network):
-        raise UserError(f"{network!r} is no NNX module and no function of rngs that builds one")
+        raise UserError(
+            f"{network!r} is neither an NNX module nor a function of rngs that makes one"
+        )
     signature = constructor_signature(network)
     name = getattr(network, "__name__", repr(network))
     by_name = "rngs" in signature.parameters
@@ -122,7 +125,7 @@ def _trace(make: Callable[[Array], Any]) -> tuple[type, Any, _State]:
     def trace(key: Array) -> Any:
         module = make(key)
         if not isinstance(module, nnx.Module):
-            raise UserError(f"the factory makes a {type(module).__name__}, no flax.nnx.Module")
+            raise UserError(f"the factory makes a {type(module).__name__}, not a flax.nnx.Module")
         classes.append(type(module))
         graph, *states = nnx.split(module, *_FILTERS, ...)
         _check_arrays(type(module).__name__, states)
@@ -156,7 +159,7 @@ def _check_arrays(name: str, states: Sequence[Any]) -> None:
 
 
 def _nested(flat: Arrays) -> dict[str, Any]:
-    """Return a tree of dicts; the names of its keys are text, as those of files."""
+    """Return nested dicts, whose keys are strings, as in files."""
     tree: dict[str, Any] = {}
     for path, value in flat.items():
         node = tree
@@ -173,27 +176,27 @@ def _lookup(tree: Any, path: tuple[Any, ...]) -> Any:
 
 
 def _flat_state(shapes: _State, variables: Variables, seed: Array) -> Any:
-    """Return the state of a module: its variables, and random streams that begin at a seed."""
+    """Return the state of a module: its variables, and random streams that start from a seed."""
     flat = {path: _lookup(variables.params, path) for path in shapes.params}
     flat |= {path: _lookup(variables.stats, path) for path in shapes.stats}
     for number, (path, key) in enumerate(shapes.keys.items()):
         stream = jax.random.fold_in(seed, number)
         flat[path] = jax.random.split(stream, key.shape) if key.shape else stream
-    # numpy's count of draws stays a number where JAX traces; see _check_draws
+    # a numpy count stays a concrete number while JAX traces, which `_check_draws` needs
     flat |= {path: np.zeros(count.shape, count.dtype) for path, count in shapes.counts.items()}
     return nnx.from_flat_state(flat)
 
 
 def _check_draws(name: str, counts: Arrays, *, train: bool, key: Array | None) -> None:
-    drawn = any(isinstance(n, np.ndarray | np.number) and np.any(n) for n in counts.values())
-    if drawn and not train:
+    has_draws = any(isinstance(n, np.ndarray | np.number) and np.any(n) for n in counts.values())
+    if has_draws and not train:
         raise UserError(f"{name} draws random numbers in evaluation: use none there")
-    if drawn and key is None:
+    if has_draws and key is None:
         raise UserError(f"{name}: dropout in training needs a key")
 
 
 def _features(sown: Any) -> dict[str, Any]:
-    """Return sown values by name: "pooled", "block/pooled", "pooled/0" of several."""
+    """Return sown values by name: "pooled", "block/pooled", or, of several, "pooled/0", ..."""
     features = {}
     for path, values in _flat(sown).items():
         name = "/".join(map(str, path))

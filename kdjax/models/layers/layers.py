@@ -23,11 +23,11 @@ class Mode(NamedTuple):
 
 
 def batch_norm(mode: Mode, name: str) -> nn.BatchNorm:
-    """Make a batch norm with PyTorch's epsilon 1e-5 and momentum .1 (.9 as Flax counts it).
+    """Make a batch norm with PyTorch's epsilon 1e-5 and momentum 0.1 (0.9 in Flax's convention).
 
     Mean and variance are computed in float32. With an `axis_name` they are those of the batches
-    of all devices together. The running variance follows the biased batch variance, as always in
-    Flax; PyTorch multiplies it by n / (n - 1), n = batch * height * width.
+    of all devices together. As in Flax, the running variance averages biased batch variances;
+    PyTorch multiplies these by n / (n - 1), n = batch * height * width.
     """
     return nn.BatchNorm(
         use_running_average=not mode.train,
@@ -48,7 +48,7 @@ def conv_norm(
     stride: int = 1,
     groups: int = 1,
 ) -> Callable[[jax.Array], jax.Array]:
-    """Make a convolution and its batch norm, inside a compact method; `names` are theirs."""
+    """Make a convolution and a batch norm with these `names`, inside a compact method."""
     window, strides = (kernel, kernel), (stride, stride)
     conv = Conv(features, window, strides, groups=groups, dtype=mode.dtype, name=names[0])
     norm = batch_norm(mode, names[1])
@@ -90,9 +90,9 @@ def global_average(x: jax.Array) -> jax.Array:
 
 
 def classify(x: jax.Array, num_classes: int, features: Mapping[str, jax.Array]) -> Outputs:
-    """Average a map, the feature "pooled", and put the linear layer "fc" on it.
+    """Average a map to the feature "pooled", and apply the linear layer "fc" to it.
 
-    Without classes the average stands for the logits: the backbone of a detector.
+    If `num_classes` is 0, as in the backbone of a detector, the logits are the average.
     """
     pooled = global_average(x)
     if not num_classes:
@@ -102,7 +102,7 @@ def classify(x: jax.Array, num_classes: int, features: Mapping[str, jax.Array]) 
 
 
 def halve(x: jax.Array) -> jax.Array:
-    """Take the maximum of each 2x2 window of [batch, height, width, channel]; odd edges drop."""
+    """Take the maximum of each 2x2 window of [batch, height, width, channel]; drop odd edges."""
     batch, height, width, channels = x.shape
     even = x[:, : height // 2 * 2, : width // 2 * 2]
     return even.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
@@ -112,8 +112,8 @@ def max_pool(x: jax.Array) -> jax.Array:
     """Take the maximum of each 3x3 window, stride 2, one pixel of border, as in a ResNet's stem.
 
     The CPU takes the maximum of strided slices, because the gradient of lax's windowed maximum is
-    slow there. Equal maxima of a window then share its gradient; elsewhere the first gets all of
-    it. After a ReLU equal maxima are zeros, whose gradient is 0.
+    slow there. Equal maxima of a window then share its gradient; on other devices the first gets
+    all of it. After a ReLU equal maxima are zeros, whose gradient is 0.
     """
     border = ((0, 0), (1, 1), (1, 1), (0, 0))
     if jax.default_backend() != "cpu":
@@ -130,7 +130,7 @@ def compute_dtype(dtype: Any) -> Any:
     """Return the floating type that a config names ("bfloat16", None, ...).
 
     Raises:
-      UserError: it is no floating type.
+      UserError: it is not a floating type.
     """
     if dtype is None:
         return None
@@ -147,7 +147,7 @@ def layer_widths(name: str, widths: Any) -> tuple[int, ...]:
     """Return a config's list of layer widths as a tuple.
 
     Raises:
-      UserError: it is no list of whole numbers of at least 1; names the option, `name`.
+      UserError: it is not a list of integers >= 1; names the option, `name`.
     """
     if not isinstance(widths, Sequence) or any(not isinstance(w, int) or w < 1 for w in widths):
         raise UserError(f"{name} is {widths!r}: use a list of whole numbers of at least 1")

@@ -1,4 +1,4 @@
-"""Small networks between the feature maps of two networks: of VID and of factor transfer."""
+"""Small networks of VID and factor transfer, between the feature maps of two players."""
 
 import jax
 from flax import linen as nn
@@ -43,7 +43,7 @@ class Paraphraser(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return the factors of [batch, height, width, channel], and its reconstruction."""
+        """Return the factors and the reconstruction of [batch, height, width, channel]."""
         width, k = x.shape[-1], self.factors
         factors = Translator((width, k, k), self.train, name="encoder")(x)
         return factors, Translator((k, width, width), self.train, name="decoder")(factors)

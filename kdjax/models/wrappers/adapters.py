@@ -1,4 +1,4 @@
-"""Adapters: small networks that give a student features of a wider teacher's shape.
+"""Adapters: small networks that map a student's features to the shape of a teacher's.
 
 An adapter reads features of the network and adds new ones under its own name. It is trained with
 the network, does not change the logits, and is dropped at export.
@@ -95,7 +95,7 @@ class Fusion(nn.Module):
 
 
 def nearest(x: Array, size: tuple[int, ...]) -> Array:
-    """Resize [batch, height, width, channel]: pixel i of n is pixel floor(i * m / n) of the m."""
+    """Resize [batch, height, width, channel]: new pixel i of n is old pixel floor(i m / n) of m."""
     for axis, new in enumerate(size, start=1):
         old = x.shape[axis]
         if new % old:
@@ -125,7 +125,7 @@ def linear_adapter(*, layer: str, width: int) -> Adapter:
 def norm_direction_adapter(
     *, layer: str, width: int, dropout: float = 0.5, axis_name: str | None = None
 ) -> Adapter:
-    """Project a vector as ND does: y = W dropout(batch_norm(x)) + b.
+    """Project a vector (ND): y = W dropout(batch_norm(x)) + b.
 
     Args:
       layer: a feature [batch, channel].
@@ -136,7 +136,7 @@ def norm_direction_adapter(
     Raises:
       UserError: width below 1, dropout outside [0, 1), or (by init) a layer that is a map.
 
-    Source: Wang et al. 2023 (arXiv 2305.17007), for unequal widths; dropout of the published
+    Source: Wang et al. 2023 (arXiv 2305.17007), for unequal widths; dropout as in the published
     code.
 
     >>> norm_direction_adapter(layer="pooled", width=128).module.dropout
@@ -157,21 +157,21 @@ def fusion_adapter(
     dtype: Any = None,
     axis_name: str | None = None,
 ) -> Adapter:
-    """Fuse levels from deep to shallow, and give each the shape of a teacher's (ReviewKD).
+    """Fuse levels from deep to shallow, and map each to the shape of a teacher's level (ReviewKD).
 
     With r_i = batch_norm(conv 1x1(x_i)) of `mid` channels, u_i the fused level i + 1 resized to
-    r_i, and two gates (a, b) = sigmoid(conv 1x1([r_i, u_i])) a pixel:
+    r_i, and two gates (a, b) = sigmoid(conv 1x1([r_i, u_i])) per pixel:
 
         f_i = resize_i(a r_i + b u_i),    y_i = batch_norm(conv 3x3(f_i))
 
-    resize_i goes to the teacher's size, by the nearest pixel; the deepest level has f = resize(r).
+    resize_i takes the nearest pixels for the teacher's size; the deepest level has f = resize(r).
 
     Args:
       layers: shallow to deep; a map [batch, height, width, channel], or a vector, which counts as
         a map of 1 x 1.
       widths: channels of the teacher's levels.
       sizes: of the teacher's levels: height = width, or (height, width).
-      mid: channels of the fused levels; 0 takes the deepest layer's, at most 512.
+      mid: channels of the fused levels; 0 is those of the deepest layer, at most 512.
       dtype: of the computation.
       axis_name: pmap axis over which batch norm is taken.
 
@@ -182,7 +182,7 @@ def fusion_adapter(
     Raises:
       UserError: not as many widths and sizes as layers, or one below 1.
 
-    Source: Chen et al. 2021 (arXiv 2104.09044), section 3.2; resizing and `mid` of the published
+    Source: Chen et al. 2021 (arXiv 2104.09044), section 3.2; resizing and `mid` as in the published
     code.
 
     >>> adapter = fusion_adapter(layers=("stage1", "pooled"), widths=(16, 64), sizes=(32, 1))
@@ -217,8 +217,8 @@ def with_adapters(model: Model, adapters: Mapping[str, Adapter]) -> Model:
       adapters: by name.
 
     Raises:
-      UserError: (by init) no such layer, a name that is a layer's already, a layer that does not
-        suit the adapter.
+      UserError: (by init) an adapter reads a layer that does not exist or does not suit it, or has
+        the name of a layer.
 
     >>> from kdjax import models
     >>> model = models.build("mlp", num_classes=3, hidden=(4,))
@@ -235,8 +235,8 @@ def with_adapters(model: Model, adapters: Mapping[str, Adapter]) -> Model:
         outputs, _ = jax.eval_shape(lambda v, b: model.apply(v, b, train=False), network, shapes)
         params, stats = {}, {}
         for name, adapter in adapters.items():
-            shaped = _features(name, adapter, outputs.features)
-            zeros = tuple(jnp.zeros((1, *x.shape[1:]), x.dtype) for x in shaped)
+            inputs = _features(name, adapter, outputs.features)
+            zeros = tuple(jnp.zeros((1, *x.shape[1:]), x.dtype) for x in inputs)
             try:
                 collections = dict(adapter.module.init(_own_key(key, name), zeros, False))
             except UserError as error:

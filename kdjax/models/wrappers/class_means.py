@@ -16,7 +16,7 @@ def with_class_means(model: Model, *, layer: str, name: str, num_classes: int) -
     `attach_class_means` with measured ones.
 
     Args:
-      model: to be frozen.
+      model: the frozen network.
       layer: the layer whose means are added; a feature [batch, width].
       name: of the new feature.
       num_classes: rows.

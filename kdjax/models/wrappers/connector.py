@@ -22,11 +22,11 @@ class Connector(nn.Module):
     @nn.compact
     def __call__(self, features: Sequence[Array], train: bool) -> tuple[Array, ...]:
         """Map maps [batch, h_i, w_i, channel_i] to [batch, h_i, w_i, widths[i]]."""
-        mode, connected = Mode(train, self.axis_name, self.dtype), []
+        mode, outputs = Mode(train, self.axis_name, self.dtype), []
         for level, (x, width) in enumerate(zip(features, self.widths, strict=True), start=1):
             x = conv_norm(width, mode, (f"conv{level}", f"bn{level}"), kernel=1)(x)
-            connected.append(nn.relu(x) if self.relu else x)
-        return tuple(connected)
+            outputs.append(nn.relu(x) if self.relu else x)
+        return tuple(outputs)
 
 
 def connector_adapter(
@@ -37,7 +37,7 @@ def connector_adapter(
     dtype: Any = None,
     axis_name: str | None = None,
 ) -> Adapter:
-    """Give maps the channels of a teacher's: batch_norm(conv 1x1(x)), without bias.
+    """Project maps to a teacher's channels: batch_norm(conv 1x1(x)), without bias.
 
     Args:
       layers: maps [batch, height, width, channel].

@@ -7,13 +7,13 @@ EMBEDDING = "embedding"  # the feature for critics and probes
 
 
 def as_encoder(model: Model, *, entry: str = "image") -> Model:
-    """Read another entry of the batch, and add the outputs as the feature "embedding".
+    """Make a model that reads one entry of a batch and adds its logits as the feature "embedding".
 
-    The outputs of the network's last layer, its logits, are the representation: build the network
-    with as many "classes" as the representation is wide.
+    The logits are the representation: build the network with `num_classes` equal to the width of
+    the representation.
 
     Args:
-      model: for images.
+      model: a network for images.
       entry: "image", or "view" for the second view of a pair.
 
     Raises:

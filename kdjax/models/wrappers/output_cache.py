@@ -8,20 +8,20 @@ import jax.numpy as jnp
 from kdjax.errors import check_layer
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
-ROW = "train_id"  # the batch's key for rows of the training split, present where the cache applies
+ROW = "train_id"  # entry of a batch: rows of the training split; present if the cache applies
 
 
 def with_cache(model: Model, *, size: int, layers: Sequence[str] = ()) -> Model:
     """Read a frozen network's outputs from a cache for training batches that have `ROW`.
 
-    Other batches (evaluation) go through the network. Its stats become {"network": the model's,
+    The network computes other batches (evaluation). Its stats become {"network": the model's,
     "outputs": {"logits": [size, classes], layer: [size, ...]}}; `init` fills the cache with
     zeros, `attach_cache` with the computed outputs.
 
     Args:
-      model: to be frozen.
+      model: the frozen network.
       size: examples of the training split.
-      layers: features that are cached beside the logits.
+      layers: features that are cached besides the logits.
 
     Raises:
       UserError: (by init) no such layer.

@@ -1,4 +1,4 @@
-"""Parameters of a network among its features, for terms that use another network's layer."""
+"""Parameters of a network as features, for terms that apply a layer of one network to another."""
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -11,9 +11,9 @@ def with_parameters(model: Model, paths: Mapping[str, str]) -> Model:
     """Add parameters to a network's features.
 
     Args:
-      model: whose params are read; they receive the gradients of what reads them.
-      paths: feature -> parameter, as "fc/kernel"; of several names that a pattern such as
-        "layer3_*/bn2/scale" fits, the last one counts.
+      model: the network; its params receive the gradients of the terms that read these features.
+      paths: feature -> path of a parameter, such as "fc/kernel". A path may be a pattern, such as
+        "layer3_*/bn2/scale"; of several matches the last is used, 10 after 9.
 
     Raises:
       UserError: (by apply) no such parameter.
@@ -43,5 +43,5 @@ def _look_up(tree: PyTree, path: str) -> Array:
         names = [name for name in tree if fnmatchcase(name, part)]
         if not names:
             raise UserError(f"no parameter {path!r}; at {part!r} there are {', '.join(tree)}")
-        tree = tree[max(names, key=lambda name: (len(name), name))]  # 10 comes after 9
+        tree = tree[max(names, key=lambda name: (len(name), name))]
     return tree

@@ -6,13 +6,13 @@ import jax
 
 from kdjax.types import Array, Batch, Model, Outputs, PyTree, Variables
 
-# Products are expensive and their results few; sums over devices would be communicated twice. The
-# convolutions of `conv.py` are custom gradients to a policy.
+# Products are expensive and their results small; sums over devices would be communicated twice. The
+# convolutions of `conv.py` appear as custom_vjp calls.
 _SAVED = ("conv_general_dilated", "dot_general", "custom_vjp_call")
 
 
 def with_remat(model: Model) -> Model:
-    """Return the same network, of which the backward pass stores results of products only.
+    """Make a model that stores only the results of products for the backward pass.
 
     Norms, activations, softmaxes and dropout between them are computed again. Results are the same
     up to rounding, as XLA fuses differently; evaluation does not change.

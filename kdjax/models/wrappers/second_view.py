@@ -10,11 +10,11 @@ VIEW = "view"  # the entry of a batch
 def with_second_view(model: Model, *, name: str) -> Model:
     """Add a network's logits of batch["view"] as the feature `name`.
 
-    The views are two batches to batch norm, the second after the first. Without a second view, as
-    in evaluation, the feature holds the logits.
+    Batch norm treats the views as two batches, the image first. Without a second view, as in
+    evaluation, the feature holds the logits of the image.
 
     Args:
-      model: for images.
+      model: a network for images.
       name: of the new feature.
     """
 

@@ -175,9 +175,9 @@ class Noisy(nnx.Module):
 def test_what_cannot_be_a_model_is_refused_in_one_line():
     with pytest.raises(UserError, match=r"Named\.label holds a str, but the state .* is arrays"):
         models.from_nnx(Named)
-    with pytest.raises(UserError, match=r"the factory makes a Linen, no flax\.nnx\.Module"):
+    with pytest.raises(UserError, match=r"the factory makes a Linen, not a flax\.nnx\.Module"):
         models.from_nnx(lambda rngs: Linen())
-    with pytest.raises(UserError, match="no NNX module and no function of rngs"):
+    with pytest.raises(UserError, match="neither an NNX module nor a function of rngs"):
         models.from_nnx(3)
     with pytest.raises(UserError, match="Linear must be called with rngs alone"):
         models.from_nnx(nnx.Linear)
