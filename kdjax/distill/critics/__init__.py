@@ -61,7 +61,7 @@ _KINDS = {
 
 
 def names() -> list[str]:
-    """List the critics that `build` knows."""
+    """List the names of all critics."""
     return list(_KINDS)
 
 
@@ -85,11 +85,11 @@ def build(name: str, options: Mapping[str, Any], labels: Labels) -> Critic:
     Args:
       name: one of `names()`.
       options: the critic's options.
-      labels: returns the labels of the training split, in the order of its ids; called by critics
-        that have a memory of the training set.
+      labels: returns the labels of the training split, in the order of its ids; called only for
+        critics that have a memory of the training set.
 
     Raises:
-      UserError: unknown name or option, or a value that the critic refuses.
+      UserError: an unknown name or option, or an invalid value.
     """
     known = default_options(name)
     unknown = sorted(set(options) - set(known))

@@ -27,7 +27,7 @@ def contrast(
     own_layer: str = "pooled",
     peer_layer: str = "pooled",
 ) -> Critic:
-    """CRD: distinguish the teacher's embedding of an image from those of other classes' images.
+    """CRD: distinguish the teacher's embedding of an image from those of images of other classes.
 
     Both layers, [batch, features], go through a linear head of `width`; `losses.contrast_loss`
     compares them with a memory that has one row per training image and is the critic's stats. The

@@ -24,8 +24,8 @@ class DependencyOptions(NamedTuple):
     """Options of `dependency`.
 
     Args:
-      kind: one of `models.critic.KINDS`; those that end in _spectral or _bjorck are 1-Lipschitz.
-      objective: "wpc" (predictive coding), "cpc" (the same with any critic), "dual".
+      kind: "bilinear" or "concat"; with "_spectral" or "_bjorck" at the end it is 1-Lipschitz.
+      objective: "wpc" (predictive coding with a Lipschitz critic), "cpc" (with any critic), "dual".
       width: width of the critic's layers.
       depth: number of layers of the critic's sides, or of its hidden layers.
       radius: length of the bounded features. A Lipschitz critic's scores differ by at most the
@@ -33,7 +33,7 @@ class DependencyOptions(NamedTuple):
       bound: "sphere" scales features to the radius, "ball" projects them into it, which is
         1-Lipschitz; "none" is for a plain kind with the metric of the inputs.
       sides: sides of the penalty, 1 or 2; see `losses.gradient_penalty`.
-      at: the points of the penalty.
+      at: the pairs at which the penalty is evaluated: "interpolated", "joint" or "product".
       off_diagonal: exclude the real pairs from the second mean of "dual".
       metric: f is 1-Lipschitz in the Euclidean metric of both "features", or of both "inputs" of
         the networks. With "inputs" both players must be trained (`moves="both"`): the penalty of a
@@ -62,9 +62,9 @@ def dependency(options: DependencyOptions = DependencyOptions()) -> Critic:  # n
     A critic f scores every student feature with every teacher feature of the batch (of all
     devices). The term is -J + penalty x gradient penalty, with J the objective: the critic and the
     student both *maximise* J. Plain kinds with a Wasserstein objective have the penalty; in the
-    metric of features it trains only the critic, because the features are detached. The critic
-    reports `estimate` (J; for "wpc" and "cpc" J + ln(batch), in nats), `slope` (of a plain critic
-    in the metric of features: the largest slope at this batch's pairs) and, if there is one,
+    metric of features it trains only the critic, because the features are detached. The metrics
+    are `estimate` (J; for "wpc" and "cpc" J + ln(batch), in nats), `slope` (of a plain critic in
+    the metric of features: the largest slope at this batch's pairs) and, if there is one,
     `penalty`.
 
     Raises:
@@ -92,7 +92,7 @@ def dependency(options: DependencyOptions = DependencyOptions()) -> Critic:  # n
 
     def loss(variables: Variables, student: Outputs, teacher: Outputs, batch, scalars, key: Array):
         x, y = (
-            _bounded(outputs.features[layer], options)
+            _bound_features(outputs.features[layer], options)
             for outputs, layer in zip((student, teacher), layers, strict=True)
         )
         scores, stats = critic.scores(variables, x, y, train=True)
@@ -100,7 +100,8 @@ def dependency(options: DependencyOptions = DependencyOptions()) -> Critic:  # n
         offset = 0.0 if options.objective == "dual" else jnp.log(jnp.float32(len(scores)))
         metrics = {"estimate": objective + offset}
         detached_x, detached_y, detached = lax.stop_gradient((x, y, variables))
-        if not critic.constrained and options.metric == "features":  # others have an `upper_bound`
+        # the slope of a constrained critic has an `upper_bound`
+        if not critic.constrained and options.metric == "features":
             slope = pair_critics.measured_slope(critic, detached, detached_x, detached_y)
             metrics["slope"] = slope
         total = -objective
@@ -141,7 +142,7 @@ def _input_penalty(critic: pair_critics.PairCritic, options: DependencyOptions) 
 
         def f(a: Array, b: Array) -> Array:
             features = (
-                _bounded(network(z.reshape(-1, *like.shape[1:])).features[layer], options)
+                _bound_features(network(z.reshape(-1, *like.shape[1:])).features[layer], options)
                 for network, z, like, layer in zip(
                     players.networks, (a, b), (x, y), layers, strict=True
                 )
@@ -157,13 +158,13 @@ def _input_penalty(critic: pair_critics.PairCritic, options: DependencyOptions) 
 
 def _check(options: DependencyOptions) -> None:
     kind, bound, metric = options.kind, options.bound, options.metric
-    for name, word, known in (
+    for name, value, known in (
         ("objective", options.objective, OBJECTIVES),
         ("at", options.at, PLACES),
         ("metric", metric, METRICS),
     ):
-        if word not in known:
-            raise UserError(f"{name} is {word!r}; it must be one of {', '.join(known)}")
+        if value not in known:
+            raise UserError(f"{name} is {value!r}; it must be one of {', '.join(known)}")
     if options.sides not in (1, 2):
         raise UserError(f"sides is {options.sides!r}; it must be 1 or 2")
     lipschitz = bool(kind.partition("_")[2])
@@ -184,7 +185,7 @@ def _check(options: DependencyOptions) -> None:
         )
 
 
-def _bounded(x: Array, options: DependencyOptions) -> Array:
+def _bound_features(x: Array, options: DependencyOptions) -> Array:
     if options.bound == "none":
         return x
     if options.bound == "ball":

@@ -41,9 +41,9 @@ def variational_information(
       peer_layers: maps of the teacher, one for each of `own_layers`.
 
     Raises:
-      UserError: unequal numbers of layers; by init, a layer that is no map.
+      UserError: unequal numbers of layers; by init, a layer that is not a map.
 
-    Source: Ahn et al. 2019 (arXiv 1904.05835); widths and initial variance of public code.
+    Source: Ahn et al. 2019 (arXiv 1904.05835); widths and initial variance as in public code.
 
     >>> variational_information(own_layers=("stage1",), peer_layers=("stage2",)).layers
     (('stage1', 'stage2'),)
@@ -74,11 +74,12 @@ def variational_information(
 def factor_transfer(
     *, own_layer: str = "stage3", peer_layer: str = "stage3", rate: float = 0.5
 ) -> Critic:
-    """FT: a translator of the student's map imitates the factors of a paraphraser of the teacher's.
+    """FT: translate the student's map to the factors of a paraphraser of the teacher's map.
 
-    Terms: "paraphrase", the mean squared error that trains the paraphraser; "factor_transfer" and
-    "spatial_factor_transfer", which compare with its factors in evaluation mode. As published, the
-    paraphraser is trained first, for 30 epochs (`until_step`), then the rest (`from_step`).
+    The terms are "paraphrase", the mean squared error that trains the paraphraser, and
+    "factor_transfer" and "spatial_factor_transfer", which compare the translation with the factors
+    (in evaluation mode). As published, the paraphraser is trained first, for 30 epochs
+    (`until_step`), then the rest (`from_step`).
 
     Args:
       own_layer: a map of the student.
@@ -86,9 +87,9 @@ def factor_transfer(
       rate: number of factors divided by the teacher's channels.
 
     Raises:
-      UserError: rate not in (0, 1]; by init, a layer that is no map.
+      UserError: rate not in (0, 1]; by init, a layer that is not a map.
 
-    Source: Kim, Park, Kwak 2018 (arXiv 1802.04977)
+    Source: Kim, Park, Kwak 2018 (arXiv 1802.04977).
 
     >>> sorted(factor_transfer().terms)
     ['factor_transfer', 'paraphrase', 'spatial_factor_transfer']
@@ -120,17 +121,17 @@ def factor_transfer(
             name: {"params": variables.params[name], "batch_stats": stats}
             for name, stats in variables.stats.items()
         }
-        translated, moved = translator.apply(
+        translated, updated = translator.apply(
             collections["translator"], own, mutable=["batch_stats"]
         )
-        stats = {**variables.stats, "translator": moved["batch_stats"]}
+        stats = {**variables.stats, "translator": updated["batch_stats"]}
         values = {}
         if "paraphrase" in scalars:
-            (_, again), moved = paraphraser.apply(
+            (_, reconstruction), updated = paraphraser.apply(
                 collections["paraphraser"], peer, mutable=["batch_stats"]
             )
-            values["paraphrase"] = losses.feature_mse(again, peer)
-            stats["paraphraser"] = moved["batch_stats"]
+            values["paraphrase"] = losses.feature_mse(reconstruction, peer)
+            stats["paraphraser"] = updated["batch_stats"]
         factors, _ = paraphraser.clone(train=False).apply(
             jax.lax.stop_gradient(collections["paraphraser"]), peer
         )
@@ -158,7 +159,7 @@ def correlation_congruence(
     Raises:
       UserError: width below 1; by init, a layer that is not [batch, features].
 
-    Source: Peng et al. 2019 (arXiv 1904.01802); width of public code.
+    Source: Peng et al. 2019 (arXiv 1904.01802); width as in public code.
 
     >>> correlation_congruence(width=8).layers
     (('pooled', 'pooled'),)
@@ -189,7 +190,7 @@ def _map_shape(outputs: Outputs, layer: str) -> tuple[int, ...]:
     """Return the shape of a map of one example.
 
     Raises:
-      UserError: no such layer, or a layer that is no map.
+      UserError: no such layer, or a layer that is not a map.
     """
     check_layer("it reads maps", layer, outputs.features)
     shape = outputs.features[layer].shape

@@ -57,7 +57,7 @@ class Player(NamedTuple):
 
     @property
     def windows(self) -> tuple[StepWindow, ...]:
-        """The step windows of the terms if all have one, else (); outside, the player is paused."""
+        """Step windows of the terms if all have one, else (); outside of all the player pauses."""
         schedules = [term.weight_schedule for term in self.terms.values()]
         windows = tuple(s for s in schedules if isinstance(s, StepWindow))
         return windows if len(windows) == len(schedules) else ()
@@ -79,7 +79,7 @@ def role_key(key: Array, role: str) -> Array:
 
 
 def switokd_pause(own: Outputs, watched: Outputs, batch: Batch) -> Array:
-    """Return whether SwitOKD pauses the teacher (own): it is too far ahead of the student."""
+    """Return whether SwitOKD pauses the teacher (own); see `losses.switch_signal`."""
     signal = losses.switch_signal(
         watched.logits, own.logits, batch["label"], mask=batch.get("mask")
     )
@@ -89,7 +89,7 @@ def switokd_pause(own: Outputs, watched: Outputs, batch: Batch) -> Array:
 def player_hparams(
     player: Player, *, learning_rate: float, weight_decay: float = 0.0
 ) -> dict[str, Any]:
-    """Return the hyperparameters of a player, arguments of the compiled step; {} if frozen."""
+    """Return the hyperparameters of a player, an argument of the compiled step; {} if frozen."""
     if not player.trains:
         return {}
     rates = {"learning_rate": learning_rate, "weight_decay": weight_decay}
@@ -135,7 +135,9 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
             total, metrics = total + role_loss, {**metrics, **role_metrics}
         active = _active(players, forward)
         if not any(term.spec.sums for player in players.values() for term in player.terms.values()):
-            metrics |= _accuracies(forward)  # from all logits, which such terms do not compute
+            metrics |= _accuracies(
+                forward
+            )  # these need all logits, which such terms do not compute
         metrics |= {f"{r}/active": on / device_count(axis_name) for r, on in active.items()}
         return total, Aux(new_stats, metrics, active, outputs)
 
@@ -159,9 +161,9 @@ def _apply(
     """Run all networks, those with `shares` last; return outputs and new stats by role."""
     outputs, stats = {}, {}
     for role, player in sorted(players.items(), key=lambda item: item[1].shares is not None):
-        seen = _with_shared_regions(player, outputs, batch)
+        player_batch = _with_shared_regions(player, outputs, batch)
         outputs[role], stats[role] = player.model.apply(
-            variables[role], seen, train=player.trains, key=keys[role]
+            variables[role], player_batch, train=player.trains, key=keys[role]
         )
     return outputs, stats
 
@@ -169,10 +171,10 @@ def _apply(
 def _with_shared_regions(player: Player, outputs: Mapping[str, Outputs], batch: Batch) -> Batch:
     if player.shares is None:
         return batch
-    guide, names = player.shares
+    source, names = player.shares
     for name in names:
-        check_layer(f"regions of {guide}", name, outputs[guide].features)
-    return {**batch, **{n: jax.lax.stop_gradient(outputs[guide].features[n]) for n in names}}
+        check_layer(f"regions of {source}", name, outputs[source].features)
+    return {**batch, **{n: jax.lax.stop_gradient(outputs[source].features[n]) for n in names}}
 
 
 def _zero_masked_rows(batch: Batch) -> Batch:
@@ -252,16 +254,16 @@ def _accuracies(forward: _Forward) -> dict[str, Array]:
     """Return this device's share of each role's accuracy, where the labels are classes."""
     metrics = {}
     for role, outputs in forward.detached.items():
-        seen = rows(outputs, forward.batch)
-        if outputs.logits.shape[-1] == 1 or seen["label"].ndim > 1:
+        label, mask = label_and_mask(rows(outputs, forward.batch)).values()
+        if outputs.logits.shape[-1] == 1 or label.ndim > 1:
             continue  # regressions; pairs, whose labels are latent factors
-        correct = jnp.argmax(outputs.logits, axis=-1) == seen["label"]
-        metrics[f"{role}/accuracy"] = local_masked_mean(correct, seen["mask"], forward.axis_name)
+        correct = jnp.argmax(outputs.logits, axis=-1) == label
+        metrics[f"{role}/accuracy"] = local_masked_mean(correct, mask, forward.axis_name)
     return metrics
 
 
 def _active(players: Mapping[str, Player], forward: _Forward) -> dict[str, Array]:
-    """Return whether each role with a pause rule, or a window for every term, is trained now."""
+    """Return whether each role with a pause rule or step windows is trained at this step."""
     active = {}
     for role, player in players.items():
         if windows := player.windows:
@@ -271,8 +273,8 @@ def _active(players: Mapping[str, Player], forward: _Forward) -> dict[str, Array
             logits = forward.detached[role].logits, forward.detached[watched].logits
             own, other = (Outputs(z, {}) for z in gather(logits, forward.axis_name))
             labels = label_and_mask(rows(forward.detached[role], forward.batch))
-            waits = pause(own, other, gather(labels, forward.axis_name))
-            active[role] = ~waits & active.get(role, True)
+            is_paused = pause(own, other, gather(labels, forward.axis_name))
+            active[role] = ~is_paused & active.get(role, True)
     return active
 
 
@@ -280,11 +282,11 @@ def _check(players: Mapping[str, Player]) -> None:
     for role, player in players.items():
         watched = [("pause", player.pause[1])] if player.pause else []
         if player.shares is not None:
-            guide = player.shares[0]
-            watched.append(("regions", guide))
-            if guide != role and guide in players and players[guide].shares is not None:
+            source = player.shares[0]
+            watched.append(("regions", source))
+            if source != role and source in players and players[source].shares is not None:
                 raise ValueError(
-                    f"{role}: its regions come from {guide!r}, which takes its own from another "
+                    f"{role}: its regions come from {source!r}, which takes its own from another "
                     "role"
                 )
         watched += [(name, peer) for name, term in player.terms.items() for peer in term.toward]

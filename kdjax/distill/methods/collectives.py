@@ -1,4 +1,4 @@
-"""Global means and gathered batches of a batch that is divided over devices."""
+"""Means and global arrays of a batch that is divided over devices."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def local_share(total: Array, mask: Array, axis_name: str | None) -> Array:
 
 
 def gather(tree: Any, axis_name: str | None) -> Any:
-    """Return the global batch, on every device."""
+    """Concatenate the arrays of all devices along the batch, on every device."""
     if axis_name is None:
         return tree
     return jax.tree.map(lambda x: jax.lax.all_gather(x, axis_name, tiled=True), tree)

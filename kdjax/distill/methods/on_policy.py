@@ -3,7 +3,7 @@
     method = on_policy(co_train(players), "student", model, Sampling(32))
 
 GKD: the terms then compare the players on tokens that the student has drawn (Agarwal et al. 2023,
-arXiv 2306.13649). No gradient flows through the drawing.
+arXiv 2306.13649). No gradient flows through the sampling.
 """
 
 from typing import Any
@@ -25,9 +25,9 @@ def on_policy(
 ) -> Method:
     """Replace the ends of texts by the player's own tokens, on a share of the batches.
 
-    hparams[role]["on_policy"] has "share", the probability of such a batch, and "temperature", by
-    which tokens are drawn. Both may be traced. The draws depend on the step's key and on the "id"
-    of a text only.
+    hparams[role]["on_policy"] has "share", the probability of such a batch, and "temperature", that
+    of the sampling. Both may be traced. The new tokens of a text depend only on the step's key and
+    on the text's "id".
 
     A text ends as `complete` describes. A term with labels, such as `ce`, would then train on the
     player's own tokens; GKD has none.
@@ -44,15 +44,15 @@ def on_policy(
       A Method, with the metric `<role>/on_policy`, the share of the texts with own tokens.
 
     Raises:
-      UserError: by the loss, a batch without such entries, texts that are not longer than the new
-        tokens.
+      UserError: by the loss, a batch without such entries, or texts that are not longer than the
+        new tokens.
     """
 
     def loss(params, stats, batch: Batch, hparams, key: Array, step: Array | int = 0):
         check_entries("on-policy distillation", _ENTRIES, batch)
         numbers = hparams[role]["on_policy"]
         coin_key, text_key = jax.random.split(role_key(key, f"{role}/on_policy"))
-        own = jax.random.bernoulli(coin_key, numbers["share"])
+        replaces = jax.random.bernoulli(coin_key, numbers["share"])
         frozen = jax.lax.stop_gradient(strip_wrappers(Variables(params[role], stats[role])))
         rule = sampling._replace(temperature=numbers["temperature"])
         texts = {name: jnp.asarray(batch[name]) for name in _texts(batch)}
@@ -64,7 +64,7 @@ def on_policy(
         def keep(texts: Batch) -> tuple[Batch, Array]:
             return texts, jnp.zeros(keys.shape, bool)
 
-        texts, drawn = jax.lax.cond(own, draw, keep, texts)
+        texts, drawn = jax.lax.cond(replaces, draw, keep, texts)
         total, aux = method.loss(params, stats, {**batch, **texts}, hparams, key, step)
         mask = batch.get("mask", jnp.ones(keys.shape, jnp.float32))
         share = local_masked_mean(drawn.astype(jnp.float32), mask, axis_name)
@@ -78,10 +78,10 @@ def complete(
 ) -> tuple[Batch, Array]:
     """Replace the end of each text by tokens that a decoder draws.
 
-    A text is cut before its last `max_new_tokens` tokens, and before a token that is predicted: a
-    prompt stays as it is. Labels before the cut become -1, as the tokens there are not the
-    decoder's. In a row of several texts, that which holds the cut is continued. A row without room
-    for `max_new_tokens` behind its prompt stays unchanged.
+    A text is cut before the first predicted token among its last `max_new_tokens` tokens, so a
+    prompt is never cut. Labels of tokens before the cut become -1, because those tokens are not the
+    decoder's. In a row of several texts, the one with the cut is continued. A row without room for
+    `max_new_tokens` after the cut stays unchanged.
 
     Args:
       model: a decoder.
@@ -103,36 +103,36 @@ def complete(
             f"on_policy.max_new_tokens is {count}, but the texts have {ids.shape[1]} tokens: lower "
             "it or raise data.max_length"
         )
-    places = jnp.arange(ids.shape[1])
+    positions = jnp.arange(ids.shape[1])
     real = texts["attention_mask"] > 0
     segments = texts.get("segment_ids", real.astype(jnp.int32))
-    can_cut = (label >= 0) & (places >= jnp.sum(real, axis=1, keepdims=True) - count - 1)
+    can_cut = (label >= 0) & (positions >= jnp.sum(real, axis=1, keepdims=True) - count - 1)
     cut = jnp.argmax(can_cut, axis=1)[:, None] + 1
-    changes = jnp.any(can_cut, axis=1) & (cut[:, 0] <= room)
+    is_changed = jnp.any(can_cut, axis=1) & (cut[:, 0] <= room)
     segment = jnp.take_along_axis(segments, cut - 1, axis=1)
-    prompt = (places < cut) & (segments == segment)
+    prompt = (positions < cut) & (segments == segment)
     prompts = {"input_ids": ids[:, :room], "attention_mask": prompt[:, :room].astype(jnp.int32)}
     new = generate(model, variables, prompts, keys, sampling)
 
-    def moved(x: Array, number: Array, rest: Any) -> Array:
+    def select(x: Array, number: Array, rest: Any) -> Array:
         """Return entry `number` of each row, and `rest` where there is no such new token."""
         at = jnp.clip(number, 0, count - 1)
         inside = (number == at) & (jnp.take_along_axis(new.mask, at, axis=1) > 0)
         return jnp.where(inside, jnp.take_along_axis(x, at, axis=1), rest)
 
-    number = places - cut  # of the new token at a place
-    behind = {
-        "input_ids": moved(new.ids, number, 0),
-        "attention_mask": moved(new.mask, number, 0),
-        "segment_ids": moved(jnp.broadcast_to(segment, new.ids.shape), number, 0),
+    number = positions - cut  # index of the new token at each position
+    completed = {
+        "input_ids": select(new.ids, number, 0),
+        "attention_mask": select(new.mask, number, 0),
+        "segment_ids": select(jnp.broadcast_to(segment, new.ids.shape), number, 0),
     }
-    written = {k: jnp.where(number < 0, texts[k], x) for k, x in behind.items() if k in texts}
-    written["label"] = moved(new.ids, number + 1, -1)
+    entries = {k: jnp.where(number < 0, texts[k], x) for k, x in completed.items() if k in texts}
+    entries["label"] = select(new.ids, number + 1, -1)
     changed = {
-        k: jnp.where(changes[:, None], x, texts[k]).astype(texts[k].dtype)
-        for k, x in written.items()
+        k: jnp.where(is_changed[:, None], x, texts[k]).astype(texts[k].dtype)
+        for k, x in entries.items()
     }
-    return changed, changes
+    return changed, is_changed
 
 
 def _texts(batch: Batch) -> list[str]:

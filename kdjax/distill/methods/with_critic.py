@@ -53,7 +53,7 @@ def critic_hparams(
     learning_rate: float,
     weight_decay: float = 0.0,
 ) -> dict[str, Any]:
-    """Return the hyperparameters of a critic, arguments of the compiled step.
+    """Return the hyperparameters of a critic, an argument of the compiled step.
 
     Args:
       critic: the critic.
@@ -112,7 +112,7 @@ def with_critic(
       role: a name for the critic.
       critic_role: the critic and its settings.
       models: the models of the two players, by role.
-      axis_name: as in `co_train`; a coupled critic sees the batch of all devices.
+      axis_name: as in `co_train`; a coupled critic reads the batch of all devices.
 
     Returns:
       A Method with one more trained role. It adds the metrics `<role>/loss`,
@@ -120,7 +120,7 @@ def with_critic(
 
     Raises:
       ValueError: a role that exists already, the same player twice, a frozen player that the critic
-        should train, or a penalty at the inputs with only one trained player.
+        would have to train, or a penalty at the inputs with only one trained player.
       UserError: by the loss, a batch without an entry that the critic needs.
 
     >>> from kdjax import models
@@ -146,23 +146,25 @@ def with_critic(
     def loss(params, stats, batch: Batch, hparams, key: Array, step: Array | int = 0):
         total, aux = method.loss(params, stats, batch, hparams, key, step)
         student, teacher = _compared_outputs(critic_role, aux.outputs)
-        seen = _critic_batch(critic, role, batch)
+        critic_batch = _critic_batch(critic, role, batch)
         critic_key = role_key(key, role)
         if critic.coupled:  # one key, so stats stay the same on all devices
-            student, teacher, seen = gather((student, teacher, seen), axis_name)
+            student, teacher, critic_batch = gather((student, teacher, critic_batch), axis_name)
         else:
             critic_key = device_key(critic_key, axis_name)
         scalars, weights = _split_hparams(hparams[role]["terms"], critic_role, step)
         variables = Variables(params[role], stats[role])
         values, new_stats, reported = critic.loss(
-            variables, student, teacher, seen, scalars, critic_key
+            variables, student, teacher, critic_batch, scalars, critic_key
         )
         if critic.input_penalty is not None:
             players = {r: Variables(params[r], stats[r]) for r in between}
             inputs = _player_inputs(critic_role, models, players, batch, axis_name)
-            penalties, more = critic.input_penalty(variables, inputs, scalars, critic_key)
+            penalties, penalty_metrics = critic.input_penalty(
+                variables, inputs, scalars, critic_key
+            )
             values = {name: value + penalties.get(name, 0.0) for name, value in values.items()}
-            reported = {**reported, **more}
+            reported = {**reported, **penalty_metrics}
         count = device_count(axis_name)
         metrics = {f"{role}/{name}": value / count for name, value in reported.items()}
         share = jnp.float32(0)
@@ -170,7 +172,7 @@ def with_critic(
             raw = value
             if jnp.ndim(value):
                 axis = None if critic.coupled else axis_name
-                raw = local_masked_mean(value, seen["mask"], axis)
+                raw = local_masked_mean(value, critic_batch["mask"], axis)
             if critic.coupled or not jnp.ndim(value):
                 raw = raw / count
             share = share + weights[name] * raw

@@ -64,7 +64,7 @@ class Critic(NamedTuple):
     `loss` returns the terms in `scalars`. It trains the critic's params and the first player (the
     student); the outputs of the second (the teacher) are detached. `terms`: term -> its scalars;
     `layers`: pairs (student, teacher) of features that it reads. `coupled`: it mixes examples or
-    its stats depend on them, so it sees the outputs of all devices. `needs`: entries of a batch
+    its stats depend on them, so it gets the outputs of all devices. `needs`: entries of a batch
     that it reads besides "label" and "mask".
 
     `input_penalty`: a part that differentiates the players at their inputs, such as a penalty on

@@ -1,4 +1,4 @@
-"""Terms of a detector that compare with labels; a classifier's terms work on its classes.
+"""Terms of a detector that compare with labels; the terms of classifiers apply to its classes.
 
 `models.faster_rcnn` names the features that these terms read.
 """

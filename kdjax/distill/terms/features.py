@@ -25,7 +25,7 @@ def feature_mse(own_layer: str = "pooled", peer_layer: str = "pooled") -> TermSp
 def attention_transfer(
     own_layers: Sequence[str] = STAGES, peer_layers: Sequence[str] = STAGES
 ) -> TermSpec:
-    """AT: attention maps, summed over the stages; heights and widths must agree, channels not."""
+    """AT: attention maps, summed over the stages; heights and widths must be equal."""
     layers = paired_layers(own_layers, peer_layers)
     return TermSpec(summed(losses.attention_transfer, layers), {}, layers=layers, match="space")
 
@@ -91,7 +91,7 @@ def _relation(loss: Callable[[Array, Array], Array], own_layer: str, peer_layer:
 
 
 def norm_direction(own_layer: str = "pooled", peer_layer: str = "pooled") -> TermSpec:
-    """ND: moves features along the frozen teacher's class means; norms may exceed the teacher's."""
+    """ND: moves features towards a frozen teacher's class means; norms may exceed the teacher's."""
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         features = teachers[0].features
@@ -114,7 +114,7 @@ def class_mean_cosine(own_layer: str = "pooled", peer_layer: str = "pooled") -> 
 
 
 def stepwise_norm(own_layer: str = "pooled") -> TermSpec:
-    """ND's ablation: norm only (SIFN), each norm towards itself plus `step`."""
+    """ND's ablation: norm only (SIFN); the target of each norm is itself plus `step`."""
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         return losses.stepwise_norm(student.features[own_layer], **scalars)

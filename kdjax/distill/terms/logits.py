@@ -30,7 +30,7 @@ _OWN_LOGITS = ("class_logits", "distillation_logits")  # of `vit.vit`
 
 def cross_entropy(layer: str = "", chunk: int = 0) -> TermSpec:
     """Cross-entropy with the labels, or with "token_targets"; `label_smoothing` in [0, 1)."""
-    layer, own = _places(layer)
+    layer, own = _split_layer(layer)
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         labels = student.features[TARGETS] if layer else batch["label"]
@@ -70,7 +70,7 @@ def soft_cross_entropy(layer: str = "", chunk: int = 0) -> TermSpec:
 
 def hard_cross_entropy(layer: str = "", chunk: int = 0) -> TermSpec:
     """Cross-entropy with the teacher's most probable class: DeiT's hard distillation."""
-    layer, own = _places(layer)
+    layer, own = _split_layer(layer)
     loss_fn = pairwise(losses.hard_cross_entropy, layer)
     smoothing = {"label_smoothing": Scalar(0.0, (-1e-9, 1.0))}
     layers, rows = token_features(layer), row_kind(layer)
@@ -133,7 +133,10 @@ def skew_reverse_kl(layer: str = "", chunk: int = 0) -> TermSpec:
 
 
 def adaptive_kl(layer: str = "", from_tail: bool = False, chunk: int = 0) -> TermSpec:
-    """AKL: forward KL for the teacher's head, reverse for its tail, times T^2."""
+    """AKL: forward KL for the head of the teacher's distribution, reverse for its tail, times T^2.
+
+    `from_tail`: as in `losses.adaptive_kl`.
+    """
 
     def loss(student: Array, teacher: Array, *, temperature: Any) -> Array:
         return losses.adaptive_kl(student, teacher, from_tail=from_tail, temperature=temperature)
@@ -177,7 +180,7 @@ def _divergence(
     scale_by_temperature_squared: bool = False,
 ) -> TermSpec:
     """Compare logits at a temperature with one teacher."""
-    layer, own = _places(layer)
+    layer, own = _split_layer(layer)
     spec = TermSpec(
         pairwise(loss, layer),
         {**TEMPERATURE, **(scalars or {})},
@@ -189,8 +192,8 @@ def _divergence(
     return in_chunks(spec, loss, layer, chunk)
 
 
-def _places(layer: str) -> tuple[str, str]:
-    """Return the layer of both players, and the student's feature that stands for its logits."""
+def _split_layer(layer: str) -> tuple[str, str]:
+    """Return the layer of both players, and the student's feature that replaces its logits."""
     return ("", layer) if layer in _OWN_LOGITS else (layer, "")
 
 
@@ -214,7 +217,7 @@ def _ensemble(loss: Callable[..., Array]) -> TermSpec:
 
 
 def decoupled_kl() -> TermSpec:
-    """DKD: target and other classes apart, times T^2; default alpha, beta and T are CIFAR's."""
+    """DKD: target and other classes separately, times T^2; alpha, beta and T are CIFAR's."""
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         return losses.decoupled_kl(student.logits, teachers[0].logits, batch["label"], **scalars)

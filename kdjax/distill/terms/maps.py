@@ -46,7 +46,10 @@ def singular_vectors(
     count: int = 1,
     channels: bool = False,
 ) -> TermSpec:
-    """KDSVD: leading singular vectors of consecutive layers."""
+    """KDSVD: leading singular vectors of consecutive layers.
+
+    `count` and `channels`: as in `losses.singular_vectors`.
+    """
 
     def loss(student: Sequence[Array], teacher: Sequence[Array]) -> Array:
         return losses.singular_vectors(student, teacher, count=count, channels=channels)
@@ -84,7 +87,7 @@ def margin_relu_distance(
     peer_layers: Sequence[str] = BEFORE_RELU,
     norms: Sequence[str] = LAST_NORMS,
 ) -> TermSpec:
-    """OFD: activations before the ReLU; a layer has half the next one's weight; default .001.
+    """OFD: activations before the ReLU; default weight .001; each layer has half that of the next.
 
     `norms` are the teacher's batch norms before these layers, whose parameters give the margins.
     """
@@ -117,7 +120,7 @@ def _levels(own_layer: str, peer_layers: Sequence[str]) -> Layers:
 
 
 def softmax_regression(own_layer: str = "connector1", peer_layer: str = "pooled") -> TermSpec:
-    """SRRL: features and their logits by the teacher's classifier; needs a connector, ReLU."""
+    """SRRL: features, and their logits from the teacher's head; needs a connector with ReLU."""
     kernel = "fc/kernel"
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
@@ -145,7 +148,10 @@ def class_activation(
     normalize: bool = False,
     binarize: bool = False,
 ) -> TermSpec:
-    """CAT-KD: class maps; default weights .7 to 15, for normalized maps 15 to 600."""
+    """CAT-KD: class maps; published weights .7 to 15, for normalized maps 15 to 600.
+
+    `resolution`, `normalize` and `binarize`: as in `losses.class_activation`.
+    """
 
     def loss(student: Array, teacher: Array, batch: Batch, scalars: Scalars) -> Array:
         return losses.class_activation(
@@ -178,11 +184,11 @@ def _regional(
     grids: Sequence[int],
     scalars: dict[str, Scalar],
 ) -> TermSpec:
-    def of_regions(student: Array, teacher: Array, batch: Batch, scalars: Scalars) -> Array:
+    def regional_loss(student: Array, teacher: Array, batch: Batch, scalars: Scalars) -> Array:
         regions = (losses.region_logits(maps, grids=grids) for maps in (student, teacher))
         return loss(*regions, batch["label"], **scalars)
 
-    spec = _class_maps(of_regions, own_layer, peer_layer, scalars)
+    spec = _class_maps(regional_loss, own_layer, peer_layer, scalars)
     return spec._replace(scale_by_temperature_squared=True)
 
 

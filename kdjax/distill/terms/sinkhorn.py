@@ -32,8 +32,8 @@ def sinkhorn(
       tolerance: stop when the error of the rows is below it; 0 always runs `num_iters`.
       layer: with "token_logits", every real token of all examples is a row.
       average: divide the sum by the number of real rows.
-      per_sequence: of a language model, transport between the tokens of each row of the batch
-        alone; the mean over all real tokens.
+      per_sequence: for a language model: transport between the tokens of one row at a time, and
+        the mean over all real tokens; `layer` and `average` have no effect.
 
     Raises:
       UserError: a number out of range, or another layer.

@@ -40,7 +40,7 @@ class TermSpec(NamedTuple):
     """A loss and the outputs that it reads.
 
     `loss_fn(student, teachers, batch, scalars) -> [batch]`, or [] if `coupled` (the loss mixes
-    examples and sees the batch of all devices; it may return ([], {name: scalar}), with scalars to
+    examples and gets the batch of all devices; it may return ([], {name: scalar}), with scalars to
     log). `teachers`: the players it compares with: "none", "each" (one at a time, averaged) or
     "all" (at once). `scale_by_temperature_squared`: the gradient of the loss falls as 1/T^2, so the
     term multiplies by T^2 by default. `layers`: pairs (student, teacher) of features that it reads;
@@ -67,13 +67,13 @@ class TermSpec(NamedTuple):
 
     @property
     def own_layers(self) -> tuple[str, ...]:
-        """Features of the student that it reads."""
+        """Features of the student that the loss reads."""
         own_logits = (self.own_logits,) if self.own_logits else ()
         return (*(own for own, _ in self.layers), *own_logits)
 
     @property
     def peer_layers(self) -> tuple[str, ...]:
-        """Features of a teacher that it reads, except class means."""
+        """Features of a teacher that the loss reads, except class means."""
         return tuple(peer for _, peer in self.layers)
 
 
@@ -155,7 +155,11 @@ def check_domain(name: str, value: float, scalar: Scalar) -> None:
 
 
 def paired_layers(own: Sequence[str], peer: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Pair the layers of two players; lists of unequal length are refused."""
+    """Pair the layers of two players.
+
+    Raises:
+      UserError: lists of unequal length.
+    """
     if len(own) != len(peer):
         raise UserError(
             f"own_layers has {len(own)} names and peer_layers {len(peer)}; the numbers must be "

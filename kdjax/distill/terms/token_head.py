@@ -1,10 +1,10 @@
-"""Losses of tokens from hidden states: logits of a chunk of tokens at a time.
+"""Losses of tokens from hidden states, with the logits of one chunk of tokens at a time.
 
     sum_i w_i loss(states_i table^T, teacher_states_i teacher_table^T)
 
-The forward pass computes the gradient as well, chunk by chunk, because the backward pass of a sum
-only scales it. There are as many products as on the plain path, and the logits of one chunk exist
-at a time. Each term computes the student's logits anew.
+The forward pass also computes the gradient, chunk by chunk, because the backward pass of a sum only
+scales it. There are as many products as without chunks, but only the logits of one chunk are in
+memory. Each term computes the student's logits again.
 """
 
 import functools
@@ -67,17 +67,17 @@ def in_chunks(spec: TermSpec, loss: TokenLoss, layer: str, chunk: int) -> TermSp
       spec: the term on logits.
       loss: of one token.
       layer: of the term, "" (rows are tokens) or "token_logits".
-      chunk: tokens whose logits exist at a time; 0 returns `spec`.
+      chunk: tokens whose logits are in memory at a time; 0 returns `spec`.
 
     Raises:
-      UserError: a negative chunk, or one of logits that are not tokens'.
+      UserError: a negative chunk, or a chunk of a term whose logits are not of tokens.
     """
     if chunk == 0:
         return spec
     if chunk < 0:
         raise UserError(f"chunk is {chunk}; it must be >= 1, or 0 for all tokens at once")
     if spec.own_logits:
-        raise UserError(f"chunk is set, but {spec.own_logits} are no logits of tokens; remove it")
+        raise UserError(f"chunk is set, but {spec.own_logits} are not logits of tokens; remove it")
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         if spec.teachers == "none":
@@ -105,8 +105,8 @@ def _head(outputs: Outputs) -> Head:
 def _weights(outputs: Outputs, batch: Batch) -> Array:
     """Return the weight of each token in the sum over examples of means over real tokens."""
     real = (outputs.features[MASK] > 0).astype(jnp.float32)
-    each = batch["mask"] / jnp.maximum(jnp.sum(real, axis=-1), 1)
-    return (real * each[:, None]).reshape(-1)
+    weights = batch["mask"] / jnp.maximum(jnp.sum(real, axis=-1), 1)
+    return (real * weights[:, None]).reshape(-1)
 
 
 def weighted_sum(
@@ -122,12 +122,12 @@ def weighted_sum(
     The student's states and matrix get gradients; the teacher is detached.
 
     Args:
-      loss: of the logits of tokens, one number for each; called with `scalars` by keyword.
+      loss: of the logits of tokens, one number per token; called with `scalars` by keyword.
       student: of all tokens.
       teacher: of all tokens, or int32 [tokens], the targets.
       weights: [tokens]; a token of weight 0 has no effect.
       scalars: of the loss.
-      chunk: tokens whose logits exist at a time.
+      chunk: tokens whose logits are in memory at a time.
 
     Returns:
       [], float32.
@@ -156,8 +156,8 @@ def _sum_and_gradient(
             return _chunk_sum(loss, table, part._replace(states=states), operands)
 
         gradient = jax.value_and_grad(value, argnums=(0, 1))
-        more, (table, states) = gradient(student.table, part.states)
-        return (sums[0] + more, sums[1] + table), states
+        chunk_total, (table, states) = gradient(student.table, part.states)
+        return (sums[0] + chunk_total, sums[1] + table), states
 
     start = jnp.float32(0), jnp.zeros_like(student.table)
     (total, table), states = jax.lax.scan(add, start, _chunks(student, operands, chunk))

@@ -77,18 +77,24 @@ def flat_rows(outputs: Outputs, batch: Batch, layer: str) -> tuple[Array, Array]
 
 
 def universal_logit_distance(skip_student_eos: bool = True) -> TermSpec:
-    """ULD: sorted probabilities of the answers' tokens, any vocabularies; default weight 1.5."""
-    return _answers(losses.universal_logit_distance, skip_student_eos, coupled=False)
+    """ULD: sorted probabilities of the answers' tokens, for any vocabularies; default weight 1.5.
+
+    `skip_student_eos`: leave out the student's last token.
+    """
+    return _answer_term(losses.universal_logit_distance, skip_student_eos, coupled=False)
 
 
 def multi_level_transport(skip_student_eos: bool = True) -> TermSpec:
-    """Multi-Level-OT: probabilities of the answers' frequent tokens; default weight 1.5."""
-    return _answers(losses.multi_level_transport, skip_student_eos, coupled=True)
+    """Multi-Level-OT: probabilities of the answers' frequent tokens; default weight 1.5.
+
+    `skip_student_eos`: leave out the student's last token.
+    """
+    return _answer_term(losses.multi_level_transport, skip_student_eos, coupled=True)
 
 
-def _answers(loss: Callable[..., Array], skip_student_eos: bool, *, coupled: bool) -> TermSpec:
+def _answer_term(loss: Callable[..., Array], skip_student_eos: bool, *, coupled: bool) -> TermSpec:
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
-        (s, s_labels), (t, t_labels) = (_shifted(o) for o in (student, teachers[0]))
+        (s, s_labels), (t, t_labels) = (_shift(o) for o in (student, teachers[0]))
         return loss(s, t, s_labels, t_labels, skip_student_eos=skip_student_eos)
 
     layers = token_features(TOKENS, targets=True)
@@ -97,7 +103,7 @@ def _answers(loss: Callable[..., Array], skip_student_eos: bool, *, coupled: boo
     return TermSpec(loss_fn, weight, layers=layers, match="free", coupled=coupled, rows=rows)
 
 
-def _shifted(outputs: Outputs) -> tuple[Array, Array]:
+def _shift(outputs: Outputs) -> tuple[Array, Array]:
     """Return logits and labels, shifted so that a label is predicted one position before it."""
     logits, mask, targets = (outputs.features[name] for name in (TOKENS, MASK, TARGETS))
     labels = jnp.where(mask > 0, targets, -1)

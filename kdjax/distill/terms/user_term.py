@@ -1,4 +1,4 @@
-"""Terms of a user's own functions: a loss on logits, or a function that returns a `TermSpec`."""
+"""Terms from a user's functions: a loss on logits, or a function that returns a `TermSpec`."""
 
 import inspect
 from collections.abc import Callable
@@ -16,13 +16,13 @@ _LABELS = ("label", "labels")
 def term_factory(function: Any, name: str) -> Callable[..., TermSpec]:
     """Return a function like those of `TERM_SPECS` for a user's function.
 
-    A function without required arguments is one already: it returns a `TermSpec`, and its arguments
-    are layers. Any other is a loss: `loss(student_logits, teacher_logits, *, scalars)` or
-    `loss(logits, labels, *, scalars)`, which returns one number an example. Its keyword arguments
-    with numbers as defaults are the scalars of the term, without T^2.
+    A function without required arguments returns a `TermSpec`, and its arguments are layers. Any
+    other function is a loss: `loss(student_logits, teacher_logits, *, scalars)` or `loss(logits,
+    labels, *, scalars)`, which returns one number per example. Its keyword arguments, with numbers
+    as defaults, are the scalars of the term. The term does not multiply by T^2.
 
     Raises:
-      UserError: it is none of them.
+      UserError: it is neither, or the default of a scalar is not a number.
 
     >>> def squared(student, teacher, *, temperature=2.0):
     ...     return ((student - teacher) ** 2).mean(-1) / temperature
@@ -34,7 +34,7 @@ def term_factory(function: Any, name: str) -> Callable[..., TermSpec]:
     parameters = inspect.signature(function).parameters.values()
     arrays = [p.name for p in parameters if p.default is p.empty]
     if not arrays:
-        return _checked(function, name)
+        return _check(function, name)
     if len(arrays) != 2 or any(p.kind is p.KEYWORD_ONLY for p in parameters if p.name in arrays):
         raise UserError(
             f"{name} takes {', '.join(arrays)}; a loss takes (student_logits, teacher_logits) or "
@@ -50,7 +50,9 @@ def term_factory(function: Any, name: str) -> Callable[..., TermSpec]:
         other = batch["label"] if reads_labels else teachers[0].logits
         values = jnp.asarray(function(student.logits, other, **scalars), jnp.float32)
         if values.shape != student.logits.shape[:1]:
-            raise UserError(f"{name} returns {values.shape}; return one number an example, [batch]")
+            raise UserError(
+                f"{name} returns {values.shape}; return one number per example, [batch]"
+            )
         return values
 
     def term() -> TermSpec:
@@ -61,7 +63,7 @@ def term_factory(function: Any, name: str) -> Callable[..., TermSpec]:
     return term
 
 
-def _checked(function: Callable[..., Any], name: str) -> Callable[..., TermSpec]:
+def _check(function: Callable[..., Any], name: str) -> Callable[..., TermSpec]:
     returned = function()
     if not isinstance(returned, TermSpec):
         raise UserError(

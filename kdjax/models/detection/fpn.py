@@ -14,7 +14,7 @@ from kdjax.models.layers.conv import Conv
 
 
 class Pyramid(nn.Module):
-    """Lateral 1x1 convolutions, a top-down path, 3x3 convolutions, and a last level of half size."""
+    """Lateral 1x1 convolutions, a top-down path, 3x3 convolutions, and one more, halved level."""
 
     width: int
     dtype: Any = None

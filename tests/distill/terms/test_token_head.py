@@ -144,7 +144,7 @@ def test_temporary_memory_is_that_of_a_chunk():
     ("layer", "chunk", "message"),
     [
         ("token_logits", -1, "chunk is -1; it must be >= 1, or 0"),
-        ("class_logits", 8, "class_logits are no logits of tokens"),
+        ("class_logits", 8, "class_logits are not logits of tokens"),
     ],
 )
 def test_bad_chunks(layer, chunk, message):
