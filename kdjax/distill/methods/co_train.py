@@ -135,9 +135,7 @@ def co_train(players: Mapping[str, Player], *, axis_name: str | None = None) -> 
             total, metrics = total + role_loss, {**metrics, **role_metrics}
         active = _active(players, forward)
         if not any(term.spec.sums for player in players.values() for term in player.terms.values()):
-            metrics |= _accuracies(
-                forward
-            )  # these need all logits, which such terms do not compute
+            metrics |= _accuracies(forward)  # needs all logits, which such terms do not compute
         metrics |= {f"{r}/active": on / device_count(axis_name) for r, on in active.items()}
         return total, Aux(new_stats, metrics, active, outputs)
 
@@ -254,7 +252,8 @@ def _accuracies(forward: _Forward) -> dict[str, Array]:
     """Return this device's share of each role's accuracy, where the labels are classes."""
     metrics = {}
     for role, outputs in forward.detached.items():
-        label, mask = label_and_mask(rows(outputs, forward.batch)).values()
+        row_batch = rows(outputs, forward.batch)
+        label, mask = row_batch["label"], row_batch["mask"]
         if outputs.logits.shape[-1] == 1 or label.ndim > 1:
             continue  # regressions; pairs, whose labels are latent factors
         correct = jnp.argmax(outputs.logits, axis=-1) == label

@@ -110,5 +110,5 @@ class Detector(nn.Module):
         return self.propose(levels), self.classify(bins)
 
 
-def _normal(deviation: float) -> nn.initializers.Initializer:
-    return nn.initializers.normal(deviation)
+def _normal(stddev: float) -> nn.initializers.Initializer:
+    return nn.initializers.normal(stddev)

@@ -21,7 +21,7 @@ def in_data_order(variables: Variables, names: Sequence[str], spec: Spec, where:
     Args:
       variables: of the network, not stacked.
       names: of its classes, in the order of its outputs; empty if they are not known.
-      spec: of the data. Variables for a regression or a choice among answers are not changed.
+      spec: of the data. Variables for a regression or multiple choice are not changed.
       where: the network's file, for messages.
 
     Returns:

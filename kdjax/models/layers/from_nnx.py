@@ -31,13 +31,13 @@ class _State(NamedTuple):
 def from_nnx(network: Any, *, input_key: str = "image") -> Model:
     """Make a `Model` of a Flax NNX module, or of a factory `network(rngs)` that builds one.
 
-    A factory, such as the module's class, draws new weights from the key of `init`. A module starts
-    from its own arrays whatever the key, as a pre-trained one should.
+    A factory, such as the module's class, draws new weights from the key of `init`. A module keeps
+    its own arrays, such as pre-trained weights, for any key.
 
     `nnx.Param` variables are the model's params. All others but random streams and intermediates
     (`nnx.BatchStat`, ...) are its stats: training updates them, evaluation returns the same object.
     `train()` or `eval()` of the module is called first. The key of `apply` seeds all its random
-    streams anew, so that dropout depends on the key alone.
+    streams, so that dropout depends only on the key.
 
     The module is called with `batch[input_key]` and, if its call takes them, the arguments `train`,
     ... of `from_linen` and `rngs`. It returns logits or `Outputs`. Values that it sows as

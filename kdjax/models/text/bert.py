@@ -30,7 +30,7 @@ _POOLERS = {"tanh": jnp.tanh, "relu": nn.relu}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BertOptions:
-    """Options of `bert`. None stands for the value in brackets."""
+    """Options of `bert`. None is replaced by the value in brackets."""
 
     num_classes: int = 2  # width of the logits; 1 is a regression
     vocab_size: int = 30522

@@ -27,7 +27,7 @@ _INIT = nn.initializers.normal(0.02)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GptNeoOptions:
-    """Options of `gpt_neo`. None stands for the value in brackets."""
+    """Options of `gpt_neo`. None is replaced by the value in brackets."""
 
     vocab_size: int = 50257
     num_layers: int = 4

@@ -39,7 +39,7 @@ _SCALINGS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LlamaOptions:
-    """Options of `llama`. None stands for the value in brackets."""
+    """Options of `llama`. None is replaced by the value in brackets."""
 
     vocab_size: int = 32000
     num_layers: int = 4

@@ -23,7 +23,7 @@ from kdjax.types import Array, Model, Outputs
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class T5Options:
-    """Options of `t5`. None stands for the value in brackets."""
+    """Options of `t5`. None is replaced by the value in brackets."""
 
     vocab_size: int = 32128
     num_layers: int = 4  # of the encoder
