@@ -273,7 +273,7 @@ def test_one_state_dict_of_several_is_named_or_chosen(tmp_path):
     sizes = {"state_dict": 1, "state_dict_ema": 2}
     program = _dict(**{key: _dict(w=_tensor((n,))) for key, n in sizes.items()})
     path = _file(tmp_path / "a.pth", program)
-    says = r"a.pth: of its state dicts \(state_dict, state_dict_ema\) the one of 'state_dict' is"
+    says = r"a.pth: read 'state_dict' of its state dicts \(state_dict, state_dict_ema\); choose"
     with pytest.warns(UserWarning, match=says):
         assert read_weights(path)["w"].shape == (1,)
     for key, size in sizes.items():
