@@ -187,7 +187,7 @@ def test_a_qwen_with_windows_in_some_layers_says_which(tmp_path):
         (
             "qwen3",
             {"rope_parameters": {"rope_type": "yarn", "factor": 2}},
-            "kind 'yarn'; there are",
+            "rope_type is 'yarn'; use",
         ),
         ("qwen3", {"rope_parameters": {"rope_type": "linear"}}, r"rope_scaling\.factor is None"),
         ("qwen3", {"quantization_config": {"bits": 4}}, "the weights are quantized"),

@@ -82,7 +82,7 @@ def test_a_detectors_boxes_go_with_its_classes():
     ],
 )
 def test_contradicting_names_are_refused(names):
-    says = "but the data has entailment, not_entailment, neutral; name those"
+    says = "but the data has entailment, not_entailment, neutral; give the"
     with pytest.raises(UserError, match=says):
         in_data_order(network(hidden=(4,)), names, spec(), "teacher")
 

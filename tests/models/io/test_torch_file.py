@@ -315,7 +315,7 @@ def test_the_content_says_what_a_file_is(tmp_path, name):
     with pytest.raises(UserError, match="a pointer of Git LFS, not the weights"):
         read_weights(path)
     path.write_bytes(b"<html>")
-    with pytest.raises(UserError, match=r"use a file of weights|no file of PyTorch"):
+    with pytest.raises(UserError, match=r"use a file of weights|not a PyTorch file"):
         read_weights(path)
 
 
