@@ -73,12 +73,13 @@ class _Plan(NamedTuple):
 def faster_rcnn(options: DetectorOptions) -> Model:
     """Make a two-stage detector.
 
-    Outputs of a training batch: `logits` [rows, classes] with rows = batch * regions, "pooled"
-    [rows, box_width], "row_label" and "row_mask" [rows], "box_delta" and "box_target" [rows, 4];
-    of the proposal network "anchor_logits", "anchor_label", "anchor_mask" [anchor rows],
-    "anchor_delta", "anchor_target" [anchor rows, 4]; and REGION_KEYS [batch, regions, ...].
-    Outputs of a detection batch: `logits` and "pooled" of all proposals, and "detections" [batch,
-    detections, 7]: left, top, right, bottom, score, class, 1 if it is real.
+    Returns:
+      A Model. For a training batch: logits [rows, classes] with rows = batch * regions, "pooled"
+      [rows, box_width], "row_label" and "row_mask" [rows], "box_delta" and "box_target" [rows, 4];
+      of the proposal network "anchor_logits", "anchor_label", "anchor_mask" [anchor rows],
+      "anchor_delta", "anchor_target" [anchor rows, 4]; and REGION_KEYS [batch, regions, ...].
+      For a detection batch: logits and "pooled" of all proposals, and "detections" [batch,
+      detections, 7]: left, top, right, bottom in pixels, score, class, 1 if it is real.
 
     Raises:
       UserError: an option with an invalid value.

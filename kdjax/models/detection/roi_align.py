@@ -21,7 +21,9 @@ CANONICAL = 224.0  # pixels: the size of a box read from the level of stride 16 
 def levels_of(
     boxes: Array, strides: Sequence[int], *, canonical: float = CANONICAL, stride: int = 16
 ) -> Array:
-    """Choose the level of each box [..., 4] by its size: FPN's equation 1; int32 [...].
+    """Choose the level of each box [..., 4] by its size, int32 [...] (FPN's equation 1).
+
+        floor(log2(stride / strides[0]) + log2(sqrt(area) / canonical)), clipped to the levels
 
     Args:
       boxes: in pixels.

@@ -109,7 +109,7 @@ def halve(x: jax.Array) -> jax.Array:
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Take the maximum of each 3x3 window, stride 2, one pixel of border, as in a ResNet's stem.
+    """Take the maximum of 3x3 windows with stride 2 and padding 1, as in a ResNet's stem.
 
     The CPU takes the maximum of strided slices, because the gradient of lax's windowed maximum is
     slow there. Equal maxima of a window then share its gradient; on other devices the first gets

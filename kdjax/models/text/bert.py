@@ -1,7 +1,7 @@
 """BERT, RoBERTa and DistilBERT: text encoders with a head for classification or regression.
 
 BERT: Devlin et al. (arXiv 1810.04805). RoBERTa: Liu et al. (arXiv 1907.11692): one segment type,
-and positions that start after the padding index; XLM-R is equal. DistilBERT: Sanh et al. (arXiv
+and positions that start after the padding index, also in XLM-R. DistilBERT: Sanh et al. (arXiv
 1910.01108): no segments, ReLU before the last layer.
 """
 

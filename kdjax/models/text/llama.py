@@ -66,7 +66,7 @@ class LlamaOptions:
     axis_name: str | None = None  # without effect; networks with batch norm use it
 
     def complete(self) -> "LlamaOptions":
-        """Replace None by defaults (except in `window` and `dtype`) and check all options."""
+        """Replace None by defaults (except in `window`, `dtype`), check all; raises UserError."""
         options = complete(
             "llama",
             self,

@@ -209,12 +209,15 @@ def fusion_adapter(
 def with_adapters(model: Model, adapters: Mapping[str, Adapter]) -> Model:
     """Add the features of adapters to a model's, under the adapters' names.
 
-    Params become {"network": the model's, "adapters": {name: the adapter's}}, and so do stats.
     The network has the same initial values and dropout as without adapters.
 
     Args:
-      model: whose features are read.
+      model: the network whose features the adapters read.
       adapters: by name.
+
+    Returns:
+      A Model with params {"network": the model's, "adapters": {name: the adapter's}}, and stats of
+      the same form.
 
     Raises:
       UserError: (by init) an adapter reads a layer that does not exist or does not suit it, or has
