@@ -8,8 +8,9 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from kdjax.errors import RunError, UserError
 from kdjax.report import files
@@ -118,10 +119,8 @@ def local_copy(path: str, folder: str = "") -> str:
         objects = folder and files.filesystem().find(f"{root}/{folder}", detail=True)
         place = f"{root}/{folder}" if objects else root
         objects = objects or files.filesystem().find(root, detail=True)
-        stamps = [f"{name} {item['generation']}" for name, item in sorted(objects.items())]
-        key = hashlib.sha256("\n".join([root, *stamps]).encode()).hexdigest()[:24]
-        copy = _cache() / key / root.rpartition("/")[2]
-        if stamps and not copy.exists():
+        copy = _copy_of(root, objects)
+        if objects and not copy.exists():
             _make_room(sum(item["size"] for item in objects.values()))
             with tempfile.TemporaryDirectory(prefix=".part-", dir=_cache()) as part:
                 above = root.rpartition("/")[0]
@@ -132,21 +131,34 @@ def local_copy(path: str, folder: str = "") -> str:
         raise
     except Exception as error:
         raise UserError(f"{path} cannot be read ({files.reason(error)})") from error
-    if not stamps:
+    if not objects:
         raise UserError(f"{path}: there is no such object or folder in the bucket")
     return str(copy)
 
 
 def fits_on_disk(path: str) -> bool:
-    """Return whether a local copy of a folder of a bucket takes at most half of the free disk.
+    """Return whether a folder of a bucket has a local copy, or would take half of the free disk.
 
     Raises:
       UserError: the bucket cannot be read.
     """
     files.check_access(files.as_path(path))
-    objects = files.filesystem().find(path.rstrip("/"), detail=True)
+    root = path.rstrip("/")
+    try:
+        objects = files.filesystem().find(root, detail=True)
+    except Exception as error:
+        raise UserError(f"{path} cannot be read ({files.reason(error)})") from error
+    if _copy_of(root, objects).exists():
+        return True
     _cache().mkdir(parents=True, exist_ok=True)
     return 2 * sum(item["size"] for item in objects.values()) <= shutil.disk_usage(_cache()).free
+
+
+def _copy_of(root: str, objects: Mapping[str, Mapping[str, Any]]) -> pathlib.Path:
+    """Return the path of the local copy of these generations of objects."""
+    stamps = [f"{name} {item['generation']}" for name, item in sorted(objects.items())]
+    key = hashlib.sha256("\n".join([root, *stamps]).encode()).hexdigest()[:24]
+    return _cache() / key / root.rpartition("/")[2]
 
 
 def _cache() -> pathlib.Path:

@@ -155,6 +155,8 @@ class _Handler(server.RequestHandler):
         bucket, name = self._place()
         about = self.service.storage.objects.get(bucket, {}).get(name, {"generation": "0"})
         self.generation = about["generation"]
+        if query.get("generation", [self.generation]) != [self.generation]:
+            return 404
         if query.get("ifGenerationMatch", [self.generation]) != [self.generation]:
             return 412
         exists = self.generation != "0"

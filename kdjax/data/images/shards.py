@@ -10,6 +10,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO, TypeAlias
 
 from kdjax.data import user_cache
+from kdjax.data.images.readers import is_hidden
 from kdjax.data.split_files import find_split_files, split_files
 from kdjax.errors import RunError, UserError
 
@@ -18,7 +19,9 @@ EXPECTED = "a folder of .tar shards: train-*.tar and perhaps val-*.tar, test-*.t
 _OPEN_FILES = 128  # shards that a process holds open
 _BLOCK = 2**23  # bytes that are fetched at a time while a shard is indexed
 _SCHEME = "gs://"
+_FORMAT = 1  # of stored indices
 
+Stamp = tuple[int, int, int]  # size, time of the last change and inode of a file
 Splits = Mapping[str, Sequence[PurePath]]  # split -> its shards
 
 
@@ -30,6 +33,7 @@ class Disk:
     def __init__(self, path: str | None) -> None:
         """Use a shard or a folder of shards."""
         self._path = path
+        self._stamps: dict[str, Stamp] = {}
         self.root = Path(path or "").expanduser()
 
     def find(self) -> Splits:
@@ -41,12 +45,18 @@ class Disk:
         return os.stat(file).st_size
 
     def open(self, file: PurePath) -> BinaryIO:
-        """Open a shard, to be read from its start to its end."""
-        return open(file, "rb")
+        """Open a shard, to be read from its start to its end; `read` reads this content."""
+        shard = Path(file).open("rb")  # noqa: SIM115 - the caller closes it
+        self._stamps[str(file)] = _stamp(shard)
+        return shard
 
     def read(self, file: str, offset: int, size: int) -> bytes:
-        """Return a part of a shard; needs no lock between threads."""
-        shard = _open(file)  # stays open while it has a name
+        """Return a part of a shard; needs no lock between threads.
+
+        Raises:
+            RunError: the shard has changed.
+        """
+        shard = _open(file, self._stamps[file])  # stays open while it has a name
         return os.pread(shard.fileno(), size, offset)
 
     def read_text(self, file: PurePath) -> str | None:
@@ -75,7 +85,8 @@ class Bucket:
         try:
             import fsspec
 
-            self._path, self._client = path, fsspec.filesystem("gs")
+            self._path = path
+            self._client = fsspec.filesystem("gs", version_aware=True)
             self._objects = self._client.find(path.rstrip("/"), detail=True)
         except ImportError as error:
             raise UserError(
@@ -91,7 +102,8 @@ class Bucket:
             raise UserError(f"data.path={self._path} does not exist; give {EXPECTED}")
         if [*self._objects] == [str(self.root)]:
             return {"train": (self.root,)}
-        files = [PurePosixPath(name) for name in sorted(self._objects)]
+        paths = sorted(map(PurePosixPath, self._objects))
+        files = [p for p in paths if not any(map(is_hidden, p.relative_to(self.root).parts))]
         return split_files(self.root, files, self._path, (SUFFIX,), EXPECTED)
 
     def size(self, file: PurePath) -> int:
@@ -99,19 +111,23 @@ class Bucket:
         return int(self._objects[str(file)]["size"])
 
     def open(self, file: PurePath) -> BinaryIO:
-        """Open a shard, to be read from its start to its end."""
+        """Open a shard, to be read from its start to its end; `read` reads this content."""
         return io.BufferedReader(_Stream(self, file), _BLOCK)
 
     def read(self, file: str, offset: int, size: int) -> bytes:
         """Return a part of a shard.
 
         Raises:
-            RunError: the bucket cannot be read, after the client's repetitions.
+            RunError: the bucket cannot be read, after the client's repetitions; the shard has
+                changed.
         """
         if not size:
             return b""
+        version = f"{file}#{self._objects[file]['generation']}"
         try:
-            content = self._client.cat_file(file, start=offset, end=offset + size)
+            content = self._client.cat_file(version, start=offset, end=offset + size)
+        except FileNotFoundError as error:
+            raise RunError(_changed(f"{_SCHEME}{file}")) from error
         except Exception as error:
             raise RunError(_unreadable(file, _reason(error))) from error
         if len(content) != size:
@@ -125,7 +141,7 @@ class Bucket:
 
     def index_file(self, file: PurePath, layout: Sequence[str]) -> Path | None:
         """Return where the index of a shard is stored: in the user's cache, by its generation."""
-        key = json.dumps([str(file), self._objects[str(file)]["generation"], *layout])
+        key = json.dumps([_FORMAT, str(file), self._objects[str(file)]["generation"], *layout])
         return user_cache.folder("shards") / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
@@ -172,6 +188,18 @@ def _reason(error: Exception) -> str:
     return " ".join((str(error) or type(error).__name__).split())[:300]
 
 
+def _changed(file: str) -> str:
+    return f"{file} was changed or removed since this process began; start the command again"
+
+
 @lru_cache(maxsize=_OPEN_FILES)
-def _open(file: str) -> BinaryIO:
-    return Path(file).open("rb", buffering=0)
+def _open(file: str, stamp: Stamp) -> BinaryIO:
+    shard = Path(file).open("rb", buffering=0)  # noqa: SIM115 - the cache keeps it open
+    if _stamp(shard) != stamp:
+        raise RunError(_changed(file))
+    return shard
+
+
+def _stamp(file: BinaryIO) -> Stamp:
+    stat = os.fstat(file.fileno())
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino

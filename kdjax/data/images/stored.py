@@ -52,12 +52,23 @@ def labelled_set(
     first_of_class = np.unique(by_split["train"], return_index=True)[1]
     with ThreadPoolExecutor() as threads:
         channels = max(threads.map(train.channels, map(int, first_of_class)))
+    rows = {split: np.arange(len(label)) for split, label in by_split.items()}
+    if skip_unreadable:
+        rows = {
+            split: _readable(where, each, rows[split], channels) for split, each in images.items()
+        }
     records = {
-        split: _records(where, each, by_split[split], channels, skip=skip_unreadable)
+        split: Records(
+            partial(_get, each, rows[split], by_split[split], channels),
+            len(rows[split]),
+            by_split[split][rows[split]],
+        )
         for split, each in images.items()
     }
     described: dict = {f"{split} files": lines for split, lines in file_lines.items()}
     described |= {f"{split} labels": label for split, label in by_split.items()}
+    if skip_unreadable:
+        described |= {f"{split} readable": each for split, each in rows.items()}
     return RecordSet(
         where=where,
         train=records["train"],
@@ -71,15 +82,10 @@ def labelled_set(
     )
 
 
-def _records(
-    where: str, images: StoredImages, label: np.ndarray, channels: int, *, skip: bool
-) -> Records:
-    rows = np.arange(len(label))
-    if skip:
-        places = {images.where(row): row for row in range(len(label))}
-        dropped = drop_unreadable(lambda name: images.get(places[name], channels), places, where)
-        rows = np.setdiff1d(rows, [places[name] for name in dropped])
-    return Records(partial(_get, images, rows, label, channels), len(rows), label[rows])
+def _readable(where: str, images: StoredImages, rows: np.ndarray, channels: int) -> np.ndarray:
+    places = {images.where(row): row for row in map(int, rows)}
+    dropped = drop_unreadable(lambda name: images.get(places[name], channels), places, where)
+    return np.setdiff1d(rows, [places[name] for name in dropped])
 
 
 def _get(

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import PurePath
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -145,13 +145,24 @@ def _samples(storage: Storage, file: PurePath, label: str) -> Iterator[tuple[str
                     stream.seek(member.offset_data)
                     content = stream.read(member.size)
                 sample[suffix.lower()] = (member.offset_data, member.size, content)
-            end = shard.offset
+            is_whole = _is_empty_from(stream, shard.offset)
     except (OSError, tarfile.TarError) as error:
         raise UserError(f"{file} is no uncompressed .tar ({error}); write it again") from error
-    if end > storage.size(file):
-        raise UserError(f"{file} ends within sample {key}; it is truncated: fetch it again")
+    if not is_whole:  # `tarfile` ends at a damaged header without an error
+        raise UserError(f"{file} is truncated or damaged behind sample {key}; fetch it again")
     if sample:
         yield key, sample
+
+
+def _is_empty_from(stream: BinaryIO, offset: int) -> bool:
+    """Return whether the rest of an archive is a block of zeros or more, which ends a .tar."""
+    stream.seek(offset)
+    size = 0
+    while content := stream.read(2**20):
+        size += len(content)
+        if content.strip(b"\0"):
+            return False
+    return size >= tarfile.BLOCKSIZE
 
 
 def _label(sample: Sample, name: str, where: str) -> Any:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kdjax import data
+from kdjax.data.images import shards
 from kdjax.errors import RunError, UserError
 from tests.data import fakes, tiny_tables
 
@@ -83,6 +84,12 @@ def test_unreadable_pictures_are_skipped(tmp_path):
         load(tmp_path, on_device=False, validation=2).verify()
     with pytest.warns(UserWarning, match="1 unreadable pictures were skipped: .*sample x"):
         assert load(tmp_path, validation=2, unreadable="skip").size["train"] == 18
+    keys = {"on_device": False, "validation": 2, "unreadable": "skip"}
+    with pytest.warns(UserWarning, match="1 unreadable"):
+        before = load(tmp_path, **keys).digest
+    repaired = [("x", {"png": tiny_tables.picture(1), "cls": b"1"})]
+    tiny_tables.write_shard(tmp_path / "train-9.tar", repaired)
+    assert load(tmp_path, **keys).digest["train readable"] != before["train readable"]
 
 
 def test_classes_of_another_split_are_refused(tmp_path):
@@ -92,6 +99,43 @@ def test_classes_of_another_split_are_refused(tmp_path):
     )
     with pytest.raises(UserError, match="test has the class 7, but the classes are 0, 1, 2"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    {
+        "a flipped byte of a header": lambda raw: raw[:3077] + bytes([raw[3077] ^ 1]) + raw[3078:],
+        "a lost block": lambda raw: raw[:3072] + bytes(512) + raw[3584:],
+        "cut at a boundary": lambda raw: raw[:3072],
+        "cut in a header": lambda raw: raw[:3172],
+        "two archives": lambda raw: raw + raw,
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_no_sample_behind_damage_is_lost_silently(tmp_path, damage):
+    write(tmp_path)
+    file = tmp_path / "test-000000.tar"
+    raw = file.read_bytes()
+    assert b"0001.cls" in raw[3072:3584]  # a header
+    file.write_bytes(damage[1](raw))
+    with pytest.raises(
+        UserError, match=r"test-000000\.tar is truncated or damaged behind sample 00"
+    ):
+        load(tmp_path)
+
+
+def test_a_shard_that_changes_during_a_run_ends_it(tmp_path):
+    write(tmp_path)
+    source = load(tmp_path, on_device=False)
+    other = tmp_path / "other"
+    tiny_tables.write_shard(other, tiny_tables.samples(10, start=100))
+    other.replace(tmp_path / "train" / "0" / "0.tar")
+    shards._open.cache_clear()  # as in a worker process
+    with pytest.raises(RunError, match=r"0\.tar was changed or removed since this process began"):
+        next(source.train(0, 1))
+    fresh = load(tmp_path, on_device=False)
+    assert fresh.digest != source.digest
+    next(fresh.train(0, 1))
 
 
 def test_damaged_shards_are_refused(tmp_path):
@@ -151,8 +195,21 @@ def test_a_changed_shard_in_a_bucket_is_indexed_again(in_bucket, service, tmp_pa
     load(address, on_device=False)
     tiny_tables.write_shard(root / "test-000000.tar", tiny_tables.samples(4))
     bucket = address.split("/")[2]
+    source = load(address, on_device=False)
     service.write(bucket, "data/set/test-000000.tar", (root / "test-000000.tar").read_bytes())
+    with pytest.raises(RunError, match=r"gs://.*test-000000\.tar was changed or removed"):
+        next(source.evals["test"]())
     assert load(address, on_device=False).size["test"] == 4
+
+
+def test_hidden_shards_and_their_order_are_those_of_a_disk(in_bucket, service):
+    root, address = in_bucket
+    for name in ("train/.hidden/0.tar", "train/1-a/0.tar", "train/1/b.tar"):
+        tiny_tables.write_shard(root / name, tiny_tables.samples(3, start=30))
+        service.write(address.split("/")[2], f"data/set/{name}", (root / name).read_bytes())
+    local, streamed = (load(each, on_device=False, validation=2) for each in (root, address))
+    assert local.size["train"] == 24
+    assert_same_batches(local, streamed, steps=2)
 
 
 def test_a_bucket_that_cannot_be_read_ends_the_run(in_bucket, service):
