@@ -105,18 +105,18 @@ def _parts(
     document: Document, encoded: Sequence[_Encoded], length: int
 ) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Yield the first token of each piece and the token after its last one, by tokenizer."""
+    cuts = _common_cuts(encoded)
     if document.prompt:
         room = [length - len(each.prompt) for each in encoded]
-        if min(room) < 1:
+        last = cuts[np.all(cuts <= room, axis=1)][-1:]
+        if not np.all(last > 0) or not len(last):
             tokens = max(len(each.prompt) for each in encoded)
             raise UserError(
                 f"{document.where}: the prompt has {tokens} tokens, but data.max_length is "
                 f"{length}, with the completion; raise it or remove the row"
             )
-        last = (min(len(each.text), size) for each, size in zip(encoded, room, strict=True))
-        yield (0,) * len(encoded), tuple(last)
+        yield (0,) * len(encoded), tuple(last[0].tolist())
         return
-    cuts = _common_cuts(encoded)
     at = 0
     while at < len(cuts) - 1:
         limits = cuts[at] + length

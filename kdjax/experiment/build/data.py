@@ -140,21 +140,36 @@ def with_test_splits(own: TaskData, other: TaskData) -> TaskData:
         if old != new:
             raise UserError(f"the data of --config.data has {name} {new}, but the run has {old}")
 
-    def merged(table: Mapping[str, T], new: Mapping[str, T]) -> dict[str, T]:
-        rest = {split: x for split, x in table.items() if not split.startswith("test")}
-        return rest | {split: x for split, x in new.items() if split.startswith("test")}
-
-    source, tests = own.source, other.source
-    source = source._replace(
-        evals=merged(source.evals, tests.evals), size=merged(source.size, tests.size), rows=None
-    )
+    source = _merged_source(own.source, other.source)
     dataset = own.dataset
+    if isinstance(dataset, data.LanguageSet):
+        dataset = _merged_texts(dataset, other.dataset)
     if isinstance(dataset, data.TextSet):
-        dataset = dataset._replace(groups=merged(dataset.groups, other.dataset.groups))
+        dataset = dataset._replace(groups=_merged(dataset.groups, other.dataset.groups))
     if isinstance(dataset, data.DetectionSet):
-        photos = merged(dataset.photos, other.dataset.photos)
+        photos = _merged(dataset.photos, other.dataset.photos)
         dataset = dataset._replace(photos=photos, open=other.dataset.open)  # tests are drawn
     return TaskData(source, own.task, dataset)
+
+
+def _merged(table: Mapping[str, T], new: Mapping[str, T]) -> dict[str, T]:
+    """Return a table by split, whose test splits are those of another one."""
+    rest = {split: x for split, x in table.items() if not split.startswith("test")}
+    return rest | {split: x for split, x in new.items() if split.startswith("test")}
+
+
+def _merged_source(own: Source, other: Source) -> Source:
+    evals, size = _merged(own.evals, other.evals), _merged(own.size, other.size)
+    return own._replace(evals=evals, size=size, rows=None)
+
+
+def _merged_texts(own: data.LanguageSet, other: data.LanguageSet) -> data.LanguageSet:
+    """Return texts whose test splits are those of other texts, in each tokenizer's tokens."""
+    return own._replace(
+        source=_merged_source(own.source, other.source),
+        num_bytes=_merged(own.num_bytes, other.num_bytes),
+        second=own.second and other.second and _merged_texts(own.second, other.second),
+    )
 
 
 def eval_crop(config: Config) -> float | None:

@@ -127,6 +127,22 @@ def test_two_tokenizers_read_the_same_text(tmp_path):
     assert "second_label" in dataset.source.spec.inputs
 
 
+@pytest.mark.parametrize("sizes", [(280, 330), (330, 280)])
+def test_two_tokenizers_truncate_completions_at_the_same_place(tmp_path, sizes):
+    rows = [{"prompt": f"{number}:", "completion": text} for number, text in enumerate(texts())]
+    options = {"packing": "pad", "bpe_size": sizes[0], "second_bpe_size": sizes[1]}
+    dataset = read(write(tmp_path, rows), max_length=24, **options)
+    for split in ("validation", "test"):
+        first, second = (
+            spell_rows(dataset, dataset.source.evals[split](), prefix) for prefix in ("", "second_")
+        )
+        assert first == second
+        assert dataset.num_bytes[split] == sum(map(len, first))
+    assert any("truncated" in line and "0 truncated" not in line for line in dataset.summary)
+    with pytest.raises(UserError, match=r"is longer than data\.max_length = 24 tokens"):
+        read(write(tmp_path, rows), max_length=24, too_long="refuse", **options)
+
+
 def test_files_and_folders(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from kdjax.data import save_tokenizer
 from kdjax.errors import UserError
 from kdjax.experiment.build import data
 from kdjax.experiment.config import resolve
-from tests.data import tiny_coco, tiny_text
+from tests.data import tiny_coco, tiny_language, tiny_text
 
 
 def load(**table):
@@ -34,6 +35,28 @@ def test_texts(tmp_path):
     both = data.with_test_splits(own, own)
     assert set(both.dataset.groups) == set(own.dataset.groups)
     assert both.source.size == own.source.size
+
+
+def test_language_models(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = str(tiny_language.write(tmp_path / "own"))
+    table = {"name": "lm", "max_length": 48, "packing": "pad", "bpe_size": 280}
+    table |= {"validation": 2, "test": 4, "second_bpe_size": 290}
+    own = load(**table, path=path)
+    for number, each in enumerate((own.dataset, own.dataset.second)):
+        save_tokenizer(each.tokenizer, tmp_path / str(number))
+    tokenizers = {"tokenizer": str(tmp_path / "0"), "second_tokenizer": str(tmp_path / "1")}
+    table = {k: v for k, v in table.items() if "bpe" not in k} | tokenizers
+    other = load(**table | {"test": 9}, path=path)
+    both = data.with_test_splits(own, other)
+    for ours, others, mine in zip(
+        *((x.dataset, x.dataset.second) for x in (both, other, own)), strict=True
+    ):
+        assert ours.num_bytes == {**mine.num_bytes, "test": others.num_bytes["test"]}
+        assert ours.source.size["test"] == 9
+        first, second = (next(iter(x.source.evals["test"]())) for x in (ours, others))
+        np.testing.assert_array_equal(first["input_ids"], second["input_ids"])
+    assert both.dataset.num_bytes["test"] > own.dataset.num_bytes["test"]
 
 
 def test_data_of_other_classes_or_shapes_are_refused():
