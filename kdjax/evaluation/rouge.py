@@ -1,5 +1,6 @@
 """ROUGE-L of completions: what networks write behind the prompts of the test split."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,9 @@ from kdjax.errors import UserError
 from kdjax.evaluation.task import Scores
 from kdjax.evaluation.text_samples import Writer, cut_text, writer_completer
 
+# letters and digits; each sign of a script without spaces is a word
+_SIGNS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_SIGNS}]|[^\W_{_SIGNS}]+")
 _ROWS = 16  # prompts that are completed together
 
 
@@ -48,7 +52,8 @@ def prompt_pairs(dataset: LanguageSet, count: int) -> list[Pair]:
                 for segment in range(1, int(batch["segment_ids"][row].max()) + 1):
                     text = cut_text(batch, int(row), segment)
                     if text.has_prompt and len(text.prompt) < half:  # behind the start of the text
-                        yield Pair(decode(text.prompt.tolist()), decode(text.reference.tolist()))
+                        prompt = decode(text.prompt.tolist(), skip_special_tokens=False)
+                        yield Pair(prompt, decode(text.reference.tolist()))
 
     return [pair for pair, _ in zip(pairs(), range(count), strict=False)]
 
@@ -56,7 +61,8 @@ def prompt_pairs(dataset: LanguageSet, count: int) -> list[Pair]:
 def rouge_l(dataset: LanguageSet, writers: Mapping[str, Sequence[Writer]], count: int) -> Scores:
     """Return the mean ROUGE-L of greedy completions, "<role>/rouge_l" -> [members].
 
-    ROUGE-L is the F1 of the longest common subsequence of words, stemmed, in [0, 1]. A completion
+    ROUGE-L is the F1 of the longest common subsequence of words, English ones stemmed, in [0, 1].
+    In scripts without spaces each sign is a word. A completion
     ends at the end of a text, or where prompt and completion fill a row.
 
     Args:
@@ -87,8 +93,19 @@ def rouge_l(dataset: LanguageSet, writers: Mapping[str, Sequence[Writer]], count
 def _load_scorer() -> Any:
     try:
         from rouge_score.rouge_scorer import RougeScorer
+        from rouge_score.tokenizers import DefaultTokenizer
     except ImportError as error:
         raise UserError(
             "data.rouge_prompts needs the package rouge-score: pip install 'kdjax[rouge]'"
         ) from error
-    return RougeScorer(["rougeL"], use_stemmer=True)
+
+    class Words:
+        """rouge-score's words, which are those of a to z and 0 to 9, and those of other scripts."""
+
+        latin = DefaultTokenizer(use_stemmer=True)
+
+        def tokenize(self, text: str) -> list[str]:
+            words = _WORD.findall(text.lower())
+            return [x for word in words for x in (self.latin.tokenize(word) or [word])]
+
+    return RougeScorer(["rougeL"], tokenizer=Words())

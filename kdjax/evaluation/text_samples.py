@@ -57,7 +57,7 @@ def _prompts(dataset: LanguageSet) -> Iterator[tuple[str, str]]:
     for row in range(min(_PROMPTS, int(batch["mask"].sum()))):
         text = cut_text(batch, row, 1)
         prompt, reference = text.prompt[-_MOST_TOKENS:], text.reference[:_NEW_TOKENS]
-        yield decode(prompt.tolist()), decode(reference.tolist())
+        yield decode(prompt.tolist(), skip_special_tokens=False), decode(reference.tolist())
 
 
 class CutText(NamedTuple):

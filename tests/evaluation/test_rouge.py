@@ -1,15 +1,17 @@
 """ROUGE-L of completions: the prompts of the data, chunks, members, and what is refused."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from kdjax import models
-from kdjax.data import BatchOptions, LanguageOptions, SplitOptions, read_language
+from kdjax.data import BatchOptions, LanguageOptions, SplitOptions, read_language, save_tokenizer
 from kdjax.errors import UserError
 from kdjax.evaluation import rouge
-from kdjax.evaluation.text_samples import writer_completer
+from kdjax.evaluation.text_samples import write_texts, writer_completer
 from tests.data import tiny_language
 from tests.evaluation.test_text_samples import writer
 
@@ -53,6 +55,37 @@ def test_scores_are_those_of_each_completion(dataset):
             (text,) = complete(each.variables, [pair.prompt], rule)
             expected.append(scorer.score(pair.reference, text)["rougeL"].fmeasure)
         assert score == pytest.approx(np.mean(expected))
+
+
+def test_prompts_have_their_special_tokens(tmp_path):
+    dataset = read(tmp_path, "pad")
+    dataset.tokenizer.encoder.add_special_tokens(["<|user|>"])
+    rows = [{"prompt": "<|user|>two plus two is", "completion": " four"}] * 9
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    save_tokenizer(dataset.tokenizer, tmp_path)
+    options = LanguageOptions(str(tmp_path / "sums.jsonl"), tokenizer=str(tmp_path), max_length=64)
+    chat = read_language(options, BatchOptions(2, 2), SplitOptions(validation=2, test=2))
+    assert {*rouge.prompt_pairs(chat, 9)} == {("<|user|>two plus two is", " four")}
+    prompts = [sample["prompt"] for sample in write_texts(chat, {"s": writer(chat, "image")})["s"]]
+    assert {*prompts} == {"<|user|>two plus two is"}
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "expected"),
+    [
+        ("The cats_sat, 12 times!", "a cat sat running 12", None),
+        ("привет мир", "привет, МИР", 1.0),
+        ("東京の天気", "東京の朝", 2 * 3 / 9),
+        ("", "word", 0.0),
+    ],
+)
+def test_words_of_all_scripts(reference, text, expected):
+    if expected is None:  # as rouge-score itself
+        usual = RougeScorer(["rougeL"], use_stemmer=True)
+        expected = usual.score(reference, text)["rougeL"].fmeasure
+        assert 0 < expected < 1
+    score = rouge._load_scorer().score(reference, text)["rougeL"].fmeasure
+    assert score == pytest.approx(expected)
 
 
 def test_references_score_one_and_other_words_zero(dataset, monkeypatch):
