@@ -10,7 +10,7 @@ from kdjax.errors import UserError
 from kdjax.losses._checks import check_labels, check_not_negative, check_pair, check_positive
 from kdjax.losses._comparison import kl, pair, shift_of
 from kdjax.losses._log_space import known_labels, pick
-from kdjax.losses._types import Labels, Logits, Number, PerExample, Scalar
+from kdjax.losses._types import Labels, Logits, Mask, Number, PerExample, Scalar
 from kdjax.losses._vectors import norm
 from kdjax.types import Array
 
@@ -88,6 +88,7 @@ def correlation(
     beta: Number = 1.0,
     gamma: Number = 1.0,
     temperature: Number = 1.0,
+    mask: Mask = None,
 ) -> Scalar:
     """DIST: beta (1 - mean_i r(p_s[i], p_t[i])) + gamma (1 - mean_c r(p_s[:, c], p_t[:, c])).
 
@@ -103,9 +104,10 @@ def correlation(
         beta: weight of the correlations within examples, >= 0.
         gamma: weight of the correlations within classes, >= 0.
         temperature: T > 0.
+        mask: [*batch], 1 for examples that count; None: all.
 
     Returns:
-        [], between 0 and 2 (beta + gamma); dimensionless.
+        [], between 0 and 2 (beta + gamma); dimensionless; NaN without an example that counts.
 
     Raises:
         UserError: shapes that differ, a weight < 0, temperature <= 0.
@@ -125,10 +127,18 @@ def correlation(
         for z in (student_logits, teacher_logits)
     )
     s, t = (p.reshape(-1, p.shape[-1]) for p in (s, t))
-    return beta * (1 - jnp.mean(_pearson(s, t))) + gamma * (1 - jnp.mean(_pearson(s.T, t.T)))
+    counted = jnp.ones(len(s)) if mask is None else jnp.asarray(mask, jnp.float32).reshape(-1)
+    within = _mean(_pearson(s, t, jnp.ones(s.shape[-1])), counted)
+    between = jnp.mean(_pearson(s.T, t.T, counted))
+    return beta * (1 - within) + gamma * (1 - between)
 
 
-def _pearson(x: Array, y: Array) -> Array:
+def _mean(x: Array, counted: Array) -> Array:
+    """Return the mean of the entries of the last axis whose `counted` is 1."""
+    return jnp.sum(counted * x, axis=-1) / jnp.sum(counted)
+
+
+def _pearson(x: Array, y: Array, counted: Array) -> Array:
     """Return the correlation of each row of x with the same row of y; 0 for a constant row."""
-    x, y = (a - jnp.mean(a, axis=-1, keepdims=True) for a in (x, y))
+    x, y = (counted * (a - _mean(a, counted)[..., None]) for a in (x, y))
     return jnp.sum(x * y, axis=-1) / (norm(x) * norm(y) + _EPSILON)

@@ -11,7 +11,9 @@ import pytest
 from jax.test_util import check_grads
 
 from kdjax import losses
+from kdjax.distill import terms
 from kdjax.errors import UserError
+from kdjax.types import Outputs
 from tests.losses import references
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "decoupled.npz")
@@ -210,3 +212,20 @@ class TestCorrelation:
                 losses.correlation(z, z, **{name: value})
         with pytest.raises(UserError, match=r"student \(2, 3\) and teacher \(1, 3\)"):
             losses.correlation(z, z[:1])
+
+
+def test_correlation_leaves_masked_examples_out():
+    rng = np.random.default_rng(3)
+    s, t = (rng.normal(size=(9, 5)).astype(np.float32) for _ in range(2))
+    mask = np.array([1, 1, 0, 1, 0, 1, 1, 1, 0])
+    expected = losses.correlation(s[mask > 0], t[mask > 0], temperature=2.0)
+    np.testing.assert_allclose(losses.correlation(s, t, temperature=2.0, mask=mask), expected, 1e-6)
+    term = terms.TERM_SPECS["correlation"]()
+    outputs, batch = (Outputs(jnp.asarray(z), {}) for z in (s, t)), {"mask": mask}
+    student, teacher = outputs
+    value = term.loss_fn(student, [teacher], batch, {"temperature": 2.0})
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    junk = np.where(mask[:, None] > 0, s, 100.0)
+    gradient = jax.grad(lambda z: losses.correlation(z, t, mask=mask))(jnp.asarray(junk))
+    assert np.all(gradient[mask == 0] == 0)
+    assert np.all(np.isfinite(gradient))

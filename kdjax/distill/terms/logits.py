@@ -166,9 +166,12 @@ def view_cross_entropy() -> TermSpec:
 
 def correlation() -> TermSpec:
     """DIST: Pearson correlation of rows and of columns of the batch, times T^2."""
-    scalars = {"beta": Scalar(1.0), "gamma": Scalar(1.0)}
-    spec = _divergence(losses.correlation, scalars=scalars, scale_by_temperature_squared=True)
-    return spec._replace(coupled=True)
+
+    def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
+        return losses.correlation(student.logits, teachers[0].logits, mask=batch["mask"], **scalars)
+
+    scalars = {**TEMPERATURE, "beta": Scalar(1.0), "gamma": Scalar(1.0)}
+    return TermSpec(loss_fn, scalars, coupled=True, scale_by_temperature_squared=True)
 
 
 def _divergence(
