@@ -98,7 +98,7 @@ def local_folder(folder: files.Path) -> Iterator[pathlib.Path]:
             raise UserError(f"{folder} cannot be written ({files.reason(error)})") from error
 
 
-def local_copy(path: str, folder: str = "") -> str:
+def local_copy(path: str, folder: str = "", beside: Sequence[str] = ()) -> str:
     """Return a local copy of a file or folder of a bucket; a local path itself.
 
     Copies are kept in the user's cache, by the generations of their objects: data that have changed
@@ -107,6 +107,7 @@ def local_copy(path: str, folder: str = "") -> str:
     Args:
       path: of a file or a folder.
       folder: of a folder only this one below it is copied, if it is there.
+      beside: names of files that are copied with it, if they are in the same folder.
 
     Raises:
       UserError: no such object, or the bucket cannot be read.
@@ -114,17 +115,19 @@ def local_copy(path: str, folder: str = "") -> str:
     if not files.is_remote(path):
         return path
     files.check_access(files.as_path(path))
-    root = path.rstrip("/")
+    root, find = path.rstrip("/"), files.filesystem().find
+    above = root.rpartition("/")[0]
     try:
-        objects = folder and files.filesystem().find(f"{root}/{folder}", detail=True)
+        objects = folder and find(f"{root}/{folder}", detail=True)
         place = f"{root}/{folder}" if objects else root
-        objects = objects or files.filesystem().find(root, detail=True)
+        objects = objects or find(root, detail=True)
+        for name in beside if objects else ():
+            objects |= find(f"{above}/{name}", detail=True)
         copy = _copy_of(root, objects)
         if objects and not copy.exists():
             _make_room(sum(item["size"] for item in objects.values()))
             with tempfile.TemporaryDirectory(prefix=".part-", dir=_cache()) as part:
-                above = root.rpartition("/")[0]
-                _download(above, pathlib.Path(part), [place.removeprefix(f"{above}/")])
+                _download(above, pathlib.Path(part), [place.removeprefix(f"{above}/"), *beside])
                 if not copy.parent.exists():
                     pathlib.Path(part).rename(copy.parent)
     except UserError:

@@ -43,7 +43,10 @@ _OWNERS = {
     },
     ", ".join(data.PAIRS): "pairs",
 }
-_FILES = ("path", "train_file", "vocabulary", "tokenizer", "second_tokenizer")
+_TOKENIZERS = ("vocabulary", "tokenizer", "second_tokenizer")
+_FILES = ("path", "train_file", *_TOKENIZERS)
+# what a tokenizer's file is read with
+_BESIDE_TOKENIZERS = ("tokenizer_config.json", "special_tokens_map.json", "merges.txt")
 _NOT_OF_COCO = ("test", "canvas", "eval_crop", "shape", "num_classes")
 
 
@@ -192,7 +195,8 @@ def _with_local_files(table: Data) -> Data:
             is_streamed = table.name == "webdataset" and key == "path" and files.is_remote(address)
             if is_streamed and not staging.fits_on_disk(address):
                 continue
-            changes[key] = staging.local_copy(address, folder)
+            beside = _BESIDE_TOKENIZERS if address.endswith((".json", ".txt")) else ()
+            changes[key] = staging.local_copy(address, folder, beside if key in _TOKENIZERS else ())
     return table.model_copy(update=changes)
 
 

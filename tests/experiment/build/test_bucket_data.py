@@ -100,6 +100,20 @@ def test_shards_are_streamed_if_they_would_fill_half_of_the_disk(
     assert bool([*(tmp_path / "cache").rglob("*.tar")]) == is_copied
 
 
+def test_a_tokenizer_in_a_bucket_has_the_files_beside_it(service, bucket, tmp_path):
+    table = glue(tmp_path / "glue") | {"validation": 0.2}
+    (tmp_path / "words").mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"Aa", *(f"##{x}" for x in "aeinorst")]
+    (tmp_path / "words" / "vocab.txt").write_text("\n".join(words) + "\n")
+    (tmp_path / "words" / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    service.upload("data-sets", tmp_path / "words", "words")
+    del table["vocabulary_size"]
+    for file in (f"{bucket}/words/vocab.txt", str(tmp_path / "words" / "vocab.txt")):
+        config = resolve.from_dict(with_data({**table, "vocabulary": file}))
+        tokenizer = load(config).dataset.tokenizer
+        assert tokenizer.encoder.token_to_id("A") in tokenizer.encoder.encode("A").ids
+
+
 def test_weights_in_a_bucket_are_those_of_a_disk(service, bucket, tmp_path):
     data = npz(tmp_path / "npz")
     role = {"model": {"name": "mlp", "hidden": (4,)}}
