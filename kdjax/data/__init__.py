@@ -42,7 +42,7 @@ from kdjax.data.registry import (
     load_pairs,
     task_metric_names,
 )
-from kdjax.data.table import holds_text
+from kdjax.data.table import holds_text, read_rows
 from kdjax.data.text.check_tokenizer import check_tokenizer
 from kdjax.data.text.dataset import TABLE_TASK, TextSet, read_text
 from kdjax.data.text.raw import open_encoder
@@ -92,6 +92,7 @@ __all__ = [
     "random_crop_flip",
     "read_detection",
     "read_language",
+    "read_rows",
     "read_text",
     "save_tokenizer",
     "shard_source",

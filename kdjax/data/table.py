@@ -103,7 +103,7 @@ def read_table(files: tuple[Path, ...], changed: tuple[int, ...]) -> Table:
     """
     suffix = files[0].suffix.lower()
     if suffix in (".csv", ".tsv", ".jsonl"):
-        rows = [row for file in files for row in _read_rows(file, suffix)]
+        rows = [row for file in files for row in read_rows(file)]
         names = dict.fromkeys(name for row in rows[:1] for name in row)
         for number, row in enumerate(rows):
             if row.keys() != names.keys():
@@ -167,7 +167,13 @@ def _find_columns(path: str | None, table: Table, columns: Columns) -> Columns:
     return Columns(find("image", _IMAGES), find("label", LABELS), text, pair)
 
 
-def _read_rows(file: Path, suffix: str) -> list[Mapping[str, Any]]:
+def read_rows(file: Path) -> list[Mapping[str, Any]]:
+    """Return the rows of a .csv, .tsv or .jsonl; cells may be quoted, with line breaks in them.
+
+    Raises:
+        UserError: with the file and the line that cannot be read.
+    """
+    suffix = file.suffix.lower()
     if suffix == ".jsonl":
         return [row for _, row in read_jsonl(file)]
     delimiter = "," if suffix == ".csv" else "\t"

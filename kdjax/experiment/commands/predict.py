@@ -2,7 +2,6 @@
 
 import csv
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,27 +114,22 @@ def _array(file: Path) -> np.ndarray:
 
 def _texts(file: Path, network: Predictor | Detector) -> Inputs:
     _check_file(file)
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(f"--input={file} cannot be read ({error}); give UTF-8") from error
-    if file.suffix == ".jsonl":
-        rows: Any = (_object(file, number, line) for number, line in enumerate(lines, 1) if line)
-    elif file.suffix in (".csv", ".tsv"):
-        rows = csv.DictReader(lines, delimiter="," if file.suffix == ".csv" else "\t")
+    if file.suffix in (".csv", ".tsv", ".jsonl"):
+        rows: Sequence[Any] = data.read_rows(file)
     elif file.suffix == ".txt":
-        rows = lines
+        rows = _lines(file)
     else:
         raise UserError(f"--input={file}: texts come in .txt, .csv, .tsv or .jsonl")
     for number, row in enumerate(rows, 1):
         yield f"{file}:{number}", row
 
 
-def _object(file: Path, number: int, line: str) -> dict[str, Any]:
+def _lines(file: Path) -> list[str]:
     try:
-        return dict(json.loads(line))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"--input={file}, line {number}: no JSON object") from error
+        with file.open(encoding="utf-8-sig") as opened:
+            return [line.removesuffix("\n") for line in opened]
+    except (OSError, ValueError) as error:
+        raise UserError(f"--input={file} cannot be read ({error}); give UTF-8") from error
 
 
 def _check_file(file: Path) -> None:

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 
 import kdjax
 from kdjax import cli
+from kdjax.experiment.commands import predict
 from tests.evaluation.test_predictor import text_export
 from tests.faults.commands import base, experiment, refused, train
 
@@ -132,6 +133,19 @@ def test_one_line_refuses_what_is_no_export(exported, capsys):
     refused(capsys, [*argv, f"--model={folder / 'run'}"], "is the workdir of a run", "export")
 
 
+def test_lines_and_cells_are_those_that_training_reads(tmp_path):
+    (tmp_path / "a.txt").write_text("first\u2028still first\r\nsecond\n", encoding="utf-8")
+    (tmp_path / "a.csv").write_text(
+        'text,label\n"good\nfilm",1\nbad\u2028one,0\n', encoding="utf-8"
+    )
+    lines, rows = (list(predict._texts(tmp_path / name, None)) for name in ("a.txt", "a.csv"))
+    assert lines == [
+        (f"{tmp_path}/a.txt:1", "first\u2028still first"),
+        (f"{tmp_path}/a.txt:2", "second"),
+    ]
+    assert [row["text"] for _, row in rows] == ["good\nfilm", "bad\u2028one"]
+
+
 def test_files_of_texts(tmp_path, capsys):
     folder = tmp_path / "scores"
     text_export(folder, "glue/stsb", 1)
@@ -151,5 +165,6 @@ def test_files_of_texts(tmp_path, capsys):
     (tmp_path / "in.txt").write_text("a film\n")
     refused(capsys, [*argv, f"--input={tmp_path / 'in.txt'}"], "text 0 has 1 parts", "a pair")
     (tmp_path / "in.jsonl").write_text('{"sentence1": "a"}\n[1]\n')
-    refused(capsys, [*argv, f"--input={tmp_path / 'in.jsonl'}"], "in.jsonl, line 2: no JSON object")
+    words = "in.jsonl line 2 is a list; give a JSON object"
+    refused(capsys, [*argv, f"--input={tmp_path / 'in.jsonl'}"], words)
     refused(capsys, [*argv, f"--input={tmp_path / 'scores'}"], "scores: no such file")
