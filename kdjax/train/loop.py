@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from kdjax.errors import RunError
@@ -189,9 +190,9 @@ def fit(
     number, every = plan.start, plan.every
     with termination() as stop_requested:
         while number < plan.num_steps:
-            state, batch, metrics, count = _advance(hooks, state, batches, number, plan)
-            number += count
-            rows.append((metrics, count))
+            state, batch, taken = _advance(hooks, state, batches, number, plan)
+            number += sum(count for _, count in taken)
+            rows += taken
             last, stopping = number == plan.num_steps, stop_requested()
             logging = _due(every.log, number) or last
             saving = _due(every.checkpoint, number) or last or stopping
@@ -221,24 +222,29 @@ def fit(
 
 def _advance(
     hooks: Hooks, state: State, batches: Iterator[Any], done: int, plan: Plan
-) -> tuple[State, Any, Mapping[str, Any], int]:
-    """Take one step, or a dispatch of steps if nothing is due within it.
+) -> tuple[State, Any, list[tuple[Mapping[str, Any], int]]]:
+    """Take one step, or `steps_per_dispatch` if nothing is due within them.
 
-    The grouping depends only on the steps' numbers, so a resumed run has the same groups.
+    Those of batches of one shape are one dispatch; batches of texts have several lengths. All this
+    depends only on the steps' numbers, so a resumed run has the same dispatches.
 
     Returns:
-      The state, the last batch, the metrics and the number of steps.
+      The state, the last batch, and the metrics and number of steps of each dispatch.
     """
-    if hooks.multi_step is not None:
-        every, size = plan.every, hooks.steps_per_dispatch
-        periods = [p for p in (every.log, every.evaluate, every.checkpoint) if p > 0]
-        if min([plan.num_steps - done, *(p - done % p for p in periods)]) >= size:
-            dispatched = [next(batches) for _ in range(size)]
-            state, metrics = hooks.multi_step(state, tuple(dispatched))
-            return state, dispatched[-1], metrics, size
-    batch = next(batches)
-    state, metrics = hooks.step(state, batch)
-    return state, batch, metrics, 1
+    every, size = plan.every, hooks.steps_per_dispatch
+    periods = [p for p in (every.log, every.evaluate, every.checkpoint) if p > 0]
+    if min([plan.num_steps - done, *(p - done % p for p in periods)]) < size:
+        size = 1
+    dispatched = tuple(next(batches) for _ in range(size))
+    shapes = {tuple(map(np.shape, jax.tree.leaves(batch))) for batch in dispatched}
+    if hooks.multi_step is not None and size > 1 and len(shapes) == 1:
+        state, metrics = hooks.multi_step(state, dispatched)
+        return state, dispatched[-1], [(metrics, size)]
+    taken = []
+    for batch in dispatched:
+        state, metrics = hooks.step(state, batch)
+        taken.append((metrics, 1))
+    return state, dispatched[-1], taken
 
 
 def _by_step(window: Sequence[Values], counts: Sequence[int]) -> list[Values]:

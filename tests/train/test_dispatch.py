@@ -81,6 +81,23 @@ def hooks(sizes, *, steps_per_dispatch):
     return Hooks(step, list, *[ignore] * 6, multi_step, steps_per_dispatch)
 
 
+def test_batches_of_several_lengths_are_not_one_dispatch():
+    lengths = iter([4, 4, 4, 8, 4, 4, 8, 8, 8])
+    sizes, seen = [], []
+    one = hooks(sizes, steps_per_dispatch=3)
+    called = one._replace(
+        step=lambda state, batch: one.step(state, batch.size),
+        multi_step=lambda state, batches: one.multi_step(state, [x.size for x in batches]),
+        on_progress=lambda number, values, speed: seen.append(float(values["student/loss"][0])),
+    )
+    batches = (np.zeros(length) for length in lengths)
+    plan = Plan(0, num_steps=9, images_per_step=1, every=Every(9, 0, 0, 0))
+    tracker = DivergenceTracker(1)
+    assert fit(called, 0, batches, plan, tracker) == 9
+    assert sizes == [3, 1, 1, 1, 3]
+    assert seen == [8.0]
+
+
 @pytest.mark.parametrize("start", [0, 3])
 def test_grouping_of_steps_depends_only_on_their_numbers(start):
     sizes, logged = [], []
