@@ -128,6 +128,6 @@ def test_a_file_that_is_no_checkpoint(exported, tmp_path, capsys):
     refuse(damaged, "model.safetensors")
     contents = (exported / "out" / "model.safetensors").read_bytes()
     (damaged / "model.safetensors").write_bytes(contents[:-9])
-    refuse(damaged, "model.safetensors", "not a whole safetensors file")
+    refuse(damaged, "model.safetensors", "not a complete safetensors file")
     (damaged / "config.json").write_text("{")
     refuse(damaged, "config.json")

@@ -115,7 +115,7 @@ def from_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         ) from error
     except (*CORRUPT_FILE_ERRORS, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not a whole safetensors file: {reason}") from error
+        raise UserError(f"{path}: not a complete safetensors file: {reason}") from error
 
 
 def from_torch(name: str, model: Model, tensors: Mapping[str, np.ndarray]) -> Variables:

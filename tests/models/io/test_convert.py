@@ -262,7 +262,7 @@ def test_broken_files_are_named(tmp_path):
         models.from_safetensors(path)
     models.to_safetensors(variables, path)
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(UserError, match=f"{path}: not a whole safetensors file"):
+    with pytest.raises(UserError, match=f"{path}: not a complete safetensors file"):
         models.from_safetensors(path)
     with pytest.raises(UserError, match="cannot be written"):
         models.to_safetensors(variables, tmp_path / "missing" / "model.safetensors")
