@@ -4,6 +4,7 @@ Student and teacher are sequences of equal length of maps [batch, height, width,
 shallow to deep. All is computed in float32 and stays finite at zero maps.
 """
 
+import functools
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -163,13 +164,15 @@ def _spectrum(matrices: Array) -> tuple[Array, Array]:
 @jax.custom_jvp
 def _eigenvectors(symmetric: Array) -> tuple[Array, Array]:
     """Return eigenvalues, ascending, and eigenvectors as columns of [batch, m, m] matrices."""
-    values, vectors = jnp.linalg.eigh(symmetric)
+    # Of a batch on a CPU jax 0.10 may wait for its own threads for ever.
+    one_by_one = functools.partial(jax.lax.map, jnp.linalg.eigh)
+    values, vectors = jax.lax.platform_dependent(symmetric, cpu=one_by_one, default=jnp.linalg.eigh)
     return values, vectors
 
 
 @_eigenvectors.defjvp
 def _(primals: tuple[Array], tangents: tuple[Array]) -> Any:
-    values, vectors = jnp.linalg.eigh(primals[0])
+    values, vectors = _eigenvectors(primals[0])
     transposed = jnp.swapaxes(vectors, 1, 2)
     turn = products(products(transposed, jnp.swapaxes(tangents[0], 1, 2)), transposed)  # V' dG V
     # JAX's own derivative divides by the gaps of the values, which may be 0.

@@ -98,7 +98,7 @@ def local_folder(folder: files.Path) -> Iterator[pathlib.Path]:
             raise UserError(f"{folder} cannot be written ({files.reason(error)})") from error
 
 
-def local_copy(path: str, folder: str = "", beside: Sequence[str] = ()) -> str:
+def local_copy(path: str, folder: str = "", siblings: Sequence[str] = ()) -> str:
     """Return a local copy of a file or folder of a bucket; a local path itself.
 
     Copies are kept in the user's cache, by the generations of their objects: data that have changed
@@ -107,7 +107,7 @@ def local_copy(path: str, folder: str = "", beside: Sequence[str] = ()) -> str:
     Args:
       path: of a file or a folder.
       folder: of a folder only this one below it is copied, if it is there.
-      beside: names of files that are copied with it, if they are in the same folder.
+      siblings: names of files that are copied with it, if they are in the same folder.
 
     Raises:
       UserError: no such object, or the bucket cannot be read.
@@ -121,13 +121,13 @@ def local_copy(path: str, folder: str = "", beside: Sequence[str] = ()) -> str:
         objects = folder and find(f"{root}/{folder}", detail=True)
         place = f"{root}/{folder}" if objects else root
         objects = objects or find(root, detail=True)
-        for name in beside if objects else ():
+        for name in siblings if objects else ():
             objects |= find(f"{above}/{name}", detail=True)
         copy = _copy_of(root, objects)
         if objects and not copy.exists():
             _make_room(sum(item["size"] for item in objects.values()))
             with tempfile.TemporaryDirectory(prefix=".part-", dir=_cache()) as part:
-                _download(above, pathlib.Path(part), [place.removeprefix(f"{above}/"), *beside])
+                _download(above, pathlib.Path(part), [place.removeprefix(f"{above}/"), *siblings])
                 if not copy.parent.exists():
                     pathlib.Path(part).rename(copy.parent)
     except UserError:

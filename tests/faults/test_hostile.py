@@ -111,7 +111,9 @@ SAFETENSORS = {
 }
 
 
-SAFETENSORS = {n: (content, "not a complete safetensors file") for n, content in SAFETENSORS.items()}
+SAFETENSORS = {
+    n: (content, "not a complete safetensors file") for n, content in SAFETENSORS.items()
+}
 SAFETENSORS["type without numpy"] = (
     tensors(tensor_header(dtype="F8_E5M2", shape=(16,))),
     "holds numbers of a type that is not read",

@@ -195,8 +195,10 @@ def _with_local_files(table: Data) -> Data:
             is_streamed = table.name == "webdataset" and key == "path" and files.is_remote(address)
             if is_streamed and not staging.fits_on_disk(address):
                 continue
-            beside = _BESIDE_TOKENIZERS if address.endswith((".json", ".txt")) else ()
-            changes[key] = staging.local_copy(address, folder, beside if key in _TOKENIZERS else ())
+            siblings = _BESIDE_TOKENIZERS if address.endswith((".json", ".txt")) else ()
+            changes[key] = staging.local_copy(
+                address, folder, siblings if key in _TOKENIZERS else ()
+            )
     return table.model_copy(update=changes)
 
 
