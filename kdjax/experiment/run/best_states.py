@@ -35,8 +35,17 @@ class BestStates:
         self.trained: Any = None  # params, stats and opt, on the host
 
     def restore(self, state: State, say: Callable[[str], None]) -> None:
-        """Read the states of an earlier part of the run; `state` has the same shapes."""
-        restored = checkpoint.restore(self.manager, state, self.program.method.trains, say)
+        """Read the states of an earlier part of the run; `state` has the same shapes.
+
+        `say` prints a line about damaged states, and one if none is left.
+        """
+        damaged: list[str] = []
+        trains = self.program.method.trains
+        restored = checkpoint.restore(self.manager, state, trains, damaged.append)
+        for line in damaged:
+            say(line)
+        if damaged and restored is None:
+            say(f"{self.manager.directory}: no best state is left; only later validations count")
         if restored is not None:
             part, record = restored
             self.trained = self._copy(part)
@@ -95,7 +104,11 @@ class BestStates:
 
 @contextmanager
 def open_best(
-    experiment: Experiment, group: MemberGroup, program: Program, state: State
+    experiment: Experiment,
+    group: MemberGroup,
+    program: Program,
+    state: State,
+    say: Callable[[str], None],
 ) -> Iterator[BestStates | None]:
     """Yield the best states of a group, or None without `keep_best`; `state` has their shapes."""
     if not experiment.config.keep_best:
@@ -103,7 +116,7 @@ def open_best(
         return
     states = BestStates(experiment, group, program)
     try:
-        states.restore(state, lambda text: None)
+        states.restore(state, say)
         yield states
     finally:
         checkpoint.close(states.manager)

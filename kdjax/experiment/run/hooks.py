@@ -91,7 +91,8 @@ class TrainHooks:
                 batches = self.log_step_memory(placed, batches, hooks.warn)
             images_per_step = config.batch_size * len(self.group.members)
             plan = loop.Plan(start, total, images_per_step, every)
-            with open_best(self.experiment, self.group, self.program, state) as self.best:
+            best = open_best(self.experiment, self.group, self.program, state, hooks.warn)
+            with best as self.best:
                 placed = loop.fit(hooks, placed, batches, plan, self.tracker)
         return layout.fetch(placed)
 
