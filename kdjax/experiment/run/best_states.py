@@ -1,7 +1,8 @@
 """The state of each member at its best validation so far (`keep_best`), beside the last states.
 
 workdir/checkpoints/<variant>/<first>-<last>/best/<step>/     one orbax checkpoint; its rows may be
-                                                              of different steps
+                                                              of different steps; a later number
+                                                              where a resumed run repeats steps
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -95,7 +96,9 @@ class BestStates:
             "steps": self.steps.tolist(),
             "diverged": {str(row): text for row, text in diverged.items()},
         }
-        checkpoint.save(self.manager, best, self.program.method.trains, record)
+        latest = self.manager.latest_step()
+        number = step if latest is None else max(step, latest + 1)  # a resumed run may be behind
+        checkpoint.save(self.manager, best, self.program.method.trains, record, number=number)
 
     def _copy(self, state: State) -> Any:
         part = checkpoint.trained_part(state, self.program.method.trains)

@@ -111,7 +111,7 @@ def open_states(tmp_path):
 
 def weights(step, value):
     network = {"student": {"w": np.full((2, 3), value, np.float32)}}
-    return State(np.int32(step), np.uint32(0), network, {"student": {}}, {"student": {}}, {})
+    return State(np.array(step), np.array(0), network, {"student": {}}, {"student": {}}, {})
 
 
 def nll(*scores):
@@ -128,6 +128,22 @@ def test_a_damaged_best_state_is_reported(open_states, tmp_path):
     assert len(lines) == 2
     assert "best/3 is damaged (its file record/metadata has changed" in lines[0]
     assert lines[1].endswith("best: no best state is left; only later validations count")
+
+
+@pytest.mark.parametrize("step", [3, 5], ids=["behind", "same step"])
+def test_a_better_state_behind_the_stored_one_is_written(open_states, step):
+    with open_states([]) as states:
+        states.update(5, nll(1.0, 2.0), weights(5, 5.0), {})
+    with open_states(lines := []) as states:  # resumed from an earlier checkpoint
+        states.update(step, nll(1.5, 1.5), weights(step, 7.0), {})
+    assert not lines
+    with open_states([]) as states:
+        assert states.scores.tolist() == [1.0, 1.5]
+        assert states.steps.tolist() == [5, step]
+        np.testing.assert_array_equal(states.trained[0]["student"]["w"][:, 0], [5.0, 7.0])
+        states.update(6, nll(0.5, 0.5), weights(6, 8.0), {})
+    with open_states([]) as states:
+        assert states.steps.tolist() == [6, 6]
 
 
 def test_export_writes_the_best_weights_and_their_temperature(finished, tmp_path, monkeypatch):
