@@ -148,6 +148,7 @@ def check_files(dataset: LanguageSet, folder: Path) -> None:
 
 TASK = Task(
     metrics=lambda spec: METRICS,
+    pair_metrics=("agreement",),
     validation_metrics=validation_metrics,
     test_metrics=test_metrics,
     collect=collect,

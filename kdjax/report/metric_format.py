@@ -46,12 +46,21 @@ COLUMNS = (
     Column("temperature", "fitted T", 1.0, 2, 0),
     Column("ece_calibrated", "ECE % at T", 100.0, 2, 0),
 )
+_OTHER_COLUMNS = (  # in a table only where the metric decides
+    Column("agreement", "agreement", 1.0, 4, +1),
+    Column("nll_calibrated", "NLL at T", 1.0, 3, -1),
+    Column("brier_calibrated", "Brier at T", 1.0, 3, -1),
+    Column("adaptive_ece", "adaptive ECE %", 100.0, 2, 0),
+    Column("classwise_ece", "class-wise ECE %", 100.0, 2, 0),
+    Column("maximum_ce", "maximum CE %", 100.0, 2, 0),
+    Column("entropy", "entropy", 1.0, 3, 0),
+)
 
 
-def column_of(metric: str) -> Column:
-    """Return the format of a metric; an unknown one has its own name and four decimals."""
-    columns = {column.metric: column for column in COLUMNS}
-    return columns.get(metric, Column(metric, metric, 1.0, 4, +1))
+def column_of(metric: str, *, sign: int = 0) -> Column:
+    """Return the format of a metric; an unknown one has its own name, four decimals and `sign`."""
+    columns = {column.metric: column for column in (*COLUMNS, *_OTHER_COLUMNS)}
+    return columns.get(metric, Column(metric, metric, 1.0, 4, sign))
 
 
 def format_mean(value: Mean, column: Column) -> str:

@@ -159,10 +159,14 @@ class DataSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The metric and the split by which values of the swept paths `over` are chosen."""
+    """The metric and the split by which values of the swept paths `over` are chosen.
+
+    `lower_is_better` is absent where higher is, and from older reports.
+    """
 
     split: str = "validation"
     metric: str = "accuracy"
+    lower_is_better: Annotated[bool, _UNLESS_EMPTY] = False
     over: tuple[str, ...] = ()
 
 

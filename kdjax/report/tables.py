@@ -33,7 +33,8 @@ def results(report: RunSummary, split: str = "test") -> Table:
 
     The best mean of each role is bold. Notes list diverged members.
     """
-    selected = column_of(report.selection.metric)
+    selection = report.selection
+    selected = column_of(selection.metric, sign=-1 if selection.lower_is_better else 1)
     candidates = COLUMNS if selected in COLUMNS else (selected, *COLUMNS)
     pairs = [
         (role, variant)
@@ -47,7 +48,7 @@ def results(report: RunSummary, split: str = "test") -> Table:
         for column in candidates
     }
     columns = [c for c in candidates if any(means[row, c].n for row in range(len(pairs)))]
-    swept = short_names(report.selection.over)
+    swept = short_names(selection.over)
     rows = [
         (
             variant.name,

@@ -78,16 +78,29 @@ def _in_bucket(folder: PurePath) -> bool:
 
 
 def save(
-    manager: ocp.CheckpointManager, state: State, trains: tuple[str, ...], record: Mapping[str, Any]
+    manager: ocp.CheckpointManager,
+    state: State,
+    trains: tuple[str, ...],
+    record: Mapping[str, Any],
+    *,
+    number: int | None = None,
 ) -> None:
     """Write the trained part of a state; training continues during the write.
+
+    Args:
+      manager: of the folder; it keeps the highest numbers.
+      state: the state.
+      trains: the roles that train.
+      record: further entries of the record.
+      number: of the checkpoint, by default the step; one that exists is not written again.
 
     Raises:
       RunError: this checkpoint or the previous one cannot be written.
     """
     part = trained_part(state, trains)
     step = int(state.step)
-    if step in manager.all_steps():
+    number = step if number is None else number
+    if number in manager.all_steps():
         return
     write_file_hashes(manager)
     record = {**record, "step": step, "digest": digest(part), "arrays": describe(part)}
@@ -95,7 +108,7 @@ def save(
         part = multihost.replicate_global(part, _one_copy_a_process())
     with _writing(manager):
         manager.save(
-            step,
+            number,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(part), record=ocp.args.JsonSave(record)
             ),

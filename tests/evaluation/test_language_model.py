@@ -76,3 +76,8 @@ def test_metrics_are_named():
     assert set(TASKS["language_model"].metrics(SPEC)) == {
         "bits_per_byte", "nll", "perplexity", "accuracy", "agreement", "ece",
     }  # fmt: skip
+
+
+def test_metrics_of_two_roles_are_named(scored):
+    of_two = {name for name in scored[0] if "/" not in name}
+    assert of_two == set(TASKS["language_model"].pair_metrics) == {"agreement"}

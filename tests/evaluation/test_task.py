@@ -61,6 +61,7 @@ def test_a_task_in_one_file_trains_from_the_command_line(ordinal, tmp_path, caps
     }
     report = json.loads((workdir / "report.json").read_text())
     assert report["selection"]["metric"] == "mean_absolute_error"  # the default of the task
+    assert report["selection"]["lower_is_better"]
     chosen = report["variants"][0]["chosen"]["student"]["members"]
     assert chosen == [min(errors, key=errors.get)]  # lower is better
     test = report["variants"][0]["members"][0]["results"]["test"]

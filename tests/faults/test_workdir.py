@@ -6,6 +6,8 @@ import shutil
 import pytest
 
 from kdjax import cli
+from kdjax.errors import UserError
+from kdjax.experiment.config import resolve
 from kdjax.experiment.run import workdir
 from tests.faults.commands import base, experiment, refused, train
 
@@ -47,6 +49,16 @@ def test_keys_that_change_no_number_may_change(trained, capsys):
     before = (folder / "metrics.jsonl").read_bytes()
     assert cli.main(train(config, folder, "--config.checkpoint_every=1")) == 0
     assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+def test_of_the_keys_of_the_data_only_workers_may_change(tmp_path):
+    def settings(**changes):
+        return resolve.from_dict({**base(**changes), "roles": {}})
+
+    workdir.adopt(tmp_path, settings(), "train", {})
+    workdir.adopt(tmp_path, settings(data__workers=2), "train", {})
+    with pytest.raises(UserError, match=r"another config: data\.validation: 0\.1 -> 0\.3\. Use"):
+        workdir.adopt(tmp_path, settings(data__workers=2, data__validation=0.3), "train", {})
 
 
 def test_a_workdir_of_an_older_version_has_fewer_keys(trained, tmp_path, capsys):

@@ -54,6 +54,26 @@ def test_the_best_mean_of_a_role_is_bold(report):
     assert not {c for _, c in table.bold} & {table.header.index("fitted T"), 0, 1, 3, 4}
 
 
+@pytest.mark.parametrize(
+    ("metric", "lower", "best"),
+    [
+        ("nll_calibrated", True, np.argmin),
+        ("adaptive_ece", True, None),
+        ("own_error", True, np.argmin),
+        ("own_score", False, np.argmax),
+    ],
+)
+def test_a_metric_without_a_column_is_bold_where_it_is_best(report, metric, lower, best):
+    report["selection"] |= {"metric": metric, "lower_is_better": lower}
+    for variant in report["variants"]:
+        for member in variant["members"]:
+            scores = member["results"]["test"]
+            scores[f"student/{metric}"] = scores["student/nll"]
+    means = [_test_values(report, n, "student", metric).mean() for n in ("alone", "kd", "bdkd")]
+    bold = {row for row, column in tables.results(typed(report)).bold if column == 2 and row < 3}
+    assert bold == (set() if best is None else {best(means)})
+
+
 def test_sweep_grid_averages_over_seeds(report):
     path = "roles.*.optimizer.learning_rate"
     grid = statistics.sweep_grid(typed(report), typed(report).variants[2], "student", "accuracy")

@@ -27,7 +27,8 @@ def train_byte_level(texts: Sequence[str], size: int) -> Tokenizer:
         raise UserError(f"data.bpe_size is {size}; it must be > {_ALPHABET}, the number of bytes")
     content = hashlib.sha256(f"{size}\0".encode())
     for text in texts:
-        content.update(text.encode("utf-8", "surrogatepass"))
+        encoded = text.encode("utf-8", "surrogatepass")
+        content.update(f"{len(encoded)}\0".encode() + encoded)
     file = user_cache.folder("tokenizers") / content.hexdigest()[:32] / "tokenizer.json"
     if not file.is_file():
         encoder = _train(texts, size)

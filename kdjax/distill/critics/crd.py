@@ -6,7 +6,7 @@ import numpy as np
 
 from kdjax import losses
 from kdjax.distill.terms import Critic, Scalar, feature_width
-from kdjax.distill.terms.spec import POSITIVE
+from kdjax.distill.terms.spec import FRACTION, POSITIVE
 from kdjax.errors import UserError, check_count
 from kdjax.models.layers.layers import linear
 from kdjax.types import Array, Outputs, Variables
@@ -14,7 +14,7 @@ from kdjax.types import Array, Outputs, Variables
 TERMS = {
     "contrast": {
         "temperature": Scalar(0.07, POSITIVE),
-        "momentum": Scalar(0.5, (-1e-9, 1.0)),
+        "momentum": Scalar(0.5, FRACTION),
     }
 }
 

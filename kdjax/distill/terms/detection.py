@@ -3,13 +3,12 @@
 `models.faster_rcnn` names the features that these terms read.
 """
 
-import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.distill.terms.spec import Scalar, Teachers, TermSpec
+from kdjax.distill.terms.spec import NOT_NEGATIVE, Scalar, Teachers, TermSpec
 from kdjax.types import Array, Batch, Outputs, Scalars
 
 
@@ -45,5 +44,5 @@ def _smooth_l1(
         return jnp.where(foreground(student, batch), values, 0.0)
 
     layers = tuple((name, name) for name in names)
-    beta = {"beta": Scalar(0.0, (-1e-9, math.inf))}
+    beta = {"beta": Scalar(0.0, NOT_NEGATIVE)}
     return TermSpec(loss_fn, beta, teachers="none", layers=layers, rows=rows)

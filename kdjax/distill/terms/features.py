@@ -120,7 +120,7 @@ def stepwise_norm(own_layer: str = "pooled") -> TermSpec:
         return losses.stepwise_norm(student.features[own_layer], **scalars)
 
     layers = ((own_layer, own_layer),)
-    return TermSpec(loss_fn, {"step": Scalar(1.0)}, teachers="none", layers=layers)
+    return TermSpec(loss_fn, {"step": Scalar(1.0, POSITIVE)}, teachers="none", layers=layers)
 
 
 def class_means_name(layer: str) -> str:

@@ -12,7 +12,16 @@ from typing import Any
 import jax.numpy as jnp
 
 from kdjax import losses
-from kdjax.distill.terms.spec import POSITIVE, UNIT, VIEW_LOGITS, Scalar, Teachers, TermSpec
+from kdjax.distill.terms.spec import (
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    UNIT,
+    VIEW_LOGITS,
+    Scalar,
+    Teachers,
+    TermSpec,
+)
 from kdjax.distill.terms.token_head import in_chunks
 from kdjax.distill.terms.tokens import (
     TARGETS,
@@ -25,6 +34,11 @@ from kdjax.distill.terms.tokens import (
 from kdjax.types import Array, Batch, Outputs, Scalars
 
 TEMPERATURE = {"temperature": Scalar(1.0, POSITIVE)}
+DECOUPLED = {
+    "alpha": Scalar(1.0, NOT_NEGATIVE),
+    "beta": Scalar(8.0, NOT_NEGATIVE),
+    "temperature": Scalar(4.0, POSITIVE),
+}
 _OWN_LOGITS = ("class_logits", "distillation_logits")  # of `vit.vit`
 
 
@@ -37,7 +51,7 @@ def cross_entropy(layer: str = "", chunk: int = 0) -> TermSpec:
         values = losses.cross_entropy(logits_at(student, layer), labels, **scalars)
         return example_means(values, student, layer)
 
-    smoothing = {"label_smoothing": Scalar(0.0, (-1e-9, 1.0))}
+    smoothing = {"label_smoothing": Scalar(0.0, FRACTION)}
     reads: dict[str, Any] = {"layers": token_features(layer, targets=True), "own_logits": own}
     spec = TermSpec(loss_fn, smoothing, teachers="none", rows=row_kind(layer), **reads)
     return in_chunks(spec, losses.cross_entropy, layer, chunk)
@@ -72,7 +86,7 @@ def hard_cross_entropy(layer: str = "", chunk: int = 0) -> TermSpec:
     """Cross-entropy with the teacher's most probable class: DeiT's hard distillation."""
     layer, own = _split_layer(layer)
     loss_fn = pairwise(losses.hard_cross_entropy, layer)
-    smoothing = {"label_smoothing": Scalar(0.0, (-1e-9, 1.0))}
+    smoothing = {"label_smoothing": Scalar(0.0, FRACTION)}
     layers, rows = token_features(layer), row_kind(layer)
     spec = TermSpec(loss_fn, smoothing, layers=layers, own_logits=own, rows=rows)
     return in_chunks(spec, losses.hard_cross_entropy, layer, chunk)
@@ -106,7 +120,8 @@ def balanced_kl() -> TermSpec:
 
 def weighted_kl() -> TermSpec:
     """BD-KD's ablations: forward and reverse KL at fixed weights, times T^2."""
-    scalars = {"forward_weight": Scalar(1.0), "reverse_weight": Scalar(1.0)}
+    weight = Scalar(1.0, NOT_NEGATIVE)
+    scalars = {"forward_weight": weight, "reverse_weight": weight}
     return _divergence(losses.weighted_kl, scalars=scalars, scale_by_temperature_squared=True)
 
 
@@ -170,7 +185,8 @@ def correlation() -> TermSpec:
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         return losses.correlation(student.logits, teachers[0].logits, mask=batch["mask"], **scalars)
 
-    scalars = {**TEMPERATURE, "beta": Scalar(1.0), "gamma": Scalar(1.0)}
+    weight = Scalar(1.0, NOT_NEGATIVE)
+    scalars = {**TEMPERATURE, "beta": weight, "gamma": weight}
     return TermSpec(loss_fn, scalars, coupled=True, scale_by_temperature_squared=True)
 
 
@@ -225,5 +241,4 @@ def decoupled_kl() -> TermSpec:
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:
         return losses.decoupled_kl(student.logits, teachers[0].logits, batch["label"], **scalars)
 
-    scalars = {"alpha": Scalar(1.0), "beta": Scalar(8.0), "temperature": Scalar(4.0, POSITIVE)}
-    return TermSpec(loss_fn, scalars, scale_by_temperature_squared=True)
+    return TermSpec(loss_fn, DECOUPLED, scale_by_temperature_squared=True)

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 
 from kdjax import losses
 from kdjax.distill.terms.features import STAGES, Layers, summed
+from kdjax.distill.terms.logits import DECOUPLED
 from kdjax.distill.terms.spec import (
+    NOT_NEGATIVE,
     POSITIVE,
     Scalar,
     Teachers,
@@ -134,7 +136,7 @@ def softmax_regression(own_layer: str = "connector1", peer_layer: str = "pooled"
 
     return TermSpec(
         loss_fn,
-        {"regression_weight": Scalar(1.0)},
+        {"regression_weight": Scalar(1.0, NOT_NEGATIVE)},
         layers=((own_layer, peer_layer),),
         match="free",
         parameters=(kernel,),
@@ -173,8 +175,7 @@ def regional_decoupled_kl(
     own_layer: str = "stage3", peer_layer: str = "stage3", grids: Sequence[int] = (1, 2, 4)
 ) -> TermSpec:
     """SDD-DKD: DKD in regions of an image, times T^2; published with a linear ramp."""
-    scalars = {"alpha": Scalar(1.0), "beta": Scalar(8.0), "temperature": Scalar(4.0, POSITIVE)}
-    return _regional(losses.regional_decoupled_kl, own_layer, peer_layer, grids, scalars)
+    return _regional(losses.regional_decoupled_kl, own_layer, peer_layer, grids, DECOUPLED)
 
 
 def _regional(

@@ -1,5 +1,6 @@
 """Terms of optimal transport between the examples of a batch."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -33,12 +34,18 @@ def sinkhorn(
       layer: with "token_logits", every real token of all examples is a row.
       average: divide the sum by the number of real rows.
       per_sequence: for a language model: transport between the tokens of one row at a time, and
-        the mean over all real tokens; `layer` and `average` have no effect.
+        the mean over all real tokens; without `layer` and `average`.
 
     Raises:
-      UserError: a number out of range, or another layer.
+      UserError: a number out of range, another layer, or options that exclude each other.
     """
     if per_sequence:
+        if layer or average:
+            name = "layer" if layer else "average"
+            raise UserError(
+                f"{name} and per_sequence are set; per_sequence always averages over the tokens of "
+                f"token_logits: remove {name}"
+            )
         _check(num_iters, tolerance)
         return _by_sequence(num_iters, tolerance)
 
@@ -73,7 +80,7 @@ class _Settings(NamedTuple):
 def _check(num_iters: int, tolerance: float) -> None:
     if num_iters < 1:
         raise UserError(f"num_iters is {num_iters}; it must be >= 1")
-    if tolerance < 0:
+    if not 0 <= tolerance < math.inf:
         raise UserError(f"tolerance is {tolerance:g}; it must be > 0, or 0 for fixed iterations")
 
 

@@ -6,6 +6,7 @@ schedules. `methods/` averages, weights and multiplies by T^2.
 """
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -17,9 +18,11 @@ Teachers = Sequence[Outputs]
 LossValue = Array | tuple[Array, Mapping[str, Array]]  # values, or (values, scalars to log)
 LossFn = Callable[[Outputs, Teachers, Batch, Scalars], LossValue]
 
-POSITIVE = (0.0, math.inf)  # open intervals
+POSITIVE = (0.0, math.inf)  # open intervals; the last two include 0
 UNIT = (0.0, 1.0)
-
+_BELOW_ZERO = -sys.float_info.min  # 0 in float32
+NOT_NEGATIVE = (_BELOW_ZERO, math.inf)
+FRACTION = (_BELOW_ZERO, 1.0)
 
 VIEW_LOGITS = "view_logits"  # the feature that holds the logits of an image's second view
 

@@ -12,7 +12,7 @@ from kdjax.data import CORRUPTIONS, corrupt
 from kdjax.errors import UserError
 from kdjax.experiment.build.plan import Experiment
 from kdjax.report.statistics import CORRUPTED
-from kdjax.types import Batch, EvalBatches
+from kdjax.types import Batch, EvalBatches, Source
 
 _ENTRY = "corruption"
 
@@ -38,13 +38,21 @@ def with_corruptions(experiment: Experiment) -> Experiment:
             batch["image"] = corrupt(pixels, codes[0], batch["id"], key) * spec.scale
         return experiment.prepare_eval(batch)
 
+    data = experiment.data._replace(source=_with_splits(source))
+    return experiment._replace(data=data, prepare_eval=prepare_eval)
+
+
+def _with_splits(source: Source) -> Source:
+    """Add the corrupted splits to a source, and to the blocks of its rows."""
+    rows = source.rows
     splits = {
         f"{CORRUPTED}{name}": partial(_coded, source.evals["test"], code)
         for name, code in CORRUPTIONS.items()
     }
-    source = source._replace(evals={**source.evals, **splits})
-    data = experiment.data._replace(source=source)
-    return experiment._replace(data=data, prepare_eval=prepare_eval)
+    return source._replace(
+        evals={**source.evals, **splits},
+        rows=None if rows is None else lambda index, count: _with_splits(rows(index, count)),
+    )
 
 
 def _coded(batches: EvalBatches, code: int) -> Iterator[Mapping[str, Any]]:

@@ -49,6 +49,7 @@ def make_report(
         complete=complete,
         selection=Selection(
             metric=experiment.selection.metric,
+            lower_is_better=not experiment.selection.higher_is_better,
             over=tuple(swept_paths(m for variant in experiment.variants for m in variant.members)),
         ),
         variants=tuple(results),

@@ -1,7 +1,8 @@
 """The state of each member at its best validation so far (`keep_best`), beside the last states.
 
 workdir/checkpoints/<variant>/<first>-<last>/best/<step>/     one orbax checkpoint; its rows may be
-                                                              of different steps
+                                                              of different steps; a later number
+                                                              where a resumed run repeats steps
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -35,8 +36,17 @@ class BestStates:
         self.trained: Any = None  # params, stats and opt, on the host
 
     def restore(self, state: State, say: Callable[[str], None]) -> None:
-        """Read the states of an earlier part of the run; `state` has the same shapes."""
-        restored = checkpoint.restore(self.manager, state, self.program.method.trains, say)
+        """Read the states of an earlier part of the run; `state` has the same shapes.
+
+        `say` prints a line about damaged states, and one if none is left.
+        """
+        damaged: list[str] = []
+        trains = self.program.method.trains
+        restored = checkpoint.restore(self.manager, state, trains, damaged.append)
+        for line in damaged:
+            say(line)
+        if damaged and restored is None:
+            say(f"{self.manager.directory}: no best state is left; only later validations count")
         if restored is not None:
             part, record = restored
             self.trained = self._copy(part)
@@ -86,7 +96,9 @@ class BestStates:
             "steps": self.steps.tolist(),
             "diverged": {str(row): text for row, text in diverged.items()},
         }
-        checkpoint.save(self.manager, best, self.program.method.trains, record)
+        latest = self.manager.latest_step()
+        number = step if latest is None else max(step, latest + 1)  # a resumed run may be behind
+        checkpoint.save(self.manager, best, self.program.method.trains, record, number=number)
 
     def _copy(self, state: State) -> Any:
         part = checkpoint.trained_part(state, self.program.method.trains)
@@ -95,7 +107,11 @@ class BestStates:
 
 @contextmanager
 def open_best(
-    experiment: Experiment, group: MemberGroup, program: Program, state: State
+    experiment: Experiment,
+    group: MemberGroup,
+    program: Program,
+    state: State,
+    say: Callable[[str], None],
 ) -> Iterator[BestStates | None]:
     """Yield the best states of a group, or None without `keep_best`; `state` has their shapes."""
     if not experiment.config.keep_best:
@@ -103,7 +119,7 @@ def open_best(
         return
     states = BestStates(experiment, group, program)
     try:
-        states.restore(state, lambda text: None)
+        states.restore(state, say)
         yield states
     finally:
         checkpoint.close(states.manager)

@@ -45,7 +45,8 @@ def _class_means(
         return class_means(model, variables, source, options)
 
     shape = (source.spec.num_classes, _width(experiment, model, variables, layer))
-    inputs = {"data": data.model_dump(), "sizes": dict(source.size), "layer": layer}
+    contents = {"sizes": dict(source.size), "digest": dict(source.digest)}
+    inputs = {"data": data.model_dump(), **contents, "layer": layer}
     return cached_class_means(folder, variables, inputs, compute, shape)
 
 

@@ -91,7 +91,8 @@ class TrainHooks:
                 batches = self.log_step_memory(placed, batches, hooks.warn)
             images_per_step = config.batch_size * len(self.group.members)
             plan = loop.Plan(start, total, images_per_step, every)
-            with open_best(self.experiment, self.group, self.program, state) as self.best:
+            best = open_best(self.experiment, self.group, self.program, state, hooks.warn)
+            with best as self.best:
                 placed = loop.fit(hooks, placed, batches, plan, self.tracker)
         return layout.fetch(placed)
 
@@ -164,7 +165,8 @@ def score(
 ) -> GroupScores:
     """Return the final scores on validation and test, with temperatures fitted on validation.
 
-    A round of successive halving has only the scores on validation.
+    Texts and detections are those of the first member that has not diverged. A round of successive
+    halving has only the scores on validation.
     """
     evaluation, task = experiment.evaluation(group.variant), experiment.task
     predict = _predictor(experiment, evaluation, program, program.layout.place(state))
@@ -172,20 +174,21 @@ def score(
     bins: Bins = {}
     results: dict[str, dict[str, np.ndarray]] = {}
     samples: dict[str, Any] = {}
+    rows = range(len(group.members))
+    finite = next((row for row in rows if row not in tracker.diverged), 0)
     extra = [split for split in experiment.source.evals if split.startswith("test_")]
     for split in ("validation", *extra, "test") if group.stop is None else ("validation",):
         predictions = predict(split)
         results[split], bins = task.test_metrics(evaluation, predictions, fitted)
         if group.stop is None and multihost.is_first():
-            samples[split] = task.samples(evaluation, split, predictions.outputs)
+            outputs = {role: values[finite:] for role, values in predictions.outputs.items()}
+            samples[split] = task.samples(evaluation, split, outputs)
     if group.stop is None and task.write_texts is not None and multihost.is_first():
         samples["texts"] = task.write_texts(
-            experiment.data.dataset, _writers(experiment, group, program, state, 0)
+            experiment.data.dataset, _writers(experiment, group, program, state, finite)
         )
     if group.stop is None and task.score_texts is not None and experiment.config.data.rouge_prompts:
-        members = [
-            _writers(experiment, group, program, state, row) for row in range(len(group.members))
-        ]
+        members = [_writers(experiment, group, program, state, row) for row in rows]
         networks = {role: [member[role] for member in members] for role in group.variant.players}
         count = experiment.config.data.rouge_prompts
         results["test"] |= task.score_texts(experiment.data.dataset, networks, count)

@@ -206,6 +206,7 @@ def merge_groups(
         if role in groups_to_end[0].bins:  # regressions have no bins
             bins = [group.bins[role] for group in groups_to_end]
             reliability[role] = _pool(bins, [rows[member] for member in choice.members])
+    finite = [group for group in groups_to_end if len(group.diverged) < len(group.members)]
     title = variant.config.title  # a title for all variants would not distinguish them
     return VariantResult(
         name=variant.name,
@@ -215,7 +216,7 @@ def merge_groups(
         chosen=chosen,
         reliability=reliability,
         seconds=sum(group.seconds for group in groups),
-        detections=groups_to_end[0].samples,
+        detections=(finite or groups_to_end)[0].samples,
     )
 
 

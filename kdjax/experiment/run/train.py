@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from kdjax import models
 from kdjax.errors import UserError
 from kdjax.experiment.build.plan import Experiment, InitialWeights, Variant
 from kdjax.experiment.run import halving, workdir
@@ -198,10 +199,11 @@ def _train_group(
     manager = checkpoint.open_manager(checkpoint_dir(group), keep=keep, before_commit=log.publish)
     try:
         restored = checkpoint.restore(manager, state, program.method.trains, say)
-        record = {"offset": offset, "diverged": {}, "frozen": _frozen_digests(weights, program)}
+        frozen = _frozen_digests(weights, program)
+        record = {"offset": offset, "diverged": {}, "frozen": frozen}
         if restored is not None:
             state, record = restored[0], {**record, **restored[1]}
-            _check_frozen(group, weights, program, record)
+            _check_frozen(group, weights, frozen, record["frozen"])
         elif previous:
             state, record["diverged"] = halving.continue_round(results, group, state, previous)
         log.truncate(max(offset, record["offset"]))
@@ -214,7 +216,7 @@ def _train_group(
             covers_all=len(group.members) == len(group.variant.members),
         )
         hooks = TrainHooks(experiment, group, program, log, tracker)
-        state = hooks.fit(state, _saver(manager, program, log, tracker, record["frozen"]))
+        state = hooks.fit(state, _saver(manager, program, log, tracker, frozen))
         scores = score(experiment, group, program, state, tracker)
         if group.stop is None:
             hooks.write_test(scores)
@@ -258,8 +260,9 @@ def _saver(
 
 
 def _frozen_digests(weights: Mapping[str, InitialWeights], program: Program) -> dict[str, str]:
+    """Digest the frozen networks without their cached outputs, whose bits depend on the machine."""
     return {
-        role: checkpoint.digest(initial.variables)
+        role: checkpoint.digest(models.strip_wrappers(initial.variables))
         for role, initial in weights.items()
         if role not in program.method.trains
     }
@@ -268,11 +271,12 @@ def _frozen_digests(weights: Mapping[str, InitialWeights], program: Program) -> 
 def _check_frozen(
     group: MemberGroup,
     weights: Mapping[str, InitialWeights],
-    program: Program,
-    record: Mapping[str, Any],
+    frozen: Mapping[str, str],
+    stored: Mapping[str, str],
 ) -> None:
-    for role, digest in _frozen_digests(weights, program).items():
-        if record["frozen"].get(role) != digest:
+    """Refuse frozen networks of other digests; those of older runs are with cached outputs."""
+    for role, digest in frozen.items():
+        if stored.get(role) not in (digest, checkpoint.digest(weights[role].variables)):
             raise UserError(
                 f"roles.{role} of {group.variant.name}: its weights have changed since this run "
                 "began; restore the old file or start in a new workdir"

@@ -26,6 +26,7 @@ from kdjax.types import Source
 # Keys that may differ when a run is resumed: they change speed and placement, not the numbers.
 MAY_CHANGE = (
     "checkpoint_every",
+    "data.workers",
     "devices",
     "keep_best",
     "keep_checkpoints",
@@ -140,13 +141,9 @@ def adopt(
     """
     path = workdir / "config.json"
     if files.exists(path):
-        old = _with_defaults(read_config(workdir))
-        fixed, new = (
-            {key: value for key, value in table.items() if key not in MAY_CHANGE}
-            for table in (old, plain(config))
-        )
-        changed = [line for line in differences(fixed, new) if not _TITLE.match(line)]
-        if _has_grown(fixed, new, changed):
+        old, new = _with_defaults(read_config(workdir)), plain(config)
+        changed = [line for line in differences(old, new) if not _may_change(line)]
+        if _has_grown(old, new, changed):
             check_data(workdir, data, allow_changed=allow_changed_data)
             _extend(workdir, config)
             return
@@ -173,6 +170,11 @@ def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:
         return plain(from_dict(config))
     except UserError:
         return config
+
+
+def _may_change(line: str) -> bool:
+    """Return whether a line of `differences` is of a key that may differ."""
+    return line.partition(": ")[0] in MAY_CHANGE or _TITLE.match(line) is not None
 
 
 def _has_grown(old: Mapping[str, Any], new: Mapping[str, Any], changed: Sequence[str]) -> bool:

@@ -41,10 +41,11 @@ def from_tokens(
         for key, x in tokens.items():
             if not jnp.issubdtype(x.dtype, jnp.integer):
                 raise UserError(f'{name}: batch["{key}"] is {x.dtype}; it must hold whole numbers')
-        length = max(tokens[key].shape[-1] for key in inputs)
+        longest = max(inputs, key=lambda key: tokens[key].shape[-1])
+        length = tokens[longest].shape[-1]
         if max_length is not None and length > max_length:
             raise UserError(
-                f'{name}: batch["{inputs[0]}"] has {length} tokens, but the network has '
+                f'{name}: batch["{longest}"] has {length} tokens, but the network has '
                 f"{max_length} positions: cut the text (data.max_length) or set "
                 f"max_length={length} of the model"
             )

@@ -40,8 +40,12 @@ def with_parameters(model: Model, paths: Mapping[str, str]) -> Model:
 
 def _look_up(tree: PyTree, path: str) -> Array:
     for part in path.split("/"):
+        if not isinstance(tree, Mapping):
+            raise UserError(f"no parameter {path!r}; the path ends before {part!r}")
         names = [name for name in tree if fnmatchcase(name, part)]
         if not names:
             raise UserError(f"no parameter {path!r}; at {part!r} there are {', '.join(tree)}")
         tree = tree[max(names, key=lambda name: (len(name), name))]
+    if isinstance(tree, Mapping):
+        raise UserError(f"{path!r} is no parameter, but holds {', '.join(tree)}; name one of them")
     return tree

@@ -170,6 +170,12 @@ def test_the_vocabulary_is_cached(tmp_path):
     assert tokenize.words(train_byte_level(texts(), 280))[0] == "<|ended|>"
 
 
+def test_texts_that_are_divided_elsewhere_have_a_vocabulary_of_their_own():
+    train_byte_level(["hello world "] * 40, 270)
+    divided = train_byte_level(["hello w", "orld "] * 40, 270)
+    assert divided.encoder.encode("orld ").tokens == ["orld", "Ġ"]
+
+
 BAD = {
     "no JSON": ('{"text": "a"}\n{"text"', {}, r"bad.jsonl line 2 is not JSON"),
     "no keys": ('{"texts": "a"}\n', {}, r"line 1: give text, or prompt and completion; .* texts"),

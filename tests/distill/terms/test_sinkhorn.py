@@ -1,6 +1,7 @@
 """Transport terms inside a method: published weight, devices, logged metrics."""
 
 import functools
+import math
 import pathlib
 
 import jax
@@ -194,6 +195,7 @@ class TestAnneal:
     [
         ({"num_iters": 0}, "num_iters is 0; it must be >= 1"),
         ({"tolerance": -1.0}, "tolerance is -1; it must be > 0, or 0 for fixed iterations"),
+        ({"tolerance": math.nan}, "tolerance is nan; it must be > 0, or 0 for fixed iterations"),
         ({"layer": "pooled"}, r"layer is 'pooled'; it must be '' \(the logits\) or 'token_logits'"),
     ],
 )
@@ -201,6 +203,13 @@ class TestAnneal:
 def test_option_errors(name, static, text):
     with pytest.raises(UserError, match=text):
         terms.TERM_SPECS[name](**static)
+
+
+@pytest.mark.parametrize("option", [{"layer": "token_logits"}, {"average": True}])
+def test_transport_of_each_sequence_has_no_other_rows(option):
+    (name,) = option
+    with pytest.raises(UserError, match=f"{name} and per_sequence are set; .* remove {name}"):
+        terms.sinkhorn(per_sequence=True, **option)
 
 
 class TestConfig:

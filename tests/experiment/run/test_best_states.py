@@ -1,6 +1,8 @@
 """The states of the best validations: each member's own step, exact resume, eval and export."""
 
 import json
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -10,8 +12,11 @@ from kdjax import cli
 from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run import train as running
+from kdjax.experiment.run.best_states import open_best
+from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.results import load_results
 from kdjax.report import files
+from kdjax.types import State
 from tests.faults.commands import experiment, train
 
 RATES = (0.05, 5.0)  # the second member gets worse
@@ -86,6 +91,59 @@ def test_a_resumed_run_has_the_same_best_states(finished, place, tmp_path, reque
     running.train(run, workdir, print)
     for one, other in zip(best_networks(run, workdir), best_networks(run, folder), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.fixture
+def open_states(tmp_path):
+    """Return a function that opens the best states of two members, without a program."""
+    run = build(CONFIG)
+    group = MemberGroup(run.variants[0], (0, 1), tmp_path)
+    method = SimpleNamespace(trains=("student",))
+    program = SimpleNamespace(method=method, layout=SimpleNamespace(fetch=lambda state: state))
+
+    @contextmanager
+    def opened(lines):
+        with open_best(run, group, program, weights(0, 0.0), lines.append) as states:
+            yield states
+
+    return opened
+
+
+def weights(step, value):
+    network = {"student": {"w": np.full((2, 3), value, np.float32)}}
+    return State(np.array(step), np.array(0), network, {"student": {}}, {"student": {}}, {})
+
+
+def nll(*scores):
+    return {"student/nll": np.array(scores)}
+
+
+def test_a_damaged_best_state_is_reported(open_states, tmp_path):
+    with open_states([]) as states:
+        states.update(3, nll(1.0, 2.0), weights(3, 3.0), {})
+    (tmp_path / "0-1" / "best" / "3" / "record" / "metadata").write_text("{")
+    lines = []
+    with open_states(lines) as states:
+        assert np.isnan(states.scores).all()
+    assert len(lines) == 2
+    assert "best/3 is damaged (its file record/metadata has changed" in lines[0]
+    assert lines[1].endswith("best: no best state is left; only later validations count")
+
+
+@pytest.mark.parametrize("step", [3, 5], ids=["behind", "same step"])
+def test_a_better_state_behind_the_stored_one_is_written(open_states, step):
+    with open_states([]) as states:
+        states.update(5, nll(1.0, 2.0), weights(5, 5.0), {})
+    with open_states(lines := []) as states:  # resumed from an earlier checkpoint
+        states.update(step, nll(1.5, 1.5), weights(step, 7.0), {})
+    assert not lines
+    with open_states([]) as states:
+        assert states.scores.tolist() == [1.0, 1.5]
+        assert states.steps.tolist() == [5, step]
+        np.testing.assert_array_equal(states.trained[0]["student"]["w"][:, 0], [5.0, 7.0])
+        states.update(6, nll(0.5, 0.5), weights(6, 8.0), {})
+    with open_states([]) as states:
+        assert states.steps.tolist() == [6, 6]
 
 
 def test_export_writes_the_best_weights_and_their_temperature(finished, tmp_path, monkeypatch):

@@ -8,7 +8,9 @@ import pytest
 from kdjax import data, models
 from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
+from kdjax.experiment.run import frozen_teacher
 from kdjax.experiment.run.class_means import MeansOptions, cached_class_means, class_means
+from kdjax.experiment.run.frozen_teacher import attach_frozen_extras
 from kdjax.experiment.run.train import train
 from kdjax.train import parallel
 from tests.data import fakes
@@ -139,6 +141,25 @@ def test_nd_uses_the_teacher_and_the_means_of_each_seed(tmp_path):
     assert len(list((tmp_path / "run" / "class_means").glob("*.npz"))) == 2
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert "student/norm_direction/raw" in lines
+
+
+def test_changed_data_have_class_means_of_their_own(tmp_path, monkeypatch):
+    run, calls = build(config()), []
+
+    def compute(model, variables, source, options):
+        calls.append(source.digest)
+        return np.zeros((3, 6), np.float32)
+
+    monkeypatch.setattr(frozen_teacher, "class_means", compute)
+    (variant,) = (variant for variant in run.variants if variant.name == "nd")
+    model, _ = variant.class_means["teacher"]
+    shapes = jax.eval_shape(model.init, jax.random.key(0), data.example_batch(run.source))
+    weights = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    for digest in ({"labels": "1"}, {"labels": "1"}, {"labels": "2"}):
+        source = run.source._replace(digest=digest)
+        changed = run._replace(data=run.data._replace(source=source))
+        attach_frozen_extras(changed, variant, "teacher", weights, tmp_path)
+    assert calls == [{"labels": "1"}, {"labels": "2"}]
 
 
 def test_a_trained_teacher_has_no_class_means():

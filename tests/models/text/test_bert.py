@@ -220,6 +220,9 @@ def test_invalid_batches_are_errors(small):
         model.apply(variables, {k: text()[k] for k in INPUTS[:2]}, train=False)
     with pytest.raises(UserError, match="has 13 tokens, but the network has 12 positions"):
         model.apply(variables, text(length=13), train=False)
+    longer = {**text(), "token_type_ids": np.zeros((3, 14), np.int32)}
+    with pytest.raises(UserError, match=r'batch\["token_type_ids"\] has 14 tokens'):
+        model.apply(variables, longer, train=False)
     floats = {**text(), "input_ids": np.ones((3, 8), np.float32)}
     with pytest.raises(UserError, match=r'batch\["input_ids"\] is float32'):
         model.apply(variables, floats, train=False)

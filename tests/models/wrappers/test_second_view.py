@@ -29,9 +29,17 @@ def test_a_parameter_is_a_feature_and_the_last_of_a_pattern_counts():
     assert np.all(np.asarray(grads.params["fc"]["kernel"]) == 1)
 
 
-def test_no_such_parameter():
-    model = models.with_parameters(NETWORK, {"kernel": "head/kernel"})
-    with pytest.raises(UserError, match=r"no parameter 'head/kernel'; at 'head' there are .*fc"):
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("head/kernel", r"no parameter 'head/kernel'; at 'head' there are .*fc"),
+        ("fc/kernel/x", "no parameter 'fc/kernel/x'; the path ends before 'x'"),
+        ("fc", "'fc' is no parameter, but holds (bias, kernel|kernel, bias); name one of them"),
+    ],
+)
+def test_no_such_parameter(path, message):
+    model = models.with_parameters(NETWORK, {"kernel": path})
+    with pytest.raises(UserError, match=message):
         model.apply(VARIABLES, BATCH, train=False)
 
 

@@ -1,0 +1,49 @@
+"""The member whose texts and detections a report shows."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from kdjax.evaluation.task import Predictions, Task, by_role
+from kdjax.experiment.run import hooks
+from kdjax.train.loop import DivergenceTracker
+
+
+def accuracy(evaluation, predictions, fitted):
+    return by_role(predictions, lambda role, outputs: {"accuracy": outputs[:, 0]})
+
+
+TASK = Task(
+    metrics=lambda spec: {"accuracy": True},
+    validation_metrics=accuracy,
+    test_metrics=lambda *arguments: (accuracy(*arguments), {}),
+    samples=lambda evaluation, split, outputs: {role: x[0, 0] for role, x in outputs.items()},
+    write_texts=lambda dataset, writers: writers,
+)
+
+
+@pytest.mark.parametrize(("diverged", "row"), [((), 0), ((0,), 1), ((0, 1), 2), ((0, 1, 2), 0)])
+def test_texts_and_detections_are_of_the_first_member_that_is_finite(monkeypatch, diverged, row):
+    outputs = {"student": np.arange(3.0)[:, None]}
+    monkeypatch.setattr(
+        hooks, "_predictor", lambda *_: lambda split: Predictions(split, outputs, np.zeros(1))
+    )
+    monkeypatch.setattr(hooks, "_writers", lambda *arguments: {"student": arguments[-1]})
+    experiment = SimpleNamespace(
+        evaluation=lambda variant: None,
+        task=TASK,
+        source=SimpleNamespace(evals={}),
+        data=SimpleNamespace(dataset=None),
+    )
+    group = SimpleNamespace(
+        variant=SimpleNamespace(members=[{"seed": seed} for seed in range(3)]),
+        members=(0, 1, 2),
+        stop=None,
+    )
+    program = SimpleNamespace(layout=SimpleNamespace(place=lambda state: state))
+    tracker = DivergenceTracker(3, {str(member): "" for member in diverged})
+    samples = hooks.score(experiment, group, program, None, tracker).samples
+    assert samples == {
+        "validation": {"student": row}, "test": {"student": row}, "texts": {"student": row},
+    }  # fmt: skip
