@@ -1,5 +1,8 @@
 """Losses of maps, consecutive layers and the classifier: where references have no number."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,3 +86,21 @@ def test_region_weights_compare_a_region_with_the_image():
 def test_errors(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+_AT_REAL_SIZES = """
+import jax, jax.numpy as jnp, numpy as np
+from kdjax import losses
+rng = np.random.default_rng(0)
+shapes = [(64, 16, 16, 128), (64, 8, 8, 256)]
+s, t = ([jnp.asarray(rng.normal(size=x), jnp.float32) for x in shapes] for _ in range(2))
+loss = jax.jit(lambda s, t: losses.singular_vectors(s, t, channels=True))
+for _ in range(4):
+    jax.block_until_ready(loss(s, t))
+"""
+
+
+@pytest.mark.long
+def test_singular_vectors_end():
+    # The process would wait for ever if jax's threads waited for each other.
+    subprocess.run([sys.executable, "-c", _AT_REAL_SIZES], check=True, timeout=240)
