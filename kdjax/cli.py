@@ -125,7 +125,7 @@ def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
     other = replace_data(read_config(args.workdir), overrides) if overrides else None
     experiment = _read_run(args)
     if other is not None:
-        experiment = with_test_data(experiment, other)
+        experiment = with_test_data(experiment, other, args.workdir)
         _say("test splits are those of the data of --config.data; choices are by the run's own")
     if args.corruptions:
         experiment = with_corruptions(experiment)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from kdjax import models
-from kdjax.data import example_batch
+from kdjax.data import example_batch, has_tokenizer
 from kdjax.distill import Player, co_train
 from kdjax.errors import UserError, prefix_errors
 from kdjax.evaluation.selection import Selection, make_selection
@@ -35,6 +35,7 @@ from kdjax.experiment.build.validate import (
 )
 from kdjax.experiment.config import resolve
 from kdjax.experiment.config.schema import Config, Select
+from kdjax.report import files
 from kdjax.train import sweep
 from kdjax.types import Batch, Method
 
@@ -80,13 +81,17 @@ def build(config: Any) -> Experiment:
     return Experiment(base, data, prepare_train, prepare_eval, tuple(variants), selection)
 
 
-def with_test_data(experiment: Experiment, config: Any) -> Experiment:
+def with_test_data(experiment: Experiment, config: Any, workdir: files.Path) -> Experiment:
     """Return an experiment with the test splits of the `data` of another config.
+
+    Texts are read by the tokenizer that the config names, else by that of the workdir.
 
     Raises:
       UserError: the errors of the reader; data that the networks of the experiment cannot read.
     """
     tokenizer = tokenizer_folder(resolve.variants(config).values())
+    if tokenizer is None and has_tokenizer(str(workdir)):
+        tokenizer = str(workdir)
     data = experiment_data.load(resolve.from_dict(config), tokenizer)
     return experiment._replace(data=experiment_data.with_test_splits(experiment.data, data))
 

@@ -6,6 +6,7 @@ import pytest
 from kdjax.data import save_tokenizer
 from kdjax.errors import UserError
 from kdjax.experiment.build import data
+from kdjax.experiment.build.build import build, with_test_data
 from kdjax.experiment.config import resolve
 from tests.data import tiny_coco, tiny_language, tiny_text
 
@@ -57,6 +58,32 @@ def test_language_models(tmp_path, monkeypatch):
         first, second = (next(iter(x.source.evals["test"]())) for x in (ours, others))
         np.testing.assert_array_equal(first["input_ids"], second["input_ids"])
     assert both.dataset.num_bytes["test"] > own.dataset.num_bytes["test"]
+
+
+@pytest.mark.parametrize("kind", ["lm", "text"])
+def test_other_texts_are_read_by_the_tokenizer_of_the_workdir(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    network = {"name": "llama" if kind == "lm" else "bert", "num_layers": 1, "width": 8}
+    config = {"batch_size": 2, "eval_batch_size": 2, "num_steps": 1, "devices": 1, "roles": {
+        "student": {"model": {**network, "num_heads": 2}, "terms": {"ce": {}}}}}  # fmt: skip
+    if kind == "lm":
+        (tmp_path / "other.jsonl").write_text('{"text": "words that the run does not have"}\n' * 9)
+        table = {"name": "lm", "max_length": 24, "bpe_size": 300, "validation": 2, "test": 2}
+        table |= {"path": str(tiny_language.write(tmp_path))}
+    else:
+        (tmp_path / "other.csv").write_text("text,label\n" + "a new word,0\nhere,1\n" * 30)
+        (tmp_path / "own.csv").write_text("text,label\n" + "good films,0\nbad,1\n" * 20)
+        table = {"name": "text", "vocabulary_size": 60, "max_length": 16}
+        table |= {"path": str(tmp_path / "own.csv")}
+    experiment = build({**config, "data": table})
+    other = {**table, "path": str(tmp_path / ("other.jsonl" if kind == "lm" else "other.csv"))}
+    with pytest.raises(UserError, match="but the run has"):
+        with_test_data(experiment, {**config, "data": other}, tmp_path / "none")
+    (tmp_path / "run").mkdir()
+    experiment.task.save_files(experiment.data.dataset, tmp_path / "run")
+    both = with_test_data(experiment, {**config, "data": other}, tmp_path / "run")
+    assert both.source.spec == experiment.source.spec
+    assert both.source.size["test"] != experiment.source.size["test"]
 
 
 def test_data_of_other_classes_or_shapes_are_refused():
