@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from kdjax.errors import RunError
-from kdjax.train import multihost
+from kdjax.train import malloc, multihost
 from kdjax.types import State
 
 Values = Mapping[str, np.ndarray]  # name -> [members]
@@ -216,6 +216,7 @@ def fit(
                 raise Stopped(
                     f"stopped at step {number}, which is saved; the same command resumes from there"
                 )
+            malloc.trim_memory()
             start_time = time.perf_counter()
     return state
 
