@@ -23,11 +23,17 @@ class _Annotation(metaclass=_AnyType):
     """Takes the place of jaxtyping's types, which are checked in tests only."""
 
 
+def _annotation(name: str) -> type:
+    if name.startswith("__"):  # `inspect`, which PyTorch uses, reads `__file__` of all modules
+        raise AttributeError(name)
+    return _Annotation
+
+
 def _stand_in() -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     if importlib.util.find_spec("jaxtyping") is None:
         module = types.ModuleType("jaxtyping")
-        module.__getattr__ = lambda _: _Annotation  # pyright: ignore
+        module.__getattr__ = _annotation  # pyright: ignore
         sys.modules["jaxtyping"] = module
     if importlib.util.find_spec("safetensors") is None:
         package, numpy = (types.ModuleType(n) for n in ("safetensors", "safetensors.numpy"))
