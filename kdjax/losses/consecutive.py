@@ -164,10 +164,26 @@ def _spectrum(matrices: Array) -> tuple[Array, Array]:
 @jax.custom_jvp
 def _eigenvectors(symmetric: Array) -> tuple[Array, Array]:
     """Return eigenvalues, ascending, and eigenvectors as columns of [batch, m, m] matrices."""
+    return _decompose(symmetric)
+
+
+@jax.custom_batching.custom_vmap
+def _decompose(symmetric: Array) -> tuple[Array, Array]:
     # Of a batch on a CPU jax 0.10 may wait for its own threads for ever.
     one_by_one = functools.partial(jax.lax.map, jnp.linalg.eigh)
     values, vectors = jax.lax.platform_dependent(symmetric, cpu=one_by_one, default=jnp.linalg.eigh)
     return values, vectors
+
+
+@_decompose.def_vmap
+def _(size: int, batched: list[bool], symmetric: Array) -> Any:
+    """Take the members of a sweep one by one, too."""
+    del size, batched
+    parts = _decompose(symmetric.reshape(-1, *symmetric.shape[2:]))
+    return tuple(part.reshape(*symmetric.shape[:2], *part.shape[1:]) for part in parts), (
+        True,
+        True,
+    )
 
 
 @_eigenvectors.defjvp

@@ -97,6 +97,10 @@ s, t = ([jnp.asarray(rng.normal(size=x), jnp.float32) for x in shapes] for _ in 
 loss = jax.jit(lambda s, t: losses.singular_vectors(s, t, channels=True))
 for _ in range(4):
     jax.block_until_ready(loss(s, t))
+members = [[jnp.stack([x, x]) for x in maps] for maps in (s, t)]
+for _ in range(2):
+    both = jax.vmap(loss)(*members)
+np.testing.assert_allclose(both, np.stack([loss(s, t)] * 2), rtol=1e-3)
 """
 
 
