@@ -12,6 +12,7 @@
 import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from kdjax.experiment.build.plan import Experiment, Variant
 from kdjax.experiment.run.results import RunResults, load_results
 from kdjax.experiment.run.workdir import read_config
 from kdjax.report import files
-from kdjax.types import Array, Outputs, Variables
+from kdjax.types import Array, Model, Outputs, Variables
 
 ONLINE = ("dml", "bdkd", "bdkd_forward", "bdkd_reverse", "bdkd_fixed")
 TEMPERATURE = 2.0
@@ -76,13 +77,17 @@ def regime(name: str, own: Array, other: Array, labels: Array) -> str:
     overlap = float(jnp.mean(jnp.sum(jnp.minimum(p, q), axis=-1)))
     truth = jax.grad(lambda z: jnp.mean(losses.cross_entropy(z, labels)))(own)
     cells = []
-    for divergence in DIVERGENCES.values():
-        gradient = jax.grad(
-            lambda z, loss=divergence, t=other: jnp.mean(loss(z, t, temperature=TEMPERATURE))
-        )(own)
+    for divergence in DIVERGENCES:
+        gradient = _gradient(divergence, own, other)
         cosine = jnp.vdot(gradient, truth) / (norm(gradient) * norm(truth))
         cells.append(f"{float(cosine):.2f} ({float(norm(gradient) / norm(truth)):.2g})")
     return f"| {name} | {overlap:.2f} | {' | '.join(cells)} |"
+
+
+@partial(jax.jit, static_argnames="divergence")
+def _gradient(divergence: str, own: Array, other: Array) -> Array:
+    loss = partial(DIVERGENCES[divergence], temperature=TEMPERATURE)
+    return jax.grad(lambda z: jnp.mean(loss(z, other)))(own)
 
 
 def norm(x: Array) -> Array:
@@ -90,12 +95,18 @@ def norm(x: Array) -> Array:
     return jnp.linalg.norm(x.reshape(-1))
 
 
+def _forward(model: Model, variables: Variables, batch: Mapping[str, Any]) -> Outputs:
+    return model.apply(variables, batch, train=False)[0]
+
+
 class Networks:
     """Outputs of the networks of a run on examples of one split."""
 
     def __init__(self, run: Experiment, results: RunResults, split: str, examples: int) -> None:
         """Read the first examples of a split."""
-        self.results, self.batches, self.read, count = results, [], {}, 0
+        self.results, self.batches, count = results, [], 0
+        self.read: dict[str, Any] = {}  # the networks of the last variant
+        self.forward: dict[tuple[str, str], Callable] = {}
         for batch in run.source.evals[split]():
             self.batches.append(run.prepare_eval(batch))
             count += int(batch["mask"].sum())
@@ -110,13 +121,11 @@ class Networks:
         if variant.name not in self.read:
             self.read = {variant.name: self.results.networks(variant)}
         variables = jax.tree.map(lambda x: x[member], self.read[variant.name][role])
-        model = variant.players[role].model
-
-        @jax.jit
-        def apply(variables: Variables, batch: Mapping[str, Any]) -> Outputs:
-            return model.apply(variables, batch, train=False)[0]
-
-        parts = [apply(variables, batch) for batch in self.batches]
+        if (variant.name, role) not in self.forward:
+            model = variant.players[role].model
+            self.forward[variant.name, role] = jax.jit(partial(_forward, model))
+        forward = self.forward[variant.name, role]
+        parts = [forward(variables, batch) for batch in self.batches]
         joined = jax.tree.map(lambda *x: jnp.concatenate(x)[: self.examples], *parts)
         return Outputs(joined.logits, joined.features)
 

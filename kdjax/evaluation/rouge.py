@@ -1,5 +1,6 @@
 """ROUGE-L of completions: what networks write behind the prompts of the test split."""
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -55,15 +56,15 @@ def prompt_pairs(dataset: LanguageSet, count: int) -> list[Pair]:
                         prompt = decode(text.prompt.tolist(), skip_special_tokens=False)
                         yield Pair(prompt, decode(text.reference.tolist()))
 
-    return [pair for pair, _ in zip(pairs(), range(count), strict=False)]
+    return list(itertools.islice(pairs(), count))
 
 
 def rouge_l(dataset: LanguageSet, writers: Mapping[str, Sequence[Writer]], count: int) -> Scores:
     """Return the mean ROUGE-L of greedy completions, "<role>/rouge_l" -> [members].
 
     ROUGE-L is the F1 of the longest common subsequence of words, English ones stemmed, in [0, 1].
-    In scripts without spaces each sign is a word. A completion
-    ends at the end of a text, or where prompt and completion fill a row.
+    In scripts without spaces each sign is a word. A completion ends at the end of a text, or where
+    prompt and completion fill a row.
 
     Args:
       dataset: the texts.

@@ -237,8 +237,7 @@ def _advance(
     if min([plan.num_steps - done, *(p - done % p for p in periods)]) < size:
         size = 1
     dispatched = tuple(next(batches) for _ in range(size))
-    shapes = {tuple(map(np.shape, jax.tree.leaves(batch))) for batch in dispatched}
-    if hooks.multi_step is not None and size > 1 and len(shapes) == 1:
+    if hooks.multi_step is not None and size > 1 and len(set(map(_shapes, dispatched))) == 1:
         state, metrics = hooks.multi_step(state, dispatched)
         return state, dispatched[-1], [(metrics, size)]
     taken = []
@@ -246,6 +245,10 @@ def _advance(
         state, metrics = hooks.step(state, batch)
         taken.append((metrics, 1))
     return state, dispatched[-1], taken
+
+
+def _shapes(batch: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(map(np.shape, jax.tree.leaves(batch)))
 
 
 def _by_step(window: Sequence[Values], counts: Sequence[int]) -> list[Values]:

@@ -71,7 +71,8 @@ class Disk:
 class Bucket:
     """Shards in a bucket, gs://BUCKET/PATH; their paths are BUCKET/PATH.
 
-    Processes and threads share nothing but the client's settings, so it may be pickled.
+    Processes and threads share nothing but the client's settings, so it may be pickled. In a run
+    these are the timeouts that `report.files` has set in fsspec.
     """
 
     threads = 16  # most of the time of a read is waiting

@@ -109,7 +109,7 @@ def _parts(
     if document.prompt:
         room = [length - len(each.prompt) for each in encoded]
         last = cuts[np.all(cuts <= room, axis=1)][-1:]
-        if not np.all(last > 0) or not len(last):
+        if not last.size or not last.all():
             tokens = max(len(each.prompt) for each in encoded)
             raise UserError(
                 f"{document.where}: the prompt has {tokens} tokens, but data.max_length is "

@@ -192,13 +192,12 @@ def _with_local_files(table: Data) -> Data:
             continue
         folder = "" if table.name in data.BUILT_IN else table.name.partition("/")[0]
         with prefix_errors(f"data.{key}: "):
-            is_streamed = table.name == "webdataset" and key == "path" and files.is_remote(address)
-            if is_streamed and not staging.fits_on_disk(address):
+            may_stream = table.name == "webdataset" and key == "path" and files.is_remote(address)
+            if may_stream and not staging.fits_on_disk(address):
                 continue
-            siblings = _BESIDE_TOKENIZERS if address.endswith((".json", ".txt")) else ()
-            changes[key] = staging.local_copy(
-                address, folder, siblings if key in _TOKENIZERS else ()
-            )
+            is_file = key in _TOKENIZERS and address.endswith((".json", ".txt"))
+            siblings = _BESIDE_TOKENIZERS if is_file else ()
+            changes[key] = staging.local_copy(address, folder, siblings)
     return table.model_copy(update=changes)
 
 

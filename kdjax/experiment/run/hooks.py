@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -183,15 +184,13 @@ def score(
         if group.stop is None and multihost.is_first():
             outputs = {role: values[finite:] for role, values in predictions.outputs.items()}
             samples[split] = task.samples(evaluation, split, outputs)
-    if group.stop is None and task.write_texts is not None and multihost.is_first():
-        samples["texts"] = task.write_texts(
-            experiment.data.dataset, _writers(experiment, group, program, state, finite)
-        )
-    if group.stop is None and task.score_texts is not None and experiment.config.data.rouge_prompts:
-        members = [_writers(experiment, group, program, state, row) for row in rows]
-        networks = {role: [member[role] for member in members] for role in group.variant.players}
-        count = experiment.config.data.rouge_prompts
-        results["test"] |= task.score_texts(experiment.data.dataset, networks, count)
+    if group.stop is None and task.write_texts is not None and task.score_texts is not None:
+        dataset, writers = experiment.data.dataset, _writers(experiment, group, program, state)
+        if multihost.is_first():
+            first = {role: members[finite] for role, members in writers.items()}
+            samples["texts"] = task.write_texts(dataset, first)
+        if count := experiment.config.data.rouge_prompts:
+            results["test"] |= task.score_texts(dataset, writers, count)
     members = tuple(
         MemberResult(
             member=number,
@@ -209,17 +208,19 @@ def score(
 
 
 def _writers(
-    experiment: Experiment, group: MemberGroup, program: Program, state: State, row: int
-) -> dict[str, Writer]:
-    """Return the networks of one of a group's members, by role."""
+    experiment: Experiment, group: MemberGroup, program: Program, state: State
+) -> dict[str, list[Writer]]:
+    """Return the networks of a group's members, by role."""
     config, writers = group.variant.config, {}
     for role in group.variant.players:
-        variables = Variables(state.params[role], state.stats[role])
-        if program.axes.params[role] is not None:
-            variables = jax.tree.map(lambda x: x[row], variables)
-        model = make_network(role, config, experiment.data, None)
-        entry = config.roles[role].input
-        writers[role] = Writer(model, models.strip_wrappers(variables), entry)
+        variables = models.strip_wrappers(Variables(state.params[role], state.stats[role]))
+        model, entry = make_network(role, config, experiment.data, None), config.roles[role].input
+        is_stacked = program.axes.params[role] is not None
+        members = [
+            jax.tree.map(operator.itemgetter(row), variables) if is_stacked else variables
+            for row in range(len(group.members))
+        ]
+        writers[role] = [Writer(model, each, entry) for each in members]
     return writers
 
 
