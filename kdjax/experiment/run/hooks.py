@@ -184,12 +184,12 @@ def score(
         if group.stop is None and multihost.is_first():
             outputs = {role: values[finite:] for role, values in predictions.outputs.items()}
             samples[split] = task.samples(evaluation, split, outputs)
-    if group.stop is None and task.write_texts is not None and task.score_texts is not None:
+    if group.stop is None and task.write_texts is not None:
         dataset, writers = experiment.data.dataset, _writers(experiment, group, program, state)
         if multihost.is_first():
             first = {role: members[finite] for role, members in writers.items()}
             samples["texts"] = task.write_texts(dataset, first)
-        if count := experiment.config.data.rouge_prompts:
+        if task.score_texts is not None and (count := experiment.config.data.rouge_prompts):
             results["test"] |= task.score_texts(dataset, writers, count)
     members = tuple(
         MemberResult(

@@ -20,6 +20,7 @@ TASK = Task(
     test_metrics=lambda *arguments: (accuracy(*arguments), {}),
     samples=lambda evaluation, split, outputs: {role: x[0, 0] for role, x in outputs.items()},
     write_texts=lambda dataset, writers: writers,
+    score_texts=lambda dataset, writers, count: {"rouge_l": np.array(writers["student"]) / count},
 )
 
 
@@ -29,12 +30,13 @@ def test_texts_and_detections_are_of_the_first_member_that_is_finite(monkeypatch
     monkeypatch.setattr(
         hooks, "_predictor", lambda *_: lambda split: Predictions(split, outputs, np.zeros(1))
     )
-    monkeypatch.setattr(hooks, "_writers", lambda *arguments: {"student": arguments[-1]})
+    monkeypatch.setattr(hooks, "_writers", lambda *_: {"student": [0, 1, 2]})
     experiment = SimpleNamespace(
         evaluation=lambda variant: None,
         task=TASK,
         source=SimpleNamespace(evals={}),
         data=SimpleNamespace(dataset=None),
+        config=SimpleNamespace(data=SimpleNamespace(rouge_prompts=4)),
     )
     group = SimpleNamespace(
         variant=SimpleNamespace(members=[{"seed": seed} for seed in range(3)]),
@@ -43,7 +45,8 @@ def test_texts_and_detections_are_of_the_first_member_that_is_finite(monkeypatch
     )
     program = SimpleNamespace(layout=SimpleNamespace(place=lambda state: state))
     tracker = DivergenceTracker(3, {str(member): "" for member in diverged})
-    samples = hooks.score(experiment, group, program, None, tracker).samples
-    assert samples == {
+    scores = hooks.score(experiment, group, program, None, tracker)
+    assert [each.results["test"]["rouge_l"] for each in scores.members] == [0, 0.25, 0.5]
+    assert scores.samples == {
         "validation": {"student": row}, "test": {"student": row}, "texts": {"student": row},
     }  # fmt: skip
