@@ -6,7 +6,8 @@ Teacher: a ResNet-8 (77,754 parameters); student: a CNN of three layers with a t
 networks alone, on validation after one epoch. In the offline rows the teacher is that
 of "alone" with the same seed, frozen, its outputs computed once for each image. In the online rows
 both networks are trained. Weights are the published ones, except where a row lists several; then
-validation chooses. `fashion_all.py:alone,kd,bdkd` trains some rows.
+validation chooses. `fashion_all.py:alone,kd,bdkd` trains some rows, and
+`fashion_all.py:hundredth,alone,kd,bdkd` trains them with a student of 745 parameters.
 
     apt-get install dataset-fashion-mnist
     python -m kdjax train --config=experiments/fashion_all.py \
@@ -33,6 +34,7 @@ OPTIMIZER = {
 KD = {"ce": {"weight": 0.1}, "forward_kl": {"weight": 0.9, "temperature": 4.0}}
 WIDE = {"own_layer": "wide"}  # the student's vector, mapped to the teacher's width
 ND = {"norm_direction": {"weight": 2.0, **WIDE}}
+WIDTHS = {"smoke": (4,), "hundredth": (3, 6, 8), "twelfth": (8, 16, 32)}  # of the student
 WPC = {"name": "dependency", "width": 32, "radius": 8.0}
 
 
@@ -40,9 +42,10 @@ def get_config(arg: str = "") -> ConfigDict:
     words = [word for word in arg.split(",") if word]
     smoke = "smoke" in words
     rows = variants()
-    unknown = sorted(set(words) - {"smoke", *rows})
+    unknown = sorted(set(words) - {"smoke", "hundredth", *rows})
     if unknown:
         raise ValueError(f"unknown: {', '.join(unknown)}; rows: {', '.join(rows)}")
+    size = next((word for word in WIDTHS if word in words), "twelfth")
     names = [w for w in words if w in rows] or list(rows)
     if smoke:
         names = ["alone", "kd_wdm", "bdkd"]
@@ -60,7 +63,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "roles": {
                 "teacher": {"model": teacher, "optimizer": OPTIMIZER, "terms": {"ce": {}}},
                 "student": {
-                    "model": {"name": "cnn", "widths": (4,) if smoke else (8, 16, 32)},
+                    "model": {"name": "cnn", "widths": WIDTHS[size]},
                     "optimizer": OPTIMIZER,
                     "terms": {"ce": {}},
                 },
