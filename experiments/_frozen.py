@@ -4,7 +4,7 @@
 def toward_frozen(
     terms: dict, *, source: str = "teacher", cache: bool = False, adapters: dict | None = None
 ) -> dict:
-    """Return a variant: the student's terms and the frozen teacher with the same seed.
+    """Return a variant: the student's terms, and the frozen teacher of its seed (or the only one).
 
     Args:
         terms: of the student; all but "ce" are toward the teacher.

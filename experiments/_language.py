@@ -1,5 +1,7 @@
 """Parts that experiments with language models share: the local pair, decoders, their optimizer."""
 
+STEPS = {"teacher": 3000, "student": 1200}
+
 
 def decoder(width: int, layers: int, heads: int) -> dict:
     """Return a Llama whose vocabulary comes from the data; its head is its embedding."""
@@ -21,24 +23,28 @@ def adamw(rate: float, warmup: int) -> dict:
 
 
 def local_pair(smoke: bool, data: dict, teacher: dict | None = None) -> dict:
-    """Return a config: a teacher of 4.9 M and a student of .9 M parameters, 600 steps, 3 seeds.
+    """Return a config: a teacher of 4.9 M and a student of .9 M parameters, 3 seeds.
 
     Args:
         smoke: two steps of tiny networks on four files.
         data: keys of the data beyond those of the standard library's sources.
         teacher: further keys of the teacher.
     """
-    steps = 2 if smoke else 600
+    steps = {"teacher": 2, "student": 2} if smoke else STEPS
     sizes = ((16, 1, 2), (8, 1, 2)) if smoke else ((256, 5, 4), (128, 2, 4))
     small = {"limit": 4, "max_length": 16} if smoke else {}
     held_out = 2 if smoke else 12
     roles = {
-        role: {"model": decoder(*size), "optimizer": adamw(rate, steps // 10), "terms": {"ce": {}}}
+        role: {
+            "model": decoder(*size),
+            "optimizer": adamw(rate, steps[role] // 10),
+            "terms": {"ce": {}},
+        }
         for role, size, rate in zip(("teacher", "student"), sizes, (2e-3, 4e-3), strict=True)
     }
     roles["teacher"] |= teacher or {}
     return {
-        "num_steps": steps,
+        "num_steps": steps["student"],
         "batch_size": 2 if smoke else 8,
         "eval_batch_size": 4 if smoke else 32,
         "eval_every": 300,
@@ -54,4 +60,13 @@ def local_pair(smoke: bool, data: dict, teacher: dict | None = None) -> dict:
         },
         "roles": roles,
         "sweep": {"seed": (0, 1) if smoke else (0, 1, 2)},
+    }
+
+
+def teacher_first(smoke: bool) -> dict:
+    """Return the variant that trains one teacher, for more steps than the students have."""
+    return {
+        "num_steps": 2 if smoke else STEPS["teacher"],
+        "roles": {"student": None},
+        "sweep": {"seed": (0,)},
     }

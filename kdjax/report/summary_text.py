@@ -43,6 +43,10 @@ def _describe_training(report: RunSummary) -> str:
         length = f" for {report.steps:,} steps"
         length += f" of {report.batch_size:,} examples" if report.batch_size else ""
         length += f" ({report.epochs:.1f} epochs)" if report.epochs else ""
+        tables = report.config.get("variants") or {}
+        for variant in report.variants:
+            own = (tables.get(variant.name) or {}).get("num_steps")
+            length += f", {variant.title or variant.name} for {own:,} steps" if own else ""
     variants = "One variant was" if count == 1 else f"{count} variants were"
     return f"{variants} trained{where}{examples}{length}."
 

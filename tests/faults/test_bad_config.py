@@ -217,6 +217,14 @@ FILES = {
         {"variants": {"a": {"roles.teacher.from_variant": "b"}, "b": {}}},
         ("roles.teacher.from_variant is 'b'", "earlier variants: none"),
     ),
+    "batch of a variant": (
+        {"variants": {"a": {"batch_size": 16}, "b": {}}},
+        ("config.variants.a: batch_size: 32 -> 16", "set it outside variants", "num_steps, "),
+    ),
+    "data of a variant": (
+        {"variants": {"a": {}, "b": {"data.seed": 3}}},
+        ("config.variants.b: data.seed: None -> 3", "set it outside variants"),
+    ),
     "two origins": (
         {"roles__teacher__from_variant": "a", "roles__teacher__checkpoint": "x"},
         ("roles.teacher sets both checkpoint and from_variant",),

@@ -32,6 +32,7 @@ from kdjax.experiment.build.validate import (
     check_halving,
     check_parts,
     check_shapes,
+    check_shared,
 )
 from kdjax.experiment.config import resolve
 from kdjax.experiment.config.schema import Config, Select
@@ -66,6 +67,7 @@ def build(config: Any) -> Experiment:
     for name, table in tables.items():
         completed = resolve.from_dict(table, _where(name)) if base.variants else base
         with prefix_errors(f"{_where(name)}: "):
+            check_shared(base, completed)
             roles[name] = resolve_roles(resolve_folders(completed))
     check_adapters(roles)
     two = any(r.reads_second_view(role) for r in roles.values() for role in r.players)

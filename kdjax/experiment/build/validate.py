@@ -11,8 +11,13 @@ from kdjax.distill import CriticRole, Player
 from kdjax.distill.terms import TermSpec
 from kdjax.errors import UserError, is_number, prefix_errors
 from kdjax.experiment.build.plan import TaskData
+from kdjax.experiment.config import resolve
 from kdjax.experiment.config.schema import Config, Term
 from kdjax.types import Batch, Method, Outputs, Variables
+
+_VARIANT_KEYS = {"title", "seed", "num_steps", "accumulate", "precision", "roles", "halving"} | {
+    key for key in Config.model_fields if key.startswith("sweep")
+}
 
 
 def check_devices(config: Config) -> None:
@@ -84,6 +89,17 @@ def check_halving(config: Config, players: Mapping[str, Player], data: TaskData)
         raise UserError(
             f"halving needs select.metric, but {metric!r} compares two roles, of {len(players)}; "
             f"there are {', '.join(known)}"
+        )
+
+
+def check_shared(base: Config, variant: Config) -> None:
+    """Refuse a variant that sets a key which is read from the base for all variants."""
+    shared = set(Config.model_fields) - _VARIANT_KEYS - {"variants"}
+    old, new = (config.model_dump(include=shared) for config in (base, variant))
+    if changed := resolve.differences(old, new):
+        raise UserError(
+            f"{changed[0]}, but all variants share this key: set it outside variants. A variant "
+            f"may set {', '.join(sorted(_VARIANT_KEYS))}"
         )
 
 

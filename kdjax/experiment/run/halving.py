@@ -45,7 +45,7 @@ def continue_round(
         arrays = jax.device_get((part.params, part.stats, part.opt))
         parts.append(jax.tree.map(lambda x, rows=rows: x[np.array(rows)], arrays))
         state = state._replace(step=stopped.step)
-        outcome = read_group(earlier, results.experiment.config.num_steps)
+        outcome = read_group(earlier)
         assert outcome is not None  # the round is finished
         reasons |= {earlier.members[int(row)]: text for row, text in outcome.diverged.items()}
     params, stats, opt = jax.tree.map(lambda *x: np.concatenate(x), *parts)

@@ -62,7 +62,7 @@ class TrainHooks:
           save: writes a checkpoint of a state that is placed on the devices.
         """
         config, layout = self.experiment.config, self.program.layout
-        start, total = int(state.step), self.group.stop or config.num_steps
+        start, total = int(state.step), self.group.last_step
         label = self.group.variant.name if self.named else "train"
         count = len(self.group.members)
         heading = f"{label}, median of {count} members" if count > 1 else label
@@ -154,7 +154,7 @@ class TrainHooks:
         """Log the final scores on the test split."""
         rows = [member.results["test"] for member in scores.members]
         values = {name: np.array([row[name] for row in rows], float) for name in rows[0]}
-        self.write(self.experiment.config.num_steps, "test", values)
+        self.write(self.group.last_step, "test", values)
 
 
 def score(

@@ -17,13 +17,18 @@ from kdjax.train.step import init_state
 class MemberGroup(NamedTuple):
     """Members of a variant that one program trains together.
 
-    `stop`: the last step of a round of successive halving; None: of the run.
+    `stop`: the last step of a round of successive halving; None: of the variant.
     """
 
     variant: Variant
     members: tuple[int, ...]
     folder: Path = files.as_path(".")
     stop: int | None = None
+
+    @property
+    def last_step(self) -> int:
+        """The last step of the round, or of the variant."""
+        return self.stop or self.variant.config.num_steps
 
 
 def round_stops(variant: Variant) -> tuple[int | None, ...]:

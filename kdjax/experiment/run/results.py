@@ -73,8 +73,8 @@ def write_group(group: MemberGroup, result: GroupResult) -> None:
     workdir.write_json(checkpoint_dir(group) / "done.json", to_json(result))
 
 
-def read_group(group: MemberGroup, num_steps: int) -> GroupResult | None:
-    """Read the results of a group at the end of its round or of a run of `num_steps`, or None."""
+def read_group(group: MemberGroup) -> GroupResult | None:
+    """Read the results of a group at the end of its round or of its variant, or return None."""
     path = checkpoint_dir(group) / "done.json"
     if not files.exists(path):
         return None
@@ -82,7 +82,7 @@ def read_group(group: MemberGroup, num_steps: int) -> GroupResult | None:
         result = from_json(GroupResult, workdir.read_json(path))
     except UserError as error:
         raise UserError(f"{path} is damaged ({error}); restore it or remove the workdir") from error
-    return result if result.steps in (0, group.stop or num_steps) else None
+    return result if result.steps in (0, group.last_step) else None
 
 
 class RunResults:
@@ -158,10 +158,12 @@ class RunResults:
         return InitialWeights(sweep.stack([trees[row] for row in rows]), stacked=True)
 
     def _source_rows(self, group: MemberGroup, role: str, source: str) -> list[int]:
-        """Return the chosen members of an earlier variant that have the seeds of the group."""
+        """Return the chosen members of an earlier variant of the group's seeds, or the only one."""
         variant, outcome = group.variant, self.outcomes[source]
         by_seed = selection.by_seed(outcome.members, outcome.chosen[role].members)
         seeds = [variant.members[member]["seed"] for member in group.members]
+        if len(only := {member.values["seed"] for member in outcome.members}) == 1:
+            seeds = [*only] * len(seeds)
         for seed in seeds:
             if seed not in by_seed:
                 raise UserError(
@@ -178,8 +180,7 @@ def load_results(experiment: Experiment, folder: Path, say: Say) -> RunResults:
         if not has_started(variant, folder):
             break
         groups = all_groups(experiment, variant, folder)
-        ended = (read_group(group, experiment.config.num_steps) for group in groups)
-        finished = [result for result in ended if result is not None]
+        finished = [result for result in map(read_group, groups) if result is not None]
         if len(finished) < len(groups) or groups[-1].stop is not None:
             break
         results.add(variant, finished)

@@ -107,10 +107,10 @@ def score_unfinished(results: RunResults, variant: Variant, *, best: bool = Fals
     except UserError as error:
         results.say(f"{variant.name} is left out: {error}")
         return
-    steps = results.experiment.config.num_steps
     last = [group for group in groups if group.members[0].dropped is None]
-    ended = ", ".join(str(group.steps) for group in last)
-    results.say(f"{variant.name} is not finished: its last checkpoint, step {ended} of {steps}")
+    ended = ", ".join(f"{group.steps:,}" for group in last)
+    steps = variant.config.num_steps
+    results.say(f"{variant.name} is not finished: its last checkpoint, step {ended} of {steps:,}")
     results.add(variant, groups)
 
 
@@ -119,7 +119,7 @@ def _score_groups(results: RunResults, variant: Variant, *, best: bool) -> list[
     groups = all_groups(results.experiment, variant, results.folder)
     scored = []
     for group in groups:
-        earlier = read_group(group, results.experiment.config.num_steps)
+        earlier = read_group(group)
         if group.stop == groups[-1].stop or earlier is None:
             earlier = _score_group(results, group._replace(stop=None), best=best)
         scored.append(earlier)
@@ -134,7 +134,7 @@ def _score_group(results: RunResults, group: MemberGroup, *, best: bool) -> Grou
     if best:
         steps = ", ".join(f"{step:,}" for step in record["steps"])
         results.say(f"{group.variant.name}: the best validations were after steps {steps}")
-    earlier = read_group(group, experiment.config.num_steps)
+    earlier = read_group(group)
     diverged = record["diverged"] if earlier is None else earlier.diverged
     tracker = loop.DivergenceTracker(len(group.members), diverged)
     return GroupResult(
@@ -165,7 +165,7 @@ def _train_rounds(
     for number, stop in enumerate(round_stops(variant)):
         groups = member_groups(experiment, variant, folder, number, members)
         for group in groups:
-            result = read_group(group, experiment.config.num_steps)
+            result = read_group(group)
             if result is None:
                 result = _train_group(results, group, log, offset, previous)
             offset = max(offset, result.offset)
