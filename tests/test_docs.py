@@ -1,5 +1,7 @@
 """README and docs: length, links inside the repository, and pages that stay complete."""
 
+import gzip
+import json
 import pathlib
 import re
 import tomllib
@@ -11,9 +13,12 @@ import kdjax
 from experiments._methods import METHODS, following, stages_of
 from kdjax.distill import critics, terms
 from kdjax.experiment.build.build import build
+from kdjax.report.results import RunSummary, from_json
+from kdjax.report.statistics import summarise
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
+PHOTOGRAPHS = ROOT / "experiments/results/cifar10_jpeg_table/report.json.gz"
 PLACES = ("*.md", "docs/*.md", "benchmarks/*.md", "experiments/results/*/*.md")
 TEXTS = sorted(path for place in PLACES for path in ROOT.glob(place))
 LINK = re.compile(r"\]\((?!\w+:)([^)#\s]*)(?:#([^)\s]*))?\)")
@@ -83,18 +88,22 @@ def test_the_catalogue_has_the_defaults(name):
 
 
 def test_the_catalogue_has_the_published_weights_and_the_results():
-    """A line of config agrees with experiments/_methods.py, and the accuracy with the run."""
+    """A line of config agrees with experiments/_methods.py, and the accuracies with the runs."""
     results = (ROOT / "experiments/results/digits_table/results.md").read_text().replace("\\", "")
+    photographs = from_json(RunSummary, json.loads(gzip.decompress(PHOTOGRAPHS.read_bytes())))
+    variants = {variant.name: variant for variant in photographs.variants}
     lines = (DOCS / "methods_and_terms.md").read_text().splitlines()
-    table = [line.strip("| ").split(" | ") for line in lines if line.count(" | ") == 5]
+    table = [line.strip("| ").split(" | ") for line in lines if line.count(" | ") == 6]
     rows = {row[1].strip("`"): row for row in table}
     known = {name: spec().scalars for name, spec in terms.TERM_SPECS.items()}
     defaults = {n: getattr(s.get("weight"), "default", 1.0) for n, s in known.items()}
     defaults |= {n: s.get("weight", 1.0) for n, s in critics.term_scalars().items()}
     for key in METHODS:
-        *_, config, _, accuracy = rows[key]
+        *_, config, _, accuracy, of_photographs = rows[key]
         cells = [line.split(" | ") for line in results.splitlines() if f"| {key} | student" in line]
         assert accuracy == cells[0][3].strip("*"), key
+        mean, sd, _ = summarise(variants[key], "student", "accuracy", "test")
+        assert of_photographs == f"{100 * mean:.1f} ± {100 * sd:.1f}", key
         method = following(key, stages_of("bn{}", (4, 6), same=False), warm=7)
         expected = dict(method["terms"])
         for critic in method["critics"].values():

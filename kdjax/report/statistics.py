@@ -8,6 +8,7 @@ import numpy as np
 
 from kdjax.report.results import MemberResult, RunSummary, VariantResult
 
+MOST_SWEPT = 4  # paths with a column each, and names in the summary
 SEED = "seed"  # the swept path that results are averaged over; never chosen
 CORRUPTED = "test_corrupted_"  # beginning of the names of splits of corrupted images
 

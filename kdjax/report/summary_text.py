@@ -7,6 +7,7 @@ import numpy as np
 from kdjax.report.metric_format import column_of, format_mean
 from kdjax.report.results import RunSummary
 from kdjax.report.statistics import (
+    MOST_SWEPT,
     baseline_of,
     diverged,
     main_metrics,
@@ -77,6 +78,8 @@ def _describe_selection(report: RunSummary) -> str:
     choices = [choice for variant in report.variants for choice in variant.chosen.values()]
     each = all(set(over) <= set(choice.values) for choice in choices)  # all sweep the same paths
     chosen = f"For each variant, {names}" if each else names
+    if len(over) > MOST_SWEPT:
+        chosen = "The swept values of each variant"
     return (
         f"{last}. {chosen} {was} chosen by the mean {metric} on the {selection.split} split,"
         f" not on the test split{shared}."

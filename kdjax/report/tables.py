@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from kdjax.report.records import RunRecord, with_titles
 from kdjax.report.results import MemberResult, RunSummary, VariantResult
 from kdjax.report.robustness_table import robustness
 from kdjax.report.statistics import (
+    MOST_SWEPT,
     Mean,
     baseline_of,
     chosen_members,
@@ -31,30 +33,26 @@ from kdjax.report.text_samples import as_lines
 def results(report: RunSummary, split: str = "test") -> Table:
     """Tabulate, for each role and variant, the mean ± sd over the seeds of the chosen members.
 
-    The best mean of each role is bold. Notes list diverged members.
+    Frozen networks of equal scores share a row. The best mean of each role is bold. Notes list
+    diverged members.
     """
     selection = report.selection
     selected = column_of(selection.metric, sign=-1 if selection.lower_is_better else 1)
     candidates = COLUMNS if selected in COLUMNS else (selected, *COLUMNS)
-    pairs = [
-        (role, variant)
-        for role in roles_of(report)
-        for variant in report.variants
-        if role in variant.roles
-    ]
+    pairs = _rows(report, candidates, split)
     means = {
         (row, column): summarise(variant, role, column.metric, split)
         for row, (role, variant) in enumerate(pairs)
         for column in candidates
     }
     columns = [c for c in candidates if any(means[row, c].n for row in range(len(pairs)))]
-    swept = short_names(selection.over)
+    swept, choices = _chosen_values(report, pairs)
     rows = [
         (
             variant.name,
             role if variant.roles[role].trains else f"{role} (frozen)",
             *(format_mean(means[row, column], column) for column in columns[:1]),
-            *(_choice(variant, role, path) for path in swept),
+            *choices[row],
             _seeds(variant, role, [means[row, column].n for column in columns]),
             *(format_mean(means[row, column], column) for column in columns[1:]),
         )
@@ -62,7 +60,7 @@ def results(report: RunSummary, split: str = "test") -> Table:
     ]
     # the first metric is next to the name, so narrow windows show it
     titles = [column.title for column in columns]
-    header = ("variant", "role", *titles[:1], *swept.values(), "seeds", *titles[1:])
+    header = ("variant", "role", *titles[:1], *swept, "seeds", *titles[1:])
     places = [2, *range(len(header) - len(columns) + 1, len(header))]
     groups = frozenset(r for r in range(1, len(pairs)) if pairs[r][0] != pairs[r - 1][0])
     bold = _best(means, dict(zip(columns, places, strict=False)), [role for role, _ in pairs])
@@ -195,6 +193,39 @@ def overview(reports: Sequence[tuple[str, RunSummary]], split: str = "test") -> 
             rows.append((run, report.data.name or "-", variant.name, role, counted, *cells))
     header = ("run", "data", "variant", "role", "seeds", *(column.title for column in columns))
     return Table(f"{split}, mean ± sd over seeds", header, tuple(rows), text_columns=4)
+
+
+def _rows(
+    report: RunSummary, columns: Sequence[Column], split: str
+) -> list[tuple[str, VariantResult]]:
+    """Return role and variant of each row; equal frozen networks have one, which counts them."""
+    equal: dict[tuple[str, str], list[VariantResult]] = {}
+    for role in roles_of(report):
+        for variant in report.variants:
+            if role not in variant.roles:
+                continue
+            content = variant.name
+            if not variant.roles[role].trains:
+                means = [(summarise(variant, role, c.metric, split), c) for c in columns]
+                content = repr([format_mean(mean, column) for mean, column in means])
+            equal.setdefault((role, content), []).append(variant)
+    return [
+        (role, replace(first, name=f"{first.name} and {len(others)} more") if others else first)
+        for (role, _), (first, *others) in equal.items()
+    ]
+
+
+def _chosen_values(
+    report: RunSummary, pairs: Sequence[tuple[str, VariantResult]]
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Return the titles and the cells of the chosen values: a column a path, or one for many."""
+    names = short_names(report.selection.over)
+    rows = [[_choice(variant, role, path) for path in names] for role, variant in pairs]
+    if len(names) <= MOST_SWEPT:
+        return list(names.values()), rows
+    named = [zip(names.values(), row, strict=True) for row in rows]
+    texts = [", ".join(f"{name} {cell}" for name, cell in row if cell != "-") for row in named]
+    return ["chosen values"], [[text or "-"] for text in texts]
 
 
 def _choice(variant: VariantResult, role: str, path: str) -> str:

@@ -12,6 +12,7 @@ from kdjax.report import statistics, tables
 from kdjax.report.metric_format import column_of, format_mean
 from kdjax.report.records import read_report
 from kdjax.report.results import RunSummary, from_json
+from kdjax.report.summary_text import summary
 from kdjax.report.table import BOLD_NOTE, as_html, as_markdown, show
 
 typed = functools.partial(from_json, RunSummary)
@@ -40,6 +41,32 @@ def test_results_are_the_mean_and_sample_sd(report):
         assert row[4] == "3"
         assert (row[3] == "-") == ("frozen" in row[1])
     assert table.rules == {3}
+
+
+def test_frozen_networks_of_equal_scores_share_a_row(build_report):
+    report = build_report(variants=("kd", "alone"))
+    report["variants"].append({**copy.deepcopy(report["variants"][0]), "name": "dkd"})
+    report["variants"].append({**copy.deepcopy(report["variants"][0]), "name": "other"})
+    for member in report["variants"][-1]["members"]:
+        member["results"]["test"]["teacher/accuracy"] -= 0.1
+    rows = [row[:2] for row in tables.results(typed(report)).rows]
+    assert rows[:4] == [(name, "student") for name in ("kd", "alone", "dkd", "other")]
+    frozen = [("kd and 1 more", "teacher (frozen)"), ("other", "teacher (frozen)")]
+    assert rows[4:] == [frozen[0], ("alone", "teacher"), frozen[1]]
+
+
+def test_many_swept_paths_have_one_column(report):
+    paths = [f"roles.student.terms.{name}.weight" for name in "abcde"]
+    for path, variant in zip(paths, report["variants"], strict=False):
+        values = {path: 0.25, "roles.student.terms.e.weight": 2}
+        variant["chosen"] = {r: {**c, "values": values} for r, c in variant["chosen"].items()}
+    report["selection"]["over"] = paths
+    table = tables.results(typed(report))
+    assert table.header[:5] == ("variant", "role", "accuracy %", "chosen values", "seeds")
+    assert [row[3] for row in table.rows[:3]] == [f"{n}.weight 0.25, e.weight 2" for n in "abc"]
+    assert table.rows[4][3] == "-"  # the frozen teacher
+    text = summary(typed(report))
+    assert "The swept values of each variant were chosen by the mean accuracy" in text
 
 
 def test_the_best_mean_of_a_role_is_bold(report):
