@@ -47,21 +47,24 @@ def results(report: RunSummary, split: str = "test") -> Table:
     }
     columns = [c for c in candidates if any(means[row, c].n for row in range(len(pairs)))]
     swept, choices = _chosen_values(report, pairs)
+    last = len(swept) < len(selection.over)  # one wide column, behind the metrics
     rows = [
         (
             variant.name,
             role if variant.roles[role].trains else f"{role} (frozen)",
             *(format_mean(means[row, column], column) for column in columns[:1]),
-            *choices[row],
+            *(() if last else choices[row]),
             _seeds(variant, role, [means[row, column].n for column in columns]),
             *(format_mean(means[row, column], column) for column in columns[1:]),
+            *(choices[row] if last else ()),
         )
         for row, (role, variant) in enumerate(pairs)
     ]
     # the first metric is next to the name, so narrow windows show it
     titles = [column.title for column in columns]
-    header = ("variant", "role", *titles[:1], *swept, "seeds", *titles[1:])
-    places = [2, *range(len(header) - len(columns) + 1, len(header))]
+    values = ([], swept) if last else (swept, [])
+    header = ("variant", "role", *titles[:1], *values[0], "seeds", *titles[1:], *values[1])
+    places = [2, *(header.index("seeds") + place for place in range(1, len(columns)))]
     groups = frozenset(r for r in range(1, len(pairs)) if pairs[r][0] != pairs[r - 1][0])
     bold = _best(means, dict(zip(columns, places, strict=False)), [role for role, _ in pairs])
     return Table(

@@ -62,9 +62,14 @@ def test_many_swept_paths_have_one_column(report):
         variant["chosen"] = {r: {**c, "values": values} for r, c in variant["chosen"].items()}
     report["selection"]["over"] = paths
     table = tables.results(typed(report))
-    assert table.header[:5] == ("variant", "role", "accuracy %", "chosen values", "seeds")
-    assert [row[3] for row in table.rows[:3]] == [f"{n}.weight 0.25, e.weight 2" for n in "abc"]
-    assert table.rows[4][3] == "-"  # the frozen teacher
+    assert table.header[:5] == ("variant", "role", "accuracy %", "seeds", "ECE %")
+    assert table.header[-1] == "chosen values"
+    assert [row[-1] for row in table.rows[:3]] == [f"{n}.weight 0.25, e.weight 2" for n in "abc"]
+    assert table.rows[4][-1] == "-"  # the frozen teacher
+    best = max(table.rows[:3], key=lambda row: float(row[2].split()[0]))
+    bold = {place for row, place in table.bold if table.rows[row] == best}
+    assert 2 in bold
+    assert bold <= {2, *map(table.header.index, ("NLL", "Brier"))}
     text = summary(typed(report))
     assert "The swept values of each variant were chosen by the mean accuracy" in text
 
