@@ -1,7 +1,5 @@
 """Parts that experiments with language models share: the local pair, decoders, their optimizer."""
 
-STEPS = {"teacher": 3000, "student": 1200}
-
 
 def decoder(width: int, layers: int, heads: int) -> dict:
     """Return a Llama whose vocabulary comes from the data; its head is its embedding."""
@@ -22,6 +20,10 @@ def adamw(rate: float, warmup: int) -> dict:
     }
 
 
+def _steps(smoke: bool) -> dict:
+    return {"teacher": 2, "student": 2} if smoke else {"teacher": 3000, "student": 1200}
+
+
 def local_pair(smoke: bool, data: dict, teacher: dict | None = None) -> dict:
     """Return a config: a teacher of 4.9 M and a student of .9 M parameters, 3 seeds.
 
@@ -30,7 +32,7 @@ def local_pair(smoke: bool, data: dict, teacher: dict | None = None) -> dict:
         data: keys of the data beyond those of the standard library's sources.
         teacher: further keys of the teacher.
     """
-    steps = {"teacher": 2, "student": 2} if smoke else STEPS
+    steps = _steps(smoke)
     sizes = ((16, 1, 2), (8, 1, 2)) if smoke else ((256, 5, 4), (128, 2, 4))
     small = {"limit": 4, "max_length": 16} if smoke else {}
     held_out = 2 if smoke else 12
@@ -66,7 +68,7 @@ def local_pair(smoke: bool, data: dict, teacher: dict | None = None) -> dict:
 def teacher_first(smoke: bool) -> dict:
     """Return the variant that trains one teacher, for more steps than the students have."""
     return {
-        "num_steps": 2 if smoke else STEPS["teacher"],
+        "num_steps": _steps(smoke)["teacher"],
         "roles": {"student": None},
         "sweep": {"seed": (0,)},
     }

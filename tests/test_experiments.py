@@ -213,6 +213,15 @@ def test_the_full_config_builds(path, tmp_path):
     assert build.build(config).variants
 
 
+def test_the_smallest_student_of_fashion_has_a_hundredth():
+    path = pathlib.Path(__file__).parents[1] / "experiments/fashion_all.py"
+    config = overrides.read(f"{path}:hundredth,alone", ["--config.devices=1"]).config
+    shape, classes = SETS["fashion"]
+    config["data"] = {"name": "synthetic", "shape": shape, "num_classes": classes}
+    (variant,) = build.build(config).variants
+    assert 100 * variant.parameters["student"] < variant.parameters["teacher"]
+
+
 @paths(SLOW)
 def test_two_steps(path, tmp_path):
     config = overrides.read(f"{path}:smoke", ["--config.devices=1"]).config

@@ -29,6 +29,8 @@ from kdjax.report.statistics import (
 from kdjax.report.table import BOLD_NOTE, Table, show, show_line
 from kdjax.report.text_samples import as_lines
 
+CHOSEN = "chosen values"  # the column of a report with many swept paths
+
 
 def results(report: RunSummary, split: str = "test") -> Table:
     """Tabulate, for each role and variant, the mean ± sd over the seeds of the chosen members.
@@ -47,23 +49,22 @@ def results(report: RunSummary, split: str = "test") -> Table:
     }
     columns = [c for c in candidates if any(means[row, c].n for row in range(len(pairs)))]
     swept, choices = _chosen_values(report, pairs)
-    last = len(swept) < len(selection.over)  # one wide column, behind the metrics
+    titles = [column.title for column in columns]
+    # the first metric is next to the name, so narrow windows show it; a wide column is the last
+    before, behind = (slice(0), slice(None)) if swept == [CHOSEN] else (slice(None), slice(0))
+    header = ("variant", "role", *titles[:1], *swept[before], "seeds", *titles[1:], *swept[behind])
     rows = [
         (
             variant.name,
             role if variant.roles[role].trains else f"{role} (frozen)",
             *(format_mean(means[row, column], column) for column in columns[:1]),
-            *(() if last else choices[row]),
+            *choices[row][before],
             _seeds(variant, role, [means[row, column].n for column in columns]),
             *(format_mean(means[row, column], column) for column in columns[1:]),
-            *(choices[row] if last else ()),
+            *choices[row][behind],
         )
         for row, (role, variant) in enumerate(pairs)
     ]
-    # the first metric is next to the name, so narrow windows show it
-    titles = [column.title for column in columns]
-    values = ([], swept) if last else (swept, [])
-    header = ("variant", "role", *titles[:1], *values[0], "seeds", *titles[1:], *values[1])
     places = [2, *(header.index("seeds") + place for place in range(1, len(columns)))]
     groups = frozenset(r for r in range(1, len(pairs)) if pairs[r][0] != pairs[r - 1][0])
     bold = _best(means, dict(zip(columns, places, strict=False)), [role for role, _ in pairs])
@@ -228,7 +229,7 @@ def _chosen_values(
         return list(names.values()), rows
     named = [zip(names.values(), row, strict=True) for row in rows]
     texts = [", ".join(f"{name} {cell}" for name, cell in row if cell != "-") for row in named]
-    return ["chosen values"], [[text or "-"] for text in texts]
+    return [CHOSEN], [[text or "-"] for text in texts]
 
 
 def _choice(variant: VariantResult, role: str, path: str) -> str:
