@@ -126,7 +126,9 @@ def _eval(args: Namespace, overrides: Sequence[str], command: str) -> int:
     experiment = _read_run(args)
     if other is not None:
         experiment = with_test_data(experiment, other, args.workdir)
-        _say("test splits are those of the data of --config.data; choices are by the run's own")
+        size = experiment.source.size
+        sizes = ", ".join(f"{size[split]:,} of {split}" for split in size if "test" in split)
+        _say(f"examples of --config.data: {sizes}; choices are by the run's own data")
     if args.corruptions:
         experiment = with_corruptions(experiment)
     results = evaluate(experiment, args.workdir, _say, best=args.best)

@@ -89,7 +89,7 @@ MEANINGS = {
     "Brier": "squared distance of the probabilities to the label; lower is better",
     "fitted T": "temperature that minimises the NLL on the validation split",
     "ECE % at T": "expected calibration error after division of the logits by the fitted T",
-    "seeds": 'seeds in the mean; "4 of 5" if one of them has no finite value',
+    "seeds": 'seeds in the mean; "4 of 5" if one of them diverged',
     "pairs": "seeds that both variants have",
     "higher/equal/lower": "number of seeds in which the first column is higher, equal or lower",
     "minimises": "the loss of the role, a sum of its terms; T is a temperature",

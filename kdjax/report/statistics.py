@@ -87,6 +87,12 @@ def chosen_members(variant: VariantResult, role: str) -> list[MemberResult]:
     return [] if swept_paths(variant) else list(variant.members)
 
 
+def count_seeds(variant: VariantResult, role: str) -> int:
+    """Return the number of members with the chosen values, also of those that diverged."""
+    values = [{**member.values, SEED: 0} for member in chosen_members(variant, role)]
+    return sum({**member.values, SEED: 0} in values[:1] for member in variant.members)
+
+
 def summarise(variant: VariantResult, role: str, metric: str, split: str = "test") -> Mean:
     """Average `<role>/<metric>` over the chosen members."""
     return mean_over_seeds(
@@ -125,10 +131,11 @@ def _splits(report: RunSummary, prefix: str) -> tuple[str, ...]:
     return tuple(sorted(splits))
 
 
-def baseline_of(report: RunSummary) -> VariantResult:
-    """Return the variant that others are compared with: "alone" if there is one, else the first."""
-    alone = [v for v in report.variants if "alone" in (v.name, v.title)]
-    return (*alone, *report.variants)[0]
+def baseline_of(report: RunSummary, role: str) -> VariantResult:
+    """Return the variant that others are compared with: "alone", else the first with the role."""
+    variants = [variant for variant in report.variants if role in variant.roles]
+    alone = [v for v in variants if "alone" in (v.name, v.title)]
+    return (*alone, *variants, *report.variants)[0]
 
 
 def paired(
@@ -198,8 +205,8 @@ def short_names(paths: Sequence[str]) -> dict[str, str]:
 
 
 def member_score(member: MemberResult, key: str, split: str) -> float:
-    """Return a metric of a member on a split; NaN where it has none."""
-    return number(member.results.get(split, {}).get(key))
+    """Return a metric of a member on a split; NaN where it has none, or has diverged."""
+    return math.nan if member.diverged else number(member.results.get(split, {}).get(key))
 
 
 def swept_paths(variant: VariantResult) -> list[str]:

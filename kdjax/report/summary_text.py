@@ -116,7 +116,7 @@ def _describe_best(report: RunSummary, split: str) -> str:
     if len(means) == 1:
         return f"The {role}'s {split} {title} is {value}."
     text = f"The highest {role} {split} {title} is that of {best}: {value}"
-    baseline = baseline_of(report)
+    baseline = baseline_of(report, role)
     if best == baseline.name or baseline.name not in means:
         return f"{text}."
     text += f"; {baseline.name} has {format_mean(means[baseline.name], column)} %."

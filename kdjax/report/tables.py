@@ -15,6 +15,7 @@ from kdjax.report.statistics import (
     Mean,
     baseline_of,
     chosen_members,
+    count_seeds,
     diverged,
     extra_splits,
     main_metrics,
@@ -107,7 +108,7 @@ def differences(report: RunSummary, role: str = "student", split: str = "test") 
     Returns:
       A table, or None where there is no second variant with that role.
     """
-    baseline = baseline_of(report)
+    baseline = baseline_of(report, role)
     variants = [v for v in report.variants if role in v.roles and v is not baseline]
     columns = [column_of(metric) for metric in main_metrics(report)]
     rows = []
@@ -240,7 +241,7 @@ def _choice(variant: VariantResult, role: str, path: str) -> str:
 
 def _seeds(variant: VariantResult, role: str, counts: Sequence[int]) -> str:
     """Count the seeds: "4 of 5" if one has no finite value."""
-    total, finite = len(chosen_members(variant, role)), max(counts, default=0)
+    total, finite = count_seeds(variant, role), max(counts, default=0)
     return str(total) if finite == total else f"{finite} of {total}"
 
 

@@ -22,7 +22,7 @@ Values = Mapping[str, np.ndarray]  # name -> [members]
 
 
 class Every(NamedTuple):
-    """Periods in steps; 0 means only at the last step."""
+    """Periods in steps; 0 means only at the last step, and for `grad_norms` never."""
 
     log: int
     evaluate: int
@@ -194,7 +194,8 @@ def fit(
             number += sum(count for _, count in taken)
             rows += taken
             last, stopping = number == plan.num_steps, stop_requested()
-            logging = _due(every.log, number) or last
+            with_norms = _due(every.grad_norms, number)
+            logging = _due(every.log, number) or with_norms or last
             saving = _due(every.checkpoint, number) or last or stopping
             evaluating = _due(every.evaluate, number) or last
             if not (logging or saving or evaluating):
@@ -206,7 +207,7 @@ def fit(
             speed = plan.images_per_step * len(window) / (time.perf_counter() - start_time)
             hooks.on_progress(number, window[-1], speed)
             if logging:
-                norms = hooks.grad_norms(state, batch) if _due(every.grad_norms, number) else {}
+                norms = hooks.grad_norms(state, batch) if with_norms else {}
                 hooks.log(number, {**window[-1], **norms})
             if evaluating:
                 hooks.evaluate(number, state)
@@ -233,7 +234,7 @@ def _advance(
       The state, the last batch, and the metrics and number of steps of each dispatch.
     """
     every, size = plan.every, hooks.steps_per_dispatch
-    periods = [p for p in (every.log, every.evaluate, every.checkpoint) if p > 0]
+    periods = [period for period in every if period > 0]
     if min([plan.num_steps - done, *(p - done % p for p in periods)]) < size:
         size = 1
     dispatched = tuple(next(batches) for _ in range(size))

@@ -31,6 +31,9 @@ def make_optimizer(
 ) -> Optimizer:
     """Return an optimizer: a function of its traced scalars `learning_rate` and `weight_decay`.
 
+    The scalar `step`, which `make_step` adds, is the step of the schedule; without it the optimizer
+    counts its own updates.
+
     Args:
       name: "sgd", "adam", "adamw", "lion" or "rmsprop".
       schedule: peak-1 factor on the learning rate.
@@ -57,7 +60,10 @@ def make_optimizer(
         decayed = optax.add_decayed_weights(scalars["weight_decay"], mask)
         direction = DIRECTIONS[name](momentum, nesterov)
         parts += [decayed, direction] if name in COUPLED_DECAY else [direction, decayed]
-        parts.append(optax.scale_by_schedule(lambda count: -rate * schedule(count)))
+        step = scalars.get("step")  # of the run, which counts the steps in which a role pauses
+        parts.append(
+            optax.scale_by_schedule(lambda count: -rate * schedule(count if step is None else step))
+        )
         return optax.chain(*parts)
 
     return build

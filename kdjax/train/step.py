@@ -196,7 +196,7 @@ def _total(shares, axis_name: str | None):
 def _update(method: Method, tx: Mapping[str, Optimizer], state: State, grads, aux: Aux) -> State:
     params, stats, opt = dict(state.params), dict(state.stats), dict(state.opt)
     for role in method.trains:
-        transform = tx[role](state.hparams[role]["optimizer"])
+        transform = tx[role]({**state.hparams[role]["optimizer"], "step": state.step})
         updates, new_opt = transform.update(grads[role], opt[role], params[role])
         new = (optax.apply_updates(params[role], updates), aux.stats[role], new_opt)
         if role in aux.active:  # a select, so that a paused role stays bit-identical

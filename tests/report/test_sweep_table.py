@@ -43,9 +43,10 @@ def test_diverged_seeds_are_counted(report):
     for member in report["variants"][0]["members"][:3]:
         scores = member["results"]["validation"] | {"student/accuracy": None}
         member["results"] = {"validation": scores if member["member"] == 0 else {}, "test": {}}
+    report["variants"][0]["members"][3]["diverged"] = "step 12: student/ce is not finite"
     rows = sweep_table.every_value(typed(report))[0].rows
     assert rows[0][2:6] == ("0 of 3", "-", "-", "-")
-    assert rows[1][2] == "3"
+    assert rows[1][2] == "2 of 3"
 
 
 def test_runs_that_sweep_only_seeds_have_none(build_report):

@@ -128,6 +128,10 @@ class TestFit:
         calls = only(run({}, every=(0, 0, 0, 0)), "log", "evaluate", "save")
         assert calls == [("log", 6, 6.0), ("evaluate", 6), ("save", 6)]
 
+    def test_steps_with_norms_of_gradients_are_logged(self):
+        calls = only(run({}, every=(4, 0, 0, 3)), "log")
+        assert calls == [("log", 3, 3.0), ("log", 4, 4.0), ("log", 6, 6.0)]
+
     def test_continues_from_the_start_step(self):
         calls = only(run({}, every=(2, 0, 3, 0), start=3), "log", "save")
         assert calls == [("log", 4, 4.0), ("log", 6, 6.0), ("save", 6)]

@@ -6,9 +6,13 @@ import numpy as np
 import optax
 import pytest
 
+from kdjax import models
+from kdjax.distill import Player, co_train, player_hparams
+from kdjax.distill.terms import cross_entropy, make_term
 from kdjax.errors import UserError
 from kdjax.experiment.build.schedules import learning_rate_schedule
 from kdjax.train.optimizer import make_optimizer
+from kdjax.train.step import init_state, make_step
 
 CONSTANT = optax.constant_schedule(1.0)
 PARAMS = {"kernel": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3), "bias": np.ones(3, "f4")}
@@ -190,3 +194,19 @@ def test_warmup_rises_then_the_schedule_continues(name):
 def test_errors(build, message):
     with pytest.raises(UserError, match=message):
         build()
+
+
+def test_a_role_that_was_paused_follows_the_schedule_of_the_run():
+    """A state at step 3 with a new optimizer is that of a role that was paused for 3 steps."""
+    model = models.build("mlp", num_classes=3, hidden=(4,))
+    player = Player(model, {"ce": make_term(cross_entropy())})
+    method = co_train({"student": player})
+    batch = {"image": np.ones((2, 2, 2, 1), np.float32), "label": np.array([0, 2])}
+    hparams = {"student": player_hparams(player, learning_rate=0.1)}
+    moves = []
+    for schedule in (CONSTANT, optax.linear_schedule(1.0, 0.0, 4)):
+        tx = {"student": make_optimizer("sgd", schedule)}
+        before = init_state(method, tx, jax.random.key(0), batch, hparams)
+        after, _ = make_step(method, tx)(before._replace(step=jnp.int32(3)), batch)
+        moves.append(jax.tree.map(lambda a, b: a - b, after.params, before.params))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(b, 0.25 * a, atol=1e-7), *moves)

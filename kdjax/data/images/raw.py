@@ -1,11 +1,13 @@
 """Raw images of any size as one array of a network's shape, as evaluation resizes them."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdjax.data.images.decode import View, fit
+from kdjax.data.images.decode import View, fit, open_picture
 from kdjax.errors import UserError
 
 
@@ -16,7 +18,7 @@ def stack_images(
 
     Args:
         images: [n, height, width, channel] (or without channels, of grey images), or a list of
-            [height, width, channel] of different sizes.
+            [height, width, channel] of different sizes, or of paths of pictures.
         shape: (height, width, channel) of the network's images.
         scale: 255 of uint8 pixels.
         crop: `View.crop`; None of a network whose images are not resized.
@@ -28,12 +30,20 @@ def stack_images(
         UserError: naming the image that does not fit.
     """
     kind = np.dtype(np.uint8 if scale == 255 else np.float32)
+    if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[-1] == shape[-1] > 1:
+        raise UserError(f"an array of shape {images.shape} is one image; give a list of images")
     rows = []
     for number, image in enumerate(images):
+        if isinstance(image, str | os.PathLike):
+            image = open_picture(Path(image), shape[-1])
         image = np.asarray(image)
         image = image[..., None] if image.ndim == 2 else image
         if kind == np.uint8 and image.dtype != np.uint8:
             raise UserError(f"image {number} holds {image.dtype}; give uint8 pixels, 0 to 255")
+        if kind != np.uint8 and not np.issubdtype(image.dtype, np.floating):
+            raise UserError(
+                f"image {number} holds {image.dtype}; the network takes floats, as in its training"
+            )
         if crop is not None and image.ndim == 3:
             image = fit(image, shape[-1], View(shape[0], crop))
         if image.shape != tuple(shape):

@@ -84,7 +84,8 @@ def labelled_set(
 
 def _readable(where: str, images: StoredImages, rows: np.ndarray, channels: int) -> np.ndarray:
     places = {images.where(row): row for row in map(int, rows)}
-    dropped = drop_unreadable(lambda name: images.get(places[name], channels), places, where)
+    colours = max(channels, 3)  # a colour picture in a grey set is an error, not unreadable
+    dropped = drop_unreadable(lambda name: images.get(places[name], colours), places, where)
     return np.setdiff1d(rows, [places[name] for name in dropped])
 
 

@@ -45,12 +45,14 @@ class ImageColumn(NamedTuple):
         if isinstance(value, str) and value:
             return self.files[0].parent / Path(value).expanduser()
         array = np.asarray(value) if isinstance(value, list) else np.zeros(0)
-        if array.ndim not in (2, 3) or array.dtype.kind not in "iu" or not _are_bytes(array):
+        array = array if array.ndim != 2 else array[..., None]
+        is_image = array.ndim == 3 and array.shape[-1] in (1, 3, 4)
+        if not is_image or array.dtype.kind not in "iu" or not _are_bytes(array):
             raise UserError(
                 f"{self.where(row)} is no image; a column of images holds encoded pictures, paths "
-                "or pixels [height, width, channel] of 0 to 255"
+                "or pixels [height, width, channel] of 0 to 255, with 1, 3 or 4 channels"
             )
-        return (array if array.ndim == 3 else array[..., None]).astype(np.uint8)
+        return array.astype(np.uint8)
 
     def channels(self, row: int) -> int:
         """Return the number of channels of a stored image."""

@@ -5,7 +5,7 @@ numbers, shapes of features, and files.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,6 +31,7 @@ from kdjax.experiment.build.validate import (
     check_devices,
     check_halving,
     check_parts,
+    check_selection,
     check_shapes,
     check_shared,
 )
@@ -38,7 +39,7 @@ from kdjax.experiment.config import resolve
 from kdjax.experiment.config.schema import Config, Select
 from kdjax.report import files
 from kdjax.train import sweep
-from kdjax.types import Batch, Method
+from kdjax.types import Batch, Method, Variables
 
 
 def _to_plain(config: Any) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def build(config: Any) -> Experiment:
     batch = jax.eval_shape(prepare_eval, example_batch(data.source))
     variants: list[Variant] = []
     for name, roles_of_variant in roles.items():
-        earlier = [variant.name for variant in variants]
+        earlier = {variant.name: variant.shapes for variant in variants}
         with prefix_errors(f"{_where(name)}: "):
             variants.append(_variant(name, roles_of_variant, data, batch, labels, earlier))
     _check_stars(variants)
@@ -126,7 +127,7 @@ def _variant(
     data: TaskData,
     batch: Batch,
     labels: Callable[[], np.ndarray],
-    earlier: Sequence[str],
+    earlier: Mapping[str, Mapping[str, Variables]],
 ) -> Variant:
     config = roles.config
     if roles.critics and not data.task.rows_are_examples:
@@ -138,7 +139,7 @@ def _variant(
         role: make_player(role, roles, data, extend_network(role, roles, data, network, None))
         for role, network in networks.items()
     }
-    check_halving(config, players, data)
+    check_halving(config)
 
     def on_axis(role: str, axis_name: str) -> Player:
         network = make_network(role, config, data, axis_name)
@@ -159,6 +160,7 @@ def _variant(
 
     hparams = make_hparams(config, players, critics)
     members = list_members(config, hparams)
+    check_selection(config, members, players, data)
     shapes = check_shapes(method(None), players, critics, hparams, batch, config)
     origins = find_initial_weights(roles, players, shapes, data, earlier)
     return Variant(
@@ -171,6 +173,7 @@ def _variant(
         members=tuple(members),
         hparams=tuple(place_member(hparams, member, players, critics) for member in members),
         parameters={role: models.parameter_count(tree) for role, tree in shapes.items()},
+        shapes=shapes,
         initial_variables=origins.variables,
         new_heads=tuple(origins.new_heads),
         from_variant=origins.from_variant,

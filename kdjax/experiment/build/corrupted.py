@@ -21,13 +21,15 @@ def with_corruptions(experiment: Experiment) -> Experiment:
     """Add a test split for each kind and level; the corrupted pixels are computed in the program.
 
     Raises:
-      UserError: the data are no images with one label each.
+      UserError: the data are no images with one label each, or floats outside [0, 1].
     """
     spec, source = experiment.source.spec, experiment.source
     if not experiment.task.takes_corruptions or len(spec.shape) != 3:
         raise UserError(
             "--corruptions needs images with one label each; this workdir has other data"
         )
+    if spec.scale != 255:
+        _check_range(source.evals["test"])
     key = jax.random.key(0)
 
     def prepare_eval(batch: Batch) -> Batch:
@@ -40,6 +42,16 @@ def with_corruptions(experiment: Experiment) -> Experiment:
 
     data = experiment.data._replace(source=_with_splits(source))
     return experiment._replace(data=data, prepare_eval=prepare_eval)
+
+
+def _check_range(batches: EvalBatches) -> None:
+    """Refuse images of floats outside [0, 1], which the corruptions would clip."""
+    images = [batch["image"] for batch in batches()]
+    low, high = min(image.min() for image in images), max(image.max() for image in images)
+    if low < 0 or high > 1:
+        raise UserError(
+            f"--corruptions needs images of 0 to 1; the test images have {low:.4g} to {high:.4g}"
+        )
 
 
 def _with_splits(source: Source) -> Source:

@@ -258,5 +258,10 @@ def _normalised(spec: Spec, table: Data) -> Spec:
                 f"data.{key} is {tuple(values)}; it must have {spec.shape[-1]} numbers, one per "
                 f"channel{', all > 0' if key == 'std' else ''}"
             )
+        if spec.scale == 255 and max(map(abs, values)) > 1:
+            raise UserError(
+                f"data.{key} is {tuple(values)}; pixels are divided by 255 first, so give numbers "
+                "up to 1"
+            )
         spec = spec._replace(**{key: tuple(float(value) for value in values)})
     return spec

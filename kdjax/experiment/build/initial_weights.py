@@ -33,15 +33,16 @@ def find_initial_weights(
     players: Mapping[str, Player],
     shapes: Mapping[str, Variables],
     data: TaskData,
-    earlier: Sequence[str],
+    earlier: Mapping[str, Mapping[str, Variables]],
 ) -> Origins:
     """Read the initial weights of a variant.
 
-    `shapes`: of the players' variables; `earlier`: the names of variants that are trained before.
+    `shapes`: of the players' variables; `earlier`: the same of the variants that are trained
+    before, by name.
 
     Raises:
       UserError: two origins for one role, an origin for a role with an adapter, or none for a
-        frozen role; a file that does not fit; an unknown earlier variant.
+        frozen role; a file or an earlier variant that does not fit; an unknown earlier variant.
     """
     origins = Origins({}, [], {}, {})
     for role, player in players.items():
@@ -65,6 +66,8 @@ def find_initial_weights(
                 raise UserError(
                     f"{where}.from_variant is {table.from_variant!r}; earlier variants: {known}"
                 )
+            with prefix_errors(f"{where}.from_variant is {table.from_variant!r}: "):
+                _check_variant(role, table, shapes[role], earlier[table.from_variant])
             origins.from_variant[role] = table.from_variant
         elif table.backbone is not None and player.trains:
             with prefix_errors(f"{where}.backbone: "):
@@ -75,6 +78,25 @@ def find_initial_weights(
                 f"written by `export`) or {where}.from_variant, or give it terms"
             )
     return origins
+
+
+def _check_variant(role: str, table: Role, own: Variables, source: Mapping[str, Variables]) -> None:
+    """Refuse an earlier variant without this role, or with another network in it."""
+    if role not in source:
+        raise UserError(f"that variant has no role {role!r}; it has {', '.join(source)}")
+    kept = select_layers(models.strip_wrappers(source[role]), table.keep_layers)
+    old, new = (_shapes(tree) for tree in (kept, models.strip_wrappers(own)))
+    for name in old | new:
+        if old.get(name) != new.get(name):
+            raise UserError(
+                f"its {role} has another network: {name} has shape {old.get(name)} there and "
+                f"{new.get(name)} here"
+            )
+
+
+def _shapes(variables: Variables) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree.leaves_with_path(variables)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): x.shape for path, x in leaves}
 
 
 def _with_local_files(role: Role, where: str) -> Role:

@@ -43,6 +43,7 @@ class Variant(NamedTuple):
     members: tuple[Mapping[str, Any], ...]  # swept values, always with "seed"
     hparams: tuple[Mapping[str, Any], ...]
     parameters: Mapping[str, int]  # by role
+    shapes: Mapping[str, Variables]  # of all variables, by role
     initial_variables: Mapping[str, Variables]  # roles that start from a file
     new_heads: tuple[str, ...]  # roles whose file has no head for the task; random by member
     from_variant: Mapping[str, str]  # roles that start from an earlier variant

@@ -29,7 +29,7 @@ def learning_rate_schedule(
 
     Raises:
       UserError: an unknown name, a warm-up outside [0, num_steps], boundaries that are not
-        increasing whole numbers >= 0.
+        increasing whole numbers >= 0, and boundaries without "step" or the reverse.
     """
     if warmup_steps != int(warmup_steps) or not 0 <= warmup_steps <= num_steps:
         raise UserError(
@@ -37,6 +37,11 @@ def learning_rate_schedule(
             f"num_steps, {num_steps}"
         )
     _check_boundaries("schedule", boundaries)
+    if (name == "step") != bool(len(boundaries)):
+        raise UserError(
+            f"schedule.name is {name!r} and schedule.boundaries {tuple(boundaries)}; 'step' needs "
+            "boundaries, and no other schedule has them"
+        )
     rest = max(num_steps - warmup_steps, 1)
     if name == "constant":
         main = optax.constant_schedule(1.0)
@@ -84,6 +89,8 @@ def _ramp(where: str, ramp: WeightRamp) -> optax.Schedule | None:
     """
     name, steps = ramp.name, ramp.steps
     if name is None:
+        if steps or ramp.boundaries or ramp.factors:
+            raise UserError(f"{where}: ramp has no name; set ramp.name, or remove its other keys")
         return None
     if name == "piecewise":
         return _piecewise(where, ramp.boundaries, ramp.factors)
@@ -117,7 +124,13 @@ def _check_boundaries(where: str, boundaries: Sequence[int]) -> None:
 
 
 def temperature_schedule(anneal: TemperatureAnneal) -> terms.TemperatureSchedule | None:
-    """Return the schedule of a term's `anneal`; None if it has none."""
+    """Return the schedule of a term's `anneal`; None if it has none.
+
+    Raises:
+      UserError: steps without a temperature.
+    """
     if anneal.to is None:
+        if anneal.steps:
+            raise UserError(f"anneal.steps is {anneal.steps}, but anneal.to is not set; set it")
         return None
     return terms.TemperatureSchedule(float(anneal.to), anneal.steps)

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -75,20 +75,33 @@ def _has_steps(term: Term) -> bool:
     return bool(term.from_step) or term.until_step is not None
 
 
-def check_halving(config: Config, players: Mapping[str, Player], data: TaskData) -> None:
-    """Refuse steps of successive halving that do not rise, and a metric that is not computed."""
+def check_halving(config: Config) -> None:
+    """Refuse steps of successive halving that do not rise."""
     steps = (0, *config.halving.steps, config.num_steps)
     if any(after <= before for before, after in itertools.pairwise(steps)):
         raise UserError(
             f"halving.steps is {config.halving.steps}; the steps must rise from 1 or more to less "
             f"than num_steps = {config.num_steps}"
         )
+
+
+def check_selection(
+    config: Config,
+    members: Sequence[Mapping[str, Any]],
+    players: Mapping[str, Player],
+    data: TaskData,
+) -> None:
+    """Refuse a metric of two roles where a choice among members needs it and the roles are not two.
+
+    Members of equal values and several seeds need no choice.
+    """
     metric, pairs = config.select.metric, data.task.pair_metrics
-    if config.halving.steps and metric in pairs and len(players) != 2:
+    swept = len({repr({**member, "seed": 0}) for member in members}) > 1
+    if swept and metric in pairs and len(players) != 2:
         known = [name for name in data.task.metrics(data.source.spec) if name not in pairs]
         raise UserError(
-            f"halving needs select.metric, but {metric!r} compares two roles, of {len(players)}; "
-            f"there are {', '.join(known)}"
+            f"select.metric is {metric!r}, which compares two roles, of {len(players)}; there are "
+            f"{', '.join(known)}"
         )
 
 

@@ -56,7 +56,8 @@ def from_workdir(
     network, spec = experiment.task.describe_network(table.model.model_dump(), seen.source.spec)
     values = dict(variant.members[member])
     origin = {"role": role, "variant": variant.name, "member": member, "values": values}
-    scores = results.outcomes[variant.name].members[member].results.get("test", {})
+    splits = results.outcomes[variant.name].members[member].results
+    scores = splits.get("test") or splits["validation"]  # a dropped member has no test scores
     inference = {"temperature": scores.get(f"{role}/temperature")}
     inference["crop"] = experiment_data.eval_crop(variant.config)
     model_export.check_new(out, files.exists)
@@ -70,7 +71,7 @@ def from_workdir(
             classes = {"num_classes": spec.num_classes, "class_names": spec.class_names}
             models.save_huggingface(folder, {**network, **classes}, variables)
             if not spec.inputs:
-                huggingface_folder.write_normalisation(folder, spec)
+                huggingface_folder.write_normalisation(folder, spec, inference["crop"])
             model_export.save_side_file(folder, metadata)
         else:
             model_export.save(folder, variables, metadata)

@@ -92,12 +92,14 @@ class RunResults:
         """Start without results."""
         self.experiment, self.folder, self.say = experiment, folder, say
         self.outcomes: dict[str, VariantResult] = {}
+        self.trained: dict[str, VariantResult] = {}  # `evaluate` replaces outcomes, not these
         self.weights: dict[str, dict[str, Variables]] = {}
         self.sources = {name for v in experiment.variants for name in v.from_variant.values()}
 
     def add(self, variant: Variant, groups: Sequence[GroupResult]) -> None:
         """Add a finished variant."""
-        self.outcomes[variant.name] = merge_groups(self.experiment, variant, groups)
+        outcome = merge_groups(self.experiment, variant, groups)
+        self.outcomes[variant.name] = self.trained[variant.name] = outcome
         if variant.name in self.sources:
             self.weights[variant.name] = self.networks(variant)
 
@@ -159,7 +161,7 @@ class RunResults:
 
     def _source_rows(self, group: MemberGroup, role: str, source: str) -> list[int]:
         """Return the chosen members of an earlier variant of the group's seeds, or the only one."""
-        variant, outcome = group.variant, self.outcomes[source]
+        variant, outcome = group.variant, self.trained[source]
         by_seed = selection.by_seed(outcome.members, outcome.chosen[role].members)
         seeds = [variant.members[member]["seed"] for member in group.members]
         if len(only := {member.values["seed"] for member in outcome.members}) == 1:

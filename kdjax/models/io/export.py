@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
@@ -187,14 +187,33 @@ def check_normalised(path: str | Path, metadata: Mapping[str, Any], spec: Spec) 
     """
     if metadata.get("mean") is None or metadata.get("std") is None:
         return  # an import without --mean and --std
-    for name in ("mean", "std"):
-        pairs = zip(metadata[name], getattr(spec, name), spec.std, strict=True)
+    if len(metadata["mean"]) != len(spec.mean):
+        raise UserError(
+            f"{path} takes images of {len(metadata['mean'])} channels, but the data has "
+            f"{len(spec.mean)}"
+        )
+    unit = _unit(metadata["mean"], metadata["std"], metadata.get("scale") or 255)
+    unit /= _unit(spec.mean, spec.std, spec.scale)
+    wanted = {name: [x * unit for x in metadata[name]] for name in ("mean", "std")}
+    for name in wanted:
+        pairs = zip(wanted[name], getattr(spec, name), spec.std, strict=True)
         if max(abs(old - new) / unit for old, new, unit in pairs) > SLACK:
             raise UserError(
-                f"{path} was trained on images normalised by {name} {_format(metadata[name])}, but "
+                f"{path} was trained on images normalised by {name} {_format(wanted[name])}, but "
                 f"the data has {_format(getattr(spec, name))}: set data.mean="
-                f"{_format(metadata['mean'])} and data.std={_format(metadata['std'])}"
+                f"{_format(wanted['mean'])} and data.std={_format(wanted['std'])}"
             )
+
+
+def _unit(mean: Sequence[float], std: Sequence[float], scale: float) -> float:
+    """Return the size of a unit of `mean` and `std` in images whose pixels are 0 to 1.
+
+    Images of floats have scale 1, whether their pixels are 0 to 1 or 0 to 255; numbers above 1 tell
+    the latter.
+    """
+    if scale == 1 and max(*map(abs, mean), *std) <= 1:
+        return 1.0
+    return scale / 255
 
 
 def _format(values: Any) -> str:

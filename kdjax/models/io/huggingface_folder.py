@@ -150,7 +150,7 @@ def read_network(
 
 
 def read_normalisation(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the "mean" and "std" of a folder's normalisation of images; {} if it has none.
+    """Read the "mean", "std" and "scale" of a folder's normalisation of images; {} if it has none.
 
     Raises:
       UserError: preprocessor_config.json is damaged.
@@ -160,22 +160,38 @@ def read_normalisation(folder: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
     try:
         settings = dict(json.loads(path.read_text(encoding="utf-8")))
+        rescaled = settings.get("do_rescale", True)
+        scale = 1 / float(settings.get("rescale_factor", 1 / 255)) if rescaled else 1.0
         if not settings.get("do_normalize", True):
-            return {}
+            return {"mean": [0.0] * 3, "std": [1.0] * 3, "scale": scale}
         keys = {"mean": "image_mean", "std": "image_std"}
-        return {name: [float(x) for x in settings[key]] for name, key in keys.items()}
+        normalised = {name: [float(x) for x in settings[key]] for name, key in keys.items()}
+        return {**normalised, "scale": scale}
     except KeyError:
         return {}
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, ZeroDivisionError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
 
 
-def write_normalisation(folder: Path, spec: Spec) -> None:
-    """Write a preprocessor_config.json with the size and normalisation of a data set's images."""
+def write_normalisation(folder: Path, spec: Spec, crop: float | None) -> None:
+    """Write a preprocessor_config.json with the size and normalisation of a data set's images.
+
+    `crop`: as in `kdjax.data.images.decode.View`; None of images that are not resized.
+    """
+    size = {"height": spec.shape[0], "width": spec.shape[1]}
+    resized = {"image_processor_type": "ViTImageProcessor", "size": size}
+    if crop is not None:  # the shorter side to size / crop, then the centre
+        resized = {
+            "image_processor_type": "BitImageProcessor",
+            "size": {"shortest_edge": round(spec.shape[0] / crop)},
+            "do_center_crop": True,
+            "crop_size": size,
+            "do_convert_rgb": spec.shape[-1] == 3,
+        }
     settings = {
-        "image_processor_type": "ViTImageProcessor",
+        **resized,
         "do_resize": True,
-        "size": {"height": spec.shape[0], "width": spec.shape[1]},
+        "resample": 2,  # bilinear
         "do_rescale": True,
         "rescale_factor": 1 / spec.scale,
         "do_normalize": True,

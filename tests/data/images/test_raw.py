@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kdjax.data import stack_images
 from kdjax.data.images.decode import View, fit
@@ -36,3 +37,18 @@ def test_grey_images_and_floats_as_stored():
 def test_what_does_not_fit_is_named(images, crop, message):
     with pytest.raises(UserError, match=message):
         stack_images(images, (4, 4, 1), scale=255, crop=crop)
+
+
+def test_pictures_by_path(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    Image.fromarray(image).quantize(16).save(tmp_path / "palette.png")
+    stacked = stack_images([tmp_path / "palette.png"], (8, 8, 3), scale=255, crop=1.0)
+    colours = np.asarray(Image.open(tmp_path / "palette.png").convert("RGB"))
+    np.testing.assert_array_equal(stacked[0], fit(colours, 3, View(8)))
+
+
+def test_one_image_or_integers_for_a_network_of_floats_are_refused():
+    with pytest.raises(UserError, match=r"shape \(8, 9, 3\) is one image; give a list"):
+        stack_images(np.zeros((8, 9, 3), np.uint8), (8, 8, 3), scale=255, crop=1.0)
+    with pytest.raises(UserError, match="image 0 holds uint8; the network takes floats"):
+        stack_images(np.zeros((1, 8, 8, 3), np.uint8), (8, 8, 3), scale=1.0, crop=None)

@@ -65,6 +65,9 @@ def test_pixels_as_nested_lists(tmp_path):
     tiny_tables.save_to_disk(tmp_path, test=20, image=[[300]] * 20)
     with pytest.raises(UserError, match=r"row 0 of image is no image; .* 0 to 255"):
         load(tmp_path)
+    tiny_tables.save_to_disk(tmp_path, test=20, image=[np.zeros((3, 6, 5), int).tolist()] * 20)
+    with pytest.raises(UserError, match=r"\[height, width, channel\] .* with 1, 3 or 4 channels"):
+        load(tmp_path)
 
 
 def test_numbers_without_names_are_classes(tmp_path):

@@ -1,8 +1,10 @@
 """The corrupted splits of a source that is divided over processes."""
 
 import numpy as np
+import pytest
 
 from kdjax import data
+from kdjax.errors import UserError
 from kdjax.evaluation import TASKS
 from kdjax.experiment.build.corrupted import with_corruptions
 from kdjax.experiment.build.plan import Experiment, TaskData
@@ -35,3 +37,14 @@ def test_each_process_has_its_rows_of_the_corrupted_splits():
     (batch,) = block.evals["test_corrupted_blur_1"]()
     assert batch["label"].tolist() == [6, 7]
     assert set(batch["corruption"]) == {data.CORRUPTIONS["blur_1"]}
+
+
+def test_floats_outside_0_to_1_are_refused():
+    source = streamed([4, 5])
+    batch = {"image": np.full((2, 2, 2, 1), 200.0), "label": np.zeros(2)}
+    parts = TaskData(
+        source._replace(evals={"test": lambda: iter([batch])}), TASKS["classification"]
+    )
+    experiment = Experiment(**{**dict.fromkeys(Experiment._fields), "data": parts})
+    with pytest.raises(UserError, match="images of 0 to 1; the test images have 200 to 200"):
+        with_corruptions(experiment)

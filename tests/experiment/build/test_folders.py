@@ -180,10 +180,10 @@ def test_a_vision_transformer_from_its_folder(tmp_path):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((GOLDEN / "deit" / name).read_bytes())
     spec = build(images(GOLDEN / "deit", classes=3, terms={"ce": {}})).source.spec
-    huggingface_folder.write_normalisation(tmp_path, spec._replace(mean=(9.0,) * 3))
+    huggingface_folder.write_normalisation(tmp_path, spec._replace(mean=(9.0,) * 3), None)
     with pytest.raises(UserError, match=r"normalised by mean \(9,9,9,\), .* set data\.mean"):
         build(images(tmp_path, classes=3, terms={"ce": {}}))
-    huggingface_folder.write_normalisation(tmp_path, spec)
+    huggingface_folder.write_normalisation(tmp_path, spec, 0.875)
     build(images(tmp_path, classes=3, terms={"ce": {}}))
     (tmp_path / "preprocessor_config.json").write_text("[")
     with pytest.raises(UserError, match=r"preprocessor_config\.json: cannot be read"):

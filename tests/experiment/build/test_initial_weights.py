@@ -181,7 +181,7 @@ def test_any_task_is_exported_for_hugging_face(task, tmp_path):
     results = types.SimpleNamespace(
         outcomes={variant.name: types.SimpleNamespace(
             chosen={"teacher": types.SimpleNamespace(members=(0,))},
-            members=[types.SimpleNamespace(results={})])},
+            members=[types.SimpleNamespace(results={"test": {}, "validation": {}})])},
         networks=lambda _, best: {"teacher": jax.tree.map(lambda x: x[None], variables)},
     )  # fmt: skip
     request = ExportRequest("teacher", form="huggingface")

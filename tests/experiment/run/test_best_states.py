@@ -1,5 +1,6 @@
 """The states of the best validations: each member's own step, exact resume, eval and export."""
 
+import dataclasses
 import json
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
 from kdjax.experiment.run import train as running
 from kdjax.experiment.run.best_states import open_best
-from kdjax.experiment.run.member_groups import MemberGroup
+from kdjax.experiment.run.member_groups import MemberGroup, all_groups
 from kdjax.experiment.run.results import load_results
 from kdjax.report import files
 from kdjax.types import State
@@ -179,3 +180,22 @@ def test_a_metric_that_is_not_measured_during_a_run_is_refused(tmp_path):
     run = build({**CONFIG, "select": {"metric": "ece_calibrated"}})
     with pytest.raises(UserError, match="'ece_calibrated' is not measured during a run; there"):
         running.train(run, tmp_path, print)
+
+
+def test_the_frozen_teacher_stays_that_of_training(tmp_path):
+    frozen = {"roles.teacher": {"from_variant": "alone", "terms": {"ce": None}}}
+    roles = {"teacher": CONFIG["roles"]["student"], **CONFIG["roles"]}
+    path = "roles.teacher.optimizer.learning_rate"
+    variants = {"alone": {"sweep": {path: RATES}}, "kd": {**frozen, "sweep": {}}}
+    run = build({**CONFIG, "num_steps": 2, "roles": roles, "variants": variants, "sweep": {}})
+    running.train(run, tmp_path, print)
+    results = load_results(run, tmp_path, print)
+    (group,) = all_groups(run, run.variants[1], tmp_path)
+    before = results.initial_weights(group)["teacher"]
+    outcome = results.outcomes["alone"]
+    choice = outcome.chosen["teacher"]
+    other = dataclasses.replace(choice, members=(1 - choice.members[0],))
+    scored = dataclasses.replace(outcome, chosen={**outcome.chosen, "teacher": other})
+    results.outcomes["alone"] = scored  # as `eval --best` may do
+    after = results.initial_weights(group)["teacher"]
+    jax.tree.map(np.testing.assert_array_equal, after.variables, before.variables)
