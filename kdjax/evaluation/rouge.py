@@ -2,7 +2,8 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +12,12 @@ from kdjax import models
 from kdjax.data import LanguageSet
 from kdjax.errors import UserError
 from kdjax.evaluation.task import Scores
-from kdjax.evaluation.text_samples import Writer, cut_text, writer_completer
+from kdjax.evaluation.text_samples import Writer, cut_texts, writer_completer
 
-# letters and digits; each sign of a script without spaces is a word
-_SIGNS = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_SIGNS}]|[^\W_{_SIGNS}]+")
+# signs of scripts without spaces
+_SIGN = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
+)
 _ROWS = 16  # prompts that are completed together
 
 
@@ -44,19 +46,18 @@ def check(dataset: LanguageSet, count: int) -> None:
 
 def prompt_pairs(dataset: LanguageSet, count: int) -> list[Pair]:
     """Return the first test documents with a prompt of less than half of a row."""
-    decode = dataset.tokenizer.encoder.decode
-
-    def pairs() -> Iterator[Pair]:
-        for batch in dataset.source.evals["test"]():
-            half = batch["input_ids"].shape[1] // 2
-            for row in np.flatnonzero(batch["mask"]):
-                for segment in range(1, int(batch["segment_ids"][row].max()) + 1):
-                    text = cut_text(batch, int(row), segment)
-                    if text.has_prompt and len(text.prompt) < half:  # behind the start of the text
-                        prompt = decode(text.prompt.tolist(), skip_special_tokens=False)
-                        yield Pair(prompt, decode(text.reference.tolist()))
-
-    return list(itertools.islice(pairs(), count))
+    decode, half = dataset.tokenizer.encoder.decode, dataset.source.spec.shape[0] // 2
+    texts = (
+        text
+        for text in cut_texts(dataset)
+        if text.has_prompt and len(text.prompt) < half  # behind the token that begins a text
+    )
+    return [
+        Pair(
+            decode(text.prompt.tolist(), skip_special_tokens=False), decode(text.reference.tolist())
+        )
+        for text in itertools.islice(texts, count)
+    ]
 
 
 def rouge_l(dataset: LanguageSet, writers: Mapping[str, Sequence[Writer]], count: int) -> Scores:
@@ -74,7 +75,7 @@ def rouge_l(dataset: LanguageSet, writers: Mapping[str, Sequence[Writer]], count
     Source: Lin 2004, by the package rouge-score, with stemming as MiniLLM has it.
     """
     pairs, scorer = prompt_pairs(dataset, count), _load_scorer()
-    length = next(iter(dataset.source.evals["test"]()))["input_ids"].shape[1]
+    length = dataset.source.spec.shape[0]
     rule = models.Sampling(length - length // 2, temperature=0.0)
     scores: Scores = {}
     for role, members in writers.items():
@@ -89,6 +90,31 @@ def rouge_l(dataset: LanguageSet, writers: Mapping[str, Sequence[Writer]], count
                     table[member, number] = scorer.score(row.reference, text)["rougeL"].fmeasure
         scores[f"{role}/rouge_l"] = table.mean(axis=1)
     return scores
+
+
+def score_texts(dataset: LanguageSet, writers: Mapping[str, Sequence[Writer]]) -> Scores:
+    """Return `rouge_l` of as many prompts as `data.rouge_prompts` asks for; {} of none."""
+    count = dataset.rouge_prompts
+    return rouge_l(dataset, writers, count) if count else {}
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text in lower case: letters, marks and digits of any script.
+
+    In scripts without spaces each sign is a word.
+
+    >>> words("L'élan, हिना!")
+    ['l', 'élan', 'हिना']
+    """
+    found, word = [], ""
+    for sign in unicodedata.normalize("NFC", text.lower()) + " ":
+        if unicodedata.category(sign)[0] in "LMN" and not _SIGN.match(sign):
+            word += sign
+            continue
+        found += [word] if word else []
+        found += [sign] if _SIGN.match(sign) else []
+        word = ""
+    return found
 
 
 def _load_scorer() -> Any:
@@ -106,7 +132,7 @@ def _load_scorer() -> Any:
         latin = DefaultTokenizer(use_stemmer=True)
 
         def tokenize(self, text: str) -> list[str]:
-            words = _WORD.findall(text.lower())
-            return [x for word in words for x in (self.latin.tokenize(word) or [word])]
+            stem = self.latin.tokenize
+            return [x for word in words(text) for x in (stem(word) if word.isascii() else [word])]
 
     return RougeScorer(["rougeL"], tokenizer=Words())

@@ -86,8 +86,8 @@ class Task(NamedTuple):
       estimates: (evaluation, outputs, state) -> the critics' estimates on a split.
       samples: (evaluation, split, outputs) -> role -> samples that the report draws, as JSON.
       write_texts: (dataset, role -> `Writer`) -> role -> texts that the report shows, as JSON.
-      score_texts: (dataset, role -> `Writer` of each member, number of prompts) -> scores of the
-        texts that networks write.
+      score_texts: (dataset, role -> `Writer` of each member) -> scores of the texts that networks
+        write.
       panels: (evaluation, title -> split -> samples) -> pictures for the report.
       save_files: (dataset, folder) -> None: writes the files that a network needs besides weights.
       check_files: (dataset, folder) -> None: refuses a network whose files do not match the data.
@@ -122,7 +122,7 @@ class Task(NamedTuple):
         lambda evaluation, split, outputs: {}
     )
     write_texts: Callable[[Any, Mapping[str, Writer]], dict[str, Any]] | None = None
-    score_texts: Callable[[Any, Mapping[str, Sequence[Writer]], int], Scores] | None = None
+    score_texts: Callable[[Any, Mapping[str, Sequence[Writer]]], Scores] | None = None
     panels: Callable[[EvalSpec, Mapping[str, Any]], list[dict[str, Any]]] = (
         lambda evaluation, samples: []
     )

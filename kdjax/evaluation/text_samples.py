@@ -9,12 +9,12 @@ import numpy as np
 
 from kdjax import models
 from kdjax.data import SECOND, LanguageSet, start_id
+from kdjax.data.text.tokenize import Tokenizer
 from kdjax.errors import UserError
 from kdjax.types import Array, Batch, Model, Variables
 
 _PROMPTS, _NEW_TOKENS = 3, 48  # of a report
 _MOST_TOKENS = 64  # of a prompt; earlier ones are left out
-
 
 Completer: TypeAlias = Callable[..., list[str]]  # of `completer`
 
@@ -39,8 +39,14 @@ def write_texts(
     Returns:
       role -> for each prompt "prompt", "reference" (the text behind it) and "text".
     """
-    prompts, references = zip(*_prompts(dataset), strict=True)
-    written = {role: _complete(dataset, writer, prompts) for role, writer in writers.items()}
+    length = dataset.source.spec.shape[0]
+    width = max(2, min(_MOST_TOKENS + 1, length // 2))  # with the token that begins a text
+    rule = models.Sampling(max(1, min(_NEW_TOKENS, length - width)), temperature=0.0)
+    prompts, references = zip(*_prompts(dataset, width - 1), strict=True)
+    written = {
+        role: writer_completer(dataset, writer, width)(writer.variables, prompts, rule)
+        for role, writer in writers.items()
+    }
     return {
         role: [
             {"prompt": prompt, "reference": reference, "text": text}
@@ -50,13 +56,11 @@ def write_texts(
     }
 
 
-def _prompts(dataset: LanguageSet) -> Iterator[tuple[str, str]]:
-    """Yield the prompts of the first texts of some test rows, or else half of each text."""
-    batch = next(iter(dataset.source.evals["test"]()))
+def _prompts(dataset: LanguageSet, most: int) -> Iterator[tuple[str, str]]:
+    """Yield the ends of the prompts of the first test texts, or of half of each text."""
     decode = dataset.tokenizer.encoder.decode
-    for row in range(min(_PROMPTS, int(batch["mask"].sum()))):
-        text = cut_text(batch, row, 1)
-        prompt, reference = text.prompt[-_MOST_TOKENS:], text.reference[:_NEW_TOKENS]
+    for text in cut_texts(dataset)[:_PROMPTS]:
+        prompt, reference = text.prompt[-most:], text.reference[:_NEW_TOKENS]
         yield decode(prompt.tolist(), skip_special_tokens=False), decode(reference.tolist())
 
 
@@ -68,6 +72,16 @@ class CutText(NamedTuple):
     has_prompt: bool
 
 
+def cut_texts(dataset: LanguageSet) -> list[CutText]:
+    """Return the texts of the test rows, cut, in the order of the documents."""
+    texts, rows = {}, iter(dataset.test_rows)
+    for batch in dataset.source.evals["test"]():
+        for row in np.flatnonzero(batch["mask"]):
+            for segment, number in enumerate(next(rows), 1):
+                texts[number] = cut_text(batch, int(row), segment)
+    return [texts[number] for number in sorted(texts)]
+
+
 def cut_text(batch: Batch, row: int, segment: int) -> CutText:
     """Return a text of a batch in two parts."""
     inside = batch["segment_ids"][row] == segment
@@ -75,11 +89,6 @@ def cut_text(batch: Batch, row: int, segment: int) -> CutText:
     unlearned = int((label < 0).sum())
     cut = unlearned + 1 if unlearned else max(1, len(ids) // 2)
     return CutText(ids[1:cut], label[cut - 1 :], unlearned > 0)
-
-
-def _complete(dataset: LanguageSet, writer: Writer, prompts: tuple[str, ...]) -> list[str]:
-    rule = models.Sampling(_NEW_TOKENS, temperature=0.0)
-    return writer_completer(dataset, writer)(writer.variables, prompts, rule)
 
 
 def writer_completer(dataset: LanguageSet, writer: Writer, width: int | None = None) -> Completer:
@@ -127,9 +136,16 @@ def completer(model: Model, tokenizer: Any, width: int | None = None) -> Complet
         rule = sampling._replace(eos_id=tokenizer.end_id)
         new = jax.device_get(run(variables, batch, jax.random.key(seed), rule))
         texts = (ids[mask > 0].tolist() for ids, mask in zip(new.ids, new.mask, strict=True))
-        return [tokenizer.encoder.decode(ids, skip_special_tokens=True) for ids in texts]
+        return [_continued(tokenizer, row, text) for row, text in zip(rows, texts, strict=True)]
 
     return complete
+
+
+def _continued(tokenizer: Tokenizer, prompt: list[int], new: list[int]) -> str:
+    """Decode new tokens behind their prompt: some decoders drop the space before a first token."""
+    decode = functools.partial(tokenizer.encoder.decode, skip_special_tokens=True)
+    whole, before = decode(prompt + new), decode(prompt)
+    return whole[len(before) :] if whole.startswith(before) else decode(new)
 
 
 def _reads(model: Model, entry: str) -> Model:

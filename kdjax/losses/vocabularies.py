@@ -140,9 +140,10 @@ def _answers(
     check_positive("temperature", temperature)
     counts = jnp.asarray(labels) >= 0
     size = jnp.maximum(jnp.sum(counts, axis=1) - drop_last, 0)
-    start = jnp.maximum(jnp.argmax(counts, axis=1) - 1, 0)
+    # a label is predicted one position before it; labels at position 0 are the tokens after it
+    shift = jnp.argmax(counts, axis=1) > 0
     places = jnp.arange(counts.shape[1])
-    positions = jnp.minimum(start[:, None] + places, counts.shape[1] - 1)
+    positions = jnp.argsort(~counts, axis=1, stable=True) - shift[:, None]
     inside = (places < size[:, None])[..., None]
     read = jnp.take_along_axis(jnp.asarray(logits, jnp.float32), positions[..., None], axis=1)
     return jnp.where(inside, jax.nn.softmax(read / temperature, axis=-1), 0.0), size

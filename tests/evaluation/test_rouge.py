@@ -36,9 +36,10 @@ def dataset(tmp_path):
 def test_pairs_are_those_of_the_data(tmp_path, packing):
     dataset = read(tmp_path, packing)
     pairs = rouge.prompt_pairs(dataset, 100)
-    known = {(row["prompt"], row["completion"]) for row in tiny_language.rows(prompts=True)}
+    known = [(row["prompt"], row["completion"]) for row in tiny_language.rows(prompts=True)]
     assert len({*pairs}) == len(pairs) == 20
-    assert {*pairs} <= known
+    places = [known.index(pair) for pair in pairs]
+    assert places == sorted(places)  # of the documents, not of the packed rows
     assert rouge.prompt_pairs(dataset, 3) == pairs[:3]
 
 
@@ -76,6 +77,9 @@ def test_prompts_have_their_special_tokens(tmp_path):
         ("The cats_sat, 12 times!", "a cat sat running 12", None),
         ("привет мир", "привет, МИР", 1.0),
         ("東京の天気", "東京の朝", 2 * 3 / 9),
+        ("हानि", "हिना", 0.0),
+        ("élan", "lan", 0.0),
+        ("e\u0301lan", "élan", 1.0),
         ("", "word", 0.0),
     ],
 )

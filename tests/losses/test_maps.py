@@ -48,6 +48,17 @@ def test_an_answer_without_a_label_counts_as_nothing():
     assert losses.universal_logit_distance(z, 2 * z, none, none).tolist() == [0, 0]
 
 
+def test_prompts_between_answers_do_not_count():
+    """Two texts in a row; the labels of the second one are predicted behind a prompt."""
+    rng = np.random.default_rng(0)
+    s, t = rng.normal(size=(2, 1, 8, 5))
+    label = np.array([[-1, 3, 1, -1, -1, -1, 2, 4]])
+    value = losses.universal_logit_distance(s, t, label, label, skip_student_eos=False)
+    read = np.flatnonzero(label[0] >= 0) - 1  # a label is predicted one position before it
+    p, q = (-np.sort(-jax.nn.softmax(z[0, read]), axis=-1) for z in (s, t))
+    np.testing.assert_allclose(value, [np.abs(p - q).sum(axis=-1).mean()], rtol=1e-5)
+
+
 def test_region_weights_compare_a_region_with_the_image():
     teacher = jnp.array([[[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]]])
     student, labels = jnp.zeros((1, 3, 2)), jnp.array([0])

@@ -1,7 +1,7 @@
 """Texts for a language model as a `Source`: rows of tokens, packed or padded to one length."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +30,9 @@ class LanguageSet(NamedTuple):
 
     `is_trained`: the tokenizer was trained on these texts. `num_bytes`: bytes of UTF-8 of the
     predicted texts, by split. `summary`: a line for each split with its documents, tokens, padding
-    and truncation. `second`: the same texts for networks that read the second tokenizer's tokens.
+    and truncation. `test_rows`: the numbers of the pieces of text in each row of the test split.
+    `rouge_prompts`: of the options. `second`: the same texts for networks that read the second
+    tokenizer's tokens.
     """
 
     source: Source
@@ -38,6 +40,8 @@ class LanguageSet(NamedTuple):
     is_trained: bool
     num_bytes: Mapping[str, int]
     summary: tuple[str, ...]
+    test_rows: Sequence[Sequence[int]]
+    rouge_prompts: int = 0
     second: "LanguageSet | None" = None
 
 
@@ -68,7 +72,14 @@ def read_language(
     pieces = {
         split: cut_documents(each, tokenizers, cut) for split, each in documents.by_split.items()
     }
-    rows = {split: _rows(each, tokenizers, options) for split, each in pieces.items()}
+    placed = {split: _placed(each, options) for split, each in pieces.items()}
+    rows = {
+        split: [
+            fill_rows(part, placed[split], options.max_length, tokenizer.pad_id)
+            for part, tokenizer in zip(zip(*each.pieces, strict=True), tokenizers, strict=True)
+        ]
+        for split, each in pieces.items()
+    }
     check_batch_sizes(batching, len(rows["train"][0].input_ids))
     arrays = {split: _arrays(each) for split, each in rows.items()}
     source = Source(
@@ -88,7 +99,7 @@ def read_language(
     known = (options.tokenizer, options.second_tokenizer)
     sets = [
         LanguageSet(source._replace(spec=_spec(tokenizer, arrays["train"])), tokenizer,
-                    path is None, num_bytes, summary)
+                    path is None, num_bytes, summary, placed["test"], options.rouge_prompts)
         for tokenizer, path in zip(tokenizers, known, strict=False)
     ]  # fmt: skip
     return sets[0]._replace(second=sets[1] if len(sets) == 2 else None)
@@ -110,20 +121,11 @@ def _tokenizers(texts: list[str], options: LanguageOptions) -> list[Tokenizer]:
     ]
 
 
-def _rows(
-    pieces: Pieces, tokenizers: list[Tokenizer], options: LanguageOptions
-) -> list[PackedRows]:
-    """Return the rows of a split, by tokenizer."""
-    length = options.max_length
-    by_tokenizer = list(zip(*pieces.pieces, strict=True))
+def _placed(pieces: Pieces, options: LanguageOptions) -> list[list[int]]:
+    """Return the numbers of the pieces of each row."""
     if options.packing == "pack":
-        rows = best_fit([len(piece.ids) for piece in by_tokenizer[0]], length)
-    else:
-        rows = [[number] for number in range(len(pieces.pieces))]
-    return [
-        fill_rows(each, rows, length, tokenizer.pad_id)
-        for each, tokenizer in zip(by_tokenizer, tokenizers, strict=True)
-    ]
+        return best_fit([len(first.ids) for first, *_ in pieces.pieces], options.max_length)
+    return [[number] for number in range(len(pieces.pieces))]
 
 
 def _arrays(rows: list[PackedRows]) -> dict[str, np.ndarray]:

@@ -25,9 +25,9 @@ _LEFT_OUT = {
 
 
 class Document(NamedTuple):
-    """A text, or a prompt ("" of a plain text) and its completion; `where` is for errors."""
+    """A text, or a prompt (None of a plain text) and its completion; `where` is for errors."""
 
-    prompt: str
+    prompt: str | None
     text: str
     where: str
 
@@ -84,7 +84,7 @@ def _standard_library() -> list[Document]:
         except (OSError, UnicodeDecodeError):  # a few files are in other encodings, by purpose
             continue
         if text.strip():
-            documents.append(Document("", text, file.relative_to(root).as_posix()))
+            documents.append(Document(None, text, file.relative_to(root).as_posix()))
     if not documents:
         raise UserError(f"data.path={STDLIB}: {root} holds no .py file; give a file or a folder")
     return documents
@@ -132,6 +132,10 @@ def _document(row: Mapping[str, Any], where: str) -> Document:
             raise UserError(f"{where}: {name} is {str(row[name])[:80]!r}; it must be a text")
         if name != "prompt" and not row[name].strip():
             raise UserError(f"{where}: {name} is empty; remove the row")
+        try:
+            row[name].encode()
+        except UnicodeEncodeError as error:  # half of a pair of surrogates
+            raise UserError(f"{where}: {name} is no Unicode text ({error}); mend it") from error
     if "text" in row and "prompt" in row:
         warnings.warn(f"{where}: text is read, prompt is not", stacklevel=2)
-    return Document("" if names == ("text",) else row["prompt"], row[names[-1]], where)
+    return Document(row["prompt"] if len(names) > 1 else None, row[names[-1]], where)

@@ -64,9 +64,11 @@ def cut_documents(
             parts = list(_parts(document, each, options.length))
             pieces += [tuple(map(_piece, each, first, last)) for first, last in parts]
             characters = [_characters(each[0], document, *part) for part in parts]
-            num_bytes += sum(len(text.encode("utf-8", "surrogatepass")) for text in characters)
-            truncated += sum(map(len, characters)) < len(document.text)
-            if options.refuse and sum(map(len, characters)) < len(document.text):
+            num_bytes += sum(len(text.encode("utf-8")) for text in characters)
+            ends = tuple(len(tokens.text) for tokens in each)  # with the token that ends the text
+            is_cut = sum(map(len, characters)) < len(document.text) or parts[-1][1] != ends
+            truncated += is_cut
+            if options.refuse and is_cut:
                 raise UserError(
                     f"{document.where} is longer than data.max_length = {options.length} tokens; "
                     "raise it or set data.too_long to truncate"
@@ -82,7 +84,7 @@ def _encode(documents: Sequence[Document], tokenizer: Tokenizer) -> Iterator[_En
             "tokenizer_config.json"
         )
     encode, last = tokenizer.encoder.encode_batch, [] if end is None else [end]
-    prompts = encode([document.prompt for document in documents], add_special_tokens=False)
+    prompts = encode([document.prompt or "" for document in documents], add_special_tokens=False)
     texts = encode([document.text for document in documents], add_special_tokens=False)
     for document, prompt, text in zip(documents, prompts, texts, strict=True):
         if not text.ids:
@@ -106,7 +108,7 @@ def _parts(
 ) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Yield the first token of each piece and the token after its last one, by tokenizer."""
     cuts = _common_cuts(encoded)
-    if document.prompt:
+    if document.prompt is not None:
         room = [length - len(each.prompt) for each in encoded]
         last = cuts[np.all(cuts <= room, axis=1)][-1:]
         if not last.size or not last.all():

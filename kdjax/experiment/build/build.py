@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from kdjax import models
-from kdjax.data import example_batch, has_tokenizer
+from kdjax.data import SECOND, example_batch, has_tokenizer
 from kdjax.distill import Player, co_train
 from kdjax.errors import UserError, prefix_errors
 from kdjax.evaluation.selection import Selection, make_selection
@@ -87,7 +87,7 @@ def build(config: Any) -> Experiment:
 def with_test_data(experiment: Experiment, config: Any, workdir: files.Path) -> Experiment:
     """Return an experiment with the test splits of the `data` of another config.
 
-    Texts are read by the tokenizer that the config names, else by that of the workdir.
+    Texts are read by the tokenizers that the config names, else by those of the workdir.
 
     Raises:
       UserError: the errors of the reader; data that the networks of the experiment cannot read.
@@ -95,7 +95,8 @@ def with_test_data(experiment: Experiment, config: Any, workdir: files.Path) -> 
     tokenizer = tokenizer_folder(resolve.variants(config).values())
     if tokenizer is None and has_tokenizer(str(workdir)):
         tokenizer = str(workdir)
-    data = experiment_data.load(resolve.from_dict(config), tokenizer)
+    second = str(workdir / SECOND) if has_tokenizer(str(workdir / SECOND)) else None
+    data = experiment_data.load(resolve.from_dict(config), tokenizer, second)
     return experiment._replace(data=experiment_data.with_test_splits(experiment.data, data))
 
 

@@ -74,10 +74,13 @@ def prepare(
     return train, make
 
 
-def load(config: Config, tokenizer: str | None = None) -> TaskData:
+def load(
+    config: Config, tokenizer: str | None = None, second_tokenizer: str | None = None
+) -> TaskData:
     """Read the data of a config and select its task.
 
-    `tokenizer` is the folder of the tokenizer of texts, if the config names none.
+    `tokenizer` is the folder of the tokenizer of texts, if the config names none;
+    `second_tokenizer` replaces a second one that would be trained on the texts.
 
     Raises:
       UserError: the errors of the reader; keys of another kind of data; a split without examples;
@@ -106,6 +109,8 @@ def load(config: Config, tokenizer: str | None = None) -> TaskData:
     elif name == "lm":
         language = _options(data.LanguageOptions, config)
         language = replace(language, tokenizer=language.tokenizer or tokenizer)
+        if language.second_bpe_size is not None and second_tokenizer is not None:
+            language = replace(language, second_bpe_size=None, second_tokenizer=second_tokenizer)
         dataset = data.read_language(language, batching, splitting)
         source = dataset.source
         rouge.check(dataset, language.rouge_prompts)
@@ -143,6 +148,12 @@ def with_test_splits(own: TaskData, other: TaskData) -> TaskData:
         if old != new:
             raise UserError(f"the data of --config.data has {name} {new}, but the run has {old}")
 
+    seconds = [data.second and data.second.source.spec.vocabulary for data in (own, other)]
+    if seconds[0] != seconds[1]:
+        raise UserError(
+            "the second tokenizer of --config.data is not that of the run; set "
+            "data.second_tokenizer to the latter's folder"
+        )
     source = _merged_source(own.source, other.source)
     dataset = own.dataset
     if isinstance(dataset, data.LanguageSet):
@@ -171,6 +182,8 @@ def _merged_texts(own: data.LanguageSet, other: data.LanguageSet) -> data.Langua
     return own._replace(
         source=_merged_source(own.source, other.source),
         num_bytes=_merged(own.num_bytes, other.num_bytes),
+        test_rows=other.test_rows,
+        rouge_prompts=other.rouge_prompts,
         second=own.second and other.second and _merged_texts(own.second, other.second),
     )
 

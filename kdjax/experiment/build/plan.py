@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from kdjax.data import LanguageSet
 from kdjax.distill import CriticRole, Player
 from kdjax.evaluation import EvalSpec, Task
 from kdjax.evaluation.selection import Selection
@@ -17,6 +18,11 @@ class TaskData(NamedTuple):
     source: Source
     task: Task
     dataset: Any = None  # read by the task's functions: tokenizer and groups, or photographs
+
+    @property
+    def second(self) -> LanguageSet | None:
+        """The texts in the tokens of a second tokenizer."""
+        return self.dataset.second if isinstance(self.dataset, LanguageSet) else None
 
     def read_by(self, entry: str) -> "TaskData":
         """Return the data as a role that reads this entry of a batch sees it."""

@@ -153,6 +153,7 @@ def check_shapes(
                         f"roles.{peer} no terms and a checkpoint or from_variant"
                     )
                 _check_vocabularies(where, (role, peer), term.spec, outputs, config)
+                _check_token_rows(where, term.spec, outputs[role])
                 adapters = config.roles[role].adapters
                 for layers in term.spec.layers:
                     match = term.spec.match
@@ -189,6 +190,19 @@ def _check_vocabularies(
             f"vocabularies differ ({sizes[0]} and {sizes[1]} tokens); use ULD "
             "(universal_logit_distance) or multi_level_transport"
         )
+
+
+def _check_token_rows(where: str, spec: TermSpec, own: Outputs) -> None:
+    """Refuse a term on features of a language model that would count padding and prompts."""
+    if not {"token_mask", "row_mask"} <= own.features.keys():
+        return
+    for layer in spec.own_layers:
+        by_token = layer.startswith("hidden_") and not spec.coupled
+        if not by_token and not layer.startswith(("token_", "row_")):
+            raise UserError(
+                f"{where} reads {layer!r}, in which padding and prompts of a language model count; "
+                "use a term on logits, or feature_mse on hidden_0, hidden_1, ..."
+            )
 
 
 def _trace_network(role: str, player: Player, batch: Batch) -> tuple[Variables, Outputs]:

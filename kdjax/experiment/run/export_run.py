@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 
 from kdjax import models
+from kdjax.data import LanguageSet, start_id
 from kdjax.errors import UserError, prefix_errors
 from kdjax.experiment.build import data as experiment_data
 from kdjax.experiment.build.plan import Experiment, Variant
@@ -76,6 +77,11 @@ def from_workdir(
         else:
             model_export.save(folder, variables, metadata)
         experiment.task.save_files(seen.dataset, folder)
+        if request.form == "huggingface" and isinstance(seen.dataset, LanguageSet):
+            tokenizer = seen.dataset.tokenizer
+            huggingface_folder.write_special_tokens(
+                folder, start_id(tokenizer), tokenizer.end_id, tokenizer.encoder.id_to_token
+            )
         if request.form == "torch":
             import_torch.write_torch(folder)
         if request.form == "stablehlo":

@@ -189,8 +189,8 @@ def score(
         if multihost.is_first():
             first = {role: members[finite] for role, members in writers.items()}
             samples["texts"] = task.write_texts(dataset, first)
-        if task.score_texts is not None and (count := experiment.config.data.rouge_prompts):
-            results["test"] |= task.score_texts(dataset, writers, count)
+        if task.score_texts is not None:
+            results["test"] |= task.score_texts(dataset, writers)
     members = tuple(
         MemberResult(
             member=number,

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from kdjax import models
+from kdjax.data import SECOND
 from kdjax.errors import UserError
 from kdjax.experiment.build.plan import Experiment, InitialWeights, Variant
 from kdjax.experiment.run import halving, workdir
@@ -52,6 +53,8 @@ def train(experiment: Experiment, folder: Path, say: Say) -> list[VariantResult]
         log = MetricsLog(folder, tensorboard=experiment.config.tensorboard)
         with staging.local_folder(folder) as local:
             experiment.task.save_files(experiment.data.dataset, local)
+            if (second := experiment.data.second) is not None:
+                experiment.task.save_files(second, local / SECOND)
     for line in experiment.task.describe_data(experiment.data.dataset):
         say(line)
     results = RunResults(experiment, folder, say)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +139,8 @@ def read_network(
         raise UserError(f"{path}: the weights are quantized; save them as float32, 16 or bfloat16")
     tensors = weight_files.read_weights(folder)
     has_head = "lm_head.weight" in tensors
-    tensors = huggingface_names.normalise(name, tensors)
     untied = config.get("tie_word_embeddings") is False
+    tensors = huggingface_names.normalise(name, tensors, untied=untied and "tied" in options)
     if name in ("gpt_neo", "gpt2") and untied and not has_head:
         raise UserError(f"{path}: tie_word_embeddings is false, but the file has no lm_head.weight")
     if "tied" in options or name == "t5":
@@ -171,6 +171,36 @@ def read_normalisation(folder: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, TypeError, ZeroDivisionError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
+
+
+def write_special_tokens(
+    folder: Path, start: int | None, end: int | None, word: Callable[[int], str]
+) -> None:
+    """Name the tokens that begin and end a text in the files that transformers reads.
+
+    These are config.json, generation_config.json and tokenizer_config.json. The last one also says
+    that the tokenizer.json holds the whole tokenizer.
+
+    Args:
+      folder: with config.json and the tokenizer.
+      start: the token before a text's first one.
+      end: the token after the last one.
+      word: returns the text of a token.
+    """
+    ids = {"bos_token_id": start, "eos_token_id": end}
+    known = {name: number for name, number in ids.items() if number is not None}
+    words = {name.removesuffix("_id"): word(number) for name, number in known.items()}
+    if not (folder / "vocab.txt").is_file():
+        words["tokenizer_class"] = "PreTrainedTokenizerFast"
+    for file, changes in (
+        ("config.json", ids),
+        ("generation_config.json", known),
+        ("tokenizer_config.json", words),
+    ):
+        path = folder / file
+        table = json.loads(path.read_text()) if path.is_file() else {}
+        merged = {**changes, **table} if file == "tokenizer_config.json" else {**table, **changes}
+        path.write_text(json.dumps(merged, indent=2, sort_keys=True) + "\n")
 
 
 def write_normalisation(folder: Path, spec: Spec, crop: float | None) -> None:

@@ -194,13 +194,16 @@ def to_name(family: str, path: str, gated: bool = False) -> str:
     return f"{name}.{'bias' if leaf == 'bias' else 'weight'}"
 
 
-def normalise(family: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def normalise(
+    family: str, tensors: Mapping[str, np.ndarray], *, untied: bool = False
+) -> dict[str, np.ndarray]:
     """Convert names of older and of headless files to the current ones, and drop buffers.
 
-    Position ids, causal masks, unused poolers and equal copies of tied tensors are dropped; a tied
-    tensor may have any of its names. "gamma" and "beta" of old layer norms become "weight" and
-    "bias". A network saved without its head gets the family's prefix, and prefixes of outer modules
-    are removed. A GPT-2's joint tensor of queries, keys and values is split into three.
+    Position ids, causal masks, unused poolers and equal copies of tied tensors are dropped, but not
+    the head of an `untied` network; a tied tensor may have any of its names. "gamma" and "beta" of
+    old layer norms become "weight" and "bias". A network saved without its head gets the family's
+    prefix, and prefixes of outer modules are removed. A GPT-2's joint tensor of queries, keys and
+    values is split into three.
 
     >>> sorted(normalise("bert", {"embeddings.LayerNorm.gamma": 1, "embeddings.position_ids": 0}))
     ['bert.embeddings.LayerNorm.weight']
@@ -219,7 +222,8 @@ def normalise(family: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.nd
             continue
         parts = _split(name, tensor) if family == "gpt2" and ".c_attn." in name else {name: tensor}
         normalised |= parts
-    _drop_copies(family, normalised)
+    if not untied or family == "t5":
+        _drop_copies(family, normalised)
     return normalised
 
 

@@ -22,7 +22,8 @@ def as_language_model(model: Model) -> Model:
       A Model with logits [batch * length, vocabulary]. The features "row_label" int32 and
       "row_mask" float32 [batch * length] replace label and mask of the batch. The features
       "token_logits" [batch, length, vocabulary], "token_mask" and "token_targets" [batch, length]
-      are the same by sequence; the other features are the decoder's.
+      are the same by sequence. The features "hidden_0", ... are [batch * length, width]; the others
+      are the decoder's.
 
     Raises:
       UserError: (by init and apply) the batch lacks an entry.
@@ -45,7 +46,7 @@ def as_language_model(model: Model) -> Model:
         if "mask" in batch:
             real *= batch["mask"][:, None]
         features = {
-            **outputs.features,
+            **{name: _by_row(name, x) for name, x in outputs.features.items()},
             "token_logits": outputs.logits,
             "token_mask": real,
             "token_targets": target,
@@ -56,6 +57,11 @@ def as_language_model(model: Model) -> Model:
         return Outputs(rows, features), stats
 
     return Model(init, apply)
+
+
+def _by_row(name: str, x: Array) -> Array:
+    """Return hidden states with a row for each token, as the logits have."""
+    return x.reshape(-1, x.shape[-1]) if name.startswith("hidden_") else x
 
 
 def read_tokenizer_entry(model: Model, entry: str) -> Model:

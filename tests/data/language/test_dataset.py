@@ -115,6 +115,21 @@ def test_long_completions_are_truncated_and_counted(tmp_path):
         read(path, splitting, too_long="refuse")
 
 
+@pytest.mark.parametrize(
+    ("prompt", "completion"),
+    [("a", "b" * 15), ("", "b" * 40)],  # the end of the first would be the 17th token
+)
+def test_a_lost_end_and_a_cut_completion_without_a_prompt_are_counted(tmp_path, prompt, completion):
+    path = write(tmp_path, [{"prompt": prompt, "completion": completion}] * 9)
+    options = {"bpe_size": 257, "packing": "pad"}  # no merges: a token is a byte
+    dataset = read(path, **options)
+    assert dataset.source.size == {"train": 5, "validation": 2, "test": 2}
+    assert dataset.summary[0].endswith(", 5 documents truncated")
+    with pytest.raises(UserError, match=r"is longer than data\.max_length"):
+        read(path, too_long="refuse", **options)
+    assert read(path, too_long="refuse", max_length=64, **options).source.size["train"] == 5
+
+
 def test_two_tokenizers_read_the_same_text(tmp_path):
     path = write(tmp_path, [{"text": text} for text in texts()])
     dataset = read(path, packing="pad", second_bpe_size=300)
@@ -180,6 +195,7 @@ BAD = {
     "no JSON": ('{"text": "a"}\n{"text"', {}, r"bad.jsonl line 2 is not JSON"),
     "no keys": ('{"texts": "a"}\n', {}, r"line 1: give text, or prompt and completion; .* texts"),
     "no text": ('{"text": 3}\n', {}, r"line 1: text is '3'; it must be a text"),
+    "half a surrogate": ('{"text": "\\ud83d"}\n', {}, "line 1: text is no Unicode text"),
     "empty completion": (
         '{"prompt": "a", "completion": " "}\n', {}, r"line 1: completion is empty; remove the row"
     ),

@@ -20,7 +20,7 @@ TASK = Task(
     test_metrics=lambda *arguments: (accuracy(*arguments), {}),
     samples=lambda evaluation, split, outputs: {role: x[0, 0] for role, x in outputs.items()},
     write_texts=lambda dataset, writers: writers,
-    score_texts=lambda dataset, writers, count: {"rouge_l": np.array(writers["student"]) / count},
+    score_texts=lambda dataset, writers: {"rouge_l": np.array(writers["student"]) / 4},
 )
 
 
@@ -36,7 +36,6 @@ def test_texts_and_detections_are_of_the_first_member_that_is_finite(monkeypatch
         task=TASK,
         source=SimpleNamespace(evals={}),
         data=SimpleNamespace(dataset=None),
-        config=SimpleNamespace(data=SimpleNamespace(rouge_prompts=4)),
     )
     group = SimpleNamespace(
         variant=SimpleNamespace(members=[{"seed": seed} for seed in range(3)]),

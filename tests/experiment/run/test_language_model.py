@@ -1,17 +1,20 @@
 """Runs of language models: config to report, export, resume, devices, errors in one line."""
 
 import json
+import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from kdjax import cli
 from kdjax.errors import UserError
-from kdjax.experiment.build.build import build
+from kdjax.experiment.build.build import build, with_test_data
 from kdjax.experiment.run import train as running
 from kdjax.experiment.run.member_groups import MemberGroup
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.models.io import export as model_export
+from kdjax.types import Variables
 from tests.data import tiny_language
 from tests.faults.commands import experiment, train
 
@@ -149,6 +152,84 @@ def test_two_tokenizers(tmp_path):
     settings["roles"]["student"]["terms"] = {"forward_kl": {"toward": "teacher"}}
     with pytest.raises(UserError, match=r"forward_kl compares tokens .* use ULD \(universal_log"):
         build(settings)
+
+
+def test_hidden_states_are_compared_at_real_tokens_only(tmp_path):
+    """Devices hold different numbers of them; the padding token does not matter."""
+    settings = config(tmp_path, prompts=True)
+    settings["data"]["packing"] = "pad"
+    settings["roles"]["student"]["model"] = network(8)
+    terms = settings["roles"]["student"]["terms"]
+    layers = {"own_layer": "hidden_1", "peer_layer": "hidden_1"}
+    terms["feature_mse"] = {"toward": "teacher", **layers}
+    one, four = (first_step({**settings, "devices": count}) for count in (1, 4))
+    name = "student/feature_mse/raw"
+    assert four[name] == pytest.approx(one[name], rel=1e-4)
+    run = build(settings)
+    batch = next(run.source.train(0, 0))
+    variant = run.variants[0]
+    _, state = make_program(run, MemberGroup(variant, (0,)), {})
+    states = []
+    for role in ("student", "teacher"):
+        variables = jax.tree.map(lambda x: x[0], (state.params[role], state.stats[role]))
+        model = variant.players[role].model
+        states.append(
+            model.apply(Variables(*variables), batch, train=False)[0].features["hidden_1"]
+        )
+    values = np.mean(np.square(np.subtract(*states)), axis=-1)
+    real = batch["label"].reshape(-1) >= 0
+    assert 0 < real.sum() < len(real)
+    assert one[name] == pytest.approx(values[real].mean(), rel=1e-4)
+    terms["similarity_preserving"] = {"toward": "teacher", **layers}
+    with pytest.raises(UserError, match="reads 'hidden_1', in which padding and prompts"):
+        build(settings)
+
+
+def test_evaluation_on_other_texts_keeps_both_tokenizers(tmp_path):
+    settings = config(tmp_path, num_steps=2, eval_every=2)
+    settings["data"] |= {"packing": "pad", "second_bpe_size": 290}
+    settings["roles"]["teacher"]["input"] = "second"
+    del settings["roles"]["student"]["terms"]["forward_kl"]
+    path, folder = experiment(tmp_path, settings), tmp_path / "run"
+    assert cli.main(train(path, folder)) == 0
+    other = tiny_language.write(tmp_path / "other")
+    other.write_text("".join(f'{{"text": "import {n} as x{n}; print(x{n})"}}\n' for n in range(40)))
+    changed = {**settings, "data": {**settings["data"], "path": str(other)}}
+    run = with_test_data(build(settings), changed, folder)
+    dataset = run.data.dataset
+    (batch, *_) = run.source.evals["test"]()
+    for each, prefix in ((dataset, ""), (dataset.second, "second_")):
+        ids = batch[f"{prefix}input_ids"][0][batch[f"{prefix}segment_ids"][0] > 0]
+        assert each.tokenizer.encoder.decode(ids.tolist()).startswith("import")
+    shutil.rmtree(folder / "second")
+    with pytest.raises(UserError, match=r"second tokenizer of --config\.data is not that"):
+        with_test_data(build(settings), changed, folder)
+
+
+def test_a_short_network_writes_the_texts_of_the_report(tmp_path):
+    settings = config(tmp_path, num_steps=2, eval_every=2)
+    for role in settings["roles"].values():
+        role["model"] = network(4, max_length=24)  # data.max_length
+    (result,) = running.train(build(settings), tmp_path / "run", print)
+    assert result.detections["texts"].keys() == {"teacher", "student"}
+
+
+def test_transformers_find_the_end_of_a_text(tmp_path):
+    settings = config(tmp_path, num_steps=2, eval_every=2)
+    folder, out = tmp_path / "run", tmp_path / "out"
+    assert cli.main(train(experiment(tmp_path, settings), folder)) == 0
+    flags = [f"--workdir={folder}", "--role=student", f"--out={out}", "--format=huggingface"]
+    assert cli.main(["export", *flags]) == 0
+    names = ("config", "generation_config", "tokenizer_config")
+    tables = {name: json.loads((out / f"{name}.json").read_text()) for name in names}
+    end = json.loads((out / "tokenizer.json").read_text())["model"]["vocab"]["<|endoftext|>"]
+    assert tables["config"]["eos_token_id"] == tables["config"]["bos_token_id"] == end
+    assert tables["generation_config"]["eos_token_id"] == end
+    assert tables["tokenizer_config"]["eos_token"] == "<|endoftext|>"
+    frozen = config(tmp_path)
+    frozen["roles"]["teacher"] |= {"checkpoint": str(out), "terms": {}}
+    frozen["roles"]["teacher"]["model"] = {"name": "huggingface"}
+    build(frozen)
 
 
 BAD = {

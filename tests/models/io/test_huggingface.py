@@ -178,6 +178,16 @@ def test_old_names_buffers_and_files_without_head(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, rest, {key: expected.params[key] for key in rest})
 
 
+def test_an_untied_head_that_equals_the_embedding(tmp_path):
+    options = {"vocab_size": 9, "num_layers": 1, "width": 4, "num_heads": 2, "tied": False}
+    model = models.build_language_model("llama", num_classes=9, **options)
+    ids = {name: np.ones((1, 4), np.int32) for name in ("input_ids", "attention_mask")}
+    params, stats = jax.jit(model.init)(jax.random.key(0), ids)
+    equal = Variables({**params, "lm_head": params["word"]}, stats)
+    models.save_huggingface(tmp_path, {"name": "llama", **options}, equal)
+    jax.tree.map(np.testing.assert_array_equal, equal, models.load_huggingface(tmp_path)[1])
+
+
 def test_causal_buffers_and_a_tied_copy_of_a_decoder(tmp_path):
     variables = init("gpt_neo")
     models.save_huggingface(tmp_path, {"name": "gpt_neo", **SMALL["gpt_neo"]}, variables)
