@@ -9,7 +9,7 @@ compares through an adapter of batch norm, dropout and a linear map, which is dr
 The argument is one of the pairs below (default r34_r18).
 
     python -m kdjax import --model=ResNet34 --weights=resnet34.pth \
-        --mean=.485,.456,.406 --std=.229,.224,.225 --out=teachers/ResNet34
+        --shape=224,224,3 --mean=.485,.456,.406 --std=.229,.224,.225 --out=teachers/ResNet34
     python -m kdjax train --config=experiments/imagenet_kdpp.py:r34_r18 \
         --config.roles.teacher.checkpoint=teachers/ResNet34 --workdir=runs/imagenet_kdpp
 
