@@ -15,7 +15,7 @@ validation chooses. `fashion_all.py:alone,kd,bdkd` trains some rows, and
 
 With jax 0.12 or newer on a CPU add --config.members_in_turn=True: it is faster.
 
-Expected time: about 3 hours on 2 CPU cores. Expected result: docs/results.md.
+Expected time: about 3 hours on 2 CPU cores. Expected result: not yet run in full.
 """
 
 from ml_collections import ConfigDict

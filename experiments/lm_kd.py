@@ -14,9 +14,10 @@ The argument names the loss: kd (forward KL), rkl, js (GKD's, weight .5), skew (
 
 Memory on paper, in bfloat16 with float32 parameters: student 2.0 GB, its gradient and AdamW's
 moments 5.9 GB, teacher 6.2 GB. At 8 rows of 512 tokens one array of logits of 151,936 words has 2.5
-GB, and about four are alive; recomputed activations have less than 1 GB: 25 GB, one GPU of 40 GB.
+GB, and about four are alive; activations that `remat` saves have 5.5 GB, half of them scores of
+attention: 30 GB, one GPU of 40 GB.
 
-Expected time: not run here; no such folder is on this machine.
+Expected time: not measured.
 
 Expected result: not run here.
 """

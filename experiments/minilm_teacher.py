@@ -11,7 +11,7 @@ rate; the official development set is the test split.
         --workdir=runs/minilm_teacher
     python -m kdjax export --workdir=runs/minilm_teacher --role=teacher --out=teachers/rte
 
-Expected time: 15 to 30 minutes on 2 CPU cores. Expected result: docs/results.md.
+Expected time: 15 to 30 minutes on 2 CPU cores. Expected result: not yet run.
 """
 
 from ml_collections import ConfigDict

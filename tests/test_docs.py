@@ -54,6 +54,13 @@ def test_files_that_a_text_names_exist(path):
             assert (ROOT / name).exists(), f"{label(path)}: {name}"
 
 
+def test_tests_that_the_docs_name_exist():
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for path in DOCS.glob("*.md"):
+        for name in re.findall(r"\btest_\w+\b(?!\.py)", path.read_text()):
+            assert re.search(rf"def {name}\w*\(", tests), f"{label(path)}: {name}"
+
+
 def test_files_that_the_code_names_exist():
     for path in [*(ROOT / "kdjax").rglob("*.py"), *(ROOT / "experiments").glob("*.py")]:
         for name in re.findall(r"\bdocs/\w+\.md", path.read_text()):
