@@ -5,11 +5,22 @@ from typing import Any
 
 from kdjax.data.text import tokenize
 from kdjax.data.text.tokenize import Tokenizer
-from kdjax.data.text.tokenizer_settings import SPECIAL_SETTINGS, read_settings, token_id
+from kdjax.data.text.tokenizer_settings import (
+    SPECIAL_SETTINGS,
+    read_class,
+    read_settings,
+    token_id,
+)
 from kdjax.errors import UserError
 
 _FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
+_THROUGH_JSON = (
+    "is read through its tokenizer.json only: write that with the reference library "
+    "(AutoTokenizer.from_pretrained(...).save_pretrained(...))"
+)
 _SENTENCEPIECE = ("spiece.model", "tokenizer.model", "sentencepiece.bpe.model")
+# beginnings of the classes whose tokenizers split a text as GPT-2's
+_LIKE_GPT2 = ("GPT2", "Roberta", "Bart", "Longformer", "CodeGen", "Deberta", "PreTrained")
 _ROBERTA = ("<s>", "</s>", "<mask>")  # tokens that GPT-2's vocabulary has not
 
 
@@ -45,10 +56,7 @@ def read_tokenizer(path: str | Path, key: str) -> Tokenizer:
 def _absent(folder: Path) -> str:
     for name in _SENTENCEPIECE:
         if (folder / name).is_file():
-            return (
-                f"holds {name}, which is read through its tokenizer.json only: write that with the "
-                "reference library (AutoTokenizer.from_pretrained(...).save_pretrained(...))"
-            )
+            return f"holds {name}, which {_THROUGH_JSON}"
     return "holds no tokenizer.json, vocab.txt, or vocab.json with merges.txt"
 
 
@@ -58,11 +66,14 @@ def byte_level(file: Path) -> Tokenizer:
     A vocabulary with "<s>", "</s>" and "<mask>" puts the first two around a text, as RoBERTa's.
 
     Raises:
-        UserError: a file is missing or damaged, or the merges are not those of the vocabulary.
+        UserError: a file is missing or damaged, the merges are not those of the vocabulary, or the
+            folder names a class that splits texts in another way, as Qwen2's.
     """
     library, merges = tokenize.load_library(), file.with_name("merges.txt")
     if not merges.is_file():
         raise UserError(f"{merges} does not exist; a vocab.json needs it")
+    if (kind := read_class(file)) and not kind.startswith(_LIKE_GPT2):
+        raise UserError(f"{file} is of a {kind}, which {_THROUGH_JSON}")
     try:
         encoder = library.Tokenizer(library.models.BPE.from_file(str(file), str(merges)))
     except Exception as error:  # the library raises plain Exception

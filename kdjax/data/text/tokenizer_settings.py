@@ -46,6 +46,12 @@ def read_settings(vocabulary: Path) -> dict[str, Any]:
     return {key: settings[key] for key in obeyed if settings.get(key) is not None}
 
 
+def read_class(vocabulary: Path) -> str:
+    """Return the class that a vocabulary's tokenizer_config.json names; "" if it names none."""
+    table = _read_table(vocabulary.with_name("tokenizer_config.json"))
+    return str(table.get("tokenizer_class") or "")
+
+
 def _read_table(path: Path) -> dict[str, Any]:
     """Read a table of settings; {} without the file."""
     if not path.is_file():

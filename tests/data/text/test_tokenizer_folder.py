@@ -81,6 +81,11 @@ class TestByteLevel:
         with pytest.raises(UserError, match=r"merges\.txt does not exist; a vocab\.json needs it"):
             byte_level(tmp_path / "one/vocab.json")
 
+    def test_another_way_of_splitting_texts_is_refused(self, tmp_path):
+        bpe(tmp_path / "qwen", ROBERTA, {"tokenizer_class": "Qwen2Tokenizer"})
+        with pytest.raises(UserError, match=r"of a Qwen2Tokenizer, which is read through its"):
+            byte_level(tmp_path / "qwen/vocab.json")
+
 
 class TestSettings:
     def test_tokens_around_the_texts_of_a_llama(self, unigram):
