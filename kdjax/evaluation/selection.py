@@ -33,7 +33,7 @@ class Member(Protocol):
 
 
 class Choice(NamedTuple):
-    """Swept values without the seed, the members that have them in seed order, and the judge.
+    """Swept values without the seed, the members that have them in order, and the judge.
 
     `judge` is the role by whose metric they were chosen.
     """

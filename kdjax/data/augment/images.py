@@ -49,7 +49,7 @@ def random_crop_flip(
     padding: int = PADDING,
     flip: bool = True,
 ) -> Array:
-    """Shift every image by up to `padding` pixels, filled with black, and mirror half of them.
+    """Shift every image by up to `padding` pixels, filled with zeros, and mirror half of them.
 
     The offset is uniform over the (2 padding + 1)^2 crops of the zero-padded image, and mirroring
     has probability 1/2, independently for each example. Both depend only on the key and on the

@@ -3,7 +3,7 @@
 Layouts: train/CLASS/*.png with val/CLASS or test/CLASS (both: val is the validation split), or only
 CLASS/*.png, from which `splits.plan` takes the test split. Names of splits may be in any case,
 training, testing, valid or validation, and end in "set". Hidden files are skipped, linked folders
-are followed once, and every format of Pillow is read (see `decode.open_picture`).
+are followed once, and the formats of `decode.picture_formats` are read.
 """
 
 import warnings

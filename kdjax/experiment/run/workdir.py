@@ -23,7 +23,8 @@ from kdjax.report.files import Path
 from kdjax.train import multihost
 from kdjax.types import Source
 
-# Keys that may differ when a run is resumed: they change speed and placement, not the numbers.
+# Keys that may differ when a run is resumed: they change speed and placement; numbers change by
+# rounding, and with dropout under pmap by the masks, which each device draws itself.
 MAY_CHANGE = (
     "checkpoint_every",
     "data.workers",
