@@ -48,6 +48,25 @@ def test_an_answer_without_a_label_counts_as_nothing():
     assert losses.universal_logit_distance(z, 2 * z, none, none).tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0, 4.0, 30.0])
+@pytest.mark.parametrize("from_tail", [False, True])
+def test_the_head_is_that_of_sorted_probabilities(scale, from_tail):
+    rng = np.random.default_rng(0)
+    s, t = (z * scale for z in rng.normal(size=(2, 50, 200)).astype(np.float32))
+    p_t, p_s = (np.asarray(jax.nn.softmax(z), np.float64) for z in (t, s))
+    shares = []
+    for p, gap in zip(p_t, np.abs(p_t - p_s), strict=True):
+        order = np.argsort(p if from_tail else -p)
+        first = np.cumsum(p[order]) <= 0.5
+        head = order[~first] if from_tail else order[first | (np.arange(200) == 0)]
+        shares.append(gap[head].sum() / gap.sum())
+    shares = np.array(shares)
+    both = losses.forward_kl(s, t), losses.reverse_kl(s, t)
+    expected = shares * both[0] + (1 - shares) * both[1]
+    value = losses.adaptive_kl(s, t, from_tail=from_tail)
+    np.testing.assert_allclose(value, expected, rtol=2e-4)
+
+
 def test_prompts_between_answers_do_not_count():
     """Two texts in a row; the labels of the second one are predicted behind a prompt."""
     rng = np.random.default_rng(0)
