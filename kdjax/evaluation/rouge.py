@@ -106,15 +106,15 @@ def words(text: str) -> list[str]:
     >>> words("L'élan, हिना!")
     ['l', 'élan', 'हिना']
     """
-    found, word = [], ""
+    all_words, word = [], ""
     for sign in unicodedata.normalize("NFC", text.lower()) + " ":
         if unicodedata.category(sign)[0] in "LMN" and not _SIGN.match(sign):
             word += sign
             continue
-        found += [word] if word else []
-        found += [sign] if _SIGN.match(sign) else []
+        all_words += [word] if word else []
+        all_words += [sign] if _SIGN.match(sign) else []
         word = ""
-    return found
+    return all_words
 
 
 def _load_scorer() -> Any:

@@ -144,8 +144,8 @@ def completer(model: Model, tokenizer: Any, width: int | None = None) -> Complet
 def _continued(tokenizer: Tokenizer, prompt: list[int], new: list[int]) -> str:
     """Decode new tokens behind their prompt: some decoders drop the space before a first token."""
     decode = functools.partial(tokenizer.encoder.decode, skip_special_tokens=True)
-    whole, before = decode(prompt + new), decode(prompt)
-    return whole[len(before) :] if whole.startswith(before) else decode(new)
+    text, prefix = decode(prompt + new), decode(prompt)
+    return text[len(prefix) :] if text.startswith(prefix) else decode(new)
 
 
 def _reads(model: Model, entry: str) -> Model:

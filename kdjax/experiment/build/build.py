@@ -78,7 +78,10 @@ def build(config: Any) -> Experiment:
     for name, roles_of_variant in roles.items():
         earlier = {variant.name: variant.shapes for variant in variants}
         with prefix_errors(f"{_where(name)}: "):
-            variants.append(_variant(name, roles_of_variant, data, batch, labels, earlier))
+            check_halving(roles_of_variant.config)
+            variant = _variant(name, roles_of_variant, data, batch, labels, earlier)
+            check_selection(variant, data)
+            variants.append(variant)
     _check_stars(variants)
     selection = _selection(base.select, [r for v in variants for r in v.players], data)
     return Experiment(base, data, prepare_train, prepare_eval, tuple(variants), selection)
@@ -140,7 +143,6 @@ def _variant(
         role: make_player(role, roles, data, extend_network(role, roles, data, network, None))
         for role, network in networks.items()
     }
-    check_halving(config)
 
     def on_axis(role: str, axis_name: str) -> Player:
         network = make_network(role, config, data, axis_name)
@@ -161,7 +163,6 @@ def _variant(
 
     hparams = make_hparams(config, players, critics)
     members = list_members(config, hparams)
-    check_selection(config, members, players, data)
     shapes = check_shapes(method(None), players, critics, hparams, batch, config)
     origins = find_initial_weights(roles, players, shapes, data, earlier)
     return Variant(

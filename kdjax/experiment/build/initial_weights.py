@@ -84,8 +84,8 @@ def _check_variant(role: str, table: Role, own: Variables, source: Mapping[str, 
     """Refuse an earlier variant without this role, or with another network in it."""
     if role not in source:
         raise UserError(f"that variant has no role {role!r}; it has {', '.join(source)}")
-    kept = select_layers(models.strip_wrappers(source[role]), table.keep_layers)
-    old, new = (_shapes(tree) for tree in (kept, models.strip_wrappers(own)))
+    selected = select_layers(models.strip_wrappers(source[role]), table.keep_layers)
+    old, new = (_shapes(tree) for tree in (selected, models.strip_wrappers(own)))
     for name in old | new:
         if old.get(name) != new.get(name):
             raise UserError(

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import jax
 from kdjax.distill import CriticRole, Player
 from kdjax.distill.terms import TermSpec
 from kdjax.errors import UserError, is_number, prefix_errors
-from kdjax.experiment.build.plan import TaskData
+from kdjax.experiment.build.plan import TaskData, Variant
 from kdjax.experiment.config import resolve
 from kdjax.experiment.config.schema import Config, Term
 from kdjax.types import Batch, Method, Outputs, Variables
@@ -85,16 +85,12 @@ def check_halving(config: Config) -> None:
         )
 
 
-def check_selection(
-    config: Config,
-    members: Sequence[Mapping[str, Any]],
-    players: Mapping[str, Player],
-    data: TaskData,
-) -> None:
+def check_selection(variant: Variant, data: TaskData) -> None:
     """Refuse a metric of two roles where a choice among members needs it and the roles are not two.
 
     Members of equal values and several seeds need no choice.
     """
+    config, members, players = variant.config, variant.members, variant.players
     metric, pairs = config.select.metric, data.task.pair_metrics
     swept = len({repr({**member, "seed": 0}) for member in members}) > 1
     if swept and metric in pairs and len(players) != 2:

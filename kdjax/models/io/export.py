@@ -192,16 +192,16 @@ def check_normalised(path: str | Path, metadata: Mapping[str, Any], spec: Spec) 
             f"{path} takes images of {len(metadata['mean'])} channels, but the data has "
             f"{len(spec.mean)}"
         )
-    unit = _unit(metadata["mean"], metadata["std"], metadata.get("scale") or 255)
-    unit /= _unit(spec.mean, spec.std, spec.scale)
-    wanted = {name: [x * unit for x in metadata[name]] for name in ("mean", "std")}
-    for name in wanted:
-        pairs = zip(wanted[name], getattr(spec, name), spec.std, strict=True)
+    ratio = _unit(metadata["mean"], metadata["std"], metadata.get("scale") or 255)
+    ratio /= _unit(spec.mean, spec.std, spec.scale)
+    expected = {name: [x * ratio for x in metadata[name]] for name in ("mean", "std")}
+    for name in expected:
+        pairs = zip(expected[name], getattr(spec, name), spec.std, strict=True)
         if max(abs(old - new) / unit for old, new, unit in pairs) > SLACK:
             raise UserError(
-                f"{path} was trained on images normalised by {name} {_format(wanted[name])}, but "
+                f"{path} was trained on images normalised by {name} {_format(expected[name])}, but "
                 f"the data has {_format(getattr(spec, name))}: set data.mean="
-                f"{_format(wanted['mean'])} and data.std={_format(wanted['std'])}"
+                f"{_format(expected['mean'])} and data.std={_format(expected['std'])}"
             )
 
 

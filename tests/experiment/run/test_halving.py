@@ -213,7 +213,7 @@ def test_eval_repeats_the_results_and_the_report_says_who_was_dropped(finished):
         ({"data": {"name": "digits", "validation": 0}}, "leaves no validation examples"),
         (
             {"select": {"metric": "agreement"}},
-            "'agreement' compares two roles, of 1; there are accuracy, nll",
+            "'agreement', which compares two roles, of 1; there are accuracy, nll",
         ),
     ],
 )
