@@ -12,6 +12,8 @@ import pytest
 import kdjax
 from kdjax import cli, models
 from kdjax.distill import critics, terms
+from kdjax.experiment.build.build import build
+from kdjax.experiment.run.workdir import read_config
 from kdjax.report import tables
 from kdjax.report.results import to_json
 from kdjax.report.statistics import summarise
@@ -139,7 +141,9 @@ def test_eval_on_other_data_keeps_the_choice_and_the_temperature(trained, monkey
     monkeypatch.setattr(tables, "show_tables", reports.append)
     argv = ["eval", f"--workdir={workdir}"]
     assert cli.main([*argv, "--config.data.split_seed=7"]) == 0
-    assert "examples of --config.data: " in capsys.readouterr().err
+    count = build(read_config(workdir)).source.size["test"]
+    line = f"examples of --config.data: {count} of test; choices are by the run's own data"
+    assert line in capsys.readouterr().err
     for own, other in zip(report.variants, reports[0].variants, strict=True):
         assert other.chosen == own.chosen
         for one, two in zip(own.members, other.members, strict=True):

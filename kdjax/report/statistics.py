@@ -89,8 +89,17 @@ def chosen_members(variant: VariantResult, role: str) -> list[MemberResult]:
 
 def count_seeds(variant: VariantResult, role: str) -> int:
     """Return the number of members with the chosen values, also of those that diverged."""
-    values = [{**member.values, SEED: 0} for member in chosen_members(variant, role)]
-    return sum({**member.values, SEED: 0} in values[:1] for member in variant.members)
+    chosen = chosen_members(variant, role)[:1]
+    return sum(len(group) for group in by_values(variant) if any(m in group for m in chosen))
+
+
+def by_values(variant: VariantResult) -> list[list[MemberResult]]:
+    """Group members by their swept values without the seed, in the order of the sweep."""
+    groups: dict[tuple, list[MemberResult]] = {}
+    for member in variant.members:
+        key = tuple((path, value) for path, value in member.values.items() if path != SEED)
+        groups.setdefault(key, []).append(member)
+    return list(groups.values())
 
 
 def summarise(variant: VariantResult, role: str, metric: str, split: str = "test") -> Mean:

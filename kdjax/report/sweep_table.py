@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from kdjax.report.metric_format import COLUMNS, Column, column_of, format_mean, format_value
-from kdjax.report.results import MemberResult, RunSummary, VariantResult
+from kdjax.report.results import MemberResult, RunSummary
 from kdjax.report.statistics import (
-    SEED,
     Mean,
+    by_values,
     chosen_members,
     mean_over_seeds,
     member_score,
@@ -35,7 +35,7 @@ def _role_table(report: RunSummary, role: str, split: str) -> Table:
         (variant, members)
         for variant in report.variants
         if role in variant.roles and variant.roles[role].trains and swept_paths(variant)
-        for members in _by_values(variant)
+        for members in by_values(variant)
     ]
     columns = [
         column
@@ -77,15 +77,6 @@ def _role_table(report: RunSummary, role: str, split: str) -> Table:
         notes=(_NOTE.format(split=selection.split),),
         rules=frozenset(r for r in range(1, len(names)) if names[r] != names[r - 1]),
     )
-
-
-def _by_values(variant: VariantResult) -> list[list[MemberResult]]:
-    """Group members by their swept values without the seed, in the order of the sweep."""
-    groups: dict[tuple, list[MemberResult]] = {}
-    for member in variant.members:
-        key = tuple((path, value) for path, value in member.values.items() if path != SEED)
-        groups.setdefault(key, []).append(member)
-    return list(groups.values())
 
 
 def _mean(members: Sequence[MemberResult], role: str, column: Column, split: str) -> Mean:

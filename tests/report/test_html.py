@@ -198,9 +198,8 @@ def test_titles_stand_for_names(report):
         variant["title"] = title
     record = with_titles(RunRecord("a", from_json(RunSummary, report), metrics=metrics))
     assert statistics.variant_names(record.report) == ["CE", "KD", "BD-KD"]
-    assert (
-        statistics.baseline_of(record.report, "student").name == "CE"
-    )  # called alone in the config
+    baseline = statistics.baseline_of(record.report, "student")
+    assert baseline.name == "CE"  # called alone in the config
     assert record.metrics[0]["variant"] == "BD-KD"
     report["variants"][0]["title"] = "KD"
     same = RunRecord("a", from_json(RunSummary, report))

@@ -46,8 +46,8 @@ def with_corruptions(experiment: Experiment) -> Experiment:
 
 def _check_range(batches: EvalBatches) -> None:
     """Refuse images of floats outside [0, 1], which the corruptions would clip."""
-    images = [batch["image"] for batch in batches()]
-    low, high = min(image.min() for image in images), max(image.max() for image in images)
+    ends = [(batch["image"].min(), batch["image"].max()) for batch in batches()]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
     if low < 0 or high > 1:
         raise UserError(
             f"--corruptions needs images of 0 to 1; the test images have {low:.4g} to {high:.4g}"

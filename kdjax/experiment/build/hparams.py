@@ -51,9 +51,9 @@ def list_members(config: Config, hparams: Hparams) -> list[dict[str, Any]]:
                 f"sweep.{path} is {values!r}; a distribution needs sweep_mode = random, and "
                 f"{config.sweep_mode} needs a list of values"
             )
-    if config.sweep_mode == "zip" and "seed" not in config.sweep:
-        table["seed"] *= max(map(len, table.values()))
-    return sweep.members(table, config.sweep_mode)
+    if "seed" not in config.sweep:  # no list of its own, which a zip would need
+        del table["seed"]
+    return [{"seed": config.seed, **row} for row in sweep.members(table, config.sweep_mode)]
 
 
 def place_member(

@@ -12,7 +12,7 @@ from kdjax.errors import UserError, prefix_errors
 from kdjax.experiment.build.plan import TaskData
 from kdjax.experiment.build.roles import Roles
 from kdjax.experiment.config.schema import Role
-from kdjax.models.io import class_order, huggingface, huggingface_folder
+from kdjax.models.io import class_order, convert, huggingface, huggingface_folder
 from kdjax.models.io import export as model_export
 from kdjax.models.io.huggingface_config import is_classifier
 from kdjax.report import files, staging
@@ -85,18 +85,8 @@ def _check_variant(role: str, table: Role, own: Variables, source: Mapping[str, 
     if role not in source:
         raise UserError(f"that variant has no role {role!r}; it has {', '.join(source)}")
     selected = select_layers(models.strip_wrappers(source[role]), table.keep_layers)
-    old, new = (_shapes(tree) for tree in (selected, models.strip_wrappers(own)))
-    for name in old | new:
-        if old.get(name) != new.get(name):
-            raise UserError(
-                f"its {role} has another network: {name} has shape {old.get(name)} there and "
-                f"{new.get(name)} here"
-            )
-
-
-def _shapes(variables: Variables) -> dict[str, tuple[int, ...]]:
-    leaves = jax.tree.leaves_with_path(variables)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): x.shape for path, x in leaves}
+    own_shapes = {path: x.shape for path, x in models.flatten(models.strip_wrappers(own)).items()}
+    convert.check_tensors(own_shapes, models.flatten(selected), f"its {role} has another network")
 
 
 def _with_local_files(role: Role, where: str) -> Role:

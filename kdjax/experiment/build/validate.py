@@ -149,11 +149,11 @@ def check_shapes(
                         f"roles.{peer} no terms and a checkpoint or from_variant"
                     )
                 _check_vocabularies(where, (role, peer), term.spec, outputs, config)
-                _check_token_rows(where, term.spec, outputs[role])
                 adapters = config.roles[role].adapters
                 for layers in term.spec.layers:
                     match = term.spec.match
                     _check_layers(where, (role, peer), layers, match, outputs, adapters)
+                _check_token_rows(where, term.spec, outputs[role])
                 _check_means(where, peer, term.spec.class_means, outputs[peer])
     for role, critic in critics.items():
         with prefix_errors(f"roles.{role}.model: "):
@@ -193,8 +193,8 @@ def _check_token_rows(where: str, spec: TermSpec, own: Outputs) -> None:
     if not {"token_mask", "row_mask"} <= own.features.keys():
         return
     for layer in spec.own_layers:
-        by_token = layer.startswith("hidden_") and not spec.coupled
-        if not by_token and not layer.startswith(("token_", "row_")):
+        by_row = own.features[layer].shape[0] == own.logits.shape[0] and not spec.coupled
+        if not by_row and not layer.startswith(("token_", "row_")):
             raise UserError(
                 f"{where} reads {layer!r}, in which padding and prompts of a language model count; "
                 "use a term on logits, or feature_mse on hidden_0, hidden_1, ..."

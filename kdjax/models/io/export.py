@@ -187,14 +187,17 @@ def check_normalised(path: str | Path, metadata: Mapping[str, Any], spec: Spec) 
     """
     if metadata.get("mean") is None or metadata.get("std") is None:
         return  # an import without --mean and --std
-    if len(metadata["mean"]) != len(spec.mean):
+    mean, std = (
+        values * len(spec.mean) if len(values) == 1 else values
+        for values in (list(metadata["mean"]), list(metadata["std"]))
+    )
+    if len(mean) != len(spec.mean):
         raise UserError(
-            f"{path} takes images of {len(metadata['mean'])} channels, but the data has "
-            f"{len(spec.mean)}"
+            f"{path} takes images of {len(mean)} channels, but the data has {len(spec.mean)}"
         )
-    ratio = _unit(metadata["mean"], metadata["std"], metadata.get("scale") or 255)
+    ratio = _unit(mean, std, metadata.get("scale") or 255)
     ratio /= _unit(spec.mean, spec.std, spec.scale)
-    expected = {name: [x * ratio for x in metadata[name]] for name in ("mean", "std")}
+    expected = {"mean": [x * ratio for x in mean], "std": [x * ratio for x in std]}
     for name in expected:
         pairs = zip(expected[name], getattr(spec, name), spec.std, strict=True)
         if max(abs(old - new) / unit for old, new, unit in pairs) > SLACK:
@@ -209,9 +212,9 @@ def _unit(mean: Sequence[float], std: Sequence[float], scale: float) -> float:
     """Return the size of a unit of `mean` and `std` in images whose pixels are 0 to 1.
 
     Images of floats have scale 1, whether their pixels are 0 to 1 or 0 to 255; numbers above 1 tell
-    the latter.
+    the latter. Pixels of scikit-learn's digits are 0 to 16, their scale. Others are bytes.
     """
-    if scale == 1 and max(*map(abs, mean), *std) <= 1:
+    if scale == 16 or (scale == 1 and max(*map(abs, mean), *std) <= 1):
         return 1.0
     return scale / 255
 

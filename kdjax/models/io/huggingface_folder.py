@@ -163,7 +163,7 @@ def read_normalisation(folder: str | os.PathLike[str]) -> dict[str, Any]:
         rescaled = settings.get("do_rescale", True)
         scale = 1 / float(settings.get("rescale_factor", 1 / 255)) if rescaled else 1.0
         if not settings.get("do_normalize", True):
-            return {"mean": [0.0] * 3, "std": [1.0] * 3, "scale": scale}
+            return {"mean": [0.0], "std": [1.0], "scale": scale}  # of any number of channels
         keys = {"mean": "image_mean", "std": "image_std"}
         normalised = {name: [float(x) for x in settings[key]] for name, key in keys.items()}
         return {**normalised, "scale": scale}
@@ -187,20 +187,19 @@ def write_special_tokens(
       end: the token after the last one.
       word: returns the text of a token.
     """
-    ids = {"bos_token_id": start, "eos_token_id": end}
-    known = {name: number for name, number in ids.items() if number is not None}
-    words = {name.removesuffix("_id"): word(number) for name, number in known.items()}
+    both = (("bos_token_id", start), ("eos_token_id", end))
+    ids = {name: number for name, number in both if number is not None}
+    words = {name.removesuffix("_id"): word(number) for name, number in ids.items()}
     if not (folder / "vocab.txt").is_file():
         words["tokenizer_class"] = "PreTrainedTokenizerFast"
     for file, changes in (
         ("config.json", ids),
-        ("generation_config.json", known),
+        ("generation_config.json", ids),
         ("tokenizer_config.json", words),
     ):
         path = folder / file
         table = json.loads(path.read_text()) if path.is_file() else {}
-        merged = {**changes, **table} if file == "tokenizer_config.json" else {**table, **changes}
-        path.write_text(json.dumps(merged, indent=2, sort_keys=True) + "\n")
+        path.write_text(json.dumps({**changes, **table}, indent=2, sort_keys=True) + "\n")
 
 
 def write_normalisation(folder: Path, spec: Spec, crop: float | None) -> None:

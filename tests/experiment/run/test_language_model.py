@@ -180,6 +180,10 @@ def test_hidden_states_are_compared_at_real_tokens_only(tmp_path):
     real = batch["label"].reshape(-1) >= 0
     assert 0 < real.sum() < len(real)
     assert one[name] == pytest.approx(values[real].mean(), rel=1e-4)
+    adapted = {"wide": {"layer": "hidden_1", "width": 8}}
+    settings["roles"]["student"] |= {"model": network(4), "adapters": adapted}
+    terms["feature_mse"]["own_layer"] = "wide"
+    assert np.isfinite(first_step(settings)[name])
     terms["similarity_preserving"] = {"toward": "teacher", **layers}
     with pytest.raises(UserError, match="reads 'hidden_1', in which padding and prompts"):
         build(settings)

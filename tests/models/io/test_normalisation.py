@@ -30,6 +30,8 @@ def in_bytes(spec):
         (PIXELS, in_bytes(BYTES)),
         ({"mean": BYTES.mean, "std": BYTES.std, "scale": 255.0}, in_bytes(BYTES)),
         ({"mean": [1.0] * 3, "std": [1.0] * 3, "scale": 127.5}, HALVES),
+        ({"mean": [0.5], "std": [0.5], "scale": 255.0}, HALVES),  # of any number of channels
+        ({"mean": [0.5] * 3, "std": [0.5] * 3, "scale": 16.0}, HALVES),  # digits
     ],
 )
 def test_equal_normalisations_in_other_units(description, spec):
@@ -55,7 +57,7 @@ def test_a_folder_of_hugging_face(tmp_path):
     assert settings["size"] == {"shortest_edge": 9}
     assert settings["crop_size"] == {"height": 8, "width": 8}
     for change, expected in (
-        ({"do_normalize": False}, ([0.0] * 3, [1.0] * 3, 255)),
+        ({"do_normalize": False}, ([0.0], [1.0], 255)),
         ({"do_rescale": False}, ([*BYTES.mean], [*BYTES.std], 1)),
     ):
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings | change))
