@@ -21,7 +21,7 @@ def adamw(rate: float, warmup: int) -> dict:
 
 
 def _steps(smoke: bool) -> dict:
-    return {"teacher": 2, "student": 2} if smoke else {"teacher": 3000, "student": 1200}
+    return {"teacher": 2, "student": 2} if smoke else {"teacher": 2000, "student": 800}
 
 
 def local_pair(smoke: bool, data: dict, teacher: dict | None = None) -> dict:
@@ -49,8 +49,8 @@ def local_pair(smoke: bool, data: dict, teacher: dict | None = None) -> dict:
         "num_steps": steps["student"],
         "batch_size": 2 if smoke else 8,
         "eval_batch_size": 4 if smoke else 32,
-        "eval_every": 300,
-        "checkpoint_every": 300,
+        "eval_every": 400,
+        "checkpoint_every": 200,
         "data": {
             "name": "lm",
             "path": "stdlib",

@@ -4,7 +4,7 @@ Data: the .py files of the running interpreter's standard library, without tests
 tables; nothing is downloaded. Files are divided into train, validation (12) and test (12); the
 vocabulary is a byte-level BPE of 4,096 tokens, trained on the training files and cached. A step
 reads 8 rows of 128 tokens. Teacher: a Llama of 5 layers and width 256 (4.9 M parameters), one seed,
-3,000 steps. Student: 2 layers, width 128 (0.9 M), 3 seeds in one program, 1,200 steps.
+2,000 steps. Student: 2 layers, width 128 (0.9 M), 3 seeds in one program, 800 steps.
 
     python -m kdjax train --config=experiments/lm_local.py --workdir=runs/lm
 
