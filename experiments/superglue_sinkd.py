@@ -3,17 +3,19 @@
 The loss is CE + .1 KD (T = 1) + 8e-4 times the *sum* of the transport cost (T = 2, epsilon .1, 20
 iterations), with the published weights. All three terms use flattened tokens: each real token of
 the right answer is a row over the whole vocabulary, and transport is between all such rows of the
-batch. To classify among the answers instead, set --config.roles.student.terms.sinkhorn.layer=""
-(likewise ce and soft_cross_entropy). Evaluation ranks the answers by their summed log-probability.
-Sizes, batch, epochs and learning rates are not published ones: these were not available.
+batch; CE and KD are averaged over the tokens of an answer, then over answers. To classify among the
+answers instead, set --config.roles.student.terms.sinkhorn.layer="" (likewise ce and
+soft_cross_entropy). Evaluation ranks the answers by their summed log-probability. Sizes, batch,
+epochs and learning rates are not published ones: these were not available.
 
 Data: jsonl files in data.path (train.jsonl, val.jsonl), or tfds with pip install 'kdjax[tf]'.
-Both networks share the vocabulary data.tokenizer. The argument is TASK,MODEL (default boolq,t5).
+Both networks share the vocabulary data.tokenizer. T5 is version 1.1 (google/t5-v1_1-base of the
+hub). The argument is TASK,MODEL (default boolq,t5).
 
     python -m kdjax train --config=experiments/superglue_sinkd.py:boolq,t5 \
-        --config.data.path=superglue --config.data.tokenizer=t5-base \
+        --config.data.path=superglue --config.data.tokenizer=t5-v1_1-base \
         --config.roles.teacher.checkpoint=t5-large-tuned \
-        --config.roles.student.checkpoint=t5-base --workdir=runs/superglue_sinkd
+        --config.roles.student.checkpoint=t5-v1_1-base --workdir=runs/superglue_sinkd
 
 The argument boolq,t5,teacher trains the teacher alone; `export` then writes its checkpoint.
 

@@ -101,15 +101,27 @@ def knn_kl_by_class(
     return float(total)
 
 
-def kl_bound_proxy(x: Numbers, y: Numbers, *, k: int, sub_gaussian: float) -> float:
-    """Proxy of the KL bound from one training run: sqrt(2) sigma sqrt(max(knn_kl(x, y), 0)).
+def kl_bound_proxy(
+    x: Numbers,
+    y: Numbers,
+    x_classes: Numbers | None = None,
+    y_classes: Numbers | None = None,
+    *,
+    k: int,
+    sub_gaussian: float,
+) -> float:
+    """Proxy of the KL bound from one training run: sqrt(2) sigma sqrt(max(KL, 0)).
+
+    KL is `knn_kl(x, y)`, or with classes `knn_kl_by_class`.
 
     Not a bound. The true one compares the law of a *training* point's representation over many
     trainings with that of a test point; a single run has one sample a point and pools them.
 
     Args:
-        x: [n, d], training representations (append the label as a column).
+        x: [n, d], training representations.
         y: [m, d], test representations.
+        x_classes: [n], the classes; both or none.
+        y_classes: [m].
         k: neighbours.
         sub_gaussian: sigma, in the unit of the loss.
 
@@ -117,12 +129,18 @@ def kl_bound_proxy(x: Numbers, y: Numbers, *, k: int, sub_gaussian: float) -> fl
         Unit of the loss, a proxy.
 
     Raises:
-        UserError: as `knn_kl` and `kl_bound`.
+        UserError: as `knn_kl`, `knn_kl_by_class` and `kl_bound`.
 
     >>> print(kl_bound_proxy([0.0, 1.0, 2.0], [0.5, 1.5, 3.5], k=1, sub_gaussian=0.5))
     0.0
     """
-    divergence = max(knn_kl(x, y, k=k), 0.0)
+    if (x_classes is None) != (y_classes is None):
+        raise UserError("x_classes, y_classes: give both or none")
+    if x_classes is None or y_classes is None:
+        divergence = knn_kl(x, y, k=k)
+    else:
+        divergence = knn_kl_by_class(x, y, x_classes, y_classes, k=k)
+    divergence = max(divergence, 0.0)
     return float(kl_bound(divergence, sub_gaussian=sub_gaussian))  # pyright: ignore
 
 

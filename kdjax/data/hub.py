@@ -1,6 +1,7 @@
 """Sets of the Hugging Face hub by name, with the library `datasets` (extra `hf`)."""
 
 import re
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -52,4 +53,6 @@ def download(name: str) -> Files:
     for split, part in loaded.items():
         if known := split_of(split):
             splits[known] = tuple(Path(each["filename"]) for each in part.cache_files)
+    if others := [split for split in loaded if not split_of(split)]:
+        warnings.warn(f"data.path={name}: splits left out: {', '.join(others)}", stacklevel=4)
     return splits

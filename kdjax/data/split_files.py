@@ -22,10 +22,12 @@ _NAMES = {
 def split_of(name: str) -> str | None:
     """Return the split that a name means, in any case and with or without "set" at its end.
 
-    >>> split_of("Valid_Set"), split_of("cats")
-    ('validation', None)
+    The matched part of MNLI's splits is read; the mismatched one is not.
+
+    >>> split_of("Valid_Set"), split_of("validation_matched"), split_of("validation_mismatched")
+    ('validation', 'validation', None)
     """
-    return _NAMES.get(re.sub(r"[-_ ]?set$", "", name.lower()))
+    return _NAMES.get(re.sub(r"[-_ ]?set$|_matched$", "", name.lower()))
 
 
 def find_split_files(path: str | None, suffixes: Sequence[str], expected: str) -> Files:
@@ -98,5 +100,7 @@ def _is_data(file: PurePath) -> bool:
 
 def _split_of_file(file: PurePath) -> str | None:
     parts = [*file.parent.parts, *re.split(r"[-_.\s]+", file.stem)]
+    if "mismatched" in parts:
+        return None
     named = [split_of(part) for part in parts]
     return next((split for split in named if split), "validation" if "dev" in parts else None)

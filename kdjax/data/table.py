@@ -4,7 +4,9 @@ A table that the library `datasets` wrote names its classes in the schema (`Clas
 """
 
 import csv
+import io
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -23,14 +25,15 @@ EXPECTED = f"a folder of save_to_disk, or of {', '.join(SUFFIXES)} files, or one
 
 LABELS = ("label", "labels", "fine_label", "cls", "class", "category", "target")  # the usual names
 _IMAGES = ("image", "img", "picture")
-_PAIRS = {  # first text -> second text
-    "text": "text_pair",
-    "sentence1": "sentence2",
-    "premise": "hypothesis",
-    "question1": "question2",
-    "sentence": "",
-    "review": "",
-    "content": "",
+_PAIRS = {  # first text -> second text, by the usual names
+    "text": ("text_pair",),
+    "sentence1": ("sentence2",),
+    "premise": ("hypothesis",),
+    "question1": ("question2",),
+    "question": ("sentence", "passage", "answer"),
+    "sentence": (),
+    "review": (),
+    "content": (),
 }
 
 
@@ -77,6 +80,7 @@ def read_splits(path: str | None, columns: Columns) -> dict[str, TableSplit]:
         if not table.size:
             raise UserError(f"data.path={path}: {split} has no rows; give at least one")
         splits[split] = TableSplit(each, table, _find_columns(path, table, columns))
+    _warn_of_unread_texts(path, splits["train"], columns)
     label = splits["train"].columns.label
     test = splits.get("test")
     if test and label in test.table.columns and set(test.values(label)) == {-1}:
@@ -163,12 +167,35 @@ def _find_columns(path: str | None, table: Table, columns: Columns) -> Columns:
         return name or next((each for each in usual if each in table.columns), "")
 
     text = find("text", tuple(_PAIRS))
-    pair = find("text_pair", (_PAIRS.get(text, ""),) if not columns.text else ())
+    pair = find("text_pair", () if columns.text else _PAIRS.get(text, ()))
     return Columns(find("image", _IMAGES), find("label", LABELS), text, pair)
+
+
+def _warn_of_unread_texts(path: str | None, train: TableSplit, columns: Columns) -> None:
+    """Warn if texts are found by the usual names and other columns hold texts too."""
+    if columns.text or train.columns.image or not train.columns.text:
+        return
+    texts = [name for name in (train.columns.text, train.columns.text_pair) if name]
+    used = [*texts, train.columns.label]
+    others = [name for name in train.table.columns if name not in used and _is_text(train, name)]
+    if others:
+        warnings.warn(
+            f"data.path={path}: the text is {' and '.join(texts)}; not read: "
+            f"{', '.join(others)}; data.columns.text and data.columns.text_pair name others",
+            stacklevel=4,
+        )
+
+
+def _is_text(split: TableSplit, name: str) -> bool:
+    """Return whether a column holds strings of which the first has letters."""
+    first = str(split.table.columns[name][0])
+    return isinstance(split.values(name)[0], str) and any(map(str.isalpha, first))
 
 
 def read_rows(file: Path) -> list[Mapping[str, Any]]:
     """Return the rows of a .csv, .tsv or .jsonl; cells may be quoted, with line breaks in them.
+
+    Quotes of a .tsv are text where each line has all columns and the cells are not properly quoted.
 
     Raises:
         UserError: with the file and the line that cannot be read.
@@ -180,21 +207,37 @@ def read_rows(file: Path) -> list[Mapping[str, Any]]:
     csv.field_size_limit(2**31 - 1)
     rows: list[Mapping[str, Any]] = []
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.reader(lines, delimiter=delimiter)
-            header = next(reader, [])
-            for cells in reader:
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise UserError(
-                        f"{file} line {reader.line_num} has {len(cells)} cells, but its first line "
-                        f"names {len(header)} columns; quote cells with {delimiter!r} in them"
-                    )
-                rows.append(dict(zip(header, cells, strict=True)))
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            text = opened.read()
+        quoting = (
+            csv.QUOTE_NONE if suffix == ".tsv" and _quotes_are_text(text) else csv.QUOTE_MINIMAL
+        )
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
+        header = next(reader, [])
+        for cells in reader:
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise UserError(
+                    f"{file} line {reader.line_num} has {len(cells)} cells, but its first line "
+                    f"names {len(header)} columns; quote cells with {delimiter!r} in them"
+                )
+            rows.append(dict(zip(header, cells, strict=True)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{file} cannot be read ({error}); write it again, in UTF-8") from error
     return rows
+
+
+def _quotes_are_text(text: str) -> bool:
+    """Return whether every line of a .tsv has all columns, and quotes would join or alter cells."""
+    lines = [line for line in re.split(r"\r\n|\n|\r", text) if line]
+    if '"' not in text or len({line.count("\t") for line in lines}) != 1:
+        return False
+    try:
+        quoted = csv.reader(io.StringIO(text, newline=""), delimiter="\t", strict=True)
+        return sum(1 for cells in quoted if cells) < len(lines)
+    except csv.Error:
+        return True
 
 
 def _read_arrow(file: Path, suffix: str) -> Any:

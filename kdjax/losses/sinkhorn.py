@@ -90,9 +90,9 @@ def sinkhorn(
             iterations. The gradient goes through the iterations that ran.
 
     Returns:
-        Costs [batch] between 0 and 2, the plan [batch, others], the largest row error, the number
-        of iterations that ran and whether they converged. The cost includes the bias of epsilon:
-        it is not 0 for equal logits (see `sinkhorn_divergence`).
+        Costs [batch], between 0 and 2 once the iterations converge, the plan [batch, others], the
+        largest row error, the number of iterations that ran and whether they converged. The cost
+        includes the bias of epsilon: it is not 0 for equal logits (see `sinkhorn_divergence`).
 
     Raises:
         UserError: shapes that disagree, temperature, epsilon or threshold <= 0, num_iters < 1.

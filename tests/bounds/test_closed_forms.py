@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from kdjax import bounds
+from kdjax.errors import UserError
 
 WIDTH, SAMPLES, SPREAD = 5, 10, 1.3
 MEAN = np.full(WIDTH, 0.3)
@@ -155,6 +156,10 @@ def test_divergence_of_representation_and_class():
     truth = 0.75 * np.log(0.75 / 0.5) + 0.25 * (np.log(0.25 / 0.5) + 1 / 2)
     actual = bounds.knn_kl_by_class(x, y, x_classes, y_classes, k=5)
     assert actual == pytest.approx(truth, abs=0.1)  # hundreds of samples
+    proxy = bounds.kl_bound_proxy(x, y, x_classes, y_classes, k=5, sub_gaussian=0.5)
+    assert proxy == pytest.approx(0.5 * np.sqrt(2 * actual))
+    with pytest.raises(UserError, match="x_classes, y_classes: give both or none"):
+        bounds.kl_bound_proxy(x, y, x_classes, k=5, sub_gaussian=0.5)
 
 
 def dense_convolution(kernel, shape, stride):

@@ -63,6 +63,10 @@ def test_scores_of_pairs_are_values(tmp_path):
         predict(["a film"])
     with pytest.raises(UserError, match=r"text 0 lacks sentence2, of glue/stsb"):
         predict([{"sentence1": "a"}])
+    with pytest.raises(UserError, match="text 0 is or contains None; give strings"):
+        predict([{"sentence1": "a film", "sentence2": None}])
+    stripped = predict([("  a film\n", "the film ")])
+    np.testing.assert_allclose(stripped.logits, prediction.logits[:1], rtol=1e-5)
 
 
 def test_a_language_model_ranks_the_answers_of_a_task(tmp_path):

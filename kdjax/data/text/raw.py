@@ -49,14 +49,14 @@ class TextEncoder(NamedTuple):
         if isinstance(text, Mapping):
             if missing := [name for name in names if name not in text]:
                 raise UserError(f"text {number} lacks {', '.join(missing)}, of {self.task.name}")
-            return text
+            return {name: _text(number, text[name]) for name in names}
         if self.choices:
             raise UserError(f"text {number}: give a dict of {', '.join(names)}, of this task")
         count = 2 if self.task.second else 1
         if len(text) != count:
             kind = "a pair of texts" if count == 2 else "one text"
             raise UserError(f"text {number} has {len(text)} parts; {self.task.name} takes {kind}")
-        return tuple(text)
+        return tuple(_text(number, part) for part in text)
 
     def _names(self) -> tuple[str, ...]:
         if not self.choices:
@@ -65,6 +65,13 @@ class TextEncoder(NamedTuple):
 
     def _sides(self, row: Any) -> tuple[str, ...]:
         return tasks.sides(self.task, row) if isinstance(row, Mapping) else row
+
+
+def _text(number: int, text: Any) -> str:
+    """Return a text without spaces at its ends, as in training."""
+    if not isinstance(text, str):
+        raise UserError(f"text {number} is or contains {text!r}; give strings")
+    return text.strip()
 
 
 def open_encoder(folder: str | Path, task: str, *, max_length: int, choices: bool) -> TextEncoder:

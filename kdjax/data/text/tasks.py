@@ -1,10 +1,13 @@
-"""The tasks of GLUE and SuperGLUE as one table: fields, labels, metrics, templates.
+"""Tasks of GLUE and SuperGLUE as one table: fields, labels, metrics, templates.
+
+All but the diagnostic sets AX and ReCoRD, whose answers are spans.
 
 Every template is a `str.format` string over the fields of an example. Names, fields and the order
 of the classes are those of tfds. Sources: GLUE, arXiv 1804.07461; SuperGLUE, arXiv 1905.00537; the
 prompts are from kdjax.
 """
 
+import re
 import string
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -74,8 +77,9 @@ def _wsc(row: Row) -> Iterable[Row]:
     flat = {**row, **row.get("target", {})}
     words, span = flat["text"].split(), flat["span2_text"].split()
 
-    def plain(parts: list[str]) -> list[str]:
-        return [part.strip(string.punctuation).lower() for part in parts]
+    def plain(parts: list[str]) -> list[str]:  # "he's" is the word "he"
+        stripped = (part.strip(string.punctuation).lower() for part in parts)
+        return [re.split(r"['\u2019]", part)[0] for part in stripped]
 
     positions = sorted(range(len(words)), key=lambda at: abs(at - flat["span2_index"]))
     matches = (at for at in positions if plain(words[at : at + len(span)]) == plain(span))

@@ -250,13 +250,20 @@ def encode_answers(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Encode answers as ids and mask, int32 [examples, choices, longest], each ended by `end_id`.
 
-    An answer is encoded as the continuation of its prompt: with a space before it.
+    An answer is encoded as the continuation of "Answer:", with which every prompt ends.
     """
     texts = dict.fromkeys(text for row in answers for text in row)
     number = {text: row for row, text in enumerate(texts)}
     end = [] if tokenizer.end_id is None else [tokenizer.end_id]
-    encodings = tokenizer.encoder.encode_batch([f" {t}" for t in texts], add_special_tokens=False)
-    rows = [[*encoding.ids, *end] for encoding in encodings]
+    head = "Answer:"
+    encodings = tokenizer.encoder.encode_batch(
+        [f"{head} {text}" for text in texts], add_special_tokens=False
+    )
+    rows = [
+        [id_ for id_, (_, stop) in zip(each.ids, each.offsets, strict=True) if stop > len(head)]
+        + end
+        for each in encodings
+    ]
     longest = max(map(len, rows))
     ids = np.full((len(rows), longest), tokenizer.pad_id, np.int32)
     for position, row in enumerate(rows):

@@ -137,7 +137,8 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
 }
 # names of buffers, which files contain in addition to weights
 _BUFFERS = re.compile(
-    r"(^|\.)(position_ids|attn\.(attention\.)?(bias|masked_bias)|rotary_emb\.inv_freq)$"
+    r"(^|\.)(position_ids|attn\.(attention\.)?(bias|masked_bias)|rotary_emb\.inv_freq"
+    r"|EncDecAttention\.relative_attention_bias\.weight)$"  # of T5 1.0, never read
 )
 _PREFIX = {
     "bert": "bert.",

@@ -213,6 +213,13 @@ class TestSuperGlue:
         assert example.fields["marked"] == f'Tom saw Al. "I know {expected} he said.'
         assert example.label == 1
 
+    def test_wsc_finds_a_pronoun_in_a_contraction(self, tmp_path):
+        row = {**WSC, "text": "Tom saw Al because he's near where he sat."}
+        row["target"] = {**WSC["target"], "span2_text": "he", "span2_index": 4}
+        path = write_json(tmp_path, "super_glue/wsc", [row])
+        (example,) = text_files.read(TASKS["super_glue/wsc"], path).train
+        assert example.fields["marked"] == "Tom saw Al because *he's* near where he sat."
+
     def test_copa_answers_are_its_choices(self, tmp_path):
         row = {"premise": "It fell.", "choice1": "A.", "choice2": "B.", "question": "cause"}
         path = write_json(tmp_path, "super_glue/copa", [{**row, "label": 1}])

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from kdjax.data import read_rows
 from kdjax.errors import UserError
 from kdjax.evaluation.text import task_metrics
 from kdjax.experiment.build import data as build_data
@@ -45,6 +46,13 @@ def test_files_of_splits_and_the_name_hf(tmp_path):
     assert task_metrics("text", np.eye(3), np.arange(3)) == {"accuracy": 1.0, "macro_f1": 1.0}
 
 
+def test_the_matched_part_of_mnli_is_read(tmp_path):
+    for split, count in (("train", 24), ("validation_matched", 6), ("validation_mismatched", 9)):
+        write_csv(tmp_path / f"{split}-00000-of-00001.csv", "text,label", count)
+    with pytest.warns(UserWarning, match="1 files of no split left out: validation_mismatched-0"):
+        assert load("hf", tmp_path).source.size["test"] == 6
+
+
 def test_pairs_with_names_of_classes(tmp_path):
     table = pa.table({"premise": ["a b"] * 12, "hypothesis": ["a"] * 12, "label": [0, 1] * 6})
     names = tiny_tables.arrow_table(1, ("yes", "no")).schema.metadata
@@ -52,6 +60,34 @@ def test_pairs_with_names_of_classes(tmp_path):
     source = load("hf", tmp_path).source
     assert source.spec.class_names == ("yes", "no")
     assert next(source.train(0, 0))["token_type_ids"].max() == 1
+
+
+def test_a_question_and_its_sentence_are_a_pair(tmp_path):
+    rows = "".join(f"what is {word}\tit is {word}\t{word}\n" for word in WORDS * 8)
+    (tmp_path / "qnli.tsv").write_text(f"question\tsentence\tlabel\n{rows}")
+    source = load("text", tmp_path / "qnli.tsv").source
+    assert next(source.train(0, 0))["token_type_ids"].max() == 1
+
+
+def test_unread_columns_of_text_are_named(tmp_path):
+    rows = "".join(f"{i},title {i},{word},{word}\n" for i, word in enumerate(WORDS * 8))
+    (tmp_path / "x.csv").write_text(f"id,title,content,label\n{rows}")
+    with pytest.warns(UserWarning, match="the text is content; not read: title; data.columns.text"):
+        load("text", tmp_path / "x.csv")
+
+
+@pytest.mark.parametrize(
+    ("lines", "texts"),
+    [
+        (['"Great" film', 'a "so so" one', '"bad'], ['"Great" film', 'a "so so" one', '"bad']),
+        (['"Great film', "fine", 'ends with"'], ['"Great film', "fine", 'ends with"']),
+        (['"a ""good"" film"', "b"], ['a "good" film', "b"]),
+    ],
+)
+def test_quotes_of_a_tsv_are_text_unless_cells_are_quoted(tmp_path, lines, texts):
+    content = "".join(f"{line}\t{number}\r\n" for number, line in enumerate(lines))
+    (tmp_path / "x.tsv").write_text(f"text\tlabel\n{content}")
+    assert [row["text"] for row in read_rows(tmp_path / "x.tsv")] == texts
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,20 @@ class TestFromFile:
         assert tokenizer.encoder.decode(answer.tolist()) == " the cat"
         assert answer[-1] == tokenizer.end_id
 
+    def test_an_answer_of_a_tokenizer_that_prepends_a_space_has_one(self):
+        import tokenizers as library
+
+        pieces = ["<unk>", "▁", "▁Answer:", "▁hat", "h"]
+        encoder = library.Tokenizer(
+            library.models.Unigram([(piece, -1.0) for piece in pieces], unk_id=0)
+        )
+        replace = library.normalizers.Replace(" ", "▁")
+        prepend = library.normalizers.Prepend("▁")
+        encoder.normalizer = library.normalizers.Sequence([prepend, replace])  # as Llama 2's
+        tokenizer = tokenize.Tokenizer(encoder, len(pieces), 0, None, False)
+        ids, _ = tokenize.encode_answers(tokenizer, [("hat",)])
+        assert ids.tolist() == [[[3]]]
+
     def test_a_tokenizer_is_saved_unchanged(self, folder, tmp_path):
         tokenizer = tokenize.from_file(folder / "tokenizer.json")
         file = tokenize.save(tokenizer, tmp_path / "copy")

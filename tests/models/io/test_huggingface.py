@@ -208,6 +208,16 @@ def test_causal_buffers_and_a_tied_copy_of_a_decoder(tmp_path):
         models.load_huggingface(tmp_path)
 
 
+def test_the_unused_positions_of_t5s_cross_attention(tmp_path):
+    variables = init("t5")
+    models.save_huggingface(tmp_path, {"name": "t5", **SMALL["t5"]}, variables)
+    tensors = tensors_of(tmp_path)
+    name = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+    tensors[name] = np.zeros((32, 2), np.float32)
+    safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, variables, models.load_huggingface(tmp_path)[1])
+
+
 def test_tensors_that_do_not_fit_are_listed_in_one_line(tmp_path):
     key = "bert.encoder.layer.0.intermediate.dense"
     changed = {
