@@ -72,12 +72,9 @@ def _maps(name: str, weight: float):
     return method
 
 
-def _last(name: str, weight: float, ce: float = 1.0, **scalars: float):
-    def method(layers: Layers, warm: int):
-        names = {"own_layer": layers.own_stages[-1], "peer_layer": layers.stages[-1]}
-        return {"ce": {"weight": ce}, name: {**T, "weight": weight, **names, **scalars}}, {}, {}
-
-    return method
+def _sp(layers: Layers, warm: int):
+    names = {"own_layer": layers.own_stages[-1], "peer_layer": layers.stages[-1]}
+    return {"similarity_preserving": {**T, "weight": 3000.0, **names}}, {}, {}
 
 
 def _hint(layers: Layers, warm: int):
@@ -175,7 +172,7 @@ METHODS = {
     "kd": _logits("forward_kl", 0.9, 0.1, temperature=4.0),
     "hint": _hint,
     "at": _maps("attention_transfer", 1000.0),
-    "sp": _last("similarity_preserving", 3000.0),
+    "sp": _sp,
     "cc": _critic("correlation_congruence", correlation_congruence=0.02),
     "vid": _vid,
     "rkd": _vectors(relational_distance=25.0, relational_angle=50.0),
@@ -189,14 +186,14 @@ METHODS = {
     "ofd": _ofd,
     "srrl": _srrl,
     "srd": _srd,
-    "cat_kd": _last("class_activation", 5.0),
+    "cat_kd": _logits("class_activation", 5.0),
     "nd": _nd,
     "dkd": _logits("decoupled_kl", 1.0, alpha=1.0, beta=8.0, temperature=4.0),
     "dist": _logits("correlation", 2.0, beta=1.0, gamma=1.0, temperature=4.0),
     "logit_std": _logits("standardized_kl", 9.0, 0.1, temperature=2.0),
     "mlld": _mlld,
-    "sdd_kd": _last("regional_kl", 0.9, 0.1, temperature=4.0),
-    "sdd_dkd": _last("regional_decoupled_kl", 1.0, alpha=1.0, beta=8.0, temperature=4.0),
+    "sdd_kd": _logits("regional_kl", 0.9, 0.1, temperature=4.0),
+    "sdd_dkd": _logits("regional_decoupled_kl", 1.0, alpha=1.0, beta=8.0, temperature=4.0),
 }
 
 

@@ -105,9 +105,11 @@ def variants() -> dict:
         "dml": online("forward_kl", temperature=1.0),
         "kdcl": online("minimum_logit_kl", temperature=2.0, both=True),
         "switokd": switokd(),
-        "bdkd": {
+        "bdkd": online("balanced_kl", temperature=2.0),
+        "bdkd_emphasis": {
+            "title": "BD-KD, other emphases",
             **online("balanced_kl", temperature=2.0),
-            "sweep": {student + "balanced_kl.emphasis": (1.0, 2.0, 3.0)},
+            "sweep": {student + "balanced_kl.emphasis": (1.0, 3.0)},
         },
         "bdkd_temperature": {
             "title": "BD-KD, other temperatures",

@@ -205,7 +205,7 @@ def _box(note: Mapping[str, Any], classes: Mapping[int, int | str]) -> _Box:
         raise UserError(f'has category {category}{name}, which "categories" of train does not list')
     left, top, wide, tall = (float(x) for x in note["bbox"])
     box = (left, top, left + wide, top + tall)
-    return _Box(box, label, bool(note.get("iscrowd", 0)), float(note.get("area", wide * tall)))
+    return _Box(box, label, bool(note.get("iscrowd", 0)), float(note.get("area") or wide * tall))
 
 
 def _check_pixels(boxes: Sequence[tuple[float, ...]]) -> None:

@@ -165,7 +165,7 @@ def _source(
 ) -> Source:
     sample = np.unique(np.linspace(0, size["train"] - 1, _MOMENTS_SAMPLE).astype(int))
     pixels = [_inside(fetch["train"](int(row))) for row in sample]
-    mean, std = channel_moments(np.concatenate(pixels)[None, :, None], 255.0)
+    mean, std = channel_moments(np.concatenate(pixels)[:, None, None], 255.0)
     example = fetch["train"](0)
     fields = {name: np.asarray(example[name]) for name in _NAMES}
     spec = Spec(

@@ -65,8 +65,8 @@ def multiview(
     """Pair two images of one scene that differ only in the last factor, the orientation.
 
     Scenes are divided over the splits. If the set has every scene in every orientation, the mutual
-    information is that of the scene, the sum of ln(size), plus ln(k / (k - 1)) for k orientations,
-    since the second orientation differs from the first.
+    information is that of the scene, ln(number of scenes of the test split), plus ln(k / (k - 1))
+    for k orientations, since the second orientation differs from the first.
 
     Args:
         get: an image by row.
@@ -86,8 +86,7 @@ def multiview(
         raise UserError("shapes3d: no scene is there in two orientations; prepare the whole set")
     positions = parts(len(usable), splitting, "shapes3d: its scenes")
     complete = len(scenes) == math.prod(sizes[:-1]) and (counts == sizes[-1]).all()
-    information = sum(math.log(size) for size in sizes[:-1])
-    information += math.log(sizes[-1] / (sizes[-1] - 1))
+    information = math.log(len(positions["test"]) * sizes[-1] / (sizes[-1] - 1))
     side = options.tile_size or SIZE
 
     def draw(split: str) -> Draw:

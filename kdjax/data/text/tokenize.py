@@ -256,9 +256,8 @@ def encode_answers(
     number = {text: row for row, text in enumerate(texts)}
     end = [] if tokenizer.end_id is None else [tokenizer.end_id]
     head = "Answer:"
-    encodings = tokenizer.encoder.encode_batch(
-        [f"{head} {text}" for text in texts], add_special_tokens=False
-    )
+    continued = [f"{head} {text}" for text in texts]
+    encodings = tokenizer.encoder.encode_batch(continued, add_special_tokens=False)
     rows = [
         [id_ for id_, (_, stop) in zip(each.ids, each.offsets, strict=True) if stop > len(head)]
         + end

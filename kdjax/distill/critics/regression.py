@@ -79,7 +79,7 @@ def factor_transfer(
     The terms are "paraphrase", the mean squared error that trains the paraphraser, and
     "factor_transfer" and "spatial_factor_transfer", which compare the translation with the factors
     (in evaluation mode). As published, the paraphraser is trained first, for 30 epochs
-    (`until_step`), then the rest (`from_step`).
+    (`until_step`), then the rest (`from_step`). Its batch statistics and its weight decay go on.
 
     Args:
       own_layer: a map of the student.
@@ -140,7 +140,8 @@ def factor_transfer(
                 values[name] = getattr(losses, name)(translated, factors)
         return values, stats, {}
 
-    return Critic(init, loss, FACTOR_TERMS, ((own_layer, peer_layer),), coupled=True)
+    layers = ((own_layer, peer_layer),)
+    return Critic(init, loss, FACTOR_TERMS, layers, coupled=True, own_terms=("paraphrase",))
 
 
 def correlation_congruence(

@@ -28,7 +28,7 @@ from kdjax.distill.methods.collectives import (
     rows,
     select_features,
 )
-from kdjax.distill.terms import StepWindow, Term, class_means_name
+from kdjax.distill.terms import StepWindow, Term, WeightSchedule, class_means_name
 from kdjax.errors import check_entries, check_layer
 from kdjax.types import Array, Aux, Batch, Method, Model, Outputs, Scalars, Variables
 
@@ -39,15 +39,16 @@ Pause = Callable[[Outputs, Outputs, Batch], Array]
 class Player(NamedTuple):
     """A network, the terms that it minimises, and (SwitOKD) its pause: (rule, watched role).
 
-    `trained_by_critic`: a critic trains it, with or without terms. `shares`: a role and names of
-    its features, which are added to this player's batch, so that two detectors score the same
-    regions.
+    `trained_by_critic`: a critic trains it, with or without terms. `critic_schedules`: of the
+    weights of critics' terms that train it. `shares`: a role and names of its features, which are
+    added to this player's batch, so that two detectors score the same regions.
     """
 
     model: Model
     terms: Mapping[str, Term]
     pause: tuple[Pause, str] | None = None
     trained_by_critic: bool = False
+    critic_schedules: tuple[WeightSchedule | None, ...] = ()
     shares: tuple[str, tuple[str, ...]] | None = None
 
     @property
@@ -57,8 +58,12 @@ class Player(NamedTuple):
 
     @property
     def windows(self) -> tuple[StepWindow, ...]:
-        """Step windows of the terms if all have one, else (); outside of all the player pauses."""
+        """Step windows of the terms if all have one, else (); outside of all the player pauses.
+
+        The terms of critics that train it count, too.
+        """
         schedules = [term.weight_schedule for term in self.terms.values()]
+        schedules += self.critic_schedules
         windows = tuple(s for s in schedules if isinstance(s, StepWindow))
         return windows if len(windows) == len(schedules) else ()
 

@@ -70,7 +70,8 @@ class Critic(NamedTuple):
     `input_penalty`: a part that differentiates the players at their inputs, such as a penalty on
     the slope in the images; it trains both players (see `InputPenalty`).
 
-    `in_nats`: its metric "estimate" is mutual information in nats, at most ln(batch).
+    `own_terms`: terms that train the critic alone. `in_nats`: its metric "estimate" is mutual
+    information in nats, at most ln(batch).
     """
 
     init: CriticInit
@@ -81,6 +82,7 @@ class Critic(NamedTuple):
     needs: tuple[str, ...] = ()
     input_penalty: InputPenalty | None = None
     in_nats: bool = False
+    own_terms: tuple[str, ...] = ()
 
 
 def feature_width(outputs: Outputs, layer: str, critic: str) -> int:

@@ -144,8 +144,8 @@ def softmax_regression(own_layer: str = "connector1", peer_layer: str = "pooled"
 
 
 def class_activation(
-    own_layer: str = "stage3",
-    peer_layer: str = "stage3",
+    own_layer: str = "last_map",
+    peer_layer: str = "last_map",
     resolution: int = 2,
     normalize: bool = False,
     binarize: bool = False,
@@ -164,7 +164,7 @@ def class_activation(
 
 
 def regional_kl(
-    own_layer: str = "stage3", peer_layer: str = "stage3", grids: Sequence[int] = (1, 2, 4)
+    own_layer: str = "last_map", peer_layer: str = "last_map", grids: Sequence[int] = (1, 2, 4)
 ) -> TermSpec:
     """SDD-KD: KL(teacher || student) in regions of an image, times T^2; default weight .9."""
     scalars = {"weight": Scalar(0.9), "temperature": Scalar(4.0, POSITIVE)}
@@ -172,7 +172,7 @@ def regional_kl(
 
 
 def regional_decoupled_kl(
-    own_layer: str = "stage3", peer_layer: str = "stage3", grids: Sequence[int] = (1, 2, 4)
+    own_layer: str = "last_map", peer_layer: str = "last_map", grids: Sequence[int] = (1, 2, 4)
 ) -> TermSpec:
     """SDD-DKD: DKD in regions of an image, times T^2; published with a linear ramp."""
     return _regional(losses.regional_decoupled_kl, own_layer, peer_layer, grids, DECOUPLED)

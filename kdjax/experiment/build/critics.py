@@ -1,6 +1,7 @@
 """Critics of a variant: roles with `between`, which compare two players."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,17 @@ def _check_networks(role: str, config: Config) -> None:
                 f"roles.{player}.model.name=lipschitz_mlp, a plain kind of critic, which has a "
                 "penalty, or metric=features"
             )
+
+
+def schedules_on(player: str, critic_roles: Mapping[str, CriticRole]) -> tuple[Any, ...]:
+    """Return the weight schedules of the critics' terms that train a player; None has none."""
+    return tuple(
+        critic.weight_schedules.get(name)
+        for critic in critic_roles.values()
+        if player == critic.between[0] or (player in critic.between and critic.moves == "both")
+        for name in critic.terms
+        if name not in critic.critic.own_terms
+    )
 
 
 def add_critics(

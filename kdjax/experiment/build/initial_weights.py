@@ -42,7 +42,8 @@ def find_initial_weights(
 
     Raises:
       UserError: two origins for one role, an origin for a role with an adapter, or none for a
-        frozen role; a file or an earlier variant that does not fit; an unknown earlier variant.
+        frozen role or frozen parts of a detector; a file or an earlier variant that does not fit;
+        an unknown earlier variant.
     """
     origins = Origins({}, [], {}, {})
     for role, player in players.items():
@@ -72,7 +73,9 @@ def find_initial_weights(
         elif table.backbone is not None and player.trains:
             with prefix_errors(f"{where}.backbone: "):
                 origins.backbones[role] = load_backbone(table.backbone, shapes[role], spec)
-        elif not player.trains:
+        elif player.trains:
+            _check_frozen_parts(where, table.model.options)
+        else:
             raise UserError(
                 f"{where} has no terms, so it is frozen: set {where}.checkpoint (a folder "
                 f"written by `export`) or {where}.from_variant, or give it terms"
@@ -87,6 +90,15 @@ def _check_variant(role: str, table: Role, own: Variables, source: Mapping[str, 
     selected = select_layers(models.strip_wrappers(source[role]), table.keep_layers)
     own_shapes = {path: x.shape for path, x in models.flatten(models.strip_wrappers(own)).items()}
     convert.check_tensors(own_shapes, models.flatten(selected), f"its {role} has another network")
+
+
+def _check_frozen_parts(where: str, options: Mapping[str, Any]) -> None:
+    """Refuse frozen parts of a detector that are random."""
+    if options.get("frozen_norm") or options.get("frozen_stages"):
+        raise UserError(
+            f"{where}.model has frozen_norm or frozen_stages, but random weights; set "
+            f"{where}.backbone, or remove both"
+        )
 
 
 def _with_local_files(role: Role, where: str) -> Role:
@@ -154,10 +166,14 @@ def load_backbone(path: str, template: Variables, spec: Spec) -> Variables:
     """Read the initial weights of a detector's backbone: a folder of `export` or `import`.
 
     Raises:
-      UserError: a network other than the backbone, or with another normalisation.
+      UserError: a network other than the backbone, with another stem or another normalisation.
     """
     _, variables, description = model_export.restore(path)
     model_export.check_normalised(path, description, spec)
+    network = description["model"]
+    stem = network.get("stem", "cifar" if network["name"] == "MobileNetV2" else "imagenet")
+    if stem != "imagenet":
+        raise UserError(f"{path} has the stem {stem!r}; use weights with the stem 'imagenet'")
     models.with_backbone(template, variables)
     return variables
 

@@ -37,7 +37,7 @@ def extend_network(
     """
     table, model = roles.config.roles[role], network
     if table.cache:
-        _check_cache(role, roles.config)
+        _check_cache(role, roles, data)
         size = data.source.size["train"]
         model = models.with_cache(model, size=size, layers=roles.layers_read(role))
     layer = roles.means_layer(role)
@@ -87,9 +87,12 @@ def _make_adapter(table: adapters.Adapter, precision: str, axis_name: str | None
     )
 
 
-def _check_cache(role: str, config: schema.Config) -> None:
-    if config.roles[role].terms:
+def _check_cache(role: str, roles: Roles, data: TaskData) -> None:
+    config = roles.config
+    if roles.learns(role):
         raise UserError(f"roles.{role}.cache is set, but {role} trains: its outputs change")
+    if data.source.spec.latents:
+        raise UserError(f"roles.{role}.cache is set, but every pair of views is new; remove it")
     if config.data.augment != "none":
         raise UserError(
             f"roles.{role}.cache is set, but data.augment is {config.data.augment!r}, which "

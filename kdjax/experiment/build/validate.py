@@ -153,7 +153,8 @@ def check_shapes(
                 for layers in term.spec.layers:
                     match = term.spec.match
                     _check_layers(where, (role, peer), layers, match, outputs, adapters)
-                _check_token_rows(where, term.spec, outputs[role])
+                _check_rows(where, term.spec, outputs[role])
+                _check_regions(where, (role, peer), term.spec, players, outputs)
                 _check_means(where, peer, term.spec.class_means, outputs[peer])
     for role, critic in critics.items():
         with prefix_errors(f"roles.{role}.model: "):
@@ -188,9 +189,17 @@ def _check_vocabularies(
         )
 
 
-def _check_token_rows(where: str, spec: TermSpec, own: Outputs) -> None:
-    """Refuse a term on features of a language model that would count padding and prompts."""
-    if not {"token_mask", "row_mask"} <= own.features.keys():
+def _check_rows(where: str, spec: TermSpec, own: Outputs) -> None:
+    """Refuse a term on features of a language model or a detector that would count padding."""
+    if "row_mask" not in own.features:
+        return
+    if "token_mask" not in own.features:
+        if spec.coupled and spec.own_layers:
+            raise UserError(
+                f"{where} compares all rows of {spec.own_layers[0]!r} with each other, of which "
+                "some are padding; use a term on logits, or one that compares row by row, such as "
+                "feature_mse"
+            )
         return
     for layer in spec.own_layers:
         by_row = own.features[layer].shape[0] == own.logits.shape[0] and not spec.coupled
@@ -199,6 +208,23 @@ def _check_token_rows(where: str, spec: TermSpec, own: Outputs) -> None:
                 f"{where} reads {layer!r}, in which padding and prompts of a language model count; "
                 "use a term on logits, or feature_mse on hidden_0, hidden_1, ..."
             )
+
+
+def _check_regions(
+    where: str,
+    owners: tuple[str, str],
+    spec: TermSpec,
+    players: Mapping[str, Player],
+    outputs: Mapping[str, Outputs],
+) -> None:
+    """Refuse a comparison of the regions of two detectors that each draw their own."""
+    draw = all("region" in outputs[owner].features for owner in owners)
+    first, second = ((players[o].shares or (o,))[0] for o in owners)
+    if draw and spec.rows != "anchor" and first != second:
+        role, peer = owners
+        raise UserError(
+            f"{where}: {role} and {peer} draw different regions; set roles.{peer}.regions={role!r}"
+        )
 
 
 def _trace_network(role: str, player: Player, batch: Batch) -> tuple[Variables, Outputs]:

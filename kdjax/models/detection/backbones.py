@@ -97,8 +97,13 @@ def with_backbone(detector: Variables, backbone: Variables) -> Variables:
       Variables like the detector's.
 
     Raises:
-      UserError: a layer of the backbone is missing or has another shape; the error names the first.
+      UserError: a layer of the backbone is missing or has another shape, or the classifier has more
+        layers; the error names the first.
     """
+    parts = (detector.params, detector.stats.get("frozen", {}))
+    known = {"fc", "conv2_0", "conv2_1"}.union(*(part.get("backbone", {}) for part in parts))
+    if more := sorted(set(backbone.params) - known):
+        raise UserError(f"backbone: it has no layer {more[0]}: use weights of this backbone")
     sources = {"frozen": ("params", backbone.params)}
 
     def replace(tree: Mapping[str, Any], name: str, arrays: PyTree) -> dict[str, Any]:

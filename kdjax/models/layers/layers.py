@@ -90,7 +90,7 @@ def global_average(x: jax.Array) -> jax.Array:
 
 
 def classify(x: jax.Array, num_classes: int, features: Mapping[str, jax.Array]) -> Outputs:
-    """Average a map to the feature "pooled", and apply the linear layer "fc" to it.
+    """Average a map, "last_map", to the feature "pooled", and apply the linear layer "fc" to it.
 
     If `num_classes` is 0, as in the backbone of a detector, the logits are the average.
     """
@@ -98,7 +98,7 @@ def classify(x: jax.Array, num_classes: int, features: Mapping[str, jax.Array]) 
     if not num_classes:
         return Outputs(pooled, features)
     logits = linear(num_classes, name="fc")(pooled)
-    return Outputs(logits, {**features, "pooled": pooled})
+    return Outputs(logits, {**features, "last_map": x, "pooled": pooled})
 
 
 def halve(x: jax.Array) -> jax.Array:

@@ -291,6 +291,21 @@ def test_boxes_beyond_the_padding_are_counted_and_the_largest_stay(folder):
     np.testing.assert_allclose(batch["box"][1, 0], largest)  # this image is already 64 high
 
 
+def test_an_area_of_zero_is_that_of_the_box(tmp_path):
+    path = tiny_coco.write(tmp_path)
+    expected = data.read_detection(*options(path)).photos["test"]
+    for file in (path / "annotations").glob("*.json"):
+        table = json.loads(file.read_text())
+        for note in table["annotations"]:
+            note["area"] = 0
+        file.write_text(json.dumps(table))
+    for photo, before in zip(
+        data.read_detection(*options(path)).photos["test"], expected, strict=True
+    ):
+        sides = before.box[:, 2:] - before.box[:, :2]
+        np.testing.assert_allclose(photo.area, sides.prod(1))
+
+
 def test_unreadable_pictures_are_named_before_training_or_skipped(tmp_path):
     path = tiny_coco.write(tmp_path)
     for number in (1, 2):

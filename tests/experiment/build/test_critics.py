@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from kdjax.distill import critics, terms
+from kdjax.distill import CriticRole, critics, terms
 from kdjax.errors import UserError
 from kdjax.evaluation import selection
 from kdjax.experiment.build import critics as experiment_critics
@@ -135,6 +135,28 @@ def test_a_cached_teacher_includes_the_critics_layer():
     assert following.cached["teacher"][1] == ("pooled",)
     assert list(following.players) == ["teacher", "student"]
     assert following.parameters["crd"] == (12 + 1) * 4 + (8 + 1) * 4
+
+
+def test_a_critics_term_keeps_its_student_training():
+    """FT's paraphraser trains the critic alone, so that the student pauses while only it is on."""
+    settings = config()
+    settings["roles"]["student"] |= {"terms": {"ce": {"from_step": 2}}}
+    settings["roles"]["crd"]["terms"]["contrast"] |= {"until_step": 1}
+    windows = build(settings).variants[0].players["student"].windows
+    assert [(w.from_step, w.until_step) for w in windows] == [(2, None), (0, 1)]
+    ft = experiment_critics.schedules_on(
+        "student",
+        {"ft": CriticRole(critics.factor_transfer(), ("student", "teacher"), {"paraphrase": {}})},
+    )
+    assert ft == ()
+
+
+def test_a_role_that_a_critic_trains_has_no_cache():
+    settings = frozen()
+    settings["roles"]["crd"]["moves"] = "both"
+    settings["variants"]["crd"]["roles"]["teacher"] |= {"from_variant": None}
+    with pytest.raises(UserError, match=r"roles.teacher.cache is set, but teacher trains"):
+        build(settings)
 
 
 def test_the_experiment_has_a_critic_in_two_variants():

@@ -163,6 +163,32 @@ def test_regions_of_an_unknown_role_are_an_error(path, guide):
         build(table)
 
 
+@pytest.mark.parametrize(
+    ("term", "match"),
+    [
+        ({"forward_kl": {}}, "student and teacher draw different regions; set roles.teacher.regi"),
+        ({"relational_distance": {}}, "compares all rows of 'pooled' with each other"),
+    ],
+)
+def test_terms_that_mix_up_regions_are_refused(path, term, match):
+    table = config(path)
+    student, (name, keys) = table["roles"]["student"], *term.items()
+    toward = {name: {"toward": "teacher", **keys}}
+    table["roles"] = {"teacher": student, "student": {**student, "terms": {**LEARNING, **toward}}}
+    with pytest.raises(UserError, match=match):
+        build(table)
+    if name == "forward_kl":
+        table["roles"]["teacher"]["regions"] = "student"
+        assert build(table).variants[0].players["teacher"].shares
+
+
+def test_random_weights_have_no_frozen_parts(path):
+    table = config(path)
+    table["roles"]["student"]["model"] = {**NETWORK, "frozen_norm": True}
+    with pytest.raises(UserError, match=r"frozen_stages, but random weights; set roles.student.ba"):
+        build(table)
+
+
 def test_regions_need_detection_data():
     table = {
         "data": {"name": "digits"},
@@ -195,9 +221,9 @@ def test_errors_are_one_line(path, where, change, settings):
         build(table)
 
 
-def classifier(folder, width, run):
+def classifier(folder, width, run, name="ResNet10", stem="imagenet"):
     """Export a classifier of ones with the run's normalisation."""
-    settings = {"name": "ResNet10", "stem": "imagenet", "width": width}
+    settings = {"name": name, "stem": stem, "width": width}
     options = {key: settings[key] for key in ("stem", "width")}
     model = models.build(settings["name"], num_classes=5, **options)
     image = {"image": jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)}
@@ -227,6 +253,12 @@ def test_a_backbone_starts_from_a_classifier_and_heads_from_the_seed(path, tmp_p
     assert (head[0] != head[1]).any()
     table["roles"]["student"]["backbone"] = classifier(tmp_path / "wrong", 4, plain)
     with pytest.raises(UserError, match=r"roles.student.backbone: backbone: params/.* has shape"):
+        build(table)
+    table["roles"]["student"]["backbone"] = classifier(tmp_path / "deep", 2, plain, "ResNet18")
+    with pytest.raises(UserError, match="backbone: it has no layer layer1_1: use weights of this"):
+        build(table)
+    table["roles"]["student"]["backbone"] = classifier(tmp_path / "stem", 2, plain, stem="cifar")
+    with pytest.raises(UserError, match="has the stem 'cifar'; use weights with the stem"):
         build(table)
 
 
