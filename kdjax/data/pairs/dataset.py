@@ -52,7 +52,9 @@ def of_drawings(drawn: omniglot.Drawings, options: PairOptions, splitting: Split
 
     Factors are uniform and independent, so that the mutual information is sum_i ln(size_i): a
     drawing determines its character, and given the characters the two drawings are independent.
-    Every character's drawings are divided over the splits in the same order: by writer in Omniglot.
+    Every character's drawings are divided over the splits in the same order: by writer where the
+    drawings of each character are stored in the order of the writers, as in Omniglot's files; those
+    of tfds are not.
 
     Args:
         drawn: alphabets by size; the first `tiles` are used.

@@ -160,7 +160,10 @@ def variants(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return a line `key: old -> new` for each value that differs between two configs."""
+    """Return a line `key: old -> new` for each value that differs between two configs.
+
+    A table that one of them lacks is written {...}.
+    """
     lines = []
     for key in sorted({*old, *new}):
         path = _join(prefix, key)
@@ -168,7 +171,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             lines += differences(a, b, path)
         elif a != b:
-            lines.append(f"{path}: {a!r} -> {b!r}")
+            absent = "(unset)" in (a, b)
+            shown = ("{...}" if absent and isinstance(x, Mapping) else repr(x) for x in (a, b))
+            lines.append(f"{path}: {' -> '.join(shown)}")
     return lines
 
 

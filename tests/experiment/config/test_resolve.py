@@ -238,6 +238,7 @@ def test_differences_are_the_leaves_that_differ():
     ]
     assert resolve.differences(old, old) == []
     assert resolve.differences({"a": {"b": 1}}, {"a": 2}) == ["a: {'b': 1} -> 2"]
+    assert resolve.differences({"a": {"b": 1}}, {}) == ["a: {...} -> '(unset)'"]
 
 
 def test_paths_begin_at_home(monkeypatch, tmp_path):
