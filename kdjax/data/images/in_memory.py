@@ -3,6 +3,8 @@
 A reader returns an `ImageSet` of arrays that passed `check`; `build` makes a `Source` of it.
 """
 
+import hashlib
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -175,6 +177,7 @@ def build(image_set: ImageSet, batching: BatchOptions, splitting: SplitOptions) 
         name: _pick(*stored) for name, stored in assign_rows(rows, train, validation, test).items()
     }
     train = splits["train"]
+    _warn_of_repeats(image_set.where, splits)
     check_batch_sizes(batching, len(train.label))
     mean, std = channel_moments(train.image, image_set.scale)
     shape = tuple(int(size) for size in train.image.shape[1:])
@@ -198,6 +201,22 @@ def build(image_set: ImageSet, batching: BatchOptions, splitting: SplitOptions) 
             }
         ),
     )
+
+
+def _warn_of_repeats(where: str, splits: Mapping[str, Pair]) -> None:
+    """Warn of images of other splits that are training images, too."""
+
+    def images(split: str) -> Iterator[bytes]:
+        return (hashlib.blake2b(image.tobytes()).digest() for image in splits[split].image)
+
+    known = set(images("train"))
+    for split in sorted(set(splits) - {"train"}):
+        if repeats := sum(image in known for image in images(split)):
+            warnings.warn(
+                f"{where}: {repeats:,} of {len(splits[split].label):,} {split} images are training "
+                "images, too, so that results look better than they are",
+                stacklevel=4,
+            )
 
 
 def _pick(pair: Pair, rows: np.ndarray | None) -> Pair:

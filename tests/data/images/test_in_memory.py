@@ -62,6 +62,13 @@ class TestSplits:
         ):
             fakes.load("npz", path=path, batch_size=4, limit=4)
 
+    def test_test_images_that_are_training_images_are_counted(self, tmp_path):
+        arrays = fakes.arrays()
+        repeated = np.concatenate([arrays["x_test"][:-2], arrays["x_train"][:2]])
+        path = fakes.write_npz(tmp_path / "set.npz", x_test=repeated)
+        with pytest.warns(UserWarning, match=r"set.npz: 2 of 13 test images are training images"):
+            fakes.load("npz", path=path, batch_size=4)
+
     def test_a_stored_validation_split_is_taken(self, tmp_path):
         held = {"x_val": fakes.arrays(n_train=9)["x_train"][::-1], "y_val": np.arange(9) % 4}
         source = fakes.load("npz", path=fakes.write_npz(tmp_path / "a.npz", **held), batch_size=4)
