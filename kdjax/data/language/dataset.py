@@ -11,7 +11,7 @@ from kdjax.data.images.in_memory import pad_batch
 from kdjax.data.language.documents import read_documents
 from kdjax.data.language.packing import PackedRows, best_fit, fill_rows
 from kdjax.data.language.pieces import CutOptions, Pieces, cut_documents
-from kdjax.data.language.tokenizers import train_byte_level
+from kdjax.data.language.tokenizers import train_byte_level, warn_if_lossy
 from kdjax.data.options import BatchOptions, LanguageOptions, SplitOptions
 from kdjax.data.splits import batch_rows, check_batch_sizes
 from kdjax.data.text import tokenize
@@ -115,10 +115,14 @@ def _tokenizers(texts: list[str], options: LanguageOptions) -> list[Tokenizer]:
     ]
     if second != (None, None):
         settings.append(("data.second_tokenizer", *second))
-    return [
-        read_tokenizer(path, key) if path is not None else train_byte_level(texts, size or 0)
-        for key, path, size in settings
-    ]
+    tokenizers = []
+    for key, path, size in settings:
+        if path is None:
+            tokenizers.append(train_byte_level(texts, size or 0))
+        else:
+            tokenizers.append(read_tokenizer(path, key))
+            warn_if_lossy(tokenizers[-1], texts, key)
+    return tokenizers
 
 
 def _placed(pieces: Pieces, options: LanguageOptions) -> list[list[int]]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import tempfile
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +40,25 @@ def train_byte_level(texts: Sequence[str], size: int) -> Tokenizer:
                 encoder.save(str(Path(folder, "tokenizer.json")))
                 return tokenize.from_file(folder)
     return tokenize.from_file(file)
+
+
+def warn_if_lossy(tokenizer: Tokenizer, texts: Sequence[str], key: str) -> None:
+    """Warn if the beginnings of some texts are not what their tokens say."""
+    beginnings = [text[:500] for text in texts[:50]]
+    encodings = tokenizer.encoder.encode_batch(beginnings, add_special_tokens=False)
+    for text, encoding in zip(beginnings, encodings, strict=True):
+        decoded = tokenizer.encoder.decode(encoding.ids, skip_special_tokens=False)
+        before, after = text.lstrip(), decoded.lstrip()
+        if before != after:
+            equal = (a == b for a, b in zip(before, after, strict=False))
+            at = max(0, next((i for i, same in enumerate(equal) if not same), 0) - 5)
+            before, after = before[at : at + 15], after[at : at + 15]
+            warnings.warn(
+                f"{key} does not keep texts: {before!r} becomes {after!r}; numbers per byte do not "
+                "compare with those of other tokenizers",
+                stacklevel=4,
+            )
+            return
 
 
 def start_id(tokenizer: Tokenizer) -> int | None:

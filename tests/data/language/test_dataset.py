@@ -223,6 +223,16 @@ def test_bad_input_is_one_line(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
+def test_a_tokenizer_that_changes_texts_is_told(tmp_path):
+    vocabulary = tokenize.train_wordpiece(["the film"], 32)
+    tokenize.save(vocabulary, tmp_path)
+    path = write(tmp_path, [{"text": "The film"}] * 9)
+    with pytest.warns(
+        UserWarning, match=r"data.tokenizer does not keep texts: 'The film' becomes 'the film'"
+    ):
+        read(path, SplitOptions(validation=0, test=1), tokenizer=str(tmp_path))
+
+
 def test_a_document_without_a_token_and_a_tokenizer_without_an_end(tmp_path):
     library = tokenize.load_library()
     words = library.Tokenizer(library.models.WordLevel({"alpha": 0}, unk_token="?"))
