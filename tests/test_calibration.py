@@ -160,6 +160,13 @@ class TestTemperature:
 
     def test_temperature_is_one_if_it_has_no_effect(self):
         assert float(calibration.fit_temperature(jnp.ones((3, 4)), jnp.arange(3))) == 1.0
+
+    def test_classes_of_logit_minus_infinity_are_ruled_out(self):
+        logits = jnp.array([[1.0, 0.0, -1e9], [0.0, 1.0, -1e9], [0.5, 0.0, -1e9]])
+        labels = jnp.array([0, 1, 1])
+        expected = calibration.fit_temperature(logits, labels)
+        actual = calibration.fit_temperature(jnp.where(logits < -1e8, -jnp.inf, logits), labels)
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
         logits, labels = data()
         nothing = calibration.fit_temperature(logits, labels, mask=jnp.zeros(60))
         assert float(nothing) == 1.0

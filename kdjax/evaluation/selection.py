@@ -73,8 +73,8 @@ def choose(
     """Pick the swept values with the best validation metric, averaged over seeds.
 
     A role without a `toward` that no other role names either is chosen by its own metric. Players
-    that learn together share one choice, by the metric of `selection.role`; `compared` are the
-    pairs of roles that critics compare. Of equal values the lower NLL is chosen. Values with
+    that learn together share one choice, by the metric of `deciding_role`; `compared` are the pairs
+    of roles that critics compare. Of equal values the lower NLL is chosen. Values with
     a diverged member, or with a metric that is not finite (the calibration error of a detector
     without detections), are chosen only if there are no others.
 
@@ -82,13 +82,20 @@ def choose(
       RunError: all members of all values have diverged.
     """
     isolated = _isolated(role, players) and not any(role in pair for pair in compared)
-    judge = role if isolated or selection.role not in players else selection.role
+    judge = role if isolated else deciding_role(players, selection.role)
     groups = _by_values(members)
     best = min(groups, key=lambda key: _rank(groups[key], judge, selection))
     finite = tuple(member.member for member in groups[best] if member.diverged is None)
     if not finite:
         raise RunError("every member has diverged; sweep lower learning rates")
     return Choice(dict(best), finite, judge)
+
+
+def deciding_role(players: Mapping[str, Player], role: str) -> str:
+    """Return the role of a selection, or the first one that learns if it does not learn here."""
+    if role in players and players[role].trains:
+        return role
+    return next(name for name, player in players.items() if player.trains)
 
 
 def survivors(

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import traceback
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.machinery import SourceFileLoader
@@ -83,15 +84,17 @@ def run_file(path: Path) -> ModuleType:
     Raises:
       UserError: it is no Python file, or it fails, with the line.
     """
-    name = f"kdjax_file_{path.stem}"
+    name = f"kdjax_file_{path.stem}_{zlib.crc32(str(path.resolve()).encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, path, loader=_Uncached(name, str(path)))
     if spec is None or spec.loader is None or path.suffix != ".py":
         raise UserError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look up annotations
     try:
         with importable(path.resolve().parent.parent):
             spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[name]
         raise UserError(describe_failure(path, error)) from error
     return module
 

@@ -171,7 +171,10 @@ def paired(
 def sweep_grid(
     report: RunSummary, variant: VariantResult, role: str, metric: str, split: str = "validation"
 ) -> Grid:
-    """Average `<role>/<metric>` over seeds at every point of a variant's sweep."""
+    """Average `<role>/<metric>` over seeds at every point of a variant's sweep.
+
+    Points that successive halving dropped have scores of an earlier step, and are left out.
+    """
     order = {path: index for index, path in enumerate(report.selection.over)}
     paths = sorted(swept_paths(variant), key=lambda path: order.get(path, len(order)))
     axes = tuple(_sorted({member.values.get(p) for member in variant.members}) for p in paths)
@@ -179,7 +182,7 @@ def sweep_grid(
     cells: dict[tuple[int, ...], list[float]] = {index: [] for index in np.ndindex(*shape)}
     for member in variant.members:
         index = _index(member.values, paths, axes)
-        if index is not None:
+        if index is not None and member.dropped is None:
             cells[index].append(member_score(member, f"{role}/{metric}", split))
     mean, sd, count = (np.full(shape, math.nan) for _ in range(3))
     for index, values in cells.items():

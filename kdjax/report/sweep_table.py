@@ -17,6 +17,7 @@ from kdjax.report.statistics import (
 from kdjax.report.table import Table
 
 _NOTE = "Bold: the values that were chosen on the {split} split."
+_DROPPED = "To step N: dropped by successive halving, with the scores of that step."
 
 
 def every_value(report: RunSummary, split: str = "test") -> list[Table]:
@@ -52,10 +53,10 @@ def _role_table(report: RunSummary, role: str, split: str) -> Table:
     rows, bold = [], set()
     for row, (variant, members) in enumerate(points):
         values, first = members[0].values, _mean(members, role, judged, selection.split)
-        count = len(members)
+        count, dropped = len(members), members[0].dropped
         rows.append(
             (
-                variant.name,
+                variant.name if dropped is None else f"{variant.name} to step {dropped:,}",
                 *(format_value(values.get(path, "-")) for path in paths),
                 str(count) if first.n == count else f"{first.n} of {count}",
                 format_mean(first, judged),
@@ -68,13 +69,14 @@ def _role_table(report: RunSummary, role: str, split: str) -> Table:
         f"{s} {c.title}" for s, c in [(selection.split, judged), *((split, c) for c in columns)]
     )
     names = [variant.name for variant, _ in points]
+    any_dropped = any(members[0].dropped is not None for _, members in points)
     return Table(
         title=f"{role}: every swept value, mean ± sd over seeds",
         header=("variant", *paths.values(), "seeds", *titles),
         rows=tuple(rows),
         text_columns=1,
         bold=frozenset(bold),
-        notes=(_NOTE.format(split=selection.split),),
+        notes=(_NOTE.format(split=selection.split), *([_DROPPED] if any_dropped else [])),
         rules=frozenset(r for r in range(1, len(names)) if names[r] != names[r - 1]),
     )
 

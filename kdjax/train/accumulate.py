@@ -18,7 +18,8 @@ def over_parts(
     """Average gradients and metrics over the parts of a batch; stats pass from part to part.
 
     Part i has the rows i, i + parts, i + 2 parts, ..., so devices divide each part like the batch.
-    All parts must have the same number of real examples, as in training batches.
+    Parts count alike. Those of training batches have the same number of examples, but not of real
+    tokens or regions.
 
     Args:
       gradients: of a part, with its stats and metrics.

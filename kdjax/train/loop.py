@@ -190,12 +190,11 @@ def fit(
     number, every = plan.start, plan.every
     with termination() as stop_requested:
         while number < plan.num_steps:
-            state, batch, taken = _advance(hooks, state, batches, number, plan)
+            state, taken, norms = _advance(hooks, state, batches, number, plan)
             number += sum(count for _, count in taken)
             rows += taken
             last, stopping = number == plan.num_steps, stop_requested()
-            with_norms = _due(every.grad_norms, number)
-            logging = _due(every.log, number) or with_norms or last
+            logging = _due(every.log, number) or bool(norms) or last
             saving = _due(every.checkpoint, number) or last or stopping
             evaluating = _due(every.evaluate, number) or last
             if not (logging or saving or evaluating):
@@ -207,7 +206,6 @@ def fit(
             speed = plan.images_per_step * len(window) / (time.perf_counter() - start_time)
             hooks.on_progress(number, window[-1], speed)
             if logging:
-                norms = hooks.grad_norms(state, batch) if with_norms else {}
                 hooks.log(number, {**window[-1], **norms})
             if evaluating:
                 hooks.evaluate(number, state)
@@ -224,28 +222,32 @@ def fit(
 
 def _advance(
     hooks: Hooks, state: State, batches: Iterator[Any], done: int, plan: Plan
-) -> tuple[State, Any, list[tuple[Mapping[str, Any], int]]]:
+) -> tuple[State, list[tuple[Mapping[str, Any], int]], Mapping[str, Any]]:
     """Take one step, or `steps_per_dispatch` if nothing is due within them.
 
     Those of batches of one shape are one dispatch; batches of texts have several lengths. All this
     depends only on the steps' numbers, so a resumed run has the same dispatches.
 
     Returns:
-      The state, the last batch, and the metrics and number of steps of each dispatch.
+      The state, the metrics and number of steps of each dispatch, and the norms of the terms'
+      gradients of a step for which they are due.
     """
     every, size = plan.every, hooks.steps_per_dispatch
     periods = [period for period in every if period > 0]
+    if every.grad_norms > 0 and every.grad_norms - done % every.grad_norms <= size:
+        size = 1  # the norms are of the state before the step
     if min([plan.num_steps - done, *(p - done % p for p in periods)]) < size:
         size = 1
     dispatched = tuple(next(batches) for _ in range(size))
     if hooks.multi_step is not None and size > 1 and len(set(map(_shapes, dispatched))) == 1:
         state, metrics = hooks.multi_step(state, dispatched)
-        return state, dispatched[-1], [(metrics, size)]
+        return state, [(metrics, size)], {}
+    norms = hooks.grad_norms(state, dispatched[0]) if _due(every.grad_norms, done + 1) else {}
     taken = []
     for batch in dispatched:
         state, metrics = hooks.step(state, batch)
         taken.append((metrics, 1))
-    return state, dispatched[-1], taken
+    return state, taken, norms
 
 
 def _shapes(batch: Any) -> tuple[tuple[int, ...], ...]:

@@ -51,6 +51,8 @@ def make_optimizer(
         raise UserError(f"decay is {decay!r}; it must be 'all' or 'kernels'")
     if clip_norm is not None and not clip_norm > 0:
         raise UserError(f"clip_norm is {clip_norm}; it must be > 0")
+    if nesterov and (name in ("lion", "rmsprop") or (name == "sgd" and not momentum)):
+        raise UserError(f"nesterov is set, but {name} has no momentum that it could change")
 
     mask = None if decay == "all" else _kernels
 

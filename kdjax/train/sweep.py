@@ -58,7 +58,7 @@ def place(hparams: Mapping[str, Any], path: str, value: float) -> dict[str, Any]
 
     Paths: `roles.student.terms.balanced_kl.temperature`, `roles.*.optimizer.learning_rate`,
     `roles.student.terms.*.temperature`. A star is every role, or every term, with the rest of the
-    path.
+    path. Of several swept paths, the one with fewer stars sets a scalar: see `owner`.
 
     Raises:
       UserError: the path does not lead to a traced scalar (it would change shapes or the graph).
@@ -86,13 +86,30 @@ def matches(pattern: str, path: str) -> bool:
 def applicable(
     table: Mapping[str, Sequence[Any]], hparams: Mapping[str, Any]
 ) -> dict[str, Sequence[Any]]:
-    """Return a sweep's table without the paths with a star that name nothing in `hparams`."""
-    known = scalar_paths(hparams)
-    return {
-        path: values
-        for path, values in table.items()
-        if "*" not in path or any(matches(path, scalar) for scalar in known)
-    }
+    """Return a sweep's table without the paths with a star that set nothing in `hparams`.
+
+    Raises:
+      UserError: two paths with equally many stars that name one scalar.
+    """
+    setting = {owner(scalar, list(table)) for scalar in scalar_paths(hparams)}
+    return {p: values for p, values in table.items() if "*" not in p or p in setting}
+
+
+def owner(scalar: str, paths: Sequence[str]) -> str | None:
+    """Return the path that sets a scalar: of those that name it, that with the fewest stars.
+
+    Raises:
+      UserError: two such paths.
+
+    >>> owner("roles.a.optimizer.learning_rate", ["roles.*.optimizer.learning_rate", "seed"])
+    'roles.*.optimizer.learning_rate'
+    """
+    naming = sorted((path.count("*"), path) for path in paths if matches(path, scalar))
+    if len(naming) > 1 and naming[0][0] == naming[1][0]:
+        raise UserError(
+            f"sweep.{naming[0][1]} and sweep.{naming[1][1]} both set {scalar}; remove one"
+        )
+    return naming[0][1] if naming else None
 
 
 def cannot_sweep(path: str, known: Sequence[str]) -> UserError:

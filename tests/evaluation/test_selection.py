@@ -111,14 +111,17 @@ def test_the_teacher_may_select():
     assert selection.choose(members, "student", MUTUAL, select).members == (2, 3)
 
 
-def test_without_the_selecting_role_each_role_selects_itself():
-    table = {"first": player("second"), "second": player("first")}
+@pytest.mark.parametrize("missing", ["student", "frozen"])
+def test_without_the_selecting_role_the_first_that_learns_selects(missing):
+    frozen = player()._replace(terms={})
+    table = {"frozen": frozen, "first": player("second"), "second": player("first", "frozen")}
     members = [
         member(0, 0, 0.1, first=(0.9, 1.0), second=(0.1, 1.0)),
         member(1, 0, 0.2, first=(0.8, 1.0), second=(0.2, 1.0)),
     ]
-    assert selection.choose(members, "first", table, SELECT).members == (0,)
-    assert selection.choose(members, "second", table, SELECT).members == (1,)
+    select = SELECT._replace(role=missing)
+    for role in table:
+        assert selection.choose(members, role, table, select).members == (0,)
 
 
 def test_values_with_a_diverged_member_are_not_selected():

@@ -136,3 +136,15 @@ def test_a_file_is_compiled_as_it_is_now(tmp_path):
         os.utime(path, (0, 0))
         assert value == user_code.run_file(path).VALUE
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_may_postpone_its_annotations(tmp_path):
+    text = "from __future__ import annotations\nfrom flax import linen as nn\n\n\n"
+    text += "class Net(nn.Module):\n    num_classes: int\n\n    @nn.compact\n"
+    text += (
+        "    def __call__(self, x):\n        return nn.Dense(self.num_classes)(x.reshape(2, -1))\n"
+    )
+    (tmp_path / "later.py").write_text(text)
+    model = models.build(f"{tmp_path / 'later.py'}:Net", num_classes=3)
+    batch = {"image": jnp.ones((2, 2, 2, 1))}
+    assert jax.eval_shape(model.init, jax.random.key(0), batch).params

@@ -79,7 +79,12 @@ class TestPlace:
         actual = sweep.place(self.HPARAMS, path, 4.0)["student"]["terms"]
         assert actual == {"ce": {"weight": 1.0}, "forward_kl": {"weight": 1.0, "temperature": 4.0}}
         table = {path: (1.0, 2.0), "roles.peer.terms.*.temperature": (1.0,), TEMPERATURE: (3.0,)}
-        assert list(sweep.applicable(table, self.HPARAMS)) == [path, TEMPERATURE]
+        assert list(sweep.applicable(table, self.HPARAMS)) == [TEMPERATURE]
+        del table[TEMPERATURE]
+        assert list(sweep.applicable(table, self.HPARAMS)) == [path]
+        table["roles.*.terms.forward_kl.temperature"] = (3.0,)
+        with pytest.raises(UserError, match=r"both set roles.student.*temperature; remove one"):
+            sweep.applicable(table, self.HPARAMS)
 
     @pytest.mark.parametrize(
         "path",

@@ -19,6 +19,7 @@ from kdjax.evaluation.selection import Selection, make_selection
 from kdjax.experiment.build import critics as experiment_critics
 from kdjax.experiment.build import data as experiment_data
 from kdjax.experiment.build import on_policy
+from kdjax.experiment.build.check_shapes import check_shapes
 from kdjax.experiment.build.folders import resolve_folders, tokenizer_folder
 from kdjax.experiment.build.hparams import list_members, make_hparams, place_member
 from kdjax.experiment.build.initial_weights import find_initial_weights
@@ -32,8 +33,8 @@ from kdjax.experiment.build.validate import (
     check_halving,
     check_parts,
     check_selection,
-    check_shapes,
     check_shared,
+    check_unread,
 )
 from kdjax.experiment.config import resolve
 from kdjax.experiment.config.schema import Config, Select
@@ -71,6 +72,7 @@ def build(config: Any) -> Experiment:
             check_shared(base, completed)
             roles[name] = resolve_roles(resolve_folders(completed))
     check_adapters(roles)
+    check_unread([each.config for each in roles.values()])
     two = any(r.reads_second_view(role) for r in roles.values() for role in r.players)
     prepare_train, prepare_eval = experiment_data.prepare(base, data.source, second_view=two)
     batch = jax.eval_shape(prepare_eval, example_batch(data.source))
@@ -105,10 +107,10 @@ def with_test_data(experiment: Experiment, config: Any, workdir: files.Path) -> 
 
 def _check_stars(variants: Sequence[Variant]) -> None:
     """Refuse a swept path with a star that names a number in no variant."""
-    swept = {path for variant in variants for path in variant.members[0]}
+    known = {scalar for v in variants for scalar in sweep.scalar_paths(v.hparams[0])}
     for variant in variants:
         for path in variant.config.sweep:
-            if path not in swept:
+            if "*" in path and not any(sweep.matches(path, scalar) for scalar in known):
                 with prefix_errors(f"{_where(variant.name)}: "):
                     raise sweep.cannot_sweep(path, sweep.scalar_paths(variant.hparams[0]))
 

@@ -29,7 +29,7 @@ def with_corruptions(experiment: Experiment) -> Experiment:
             "--corruptions needs images with one label each; this workdir has other data"
         )
     if spec.scale != 255:
-        _check_range(source.evals["test"])
+        _check_range(source.evals["test"], spec.scale)
     key = jax.random.key(0)
 
     def prepare_eval(batch: Batch) -> Batch:
@@ -44,13 +44,14 @@ def with_corruptions(experiment: Experiment) -> Experiment:
     return experiment._replace(data=data, prepare_eval=prepare_eval)
 
 
-def _check_range(batches: EvalBatches) -> None:
-    """Refuse images of floats outside [0, 1], which the corruptions would clip."""
+def _check_range(batches: EvalBatches, scale: float) -> None:
+    """Refuse images of floats outside [0, scale], which the corruptions would clip."""
     ends = [(batch["image"].min(), batch["image"].max()) for batch in batches()]
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
-    if low < 0 or high > 1:
+    if low < 0 or high > scale:
         raise UserError(
-            f"--corruptions needs images of 0 to 1; the test images have {low:.4g} to {high:.4g}"
+            f"--corruptions needs images of 0 to {scale:g}; the test images have {low:.4g} to "
+            f"{high:.4g}"
         )
 
 

@@ -63,7 +63,8 @@ def place_member(
     critics: Mapping[str, CriticRole],
 ) -> Hparams:
     """Return the hyperparameters with a member's swept values, checked against their domains."""
-    for path, value in member.items():
+    for path in sorted(member, key=lambda path: -path.count("*")):  # the most specific one last
+        value = member[path]
         if not is_number(value):
             raise UserError(f"sweep.{path} contains {value!r}; it must contain only numbers")
         if path != "seed":

@@ -18,6 +18,8 @@ PAUSES = {"switokd": switokd_pause}
 def make_player(role: str, roles: Roles, data: TaskData, model: Model) -> Player:
     """Make the player of a role; `model` is the result of `extend_network`."""
     table = roles.config.roles[role]
+    if table.pause.watch and not table.pause.name:
+        raise UserError(f"roles.{role}.pause.watch is set, but roles.{role}.pause.name is not")
     return Player(
         model,
         roles.terms[role],

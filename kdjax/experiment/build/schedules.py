@@ -42,6 +42,8 @@ def learning_rate_schedule(
             f"schedule.name is {name!r} and schedule.boundaries {tuple(boundaries)}; 'step' needs "
             "boundaries, and no other schedule has them"
         )
+    if factor != 0.1 and name != "step":
+        raise UserError(f"schedule.factor is {factor}, which only 'step' reads; remove it")
     rest = max(num_steps - warmup_steps, 1)
     if name == "constant":
         main = optax.constant_schedule(1.0)

@@ -177,7 +177,10 @@ def _bound_network(
     options: DiagnosisOptions,
 ) -> NetworkBounds:
     variant, role, member, variables, forward = network
-    name = variant.config.roles[role].model.name
+    table = variant.config.roles[role].model
+    name = table.name
+    if name == "MobileNetV2" and table.options.get("stem", "cifar") != "cifar":
+        raise UserError(f"bounds: of MobileNetV2 only stem='cifar' is known, which {role} lacks")
     stages = certificates.layer_constants(name, variables, shape)
     downstream = certificates.downstream_constants(stages)
     tails = {stage.name: float(tail) for stage, tail in zip(stages, downstream, strict=True)}

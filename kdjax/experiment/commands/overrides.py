@@ -2,6 +2,7 @@
 
 import ast
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -14,6 +15,7 @@ from kdjax.errors import UserError, did_you_mean, prefix_errors
 from kdjax.experiment.config import resolve
 from kdjax.experiment.config.schema_lookup import flag_type
 from kdjax.models import registry, user_code
+from kdjax.train import sweep
 
 SWEEP = "--config.sweep."
 # options of a network that a Hugging Face folder describes; see `build/folders.py`
@@ -36,7 +38,8 @@ def read(file: str, overrides: Sequence[str]) -> LoadedConfig:
         that the file does not sweep.
 
     Raises:
-      UserError: no such file, a file that fails, an unknown key, a value of the wrong type.
+      UserError: no such file, a file that fails, an unknown key, a value of the wrong type, a key
+        that is swept.
     """
     path, arg = _split(file)
     title, mapping = _load(path, arg)
@@ -47,7 +50,43 @@ def read(file: str, overrides: Sequence[str]) -> LoadedConfig:
     config["sweep"] |= dict(map(_parse_sweep, sweeps))
     rest = [text for text in overrides if text not in sweeps]
     _add_options(config["roles"], rest)
-    return LoadedConfig(title, _override(config, rest))
+    loaded = LoadedConfig(title, _override(config, rest))
+    for text in rest:
+        _check_effect(config, text)
+    return loaded
+
+
+def _check_effect(config: Mapping[str, Any], text: str) -> None:
+    """Refuse an override of a swept key, and warn of one that variants set themselves."""
+    path, _, value = text.removeprefix("--config.").partition("=")
+    if swept := _sweeping(config["sweep"], path):
+        raise UserError(f"{text}: {swept} is swept; set {SWEEP}{swept}='[{value}]'")
+    variants = config["variants"] or {}
+    own = [
+        name
+        for name, table in variants.items()
+        if _sweeping(table.get("sweep") or {}, path) or _sets(table, path.split("."))
+    ]
+    if own:
+        names = _list(own[:3]) + (" and others" if own[3:] else "")
+        warnings.warn(f"{text} does not change {names}, with values of their own", stacklevel=4)
+
+
+def _sweeping(table: Mapping[str, Any], path: str) -> str | None:
+    """Return the swept path that names a key."""
+    found = (p for p, values in table.items() if values is not None and sweep.matches(p, path))
+    return next(found, None)
+
+
+def _sets(table: Any, parts: Sequence[str]) -> bool:
+    """Return whether a variant has a value of its own at a path."""
+    for part in parts:
+        if not isinstance(table, Mapping):
+            return table is not None
+        if part not in table:
+            return False
+        table = table[part]
+    return True
 
 
 def replace_data(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`python -m kdjax predict`: predictions of an exported network for raw files, as .csv."""
 
+import contextlib
 import csv
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -32,23 +33,35 @@ def predict(folder: Path, files: Sequence[Path], out: Path, say: Callable[[str],
       say: prints a line.
 
     Raises:
-      UserError: from `load`; a file that is missing, of another kind or that does not fit.
+      UserError: from `load`; a file that is missing, of another kind or that does not fit; an
+        output that is also an input.
     """
+    if out.resolve() in {file.resolve() for file in files}:
+        raise UserError(f"--out={out} is an input, too; name another file")
     network = predictor.load(folder)
     is_text = isinstance(network, Predictor) and network.config.get("inputs")
     read = _texts if is_text else _images
     inputs = itertools.chain.from_iterable(read(file, network) for file in files)
     names, count = _columns(network), 0
+    is_file = out.is_file() or not out.exists()  # not /dev/stdout
+    # an older file stays until all is written
+    written = out.with_name(f"{out.name}.part") if is_file else out
     try:
-        with out.open("w", newline="", encoding="utf-8") as opened:
+        with written.open("w", newline="", encoding="utf-8") as opened:
             writer = csv.writer(opened)
             writer.writerow(("input", *names))
             size = _PHOTOS if isinstance(network, Detector) else _CHUNK
             while part := list(itertools.islice(inputs, size)):
                 writer.writerows(_rows(network, part))
                 count += len(part)
+        if is_file:
+            written.replace(out)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror})") from error
+    finally:
+        if is_file:
+            with contextlib.suppress(OSError):
+                written.unlink()
     say(f"{count} {'pictures' if isinstance(network, Detector) else 'predictions'} -> {out}")
 
 

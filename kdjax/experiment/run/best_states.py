@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from kdjax.errors import UserError
+from kdjax.evaluation.selection import deciding_role
 from kdjax.experiment.build.plan import Experiment
-from kdjax.experiment.run.halving import deciding_role
 from kdjax.experiment.run.member_groups import MemberGroup, checkpoint_dir
 from kdjax.experiment.run.program import Program
 from kdjax.train import checkpoint
@@ -26,7 +26,8 @@ class BestStates:
 
     def __init__(self, experiment: Experiment, group: MemberGroup, program: Program) -> None:
         """Start without scores, for the metric of selection."""
-        selection, role = experiment.selection, deciding_role(experiment, group.variant)
+        selection = experiment.selection
+        role = deciding_role(group.variant.players, selection.role)
         self.names = (f"{role}/{selection.metric}", selection.metric)
         self.sign = 1.0 if selection.higher_is_better else -1.0
         self.program = program

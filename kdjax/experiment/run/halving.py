@@ -19,7 +19,7 @@ def survivors(
     """Return the members that continue after a round, from the results of all its groups."""
     members = [member for group in groups for member in group.members]
     share = variant.config.halving.share
-    role = deciding_role(experiment, variant)
+    role = selection.deciding_role(variant.players, experiment.selection.role)
     return selection.survivors(members, role, experiment.selection, share)
 
 
@@ -52,10 +52,3 @@ def continue_round(
     diverged = {str(r): reasons[m] for r, m in enumerate(group.members) if m in reasons}
     params, stats = {**state.params, **params}, {**state.stats, **stats}
     return state._replace(params=params, stats=stats, opt=opt), diverged
-
-
-def deciding_role(experiment: Experiment, variant: Variant) -> str:
-    """Return the role of selection, or the first one that learns where a variant lacks it."""
-    role = experiment.selection.role
-    learning = [name for name, player in variant.players.items() if player.terms]
-    return role if role in variant.players else learning[0]

@@ -52,7 +52,8 @@ def member_groups(
 ) -> list[MemberGroup]:
     """Divide the members of a round into programs, each with as many as fit into memory.
 
-    The division is written to a file, so that a resumed run uses the same one.
+    The division is written to a file, so that a resumed run uses the same one. Another
+    `members_per_program` divides them anew as long as there is no checkpoint.
 
     Args:
       experiment: the run.
@@ -64,10 +65,10 @@ def member_groups(
     members = range(len(variant.members)) if members is None else members
     plan, size = _plan_file(variant, folder, round_number), 0
     if multihost.is_first():
+        limit = experiment.config.members_per_program
         if files.exists(plan):
             size = workdir.read_json(plan)["members_per_program"]
-        else:
-            limit = experiment.config.members_per_program
+        if not size or (limit not in (0, size) and not _has_checkpoints(plan.parent)):
             size = limit or _fitting(experiment, variant, len(members))
             later = {"members": list(members)} if round_number else {}
             workdir.write_json(plan, {"members_per_program": size, **later})
@@ -98,6 +99,11 @@ def has_started(variant: Variant, folder: Path, round_number: int = 0) -> bool:
 def _plan_file(variant: Variant, folder: Path, round_number: int) -> Path:
     home = folder / "checkpoints" / variant.name
     return (home / f"round-{round_number}" if round_number else home) / "plan.json"
+
+
+def _has_checkpoints(folder: Path) -> bool:
+    """Return whether a group below the folder of a plan has a checkpoint or results."""
+    return any(files.matching(folder, f"*-*/{name}") for name in ("[0-9]*", "done.json"))
 
 
 def checkpoint_dir(group: MemberGroup, *, best: bool = False) -> Path:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kdjax import models
 from kdjax.data import example_batch
 from kdjax.experiment.build.models import make_network
 from kdjax.experiment.build.plan import Experiment, Variant
@@ -20,8 +21,12 @@ _SECONDS, _MOST_CALLS = 0.2, 50  # of the timing at one batch size, after a firs
 
 
 class NetworkCost(NamedTuple):
-    """`flops` of a forward pass of one example, `size` of the weights in bytes, `latency` in ms."""
+    """The cost of a network without the adapters of its terms.
 
+    `flops` of a forward pass of one example, `size` of the weights in bytes, `latency` in ms.
+    """
+
+    parameters: int
     flops: float | None
     size: int
     latency: dict[str, float]
@@ -74,7 +79,8 @@ def _cost(experiment: Experiment, variant: Variant, role: str) -> NetworkCost:
         milliseconds = measure_latency(apply, variables, batch(count))
         if milliseconds is not None:
             latency[str(count)] = milliseconds
-    return NetworkCost(analysis.get("flops"), size, latency)
+    count = models.parameter_count(shapes)
+    return NetworkCost(count, analysis.get("flops"), size, latency)
 
 
 def measure_latency(apply: Any, variables: Any, batch: Any) -> float | None:

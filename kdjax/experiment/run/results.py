@@ -286,7 +286,7 @@ def restore_group(
     """Build the program of a group and read its last (or best) state and its checkpoint's record.
 
     Raises:
-      UserError: no readable checkpoint.
+      UserError: no readable checkpoint, or an older one than that of the group's results.
     """
     folder = checkpoint_dir(group, best=best)
     if best and not files.exists(folder):
@@ -297,4 +297,10 @@ def restore_group(
         restored = checkpoint.restore(manager, state, program.method.trains, say)
     if restored is None:
         raise UserError(f"{folder} contains no readable checkpoint; train first")
+    done, step = None if best else read_group(group), int(restored[0].step)
+    if done is not None and done.steps not in (0, step):
+        raise UserError(
+            f"{folder}: the checkpoint of step {done.steps}, whose results are stored, is damaged; "
+            f"the last readable one is of step {step}; restore it, or train in a new workdir"
+        )
     return program, *restored

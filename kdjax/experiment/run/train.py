@@ -203,7 +203,7 @@ def _train_group(
     try:
         restored = checkpoint.restore(manager, state, program.method.trains, say)
         frozen = _frozen_digests(weights, program)
-        record = {"offset": offset, "diverged": {}, "frozen": frozen}
+        record = {"offset": offset, "diverged": {}, "frozen": frozen, "seconds": 0.0}
         if restored is not None:
             state, record = restored[0], {**record, **restored[1]}
             _check_frozen(group, weights, frozen, record["frozen"])
@@ -219,14 +219,18 @@ def _train_group(
             covers_all=len(group.members) == len(group.variant.members),
         )
         hooks = TrainHooks(experiment, group, program, log, tracker)
-        state = hooks.fit(state, _saver(manager, program, log, tracker, frozen))
+
+        def seconds() -> float:  # of all sessions
+            return record["seconds"] + time.perf_counter() - started
+
+        state = hooks.fit(state, _saver(manager, program, log, tracker, frozen, seconds))
         scores = score(experiment, group, program, state, tracker)
         if group.stop is None:
             hooks.write_test(scores)
         result = GroupResult(
             **scores._asdict(),
             diverged={str(row): text for row, text in tracker.diverged.items()},
-            seconds=time.perf_counter() - started,
+            seconds=seconds(),
             offset=log.offset(),
             steps=int(state.step),
         )
@@ -247,6 +251,7 @@ def _saver(
     log: MetricsLog | NullLog,
     tracker: loop.DivergenceTracker,
     frozen: Mapping[str, str],
+    seconds: Callable[[], float],
 ) -> Callable[[State], None]:
     """Return a function that writes a checkpoint of a state that is placed on the devices."""
 
@@ -255,6 +260,7 @@ def _saver(
             "offset": log.offset(),
             "diverged": {str(row): text for row, text in tracker.diverged.items()},
             "frozen": dict(frozen),
+            "seconds": seconds(),
         }
         plain = program.layout.fetch(state)
         checkpoint.save(manager, plain, program.method.trains, record)

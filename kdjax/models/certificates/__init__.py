@@ -1,4 +1,4 @@
-"""Lipschitz constants of a trained network's layers, for every image network.
+"""Lipschitz constants of a trained network's layers, for the families of image networks below.
 
 A network is split into a sequence of maps. Constants hold for evaluation mode, in Euclidean norms
 and real arithmetic (bfloat16 rounding may exceed them); a batch norm is folded into the convolution

@@ -21,6 +21,7 @@ from kdjax.types import Model, Spec, Variables
 FORMAT = "kdjax-model-1"
 SIDE_FILE = "kdjax.json"  # what kdjax.load needs besides Hugging Face's config.json
 LANGUAGE_MODEL = "language_model"  # the task of exports whose network predicts tokens
+DETECTION = "detection"  # the task of exports of detectors
 SLACK = 0.02  # in standard deviations: largest difference between splits of the same data
 
 

@@ -62,10 +62,13 @@ def _load(
     name, options, tensors = read_network(folder)
     if num_classes is not None and not is_classifier(name):
         raise UserError(f"{folder}: num_classes is for classifiers, but a {name} predicts tokens")
+    config = read_config(folder)
     if num_classes is not None:
         options = {**options, "num_classes": num_classes}
+    elif config.get("problem_type") == "multi_label_classification":
+        raise UserError(f"{folder} predicts several classes at once, which is not supported")
     model = FAMILIES[name].factory(FAMILIES[name].options(**options))
-    template = _template(model, read_config(folder))
+    template = _template(model, config)
     layout = _layout(name, template)
     if num_classes is not None:
         tensors = _without_head(name, tensors, template, layout)

@@ -138,7 +138,8 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
 # names of buffers, which files contain in addition to weights
 _BUFFERS = re.compile(
     r"(^|\.)(position_ids|attn\.(attention\.)?(bias|masked_bias)|rotary_emb\.inv_freq"
-    r"|EncDecAttention\.relative_attention_bias\.weight)$"  # of T5 1.0, never read
+    r"|EncDecAttention\.relative_attention_bias\.weight"  # of T5 1.0, never read
+    r"|fit_denses?(\.\d+)?\.(weight|bias))$"  # of TinyBERT's training
 )
 _PREFIX = {
     "bert": "bert.",
@@ -152,9 +153,9 @@ _PREFIX = {
 }
 # heads of fine-tuning and of pre-training; their names do not have the family's prefix
 HEADS = {
-    "bert": ("classifier.", "cls."),
+    "bert": ("classifier.", "cls.", "qa_outputs."),
     "distilbert": ("pre_classifier.", "classifier.", "vocab_", "qa_outputs."),
-    "roberta": ("classifier.", "lm_head."),
+    "roberta": ("classifier.", "lm_head.", "qa_outputs."),
     "vit": ("classifier.", "decoder."),
     "deit": ("classifier.", "cls_classifier.", "distillation_classifier.", "decoder."),
     **dict.fromkeys(("gpt_neo", "gpt2", "llama", "mistral", "qwen2", "qwen3"), ("lm_head.",)),

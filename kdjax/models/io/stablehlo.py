@@ -28,11 +28,19 @@ def write_stablehlo(folder: Path) -> Path:
       The path of the file.
 
     Raises:
-      UserError: flatbuffers is not installed; a network that depends on the size of its batch.
+      UserError: flatbuffers is not installed; a detector, an encoder of pairs or a language model;
+        a network that depends on the size of its batch.
     """
     if importlib.util.find_spec("flatbuffers") is None:  # jax.export uses it
         raise UserError("stablehlo needs the package flatbuffers: pip install 'kdjax[stablehlo]'")
     model, variables, metadata = model_export.restore(folder)
+    if metadata.get("latents") or metadata.get("task") in (
+        model_export.DETECTION,
+        model_export.LANGUAGE_MODEL,
+    ):
+        raise UserError(
+            "stablehlo is for classifiers and regressions; export this network in another form"
+        )
     (batch,) = jax_export.symbolic_shape("batch")
     inputs, is_text = metadata.get("inputs"), bool(metadata.get("inputs"))
     pixels = "uint8" if metadata.get("scale") == 255 else "float32"

@@ -68,7 +68,9 @@ def from_nnx(network: Any, *, input_key: str = "image") -> Model:
     def init(key: Array, batch: Batch) -> Variables:
         check_entries(name, (input_key,), batch)
         state = _state(make(key))
-        return Variables(_nested(state.params), _nested(state.stats))
+        variables = Variables(_nested(state.params), _nested(state.stats))
+        # the arrays of an instance stay with it: a step may donate those of the variables
+        return jax.tree.map(lambda x: jnp.array(x, copy=True), variables)
 
     def apply(
         variables: Variables, batch: Batch, *, train: bool, key: Array | None = None

@@ -44,7 +44,7 @@ def read_tokens(module: nn.Module, tokens: Mapping[str, Array], window: int | No
     """
     ids = tokens["input_ids"]
     ids = ids.reshape(-1, ids.shape[-1])
-    real = tokens["attention_mask"].reshape(len(ids), -1) > 0
+    real = tokens["attention_mask"].reshape(ids.shape[0], -1) > 0
     positions, segments = jnp.maximum(jnp.cumsum(real, axis=1) - 1, 0), None
     if "segment_ids" in tokens:
         segments = tokens["segment_ids"].reshape(real.shape)
@@ -106,7 +106,7 @@ def decoder_outputs(
     logit_positions = tokens.get("logit_positions")
     if logit_positions is None:
         # with a cache the mask also spans later tokens
-        real = tokens["attention_mask"].reshape(len(x), -1)[:, : shape[-1]] > 0
+        real = tokens["attention_mask"].reshape(x.shape[0], -1)[:, : shape[-1]] > 0
         last = jnp.max(jnp.where(real, jnp.arange(shape[-1]), 0), axis=1)
         pooled = _take_positions(x, last[:, None])[:, 0]
         states, logits_shape = x, shape

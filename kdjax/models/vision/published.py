@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from kdjax.errors import UserError
 from kdjax.models.layers.conv import Conv
 from kdjax.models.layers.layers import (
     Mode,
@@ -60,6 +61,11 @@ class VggBn(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> Outputs:
         """Map [batch, height, width, channel] to logits and the features of the class."""
+        if x.ndim == 4 and min(x.shape[1:3]) < 32:
+            raise UserError(
+                f"vgg{self.depth}_bn cannot take {x.shape[1]}x{x.shape[2]} images: use at least "
+                "32x32"
+            )
         mode, at, features = Mode(train, self.axis_name, self.dtype), 0, {}
         for stage, (width, count) in enumerate(zip(_VGG_WIDTHS, _VGG[self.depth], strict=True)):
             for _ in range(count):

@@ -46,5 +46,8 @@ def test_floats_outside_0_to_1_are_refused():
         source._replace(evals={"test": lambda: iter([batch])}), TASKS["classification"]
     )
     experiment = Experiment(**{**dict.fromkeys(Experiment._fields), "data": parts})
+    sixteenth = parts.source._replace(spec=parts.source.spec._replace(scale=200.0))
+    scaled = experiment._replace(data=parts._replace(source=sixteenth))
+    assert len(with_corruptions(scaled).source.evals) > 1
     with pytest.raises(UserError, match="images of 0 to 1; the test images have 200 to 200"):
         with_corruptions(experiment)

@@ -88,6 +88,15 @@ def test_a_file_without_docstring_is_titled_by_its_name(tmp_path):
     assert overrides.read(str(path), []).title == "plain"
 
 
+def test_an_override_without_effect_is_told(file):
+    with pytest.raises(UserError, match=r"seed=3: seed is swept; set --config.sweep.seed='\[3\]'"):
+        overrides.read(str(file), ["--config.seed=3"])
+    own = "config.variants = ConfigDict({'a': {'num_steps': 5}, 'b': {}})\n    return config\n"
+    file.write_text(FILE.replace("return config\n", own))
+    with pytest.warns(UserWarning, match="num_steps=9 does not change a, with values of their own"):
+        assert overrides.read(str(file), ["--config.num_steps=9"]).config["num_steps"] == 9
+
+
 B = "roles.alpha.terms.balanced_kl."
 
 
@@ -95,7 +104,6 @@ B = "roles.alpha.terms.balanced_kl."
     ("path", "text", "value"),
     [
         ("num_steps", "12", 12),
-        ("seed", "3", 3),
         ("data.limit", "100", 100),  # unset in the file, but its type is known
         ("data.path", "some/where.npz", "some/where.npz"),
         ("data.path", "3", "3"),

@@ -126,6 +126,20 @@ def test_one_line_refuses_what_is_no_input(files, words, exported, capsys):
     refused(capsys, [*argv, f"--out={folder / 'bad.csv'}"], *words)
 
 
+def test_an_output_is_written_only_when_it_is_whole(exported, capsys):
+    folder, _ = exported
+    np.save(folder / "numbers.npy", np.zeros((2, 8, 8)))
+    before = (folder / "numbers.npy").read_bytes()
+    argv = ["predict", f"--model={folder / 'student'}", f"--input={folder / 'numbers.npy'}"]
+    refused(capsys, [*argv, f"--out={folder / 'numbers.npy'}"], "is an input, too")
+    assert (folder / "numbers.npy").read_bytes() == before
+    (folder / "old.csv").write_text("precious\n")
+    argv = ["predict", f"--model={folder / 'student'}", f"--input={folder / 'none.npy'}"]
+    refused(capsys, [*argv, f"--out={folder / 'old.csv'}"], "no such file")
+    assert (folder / "old.csv").read_text() == "precious\n"
+    assert not [*folder.glob("*.part")]
+
+
 def test_one_line_refuses_what_is_no_export(exported, capsys):
     folder, _ = exported
     argv = ["predict", f"--input={folder}", f"--out={folder / 'bad.csv'}"]

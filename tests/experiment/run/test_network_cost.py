@@ -16,8 +16,10 @@ def test_costs_of_a_small_network(monkeypatch):
     roles = {"teacher": player, "student": player}
     (result,) = add_costs(experiment, [VariantResult(name="default", roles=roles, members=())])
     teacher, student = result.roles["teacher"], result.roles["student"]
-    assert dataclasses.replace(teacher, flops=None, size=None, latency={}) == player
-    parameters = 17 * 8 + 9 * 3
+    parameters = 17 * 8 + 9 * 3  # without adapters, which the given number may count
+    assert teacher.parameters == parameters
+    same = {"parameters": 123, "flops": None, "size": None, "latency": {}}
+    assert dataclasses.replace(teacher, **same) == player
     assert teacher.size == 4 * parameters
     multiplications = 16 * 8 + 8 * 3
     assert 2 * multiplications <= teacher.flops < 2.5 * multiplications  # and the biases, the ReLU

@@ -190,3 +190,11 @@ def test_what_cannot_be_a_model_is_refused_in_one_line():
         noisy.apply(Variables({}, {}), BATCH, train=False)
     with pytest.raises(UserError, match=r'Noisy reads batch\["image"\]'):
         noisy.apply(Variables({}, {}), {"x": 1}, train=False)
+
+
+def test_a_donated_state_leaves_the_instance_its_arrays():
+    module = nnx.Linear(4, 3, rngs=nnx.Rngs(0))
+    variables = jax.jit(lambda v: v, donate_argnums=0)(
+        models.from_nnx(module).init(jax.random.key(0), BATCH)
+    )
+    np.testing.assert_array_equal(module.kernel[...], variables.params["kernel"])
