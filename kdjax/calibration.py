@@ -287,8 +287,7 @@ def fit_temperature(logits: Logits, labels: Labels, *, mask: Mask = None) -> Sca
 
     def slope(log_temperature: Array) -> Array:
         p = jax.nn.softmax(relative * jnp.exp(-log_temperature), axis=-1)
-        # d(sum NLL) / d(1/T); masked rows, and classes of logit -inf, add 0
-        return jnp.sum(jnp.where(p > 0, p * relative, 0.0))
+        return jnp.sum(jnp.where(p > 0, p * relative, 0.0))  # d(sum NLL) / d(1/T); p may be 0
 
     def halve(_: Array, interval: Array) -> Array:
         middle = jnp.mean(interval)

@@ -39,9 +39,8 @@ Pause = Callable[[Outputs, Outputs, Batch], Array]
 class Player(NamedTuple):
     """A network, the terms that it minimises, and (SwitOKD) its pause: (rule, watched role).
 
-    `trained_by_critic`: a critic trains it, with or without terms. `critic_schedules`: of the
-    weights of critics' terms that train it. `shares`: a role and names of its features, which are
-    added to this player's batch, so that two detectors score the same regions.
+    `trained_by_critic`: a critic trains it, with or without terms, by the `critic_schedules`.
+    `shares`: a role and its features (regions of a detector) that this player's batch gets, too.
     """
 
     model: Model
@@ -58,10 +57,7 @@ class Player(NamedTuple):
 
     @property
     def windows(self) -> tuple[StepWindow, ...]:
-        """Step windows of the terms if all have one, else (); outside of all the player pauses.
-
-        The terms of critics that train it count, too.
-        """
+        """Step windows of the terms and of critics' if all have one; outside the player pauses."""
         schedules = [term.weight_schedule for term in self.terms.values()]
         schedules += self.critic_schedules
         windows = tuple(s for s in schedules if isinstance(s, StepWindow))

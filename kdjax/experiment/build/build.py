@@ -142,10 +142,7 @@ def _variant(
     check_parts(config, config.devices or jax.device_count())
     networks = {role: make_network(role, config, data, None) for role in roles.players}
     players = {
-        role: make_player(
-            role, roles, data, extend_network(role, roles, data, network, None)
-        )._replace(critic_schedules=experiment_critics.schedules_on(role, critics))
-        for role, network in networks.items()
+        role: make_player(role, roles, data, network, critics) for role, network in networks.items()
     }
 
     def on_axis(role: str, axis_name: str) -> Player:

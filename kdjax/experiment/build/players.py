@@ -1,9 +1,12 @@
 """Players of a variant: network with the additions of its terms, pause rule, optimizer."""
 
+from collections.abc import Mapping
+
 from kdjax import models
-from kdjax.distill import Player, switokd_pause, terms
+from kdjax.distill import CriticRole, Player, switokd_pause, terms
 from kdjax.errors import UserError, prefix_errors
 from kdjax.experiment.build import schedules
+from kdjax.experiment.build.critics import schedules_on
 from kdjax.experiment.build.models import PRECISIONS
 from kdjax.experiment.build.plan import TaskData
 from kdjax.experiment.build.roles import Roles
@@ -15,16 +18,19 @@ from kdjax.types import Model
 PAUSES = {"switokd": switokd_pause}
 
 
-def make_player(role: str, roles: Roles, data: TaskData, model: Model) -> Player:
-    """Make the player of a role; `model` is the result of `extend_network`."""
+def make_player(
+    role: str, roles: Roles, data: TaskData, network: Model, critics: Mapping[str, CriticRole]
+) -> Player:
+    """Make the player of a role from its network."""
     table = roles.config.roles[role]
     if table.pause.watch and not table.pause.name:
         raise UserError(f"roles.{role}.pause.watch is set, but roles.{role}.pause.name is not")
     return Player(
-        model,
+        extend_network(role, roles, data, network, None),
         roles.terms[role],
         pause=(PAUSES[table.pause.name], table.pause.watch or "") if table.pause.name else None,
         trained_by_critic=roles.trained_by_critic(role),
+        critic_schedules=schedules_on(role, critics),
         shares=_shares(role, table.regions, data),
     )
 

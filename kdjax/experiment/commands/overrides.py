@@ -74,8 +74,8 @@ def _check_effect(config: Mapping[str, Any], text: str) -> None:
 
 def _sweeping(table: Mapping[str, Any], path: str) -> str | None:
     """Return the swept path that names a key."""
-    found = (p for p, values in table.items() if values is not None and sweep.matches(p, path))
-    return next(found, None)
+    naming = (p for p, values in table.items() if values is not None and sweep.matches(p, path))
+    return next(naming, None)
 
 
 def _sets(table: Any, parts: Sequence[str]) -> bool:

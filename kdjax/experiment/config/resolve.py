@@ -171,9 +171,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             lines += differences(a, b, path)
         elif a != b:
-            absent = "(unset)" in (a, b)
-            shown = ("{...}" if absent and isinstance(x, Mapping) else repr(x) for x in (a, b))
-            lines.append(f"{path}: {' -> '.join(shown)}")
+            lacks = "(unset)" in (a, b)
+            texts = ("{...}" if lacks and isinstance(x, Mapping) else repr(x) for x in (a, b))
+            lines.append(f"{path}: {' -> '.join(texts)}")
     return lines
 
 

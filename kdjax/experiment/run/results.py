@@ -25,12 +25,7 @@ from kdjax.experiment.build.plan import Experiment, InitialWeights, Variant
 from kdjax.experiment.run import workdir
 from kdjax.experiment.run.frozen_teacher import attach_frozen_extras
 from kdjax.experiment.run.loss_formula import loss_formula
-from kdjax.experiment.run.member_groups import (
-    MemberGroup,
-    all_groups,
-    checkpoint_dir,
-    has_started,
-)
+from kdjax.experiment.run.member_groups import MemberGroup, all_groups, checkpoint_dir, has_started
 from kdjax.experiment.run.program import Program, make_program
 from kdjax.report import files
 from kdjax.report.files import Path
@@ -286,7 +281,7 @@ def restore_group(
     """Build the program of a group and read its last (or best) state and its checkpoint's record.
 
     Raises:
-      UserError: no readable checkpoint, or an older one than that of the group's results.
+      UserError: no readable checkpoint, or none of the group's results.
     """
     folder = checkpoint_dir(group, best=best)
     if best and not files.exists(folder):
@@ -297,10 +292,7 @@ def restore_group(
         restored = checkpoint.restore(manager, state, program.method.trains, say)
     if restored is None:
         raise UserError(f"{folder} contains no readable checkpoint; train first")
-    done, step = None if best else read_group(group), int(restored[0].step)
-    if done is not None and done.steps not in (0, step):
-        raise UserError(
-            f"{folder}: the checkpoint of step {done.steps}, whose results are stored, is damaged; "
-            f"the last readable one is of step {step}; restore it, or train in a new workdir"
-        )
+    done = None if best else read_group(group)
+    if done is not None and done.steps not in (0, int(restored[0].step)):
+        raise UserError(f"{folder}: step {done.steps} is damaged; restore it, or train anew")
     return program, *restored
