@@ -65,11 +65,11 @@ def test_a_workdir_of_an_older_version_has_fewer_keys(trained, tmp_path, capsys)
     config, folder = trained
     shutil.copytree(folder, tmp_path / "run")
     stored = json.loads((folder / "config.json").read_text())
-    del stored["config"]["seed"], stored["config"]["roles"]["student"]["input"]
+    del stored["config"]["precision"], stored["config"]["roles"]["student"]["input"]
     (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
     assert cli.main(train(config, tmp_path / "run")) == 0
-    flag = "--config.seed=3"
-    refused(capsys, train(config, tmp_path / "run", flag), "another config: seed: 0 -> 3. Use")
+    flag, words = "--config.precision=bfloat16", "precision: 'float32' -> 'bfloat16'. Use"
+    refused(capsys, train(config, tmp_path / "run", flag), f"another config: {words}")
     stored["config"]["removed"] = 1
     (tmp_path / "run" / "config.json").write_text(json.dumps(stored))
     refused(capsys, train(config, tmp_path / "run"), "removed: 1 -> '(unset)'")
