@@ -14,10 +14,10 @@ kd the transport between the tokens of each row, at T = 2 and a weight of .8 on 
 (the published 8e-4 on a sum over 1,024 tokens). gkd minimises JS alone, on rows of which the
 student writes the last 32 tokens in half of the batches. Nothing is tuned.
 
-Expected time: about 2 hours on 2 CPU cores, estimated: a step takes .45 s of the teacher alone and
-.38 s of "alone"; not run in full.
+Expected time: 17 minutes for the teacher and 8 to 12 for each row on one CPU core, 2 hours in all.
 
-Expected result: not yet run.
+Expected result (docs/results.md), bits per byte: teacher 1.641, alone 1.880, KD 1.743, adaptive
+1.797, skewed 1.820, reverse KL 1.822, JS 1.852, TV 1.883, KD + SinKD 1.734, GKD 1.996.
 """
 
 from ml_collections import ConfigDict
