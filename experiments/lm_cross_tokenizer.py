@@ -9,8 +9,10 @@ tokenizations have a boundary, and is padded. The networks are those of lm_local
 alone uses cross-entropy only. uld and multi_level_ot add their loss to it at the published weight
 of 1.5, toward the frozen teacher. Only bits per byte compare networks of different vocabularies.
 
-Expected time: about 70 minutes on one CPU core. Expected result, of half the steps
-(docs/results.md): ULD costs .15 bits per byte, Multi-Level-OT changes nothing.
+Expected time: about 70 minutes on one CPU core.
+
+Expected result: of half the steps, docs/results.md; ULD costs .15 bits per byte, Multi-Level-OT
+changes nothing.
 """
 
 from ml_collections import ConfigDict

@@ -16,7 +16,7 @@ student writes the last 32 tokens in half of the batches. Nothing is tuned.
 
 Expected time: 17 minutes for the teacher and 8 to 12 for each row on one CPU core, 2 hours in all.
 
-Expected result (docs/results.md), bits per byte: teacher 1.641, alone 1.880, KD 1.743, adaptive
+Expected result: bits per byte (docs/results.md): teacher 1.641, alone 1.880, KD 1.743, adaptive
 1.797, skewed 1.820, reverse KL 1.822, JS 1.852, TV 1.883, KD + SinKD 1.734, GKD 1.996.
 """
 
