@@ -177,7 +177,8 @@ def _warn_of_unread_texts(path: str | None, train: TableSplit, columns: Columns)
         return
     texts = [name for name in (train.columns.text, train.columns.text_pair) if name]
     used = [*texts, train.columns.label]
-    others = [name for name in train.table.columns if name not in used and _is_text(train, name)]
+    columns_of_table = train.table.columns.items()
+    others = [name for name, cells in columns_of_table if name not in used and _is_text(cells[0])]
     if others:
         warnings.warn(
             f"data.path={path}: the text is {' and '.join(texts)}; not read: "
@@ -186,10 +187,10 @@ def _warn_of_unread_texts(path: str | None, train: TableSplit, columns: Columns)
         )
 
 
-def _is_text(split: TableSplit, name: str) -> bool:
-    """Return whether a column holds strings of which the first has letters."""
-    first = str(split.table.columns[name][0])
-    return isinstance(split.values(name)[0], str) and any(map(str.isalpha, first))
+def _is_text(cell: Any) -> bool:
+    """Return whether a cell, perhaps pyarrow's, is a string with letters."""
+    value = cell.as_py() if hasattr(cell, "as_py") else cell
+    return isinstance(value, str) and any(map(str.isalpha, value))
 
 
 def read_rows(file: Path) -> list[Mapping[str, Any]]:

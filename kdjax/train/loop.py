@@ -233,10 +233,10 @@ def _advance(
       gradients of a step for which they are due.
     """
     every, size = plan.every, hooks.steps_per_dispatch
-    periods = [period for period in every if period > 0]
-    if every.grad_norms > 0 and every.grad_norms - done % every.grad_norms <= size:
-        size = 1  # the norms are of the state before the step
-    if min([plan.num_steps - done, *(p - done % p for p in periods)]) < size:
+    remaining = [plan.num_steps - done, *(p - done % p for p in every if p > 0)]
+    if every.grad_norms > 0:  # of the state before the step
+        remaining.append(every.grad_norms - 1 - done % every.grad_norms)
+    if min(remaining) < size:
         size = 1
     dispatched = tuple(next(batches) for _ in range(size))
     if hooks.multi_step is not None and size > 1 and len(set(map(_shapes, dispatched))) == 1:

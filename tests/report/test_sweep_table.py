@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from kdjax.report import html, sweep_table
+from kdjax.report import html, statistics, sweep_table
 from kdjax.report.records import RunRecord
 from kdjax.report.results import RunSummary, from_json
 
@@ -47,6 +47,20 @@ def test_diverged_seeds_are_counted(report):
     rows = sweep_table.every_value(typed(report))[0].rows
     assert rows[0][2:6] == ("0 of 3", "-", "-", "-")
     assert rows[1][2] == "2 of 3"
+
+
+def test_points_that_halving_dropped_name_their_step(report):
+    variant = report["variants"][0]
+    values = variant["members"][0]["values"][RATE]
+    for member in variant["members"]:
+        if member["values"][RATE] == values:
+            member["dropped"] = 20
+    table = sweep_table.every_value(typed(report))[0]
+    assert [row[0] for row in table.rows[:2]] == ["alone to step 20", "alone"]
+    assert table.notes[1].startswith("To step N: dropped by successive halving")
+    summary = typed(report)
+    grid = statistics.sweep_grid(summary, summary.variants[0], "student", "accuracy")
+    assert np.isnan(grid.mean).tolist() == [True, False, False, False]
 
 
 def test_runs_that_sweep_only_seeds_have_none(build_report):

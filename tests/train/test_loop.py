@@ -92,7 +92,7 @@ def run(tmp, *, every, num_steps=6, start=0, members=1, bad=(), at_step=lambda n
         log=lambda number, values: calls.append(("log", number, float(values["number"][0]))),
         evaluate=lambda number, state: calls.append(("evaluate", number)),
         save=lambda state: calls.append(("save", state)),
-        grad_norms=lambda state, batch: {"extra": np.array([1.0])},
+        grad_norms=lambda state, batch: calls.append(("norms", state, batch)) or {"extra": 1.0},
         on_progress=lambda number, values, speed: calls.append(("tick", number)),
         warn=lambda text: calls.append(("warn", text)),
     )
@@ -131,6 +131,10 @@ class TestFit:
     def test_steps_with_norms_of_gradients_are_logged(self):
         calls = only(run({}, every=(4, 0, 0, 3)), "log")
         assert calls == [("log", 3, 3.0), ("log", 4, 4.0), ("log", 6, 6.0)]
+
+    def test_norms_of_gradients_are_of_the_state_before_the_step(self):
+        calls = only(run({}, every=(4, 0, 0, 3)), "norms")
+        assert calls == [("norms", 2, 3), ("norms", 5, 6)]
 
     def test_continues_from_the_start_step(self):
         calls = only(run({}, every=(2, 0, 3, 0), start=3), "log", "save")

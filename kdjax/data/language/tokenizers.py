@@ -51,7 +51,8 @@ def warn_if_lossy(tokenizer: Tokenizer, texts: Sequence[str], key: str) -> None:
         before, after = text.lstrip(), decoded.lstrip()
         if before != after:
             equal = (a == b for a, b in zip(before, after, strict=False))
-            at = max(0, next((i for i, same in enumerate(equal) if not same), 0) - 5)
+            shorter = min(len(before), len(after))
+            at = max(0, next((i for i, same in enumerate(equal) if not same), shorter) - 5)
             before, after = before[at : at + 15], after[at : at + 15]
             warnings.warn(
                 f"{key} does not keep texts: {before!r} becomes {after!r}; numbers per byte do not "

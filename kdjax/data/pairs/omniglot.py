@@ -94,8 +94,10 @@ def _from_file(path: str) -> Drawings:
     for name, values in (("alphabet", alphabet), ("character", character)):
         if values.shape != image.shape[:1]:
             raise UserError(f"{path}: {name} has shape {values.shape}, images_28 {image.shape}")
-    decoded = (name if isinstance(name, str) else bytes(name).decode() for name in names)
-    alphabet_names = {row: str(name) for row, name in enumerate(decoded)}
+    alphabet_names = {
+        row: str(name) if isinstance(name, str) else bytes(name).decode()
+        for row, name in enumerate(names)
+    }
     return _grouped(path, image, alphabet.astype(int), character.astype(int), alphabet_names)
 
 

@@ -6,7 +6,9 @@ import optax
 
 from kdjax.distill import terms
 from kdjax.errors import UserError
-from kdjax.experiment.config.schema import TemperatureAnneal, Term, WeightRamp
+from kdjax.experiment.config.schema import Schedule, TemperatureAnneal, Term, WeightRamp
+
+FACTOR = Schedule().factor  # the default
 
 
 def learning_rate_schedule(
@@ -15,7 +17,7 @@ def learning_rate_schedule(
     num_steps: int,
     warmup_steps: int = 0,
     boundaries: Sequence[int] = (),
-    factor: float = 0.1,
+    factor: float = FACTOR,
 ) -> optax.Schedule:
     """Return a schedule with peak 1, a factor on the learning rate.
 
@@ -42,7 +44,7 @@ def learning_rate_schedule(
             f"schedule.name is {name!r} and schedule.boundaries {tuple(boundaries)}; 'step' needs "
             "boundaries, and no other schedule has them"
         )
-    if factor != 0.1 and name != "step":
+    if factor != FACTOR and name != "step":
         raise UserError(f"schedule.factor is {factor}, which only 'step' reads; remove it")
     rest = max(num_steps - warmup_steps, 1)
     if name == "constant":

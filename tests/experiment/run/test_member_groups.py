@@ -3,7 +3,7 @@
 import pytest
 
 from kdjax.experiment.build.build import build
-from kdjax.experiment.run.member_groups import member_groups
+from kdjax.experiment.run.member_groups import checkpoint_dir, member_groups
 from kdjax.train import memory_estimate
 
 CONFIG = {
@@ -31,6 +31,19 @@ def test_members_fit_the_devices_over_which_they_are_spread(changes, sizes, tmp_
     run = build({**CONFIG, **changes})
     groups = member_groups(run, run.variants[0], tmp_path)
     assert [len(group.members) for group in groups] == sizes
+
+
+def test_another_number_of_members_counts_until_there_is_a_checkpoint(tmp_path):
+    def sizes(count):
+        run = build({**CONFIG, "devices": 1, "members_per_program": count})
+        groups = member_groups(run, run.variants[0], tmp_path)
+        return [len(group.members) for group in groups], groups
+
+    assert sizes(8)[0] == [8, 8]
+    divided, groups = sizes(4)
+    assert divided == [4] * 4
+    (checkpoint_dir(groups[0]) / "2").mkdir(parents=True)
+    assert sizes(2)[0] == [4] * 4
 
 
 def test_the_initial_states_of_all_members_fit_one_device(tmp_path, monkeypatch):
