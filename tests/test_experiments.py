@@ -169,6 +169,13 @@ def stand_in_teacher(folder, role, metadata):
     return str(folder)
 
 
+def stand_in_backbone(folder, detector, metadata):
+    """Write an export of the classifier that a detector's backbone is made from."""
+    classifier = {"name": detector["model"]["backbone"], "stem": "imagenet"}
+    as_classifier = {**metadata, "task": "classification", "inputs": None}
+    return stand_in_teacher(folder, {"model": classifier}, as_classifier)
+
+
 @paths(SLOW_TO_BUILD)
 def test_the_full_config_builds(path, tmp_path):
     """Data and teachers may not be on this disk; stand-ins of the same shape replace them."""
@@ -194,6 +201,9 @@ def test_the_full_config_builds(path, tmp_path):
         config["data"] |= {**stand_in, "image_size": 64}
         config["batch_size"] = 2
         metadata = experiment_data.load(resolve.from_dict(config))[0].spec._asdict()
+        student = config["roles"]["student"]
+        if student["model"].get("frozen_stages"):
+            student["backbone"] = stand_in_backbone(tmp_path / "backbone", student, metadata)
     else:
         if config["data"]["name"] != "digits":
             shape, classes = next(entry for part, entry in SETS.items() if part in path.name)
