@@ -4,8 +4,9 @@ Teacher: the export of minilm_teacher.py, frozen, its outputs computed once for 
 layers 0, 2 and 4 of the pre-trained (not fine-tuned) network. The argument is cola, mrpc, rte or
 sst2 (10,000 of its training examples). `minilm_sinkd.py:rte,kd,sinkd` trains some rows.
 
+    MINILM=minilm/all-MiniLM-L6-v2
     python -m kdjax train --config=experiments/minilm_sinkd.py:rte --config.data.path=glue \
-        --config.data.tokenizer=minilm --config.roles.student.checkpoint=minilm \
+        --config.data.tokenizer=$MINILM --config.roles.student.checkpoint=$MINILM \
         --config.roles.student.keep_layers="(0,2,4)" \
         --config.roles.teacher.checkpoint=teachers/rte --workdir=runs/minilm_rte
 

