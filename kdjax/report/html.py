@@ -32,6 +32,7 @@ from kdjax.report.statistics import (
 from kdjax.report.style import STYLE
 from kdjax.report.table import Table
 from kdjax.report.template import render
+from kdjax.report.trade_off import trade_off
 
 
 def write(workdir: Path) -> Path:
@@ -55,12 +56,14 @@ def combine(workdirs: Sequence[Path], out: Path) -> Path:
 def page(records: Sequence[RunRecord]) -> str:
     """Return the page of one or several runs."""
     records = [with_titles(record) for record in records]
+    reports = [(record.name, record.report) for record in records]
     title = f"{len(records)} runs" if len(records) > 1 else _title(records[0])
     return render(
         "page.html.j2",
         title=title,
         style=STYLE,
-        overview=tables.overview([(record.name, record.report) for record in records]),
+        overview=tables.overview(reports),
+        trade_offs=[figure for figure in [trade_off(reports, "student")] if figure],
         runs=[_article(record) for record in records],
     )
 
@@ -68,6 +71,7 @@ def page(records: Sequence[RunRecord]) -> str:
 def _article(record: RunRecord) -> dict[str, Any]:
     """Return the variables of run.html.j2 for a run."""
     report, bounds = record.report, record.bounds
+    trade_offs = (trade_off([(record.name, report)], role) for role in roles_of(report))
     each_difference = (tables.differences(report, role=role) for role in roles_of(report))
     return {
         "name": record.name,
@@ -77,6 +81,7 @@ def _article(record: RunRecord) -> dict[str, Any]:
         "summary": summary_text.summary(report),
         "tables": tables.everything(report),
         "differences": [table for table in each_difference if table],
+        "trade_offs": [figure for figure in trade_offs if figure],
         "sweeps": _sweeps(report),
         "every_value": sweep_table.every_value(report),
         "curves": _curves(record),

@@ -74,8 +74,9 @@ def test_the_page_is_complete_and_fetches_nothing(tmp_path, report, build_metric
     page_text = " ".join(reader.text)
     for expected in (report["title"], report["command"], "abc1234", "learning_rate", "Bold: the"):
         assert expected in page_text
-    # Sweep, accuracy and NLL for two roles; one reliability diagram for each variant and role.
-    assert reader.tags.count("svg") == 2 + 4 + 6
+    # Sweep, accuracy and NLL for two roles; one reliability diagram for each variant and role; the
+    # student's accuracy against its ECE (two variants only train the teacher).
+    assert reader.tags.count("svg") == 2 + 4 + 6 + 1
     assert "not complete" not in page_text
     anchors = {link[1:] for link in reader.links}
     assert anchors <= set(reader.ids)
