@@ -17,7 +17,7 @@ from kdjax.data.example import example_batch
 from kdjax.data.images.decode import open_picture
 from kdjax.data.images.folder import is_picture
 from kdjax.data.images.in_memory import pad_batch, unpad_batch
-from kdjax.data.images.raw import stack_images
+from kdjax.data.images.raw import is_one_image, stack_images
 from kdjax.data.language.dataset import SECOND, LanguageSet, read_language
 from kdjax.data.language.dataset import TASK as LANGUAGE_MODEL
 from kdjax.data.language.tokenizers import start_id
@@ -79,6 +79,7 @@ __all__ = [
     "has_tokenizer",
     "holds_scores",
     "holds_text",
+    "is_one_image",
     "is_picture",
     "known",
     "load",

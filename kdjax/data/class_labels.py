@@ -52,6 +52,11 @@ def number_classes(
     labels = {}
     for split, each in values.items():
         if unknown := sorted(set(each) - number.keys(), key=str):
+            if declared and isinstance(unknown[0], int):
+                raise UserError(
+                    f"{where}: {split} has the label {unknown[0]!r}; labels number the "
+                    f"{len(declared)} named classes from 0 to {len(declared) - 1}"
+                )
             raise UserError(
                 f"{where}: {split} has the class {unknown[0]!r}, but the classes are "
                 f"{_text(declared or classes)}; the classes of all splits must be those of train"

@@ -21,7 +21,7 @@ class SplitOptions:
     validation: float | int = 0.1  # of the training split; stratified if labels are known
     test: float | int | None = None  # for sets without a test split; None: 0.25
     split_seed: int = 0
-    limit: int | None = None  # training examples, after splitting; stratified
+    limit: int | None = None  # training examples, after splitting; stratified as above
 
 
 @dataclass(frozen=True)

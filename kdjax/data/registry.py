@@ -44,6 +44,7 @@ BUILT_IN = (
     "tiny_imagenet",
     "webdataset",
 )
+_ARRAYS = ("digits", "npz", "idx", "synthetic")  # of one size
 PAIRS = ("omniglot", "pairs_digits", "pairs_synthetic", "shapes3d", "celeb_a")
 _TFDS = (  # every other image classification set of tfds works, too
     "cifar10",
@@ -132,6 +133,12 @@ def load(
                 f"data.image_size is {size} but {image_set.where} holds images {shape}; only "
                 "sets of pictures are resized"
             )
+        for key in ("canvas", "eval_crop"):
+            if (value := getattr(options, key)) is not None:
+                raise UserError(
+                    f"data.{key} is {value}, but {name} holds arrays, which are not resized; "
+                    "remove it"
+                )
         source = images.build(image_set, batching, splitting)
     _check_expected(name, source, options)
     return source
@@ -139,7 +146,7 @@ def load(
 
 def _read(name: str, options: ImageOptions, splitting: SplitOptions) -> ImageSet | RecordSet:
     """Return the `ImageSet` or `RecordSet` of a name; slow imports are inside the branches."""
-    view, path, num_classes = _view(options), options.path, options.num_classes
+    view, path, num_classes = _view(name, options), options.path, options.num_classes
     if name == "digits":
         return readers.digits()
     if name == "npz":
@@ -163,16 +170,16 @@ def _read(name: str, options: ImageOptions, splitting: SplitOptions) -> ImageSet
     return tfds_set(name, path, view, known())
 
 
-def eval_crop(options: ImageOptions) -> float | None:
+def eval_crop(name: str, options: ImageOptions) -> float | None:
     """Return the side of an evaluated image over the shorter side of its picture; None if as is."""
-    if options.image_size is None:
+    if options.image_size is None or name in _ARRAYS:
         return None
     if options.eval_crop is None:
         return EVAL_CROP if options.augment == "resized_crop_flip" else 1.0
     return options.eval_crop
 
 
-def _view(options: ImageOptions) -> View:
+def _view(name: str, options: ImageOptions) -> View:
     size, canvas, crop = options.image_size, options.canvas, options.eval_crop
     cropping = options.augment == "resized_crop_flip"
     if size is None:
@@ -180,7 +187,7 @@ def _view(options: ImageOptions) -> View:
             if value is not None:
                 raise UserError(f"data.{key} is {value} but data.image_size is not set; set both")
         return View()  # pictures of equal size serve as canvases
-    crop = eval_crop(options) or 0.0
+    crop = 1.0 if name in _ARRAYS else eval_crop(name, options) or 0.0
     if size < 1:
         raise UserError(f"data.image_size is {size}; it must be >= 1")
     if not 0 < crop <= 1:

@@ -65,6 +65,8 @@ def split_files(
     for file in files:
         splits.setdefault(_split_of_file(file.relative_to(root)), []).append(file)
     others = splits.pop(None, [])
+    for each in (*splits.values(), others):
+        _check_shards(each)
     if not splits:
         return {"train": tuple(others)}
     if others:
@@ -98,9 +100,30 @@ def _is_data(file: PurePath) -> bool:
     return not file.name.startswith(("cache-", "indices-", "tmp"))
 
 
+def _check_shards(files: Sequence[PurePath]) -> None:
+    """Warn of shards NAME-00002-of-00004 that are missing; refuse two numbers of shards."""
+    shards: dict[PurePath, dict[int, set[int]]] = {}
+    for file in files:
+        if match := re.fullmatch(r"(.*)-(\d+)-of-(\d+)", file.stem):
+            name, number, count = match.groups()
+            totals = shards.setdefault(file.parent / name, {})
+            totals.setdefault(int(count), set()).add(int(number))
+    for name, totals in shards.items():
+        if len(totals) > 1:
+            several = " and ".join(map(str, sorted(totals)))
+            raise UserError(f"{name} is divided into {several} shards; remove those of one writing")
+        ((count, numbers),) = totals.items()
+        if len(numbers) < count:
+            warnings.warn(f"{name} has {len(numbers)} of {count} shards", stacklevel=5)
+
+
 def _split_of_file(file: PurePath) -> str | None:
     parts = [*file.parent.parts, *re.split(r"[-_.\s]+", file.stem)]
     if "mismatched" in parts:
         return None
-    named = [split_of(part) for part in parts]
-    return next((split for split in named if split), "validation" if "dev" in parts else None)
+    named = dict.fromkeys(split for part in parts if (split := split_of(part)))
+    if len(named) > 1:
+        raise UserError(
+            f"{file}: its name and folders mean both {' and '.join(named)}; rename it or its folder"
+        )
+    return next(iter(named), "validation" if "dev" in parts else None)

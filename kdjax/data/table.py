@@ -8,9 +8,10 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib import import_module
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,11 +39,15 @@ _PAIRS = {  # first text -> second text, by the usual names
 
 
 class Table(NamedTuple):
-    """The rows of a split: columns by name (lists, or pyarrow's), and the names of classes."""
+    """The rows of a split: columns by name (lists, or pyarrow's), and the names of classes.
+
+    `starts` is the first row of each file.
+    """
 
     columns: Mapping[str, Any]
     class_names: Mapping[str, tuple[str, ...]]
     size: int
+    starts: tuple[int, ...]
 
 
 class TableSplit(NamedTuple):
@@ -79,7 +84,7 @@ def read_splits(path: str | None, columns: Columns) -> dict[str, TableSplit]:
         table = read_table(each, modified(each))
         if not table.size:
             raise UserError(f"data.path={path}: {split} has no rows; give at least one")
-        splits[split] = TableSplit(each, table, _find_columns(path, table, columns))
+        splits[split] = TableSplit(each, table, _find_columns(f"{path} ({split})", table, columns))
     _warn_of_unread_texts(path, splits["train"], columns)
     label = splits["train"].columns.label
     test = splits.get("test")
@@ -107,7 +112,8 @@ def read_table(files: tuple[Path, ...], changed: tuple[int, ...]) -> Table:
     """
     suffix = files[0].suffix.lower()
     if suffix in (".csv", ".tsv", ".jsonl"):
-        rows = [row for file in files for row in read_rows(file)]
+        by_file = [read_rows(file) for file in files]
+        rows = list(chain.from_iterable(by_file))
         names = dict.fromkeys(name for row in rows[:1] for name in row)
         for number, row in enumerate(rows):
             if row.keys() != names.keys():
@@ -116,7 +122,8 @@ def read_table(files: tuple[Path, ...], changed: tuple[int, ...]) -> Table:
                     f"{files[0]}: row {number} and row 0 differ in the columns {missing}; all "
                     "rows must have the same columns"
                 )
-        return Table({name: [row[name] for row in rows] for name in names}, {}, len(rows))
+        columns = {name: [row[name] for row in rows] for name in names}
+        return Table(columns, {}, len(rows), _starts(map(len, by_file)))
     pyarrow = _library("pyarrow")
     try:
         tables = [_read_arrow(file, suffix) for file in files]
@@ -127,7 +134,19 @@ def read_table(files: tuple[Path, ...], changed: tuple[int, ...]) -> Table:
             f"{_names(files)} cannot be read ({reason}); write the set again"
         ) from error
     columns = {name: table.column(name) for name in table.column_names}
-    return Table(columns, _class_names(table.schema.metadata), table.num_rows)
+    class_names = _class_names(table.schema.metadata)
+    for file, each in zip(files, tables, strict=True):
+        if _class_names(each.schema.metadata) != class_names:
+            raise UserError(
+                f"{files[0]} and {file} name other classes, or the same in another order; all "
+                "files must name them alike"
+            )
+    return Table(columns, class_names, table.num_rows, _starts(each.num_rows for each in tables))
+
+
+def _starts(counts: Iterable[int]) -> tuple[int, ...]:
+    """Return the first row of each file, from the numbers of rows."""
+    return tuple(accumulate(counts, initial=0))[:-1]
 
 
 def is_table(path: str | None, columns: Columns) -> bool:

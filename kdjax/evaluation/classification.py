@@ -41,6 +41,8 @@ METRICS = {  # whether higher is better
 def basic_metrics(logits: Array, labels: Array, *, num_bins: int = 15) -> dict[str, Array]:
     """Return accuracy, NLL, ECE, Brier score and entropy of the predictions, [members] each.
 
+    All are NaN for a member with a NaN among its logits.
+
     Args:
       logits: [members, examples, classes].
       labels: [examples].
@@ -48,8 +50,9 @@ def basic_metrics(logits: Array, labels: Array, *, num_bins: int = 15) -> dict[s
     """
 
     def one(z: Array) -> dict[str, Array]:
+        accuracy = jnp.mean(calibration.accuracy(z, labels))
         return {
-            "accuracy": jnp.mean(calibration.accuracy(z, labels)),
+            "accuracy": jnp.where(jnp.isnan(z).any(), jnp.nan, accuracy),
             "nll": jnp.mean(calibration.negative_log_likelihood(z, labels)),
             "ece": calibration.expected_calibration_error(z, labels, num_bins=num_bins),
             "brier": jnp.mean(calibration.brier(z, labels)),
@@ -104,15 +107,23 @@ def temperatures(logits: Array, labels: Array) -> Array:
 
 
 def agreement(logits: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return the share of examples for which two roles predict the same class; {} unless two."""
+    """Return the share of examples for which two roles predict the same class; {} unless two.
+
+    It is NaN for a member with a NaN among its logits.
+    """
     if len(logits) != 2:
         return {}
     first, second = (np.argmax(z, axis=-1) for z in logits.values())
-    return {"agreement": np.mean(first == second, axis=-1)}
+    invalid = np.any([np.isnan(z).any(axis=(-2, -1)) for z in logits.values()], axis=0)
+    return {"agreement": np.where(invalid, np.nan, np.mean(first == second, axis=-1))}
 
 
 def pool_bins(bins: Mapping[str, Any], members: list[int]) -> dict[str, list[float]]:
-    """Combine the reliability bins of several members, weighted by the counts."""
+    """Combine the reliability bins of several members, weighted by the counts.
+
+    Members with NaN among their confidences are left out.
+    """
+    members = [row for row in members if np.isfinite(bins["confidence"][row]).all()]
     count = np.asarray(bins["count"])[members]
     total = count.sum(axis=0)
     mean = {

@@ -111,6 +111,26 @@ class DivergenceTracker:
                     self.diverged[member] = f"step {first_step + offset}: {name} is not finite"
                     lines.append(f"member {self.numbers[member]}: {self.diverged[member]}")
             lines += self._not_converged(first_step + offset, row)
+        self._check_one_is_finite()
+        return lines
+
+    def check_scores(self, step: int, scores: Mapping[str, Sequence[float]]) -> list[str]:
+        """Find the members whose NLL in an evaluation is NaN; return a line for each new one.
+
+        Raises:
+          RunError: no member is finite, and there are no others.
+        """
+        lines = []
+        for name in sorted(name for name in scores if name.endswith("/nll")):
+            for member, value in enumerate(scores[name]):
+                if math.isnan(value) and member not in self.diverged:
+                    self.diverged[member] = f"step {step}: {name} of validation is NaN"
+                    lines.append(f"member {self.numbers[member]}: {self.diverged[member]}")
+        if lines:
+            self._check_one_is_finite()
+        return lines
+
+    def _check_one_is_finite(self) -> None:
         if self.covers_all and len(self.diverged) == self.members:
             known = list(self.diverged.items())[:3]
             every = "; ".join(f"member {self.numbers[m]}: {text}" for m, text in known)
@@ -119,7 +139,6 @@ class DivergenceTracker:
                 f"{where}. The last good checkpoint is kept; a lower learning rate, a higher "
                 "temperature or optimizer.clip_norm would help"
             )
-        return lines
 
     def _not_converged(self, step: int, row: Values) -> list[str]:
         lines = []

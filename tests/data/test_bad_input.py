@@ -53,6 +53,10 @@ BAD_NPZ = {
         {"x_train": np.zeros((40, 1, 9, 9), np.uint8)},
         r"as of channels before",
     ),
+    "grey channels first, not square": (
+        {"x_train": np.zeros((40, 1, 28, 20), np.uint8)},
+        r"as of channels before",
+    ),
     "test in 0 to 1": (
         {"x_train": pixels(0.5) * 255, "x_test": pixels(0.5)[:13]},
         r"x_train lies in \[0, 255\] but x_test in \[0, 1\]; scale both alike",

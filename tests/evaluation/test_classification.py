@@ -60,3 +60,18 @@ def test_pooled_bins_are_weighted_by_their_counts():
             "confidence": [[0.9, 0], [0.5, 0]]}  # fmt: skip
     pooled = classification.pool_bins(bins, [0, 1])
     assert pooled == {"count": [4, 0], "accuracy": [0.25, 0], "confidence": [0.6, 0.0]}
+
+
+def test_a_member_with_nan_has_no_accuracy_and_no_agreement():
+    logits = np.stack([np.full((4, 2), np.nan), np.zeros((4, 2))]).astype(np.float32)
+    metrics = classification.basic_metrics(logits, np.zeros(4, int))
+    assert np.isnan(metrics["accuracy"]).tolist() == [True, False]
+    agreement = classification.agreement({"a": logits, "b": np.zeros((2, 4, 2))})["agreement"]
+    np.testing.assert_array_equal(agreement, [np.nan, 1.0])
+
+
+def test_bins_of_a_member_with_nan_are_left_out():
+    bins = {"count": np.array([[2.0, 0.0], [3.0, 1.0]]), "accuracy": np.array([[1.0, 0], [0.5, 0]]),
+            "confidence": np.array([[np.nan, 0], [0.5, 0.2]])}  # fmt: skip
+    pooled = classification.pool_bins(bins, [0, 1])
+    assert pooled == {"count": [3.0, 1.0], "accuracy": [0.5, 0.0], "confidence": [0.5, 0.2]}

@@ -75,6 +75,15 @@ class TestHealth:
         with pytest.raises(RunError, match=r"member 0: step 2: .*; member 1: step 5: student/loss"):
             tracker.check(5, [row(2, student__loss=[NAN, NAN])])
 
+    def test_members_whose_scores_are_nan_have_diverged(self):
+        tracker = DivergenceTracker(2)
+        scores = {"student/nll": [1.0, NAN], "student/ece": [NAN, NAN]}
+        line = "member 1: step 9: student/nll of validation is NaN"
+        assert tracker.check_scores(9, scores) == [line]
+        assert tracker.check_scores(9, scores) == []
+        with pytest.raises(RunError, match="member 0: step 9: student/nll of validation is NaN"):
+            tracker.check_scores(9, {"student/nll": [NAN, NAN]})
+
 
 def run(tmp, *, every, num_steps=6, start=0, members=1, bad=(), at_step=lambda number: None):
     """Fit with hooks that record their calls."""

@@ -82,23 +82,38 @@ def open_picture(
     """
     name = name or str(file)
     with _opened(file, name) as stored:
-        if channels == 1 and stored.mode not in _GREY_MODES:
-            raise UserError(f"{name} is a {stored.mode} picture in a set of grey ones; convert it")
-        if stored.mode == "F" or (stored.mode == "I" and stored.format not in _SIXTEEN_BITS):
-            raise UserError(
-                f"{name} is a 32-bit grey picture, whose range is unknown; store 8 or 16 bits"
-            )
-        picture = ImageOps.exif_transpose(stored)
-        if size is not None and picture.size[::-1] != size == stored.size[::-1]:
-            picture = stored
-        if picture.mode in _WIDE_MODES:
-            picture = Image.fromarray(np.rint(np.asarray(picture) / 257).astype(np.uint8))
-        array = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+        array = to_array(stored, channels, name, size=size)
     if size is not None and array.shape[:2] != size:
         raise UserError(
             f"{name} is {array.shape[1]}x{array.shape[0]}, but its annotations are of "
             f"{size[1]}x{size[0]}; boxes would not fit"
         )
+    return array
+
+
+def to_array(
+    stored: Image.Image, channels: int, name: str, *, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """Return an open picture as uint8 [height, width, channels]; see `open_picture`."""
+    if channels == 1 and stored.mode not in _GREY_MODES:
+        raise UserError(f"{name} is a {stored.mode} picture in a set of grey ones; convert it")
+    if stored.mode == "F" or (stored.mode == "I" and stored.format not in _SIXTEEN_BITS):
+        raise UserError(
+            f"{name} is a 32-bit grey picture, whose range is unknown; store 8 or 16 bits"
+        )
+    picture = ImageOps.exif_transpose(stored)
+    if size is not None and picture.size[::-1] != size == stored.size[::-1]:
+        picture = stored
+    if picture.mode in _WIDE_MODES:
+        wide = np.asarray(picture)
+        if 0 < wide.max() < 4096:
+            warnings.warn(
+                "16-bit pictures that use fewer than 4,096 of 65,536 levels keep at most 16 of "
+                "256; store 8 bits, or the full range",
+                stacklevel=2,
+            )
+        picture = Image.fromarray(np.rint(wide / 257).astype(np.uint8))
+    array = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
     return array.reshape(*array.shape[:2], channels)
 
 
@@ -110,7 +125,9 @@ def _opened(file: File, name: str) -> Iterator[Image.Image]:
             yield picture
     except (UserError, RunError):
         raise
-    except (*CORRUPT_FILE_ERRORS, SyntaxError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{name} has more pixels than Pillow reads; store it smaller") from error
+    except (*CORRUPT_FILE_ERRORS, SyntaxError) as error:
         raise UserError(
             f"{name} is not a readable picture; replace or remove it, or set data.unreadable=skip"
         ) from error

@@ -74,7 +74,7 @@ def check(
     _check_pixels(image, where, x)
     image = image[..., None] if image.ndim == 3 else image
     _, height, width, channels = image.shape
-    if channels > 4 and (height in (3, 4) or (height == 1 and width == channels)):
+    if channels > 4 and (height in (3, 4) or (height in (1, 2) and width > 4)):
         raise UserError(
             f"{where}: {x} has shape {image.shape}, as of channels before height and width; store "
             f"[n, height, width, channel]: {x}.transpose(0, 2, 3, 1)"

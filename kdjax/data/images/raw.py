@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from kdjax.data.images.decode import View, fit, open_picture
+from kdjax.data.images.decode import View, fit, open_picture, to_array
 from kdjax.errors import UserError
 
 
@@ -18,7 +19,7 @@ def stack_images(
 
     Args:
         images: [n, height, width, channel] (or without channels, of grey images), or a list of
-            [height, width, channel] of different sizes, or of paths of pictures.
+            [height, width, channel] of different sizes, of paths of pictures, or of Pillow's.
         shape: (height, width, channel) of the network's images.
         scale: 255 of uint8 pixels.
         crop: `View.crop`; None of a network whose images are not resized.
@@ -30,12 +31,14 @@ def stack_images(
         UserError: naming the image that does not fit.
     """
     kind = np.dtype(np.uint8 if scale == 255 else np.float32)
-    if isinstance(images, np.ndarray) and images.ndim == 3 and images.shape[-1] == shape[-1] > 1:
+    if is_one_image(images, shape):
         raise UserError(f"an array of shape {images.shape} is one image; give a list of images")
     rows = []
     for number, image in enumerate(images):
         if isinstance(image, str | os.PathLike):
             image = open_picture(Path(image), shape[-1])
+        if isinstance(image, Image.Image):
+            image = to_array(image, shape[-1], f"image {number}")
         image = np.asarray(image)
         image = image[..., None] if image.ndim == 2 else image
         if kind == np.uint8 and image.dtype != np.uint8:
@@ -44,6 +47,8 @@ def stack_images(
             raise UserError(
                 f"image {number} holds {image.dtype}; the network takes floats, as in its training"
             )
+        if kind != np.uint8 and not np.isfinite(image).all():
+            raise UserError(f"image {number} holds NaN or inf; repair or drop it")
         if crop is not None and image.ndim == 3:
             image = fit(image, shape[-1], View(shape[0], crop))
         if image.shape != tuple(shape):
@@ -52,3 +57,9 @@ def stack_images(
             )
         rows.append(image.astype(kind))
     return np.stack(rows) if rows else np.zeros((0, *shape), kind)
+
+
+def is_one_image(images: Any, shape: Sequence[int]) -> bool:
+    """Return whether an array is [height, width, channel], not grey images [n, height, width]."""
+    is_array = isinstance(images, np.ndarray) and images.ndim == 3
+    return is_array and images.shape[-1] == shape[-1] and images.shape[1:] != tuple(shape[:2])

@@ -11,6 +11,7 @@ from kdjax.data.class_labels import Labels
 from kdjax.data.digest import digest
 from kdjax.data.images.decode import View, drop_unreadable, fit
 from kdjax.data.images.streaming import Records, RecordSet
+from kdjax.errors import UserError
 
 
 class StoredImages(Protocol):
@@ -49,14 +50,16 @@ def labelled_set(
         skip_unreadable: omit images that cannot be read, with a warning.
     """
     train, by_split = images["train"], labels.by_split
-    first_of_class = np.unique(by_split["train"], return_index=True)[1]
-    with ThreadPoolExecutor() as threads:
-        channels = max(threads.map(train.channels, map(int, first_of_class)))
     rows = {split: np.arange(len(label)) for split, label in by_split.items()}
     if skip_unreadable:
-        rows = {
-            split: _readable(where, each, rows[split], channels) for split, each in images.items()
-        }
+        rows = {split: _readable(where, each, rows[split]) for split, each in images.items()}
+    classes, firsts = np.unique(by_split["train"][rows["train"]], return_index=True)
+    if (lost := np.setdiff1d(by_split["train"], classes)).size:
+        raise UserError(
+            f"{where}: no picture of {labels.class_names[lost[0]]} in train is readable"
+        )
+    with ThreadPoolExecutor() as threads:
+        channels = max(threads.map(train.channels, map(int, rows["train"][firsts])))
     records = {
         split: Records(
             partial(_get, each, rows[split], by_split[split], channels),
@@ -82,10 +85,10 @@ def labelled_set(
     )
 
 
-def _readable(where: str, images: StoredImages, rows: np.ndarray, channels: int) -> np.ndarray:
+def _readable(where: str, images: StoredImages, rows: np.ndarray) -> np.ndarray:
     places = {images.where(row): row for row in map(int, rows)}
-    colours = max(channels, 3)  # a colour picture in a grey set is an error, not unreadable
-    dropped = drop_unreadable(lambda name: images.get(places[name], colours), places, where)
+    # three channels: a colour picture in a grey set is an error, not unreadable
+    dropped = drop_unreadable(lambda name: images.get(places[name], 3), places, where)
     return np.setdiff1d(rows, [places[name] for name in dropped])
 
 

@@ -1,5 +1,6 @@
 """Images with labels in a table: encoded pictures, paths of pictures, or arrays of pixels."""
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from functools import partial
 from io import BytesIO
@@ -35,15 +36,22 @@ class ImageColumn(NamedTuple):
 
     def where(self, row: int) -> str:
         """Return the place of an image, for errors."""
-        return f"{self.files[0]}: row {row} of {self.name}"
+        file, row = self._place(row)
+        return f"{file}: row {row} of {self.name}"
+
+    def _place(self, row: int) -> tuple[Path, int]:
+        """Return the file that holds a row of the split, and the row in it."""
+        starts = read_table(self.files, self.changed).starts
+        number = bisect_right(starts, row) - 1
+        return self.files[number], row - starts[number]
 
     def content(self, row: int) -> Path | bytes | np.ndarray:
-        """Return a stored image, of a relative path below the table's folder."""
+        """Return a stored image; a relative path is below the folder of the row's file."""
         value = self.value(row)
         if isinstance(value, bytes):
             return value
         if isinstance(value, str) and value:
-            return self.files[0].parent / Path(value).expanduser()
+            return self._place(row)[0].parent / Path(value).expanduser()
         array = np.asarray(value) if isinstance(value, list) else np.zeros(0)
         array = array if array.ndim != 2 else array[..., None]
         is_image = array.ndim == 3 and array.shape[-1] in (1, 3, 4)

@@ -132,6 +132,8 @@ def open_prepared(
     Raises:
         UserError: the set is not on disk, or not in the array_record format.
     """
+    if builder.info.splits and split not in builder.info.splits:
+        raise UserError(f"{key}={name} has the splits {', '.join(builder.info.splits)}, no {split}")
     folder = path or os.path.join("~", "tensorflow_datasets")
     command = f"tfds build {name} --data_dir={folder} --file_format=array_record"
     try:

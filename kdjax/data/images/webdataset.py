@@ -133,6 +133,11 @@ def _samples(storage: Storage, file: PurePath, label: str) -> Iterator[tuple[str
             for member in shard:
                 folder, _, name = member.name.rpartition("/")
                 stem, _, suffix = name.partition(".")
+                if member.issym() or member.islnk():
+                    raise UserError(
+                        f"{file}: {member.name} is a link; write the shard with tar --dereference "
+                        "--hard-dereference"
+                    )
                 if not member.isfile() or not stem:
                     continue
                 name = f"{folder}/{stem}" if folder else stem
@@ -144,6 +149,8 @@ def _samples(storage: Storage, file: PurePath, label: str) -> Iterator[tuple[str
                 if suffix.lower() in (label, "json"):
                     stream.seek(member.offset_data)
                     content = stream.read(member.size)
+                if suffix.lower() in sample:
+                    raise UserError(f"{file} holds {member.name} twice; give each sample a key")
                 sample[suffix.lower()] = (member.offset_data, member.size, content)
             is_whole = _is_empty_from(stream, shard.offset)
     except (OSError, tarfile.TarError) as error:

@@ -7,12 +7,13 @@ from typing import TypeVar
 from kdjax import data, models
 from kdjax.errors import UserError, prefix_errors
 from kdjax.evaluation import TASKS, rouge
+from kdjax.experiment.build.pixel_range import check_same_range, normalised
 from kdjax.experiment.build.plan import TaskData
 from kdjax.experiment.config import schema_lookup
 from kdjax.experiment.config.schema import Config, Data
 from kdjax.report import files, staging
 from kdjax.train.step import Prepare
-from kdjax.types import Array, Batch, Source, Spec
+from kdjax.types import Array, Batch, Source
 
 T = TypeVar("T")
 
@@ -128,7 +129,7 @@ def load(
     names = data.digest({"class names": source.spec.class_names})
     source = source._replace(digest={**source.digest, **names})
     if not source.spec.vocab_size:
-        source = source._replace(spec=_normalised(source.spec, config.data))
+        source = source._replace(spec=normalised(source.spec, config.data))
     return TaskData(source, TASKS[kind], dataset)
 
 
@@ -148,6 +149,7 @@ def with_test_splits(own: TaskData, other: TaskData) -> TaskData:
         if old != new:
             raise UserError(f"the data of --config.data has {name} {new}, but the run has {old}")
 
+    check_same_range(own.source.spec, other.source.spec)
     seconds = [data.second and data.second.source.spec.vocabulary for data in (own, other)]
     if seconds[0] != seconds[1]:
         raise UserError(
@@ -190,8 +192,9 @@ def _merged_texts(own: data.LanguageSet, other: data.LanguageSet) -> data.Langua
 
 def eval_crop(config: Config) -> float | None:
     """Return `data.eval_crop` as it is used; None where images are not resized."""
-    is_image = config.data.name not in (*data.PAIRS, "text", "lm", "coco")
-    return data.eval_crop(_options(data.ImageOptions, config)) if is_image else None
+    name = config.data.name
+    is_image = name not in (*data.PAIRS, "text", "lm", "coco")
+    return data.eval_crop(name, _options(data.ImageOptions, config)) if is_image else None
 
 
 def _with_local_files(table: Data) -> Data:
@@ -258,23 +261,3 @@ def _refuse_foreign(table: Data) -> None:
             raise UserError(
                 f"data.{key} is {getattr(table, key)!r}, but coco does not take it; remove it"
             )
-
-
-def _normalised(spec: Spec, table: Data) -> Spec:
-    """Return the spec with the mean and std of a config instead of the training split's."""
-    for key in ("mean", "std"):
-        values = getattr(table, key)
-        if values is None:
-            continue
-        if len(values) != spec.shape[-1] or (key == "std" and not all(v > 0 for v in values)):
-            raise UserError(
-                f"data.{key} is {tuple(values)}; it must have {spec.shape[-1]} numbers, one per "
-                f"channel{', all > 0' if key == 'std' else ''}"
-            )
-        if spec.scale == 255 and max(map(abs, values)) > 1:
-            raise UserError(
-                f"data.{key} is {tuple(values)}; pixels are divided by 255 first, so give numbers "
-                "up to 1"
-            )
-        spec = spec._replace(**{key: tuple(float(value) for value in values)})
-    return spec

@@ -103,8 +103,10 @@ def _images(file: Path, network: Predictor | Detector) -> Inputs:
             yield from _images(picture, network)
         return
     _check_file(file)
-    if file.suffix in (".npy", ".npz"):
-        for number, image in enumerate(_array(file)):
+    if file.suffix.lower() in (".npy", ".npz"):
+        images = _array(file)
+        images = images[None] if data.is_one_image(images, network.config["shape"]) else images
+        for number, image in enumerate(images):
             yield f"{file}:{number}", image
         return
     image = data.open_picture(file, network.config["shape"][-1])

@@ -163,9 +163,11 @@ def score(
     program: Program,
     state: State,
     tracker: loop.DivergenceTracker,
+    say: Callable[[str], None],
 ) -> GroupScores:
     """Return the final scores on validation and test, with temperatures fitted on validation.
 
+    Members whose validation NLL is NaN have diverged.
     Texts and detections are those of the first member that has not diverged. A round of successive
     halving has only the scores on validation.
     """
@@ -175,12 +177,15 @@ def score(
     bins: Bins = {}
     results: dict[str, dict[str, np.ndarray]] = {}
     samples: dict[str, Any] = {}
-    rows = range(len(group.members))
-    finite = next((row for row in rows if row not in tracker.diverged), 0)
+    rows, finite = range(len(group.members)), 0
     extra = [split for split in experiment.source.evals if split.startswith("test_")]
     for split in ("validation", *extra, "test") if group.stop is None else ("validation",):
         predictions = predict(split)
         results[split], bins = task.test_metrics(evaluation, predictions, fitted)
+        if split == "validation":
+            for line in tracker.check_scores(group.last_step, results[split]):
+                say(f"{group.variant.name}, {line}")
+            finite = next((row for row in rows if row not in tracker.diverged), 0)
         if group.stop is None and multihost.is_first():
             outputs = {role: values[finite:] for role, values in predictions.outputs.items()}
             samples[split] = task.samples(evaluation, split, outputs)

@@ -223,7 +223,7 @@ def _pool(groups: Sequence[Mapping[str, Any]], rows: Sequence[int]) -> Reliabili
     pooled = {}
     for when in groups[0]:
         bins = {
-            name: np.concatenate([np.asarray(group[when][name]) for group in groups])
+            name: np.concatenate([np.asarray(group[when][name], float) for group in groups])
             for name in ("count", "accuracy", "confidence")
         }
         pooled[when] = classification.pool_bins(bins, list(rows))

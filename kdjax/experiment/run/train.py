@@ -139,10 +139,12 @@ def _score_group(results: RunResults, group: MemberGroup, *, best: bool) -> Grou
         results.say(f"{group.variant.name}: the best validations were after steps {steps}")
     earlier = read_group(group)
     diverged = record["diverged"] if earlier is None else earlier.diverged
-    tracker = loop.DivergenceTracker(len(group.members), diverged)
+    tracker = loop.DivergenceTracker(
+        len(group.members), diverged, numbers=group.members, covers_all=False
+    )
     return GroupResult(
-        **score(experiment, group, program, state, tracker)._asdict(),
-        diverged=diverged,
+        **score(experiment, group, program, state, tracker, results.say)._asdict(),
+        diverged={str(row): text for row, text in tracker.diverged.items()},
         seconds=0.0 if earlier is None else earlier.seconds,
         offset=0 if earlier is None else earlier.offset,
         steps=int(state.step),
@@ -224,7 +226,7 @@ def _train_group(
             return record["seconds"] + time.perf_counter() - started
 
         state = hooks.fit(state, _saver(manager, program, log, tracker, frozen, seconds))
-        scores = score(experiment, group, program, state, tracker)
+        scores = score(experiment, group, program, state, tracker, say)
         if group.stop is None:
             hooks.write_test(scores)
         result = GroupResult(

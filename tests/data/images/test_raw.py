@@ -52,3 +52,18 @@ def test_one_image_or_integers_for_a_network_of_floats_are_refused():
         stack_images(np.zeros((8, 9, 3), np.uint8), (8, 8, 3), scale=255, crop=1.0)
     with pytest.raises(UserError, match="image 0 holds uint8; the network takes floats"):
         stack_images(np.zeros((1, 8, 8, 3), np.uint8), (8, 8, 3), scale=1.0, crop=None)
+    with pytest.raises(UserError, match=r"shape \(8, 9, 1\) is one image; give a list"):
+        stack_images(np.zeros((8, 9, 1), np.uint8), (8, 8, 1), scale=255, crop=1.0)
+    with pytest.raises(UserError, match="image 1 holds NaN or inf"):
+        stack_images(np.array([[[0.0]], [[np.nan]]]), (1, 1, 1), scale=1.0, crop=None)
+
+
+def test_pictures_of_pillow_are_read_like_their_files(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    path = tmp_path / "palette.png"
+    Image.fromarray(image).quantize(16).save(path)
+    from_file, from_memory = (
+        stack_images([picture], (8, 8, 3), scale=255, crop=1.0)
+        for picture in (path, Image.open(path))
+    )
+    np.testing.assert_array_equal(from_file, from_memory)

@@ -101,7 +101,11 @@ def test_unreadable_pictures(tmp_path):
     [
         ({}, {"label": "lbl"}, "data.columns.label is 'lbl', .* has the columns image, label"),
         ({"label": ["x"] * 6}, {}, "test has the class 'x', but the classes are ant, bee, cat"),
-        ({"label": [3] * 6}, {}, "test has the class 3"),
+        (
+            {"label": [3] * 6},
+            {},
+            "test has the label 3; labels number the 3 named classes from 0 to 2",
+        ),
         ({"label": [0.5] * 6}, {}, "the label of row 0 is '0.5'"),
         ({"names": ("ant", "cat", "bee")}, {}, "classes of test are ant, cat, bee but those of tr"),
     ],
@@ -155,3 +159,64 @@ def test_a_name_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"pip install 'kdjax\[hf\]'"):
         load("owner/cats")
+
+
+def test_paths_are_relative_to_the_file_of_their_row(tmp_path):
+    for number, folder in enumerate(("a", "b")):
+        place = tmp_path / "train" / folder
+        place.mkdir(parents=True)
+        for row in range(6):
+            (place / f"{row}.png").write_bytes(tiny_tables.picture(100 * number + row))
+        lines = [f"{row}.png,{'ant' if row % 2 else 'bee'}" for row in range(6)]
+        (place / "meta.csv").write_text("\n".join(["image,label", *lines]))
+    pixels = load(tmp_path, validation=2, test=2).arrays["image"][:, 0, 0, 0]
+    assert {*pixels.tolist()} <= {*range(6), *range(100, 106)}
+    assert 0 < np.sum(pixels >= 100) < 8
+    assert len(set(pixels.tolist())) == len(pixels) == 8
+    (tmp_path / "train" / "b" / "3.png").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"b/meta.csv: row 3 of image is not a readable picture"):
+        load(tmp_path)
+
+
+def test_files_that_number_classes_otherwise_are_refused(tmp_path):
+    tiny_tables.save_to_disk(tmp_path)
+    other = tiny_tables.arrow_table(5, names=tiny_tables.NAMES[::-1])
+    tiny_tables.write_arrow(tmp_path / "train" / "data-1.arrow", other)
+    with pytest.raises(UserError, match="name other classes, or the same in another order"):
+        load(tmp_path)
+
+
+def test_a_class_without_readable_pictures_is_refused(tmp_path):
+    image = [{"bytes": tiny_tables.picture(row) if row % 3 else b""} for row in range(9)]
+    path = tiny_tables.save_to_disk(tmp_path, 9, 9, image=image)
+    with (
+        pytest.warns(UserWarning, match="3 unreadable pictures were skipped"),
+        pytest.raises(UserError, match="no picture of ant in train is readable"),
+    ):
+        load(path, unreadable="skip")
+
+
+def test_the_first_picture_of_a_class_may_be_unreadable(tmp_path):
+    image = [{"bytes": tiny_tables.picture(row) if row else b""} for row in range(20)]
+    path = tiny_tables.save_to_disk(tmp_path, 20, 20, image=image)
+    with pytest.warns(UserWarning, match="1 unreadable pictures were skipped"):
+        assert load(path, validation=2, unreadable="skip").size["train"] == 17
+
+
+def test_shards_are_counted(tmp_path):
+    for number in (0, 1, 3):
+        name = f"train-{number:05d}-of-00004.parquet"
+        pq.write_table(tiny_tables.arrow_table(6), tmp_path / name)
+    with pytest.warns(UserWarning, match="train has 3 of 4 shards"):
+        assert load(tmp_path, validation=2, test=2).size["train"] == 14
+    pq.write_table(tiny_tables.arrow_table(6), tmp_path / "train-00000-of-00001.parquet")
+    with pytest.raises(UserError, match="train is divided into 1 and 4 shards"):
+        load(tmp_path)
+
+
+def test_a_file_of_two_splits_is_refused(tmp_path):
+    (tmp_path / "training").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / "training" / f"{split}.csv").write_text("image,label\na.png,0\n")
+    with pytest.raises(UserError, match=r"training/test.csv: .* both train and test; rename it"):
+        load(tmp_path)

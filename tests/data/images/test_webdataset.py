@@ -1,6 +1,8 @@
 """WebDataset's .tar shards: order, restart, labels, and what is refused."""
 
+import io
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -222,3 +224,17 @@ def test_a_bucket_that_cannot_be_read_ends_the_run(in_bucket, service):
             load(address, on_device=False, unreadable="skip")
     with pytest.raises(UserError, match=r"does not exist; give a folder of \.tar shards"):
         load(f"{address}-none")
+
+
+def test_links_and_doubled_samples_are_refused(tmp_path):
+    samples = tiny_tables.samples(4)
+    tiny_tables.write_shard(tmp_path / "train-0.tar", [*samples, *samples[-1:]])
+    with pytest.raises(UserError, match=r"holds 0003.png twice"):
+        load(tmp_path)
+    tiny_tables.write_shard(tmp_path / "train-0.tar", samples)
+    with tarfile.open(tmp_path / "train-0.tar", "a") as shard:
+        link = tarfile.TarInfo("0004.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "0003.png"
+        shard.addfile(link, io.BytesIO())
+    with pytest.raises(UserError, match=r"0004.png is a link; write the shard with tar --deref"):
+        load(tmp_path)

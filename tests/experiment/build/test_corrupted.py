@@ -17,7 +17,7 @@ def streamed(examples):
     """Return a source that reads only the rows of a block."""
 
     def test():
-        yield {"image": np.zeros((len(examples), 2, 2, 1)), "label": np.array(examples)}
+        yield {"image": np.ones((len(examples), 2, 2, 1)), "label": np.array(examples)}
 
     return Source(
         spec=SPEC,
@@ -51,3 +51,7 @@ def test_floats_outside_0_to_1_are_refused():
     assert len(with_corruptions(scaled).source.evals) > 1
     with pytest.raises(UserError, match="images of 0 to 1; the test images have 200 to 200"):
         with_corruptions(experiment)
+    small = parts.source._replace(spec=parts.source.spec._replace(scale=1000.0))
+    scaled = experiment._replace(data=parts._replace(source=small))
+    with pytest.raises(UserError, match="images of 0 to 1000; the test images have 200 to 200"):
+        with_corruptions(scaled)

@@ -7,7 +7,10 @@ from kdjax.data import save_tokenizer
 from kdjax.errors import UserError
 from kdjax.experiment.build import data
 from kdjax.experiment.build.build import build, with_test_data
+from kdjax.experiment.build.pixel_range import normalised
 from kdjax.experiment.config import resolve
+from kdjax.experiment.config.schema import Data
+from kdjax.types import Spec
 from tests.data import tiny_coco, tiny_language, tiny_text
 
 
@@ -92,3 +95,29 @@ def test_data_of_other_classes_or_shapes_are_refused():
         data.with_test_splits(own, load(name="synthetic", num_classes=3, shape=(4, 5, 1)))
     with pytest.raises(UserError, match="has num_classes 2, but the run has 3"):
         data.with_test_splits(own, load(name="synthetic", num_classes=2, shape=(4, 4, 1)))
+
+
+def test_data_in_another_range_are_refused():
+    own, other = (load(name="synthetic", num_classes=3, shape=(4, 4, 1)) for _ in range(2))
+    spec = own.source.spec
+    wide = spec._replace(mean=(255 * spec.mean[0],), std=(255 * spec.std[0],))
+    other = other._replace(source=other.source._replace(spec=wide))
+    with pytest.raises(UserError, match=r"but those of the run .*; store both in the same range"):
+        data.with_test_splits(own, other)
+
+
+def test_a_mean_in_another_range_is_refused():
+    floats = Spec((4, 4, 1), 3, ("a", "b", "c"), (0.4,), (0.2,), 1.0)
+    with pytest.raises(UserError, match=r"mean is \(127.5,\), far from the mean of the training"):
+        normalised(floats, Data(mean=(127.5,)))
+    assert normalised(floats, Data(mean=(0.0,))).mean == (0.0,)
+    with pytest.raises(UserError, match=r"mean is \(4.88,\); pixels are divided by 16 first"):
+        load(name="digits", mean=(4.88,))
+
+
+def test_arrays_are_not_cropped_and_an_export_states_no_crop():
+    keys = {"name": "synthetic", "num_classes": 3, "shape": (8, 8, 1), "image_size": 8}
+    with pytest.raises(UserError, match=r"data.eval_crop is 0.5, but synthetic holds arrays"):
+        load(**keys, eval_crop=0.5)
+    config = resolve.from_dict({"data": {**keys, "augment": "resized_crop_flip"}})
+    assert data.eval_crop(config) is None

@@ -81,6 +81,10 @@ def test_a_folder_predicts_arrays_of_any_size(exported):
     assert cli.main([*argv, f"--out={folder / 'npz.csv'}"]) == 0
     lines = (folder / "npz.csv").read_text().splitlines()
     assert [line.split(",")[1] for line in lines[1:]] == list(together.labels)
+    np.save(folder / "one.npy", np.atleast_3d(images[0]))  # [height, width, channel]
+    one = [*argv[:2], f"--input={folder / 'one.npy'}", f"--out={folder / 'one.csv'}"]
+    assert cli.main(one) == 0
+    assert len((folder / "one.csv").read_text().splitlines()) == 2
 
 
 PROCESS = """
