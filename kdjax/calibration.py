@@ -62,7 +62,7 @@ def _checked(logits: Logits, labels: Labels, mask: Mask) -> tuple[Array, Array, 
     counted = jnp.ones(labels.shape, bool) if mask is None else jnp.asarray(mask) > 0
     if counted.shape != labels.shape:
         raise UserError(f"mask: shape {counted.shape} must be that of the labels {labels.shape}")
-    return logits, labels, counted
+    return logits, labels.astype(jnp.promote_types(labels.dtype, jnp.int32)), counted
 
 
 def _flat(logits: Logits, labels: Labels, mask: Mask) -> tuple[Array, Array, Array]:

@@ -236,6 +236,15 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"mask: shape \(1,\).*\(4,\)"):
             ROWS[name](logits, jnp.zeros(4, jnp.int32), mask=jnp.ones(1))
 
+    @pytest.mark.parametrize("name", sorted(ROWS))
+    @pytest.mark.parametrize("dtype", [np.int8, np.uint8])
+    def test_labels_of_one_byte(self, name, dtype):
+        logits = jnp.asarray(np.random.default_rng(0).normal(size=(4, 300)), jnp.float32)
+        labels = np.array([3, 44, 100, 127])
+        np.testing.assert_allclose(
+            ROWS[name](logits, labels.astype(dtype)), ROWS[name](logits, labels), rtol=1e-6
+        )
+
     @pytest.mark.parametrize("function", [*BINNED, calibration.reliability])
     def test_zero_bins_are_an_error(self, function):
         with pytest.raises(ValueError, match="num_bins: must be an integer >= 1, got 0"):

@@ -67,7 +67,7 @@ def operator_norm(
     check_integer("num_iterations", num_iterations, 1)
     if not 0 < failure < 1:
         raise UserError(f"failure: must lie in (0, 1), got {failure:g}")
-    at = jnp.asarray(point, jnp.result_type(float, point))
+    at = jnp.asarray(point, _at_least_float32(point))
     # A loop of jitted steps: a convolution inside lax.scan is ten times slower on the CPU.
     step = jax.jit(lambda v: _squared_step(function, at, v))
     start = jax.random.normal(key, at.shape, at.dtype)
@@ -79,6 +79,10 @@ def operator_norm(
     share = math.log(failure) + 0.5 * math.log(math.pi / 2)
     upper = jnp.exp((log_size - share) / (2 * num_iterations))
     return OperatorNorm(forward, jnp.maximum(upper, forward))
+
+
+def _at_least_float32(point: Numbers) -> jnp.dtype:
+    return jnp.promote_types(jnp.result_type(float, point), jnp.float32)
 
 
 def _squared_step(
@@ -107,7 +111,7 @@ def operator_norm_exact(function: Callable[[Array], Array], point: Numbers) -> f
     >>> print(operator_norm_exact(lambda x: x[:1] - x[1:], jnp.zeros(2)).__round__(4))
     1.4142
     """
-    at = jnp.asarray(point, jnp.result_type(float, point))
+    at = jnp.asarray(point, _at_least_float32(point))
     out = jax.eval_shape(function, at)
     if out.size * at.size > 4_000_000:
         raise UserError(f"function: its Jacobian is {out.size} x {at.size}; use operator_norm")

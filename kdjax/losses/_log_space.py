@@ -27,6 +27,7 @@ def known_labels(labels: ArrayLike, classes: int) -> tuple[Array, Array]:
     masked, has no NaN gradient.
     """
     labels = jnp.asarray(labels)
+    labels = labels.astype(jnp.promote_types(labels.dtype, jnp.int32))  # bytes would wrap
     known = (labels >= 0) & (labels < classes)
     return known, jnp.where(known, labels, 0)
 

@@ -37,7 +37,19 @@ def with_titles(record: RunRecord) -> RunRecord:
     names = {variant.name: variant.title or variant.name for variant in report.variants}
     if len(set(names.values())) < len(names):
         return record
-    variants = tuple(replace(v, name=names[v.name], title=v.name) for v in report.variants)
+    sources = {f"variant {name}": f"variant {title}" for name, title in names.items()}
+    variants = tuple(
+        replace(
+            variant,
+            name=names[variant.name],
+            title=variant.name,
+            roles={
+                role: replace(player, source=sources.get(player.source or "", player.source))
+                for role, player in variant.roles.items()
+            },
+        )
+        for variant in report.variants
+    )
     metrics = [
         {**line, "variant": names.get(line["variant"], "")} if "variant" in line else line
         for line in record.metrics

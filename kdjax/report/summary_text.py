@@ -46,8 +46,10 @@ def _describe_training(report: RunSummary) -> str:
         length += f" ({report.epochs:.1f} epochs)" if report.epochs else ""
         tables = report.config.get("variants") or {}
         for variant in report.variants:
-            own = (tables.get(variant.name) or {}).get("num_steps")
-            length += f", {variant.title or variant.name} for {own:,} steps" if own else ""
+            # the name of a variant in a report may be its title, and the reverse
+            table = tables.get(variant.name) or tables.get(variant.title) or {}
+            own, name = table.get("num_steps"), variant.name
+            length += f", {name} for {own:,} steps" if own else ""
     variants = "One variant was" if count == 1 else f"{count} variants were"
     return f"{variants} trained{where}{examples}{length}."
 

@@ -37,10 +37,11 @@ def trade_off(reports: Sequence[tuple[str, RunSummary]], role: str) -> str | Non
 
     Returns:
       An SVG with a point a variant and bars of ± one sd over seeds, or None for fewer than three
-      points or if the runs have different metrics.
+      points or if the runs have different data or metrics.
     """
     metrics = {tuple(main_metrics(report)) for _, report in reports}
-    if len(metrics) > 1:
+    data = {(report.data.name, report.data.num_classes) for _, report in reports}
+    if len(metrics) > 1 or len(data) > 1:
         return None
     first, *others = metrics.pop()
     x = column_of(first)

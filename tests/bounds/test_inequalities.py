@@ -198,6 +198,16 @@ def test_operator_norm_of_a_convolution():
     assert exact <= float(actual.upper) <= exact * 1.15
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_the_upper_value_is_a_bound_for_a_point_of_half_precision(dtype):
+    weights = 6.125 * jnp.eye(16)
+    actual = bounds.operator_norm(
+        lambda x: weights.astype(x.dtype) @ x, jnp.zeros(16, dtype), key=jax.random.key(0)
+    )
+    assert actual.lower == pytest.approx(6.125, rel=1e-5)
+    assert actual.upper >= 6.125 * (1 - 1e-5)
+
+
 def test_operator_norm_of_zero_is_zero():
     actual = bounds.operator_norm(lambda x: 0 * x, jnp.ones(3), key=jax.random.key(0))
     assert float(actual.lower) == 0

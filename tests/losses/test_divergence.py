@@ -300,6 +300,13 @@ class TestErrors:
         with pytest.raises(ValueError, match=f"^{name}: must"):
             function(jnp.zeros((2, 3)), jnp.zeros((2, 3)), **{name: value})
 
+    def test_labels_of_one_byte(self):
+        z = jnp.asarray(np.random.default_rng(0).normal(size=(3, 1000)), jnp.float32)
+        labels = np.array([3, 44, 127])
+        np.testing.assert_array_equal(
+            losses.cross_entropy(z, labels.astype(np.int8)), losses.cross_entropy(z, labels)
+        )
+
     def test_invalid_labels_are_errors(self):
         z = jnp.zeros((2, 3))
         with pytest.raises(ValueError, match=r"labels: shape \(3,\).*\(2, 3\)"):

@@ -202,6 +202,12 @@ def test_titles_stand_for_names(report):
     baseline = statistics.baseline_of(record.report, "student")
     assert baseline.name == "CE"  # called alone in the config
     assert record.metrics[0]["variant"] == "BD-KD"
+    roles = report["variants"][1]["roles"]
+    roles["teacher"]["source"] = "variant alone"
+    report["config"]["variants"] = {"kd": {"num_steps": 50}}
+    record = with_titles(RunRecord("a", from_json(RunSummary, report)))
+    assert record.report.variants[1].roles["teacher"].source == "variant CE"
+    assert ", KD for 50 steps" in summary_text.summary(record.report)
     report["variants"][0]["title"] = "KD"
     same = RunRecord("a", from_json(RunSummary, report))
     assert with_titles(same) == same

@@ -82,3 +82,6 @@ def test_the_pages_of_one_and_several_runs_have_the_figure(report):
     both = html.page([RunRecord("a", report), RunRecord("b", report)])
     assert both.count('aria-label="accuracy % against ECE %') == 3
     assert ">b: kd<" in both
+    other = dataclasses.replace(report, data=dataclasses.replace(report.data, name="other"))
+    apart = html.page([RunRecord("a", report), RunRecord("b", other)])
+    assert apart.count('aria-label="accuracy % against ECE %') == 2

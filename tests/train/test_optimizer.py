@@ -152,6 +152,11 @@ def test_schedules(name):
         assert float(schedule(step)) == pytest.approx(value, abs=1e-6), step
 
 
+def test_boundaries_behind_the_end_are_reported():
+    with pytest.warns(UserWarning, match=r"boundaries is \(4, 8\), but the run has 8 steps"):
+        learning_rate_schedule("step", num_steps=8, boundaries=(4, 8))
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_warmup_rises_then_the_schedule_continues(name):
     options, _ = SCHEDULES[name]

@@ -66,7 +66,8 @@ def spearman_by_setting(
 
     Returns:
         A Correlation for each column. The intervals are percentiles; they are valid for similar
-        settings on the same data.
+        settings on the same data, and NaN for fewer than six settings, whose draws repeat a few
+        values.
 
     Raises:
         UserError: different lengths, fewer than three settings, non-finite numbers.
@@ -98,6 +99,8 @@ def spearman_by_setting(
     values = coefficients(np.arange(len(groups)))  # [columns, 3]
     count = len(groups)
     drawn = np.array([coefficients(rng.integers(0, count, count)) for _ in range(draws)])
+    if count < 6:
+        drawn = np.full_like(drawn, np.nan)
     return {
         name: Correlation(*map(_interval, values[number], drawn[:, number].T))
         for number, name in enumerate(columns)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 import numpy as np
 
 from kdjax.bounds.studies.correlation import Correlation, Interval, spearman, spearman_by_setting
-from kdjax.bounds.studies.networks import NetworkBounds
+from kdjax.bounds.studies.networks import NetworkBounds, layer_order
 from kdjax.bounds.studies.results import Line, Panel, StudyResult, Table
 from kdjax.errors import UserError
 
@@ -124,11 +124,12 @@ def _cloud(
 def _levels(selected: Groups) -> Panel:
     """Return the mean bound by layer of the selected students of each variant."""
     lines = []
-    names: list[str] = []
+    networks = [network for group in selected.values() for network in group]
+    names = layer_order([layer.name for layer in network.layers] for network in networks)
     for variant, group in selected.items():
-        names = [layer.name for layer in group[0].layers]
+        places = [names.index(layer.name) for layer in group[0].layers]
         bounds = np.array([[layer.bound for layer in network.layers] for network in group])
-        lines.append(Line(variant, "upper bound", range(len(names)), bounds.mean(axis=0).tolist()))
+        lines.append(Line(variant, "upper bound", places, bounds.mean(axis=0).tolist()))
     return Panel("bound by layer, chosen settings", "layer", "bound, nats", lines, "y", names)
 
 
@@ -155,6 +156,15 @@ def _spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.4g} ± {sd:.2g}"
 
 
+def _ratio_of_means(pairs: Sequence[tuple[float, float]]) -> str:
+    """Return the mean of the firsts over that of the seconds; "-" if the latter may be 0."""
+    if not pairs:
+        return "-"
+    above, below = np.array(pairs).T
+    error = np.std(below, ddof=1) / math.sqrt(len(below)) if len(below) > 1 else 0.0
+    return f"{above.mean() / below.mean():.4g}" if below.mean() > error else "-"
+
+
 def _variant_table(selected: Groups, groups: Groups) -> Table:
     """Tabulate selected students: gaps, bounds, and ratios to the baseline paired by seed."""
     baseline = next(iter(selected))
@@ -171,10 +181,10 @@ def _variant_table(selected: Groups, groups: Groups) -> Table:
                 _spread([n.train_loss for n in group]),
                 _spread([n.gap for n in group]),
                 _spread([n.bound for n in group]),
-                _spread([n.bound / n.gap for n in group]),
+                _ratio_of_means([(n.bound, n.gap) for n in group]),
                 _spread([n.logit_range for n in group]),
                 _spread([a.bound / b.bound for a, b in pairs]),
-                _spread([a.gap / b.gap for a, b in pairs]),
+                _ratio_of_means([(a.gap, b.gap) for a, b in pairs]),
                 _ratio_at_equal_values(groups[variant], all_base),
             )
         )
@@ -192,7 +202,8 @@ def _variant_table(selected: Groups, groups: Groups) -> Table:
         "bounds' ratio at equal values",
     )
     notes = (
-        "Mean ± sd over seeds at the values that validation chose; ratios paired by seed. Last "
+        "Mean ± sd over seeds at the values that validation chose; bounds' ratio paired by seed, "
+        "ratios of gaps of the means (-: a gap within a standard error of 0, or below). Last "
         "column: at equal swept values and seeds, geometric mean over all of them (least and "
         "largest).",
     )
@@ -242,10 +253,7 @@ def _funnel_table(groups: Groups) -> Table:
 def _correlation_table(
     correlations: Mapping[str, Correlation], students: int, settings: int
 ) -> Table:
-    rows = [
-        (name, *(f"{x.value:.2f} [{x.low:.2f}, {x.high:.2f}]" for x in correlation))
-        for name, correlation in correlations.items()
-    ]
+    rows = [(name, *map(_with_interval, correlation)) for name, correlation in correlations.items()]
     header = ("against the loss gap", "overall", "between settings", "within settings")
     notes = (
         f"Spearman over {students} students in {settings} settings (method and swept values). 95 % "
@@ -255,6 +263,10 @@ def _correlation_table(
         "partial, the range of the logits held.",
     )
     return Table("What tracks the gap", header, rows, notes=notes)
+
+
+def _with_interval(x: Interval) -> str:
+    return f"{x.value:.2f}" + (f" [{x.low:.2f}, {x.high:.2f}]" if math.isfinite(x.low) else "")
 
 
 def _table_within(groups: Groups) -> Table:

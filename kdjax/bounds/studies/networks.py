@@ -1,7 +1,8 @@
 """Types of trained networks with the bounds of their layers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 
@@ -64,3 +65,17 @@ def network_bounds(record: Mapping[str, Any]) -> NetworkBounds:
         funnel=record["funnel"],
         held=record["held"],
     )
+
+
+def layer_order(layers: Iterable[Sequence[str]]) -> list[str]:
+    """Return all layers from the input to the logits, in the order of the deepest networks.
+
+    Args:
+        layers: the names of the layers of each network.
+
+    >>> layer_order([("input", "hidden0", "logits"), ("input", "hidden0", "hidden1", "logits")])
+    ['input', 'hidden0', 'hidden1', 'logits']
+    """
+    names = dict.fromkeys(chain.from_iterable(sorted(layers, key=len, reverse=True)))
+    inner = [name for name in names if name not in ("input", "logits")]
+    return [*("input",) * ("input" in names), *inner, *("logits",) * ("logits" in names)]

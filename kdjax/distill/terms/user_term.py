@@ -22,7 +22,8 @@ def term_factory(function: Any, name: str) -> Callable[..., TermSpec]:
     as defaults, are the scalars of the term. The term does not multiply by T^2.
 
     Raises:
-      UserError: it is neither, or the default of a scalar is not a number.
+      UserError: it is neither, the default of a scalar is not a number, or a scalar is named
+        weight.
 
     >>> def squared(student, teacher, *, temperature=2.0):
     ...     return ((student - teacher) ** 2).mean(-1) / temperature
@@ -44,6 +45,8 @@ def term_factory(function: Any, name: str) -> Callable[..., TermSpec]:
     for key, value in scalars.items():
         if not is_number(value):
             raise UserError(f"{name}: the default of {key} is {value!r}; a scalar is a number")
+    if "weight" in scalars:
+        raise UserError(f"{name}: every term has a weight, which multiplies it; rename the scalar")
     reads_labels = arrays[1] in _LABELS
 
     def loss_fn(student: Outputs, teachers: Teachers, batch: Batch, scalars: Scalars) -> Array:

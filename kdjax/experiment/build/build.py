@@ -27,6 +27,7 @@ from kdjax.experiment.build.models import make_network
 from kdjax.experiment.build.plan import Experiment, TaskData, Variant
 from kdjax.experiment.build.players import extend_network, make_player, player_optimizer
 from kdjax.experiment.build.roles import Roles, check_adapters, resolve_roles
+from kdjax.experiment.build.schedules import warn_of_late_terms
 from kdjax.experiment.build.validate import (
     check_best,
     check_devices,
@@ -81,6 +82,7 @@ def build(config: Any) -> Experiment:
         earlier = {variant.name: variant.shapes for variant in variants}
         with prefix_errors(f"{_where(name)}: "):
             check_halving(roles_of_variant.config)
+            warn_of_late_terms(roles_of_variant.config)
             variant = _variant(name, roles_of_variant, data, batch, labels, earlier)
             check_selection(variant, data)
             variants.append(variant)

@@ -1,12 +1,13 @@
 """Optax schedules from a config: factors on learning rates and on terms' weights."""
 
+import warnings
 from collections.abc import Sequence
 
 import optax
 
 from kdjax.distill import terms
 from kdjax.errors import UserError
-from kdjax.experiment.config.schema import Schedule, TemperatureAnneal, Term, WeightRamp
+from kdjax.experiment.config.schema import Config, Schedule, TemperatureAnneal, Term, WeightRamp
 
 FACTOR = Schedule().factor  # the default
 
@@ -46,6 +47,12 @@ def learning_rate_schedule(
         )
     if factor != FACTOR and name != "step":
         raise UserError(f"schedule.factor is {factor}, which only 'step' reads; remove it")
+    if boundaries and boundaries[-1] >= num_steps:
+        warnings.warn(
+            f"schedule.boundaries is {tuple(boundaries)}, but the run has {num_steps} steps; later "
+            "ones have no effect",
+            stacklevel=2,
+        )
     rest = max(num_steps - warmup_steps, 1)
     if name == "constant":
         main = optax.constant_schedule(1.0)
@@ -78,6 +85,20 @@ def weight_schedule(where: str, term: Term) -> terms.WeightSchedule | None:
             f"{where}.until_step is {term.until_step}; it must be > from_step = {term.from_step}"
         )
     return terms.StepWindow(term.from_step, term.until_step, ramp)
+
+
+def warn_of_late_terms(config: Config) -> None:
+    """Warn of terms whose first step lies behind the last one of the run."""
+    late = [
+        f"roles.{role}.terms.{name}.from_step is {term.from_step}"
+        for role, table in config.roles.items()
+        for name, term in table.terms.items()
+        if term.from_step >= config.num_steps
+    ]
+    if late:
+        warnings.warn(
+            f"{', '.join(late)}, but the run has {config.num_steps} steps: no effect", stacklevel=2
+        )
 
 
 def _ramp(where: str, ramp: WeightRamp) -> optax.Schedule | None:

@@ -109,7 +109,7 @@ def diagnose(
 
     Returns:
       One entry per network. A frozen network from a file appears once for each file; members that
-      diverged are omitted.
+      diverged or were dropped are omitted.
 
     Raises:
       UserError: no finished variant, unknown layers, networks without constants, fewer than two
@@ -150,8 +150,10 @@ def _networks(
             rows = range(len(variant.members)) if every else outcome.chosen[role].members[:1]
             forward = _make_forward(experiment, variant, role)
             for row in rows:
-                if outcome.members[row].diverged:
-                    say(f"{variant.name}: member {row} diverged and is omitted")
+                member = outcome.members[row]
+                if member.diverged or member.dropped is not None:
+                    how = "diverged" if member.diverged else f"was dropped at step {member.dropped}"
+                    say(f"{variant.name}: member {row} {how} and is omitted")
                     continue
                 variables = jax.tree.map(lambda x, row=row: x[row], stacked[role])
                 yield _Network(variant, role, row, models.strip_wrappers(variables), forward)

@@ -50,7 +50,9 @@ def make_report(
         selection=Selection(
             metric=experiment.selection.metric,
             lower_is_better=not experiment.selection.higher_is_better,
-            over=tuple(swept_paths(m for variant in experiment.variants for m in variant.members)),
+            over=tuple(
+                dict.fromkeys(p for v in experiment.variants for p in swept_paths(v.members))
+            ),
         ),
         variants=tuple(results),
         config=resolve.to_dict(config),

@@ -7,6 +7,7 @@ diagnosed, and `bounds.studies.gap_correlation` compares bounds with gaps.
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
@@ -74,7 +75,7 @@ def study(
     }
     study_tables = drawing.study_tables(content)
     parts = [f"# {result.title}", f"Command: `{command}`", *map(as_markdown, study_tables)]
-    workdir.write_json(out / "study.json", content)
+    workdir.write_json(out / "study.json", _finite(content))
     files.write_text(out / "tables.md", "\n\n".join(parts))
     files.write_text(out / "figure.svg", drawing.study_figure(content) + "\n")
     for table in study_tables:
@@ -82,6 +83,15 @@ def study(
     say(f"study: {out / 'study.json'}, {out / 'tables.md'}, {out / 'figure.svg'}")
     if result.broken:
         raise RunError(f"violated: {'; '.join(result.broken)}: please report this")
+
+
+def _finite(content: Any) -> Any:
+    """Return content of a JSON file with null for numbers that JSON has not."""
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def compute(config: Mapping[str, Any]) -> studies.StudyResult:
@@ -128,11 +138,13 @@ def _track_gaps(
     samples, allow = options
     check_samples(samples)  # before the training
     experiment = build(config)
+    role = experiment.config.select.role
+    if without := [v.name for v in experiment.variants if role not in v.players]:
+        raise UserError(f"select.role is {role!r}, which {', '.join(without)} lacks; name another")
     with workdir.occupy(folder):
         digest = experiment.source.digest
         workdir.adopt(folder, experiment.config, command, digest, allow_changed_data=allow)
         results = training.train(experiment, folder, say)
-    role = experiment.config.select.role
     chosen = {result.name: result.chosen[role].members for result in results}
     say(f"measuring the layers of every network on {samples} + {samples} examples")
     networks = diagnose(experiment, folder, say, DiagnosisOptions(samples=samples, members="all"))

@@ -254,11 +254,25 @@ def test_tracking_of_synthetic_students():
         for k in range(5)
     ])  # fmt: skip
     assert methods[1]["bound over alone's"].startswith(f"{ratio:.4g} ±")
+    of_kd = [np.mean([getattr(n, key) for n in networks[35:40]]) for key in ("bound", "gap")]
+    assert methods[1]["bound / gap"] == f"{of_kd[0] / of_kd[1]:.4g}"
     assert [row["logits, exact"] for row in sheet(result, "Funnel layer")] == [30, 30]
     assert drawing.study_figure(as_json(result)).startswith("<svg")
     assert not result.broken
     violated = tracking([*networks[:-1], networks[-1]._replace(held=False)], chosen, draws=9)
     assert violated.broken == ["kd #29"]
+    deep = [n._replace(layers=[n.layers[0], n.layers[0]._replace(name="hidden"), n.layers[1]])
+            for n in networks[30:]]  # fmt: skip
+    levels = next(
+        panel
+        for panel in tracking([*networks[:30], *deep], chosen, draws=9).panels
+        if panel.title == "bound by layer, chosen settings"
+    )
+    assert levels.ticks == ["input", "hidden", "logits"]
+    assert [list(line.x) for line in levels.lines] == [[0, 2], [0, 1, 2]]
+    around_zero = [n._replace(gap=(-1) ** i * 1e-3) for i, n in enumerate(networks)]
+    (row, _) = sheet(tracking(around_zero, chosen, draws=9), "By method")
+    assert row["bound / gap"] == "-"
     diverged = networks[0]._replace(gap=math.nan)
     assert "59 students" in tracking([diverged, *networks[1:]], chosen, draws=9).title
     with pytest.raises(UserError, match="29 finite networks"):
@@ -280,6 +294,7 @@ def test_enumeration_from_the_command_line(tmp_path, capsys):
     assert "KL bound 2" in table
     actual = json.loads((tmp_path / "out" / "study.json").read_text())
     assert actual["config"]["widths"] == [2, 1, 1]
+    assert actual["config"]["inverse_temperature"] is None  # JSON has no infinity
     assert "Gibbs bound" not in [row[0] for row in actual["sheets"][0]["rows"]]  # it is ERM
     assert (tmp_path / "out" / "figure.svg").read_text().startswith("<svg")
     assert "| quantity | must be |" in (tmp_path / "out" / "tables.md").read_text()
@@ -293,7 +308,14 @@ def test_students_from_the_command_line(tmp_path, capsys):
     actual = json.loads((tmp_path / "o" / "study.json").read_text())
     assert actual["title"] == "Bounds of 30 students in 3 settings"
     assert (tmp_path / "o" / "run" / "metrics.jsonl").exists()
-    assert "What tracks the gap" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "What tracks the gap" in table
+    assert "[nan" not in table  # no intervals over three settings
+    text = (tmp_path / "o" / "study.json").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    role = {"net": {**base()["roles"]["student"], "terms": {"ce": {}}}}
+    other = experiment(tmp_path, base(num_steps=3, sweep=rates, roles=role))
+    refused(capsys, ["study", f"--config={other}", f"--out={tmp_path / 'p'}"], "'student', which")
 
 
 def test_errors_are_one_line(tmp_path, capsys):

@@ -15,6 +15,7 @@ from kdjax.experiment.build.build import build
 from kdjax.experiment.commands import overrides
 from kdjax.experiment.config import resolve as configs
 from kdjax.experiment.run import train as running
+from kdjax.experiment.run.loss_formula import loss_formula
 from kdjax.experiment.run.member_groups import MemberGroup, checkpoint_dir, member_groups
 from kdjax.experiment.run.program import device_batches, make_program
 from kdjax.experiment.run.results import load_group_state
@@ -149,6 +150,30 @@ def test_a_critics_term_keeps_its_student_training():
         {"ft": CriticRole(critics.factor_transfer(), ("student", "teacher"), {"paraphrase": {}})},
     )
     assert ft == ()
+
+
+def test_the_formula_of_a_loss_has_the_weights_of_critics():
+    settings = config()
+    settings["roles"]["crd"]["terms"]["contrast"] |= {"weight": 0.8, "until_step": 1}
+    (variant,) = build(settings).variants
+    assert loss_formula(variant, "student").endswith(" + 0.8 ramp crd.contrast")
+    ft = CriticRole(
+        critics.factor_transfer(),
+        ("student", "teacher"),
+        {"paraphrase": {"weight": 1.0}, "factor_transfer": {"weight": 2.0}},
+    )
+    assert loss_formula(variant._replace(critics={"ft": ft}), "student").endswith(
+        " + 2 ft.factor_transfer"
+    )
+
+
+def test_the_formula_of_a_loss_names_each_weight_once():
+    settings = config()
+    terms = {"standardized_kl": {"toward": "teacher", "weight": 5.0, "temperature": 2.0}}
+    settings["roles"]["student"] |= {"terms": terms}
+    (variant,) = build(settings).variants
+    formula = loss_formula(variant, "student")
+    assert formula.startswith("5 T^2 standardized_kl(teacher, T = 2) + "), formula
 
 
 def test_a_role_that_a_critic_trains_has_no_cache():

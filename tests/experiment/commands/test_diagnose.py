@@ -205,10 +205,16 @@ def test_diverged_members_are_excluded(trained, tmp_path, capsys):
     shutil.copytree(trained, copy)
     (done,) = copy.rglob("done.json")
     outcome = json.loads(done.read_text())
-    outcome["members"][0]["diverged"] = "step 3: student/loss is not finite"
+    first, original = outcome["members"][0], dict(outcome["members"][0])
+    first["diverged"] = "step 3: student/loss is not finite"
     done.write_text(json.dumps(outcome))
     argv = ["bounds", f"--workdir={copy}", "--samples=12", "--members=all", "--layers=logits"]
     assert cli.main(argv) == 0
     assert "member 0 diverged and is omitted" in capsys.readouterr().err
     networks = json.loads((copy / "bounds.json").read_text())["networks"]
     assert [(n["role"], n["member"]) for n in networks] == [("teacher", 1), ("student", 1)]
+    outcome["members"][0] = original
+    outcome["members"][1]["dropped"] = 2  # by halving
+    done.write_text(json.dumps(outcome))
+    assert cli.main(argv) == 0
+    assert "member 1 was dropped at step 2 and is omitted" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from kdjax import data
 from kdjax.data.pairs import dataset
 from kdjax.errors import UserError
 from kdjax.experiment.build import models, players, schedules
-from kdjax.experiment.config import adapters, schema, schema_lookup
+from kdjax.experiment.config import adapters, resolve, schema, schema_lookup
 from kdjax.train import optimizer
 
 DECLARED = list(schema_lookup.declared())
@@ -80,6 +80,13 @@ def test_every_kind_of_ramp(name):
 def test_steps_of_a_term_in_order():
     with pytest.raises(UserError, match=r"ce.until_step is 3; it must be > from_step = 3"):
         schedules.weight_schedule("ce", schema.Term(from_step=3, until_step=3))
+
+
+def test_terms_that_begin_behind_the_end_are_reported():
+    terms = {"ce": {}, "forward_kl": {"toward": "teacher", "from_step": 5}}
+    config = resolve.from_dict({"num_steps": 5, "roles": {"student": {"terms": terms}}})
+    with pytest.warns(UserWarning, match=r"student.terms.forward_kl.from_step is 5, but the run"):
+        schedules.warn_of_late_terms(config)
 
 
 def test_every_kind_of_adapter():

@@ -56,6 +56,9 @@ def averaged(student, teacher):
 
 def odd(student, teacher, extra):
     return student
+
+def weighted(student, teacher, *, weight=0.5):
+    return weight * ((student - teacher) ** 2).sum(-1)
 """
 TEMPERATURES = "roles.student.terms.*.temperature"
 
@@ -123,6 +126,7 @@ def test_an_export_restores_the_network(trained):
     [
         ({"loss": "FILE:averaged", "toward": "teacher"}, ("averaged returns ()", "[batch]")),
         ({"loss": "FILE:odd", "toward": "teacher"}, ("roles.student.terms.x.loss", "extra")),
+        ({"loss": "FILE:weighted", "toward": "teacher"}, ("weighted", "rename the scalar")),
         ({"loss": "FILE:nothing"}, ("roles.student.terms.x.loss", "has no 'nothing'")),
         ({"loss": "squared"}, ("roles.student.terms.x.loss", "no Python path")),
         ({"loss": "FILE:CODE"}, ("roles.student.terms.x.loss", "has no 'CODE'")),
