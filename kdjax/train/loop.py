@@ -114,7 +114,7 @@ class DivergenceTracker:
         self._check_one_is_finite()
         return lines
 
-    def check_scores(self, step: int, scores: Mapping[str, Sequence[float]]) -> list[str]:
+    def check_scores(self, step: int, scores: Values) -> list[str]:
         """Find the members whose NLL in an evaluation is NaN; return a line for each new one.
 
         Raises:
