@@ -54,8 +54,8 @@ def trade_off(reports: Sequence[tuple[str, RunSummary]], role: str) -> str | Non
         axes = figure.subplots()
         axes.set(xlabel=x.title, ylabel=y.title)
         axes.set_title(f"{role}, test: mean ± sd over seeds")
-        lines = styles(str(index) for index in range(len(points)))
-        for point, style in zip(points, lines.values(), strict=True):
+        point_styles = list(styles(str(index) for index in range(len(points))).values())
+        for point, style in zip(points, point_styles, strict=True):
             axes.errorbar(
                 point.x.mean, point.y.mean, xerr=_bar(point.x), yerr=_bar(point.y),
                 color=style["color"], marker=style["marker"], markersize=5, elinewidth=0.8,
@@ -66,7 +66,7 @@ def trade_off(reports: Sequence[tuple[str, RunSummary]], role: str) -> str | Non
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(FuncFormatter(plain_label))
             axes.yaxis.set_minor_formatter(NullFormatter())
-        _write_names(figure, axes, points)
+        _write_names(figure, axes, points, [style["color"] for style in point_styles])
 
     return svg(draw, f"{x.title} against {y.title} of {role}", _SIZE)
 
@@ -96,7 +96,9 @@ def _bar(score: Mean) -> float | None:
     return None if math.isnan(score.sd) else score.sd
 
 
-def _write_names(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
+def _write_names(
+    figure: Figure, axes: Axes, points: Sequence[Point], colours: Sequence[str]
+) -> None:
     """Write each name near its point, where it covers as little as possible."""
     figure.draw_without_rendering()  # fixes the layout, so that places are known
     figure.set_layout_engine("none")
@@ -104,7 +106,7 @@ def _write_names(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
     centres *= 72 / figure.dpi
     right = axes.bbox.x1 * 72 / figure.dpi
     taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in centres]
-    for point, (x, y) in zip(points, centres, strict=True):
+    for point, colour, (x, y) in zip(points, colours, centres, strict=True):
         width = _ROOM[0] * len(point.name)
         boxes = [
             (left, y + dy, left + width, y + dy + _ROOM[1])
@@ -117,7 +119,7 @@ def _write_names(figure: Figure, axes: Axes, points: Sequence[Point]) -> None:
         far = abs(box[1] - y) > 2 * _FONT
         axes.annotate(
             point.name, (point.x.mean, point.y.mean), (box[0] - x, box[1] - y),
-            textcoords="offset points", fontsize=_FONT,
+            textcoords="offset points", fontsize=_FONT, color=colour,
             arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "#888888"} if far else None,
         )  # fmt: skip
 
