@@ -27,7 +27,7 @@ from kdjax.experiment.run.workdir import read_config
 from kdjax.report import files
 from kdjax.types import Array, Model, Outputs, Variables
 
-ONLINE = ("dml", "bdkd", "bdkd_forward", "bdkd_reverse", "bdkd_fixed")
+ONLINE = ("dml", "kdcl", "switokd", "bdkd", "bdkd_forward", "bdkd_reverse", "bdkd_fixed")
 TEMPERATURE = 2.0
 BATCH = 64  # of SinKD
 DIVERGENCES: Mapping[str, Callable[..., Array]] = {
@@ -133,13 +133,13 @@ class Networks:
 def norms(networks: Networks, variants: Mapping[str, Variant]) -> Iterator[str]:
     """Yield a row for each variant whose student is as wide as the teacher at its last layer."""
     for name, variant in variants.items():
+        if "wide" not in variant.config.roles["student"].adapters:
+            continue
         rows = []
         for member in range(len(variant.members)):
             student, teacher = (
                 networks.outputs(variant, r, member) for r in ("student", "teacher")
             )
-            if "wide" not in student.features:
-                break
             own, peer = student.features["wide"], teacher.features["pooled"]
             one_hot = jax.nn.one_hot(networks.labels, teacher.logits.shape[-1])
             means = (one_hot.T @ peer) / jnp.maximum(one_hot.sum(0), 1)[:, None]
@@ -148,9 +148,8 @@ def norms(networks: Networks, variants: Mapping[str, Variant]) -> Iterator[str]:
             cosine = jnp.sum(own * towards, -1) / (lengths * jnp.linalg.norm(towards, axis=-1))
             ratio = lengths / jnp.linalg.norm(peer, axis=-1)
             rows.append([float(jnp.mean(ratio)), float(jnp.mean(cosine))])
-        if rows:
-            mean = np.mean(rows, axis=0)
-            yield f"| {name} | {mean[0]:.2f} | {mean[1]:.3f} |"
+        mean = np.mean(rows, axis=0)
+        yield f"| {name} | {mean[0]:.2f} | {mean[1]:.3f} |"
 
 
 def entropies(lines: list[dict], names: list[str]) -> Iterator[str]:

@@ -16,11 +16,20 @@ from kdjax.types import Batch, Model, Source, Variables
 
 
 def attach_frozen_extras(
-    experiment: Experiment, variant: Variant, role: str, variables: Variables, folder: Path
+    experiment: Experiment,
+    variant: Variant,
+    role: str,
+    variables: Variables,
+    folder: Path,
+    *,
+    cache: bool = True,
 ) -> Variables:
-    """Attach to a frozen network (not stacked) the quantities that other roles' terms read."""
+    """Attach to a frozen network (not stacked) the quantities that other roles' terms read.
+
+    Without `cache` its outputs for all training examples are left out.
+    """
     extended = variables
-    if role in variant.cached:
+    if cache and role in variant.cached:
         model, layers = variant.cached[role]
         prepare = experiment.prepare_eval
         outputs = compute_outputs(model, variables, experiment.source, prepare, layers)

@@ -106,7 +106,7 @@ class RunResults:
         """
         groups = all_groups(self.experiment, variant, self.folder)
         load = partial(load_group_state, self.experiment, say=self.say, best=best)
-        states = [load(group, self.initial_weights(group)) for group in groups]
+        states = [load(group, self.initial_weights(group, cache=False)) for group in groups]
         last = {m: (i, r) for i, group in enumerate(groups) for r, m in enumerate(group.members)}
         places = [last[member] for member in range(len(variant.members))]
         networks = {}
@@ -117,8 +117,13 @@ class RunResults:
             )
         return networks
 
-    def initial_weights(self, group: MemberGroup) -> dict[str, InitialWeights]:
-        """Return the initial weights of the roles that do not start at random."""
+    def initial_weights(
+        self, group: MemberGroup, *, cache: bool = True
+    ) -> dict[str, InitialWeights]:
+        """Return the initial weights of the roles that do not start at random.
+
+        Without `cache`, which only training reads, no outputs of frozen networks are computed.
+        """
         experiment, variant = self.experiment, group.variant
         seeds = [int(variant.members[member]["seed"]) for member in group.members]
         weights = {}
@@ -127,7 +132,9 @@ class RunResults:
                 heads = [init_head(variables, seed) for seed in seeds]
                 weights[role] = InitialWeights(sweep.stack(heads), stacked=True)
             else:
-                frozen = attach_frozen_extras(experiment, variant, role, variables, self.folder)
+                frozen = attach_frozen_extras(
+                    experiment, variant, role, variables, self.folder, cache=cache
+                )
                 weights[role] = InitialWeights(frozen, stacked=False)
         for role, backbone in variant.backbones.items():
             batch = experiment.prepare_eval(example_batch(experiment.source))
@@ -135,10 +142,12 @@ class RunResults:
             trees = init_detector_heads(model, role, backbone, seeds, batch)
             weights[role] = InitialWeights(sweep.stack(trees), stacked=True)
         for role, source in variant.from_variant.items():
-            weights[role] = self._weights_of_variant(group, role, source)
+            weights[role] = self._weights_of_variant(group, role, source, cache=cache)
         return weights
 
-    def _weights_of_variant(self, group: MemberGroup, role: str, source: str) -> InitialWeights:
+    def _weights_of_variant(
+        self, group: MemberGroup, role: str, source: str, *, cache: bool
+    ) -> InitialWeights:
         """Return weights of an earlier variant, one row for each of its members that is used."""
         variant = group.variant
         rows = self._source_rows(group, role, source)
@@ -148,7 +157,7 @@ class RunResults:
         for row in sorted(set(rows)):
             variables = jax.tree.map(lambda x, row=row: x[row], stacked)
             trees[row] = attach_frozen_extras(
-                self.experiment, variant, role, variables, self.folder
+                self.experiment, variant, role, variables, self.folder, cache=cache
             )
         if len(trees) == 1:
             return InitialWeights(trees[rows[0]], stacked=False)

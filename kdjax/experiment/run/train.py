@@ -132,7 +132,7 @@ def _score_groups(results: RunResults, variant: Variant, *, best: bool) -> list[
 def _score_group(results: RunResults, group: MemberGroup, *, best: bool) -> GroupResult:
     """Score a group as of its last checkpoint, or of its best states."""
     experiment = results.experiment
-    weights = results.initial_weights(group)
+    weights = results.initial_weights(group, cache=False)
     program, state, record = restore_group(experiment, group, weights, results.say, best=best)
     if best:
         steps = ", ".join(f"{step:,}" for step in record["steps"])
