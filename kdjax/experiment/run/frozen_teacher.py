@@ -26,13 +26,15 @@ def attach_frozen_extras(
 ) -> Variables:
     """Attach to a frozen network (not stacked) the quantities that other roles' terms read.
 
-    Without `cache` its outputs for all training examples are left out.
+    Without `cache` there are no outputs of training examples.
     """
     extended = variables
-    if cache and role in variant.cached:
+    if role in variant.cached:
         model, layers = variant.cached[role]
         prepare = experiment.prepare_eval
-        outputs = compute_outputs(model, variables, experiment.source, prepare, layers)
+        outputs = {}
+        if cache:
+            outputs = compute_outputs(model, variables, experiment.source, prepare, layers)
         extended = models.attach_cache(extended, outputs)
     if role in variant.class_means:
         means = multihost.first_then_all(

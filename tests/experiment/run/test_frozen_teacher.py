@@ -6,9 +6,12 @@ import jax
 import numpy as np
 import pytest
 
+from kdjax import models
 from kdjax.errors import UserError
 from kdjax.experiment.build.build import build
-from kdjax.experiment.run.train import train
+from kdjax.experiment.run import frozen_teacher
+from kdjax.experiment.run.results import load_results
+from kdjax.experiment.run.train import evaluate, train
 
 TERMS = {
     "ce": {},
@@ -66,6 +69,21 @@ def test_the_cache_does_not_change_the_results(tmp_path):
                 np.testing.assert_allclose(cached[name], value, rtol=2e-4, atol=1e-5, err_msg=name)
             else:
                 assert cached[name] == value
+
+
+def test_a_finished_run_is_read_without_computing_the_cache(tmp_path, monkeypatch):
+    run = build(config(cache=True))
+    trained = train(run, tmp_path, print)
+    monkeypatch.setattr(frozen_teacher, "compute_outputs", pytest.fail)
+    again = evaluate(run, tmp_path, print)
+    assert [v.members for v in again] == [v.members for v in trained]
+    networks = load_results(run, tmp_path, print).networks(run.variants[1])
+    first = load_results(run, tmp_path, print).networks(run.variants[0])
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        models.strip_wrappers(networks["teacher"]),
+        models.strip_wrappers(first["teacher"]),
+    )
 
 
 def test_the_network_is_not_in_the_cached_step():
