@@ -15,7 +15,10 @@ sinkd rows add to kd the transport cost summed over the batch, at the published 
 that validation chooses, and of the debiased divergence; hint adds to kd the squared difference of
 the pooled features; in bdkd the teacher learns too, by cross-entropy and forward KL.
 
-Expected time: 1.5 to 2.5 hours on 2 CPU cores for each task. Expected result: not yet run.
+Expected time: 1.5 to 2.5 hours on 2 CPU cores for each task.
+
+Expected result: docs/results.md for sst2 with one epoch and five rows; alone 80.9 %, KD 81.7, SinKD
+81.6, reverse KL 80.5. The other tasks and rows have not been run.
 """
 
 from ml_collections import ConfigDict
