@@ -18,11 +18,10 @@ from kdjax.types import Batch, Model, Source, Variables
 def attach_frozen_extras(
     experiment: Experiment,
     variant: Variant,
+    folder: Path,
+    cache: bool,
     role: str,
     variables: Variables,
-    folder: Path,
-    *,
-    cache: bool = True,
 ) -> Variables:
     """Attach to a frozen network (not stacked) the quantities that other roles' terms read.
 

@@ -42,6 +42,7 @@ from kdjax.train import checkpoint, sweep
 from kdjax.types import State, Variables
 
 Say = Callable[[str], None]
+Attach = Callable[[str, Variables], Variables]  # of a role and its variables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,36 +118,29 @@ class RunResults:
             )
         return networks
 
-    def initial_weights(
-        self, group: MemberGroup, *, cache: bool = True
-    ) -> dict[str, InitialWeights]:
-        """Return the initial weights of the roles that do not start at random.
-
-        Without `cache`, which only training reads, no outputs of frozen networks are computed.
-        """
+    def initial_weights(self, group: MemberGroup, cache: bool = True) -> dict[str, InitialWeights]:
+        """Return the weights of roles that do not start at random; only training needs `cache`."""
         experiment, variant = self.experiment, group.variant
         seeds = [int(variant.members[member]["seed"]) for member in group.members]
+        attach = partial(attach_frozen_extras, experiment, variant, self.folder, cache)
         weights = {}
         for role, variables in variant.initial_variables.items():
             if role in variant.new_heads:
                 heads = [init_head(variables, seed) for seed in seeds]
                 weights[role] = InitialWeights(sweep.stack(heads), stacked=True)
             else:
-                frozen = attach_frozen_extras(
-                    experiment, variant, role, variables, self.folder, cache=cache
-                )
-                weights[role] = InitialWeights(frozen, stacked=False)
+                weights[role] = InitialWeights(attach(role, variables), stacked=False)
         for role, backbone in variant.backbones.items():
             batch = experiment.prepare_eval(example_batch(experiment.source))
             model = variant.players[role].model
             trees = init_detector_heads(model, role, backbone, seeds, batch)
             weights[role] = InitialWeights(sweep.stack(trees), stacked=True)
         for role, source in variant.from_variant.items():
-            weights[role] = self._weights_of_variant(group, role, source, cache=cache)
+            weights[role] = self._weights_of_variant(group, role, source, attach)
         return weights
 
     def _weights_of_variant(
-        self, group: MemberGroup, role: str, source: str, *, cache: bool
+        self, group: MemberGroup, role: str, source: str, attach: Attach
     ) -> InitialWeights:
         """Return weights of an earlier variant, one row for each of its members that is used."""
         variant = group.variant
@@ -155,10 +149,7 @@ class RunResults:
         stacked = select_layers(stacked, variant.config.roles[role].keep_layers)
         trees = {}
         for row in sorted(set(rows)):
-            variables = jax.tree.map(lambda x, row=row: x[row], stacked)
-            trees[row] = attach_frozen_extras(
-                self.experiment, variant, role, variables, self.folder, cache=cache
-            )
+            trees[row] = attach(role, jax.tree.map(lambda x, row=row: x[row], stacked))
         if len(trees) == 1:
             return InitialWeights(trees[rows[0]], stacked=False)
         return InitialWeights(sweep.stack([trees[row] for row in rows]), stacked=True)

@@ -158,7 +158,7 @@ def test_changed_data_have_class_means_of_their_own(tmp_path, monkeypatch):
     for digest in ({"labels": "1"}, {"labels": "1"}, {"labels": "2"}):
         source = run.source._replace(digest=digest)
         changed = run._replace(data=run.data._replace(source=source))
-        attach_frozen_extras(changed, variant, "teacher", weights, tmp_path)
+        attach_frozen_extras(changed, variant, tmp_path, True, "teacher", weights)
     assert calls == [{"labels": "1"}, {"labels": "2"}]
 
 
