@@ -157,7 +157,7 @@ class TemperatureAnneal(Table):
     """A linear change of a term's temperature."""
 
     to: Annotated[float, Field(gt=0)] | None = key(None, "Temperature at the end. None: constant.")
-    steps: Natural = key(0, "Steps until then.")
+    steps: Natural = key(0, "Steps until then, from the first step of the run.")
 
 
 class Term(OpenTable):
