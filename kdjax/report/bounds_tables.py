@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from kdjax.bounds.studies.networks import layer_order
 from kdjax.report.figure_style import plain_label, sparse_label, styles, svg
 from kdjax.report.files import Path
 from kdjax.report.records import write_text
@@ -70,7 +69,7 @@ def bounds_table(networks: Networks) -> Table:
 
 def bounds_figure(networks: Networks) -> str:
     """Draw W1 and the bound of every layer: one colour per variant, teachers dashed."""
-    order = layer_order([layer.name for layer in network.layers] for network in networks)
+    order = _order(networks)
     variant_styles = styles(dict.fromkeys(network.variant for network in networks))
 
     def draw(figure: Figure) -> None:
@@ -99,3 +98,12 @@ def bounds_figure(networks: Networks) -> str:
             figure.legend(handles, labels, loc="outside lower center", ncols=4)
 
     return svg(draw, "bounds by layer", (9.0, 4.4))
+
+
+def _order(networks: Networks) -> list[str]:
+    """Return all layers from the input to the logits, in the order of the deepest networks."""
+    deepest = sorted(networks, key=lambda network: -len(network.layers))
+    names = dict.fromkeys(layer.name for network in deepest for layer in network.layers)
+    ends = [name for name in ("input", "logits") if name in names]
+    inner = [name for name in names if name not in ends]
+    return [*ends[:1], *inner, *ends[1:]] if ends[:1] == ["input"] else [*inner, *ends]
