@@ -133,12 +133,6 @@ def load(
                 f"data.image_size is {size} but {image_set.where} holds images {shape}; only "
                 "sets of pictures are resized"
             )
-        for key in ("canvas", "eval_crop"):
-            if (value := getattr(options, key)) is not None:
-                raise UserError(
-                    f"data.{key} is {value}, but {name} holds arrays, which are not resized; "
-                    "remove it"
-                )
         source = images.build(image_set, batching, splitting)
     _check_expected(name, source, options)
     return source
@@ -182,12 +176,15 @@ def eval_crop(name: str, options: ImageOptions) -> float | None:
 def _view(name: str, options: ImageOptions) -> View:
     size, canvas, crop = options.image_size, options.canvas, options.eval_crop
     cropping = options.augment == "resized_crop_flip"
-    if size is None:
+    if size is None or name in _ARRAYS:
+        reason = "data.image_size is not set; set both"
+        if name in _ARRAYS:
+            reason = f"{name} holds arrays, which are not resized; remove it"
         for key, value in (("canvas", canvas), ("eval_crop", crop)):
             if value is not None:
-                raise UserError(f"data.{key} is {value} but data.image_size is not set; set both")
+                raise UserError(f"data.{key} is {value} but {reason}")
         return View()  # pictures of equal size serve as canvases
-    crop = 1.0 if name in _ARRAYS else eval_crop(name, options) or 0.0
+    crop = eval_crop(name, options) or 0.0
     if size < 1:
         raise UserError(f"data.image_size is {size}; it must be >= 1")
     if not 0 < crop <= 1:

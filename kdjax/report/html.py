@@ -63,7 +63,7 @@ def page(records: Sequence[RunRecord]) -> str:
         title=title,
         style=STYLE,
         overview=tables.overview(reports),
-        trade_offs=[figure for figure in [trade_off(reports, "student")] if figure],
+        trade_off=trade_off(reports, "student") if len(reports) > 1 else None,
         runs=[_article(record) for record in records],
     )
 

@@ -48,8 +48,8 @@ def _describe_training(report: RunSummary) -> str:
         for variant in report.variants:
             # the name of a variant in a report may be its title, and the reverse
             table = tables.get(variant.name) or tables.get(variant.title) or {}
-            own, name = table.get("num_steps"), variant.name
-            length += f", {name} for {own:,} steps" if own else ""
+            own = table.get("num_steps")
+            length += f", {variant.name} for {own:,} steps" if own else ""
     variants = "One variant was" if count == 1 else f"{count} variants were"
     return f"{variants} trained{where}{examples}{length}."
 

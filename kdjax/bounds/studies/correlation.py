@@ -14,6 +14,8 @@ from kdjax.bounds._backend import check_integer
 from kdjax.bounds.studies.results import Values
 from kdjax.errors import UserError
 
+_LEAST_SETTINGS = 6  # for an interval: bootstrap draws of fewer repeat a few values
+
 
 class Interval(NamedTuple):
     """A coefficient and the ends of its 95 % interval."""
@@ -66,8 +68,7 @@ def spearman_by_setting(
 
     Returns:
         A Correlation for each column. The intervals are percentiles; they are valid for similar
-        settings on the same data, and NaN for fewer than six settings, whose draws repeat a few
-        values.
+        settings on the same data, and NaN for fewer than six settings.
 
     Raises:
         UserError: different lengths, fewer than three settings, non-finite numbers.
@@ -98,9 +99,9 @@ def spearman_by_setting(
     rng = np.random.default_rng(seed)
     values = coefficients(np.arange(len(groups)))  # [columns, 3]
     count = len(groups)
-    drawn = np.array([coefficients(rng.integers(0, count, count)) for _ in range(draws)])
-    if count < 6:
-        drawn = np.full_like(drawn, np.nan)
+    drawn = np.full((1, *values.shape), np.nan)
+    if count >= _LEAST_SETTINGS:
+        drawn = np.array([coefficients(rng.integers(0, count, count)) for _ in range(draws)])
     return {
         name: Correlation(*map(_interval, values[number], drawn[:, number].T))
         for number, name in enumerate(columns)

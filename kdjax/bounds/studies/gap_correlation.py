@@ -121,11 +121,14 @@ def _cloud(
     return Panel(f"loss gap and {quantity}", x, "loss gap, nats", lines, "x")
 
 
+def _layers(groups: Groups) -> list[str]:
+    networks = (network for group in groups.values() for network in group)
+    return layer_order([layer.name for layer in network.layers] for network in networks)
+
+
 def _levels(selected: Groups) -> Panel:
     """Return the mean bound by layer of the selected students of each variant."""
-    lines = []
-    networks = [network for group in selected.values() for network in group]
-    names = layer_order([layer.name for layer in network.layers] for network in networks)
+    lines, names = [], _layers(selected)
     for variant, group in selected.items():
         places = [names.index(layer.name) for layer in group[0].layers]
         bounds = np.array([[layer.bound for layer in network.layers] for network in group])
@@ -226,9 +229,7 @@ def _ratio_at_equal_values(
 
 def _funnel_table(groups: Groups) -> Table:
     """Count students by funnel layer, also by that of the sliced lower bound."""
-    names = list(
-        dict.fromkeys(x.name for group in groups.values() for n in group for x in n.layers)
-    )
+    names = _layers(groups)
     rows = []
     for variant, group in groups.items():
         exact = Counter(n.funnel for n in group)

@@ -7,7 +7,6 @@ diagnosed, and `bounds.studies.gap_correlation` compares bounds with gaps.
 
 import dataclasses
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
@@ -21,6 +20,7 @@ from kdjax.experiment.run import workdir
 from kdjax.report import files
 from kdjax.report import study_figures as drawing
 from kdjax.report.files import Path
+from kdjax.report.results import to_json
 from kdjax.report.table import as_markdown, show
 
 Say = Callable[[str], None]
@@ -75,7 +75,7 @@ def study(
     }
     study_tables = drawing.study_tables(content)
     parts = [f"# {result.title}", f"Command: `{command}`", *map(as_markdown, study_tables)]
-    workdir.write_json(out / "study.json", _finite(content))
+    workdir.write_json(out / "study.json", to_json(content))
     files.write_text(out / "tables.md", "\n\n".join(parts))
     files.write_text(out / "figure.svg", drawing.study_figure(content) + "\n")
     for table in study_tables:
@@ -83,15 +83,6 @@ def study(
     say(f"study: {out / 'study.json'}, {out / 'tables.md'}, {out / 'figure.svg'}")
     if result.broken:
         raise RunError(f"violated: {'; '.join(result.broken)}: please report this")
-
-
-def _finite(content: Any) -> Any:
-    """Return content of a JSON file with null for numbers that JSON has not."""
-    if isinstance(content, Mapping):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def compute(config: Mapping[str, Any]) -> studies.StudyResult:

@@ -117,7 +117,7 @@ def test_a_mean_in_another_range_is_refused():
 
 def test_arrays_are_not_cropped_and_an_export_states_no_crop():
     keys = {"name": "synthetic", "num_classes": 3, "shape": (8, 8, 1), "image_size": 8}
-    with pytest.raises(UserError, match=r"data.eval_crop is 0.5, but synthetic holds arrays"):
+    with pytest.raises(UserError, match=r"data.eval_crop is 0.5 but synthetic holds arrays"):
         load(**keys, eval_crop=0.5)
     config = resolve.from_dict({"data": {**keys, "augment": "resized_crop_flip"}})
     assert data.eval_crop(config) is None
